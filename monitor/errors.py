@@ -1,0 +1,126 @@
+"""The one tree of errors.
+
+::
+
+    MonitorError             1   something failed; its text is one clear line
+    ├── UsageError           2   the command line makes no sense
+    ├── SettingError        78   a setting is wrong (known by its path in the config)
+    ├── ConfigError         78   the same with file and line, as a user sees it
+    ├── ListenError          1   an address can't be listened on
+    ├── MissingPackageError  1   a part that is on needs a package that is not installed
+    └── UnavailableError    75   a server did not answer in time; trying again may help
+
+The number is the exit status of a program that ends with it (sysexits.h: 75 is
+EX_TEMPFAIL, 78 EX_CONFIG). ``str(error)`` is always one line without secrets.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ListenError",
+    "MissingPackageError",
+    "MonitorError",
+    "SettingError",
+    "UnavailableError",
+    "UsageError",
+]
+
+SettingPath = tuple[str | int, ...]
+
+
+def key_text(path: SettingPath) -> str:
+    """Write a path into the config the way an operator would: ``probes.jobs[2].url``."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+class MonitorError(Exception):
+    """Root of all errors that the daemon and its commands raise on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(MonitorError):
+    """The command line makes no sense."""
+
+    exit_status = 2
+
+
+class SettingError(MonitorError):
+    """A setting is wrong.
+
+    ``path`` leads to it from the top of whatever raised this; a caller further up may
+    put its own steps in front with :meth:`under`.
+    """
+
+    exit_status = 78
+
+    def __init__(self, path: SettingPath, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+
+    def under(self, *steps: str | int) -> SettingError:
+        """Return the same error with ``steps`` in front of its path."""
+        return SettingError((*steps, *self.path), self.problem)
+
+    def __str__(self) -> str:
+        return f"{key_text(self.path)}: {self.problem}" if self.path else self.problem
+
+
+class ConfigError(MonitorError):
+    """A config file is wrong: ``FILE:LINE: key: what is wrong``.
+
+    ``line`` counts from 1; it is None where no line is to blame (a missing file).
+    """
+
+    exit_status = 78
+
+    def __init__(self, problem: str, *, file: str, line: int | None = None, key: str = "") -> None:
+        self.problem = problem
+        self.file = file
+        self.line = line
+        self.key = key
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(part for part in (place, self.key, self.problem) if part)
+
+
+class ListenError(MonitorError):
+    """An address can't be listened on: in use, not ours, not permitted."""
+
+    def __init__(self, key: str, address: str, problem: str) -> None:
+        self.key = key
+        self.address = address
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.key}: cannot listen on {self.address}: {self.problem}"
+
+
+class MissingPackageError(MonitorError):
+    """A part that is on needs a Python package that is not installed."""
+
+    def __init__(self, part: str, module: str, package: str) -> None:
+        self.part = part
+        self.module = module
+        self.package = package
+
+    def __str__(self) -> str:
+        return f"{self.part} needs the Python module {self.module}; install {self.package}"
+
+
+class UnavailableError(MonitorError):
+    """A server did not answer in time; ``server`` names it without secrets."""
+
+    exit_status = 75
+
+    def __init__(self, server: str, problem: str) -> None:
+        self.server = server
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.server}: {self.problem}"

@@ -1,0 +1,99 @@
+"""What every part of the daemon is to the daemon.
+
+The daemon builds the parts that the config turns on, calls :meth:`Part.start` on each
+(which binds its listeners), says that it is ready, and then owns one task a part that
+awaits :meth:`Part.run`. On SIGHUP it calls :meth:`Part.prepare` on all, and only if none
+of them objects the callables that they returned. On SIGTERM it calls :meth:`Part.drain`
+on all at once, cancels the tasks, and at last closes the bus and the store.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+__all__ = ["Health", "Metric", "Part", "Sample", "State"]
+
+
+class Health(enum.StrEnum):
+    """How a part fares, as STATUS=, /healthz and the log name it."""
+
+    STARTING = "starting"
+    OK = "ok"
+    DEGRADED = "degraded"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A part's health and a few words with its numbers, such as ``12 clients, 3 channels``.
+
+    For a degraded part the words say what is away and what it is doing about it.
+    """
+
+    health: Health
+    summary: str = ""
+
+
+Sample = tuple[Mapping[str, str], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family without the ``recodex_monitor_`` prefix, as /metrics will show it.
+
+    For a histogram each sample's labels include ``le`` (cumulative counts), and one more
+    sample each for the suffixes ``_sum`` and ``_count`` is given by the label ``__suffix__``.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    samples: Sequence[Sample]
+
+
+class Part(ABC):
+    """One of the parts that the daemon runs."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Bind every listener and get ready to run.
+
+        Raises ListenError for an address that can't be had, SettingError for settings that
+        only now prove wrong. A remote server that is away raises nothing: run() tries again.
+        """
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Work until cancelled. An exception is logged, and the part is run again after a pause."""
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Accept nothing more and finish what was begun; the daemon bounds the time."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of everything at once; called last, also after a failed start."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Return the part's health; cheap, called often."""
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the part's metrics as they are now; cheap, labels bounded."""
+        return ()
+
+    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+        """Get ready to adopt new settings, of the same type as the part was made with.
+
+        Reads whatever the new settings name (certificates, job files) and raises SettingError
+        if it can't be adopted, changing nothing. The callable that it returns makes the
+        switch, cannot fail, and returns the keys whose change needs a restart.
+        """
+        del settings
+        return lambda: ()

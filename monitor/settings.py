@@ -1,0 +1,105 @@
+"""What a part's section of the config is made of.
+
+Every part has a ``settings.py`` with a frozen :class:`Section`; ``config.py`` gathers them.
+A section checks each value's type and range by its annotations, and what annotations
+can't say in :meth:`Section.verify`, which may read the files that the section names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from monitor.errors import SettingError
+
+__all__ = [
+    "Address",
+    "Bytes",
+    "Count",
+    "Port",
+    "Seconds",
+    "Section",
+    "address_text",
+    "hide_url_secrets",
+    "read_secret",
+    "secret",
+    "state_directory",
+]
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Address = tuple[str, Port]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Bytes = Annotated[int, msgspec.Meta(ge=1)]
+
+# Annotation for a value that check-config must not print: Annotated[str, secret].
+secret = msgspec.Meta(extra={"secret": True})
+
+_SECRET_LIMIT_BYTES = 65536
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One section of the config, immutable once read."""
+
+    def verify(self) -> None:
+        """Check what annotations can't say; raise SettingError with the path below this section."""
+
+    def replace(self, **changes: Any) -> Any:
+        """Return a copy with some fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+
+def state_directory() -> Path:
+    """Return where state lives: $STATE_DIRECTORY, which systemd sets, or the default."""
+    # systemd separates several directories by colons; the first is ours.
+    return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "/var/lib/recodex-monitor")
+
+
+def read_secret(file: str, *, path: tuple[str | int, ...]) -> str:
+    """Read a secret from ``file``, without the newline that editors leave at its end.
+
+    A relative name is looked for in $CREDENTIALS_DIRECTORY first, where systemd mounts
+    LoadCredential= files. ``path`` is the setting that names the file; a file that is
+    missing, unreadable, empty or longer than 64 KiB raises SettingError with it.
+    """
+    found = Path(file)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and not found.is_absolute() and (Path(credentials) / found).exists():
+        found = Path(credentials) / found
+    try:
+        with found.open(encoding="utf-8") as stream:
+            text = stream.read(_SECRET_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise SettingError(path, f"cannot read {found}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingError(path, f"{found} is not UTF-8 text") from None
+    if len(text) > _SECRET_LIMIT_BYTES:
+        raise SettingError(path, f"{found} is longer than {_SECRET_LIMIT_BYTES} bytes")
+    text = text.rstrip("\r\n")
+    if not text:
+        raise SettingError(path, f"{found} is empty")
+    return text
+
+
+def address_text(address: tuple[str, int]) -> str:
+    """Write an address as ``host:port``, IPv6 in brackets."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def hide_url_secrets(url: str) -> str:
+    """Return ``url`` with the user information's password, or a lone user name, hidden."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(not a URL)"
+    userinfo, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url
+    user, colon, _ = userinfo.partition(":")
+    hidden = f"{user}:***" if colon else user
+    return urlunsplit(parts._replace(netloc=f"{hidden}@{host}"))

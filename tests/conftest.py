@@ -1,0 +1,31 @@
+"""What all tests share: how a missing real server is skipped, or fails where nothing may be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+
+def missing(reason: str) -> None:
+    """Skip the test for what this machine lacks; fail where everything is required."""
+    if os.environ.get("RECODEX_TEST_REQUIRE_ALL") == "1":
+        pytest.fail(f"required here: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[..., str]:
+    """Return a function that finds a program of this machine, or skips the test."""
+
+    def find(*names: str, package: str) -> str:
+        for name in names:
+            found = shutil.which(name)
+            if found:
+                return found
+        missing(f"{names[0]} is not installed (Debian package {package})")
+        raise AssertionError
+
+    return find

@@ -41,6 +41,8 @@ class MonitorError(Exception):
     """Root of all errors that the daemon and its commands raise on purpose."""
 
     exit_status = 1
+    # Set once the line is on stderr, so that it is not said twice.
+    logged = False
 
 
 class UsageError(MonitorError):

@@ -59,6 +59,8 @@ class Part(ABC):
     """One of the parts that the daemon runs."""
 
     name: ClassVar[str]
+    # The section of the config that prepare() takes, where it is not called like the part.
+    section: ClassVar[str] = ""
 
     @abstractmethod
     async def start(self) -> None:
@@ -83,6 +85,10 @@ class Part(ABC):
     @abstractmethod
     def state(self) -> State:
         """Return the part's health; cheap, called often."""
+
+    def descriptors(self) -> int:
+        """Return how many file descriptors the part may need at most."""
+        return 64
 
     def metrics(self) -> Iterable[Metric]:
         """Return the part's metrics as they are now; cheap, labels bounded."""

@@ -1,0 +1,14 @@
+"""The commands beside the daemon, one module each.
+
+A module has ``add_arguments(parser)`` and ``run(args) -> exit status``; it is imported only
+when its command runs. A failure is a MonitorError.
+"""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS"]
+
+# command -> (module here, what --help says)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "check-config": ("check_config", "validate a config and print the settings in force"),
+}

@@ -1,0 +1,20 @@
+"""``check-config -c FILE``: validate, print the settings in force, secrets hidden."""
+
+from __future__ import annotations
+
+import argparse
+
+from monitor.config import load, settings_in_force
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("-c", "--config", metavar="FILE", required=True, help="the config to check")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the settings as YAML, or raise ConfigError."""
+    print(settings_in_force(load(args.config).config), end="")
+    return 0

@@ -1,0 +1,357 @@
+"""The daemon: start, readiness, reload, drain, stop.
+
+:meth:`Daemon.run` reads as the life of the process. Parts are made by one line each in
+:data:`PARTS`; what they share (the bus, the store) is made once by :class:`Services`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from monitor import __version__
+from monitor.config import Config, LoadedConfig, load
+from monitor.errors import MonitorError, SettingError
+from monitor.logfile import DaemonLog
+from monitor.part import Health, Part, State
+from monitor.systemd import ServiceManager, watchdog_interval
+
+__all__ = ["PARTS", "Daemon", "Services", "new_event_loop"]
+
+_log = logging.getLogger(__name__)
+
+# All of shutdown fits in 5 s; the steps' own limits leave each its share.
+_DRAIN_S = 3.5
+_CLOSE_S = 1.0
+_RESTART_PAUSE_S = (1.0, 30.0)
+_HEARTBEAT_S = 2.0
+# Descriptors for the process itself: log, loop, libzmq's threads, files of the state directory.
+_OWN_DESCRIPTORS = 128
+
+
+class Service(Protocol):
+    """What several parts share: opened before them, closed after them."""
+
+    async def start(self) -> None:
+        """Open; a remote server that is away raises nothing."""
+
+    async def close(self) -> None:
+        """Flush and close; bounded in time by the caller too."""
+
+
+class Services:
+    """What parts share, each made when the first part asks for it."""
+
+    def __init__(self, config: Config, *, stop: Callable[[str], None]) -> None:
+        self.config = config
+        self.parts: Sequence[Part] = ()
+        self.opened: list[Service] = []
+        # Asks the daemon to stop, with the reason for the log.
+        self.stop = stop
+
+
+def _relay(services: Services) -> Part | None:
+    config = services.config
+    if config.relay is None:
+        return None
+    from monitor.relay.part import Relay
+
+    return Relay(
+        config.relay,
+        websocket_uri=config.websocket_uri,
+        zeromq_uri=config.zeromq_uri,
+        stop=services.stop,
+    )
+
+
+# One line a part; a part that is off imports nothing. Settings are found by the part's name.
+PARTS: tuple[Callable[[Services], Part | None], ...] = (_relay,)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's loop where it is installed, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class Daemon:
+    """One run of the daemon; :func:`run_daemon` is the way to have one."""
+
+    def __init__(
+        self,
+        file: str | None,
+        loaded: LoadedConfig,
+        log: DaemonLog,
+        *,
+        narrow: Callable[[Config], Config] = lambda config: config,
+    ) -> None:
+        self._file = file
+        self._loaded = loaded
+        self._log = log
+        # start-producer and start-consumer run one part of a config; a reload narrows it again.
+        self._narrow = narrow
+        self._manager = ServiceManager()
+        self._wake = asyncio.Event()
+        self._stop_reason: str | None = None
+        self._stop_signals = 0
+        self._reload_wanted = False
+        self._failures: dict[str, str] = {}
+        self._services = Services(loaded.config, stop=self._ask_to_stop)
+        self.parts: list[Part] = []
+        # Whether the last reload was taken; /metrics shows it.
+        self.last_reload_successful = True
+        self.started_at = time.time()
+        self.ready = False
+        self.draining = False
+
+    async def run(self) -> int:
+        """Start, serve until told to stop, and stop. Raises MonitorError where it can't start."""
+        self._install_signal_handlers()
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self._start()
+            tasks = [
+                asyncio.create_task(self._supervise(part), name=f"part:{part.name}")
+                for part in self.parts
+            ]
+            tasks.append(asyncio.create_task(self._beat(), name="heartbeat"))
+            self.ready = True
+            self._manager.ready()
+            _log.info("ready: %s", self.status_text())
+            await self._serve()
+        finally:
+            await self._shutdown(tasks)
+        return 0
+
+    # Start
+
+    async def _start(self) -> None:
+        _log.info(
+            "recodex-monitor %s starts with %s", __version__, self._loaded.file or "the defaults"
+        )
+        # Threads take turns with the loop; at the default 5 ms one busy thread delays it as long.
+        sys.setswitchinterval(0.0005)
+        for make in PARTS:
+            part = make(self._services)
+            if part is not None:
+                self.parts.append(part)
+        self._services.parts = self.parts
+        self._raise_descriptor_limit()
+        for service in self._services.opened:
+            await service.start()
+        for part in self.parts:
+            try:
+                await part.start()
+            except SettingError as error:
+                raise self._loaded.error(error.under(part.section or part.name)) from None
+
+    def _raise_descriptor_limit(self) -> None:
+        wanted = _OWN_DESCRIPTORS + sum(part.descriptors() for part in self.parts)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        if limit < wanted:
+            _log.warning(
+                "the hard limit of %d file descriptors is lower than the %d that the config may"
+                " need: raise LimitNOFILE= or lower max_clients",
+                limit,
+                wanted,
+            )
+
+    # Serve
+
+    async def _serve(self) -> None:
+        while self._stop_reason is None:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._reload_wanted and self._stop_reason is None:
+                self._reload_wanted = False
+                await self._reload()
+        _log.info("stopping: %s", self._stop_reason)
+
+    async def _supervise(self, part: Part) -> None:
+        pause = _RESTART_PAUSE_S[0]
+        while True:
+            began = time.monotonic()
+            try:
+                await part.run()
+                problem = "ended by itself"
+            except MonitorError as error:
+                problem = str(error)
+            except Exception as error:  # noqa: BLE001 - here a part's defects are said
+                _log.exception("%s failed", part.name)
+                problem = f"failed: {type(error).__name__}"
+            if time.monotonic() - began > 60:
+                pause = _RESTART_PAUSE_S[0]
+            delay = pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter is no secret
+            pause = min(pause * 2, _RESTART_PAUSE_S[1])
+            self._failures[part.name] = problem
+            _log.error("%s %s; it runs again in %.1f s", part.name, problem, delay)
+            await asyncio.sleep(delay)
+            del self._failures[part.name]
+
+    async def _beat(self) -> None:
+        watchdog = watchdog_interval(os.environ)
+        while True:
+            if watchdog is not None:
+                self._manager.watchdog()
+            self._manager.status(self.status_text())
+            await asyncio.sleep(min(watchdog or _HEARTBEAT_S, _HEARTBEAT_S))
+
+    def states(self) -> dict[str, State]:
+        """Return each part's state by its name."""
+        states = {}
+        for part in self.parts:
+            failure = self._failures.get(part.name)
+            states[part.name] = State(Health.DEGRADED, failure) if failure else part.state()
+        return states
+
+    def status_text(self) -> str:
+        """Return what ``systemctl status`` shows: each part, its state and its numbers."""
+        words = []
+        for name, state in self.states().items():
+            health = "" if state.health is Health.OK else f" {state.health}"
+            words.append(
+                f"{name}{health}: {state.summary}" if state.summary else f"{name}{health or ' ok'}"
+            )
+        return "; ".join(words) or "no part is on"
+
+    # Reload
+
+    async def _reload(self) -> None:
+        self._manager.reloading()
+        try:
+            loaded = await asyncio.to_thread(load, self._file)
+            loaded.config = self._narrow(loaded.config)
+            await self._adopt(loaded)
+        except MonitorError as error:
+            self.last_reload_successful = False
+            _log.error("reload refused, nothing changed: %s", error)
+        finally:
+            self._manager.ready()
+
+    async def _adopt(self, loaded: LoadedConfig) -> None:
+        """Swap to a new config: every part agrees first, then all switch."""
+        old, new = self._loaded.config, loaded.config
+        live = {part.section or part.name: part for part in self.parts}
+        switches: list[tuple[str, Callable[[], Sequence[str]]]] = []
+        for name, part in live.items():
+            settings = getattr(new, name, None)
+            if settings is None:
+                continue
+            try:
+                switches.append((name, await part.prepare(settings)))
+            except SettingError as error:
+                raise loaded.error(error.under(name)) from None
+        adopted = {"logger", *(name for name, _ in switches)}
+        restart = [
+            name
+            for name in new.__struct_fields__
+            if name not in adopted and getattr(new, name) != getattr(old, name)
+        ]
+        if new.logger != old.logger:
+            await asyncio.to_thread(self._log.reload, new.logger)
+        for name, switch in switches:
+            restart.extend(f"{name}.{key}" for key in switch())
+        self._loaded = loaded
+        self.last_reload_successful = True
+        _log.info("reloaded %s", loaded.file or "the defaults")
+        if restart:
+            _log.warning("changed, but taken up only by a restart: %s", ", ".join(restart))
+
+    # Stop
+
+    def _install_signal_handlers(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, signal.Signals(number).name)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
+
+    def _on_stop_signal(self, name: str) -> None:
+        self._stop_signals += 1
+        if self._stop_signals > 1 and self.draining:
+            _log.warning("stopping at once: a second signal")
+            self._log.stop()
+            os._exit(1)
+        self._ask_to_stop(name)
+
+    def _on_reload_signal(self) -> None:
+        self._reload_wanted = True
+        self._wake.set()
+
+    def _ask_to_stop(self, reason: str) -> None:
+        if self._stop_reason is None:
+            self._stop_reason = reason
+        self._wake.set()
+
+    async def _shutdown(self, tasks: list[asyncio.Task[Any]]) -> None:
+        self.draining = True
+        if self.ready:
+            self._manager.stopping()
+            # The parts accept nothing more and finish what they began, all at once.
+            await self._bounded(
+                [(part.name, part.drain()) for part in self.parts], "draining", _DRAIN_S
+            )
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._bounded([(part.name, part.close()) for part in self.parts], "closing", _CLOSE_S)
+        # The bus and the store go last: the parts flushed into them.
+        for service in reversed(self._services.opened):
+            await self._bounded([(type(service).__name__, service.close())], "closing", _CLOSE_S)
+        if self.ready:
+            _log.info("stopped")
+
+    async def _bounded(self, steps: Sequence[tuple[str, Any]], what: str, limit_s: float) -> None:
+        if not steps:
+            return
+        running = {asyncio.ensure_future(step): name for name, step in steps}
+        done, late = await asyncio.wait(running, timeout=limit_s)
+        for task in late:
+            task.cancel()
+            _log.warning(
+                "%s %s took longer than %.1f s; going on without it", what, running[task], limit_s
+            )
+        for task in done:
+            error = task.exception()
+            if error is not None:
+                _log.error("%s %s failed: %s: %s", what, running[task], type(error).__name__, error)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*late, return_exceptions=True)
+
+
+def run_daemon(
+    file: str | None, *, narrow: Callable[[Config], Config] = lambda config: config
+) -> int:
+    """Run the daemon with ``file`` (without one, with defaults) and return its exit status.
+
+    ``narrow`` makes the config to run of the config in the file, also after each reload.
+    Raises MonitorError, already logged, where the daemon can't start.
+    """
+    loaded = load(file)
+    loaded.config = narrow(loaded.config)
+    log = DaemonLog(loaded.config.logger)
+    log.start()
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(Daemon(file, loaded, log, narrow=narrow).run())
+    except MonitorError as error:
+        error.logged = True
+        _log.critical("%s", error)
+        raise
+    finally:
+        log.stop()

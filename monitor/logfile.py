@@ -1,0 +1,288 @@
+"""The daemon's own log: a rotating file and the journal, written by a thread of its own.
+
+Loggers never wait for a disk: records go through a bounded queue to one thread that writes
+them. What the queue can't take is counted and said. A log that can't be written (full disk,
+missing directory) is said once on stderr and tried again; the daemon goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import os
+import queue
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import msgspec
+
+from monitor.settings import Section
+
+__all__ = ["DaemonLog", "LoggerSettings", "RateLimitedLog"]
+
+FORMAT = "[%(asctime)s] [%(name)s] [%(levelname)s] %(message)s"
+_QUEUE_RECORDS = 10_000
+_RETRY_S = 5.0
+
+# What other programs and older configs call the levels.
+LEVELS = {
+    "debug": logging.DEBUG,
+    "trace": logging.DEBUG,
+    "info": logging.INFO,
+    "notice": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "err": logging.ERROR,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+
+
+class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section ``logger``, with the keys that it always had."""
+
+    file: str = "/var/log/recodex/monitor.log"
+    level: str = "info"
+    # Past this many bytes the file is rotated; 0 never rotates.
+    max_size: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name="max-size", default=1048576)
+    # Rotated files kept beside it; 0 never rotates.
+    rotations: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 3
+
+    def __post_init__(self) -> None:
+        if self.level.lower() not in LEVELS:
+            raise ValueError(
+                f"level is one of debug, info, warning, error, critical, not {self.level!r}"
+            )
+
+    @property
+    def level_number(self) -> int:
+        """The level as the logging module counts it."""
+        return LEVELS[self.level.lower()]
+
+
+class _OneLine(logging.Formatter):
+    """The message on one line; an exception as its type and text, at DEBUG with its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            text += f": {type(error).__name__}: {error}"
+        # A peer that sends a line break must not be able to write log lines of its own.
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        if record.exc_info and logging.getLogger("monitor").level == logging.DEBUG:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
+
+
+class _Journal(logging.Formatter):
+    """Lines for the journal: it has time and unit already, and reads the priority in front."""
+
+    _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((p for level, p in self._PRIORITY if record.levelno >= level), 7)
+        return f"<{priority}>[{record.name}] {record.getMessage()}"
+
+
+class _RotatingFile(logging.handlers.RotatingFileHandler):
+    """A file rotated by size that is opened anew when logrotate (or anyone) took it away."""
+
+    def __init__(self, settings: LoggerSettings, stderr: TextIO) -> None:
+        self._stderr = stderr
+        self._broken_until = 0.0
+        self._looked_at = 0.0
+        super().__init__(
+            settings.file,
+            maxBytes=settings.max_size,
+            backupCount=settings.rotations,
+            encoding="utf-8",
+            errors="backslashreplace",
+            delay=True,
+        )
+
+    def _open(self) -> Any:
+        # Readable by the group, and by nobody else, whatever the umask says.
+        descriptor = os.open(
+            self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
+        )
+        return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if now < self._broken_until:
+            return
+        try:
+            if now - self._looked_at >= 1:
+                self._looked_at = now
+                self._reopen_if_moved()
+            if self.shouldRollover(record):
+                try:
+                    self.doRollover()
+                except OSError as error:
+                    self._say(f"cannot rotate {self.baseFilename}: {error.strerror}")
+                    if self.stream is None:
+                        self.stream = self._open()
+            if self.stream is None:
+                self.stream = self._open()
+            self.stream.write(self.format(record) + self.terminator)
+            self.stream.flush()
+            if self._broken_until:
+                self._broken_until = 0.0
+                self._say(f"{self.baseFilename} can be written again")
+        except OSError as error:
+            if not self._broken_until:
+                self._say(
+                    f"cannot write {self.baseFilename}: {error.strerror}; going on without it"
+                )
+            self._broken_until = now + _RETRY_S
+            self._drop_stream()
+
+    def _reopen_if_moved(self) -> None:
+        if self.stream is None:
+            return
+        try:
+            there = Path(self.baseFilename).stat()
+        except FileNotFoundError:
+            self._drop_stream()
+            return
+        ours = os.fstat(self.stream.fileno())
+        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            self._drop_stream()
+
+    def _drop_stream(self) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            # Closing flushes what a full disk could not take; it is said already.
+            with contextlib.suppress(OSError):
+                stream.close()
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stderr.write(f"recodex-monitor: logger: {text}\n")
+            self._stderr.flush()
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Lines to stderr; one that is closed or full is nobody's problem but its reader's."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        del record
+
+
+class _Enqueue(logging.handlers.QueueHandler):
+    """Hands records to the writing thread without ever waiting for it."""
+
+    dropped = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+
+class DaemonLog:
+    """Owns the log of the process: :meth:`start`, :meth:`reload` on SIGHUP, :meth:`stop`."""
+
+    def __init__(self, settings: LoggerSettings, *, stderr: TextIO | None = None) -> None:
+        self._settings = settings
+        self._stderr = stderr or sys.stderr
+        self._queue: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
+        self._enqueue = _Enqueue(self._queue)
+        self._enqueue.setFormatter(_OneLine())
+        self._listener: logging.handlers.QueueListener | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How many lines the writing thread could not take in time."""
+        return self._enqueue.dropped
+
+    def start(self) -> None:
+        """Send every logger of the process through this log."""
+        root = logging.getLogger()
+        root.addHandler(self._enqueue)
+        self._apply()
+
+    def reload(self, settings: LoggerSettings) -> None:
+        """Adopt new settings: level, file, size and rotations."""
+        self._settings = settings
+        self._end_listener()
+        self._apply()
+
+    def stop(self) -> None:
+        """Write what is queued and let go of the file."""
+        logging.getLogger().removeHandler(self._enqueue)
+        self._end_listener()
+
+    def _apply(self) -> None:
+        # The level is the daemon's own; libraries speak up for warnings only.
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("monitor").setLevel(self._settings.level_number)
+        file = _RotatingFile(self._settings, self._stderr)
+        file.setFormatter(logging.Formatter(FORMAT))
+        console = _Stderr(self._stderr)
+        # systemd sets JOURNAL_STREAM where stderr is the journal.
+        journal = "JOURNAL_STREAM" in os.environ
+        console.setFormatter(_Journal() if journal else logging.Formatter(FORMAT))
+        self._listener = logging.handlers.QueueListener(self._queue, file, console)
+        self._listener.start()
+
+    def _end_listener(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        while True:
+            # The listener's own sentinel needs a place in the queue.
+            try:
+                listener.stop()
+                break
+            except queue.Full:
+                time.sleep(0.01)
+        for handler in listener.handlers:
+            handler.close()
+
+
+class RateLimitedLog:
+    """A logger for what peers do wrong: some lines a kind, then one that counts the rest.
+
+    ``kind`` comes from a fixed set in the code, never from a peer, so that memory is bounded.
+    """
+
+    def __init__(self, logger: logging.Logger, *, lines: int = 5, period_s: float = 60.0) -> None:
+        self._logger = logger
+        self._lines = lines
+        self._period_s = period_s
+        self._kinds: dict[str, tuple[float, int]] = {}  # kind -> (period's start, lines in it)
+
+    def warning(self, kind: str, text: str, *args: object) -> None:
+        """Log a warning of this kind, unless there were too many of it in this period."""
+        self.log(logging.WARNING, kind, text, *args)
+
+    def info(self, kind: str, text: str, *args: object) -> None:
+        """The same as information."""
+        self.log(logging.INFO, kind, text, *args)
+
+    def log(
+        self, level: int, kind: str, text: str, *args: object, now: float | None = None
+    ) -> None:
+        """Log at ``level``; ``now`` in s on a clock that does not go back."""
+        if not self._logger.isEnabledFor(level):
+            return
+        now = time.monotonic() if now is None else now
+        start, count = self._kinds.get(kind, (now, 0))
+        if now - start >= self._period_s:
+            if count > self._lines:
+                self._logger.log(
+                    level, "%s: %d more in %d s", kind, count - self._lines, now - start
+                )
+            start, count = now, 0
+        self._kinds[kind] = (start, count + 1)
+        if count < self._lines:
+            self._logger.log(level, text, *args)
+        elif count == self._lines:
+            self._logger.log(level, "%s: too many of these for a line each; counting on", kind)

@@ -1,0 +1,69 @@
+"""Listening TCP sockets for an address of the config."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from monitor.errors import ListenError
+from monitor.settings import address_text
+
+__all__ = ["listening_sockets"]
+
+_BACKLOG = 1024
+_RESOLVE_S = 10.0
+
+
+async def listening_sockets(
+    address: tuple[str, int], *, key: str, unacknowledged_s: float
+) -> list[socket.socket]:
+    """Return a socket for each address that the host has; ``*`` or an empty host is all of them.
+
+    Connections give up a peer that acknowledges nothing for ``unacknowledged_s`` (accepted
+    sockets inherit TCP_USER_TIMEOUT, tcp(7)). Raises ListenError that names ``key``.
+    """
+    host, port = address
+    try:
+        async with asyncio.timeout(_RESOLVE_S):
+            found = await asyncio.get_running_loop().getaddrinfo(
+                None if host in ("*", "") else host,
+                port,
+                type=socket.SOCK_STREAM,
+                flags=socket.AI_PASSIVE,
+            )
+    except TimeoutError:
+        raise ListenError(
+            key, address_text(address), "the name could not be resolved in time"
+        ) from None
+    except (OSError, UnicodeError) as error:
+        problem = getattr(error, "strerror", None) or "no such host"
+        raise ListenError(key, address_text(address), problem) from None
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, target in dict.fromkeys(found):
+            if port == 0 and sockets:
+                break
+            try:
+                listener = socket.socket(family, kind, protocol)
+            except OSError:
+                # A kernel without IPv6 still resolves to it.
+                continue
+            sockets.append(listener)
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_s * 1000)
+            )
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(target)
+            listener.listen(_BACKLOG)
+    except OSError as error:
+        for listener in sockets:
+            listener.close()
+        problem = os.strerror(error.errno) if error.errno else str(error)
+        raise ListenError(key, address_text(address), problem) from None
+    if not sockets:
+        raise ListenError(key, address_text(address), "no address of it is of a known family")
+    return sockets

@@ -1,0 +1,194 @@
+"""The relay as a part of the daemon: receiver, channels and server put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from monitor.part import Health, Metric, Part, State
+from monitor.relay.channels import Channels, Limits
+from monitor.relay.protocol import Message, text_frame
+from monitor.relay.receiver import Receiver
+from monitor.relay.server import ClientLimits, Server, monotonic
+from monitor.relay.settings import RelaySettings, read_curve_key, read_tls
+from monitor.settings import Address, address_text
+
+__all__ = ["Relay"]
+
+_log = logging.getLogger(__name__)
+
+_DRAIN_S = 3.0
+# Handshakes in progress, listeners and refused clients, beside max_clients.
+_SPARE_DESCRIPTORS = 384
+# A change of these is taken up only by a restart.
+_FIXED = ("max_message_bytes", "history_file")
+
+
+class Relay(Part):
+    """Job progress from ZeroMQ to WebSocket."""
+
+    name = "relay"
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        *,
+        websocket_uri: Address,
+        zeromq_uri: Address,
+        stop: Callable[[str], None],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._stop = stop
+        self._tls = read_tls(settings.tls) if settings.tls is not None else None
+        self.channels = Channels(_limits(settings))
+        self.server = Server(
+            websocket_uri, self.channels, _client_limits(settings), tls=self._tls, clock=clock
+        )
+        self.receiver = Receiver(
+            zeromq_uri,
+            max_frame_bytes=settings.max_message_bytes,
+            curve=settings.curve,
+            deliver=self._deliver,
+        )
+
+    def descriptors(self) -> int:
+        """A descriptor for each client, and some for those on their way in."""
+        return self._settings.max_clients + _SPARE_DESCRIPTORS
+
+    async def start(self) -> None:
+        """Bind both sockets."""
+        await self.server.start()
+        await self.receiver.start()
+        for address in self.server.addresses:
+            scheme = "wss" if self._tls is not None else "ws"
+            _log.info("listening for subscribers on %s://%s", scheme, address_text(address))
+        for endpoint in self.receiver.endpoints:
+            curve = ", with CURVE" if self._settings.curve is not None else ""
+            _log.info("listening for brokers on %s%s", endpoint, curve)
+
+    async def run(self) -> None:
+        """End and forget channels that are due, and look after clients, each second."""
+        while True:
+            for channel in self.channels.expire(self._clock()):
+                _log.info(
+                    "channel %s ended: nothing more came",
+                    channel.name[:100].decode(errors="replace"),
+                )
+                self.server.changed(channel)
+            self.server.sweep()
+            await asyncio.sleep(1)
+
+    async def drain(self) -> None:
+        """Receive nothing more; give every client what is queued, and close with 1001."""
+        self.receiver.stop()
+        await self.server.drain(_DRAIN_S)
+
+    async def close(self) -> None:
+        """Let go of sockets and clients."""
+        self.receiver.close()
+        await self.server.close()
+
+    def _deliver(self, message: Message) -> None:
+        if (
+            message.channel == b"0"
+            and message.command == b"exit"
+            and self._settings.allow_remote_exit
+        ):
+            self._stop("a remote exit command")
+            return
+        channel = self.channels.publish(
+            message.channel, message.command, text_frame(message.text), self._clock()
+        )
+        if channel is not None:
+            self.server.changed(channel)
+
+    def state(self) -> State:
+        """Clients and channels in a few words."""
+        clients, channels = self.server.client_count, len(self.channels)
+        return State(
+            Health.OK, f"{clients} clients, {channels} channels, {self.receiver.received} messages"
+        )
+
+    def metrics(self) -> Iterable[Metric]:
+        """The metrics relay_*."""
+        rejected = {**self.receiver.rejected, **self.server.refused}
+        yield Metric(
+            "relay_clients", "gauge", "Connected clients", [({}, self.server.client_count)]
+        )
+        yield Metric("relay_channels", "gauge", "Channels kept", [({}, len(self.channels))])
+        yield Metric(
+            "relay_history_bytes",
+            "gauge",
+            "Histories, bookkeeping included",
+            [({}, self.channels.history_bytes)],
+        )
+        yield Metric(
+            "relay_messages_total", "counter", "Messages received", [({}, self.receiver.received)]
+        )
+        yield Metric(
+            "relay_deliveries_total",
+            "counter",
+            "Messages given to clients",
+            [({}, self.server.deliveries)],
+        )
+        yield Metric(
+            "relay_rejected_total",
+            "counter",
+            "Messages and clients turned away",
+            [({"reason": reason}, count) for reason, count in rejected.items()],
+        )
+        yield Metric(
+            "relay_disconnects_total",
+            "counter",
+            "Subscribers gone, by close code",
+            [({"code": code}, count) for code, count in self.server.disconnects.items()],
+        )
+
+    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+        """Adopt limits, keep times, origins, and certificates and keys read anew."""
+        assert isinstance(settings, RelaySettings)
+        if settings.tls is not None:
+            await asyncio.to_thread(read_tls, settings.tls)
+        if settings.curve is not None:
+            await asyncio.to_thread(read_curve_key, settings.curve)
+
+        def switch() -> Sequence[str]:
+            old, self._settings = self._settings, settings
+            self.channels.adopt(_limits(settings))
+            self.server.limits = _client_limits(settings)
+            restart = [key for key in _FIXED if getattr(old, key) != getattr(settings, key)]
+            if (old.tls is None) != (settings.tls is None):
+                restart.append("tls")
+            elif self._tls is not None and settings.tls is not None:
+                # New handshakes get the new certificate; connections stay.
+                self._tls.load_cert_chain(settings.tls.certificate, settings.tls.key)
+            if old.curve != settings.curve:
+                restart.append("curve")
+            elif settings.curve is not None:
+                self.receiver.adopt_keys(settings.curve)
+            return restart
+
+        return switch
+
+
+def _limits(settings: RelaySettings) -> Limits:
+    return Limits(
+        keep_finished=settings.keep_finished,
+        keep_idle=settings.keep_idle,
+        end_after_failed=settings.end_after_failed,
+        max_messages=settings.max_messages,
+        max_history_bytes=settings.max_history_bytes,
+    )
+
+
+def _client_limits(settings: RelaySettings) -> ClientLimits:
+    return ClientLimits(
+        max_clients=settings.max_clients,
+        client_stall=settings.client_stall,
+        subscribe_timeout=settings.subscribe_timeout,
+        origins=settings.origins,
+    )

@@ -1,0 +1,127 @@
+"""The section ``relay`` of the config."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from monitor.errors import SettingError
+from monitor.settings import Bytes, Count, Seconds, Section, read_secret
+
+__all__ = ["CurveSettings", "RelaySettings", "TLSSettings", "read_curve_key", "read_tls"]
+
+_Z85_KEY_LENGTH = 40
+
+
+class TLSSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Certificate chain and private key of the WebSocket, PEM files."""
+
+    certificate: str
+    key: str
+
+
+class CurveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """ZeroMQ's CURVE: the relay's own secret key, and who may connect.
+
+    The files are those that ``zmq.auth.create_certificates`` makes; the secret key's may
+    also hold the 40 characters of the key alone, with the public key derived from it.
+    """
+
+    secret_key_file: str
+    public_keys_dir: str
+
+
+class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the relay keeps, for how long, and what it allows."""
+
+    # s a channel stays for late subscribers after it has ended
+    keep_finished: Seconds = 300.0
+    # s a channel that never finished stays after its last message
+    keep_idle: Seconds = 21600.0
+    # s after a FAILED that nothing follows (the broker gave up) until the channel ends
+    end_after_failed: Seconds = 60.0
+    # messages in the history of one channel; the oldest go first
+    max_messages: Count = 100_000
+    # bytes of all histories with their bookkeeping; finished, then idle channels go first
+    max_history_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 268_435_456
+    # s a client may take nothing while messages wait, before close 1013
+    client_stall: Seconds = 30.0
+    max_clients: Count = 10_000
+    # s for a client to name its channel
+    subscribe_timeout: Seconds = 30.0
+    # one frame of a ZeroMQ message
+    max_message_bytes: Bytes = 65_536
+    # allowed Origin headers; empty allows all
+    origins: tuple[str, ...] = ()
+    tls: TLSSettings | None = None
+    curve: CurveSettings | None = None
+    # where histories survive a restart
+    history_file: str | None = None
+    # the old channel "0", command "exit"
+    allow_remote_exit: bool = False
+
+    def verify(self) -> None:
+        """Read the certificates and keys that the section names."""
+        if self.tls is not None:
+            read_tls(self.tls)
+        if self.curve is not None:
+            read_curve_key(self.curve)
+
+
+def read_tls(settings: TLSSettings) -> ssl.SSLContext:
+    """Return a server's TLS context, or raise SettingError below ``relay``."""
+    for key, file in (("certificate", settings.certificate), ("key", settings.key)):
+        try:
+            with Path(file).open("rb") as stream:
+                stream.read(1)
+        except OSError as error:
+            raise SettingError(("tls", key), f"cannot read {file}: {error.strerror}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # An encrypted key would make OpenSSL ask at the terminal; a daemon has none.
+        context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")
+    except ssl.SSLError as error:
+        reason = (error.reason or "no PEM certificate and key").replace("_", " ").lower()
+        raise SettingError(
+            ("tls",), f"cannot use {settings.certificate} with {settings.key}: {reason}"
+        ) from None
+    return context
+
+
+def read_curve_key(settings: CurveSettings) -> tuple[bytes, bytes]:
+    """Return the relay's (public, secret) keys in Z85, or raise SettingError below ``relay``."""
+    import zmq
+    from zmq.auth import load_certificates
+
+    path = ("curve", "secret_key_file")
+    text = read_secret(settings.secret_key_file, path=path)
+    lines = [line.strip() for line in text.splitlines()]
+    named = [
+        line.split("=", 1)[1].strip().strip('"') for line in lines if line.startswith("secret-key")
+    ]
+    secret = (named or [text.strip()])[0]
+    if len(secret) != _Z85_KEY_LENGTH:
+        raise SettingError(
+            path,
+            f"{settings.secret_key_file} holds no CURVE secret key ({_Z85_KEY_LENGTH} characters)",
+        )
+    try:
+        public = zmq.curve_public(secret.encode("ascii"))
+    except (zmq.ZMQError, ValueError):
+        raise SettingError(path, f"{settings.secret_key_file} holds no valid CURVE key") from None
+
+    path = ("curve", "public_keys_dir")
+    try:
+        allowed = load_certificates(settings.public_keys_dir)
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        raise SettingError(path, f"cannot read {settings.public_keys_dir}: {problem}") from None
+    if not allowed:
+        raise SettingError(
+            path, f"{settings.public_keys_dir} has no *.key file: nobody could connect"
+        )
+    return public, secret.encode("ascii")

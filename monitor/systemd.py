@@ -1,0 +1,67 @@
+"""What systemd hears from the daemon: readiness, reloading, status, watchdog.
+
+Source: sd_notify(3), systemd.service(5). Without NOTIFY_SOCKET every call does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+
+import sdnotify
+
+__all__ = ["ServiceManager", "watchdog_interval"]
+
+_log = logging.getLogger(__name__)
+
+
+def watchdog_interval(environ: Mapping[str, str]) -> float | None:
+    """Return how often WATCHDOG=1 is due, in s: a third of WATCHDOG_USEC, if it is meant for us."""
+    pid = environ.get("WATCHDOG_PID")
+    if pid and pid != str(os.getpid()):
+        return None
+    try:
+        usec = int(environ.get("WATCHDOG_USEC", ""))
+    except ValueError:
+        return None
+    return usec / 3e6 if usec > 0 else None
+
+
+class ServiceManager:
+    """The socket to systemd, where there is one."""
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+        self._status = ""
+
+    def _notify(self, state: str) -> None:
+        # sdnotify swallows errors: a service manager that is away must not stop the daemon.
+        self._notifier.notify(state)
+
+    def ready(self) -> None:
+        """Say that the daemon serves (again)."""
+        self._notify("READY=1")
+
+    def reloading(self) -> None:
+        """Say that a reload began; ready() must follow, also after a refused one."""
+        # notify-reload matches the answer to its signal by this time stamp.
+        self._notify(
+            f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+        )
+
+    def stopping(self) -> None:
+        """Say that shutdown began."""
+        self._notify("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """Show ``text`` in systemctl status, where it changed."""
+        text = text.replace("\n", " ")
+        if text != self._status:
+            self._status = text
+            self._notify(f"STATUS={text}")
+
+    def watchdog(self) -> None:
+        """Say that the loop turns."""
+        self._notify("WATCHDOG=1")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+pytest_plugins = ["tests.servers.postgres"]
+
 
 def missing(reason: str) -> None:
     """Skip the test for what this machine lacks; fail where everything is required."""

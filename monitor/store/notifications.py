@@ -1,0 +1,148 @@
+"""LISTEN on PostgreSQL: one connection with a thread of its own for all listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import os
+import random
+import select
+import threading
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING
+
+import psycopg2
+
+from monitor.errors import MonitorError
+from monitor.store.listeners import Listeners
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as RawConnection  # noqa: N812
+
+__all__ = ["NotificationThread"]
+
+logger = logging.getLogger(__name__)
+
+_SILENCE_S = 15.0  # without a word for so long, the connection is tried by a statement
+_CLOSE_S = 10.0
+
+
+class NotificationThread:
+    """Listens on all channels that somebody wants, and connects again after each loss.
+
+    ``connect`` gives a connection in autocommit mode or raises MonitorError.
+    """
+
+    def __init__(self, server: str, connect: Callable[[], RawConnection]) -> None:
+        self._server = server
+        self._connect = connect
+        self._listeners = Listeners()
+        self._loop = asyncio.get_running_loop()
+        self._wanted: frozenset[str] = frozenset()
+        self._heard: set[str] = set()  # what the server tells us now; the loop's, as _listeners
+        self._closing = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._serve, name="postgres-listen", daemon=True)
+        self._thread.start()
+
+    async def listen(self, channel: str) -> AsyncGenerator[str | None, None]:
+        """Yield payloads as :meth:`monitor.store.Store.listen` says."""
+        with self._listeners.listener(channel) as listener:
+            if channel in self._heard:
+                listener.tell(None)
+            self._want()
+            try:
+                while True:
+                    yield await listener.next()
+            finally:
+                # The listener leaves just after this; a channel too many costs nothing.
+                self._loop.call_soon(self._want)
+
+    async def close(self) -> None:
+        """End the thread, within 10 s."""
+        self._closing.set()
+        self._wake()
+        ended, _ = await asyncio.wait({asyncio.wrap_future(self._ended)}, timeout=_CLOSE_S)
+        if not ended:
+            logger.error("%s: the listening thread did not end", self._server)
+
+    def _want(self) -> None:
+        if not self._closing.is_set():
+            self._wanted = self._listeners.channels()
+            self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+            os.write(self._wake_write, b"x")
+
+    def _hear(self, channel: str) -> None:
+        self._heard.add(channel)
+        self._listeners.tell(channel, None)
+
+    def _call(self, call: Callable[..., None], *arguments: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _serve(self) -> None:
+        away = False
+        pause = 0.1
+        try:
+            while not self._closing.is_set():
+                try:
+                    raw = self._connect()
+                except MonitorError as error:
+                    if not away:
+                        logger.warning("not listening: %s", error)
+                    away = True
+                else:
+                    try:
+                        if away:
+                            logger.info("%s: listening again", self._server)
+                        away, pause = False, 0.1
+                        self._relay(raw)
+                    except (psycopg2.Error, OSError) as error:
+                        logger.warning("%s: lost while listening: %s", self._server, error)
+                        away = True
+                    finally:
+                        self._call(self._heard.clear)
+                        raw.close()
+                self._closing.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
+                pause = min(pause * 2, 10.0)
+        finally:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._ended.set_result(None)
+
+    def _relay(self, raw: RawConnection) -> None:
+        """Pass on what comes until the connection is lost or close() was called."""
+        heard: frozenset[str] = frozenset()
+        while not self._closing.is_set():
+            wanted = self._wanted
+            with raw.cursor() as cursor:
+                for channel in wanted - heard:
+                    cursor.execute(f'LISTEN "{channel}"')
+                    self._call(self._hear, channel)
+                for channel in heard - wanted:
+                    cursor.execute(f'UNLISTEN "{channel}"')
+                    self._call(self._heard.discard, channel)
+            heard = wanted
+            self._pass_on(raw)
+            readable, _, _ = select.select([raw.fileno(), self._wake_read], [], [], _SILENCE_S)
+            if self._wake_read in readable:
+                os.read(self._wake_read, 4096)
+            if raw.fileno() in readable:
+                raw.poll()
+            if not readable:
+                with raw.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+            self._pass_on(raw)
+
+    def _pass_on(self, raw: RawConnection) -> None:
+        while raw.notifies:
+            notify = raw.notifies.pop(0)
+            self._call(self._listeners.tell, notify.channel, notify.payload)

@@ -1,0 +1,29 @@
+"""Chooses the store that the settings ask for."""
+
+from __future__ import annotations
+
+from monitor.errors import MissingPackageError
+from monitor.store.interface import Store
+from monitor.store.settings import DatabaseSettings
+
+__all__ = ["open_store"]
+
+
+def open_store(settings: DatabaseSettings | None = None) -> Store:
+    """Return the store: PostgreSQL where a URL is set, else the SQLite file.
+
+    Nothing is contacted or opened yet; that happens at the first use, in a thread. Raises
+    MissingPackageError without psycopg2, SettingError for a password that can't be read.
+    """
+    settings = settings or DatabaseSettings()
+    if settings.url is None:
+        from monitor.store.sqlite import SqliteStore
+
+        return SqliteStore(settings.sqlite_file())
+    try:
+        from monitor.store.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg2":
+            raise
+        raise MissingPackageError("database", "psycopg2", "python3-psycopg2") from None
+    return PostgresStore(settings)

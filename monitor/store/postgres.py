@@ -1,0 +1,254 @@
+"""The store in PostgreSQL, through psycopg2 in a few threads."""
+
+# ruff: noqa: D102 - what the methods do is said once, in interface.py
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg2
+import psycopg2.errorcodes
+import psycopg2.extensions
+import psycopg2.extras
+
+from monitor.errors import MonitorError, UnavailableError
+from monitor.store import migrate
+from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
+from monitor.store.notifications import NotificationThread
+from monitor.store.settings import DatabaseSettings
+from monitor.store.threads import Session, Threads
+
+__all__ = ["PostgresConnection", "PostgresStore"]
+
+T = TypeVar("T")
+
+# Asked of the server for each connection: a client that vanished must not hold its locks.
+_OPTIONS = {
+    "idle_in_transaction_session_timeout": "60000",
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "TimeZone": "UTC",
+    "application_name": "recodex-monitor",
+    "client_min_messages": "warning",
+}
+_KEEPALIVE: dict[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+_INSERT_PAGE = 1000
+
+
+class PostgresConnection(Connection):
+    """A transaction on PostgreSQL."""
+
+    dialect: ClassVar[Dialect] = "postgresql"
+    raw: psycopg2.extensions.connection
+
+    def __init__(self, raw: psycopg2.extensions.connection) -> None:
+        self.raw = raw
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        with self.raw.cursor() as cursor:
+            cursor.execute(sql, parameters or None)
+            return cursor.fetchall()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        with self.raw.cursor() as cursor:
+            cursor.execute(sql, parameters or None)
+            return cursor.rowcount
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], suffix: str = ""
+    ) -> None:
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES %s {suffix}"  # noqa: S608
+        with self.raw.cursor() as cursor:
+            psycopg2.extras.execute_values(cursor, statement, rows, page_size=_INSERT_PAGE)
+
+    def notify(self, channel: str, payload: str) -> None:
+        self.query("SELECT pg_notify(%s, %s)", (channel, payload))
+
+
+class _PostgresSession(Session):
+    """One connection in autocommit mode: transactions are begun and ended by statements."""
+
+    def __init__(self, raw: psycopg2.extensions.connection) -> None:
+        self.raw = raw
+        self.checked = False
+        """Whether the tables have been found to be what this program needs."""
+        # A duplicate, so that interrupt() from another thread can never hit a number that
+        # has been closed and given to another socket.
+        self._socket = socket.socket(fileno=os.dup(raw.fileno()))
+
+    def usable(self) -> bool:
+        if self.raw.closed:
+            return False
+        # Between statements a server has nothing to say but that it is going away.
+        readable, _, _ = select.select([self._socket], [], [], 0)
+        return not readable
+
+    def interrupt(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with contextlib.suppress(psycopg2.Error):
+            self.raw.close()
+        self._socket.close()
+
+
+class PostgresStore(Store):
+    """The tables in one schema of a PostgreSQL database."""
+
+    dialect: ClassVar[Dialect] = "postgresql"
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        assert settings.url is not None
+        self.settings = settings
+        self.server = _describe(settings.url)
+        self._password = settings.password()
+        self._threads = Threads("postgres", self.server, self._open, count=settings.connections)
+        self._notifications: NotificationThread | None = None
+
+    async def transaction(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
+        return await self._run(function, timeout, "BEGIN")
+
+    async def read(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
+        return await self._run(function, timeout, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    async def listen(self, channel: str) -> AsyncGenerator[str | None, None]:
+        if self._notifications is None:
+            self._notifications = NotificationThread(self.server, self.connect)
+        async with contextlib.aclosing(self._notifications.listen(channel)) as payloads:
+            async for payload in payloads:
+                yield payload
+
+    async def migrate(self) -> list[str]:
+        def create_schema_and_apply(connection: Connection) -> list[str]:
+            self._create_schema(connection)
+            return migrate.apply(connection, self.server)
+
+        return await self._run(create_schema_and_apply, 600.0, "BEGIN", check=False)
+
+    async def reset(self) -> None:
+        await self._run(migrate.reset, 600.0, "BEGIN", check=False)
+
+    async def close(self) -> None:
+        waits = [self._threads.close()]
+        if self._notifications is not None:
+            waits.append(self._notifications.close())
+        await asyncio.gather(*waits)
+
+    def connect(self) -> psycopg2.extensions.connection:
+        """Return a new connection in autocommit mode; blocks for at most connect_timeout.
+
+        Raises UnavailableError.
+        """
+        settings = self.settings
+        options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
+        password: dict[str, Any] = {} if self._password is None else {"password": self._password}
+        with self._errors():
+            raw: psycopg2.extensions.connection = psycopg2.connect(
+                settings.url,
+                **password,
+                connect_timeout=max(2, round(settings.connect_timeout)),
+                options=f"{options} -c search_path={settings.schema}",
+                **_KEEPALIVE,
+            )
+            raw.autocommit = True
+            psycopg2.extras.register_default_json(raw, loads=_as_text)
+            psycopg2.extras.register_default_jsonb(raw, loads=_as_text)
+        return raw
+
+    def _open(self) -> _PostgresSession:
+        return _PostgresSession(self.connect())
+
+    async def _run(
+        self, function: Callable[[Connection], T], timeout: float, begin: str, *, check: bool = True
+    ) -> T:
+        deadline = time.monotonic() + timeout
+
+        def job(session: _PostgresSession) -> T:
+            connection = PostgresConnection(session.raw)
+            limit_ms = max(1, round((deadline - time.monotonic()) * 1000))
+            with self._errors(session):
+                try:
+                    if check and not session.checked:
+                        migrate.check(connection, f"{self.server}, schema {self.settings.schema}")
+                        session.checked = True
+                    connection.execute(f"{begin}; SET LOCAL statement_timeout = {limit_ms}")
+                    result = function(connection)
+                    connection.execute("COMMIT")
+                except BaseException:
+                    self._roll_back(session)
+                    raise
+            return result
+
+        return await self._threads.run(job, timeout=timeout)
+
+    def _create_schema(self, connection: Connection) -> None:
+        # CREATE SCHEMA IF NOT EXISTS wants a right on the database even where it exists.
+        name = self.settings.schema
+        if not connection.query("SELECT 1 FROM pg_namespace WHERE nspname = %s", (name,)):
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {name}")
+
+    @staticmethod
+    def _roll_back(session: _PostgresSession) -> None:
+        status = session.raw.info.transaction_status
+        if session.raw.closed or status == psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            return
+        try:
+            with session.raw.cursor() as cursor:
+                cursor.execute("ROLLBACK")
+        except psycopg2.Error:
+            session.close()
+
+    @contextlib.contextmanager
+    def _errors(self, session: _PostgresSession | None = None) -> Iterator[None]:
+        """Turn psycopg2's errors that an operator can act on into ours."""
+        try:
+            yield
+        except psycopg2.Error as error:
+            translated = self._translate(error)
+            if isinstance(translated, TablesError) and session is not None:
+                session.checked = False
+            if translated is None:
+                raise
+            raise translated from error
+
+    def _translate(self, error: psycopg2.Error) -> MonitorError | None:
+        text = " ".join(str(error).split()) or type(error).__name__
+        if self._password:
+            text = text.replace(self._password, "***")
+        codes = psycopg2.errorcodes
+        code = error.pgcode
+        if code in {codes.UNDEFINED_TABLE, codes.UNDEFINED_COLUMN, codes.UNDEFINED_FUNCTION}:
+            return TablesError(self.server, f"{text}; run: {migrate.COMMAND}")
+        if code == codes.INSUFFICIENT_PRIVILEGE:
+            return TablesError(self.server, text)
+        if code == codes.READ_ONLY_SQL_TRANSACTION:  # a standby after a failover
+            return UnavailableError(self.server, text)
+        if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+            return UnavailableError(self.server, text)
+        return None
+
+
+def _as_text(value: str) -> str:
+    return value
+
+
+def _describe(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2] or "the local socket"
+    return f"database {parts.path.strip('/')} at {host}"

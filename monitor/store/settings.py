@@ -1,0 +1,60 @@
+"""The ``database`` section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+
+from monitor.errors import SettingError
+from monitor.settings import Seconds, Section, read_secret, state_directory
+
+__all__ = ["DatabaseSettings"]
+
+SchemaName = Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
+Connections = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
+class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the tables are; without a ``url`` they are in one SQLite file."""
+
+    url: str | None = None
+    """``postgresql://user@host:port/database``, as libpq reads it."""
+    password_file: str | None = None
+    schema: SchemaName = "website_availability"
+    """The PostgreSQL schema that holds the tables and nothing else; SQLite has none."""
+    file: str = "monitor.db"
+    """The SQLite file; a relative name is in the state directory."""
+    connections: Connections = 4
+    """To PostgreSQL at once, from one daemon; each has a thread of its own."""
+    connect_timeout: Seconds = 5.0
+    """s until a PostgreSQL server that does not answer counts as away."""
+
+    def verify(self) -> None:
+        """Refuse a URL that libpq would not take, and a password file that can't be read."""
+        if self.url is not None:
+            try:
+                parts = urlsplit(self.url)
+            except ValueError:
+                raise SettingError(("url",), "is not a URL") from None
+            if parts.scheme not in {"postgresql", "postgres"}:
+                raise SettingError(
+                    ("url",), "must start with postgresql://; leave it out to use SQLite"
+                )
+            if not parts.path.strip("/"):
+                raise SettingError(("url",), "names no database: postgresql://user@host:port/NAME")
+            if self.schema.startswith("pg_") or self.schema == "information_schema":
+                raise SettingError(("schema",), f"{self.schema} belongs to PostgreSQL itself")
+        self.password()
+
+    def password(self) -> str | None:
+        """Return the password that the file holds, or None where no file is named."""
+        if self.password_file is None:
+            return None
+        return read_secret(self.password_file, path=("password_file",))
+
+    def sqlite_file(self) -> Path:
+        """Return the SQLite file's whole path."""
+        return state_directory() / self.file

@@ -1,0 +1,202 @@
+"""The embedded store: one SQLite file in WAL mode, one thread that writes, two that read."""
+
+# ruff: noqa: D102 - what the methods do is said once, in interface.py
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from monitor.errors import UnavailableError
+from monitor.store import migrate
+from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
+from monitor.store.listeners import Listeners
+from monitor.store.threads import Session, Threads
+
+__all__ = ["SqliteConnection", "SqliteStore"]
+
+T = TypeVar("T")
+
+_BUSY_S = 10.0  # another process (a consumer of its own unit) may hold the file's one write lock
+# The write-ahead log is copied into the file by whoever commits the page that fills it. Small
+# steps keep that writer's pause short.
+_CHECKPOINT_PAGES = 1000
+_JOURNAL_LIMIT_BYTES = 67_108_864
+
+
+class SqliteConnection(Connection):
+    """A transaction on the SQLite file."""
+
+    dialect: ClassVar[Dialect] = "sqlite"
+    raw: sqlite3.Connection
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.raw = raw
+        self.notifications: list[tuple[str, str]] = []
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        return self.raw.execute(_native(sql, bool(parameters)), parameters).fetchall()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        return self.raw.execute(_native(sql, bool(parameters)), parameters).rowcount
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], suffix: str = ""
+    ) -> None:
+        values = ", ".join("?" * len(columns))
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values}) {suffix}"  # noqa: S608
+        self.raw.executemany(statement, rows)
+
+    def notify(self, channel: str, payload: str) -> None:
+        self.notifications.append((channel, payload))
+
+
+@functools.lru_cache(maxsize=512)
+def _native(sql: str, has_parameters: bool) -> str:
+    if not has_parameters:
+        return sql
+    return "%".join(piece.replace("%s", "?") for piece in sql.split("%%"))
+
+
+class _SqliteSession(Session):
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.raw = raw
+
+    def usable(self) -> bool:
+        return True
+
+    def interrupt(self) -> None:
+        self.raw.interrupt()
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self.raw.close()
+
+
+class SqliteStore(Store):
+    """The tables in one file, which is created and migrated when it is first used.
+
+    A commit is on disk after a crash of the program; after a crash of the machine the
+    last moments may be missing, all tables being of the same moment (synchronous=NORMAL).
+    """
+
+    dialect: ClassVar[Dialect] = "sqlite"
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.server = f"database {file}"
+        self._listeners = Listeners()
+        self._writer = Threads("sqlite-writer", self.server, self._open_writer)
+        self._readers = Threads("sqlite-reader", self.server, self._open_reader, count=2)
+        self._migrated = False
+
+    async def transaction(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
+        def job(session: _SqliteSession) -> tuple[T, list[tuple[str, str]]]:
+            connection = SqliteConnection(session.raw)
+            with self._errors():
+                session.raw.execute("BEGIN IMMEDIATE")
+                try:
+                    result = function(connection)
+                    session.raw.execute("COMMIT")
+                except BaseException:
+                    _roll_back(session.raw)
+                    raise
+            return result, connection.notifications
+
+        result, notifications = await self._writer.run(job, timeout=timeout)
+        for channel, payload in notifications:
+            self._listeners.tell(channel, payload)
+        return result
+
+    async def read(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
+        def job(session: _SqliteSession) -> T:
+            with self._errors():
+                session.raw.execute("BEGIN")
+                try:
+                    return function(SqliteConnection(session.raw))
+                finally:
+                    _roll_back(session.raw)
+
+        if not self._migrated:  # readers can't create the tables that they read
+            await self.migrate()
+        return await self._readers.run(job, timeout=timeout)
+
+    async def listen(self, channel: str) -> AsyncGenerator[str | None, None]:
+        with self._listeners.listener(channel) as listener:
+            listener.tell(None)
+            while True:
+                yield await listener.next()
+
+    async def migrate(self) -> list[str]:
+        def nothing(_: _SqliteSession) -> list[str]:
+            applied, self._applied = self._applied, []
+            return applied
+
+        return await self._writer.run(nothing, timeout=600.0)
+
+    async def reset(self) -> None:
+        await self.transaction(migrate.reset, timeout=600.0)
+
+    async def close(self) -> None:
+        await asyncio.gather(self._writer.close(), self._readers.close())
+
+    _applied: list[str] = []  # noqa: RUF012 - replaced, never changed
+
+    def _open_writer(self) -> _SqliteSession:
+        with self._errors():
+            raw = self._connect()
+            try:
+                # Has an effect on a file without tables only, and lets a purge give pages back.
+                raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
+                raw.execute("PRAGMA journal_mode=WAL")
+                raw.execute("PRAGMA synchronous=NORMAL")
+                raw.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+                raw.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}")
+                raw.execute("BEGIN IMMEDIATE")
+                self._applied = migrate.apply(SqliteConnection(raw), self.server)
+                raw.execute("COMMIT")
+            except BaseException:
+                raw.close()
+                raise
+            self._migrated = True
+            return _SqliteSession(raw)
+
+    def _open_reader(self) -> _SqliteSession:
+        with self._errors():
+            raw = self._connect()
+            raw.execute("PRAGMA query_only=ON")
+            return _SqliteSession(raw)
+
+    def _connect(self) -> sqlite3.Connection:
+        raw = sqlite3.connect(
+            self.file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        raw.execute("PRAGMA cache_size=-8000")
+        raw.execute("PRAGMA temp_store=MEMORY")
+        return raw
+
+    @contextlib.contextmanager
+    def _errors(self) -> Any:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            text = str(error)
+            if text.startswith(("no such table", "no such column")):
+                raise TablesError(self.server, text) from error
+            raise UnavailableError(self.server, text) from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:  # "file is not a database", "malformed"
+                raise UnavailableError(self.server, str(error)) from error
+            raise
+
+
+def _roll_back(raw: sqlite3.Connection) -> None:
+    # SQLite itself has rolled back already after some errors (a full disk, an interrupt).
+    if raw.in_transaction:
+        with contextlib.suppress(sqlite3.Error):
+            raw.execute("ROLLBACK")

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from monitor.store import DatabaseSettings, Store, open_store
+
+T = TypeVar("T")
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: DatabaseSettings) -> AsyncIterator[Store]:
+    store = open_store(settings)
+    try:
+        await store.migrate()
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration_test)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseSettings:
+    """Settings of an empty database, in turn of each kind."""
+    if request.param == "sqlite":
+        return DatabaseSettings(file=str(tmp_path / "monitor.db"))
+    return DatabaseSettings(url=request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def with_store(
+    database: DatabaseSettings,
+) -> Callable[[Callable[[Store], Coroutine[Any, Any, T]]], T]:
+    """Run a coroutine function with an open store of each kind."""
+
+    def run(test: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
+        async def main() -> T:
+            async with opened(database) as store:
+                return await asyncio.wait_for(test(store), 60)
+
+        return asyncio.run(main(), debug=True)
+
+    return run

@@ -81,8 +81,8 @@ class _SqliteSession(Session):
 class SqliteStore(Store):
     """The tables in one file, which is created and migrated when it is first used.
 
-    A commit is on disk after a crash of the program; after a crash of the machine the
-    last moments may be missing, all tables being of the same moment (synchronous=NORMAL).
+    A commit is on the disk (synchronous=FULL): the spool forgets what its consumers have
+    committed, so this file must not fall behind it in a power cut.
     """
 
     dialect: ClassVar[Dialect] = "sqlite"
@@ -154,7 +154,7 @@ class SqliteStore(Store):
                 # Has an effect on a file without tables only, and lets a purge give pages back.
                 raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
                 raw.execute("PRAGMA journal_mode=WAL")
-                raw.execute("PRAGMA synchronous=NORMAL")
+                raw.execute("PRAGMA synchronous=FULL")
                 raw.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
                 raw.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}")
                 raw.execute("BEGIN IMMEDIATE")

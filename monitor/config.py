@@ -22,6 +22,7 @@ from monitor.errors import ConfigError, SettingError, SettingPath, key_text
 from monitor.logfile import LoggerSettings
 from monitor.relay.settings import RelaySettings
 from monitor.settings import Address, Section, hide_url_secrets
+from monitor.store.settings import DatabaseSettings
 
 __all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
 
@@ -36,6 +37,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     websocket_uri: Address = ("127.0.0.1", 4567)
     zeromq_uri: Address = ("127.0.0.1", 7894)
     logger: LoggerSettings = LoggerSettings()
+    database: DatabaseSettings = DatabaseSettings()
     relay: RelaySettings | None = RelaySettings()
 
     def sections(self) -> Iterator[tuple[str, Section]]:
@@ -197,7 +199,7 @@ def _forgiving(data: dict[str, Any]) -> dict[str, Any]:
         value = data.get(name, ...)
         if value is None:
             data[name] = {}
-        elif value is False and kind is not LoggerSettings:
+        elif value is False and kind not in (LoggerSettings, DatabaseSettings):
             data[name] = None
     logger = data.get("logger")
     if isinstance(logger, dict):

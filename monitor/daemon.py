@@ -23,6 +23,7 @@ from monitor.config import Config, LoadedConfig, load
 from monitor.errors import MonitorError, SettingError
 from monitor.logfile import DaemonLog
 from monitor.part import Health, Part, State
+from monitor.store import Store, open_store
 from monitor.systemd import ServiceManager, watchdog_interval
 
 __all__ = ["PARTS", "Daemon", "Services", "new_event_loop"]
@@ -57,6 +58,14 @@ class Services:
         self.opened: list[Service] = []
         # Asks the daemon to stop, with the reason for the log.
         self.stop = stop
+        self._store: Store | None = None
+
+    def store(self) -> Store:
+        """Return the store, made at the first call."""
+        if self._store is None:
+            self._store = open_store(self.config.database)
+            self.opened.append(self._store)
+        return self._store
 
 
 def _relay(services: Services) -> Part | None:

@@ -70,6 +70,14 @@ class Store(ABC):
     """Names the database in messages, without secrets."""
 
     @abstractmethod
+    async def start(self) -> None:
+        """Open an SQLite file, so that one that can't be used is found at once.
+
+        Not needed before other methods, which open what they use. A PostgreSQL that is away
+        raises nothing.
+        """
+
+    @abstractmethod
     async def transaction(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
         """Run ``function`` in one transaction of its own and return what it returns.
 
@@ -112,4 +120,4 @@ class Store(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let what runs end (at most 5 s), end the threads, close the connections."""
+        """Let what runs end, for at most 1 s, end the threads, close the connections."""

@@ -26,7 +26,7 @@ __all__ = ["NotificationThread"]
 logger = logging.getLogger(__name__)
 
 _SILENCE_S = 15.0  # without a word for so long, the connection is tried by a statement
-_CLOSE_S = 10.0
+_CLOSE_S = 0.9
 
 
 class NotificationThread:
@@ -64,7 +64,7 @@ class NotificationThread:
                 self._loop.call_soon(self._want)
 
     async def close(self) -> None:
-        """End the thread, within 10 s."""
+        """End the thread, within 1 s."""
         self._closing.set()
         self._wake()
         ended, _ = await asyncio.wait({asyncio.wrap_future(self._ended)}, timeout=_CLOSE_S)

@@ -121,6 +121,9 @@ class PostgresStore(Store):
         self._threads = Threads("postgres", self.server, self._open, count=settings.connections)
         self._notifications: NotificationThread | None = None
 
+    async def start(self) -> None:
+        pass
+
     async def transaction(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
         return await self._run(function, timeout, "BEGIN")
 

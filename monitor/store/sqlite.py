@@ -94,6 +94,10 @@ class SqliteStore(Store):
         self._writer = Threads("sqlite-writer", self.server, self._open_writer)
         self._readers = Threads("sqlite-reader", self.server, self._open_reader, count=2)
         self._migrated = False
+        self._applied: list[str] = []
+
+    async def start(self) -> None:
+        await self.migrate()
 
     async def transaction(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
         def job(session: _SqliteSession) -> tuple[T, list[tuple[str, str]]]:
@@ -133,19 +137,16 @@ class SqliteStore(Store):
                 yield await listener.next()
 
     async def migrate(self) -> list[str]:
-        def nothing(_: _SqliteSession) -> list[str]:
-            applied, self._applied = self._applied, []
-            return applied
-
-        return await self._writer.run(nothing, timeout=600.0)
+        # The thread migrates when it opens the file, before it runs anything.
+        await self._writer.run(lambda _: None, timeout=600.0)
+        applied, self._applied = self._applied, []
+        return applied
 
     async def reset(self) -> None:
         await self.transaction(migrate.reset, timeout=600.0)
 
     async def close(self) -> None:
         await asyncio.gather(self._writer.close(), self._readers.close())
-
-    _applied: list[str] = []  # noqa: RUF012 - replaced, never changed
 
     def _open_writer(self) -> _SqliteSession:
         with self._errors():

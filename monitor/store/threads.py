@@ -28,6 +28,7 @@ S = TypeVar("S", bound="Session")
 
 _BACKLOG = 1000  # functions that may wait; more than that is a database that does not keep up
 _GRACE_S = 5.0  # for a function that was cut off to notice
+_CLOSE_S = 0.45  # twice in close(): the daemon's shutdown has 1 s for it
 _RECONNECT_PAUSE_S = 0.5  # a database that just refused is not asked again by each waiting function
 
 
@@ -113,7 +114,7 @@ class Threads(Generic[S]):
         return result
 
     async def close(self) -> None:
-        """Let what was handed in end, within 5 s, then cut it off; end the threads."""
+        """Let what was handed in end, within half a second, then cut it off; end the threads."""
         self._closed = True
         with self._lock:
             ended = [asyncio.wrap_future(future) for future in self._ended]
@@ -121,13 +122,13 @@ class Threads(Generic[S]):
             self._queue.put(None)
         if not ended:
             return
-        _, pending = await asyncio.wait(ended, timeout=_GRACE_S)
+        _, pending = await asyncio.wait(ended, timeout=_CLOSE_S)
         if pending:
             with self._lock:
                 running = list(self._running)
             for job in running:
                 job.interrupt()
-            _, pending = await asyncio.wait(pending, timeout=_GRACE_S)
+            _, pending = await asyncio.wait(pending, timeout=_CLOSE_S)
         if pending:
             logger.error("%s: %d threads did not end", self._server, len(pending))
 

@@ -1,0 +1,277 @@
+"""The bus on the spool: publishing with group commit by one thread, and its consumers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from monitor.bus.interface import Assignment, Bus, Consumer
+from monitor.bus.settings import BusSettings
+from monitor.bus.spool_consumer import SpoolConsumer
+from monitor.bus.spool_file import NotASpoolError, Outgoing, SpoolFile
+from monitor.errors import SettingError
+from monitor.part import Health, Metric, State
+
+__all__ = ["SpoolBus"]
+
+logger = logging.getLogger("monitor.bus")
+
+# A group is committed this long after its first message: well below the half second that
+# kill -9 may cost, and few enough syncs for any disk.
+_GROUP_S = 0.2
+_RETRY_S = 1.0
+_TRIM_EVERY_S = 5.0
+# What may wait in memory for the disk.
+_WAITING_BYTES = 16 * 1024 * 1024
+# What a message costs in memory beside its bytes.
+_OVERHEAD_BYTES = 300
+_CLOSE_S = 10.0
+_encode = msgspec.json.Encoder().encode
+
+# ticket, bytes, topic, key, headers, value, timestamp
+_Waiting = tuple[int, int, str, str | None, Mapping[str, str], bytes, float]
+
+
+class SpoolBus(Bus):
+    """The bus whose every topic is in one SQLite file."""
+
+    def __init__(self, settings: BusSettings) -> None:
+        self._path = settings.path()
+        self._max_bytes = settings.max_bytes
+        self._changed = threading.Condition()
+        # Guarded by _changed.
+        self._pending: deque[_Waiting] = deque()
+        self._pending_bytes = 0
+        self._last_ticket = 0
+        self._done_ticket = 0
+        self._lost: deque[tuple[int, int]] = deque(maxlen=1000)
+        self._waiters: list[tuple[int, Callable[[], object]]] = []
+        self._published: dict[str, int] = {}
+        self._dropped = 0
+        self._closing = False
+        # Written by the writer, read by anyone.
+        self._spooled = 0
+        self._trouble: str | None = None
+        self._writer: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news: set[asyncio.Event] = set()
+
+    async def open(self) -> None:
+        """Open the file and start the writer."""
+        self._loop = asyncio.get_running_loop()
+        file = await asyncio.to_thread(_open_file, self._path, self._max_bytes)
+        self._closing = False
+        self._writer = threading.Thread(
+            target=self._write, args=(file,), name="spool-writer", daemon=True
+        )
+        self._writer.start()
+
+    # Publishing.
+
+    def publish(
+        self, topic: str, *, value: bytes, key: str | None = None, headers: Mapping[str, str]
+    ) -> int:
+        """Take a message; see :meth:`Bus.publish`."""
+        size = len(value) + _OVERHEAD_BYTES
+        with self._changed:
+            self._last_ticket = ticket = self._last_ticket + 1
+            if self._closing:
+                self._lose(ticket)
+                return ticket
+            self._pending.append((ticket, size, topic, key, headers, value, time.time()))
+            self._pending_bytes += size
+            self._published[topic] = self._published.get(topic, 0) + 1
+            while self._pending_bytes > _WAITING_BYTES and len(self._pending) > 1:
+                oldest = self._pending.popleft()
+                self._pending_bytes -= oldest[1]
+                self._lose(oldest[0])
+            if len(self._pending) == 1:
+                self._changed.notify_all()
+        return ticket
+
+    def _lose(self, ticket: int) -> None:
+        self._dropped += 1
+        if self._lost and self._lost[-1][1] == ticket - 1:
+            self._lost[-1] = (self._lost[-1][0], ticket)
+        else:
+            self._lost.append((ticket, ticket))
+
+    async def committed(self, *tickets: int, timeout_s: float = 10.0) -> bool:
+        """Wait until these messages are on disk; see :meth:`Bus.committed`."""
+        loop = asyncio.get_running_loop()
+        reached: asyncio.Future[None] = loop.create_future()
+
+        def reach() -> None:
+            if not reached.done():
+                reached.set_result(None)
+
+        with self._changed:
+            last = max(tickets, default=self._last_ticket)
+            if self._done_ticket < last:
+                self._waiters.append((last, partial(loop.call_soon_threadsafe, reach)))
+            else:
+                reach()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await reached
+        except TimeoutError:
+            return False
+        with self._changed:
+            return not any(
+                first <= ticket <= end for first, end in self._lost for ticket in tickets
+            )
+
+    # The writer's thread.
+
+    def _write(self, file: SpoolFile) -> None:
+        next_trim = time.monotonic()
+        try:
+            while True:
+                with self._changed:
+                    if not self._pending and not self._closing:
+                        self._changed.wait(_TRIM_EVERY_S)
+                    if self._pending and not self._closing:
+                        self._changed.wait_for(lambda: self._closing, _GROUP_S)
+                    closing = self._closing
+                written = self._write_group(file)
+                if written and time.monotonic() >= next_trim:
+                    next_trim = time.monotonic() + _TRIM_EVERY_S
+                    self._tidy(file)
+                if closing:
+                    return
+                if not written:
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._closing, _RETRY_S)
+        finally:
+            file.close()
+
+    def _write_group(self, file: SpoolFile) -> bool:
+        with self._changed:
+            group = list(self._pending)
+            size = self._pending_bytes
+            self._pending.clear()
+            self._pending_bytes = 0
+        if not group:
+            return True
+        try:
+            dropped = file.append(
+                [
+                    Outgoing(topic, key, _encode(headers), value, timestamp)
+                    for _, _, topic, key, headers, value, timestamp in group
+                ]
+            )
+        except sqlite3.Error as error:
+            self._put_back(group, size)
+            if self._trouble is None:
+                logger.warning("spool: cannot write %s: %s; trying again", self._path, error)
+            self._trouble = f"cannot write the spool: {error}"
+            return False
+        if self._trouble is not None:
+            logger.info("spool: writing %s again, %d dropped so far", self._path, self._dropped)
+            self._trouble = None
+        if dropped:
+            logger.warning("spool: full, the oldest %d messages are gone", dropped)
+        self._spooled += len(group)
+        with self._changed:
+            self._dropped += dropped
+            self._reached(group[-1][0])
+        return True
+
+    def _put_back(self, group: list[_Waiting], size: int) -> None:
+        with self._changed:
+            lost = 0
+            while lost < len(group) and self._pending_bytes + size > _WAITING_BYTES:
+                size -= group[lost][1]
+                self._lose(group[lost][0])
+                lost += 1
+            self._pending.extendleft(reversed(group[lost:]))
+            self._pending_bytes += size
+            if lost:
+                self._reached(group[lost - 1][0])
+
+    def _reached(self, ticket: int) -> None:
+        """Wake who waits for this ticket or an earlier one, and the consumers."""
+        self._done_ticket = max(self._done_ticket, ticket)
+        waiting = self._waiters
+        self._waiters = [waiter for waiter in waiting if waiter[0] > self._done_ticket]
+        if self._loop is None or self._loop.is_closed():
+            return
+        for last, wake in waiting:
+            if last <= self._done_ticket:
+                wake()
+        self._loop.call_soon_threadsafe(self._tell_news)
+
+    def _tidy(self, file: SpoolFile) -> None:
+        try:
+            file.trim_read()
+            self._spooled = file.count()
+        except sqlite3.Error as error:
+            logger.warning("spool: cannot trim %s: %s", self._path, error)
+
+    # Consuming.
+
+    def consumer(
+        self, topic: str, *, group: str | None, assignment: Assignment | None = None
+    ) -> Consumer:
+        """Return a consumer of ``topic``."""
+        return SpoolConsumer(
+            self._path,
+            topic,
+            group=group,
+            assignment=assignment,
+            max_bytes=self._max_bytes,
+            news=self._news,
+        )
+
+    def _tell_news(self) -> None:
+        for event in self._news:
+            event.set()
+
+    def state(self) -> State:
+        """Return how the spool fares."""
+        if self._trouble is not None:
+            return State(Health.DEGRADED, self._trouble)
+        return State(Health.OK, f"{self._spooled} messages spooled")
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the spool's metrics."""
+        with self._changed:
+            published = [({"topic": topic}, float(n)) for topic, n in self._published.items()]
+            dropped = float(self._dropped)
+        yield Metric("bus_published_total", "counter", "Messages published.", published)
+        yield Metric(
+            "bus_spooled_messages", "gauge", "Messages in the spool.", [({}, float(self._spooled))]
+        )
+        yield Metric(
+            "bus_dropped_total", "counter", "Messages lost to a full spool.", [({}, dropped)]
+        )
+
+    async def close(self) -> None:
+        """Write what waits and stop."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await asyncio.to_thread(writer.join, _CLOSE_S)
+
+
+def _open_file(path: Path, max_bytes: int) -> SpoolFile:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return SpoolFile(path, max_bytes=max_bytes)
+    except NotASpoolError:
+        raise SettingError(("file",), f"{path} is another program's database") from None
+    except OSError as error:
+        raise SettingError(("file",), f"cannot use {path}: {error.strerror}") from None
+    except sqlite3.DatabaseError as error:
+        raise SettingError(("file",), f"cannot use {path}: {error}") from None

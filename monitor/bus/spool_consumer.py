@@ -1,0 +1,158 @@
+"""Consumers of the spool: each reads one topic, from a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from monitor.bus.interface import Assignment, Consumer, Record
+from monitor.bus.spool_file import GroupLock, SpoolFile
+from monitor.errors import UnavailableError
+
+__all__ = ["SpoolConsumer"]
+
+logger = logging.getLogger("monitor.bus")
+
+_RETRY_S = 1.0
+# How often a consumer looks for what another process has published.
+_LOOK_S = 0.5
+T = TypeVar("T")
+
+
+class SpoolConsumer(Consumer):
+    """Reads a topic of the spool, in a thread of its own."""
+
+    def __init__(
+        self,
+        path: Path,
+        topic: str,
+        *,
+        group: str | None,
+        assignment: Assignment | None,
+        max_bytes: int,
+        news: set[asyncio.Event],
+    ) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._all_news = news
+        self._topic = topic
+        self._group = group
+        self._callbacks = assignment
+        self._lock = None if group is None else GroupLock(path, topic, group)
+        self._thread = ThreadPoolExecutor(1, f"spool-{topic}")
+        self._file: SpoolFile | None = None
+        self._position: int | None = None
+        self._news = asyncio.Event()
+        self._closed = False
+
+    async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
+        """Return the next records."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        self._all_news.add(self._news)
+        while True:
+            self._news.clear()
+            if self._position is not None or await self._assign():
+                records = await self._read(max_records)
+                if records:
+                    self._position = records[-1].offset + 1
+                    return records
+            left = until - loop.time()
+            if left <= 0:
+                return []
+            try:
+                async with asyncio.timeout(min(left, _LOOK_S)):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def _read(self, limit: int) -> list[Record]:
+        start = self._position or 0
+        nothing: list[Record] = []
+        return await self._in_thread(
+            lambda file: file.read(self._topic, start, limit), or_else=nothing
+        )
+
+    async def _assign(self) -> bool:
+        if self._lock is not None and not await asyncio.to_thread(self._lock.acquire):
+            return False
+        known: Mapping[int, int] = {}
+        if self._callbacks is not None:
+            known = await self._callbacks.assigned([0])
+        start = known.get(0)
+        if start is None:
+            start = await self._in_thread(
+                lambda file: file.committed(self._topic, self._group or ""), or_else=None
+            )
+        await self.seek(0, start or 0)
+        return True
+
+    async def seek(self, partition: int, offset: int) -> None:
+        """Read ``offset`` next."""
+        del partition
+        end = await self._in_thread(lambda file: file.end(), or_else=offset)
+        # Past the end of what was ever given out: the offset is an older spool's.
+        self._position = 0 if offset > end else offset
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        """Store the group's position."""
+        if self._group is None or 0 not in offsets:
+            return
+        group = self._group
+        try:
+            await self._run(lambda file: file.commit(self._topic, group, offsets[0]))
+        except sqlite3.Error as error:
+            raise UnavailableError("spool", f"cannot store the offset: {error}") from None
+
+    def assignment(self) -> frozenset[int]:
+        """Return partition 0 where it is this consumer's."""
+        return frozenset() if self._position is None else frozenset([0])
+
+    async def lag(self) -> Mapping[int, int]:
+        """Return how many messages are still to be read."""
+        position = self._position
+        if position is None:
+            return {}
+        count = await self._in_thread(lambda file: file.count(self._topic, position), or_else=0)
+        return {0: count}
+
+    async def _in_thread(self, work: Callable[[SpoolFile], T], *, or_else: T) -> T:
+        try:
+            return await self._run(work)
+        except sqlite3.Error as error:
+            logger.warning("spool: cannot read %s: %s", self._path, error)
+            await asyncio.sleep(_RETRY_S)
+            return or_else
+
+    async def _run(self, work: Callable[[SpoolFile], T]) -> T:
+        def call() -> T:
+            if self._file is None:
+                self._file = SpoolFile(self._path, max_bytes=self._max_bytes)
+            return work(self._file)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def close(self) -> None:
+        """Give the topic back."""
+        if self._closed:
+            return
+        self._closed = True
+        self._all_news.discard(self._news)
+        if self._position is not None and self._callbacks and self._callbacks.revoked:
+            await self._callbacks.revoked([0])
+        self._position = None
+        if self._lock is not None:
+            self._lock.release()
+
+        def close_file() -> None:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, close_file)
+        self._thread.shutdown(wait=False)

@@ -1,0 +1,322 @@
+"""The spool's SQLite file: append, read, acknowledge, trim. Blocking; for threads.
+
+Several processes may share one file (a producer's and a consumer's unit): SQLite's WAL keeps
+them apart, and a group's one consumer on a topic is found with a lock on a file beside it,
+which the kernel lets go of even after kill -9.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from monitor.bus.interface import Record
+
+__all__ = ["GroupLock", "NotASpoolError", "Outgoing", "SpoolFile"]
+
+# "RxSp": what PRAGMA application_id of a spool says, so that no other SQLite file is mistaken.
+_APPLICATION_ID = 0x52785370
+_KEPT_FOR_A_LOOK = 1000
+_TRIM_ROWS = 2000
+_BUSY_S = 5.0
+
+_SCHEMA = """
+CREATE TABLE topic (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+CREATE TABLE message (
+    offset INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic INTEGER NOT NULL REFERENCES topic (id),
+    key TEXT,
+    headers BLOB NOT NULL,
+    value BLOB NOT NULL,
+    timestamp REAL NOT NULL
+);
+CREATE INDEX message_topic ON message (topic);
+CREATE TABLE committed (
+    topic INTEGER NOT NULL REFERENCES topic (id),
+    consumer_group TEXT NOT NULL,
+    next_offset INTEGER NOT NULL,
+    PRIMARY KEY (topic, consumer_group)
+) WITHOUT ROWID;
+"""
+
+_SELECT = (
+    "SELECT t.name, m.offset, m.key, m.headers, m.value, m.timestamp"
+    " FROM message m JOIN topic t ON t.id = m.topic"
+)
+
+
+class NotASpoolError(Exception):
+    """The file is something else; it is left as it is."""
+
+
+class Outgoing(NamedTuple):
+    """A message on its way into the file."""
+
+    topic: str
+    key: str | None
+    headers: bytes
+    value: bytes
+    timestamp: float
+
+
+_decode_headers = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class SpoolFile:
+    """One connection to the spool; used by one thread at a time.
+
+    Every method may raise sqlite3.Error: the disk is full, the file is locked too long.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._topics: dict[str, int] = {}
+        # WAL recovery and the making of the tables by two processes at once are kept apart
+        # by SQLite's own locks, which wait this long.
+        self._db = sqlite3.connect(
+            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        db = self._db
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application not in (0, _APPLICATION_ID) or (tables and not application):
+            raise NotASpoolError
+        if not tables:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA journal_mode = WAL")
+        # Offsets that consumers have stored elsewhere must not be given out again after
+        # a power cut: FULL syncs each commit, a few a second.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA journal_size_limit = 8388608")
+        db.execute("PRAGMA cache_size = -2048")
+        if tables:
+            return
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if not tables:
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                db.execute(
+                    "INSERT INTO sqlite_sequence (name, seq) VALUES ('message', ?)",
+                    (time.time_ns() // 1000,),
+                )
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # Writing.
+
+    def append(self, messages: Sequence[Outgoing]) -> int:
+        """Append all messages in one transaction; return how many unread ones made room."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            dropped = self._make_room()
+            ids = {name: self._topic(name) for name in {message.topic for message in messages}}
+            db.executemany(
+                "INSERT INTO message (topic, key, headers, value, timestamp) VALUES (?,?,?,?,?)",
+                [(ids[topic], *rest) for topic, *rest in messages],
+            )
+            db.execute("COMMIT")
+        except BaseException:
+            # A topic's id that was made in here is not there any more.
+            self._topics.clear()
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        return dropped
+
+    def _topic(self, name: str) -> int:
+        found = self._topics.get(name)
+        if found is None:
+            self._db.execute("INSERT OR IGNORE INTO topic (name) VALUES (?)", (name,))
+            found = self._topics[name] = self._db.execute(
+                "SELECT id FROM topic WHERE name = ?", (name,)
+            ).fetchone()[0]
+        return found
+
+    def used_bytes(self) -> int:
+        """Return how much of the file holds something."""
+        (size,) = self._db.execute("PRAGMA page_size").fetchone()
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(size * (pages - free))
+
+    def _make_room(self) -> int:
+        """Delete the oldest messages while the file holds too much; return the unread ones."""
+        dropped = 0
+        while self.used_bytes() > self._max_bytes:
+            rows = self._db.execute(
+                "SELECT m.offset, m.offset >= coalesce("
+                "  (SELECT min(next_offset) FROM committed c WHERE c.topic = m.topic), 0)"
+                " FROM message m ORDER BY m.offset LIMIT ?",
+                (_TRIM_ROWS,),
+            ).fetchall()
+            if not rows:
+                break
+            dropped += sum(unread for _, unread in rows)
+            self._db.execute("DELETE FROM message WHERE offset <= ?", (rows[-1][0],))
+        return dropped
+
+    def trim_read(self) -> None:
+        """Delete what every group of its topic has read, but for the newest of each topic."""
+        for topic, read in self._db.execute(
+            "SELECT topic, min(next_offset) FROM committed GROUP BY topic"
+        ).fetchall():
+            newest = self._db.execute(
+                "SELECT offset FROM message WHERE topic = ? ORDER BY offset DESC LIMIT 1 OFFSET ?",
+                (topic, _KEPT_FOR_A_LOOK - 1),
+            ).fetchone()
+            if newest is not None:
+                self._delete_below(topic, min(read, newest[0]))
+        self._db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
+
+    def _delete_below(self, topic: int, offset: int) -> None:
+        # In small transactions: a reader or another process never waits long for the lock.
+        while True:
+            done = self._db.execute(
+                "DELETE FROM message WHERE offset IN (SELECT offset FROM message"
+                " WHERE topic = ? AND offset < ? ORDER BY offset LIMIT ?)",
+                (topic, offset, _TRIM_ROWS),
+            ).rowcount
+            if done < _TRIM_ROWS:
+                return
+
+    def delete(self, offsets: Iterable[int]) -> None:
+        """Delete these messages: they were acknowledged."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("DELETE FROM message WHERE offset = ?", [(o,) for o in offsets])
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def commit(self, topic: str, group: str, next_offset: int) -> None:
+        """Store which offset the group reads next."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute(
+                "INSERT OR REPLACE INTO committed (topic, consumer_group, next_offset)"
+                " VALUES (?, ?, ?)",
+                (self._topic(topic), group, next_offset),
+            )
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._topics.clear()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    # Reading.
+
+    def read(self, topic: str | None, start: int, limit: int) -> list[Record]:
+        """Return up to ``limit`` messages from offset ``start`` on; of every topic for None."""
+        if topic is None:
+            rows = self._db.execute(
+                f"{_SELECT} WHERE m.offset >= ? ORDER BY m.offset LIMIT ?", (start, limit)
+            )
+        else:
+            found = self._known_topic(topic)
+            if found is None:
+                return []
+            rows = self._db.execute(
+                f"{_SELECT} WHERE m.topic = ? AND m.offset >= ? ORDER BY m.offset LIMIT ?",
+                (found, start, limit),
+            )
+        return [
+            Record(name, 0, offset, key, _decode_headers(headers), value, timestamp)
+            for name, offset, key, headers, value, timestamp in rows
+        ]
+
+    def _known_topic(self, name: str) -> int | None:
+        found = self._topics.get(name)
+        if found is None:
+            row = self._db.execute("SELECT id FROM topic WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                return None
+            found = self._topics[name] = row[0]
+        return found
+
+    def committed(self, topic: str, group: str) -> int | None:
+        """Return which offset the group reads next, or None if it never committed."""
+        row = self._db.execute(
+            "SELECT next_offset FROM committed JOIN topic ON topic.id = committed.topic"
+            " WHERE topic.name = ? AND consumer_group = ?",
+            (topic, group),
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def end(self) -> int:
+        """Return the offset that the next message of whatever topic will have at least."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
+        return int(row[0]) + 1
+
+    def count(self, topic: str | None = None, start: int = 0) -> int:
+        """Count the messages from offset ``start`` on; of every topic for None."""
+        if topic is None:
+            return int(self._db.execute("SELECT count(*) FROM message").fetchone()[0])
+        row = self._db.execute(
+            "SELECT count(*) FROM message WHERE topic = (SELECT id FROM topic WHERE name = ?)"
+            " AND offset >= ?",
+            (topic, start),
+        ).fetchone()
+        return int(row[0])
+
+    def topics(self) -> list[str]:
+        """Return the topics' names."""
+        return [name for (name,) in self._db.execute("SELECT name FROM topic ORDER BY name")]
+
+
+class GroupLock:
+    """Who holds it is its group's one consumer of a topic of this spool, on this machine."""
+
+    def __init__(self, spool: Path, topic: str, group: str) -> None:
+        digest = hashlib.sha256(f"{topic}\0{group}".encode()).hexdigest()[:16]
+        self._path = spool.with_name(f"{spool.name}-{digest}.lock")
+        self._fd: int | None = None
+
+    def acquire(self) -> bool:
+        """Try to become the one; True where it is or already was."""
+        if self._fd is not None:
+            return True
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self._fd = fd
+        return True
+
+    def release(self) -> None:
+        """Let another one be it."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

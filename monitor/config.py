@@ -18,6 +18,7 @@ from typing import Any, cast
 import msgspec
 import yaml
 
+from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.errors import ConfigError, SettingError, SettingPath, key_text
 from monitor.logfile import LoggerSettings
 from monitor.relay.settings import RelaySettings
@@ -39,6 +40,8 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     logger: LoggerSettings = LoggerSettings()
     database: DatabaseSettings = DatabaseSettings()
     relay: RelaySettings | None = RelaySettings()
+    bus: BusSettings = BusSettings()
+    kafka: KafkaSettings | None = None
 
     def sections(self) -> Iterator[tuple[str, Section]]:
         """Yield the sections that are there, by name."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from monitor import __version__
+from monitor.bus import Bus, create_bus
 from monitor.config import Config, LoadedConfig, load
 from monitor.errors import MonitorError, SettingError
 from monitor.logfile import DaemonLog
@@ -59,6 +60,7 @@ class Services:
         # Asks the daemon to stop, with the reason for the log.
         self.stop = stop
         self._store: Store | None = None
+        self._bus: Bus | None = None
 
     def store(self) -> Store:
         """Return the store, made at the first call."""
@@ -66,6 +68,17 @@ class Services:
             self._store = open_store(self.config.database)
             self.opened.append(self._store)
         return self._store
+
+    def bus(self) -> Bus:
+        """Return the bus, made at the first call."""
+        if self._bus is None:
+            self._bus = create_bus(self.config.bus, self.config.kafka)
+            self.opened.append(self._bus)
+        return self._bus
+
+    def states(self) -> dict[str, State]:
+        """Return the state of what is shared and in use, by its section's name."""
+        return {} if self._bus is None else {"bus": self._bus.state()}
 
 
 def _relay(services: Services) -> Part | None:
@@ -159,7 +172,10 @@ class Daemon:
         self._services.parts = self.parts
         self._raise_descriptor_limit()
         for service in self._services.opened:
-            await service.start()
+            try:
+                await service.start()
+            except SettingError as error:
+                raise self._loaded.error(error) from None
         for part in self.parts:
             try:
                 await part.start()
@@ -222,8 +238,8 @@ class Daemon:
             await asyncio.sleep(min(watchdog or _HEARTBEAT_S, _HEARTBEAT_S))
 
     def states(self) -> dict[str, State]:
-        """Return each part's state by its name."""
-        states = {}
+        """Return the state of each part, and of what they share, by its name."""
+        states = self._services.states()
         for part in self.parts:
             failure = self._failures.get(part.name)
             states[part.name] = State(Health.DEGRADED, failure) if failure else part.state()

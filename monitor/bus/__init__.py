@@ -10,7 +10,7 @@ __all__ = ["Assignment", "Bus", "BusSettings", "Consumer", "KafkaSettings", "Rec
 
 
 def create_bus(settings: BusSettings, kafka: KafkaSettings | None = None) -> Bus:
-    """Return the bus that the settings ask for, to be opened and closed by the caller."""
+    """Return the bus that the settings ask for, to be started and closed by the caller."""
     if kafka is not None:
         raise MissingPackageError("kafka", "kafka", "kafka-python")
     from monitor.bus.spool import SpoolBus

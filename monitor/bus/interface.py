@@ -99,7 +99,7 @@ class Bus(ABC):
     """Topics to publish to and to consume from."""
 
     @abstractmethod
-    async def open(self) -> None:
+    async def start(self) -> None:
         """Open the spool and start the bus's threads.
 
         Raises SettingError where the spool's file can't be used. Kafka being away is no error.

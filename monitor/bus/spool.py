@@ -65,7 +65,7 @@ class SpoolBus(Bus):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news: set[asyncio.Event] = set()
 
-    async def open(self) -> None:
+    async def start(self) -> None:
         """Open the file and start the writer."""
         self._loop = asyncio.get_running_loop()
         file = await asyncio.to_thread(_open_file, self._path, self._max_bytes)
@@ -270,8 +270,8 @@ def _open_file(path: Path, max_bytes: int) -> SpoolFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         return SpoolFile(path, max_bytes=max_bytes)
     except NotASpoolError:
-        raise SettingError(("file",), f"{path} is another program's database") from None
+        raise SettingError(("bus", "file"), f"{path} is another program's database") from None
     except OSError as error:
-        raise SettingError(("file",), f"cannot use {path}: {error.strerror}") from None
+        raise SettingError(("bus", "file"), f"cannot use {path}: {error.strerror}") from None
     except sqlite3.DatabaseError as error:
-        raise SettingError(("file",), f"cannot use {path}: {error}") from None
+        raise SettingError(("bus", "file"), f"cannot use {path}: {error}") from None

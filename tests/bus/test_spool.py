@@ -57,7 +57,7 @@ def numbers(records: list[Record]) -> list[int]:
 def test_what_is_published_is_consumed_in_order_with_key_and_headers() -> None:
     async def body() -> None:
         bus = make()
-        await bus.open()
+        await bus.start()
         consumer = bus.consumer("t", group="g")
         for number in range(1000):
             put(bus, "t", number)
@@ -77,7 +77,7 @@ def test_what_is_published_is_consumed_in_order_with_key_and_headers() -> None:
 def test_topics_are_apart() -> None:
     async def body() -> None:
         bus = make()
-        await bus.open()
+        await bus.start()
         for number in range(10):
             put(bus, f"t{number % 2}", number)
         odd = bus.consumer("t1", group=None)
@@ -91,7 +91,7 @@ def test_topics_are_apart() -> None:
 def test_a_group_goes_on_after_its_commit_when_everything_was_closed() -> None:
     async def body() -> None:
         bus = make()
-        await bus.open()
+        await bus.start()
         first = bus.consumer("t", group="g")
         for number in range(10):
             put(bus, "t", number)
@@ -101,7 +101,7 @@ def test_a_group_goes_on_after_its_commit_when_everything_was_closed() -> None:
         await bus.close()
 
         bus = make()
-        await bus.open()
+        await bus.start()
         second = bus.consumer("t", group="g")
         assert numbers(await take(second, 6)) == [4, 5, 6, 7, 8, 9]
         await second.close()
@@ -113,7 +113,7 @@ def test_a_group_goes_on_after_its_commit_when_everything_was_closed() -> None:
 def test_a_store_that_knows_better_decides_where_to_start() -> None:
     async def body() -> None:
         bus = make()
-        await bus.open()
+        await bus.start()
         for number in range(10):
             put(bus, "t", number)
         look = bus.consumer("t", group=None)
@@ -143,8 +143,8 @@ def test_a_store_that_knows_better_decides_where_to_start() -> None:
 def test_a_group_has_one_consumer_and_the_next_takes_over() -> None:
     async def body() -> None:
         bus, other = make(), make()
-        await bus.open()
-        await other.open()
+        await bus.start()
+        await other.start()
         first = bus.consumer("t", group="g")
         second = other.consumer("t", group="g")
         put(bus, "t", 1)
@@ -165,7 +165,7 @@ def test_a_group_has_one_consumer_and_the_next_takes_over() -> None:
 def test_an_offset_of_a_spool_that_was_deleted_skips_nothing_of_the_new_one(state: Path) -> None:
     async def body() -> None:
         bus = make()
-        await bus.open()
+        await bus.start()
         for number in range(100):
             put(bus, "t", number)
         consumer = bus.consumer("t", group=None)
@@ -175,7 +175,7 @@ def test_an_offset_of_a_spool_that_was_deleted_skips_nothing_of_the_new_one(stat
         forget(state)
 
         bus = make()
-        await bus.open()
+        await bus.start()
         put(bus, "t", 100)
         consumer = bus.consumer("t", group=None)
         await consumer.seek(0, stored)
@@ -192,7 +192,7 @@ def test_an_offset_of_a_spool_that_was_deleted_skips_nothing_of_the_new_one(stat
 def test_what_every_group_has_read_is_trimmed_but_for_the_newest(state: Path) -> None:
     async def body() -> None:
         bus = make()
-        await bus.open()
+        await bus.start()
         fast, slow = bus.consumer("t", group="fast"), bus.consumer("t", group="slow")
         for number in range(3000):
             put(bus, "t", number)
@@ -204,7 +204,7 @@ def test_what_every_group_has_read_is_trimmed_but_for_the_newest(state: Path) ->
         await slow.close()
         await bus.close()
         bus = make()
-        await bus.open()
+        await bus.start()
         put(bus, "t", 3000)  # the writer tidies up after its first group
         assert await bus.committed()
         look = bus.consumer("t", group=None)
@@ -221,7 +221,7 @@ def test_what_every_group_has_read_is_trimmed_but_for_the_newest(state: Path) ->
 def test_a_full_spool_loses_the_oldest_and_counts_them(state: Path) -> None:
     async def body() -> None:
         bus = make(max_bytes=1 << 20)
-        await bus.open()
+        await bus.start()
         for number in range(6000):
             put(bus, "t", number, size=1000)
             if number % 500 == 499:
@@ -242,7 +242,7 @@ def test_a_full_spool_loses_the_oldest_and_counts_them(state: Path) -> None:
 def test_waiting_for_tickets_says_what_is_on_disk(state: Path) -> None:
     async def body() -> None:
         bus = make()
-        await bus.open()
+        await bus.start()
         tickets = [put(bus, "t", number) for number in range(3)]
         assert await bus.committed(*tickets)
         with sqlite3.connect(state / "spool.db") as db:
@@ -260,7 +260,7 @@ def test_a_disk_that_takes_nothing_costs_the_oldest_and_is_said(
 ) -> None:
     async def body() -> None:
         bus = make()
-        await bus.open()
+        await bus.start()
         assert await bus.committed(put(bus, "t", 0))
         blocker = sqlite3.connect(state / "spool.db", isolation_level=None)
         blocker.execute("BEGIN EXCLUSIVE")
@@ -297,8 +297,8 @@ def test_a_file_that_is_no_spool_is_refused_and_kept(state: Path, content: bytes
     else:
         file.write_bytes(content)
     before = file.read_bytes()
-    with pytest.raises(SettingError, match=r"^file: "):
-        run(make().open())
+    with pytest.raises(SettingError, match=r"^bus\.file: "):
+        run(make().start())
     assert file.read_bytes() == before
 
 
@@ -307,5 +307,5 @@ def test_a_directory_that_cannot_be_is_refused(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "file" / "below"))
-    with pytest.raises(SettingError, match=r"^file: cannot use .*: Not a directory"):
-        run(make().open())
+    with pytest.raises(SettingError, match=r"^bus\.file: cannot use .*: Not a directory"):
+        run(make().start())

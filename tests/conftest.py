@@ -8,7 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-pytest_plugins = ["tests.servers.postgres"]
+pytest_plugins = [
+    "tests.servers.browser",
+    "tests.servers.daemon",
+    "tests.servers.postgres",
+]
 
 
 def missing(reason: str) -> None:

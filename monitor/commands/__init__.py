@@ -10,5 +10,7 @@ __all__ = ["COMMANDS"]
 
 # command -> (module here, what --help says)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "follow": ("follow", "show a job's progress in the terminal"),
+    "play": ("play", "send a job's messages to a relay, to try it out"),
     "check-config": ("check_config", "validate a config and print the settings in force"),
 }

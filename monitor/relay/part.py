@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from monitor.logfile import RateLimitedLog
 from monitor.part import Health, Metric, Part, State
 from monitor.relay.channels import Channels, Limits
 from monitor.relay.protocol import Message, text_frame
@@ -18,6 +19,7 @@ from monitor.settings import Address, address_text
 __all__ = ["Relay"]
 
 _log = logging.getLogger(__name__)
+_ends_log = RateLimitedLog(_log, lines=300, period_s=30)
 
 _DRAIN_S = 3.0
 # Handshakes in progress, listeners and refused clients, beside max_clients.
@@ -103,8 +105,14 @@ class Relay(Part):
         channel = self.channels.publish(
             message.channel, message.command, text_frame(message.text), self._clock()
         )
-        if channel is not None:
-            self.server.changed(channel)
+        if channel is None:
+            return
+        self.server.changed(channel)
+        if channel.ended:
+            name = channel.name[:100].decode(errors="replace")
+            _ends_log.info(
+                "channel finished", "channel %s finished, %d messages", name, channel.end
+            )
 
     def state(self) -> State:
         """Clients and channels in a few words."""

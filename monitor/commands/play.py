@@ -1,0 +1,184 @@
+"""``play [FILE]``: send a recorded job to a relay as a broker would, with its timing.
+
+A recording is a line of JSON a message: ``{"t": seconds, "frames": [channel, command, ...]}``,
+the frames as latin-1 text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import zmq
+from zmq.auth import load_certificate
+from zmq.utils.monitor import recv_monitor_message
+
+from monitor.config import Config, load
+from monitor.errors import ConfigError, MonitorError, UnavailableError, UsageError
+from monitor.relay.settings import read_curve_key
+from monitor.settings import address_text
+
+__all__ = ["add_arguments", "run"]
+
+_LINGER_S = 10.0
+
+
+class _Entry(NamedTuple):
+    t: float
+    frames: list[bytes]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("file", nargs="?", help="a recording; without one, a small job is played")
+    parser.add_argument("--channel", metavar="C", help="play only the first job, as channel C")
+    parser.add_argument("--uri", metavar="TCP", help="the relay, such as tcp://127.0.0.1:7894")
+    parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="X times as fast")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="give up after S seconds without a relay",
+    )
+    parser.add_argument(
+        "--key", metavar="FILE", help="CURVE: the certificate (.key_secret) to connect with"
+    )
+    parser.add_argument(
+        "--server-key", metavar="Z85", help="CURVE: the relay's public key, if not in -c FILE"
+    )
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="take the relay's address and key from this config"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send the recording, or raise UnavailableError where no relay answers."""
+    if not (args.speed > 0 and math.isfinite(args.speed)):
+        raise UsageError("--speed: a number above 0")
+    entries = _read(args.file)
+    if args.channel is not None:
+        if not args.channel:
+            raise UsageError("--channel: the name is empty")
+        first = entries[0].frames[0]
+        entries = [
+            _Entry(entry.t, [args.channel.encode(), *entry.frames[1:]])
+            for entry in entries
+            if entry.frames[0] == first
+        ]
+    config = load(args.config).config
+    uri = args.uri or _configured_uri(config)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, int(_LINGER_S * 1000))
+        _use_curve(socket, args, config)
+        _connect(socket, uri, args.wait)
+        began = time.monotonic()
+        for entry in entries:
+            time.sleep(max(0.0, (entry.t - entries[0].t) / args.speed - (time.monotonic() - began)))
+            if not socket.poll(int(args.wait * 1000), zmq.POLLOUT):
+                raise UnavailableError(uri, "the relay takes no more messages; gave up waiting")
+            socket.send_multipart(entry.frames)
+            shown = " ".join(frame.decode("latin-1") for frame in entry.frames)
+            print(f"{entry.t - entries[0].t:8.3f} {shown}", flush=True)
+    print(f"sent {len(entries)} messages to {uri}")
+    return 0
+
+
+def _read(file: str | None) -> list[_Entry]:
+    shown = file or "the bundled recording"
+    try:
+        if file is None:
+            text = (
+                resources.files("monitor.commands").joinpath("recording.jsonl").read_text("utf-8")
+            )
+        else:
+            text = Path(file).read_text("utf-8")
+    except OSError as error:
+        raise MonitorError(f"{shown}: cannot read it: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise MonitorError(f"{shown}: not UTF-8 text") from None
+    entries = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            t, frames = (
+                float(record["t"]),
+                [str(frame).encode("latin-1") for frame in record["frames"]],
+            )
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(
+                'not a message: expected {"t": seconds, "frames": [channel, command, ...]}',
+                file=shown,
+                line=number,
+            ) from None
+        if not frames or not math.isfinite(t):
+            raise ConfigError(
+                "a message needs a finite time and a channel", file=shown, line=number
+            )
+        entries.append(_Entry(t, frames))
+    if not entries:
+        raise MonitorError(f"{shown}: no message in it")
+    return entries
+
+
+def _configured_uri(config: Config) -> str:
+    host, port = config.zeromq_uri
+    # An address to listen on everywhere is reached at home.
+    host = {"*": "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"tcp://{address_text((host, port))}"
+
+
+def _use_curve(socket: zmq.Socket[bytes], args: argparse.Namespace, config: Config) -> None:
+    curve = config.relay.curve if config.relay is not None else None
+    if args.server_key is None and args.key is None and curve is None:
+        return
+    try:
+        server = (
+            args.server_key.encode()
+            if args.server_key
+            else read_curve_key(curve)[0]
+            if curve
+            else None
+        )
+        if server is None:
+            raise UsageError("--key needs the relay's public key: --server-key or -c FILE")
+        if args.key is None:
+            public, secret = zmq.curve_keypair()
+        else:
+            public, found = load_certificate(args.key)
+            if found is None:
+                raise UsageError(f"--key: {args.key} holds no secret key")
+            secret = found
+        socket.setsockopt(zmq.CURVE_SERVERKEY, server)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+    except (OSError, ValueError, zmq.ZMQError) as error:
+        raise UsageError(f"no usable CURVE key: {error}") from None
+
+
+def _connect(socket: zmq.Socket[bytes], uri: str, wait_s: float) -> None:
+    """Wait until the relay took the handshake: a message sent before might never arrive."""
+    monitor = socket.get_monitor_socket(
+        zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    )
+    try:
+        try:
+            socket.connect(uri)
+        except zmq.ZMQError as error:
+            raise UsageError(f"--uri: {uri} is not tcp://HOST:PORT ({error})") from None
+        if not monitor.poll(int(wait_s * 1000)):
+            socket.setsockopt(zmq.LINGER, 0)
+            raise UnavailableError(uri, f"no relay answered within {wait_s:g} s; gave up waiting")
+        if recv_monitor_message(monitor)["event"] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            socket.setsockopt(zmq.LINGER, 0)
+            raise MonitorError(f"{uri}: the relay does not allow this key")
+    finally:
+        socket.disable_monitor()
+        monitor.close(0)

@@ -1,4 +1,4 @@
-"""The daemon itself as users run it: a process with a config file, told about by systemd's protocol."""
+"""The daemon as users run it: a process with a config file, and systemd's side of its socket."""
 
 from __future__ import annotations
 

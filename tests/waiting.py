@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from typing import Any
 
 
 async def until(condition: Callable[[], object], *, limit_s: float = 20) -> None:
@@ -11,3 +13,15 @@ async def until(condition: Callable[[], object], *, limit_s: float = 20) -> None
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def wait_for(condition: Callable[[], Any], what: str, *, limit_s: float = 20.0) -> Any:
+    """Wait until ``condition()`` is true and return what it gave."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {limit_s:g} s: {what}")
+        time.sleep(0.01)

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.waiting import wait_for
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,18 +27,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_for(condition: Callable[[], Any], what: str, *, limit_s: float = 20.0) -> Any:
-    """Wait until ``condition()`` is true and return what it gave."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {limit_s:g} s: {what}")
-        time.sleep(0.01)
 
 
 class DaemonProcess:

@@ -1,0 +1,301 @@
+"""The log actions as JSON messages: what a client may ask. Pure.
+
+A message is one JSON object. :func:`parse` turns it into one of the requests below or raises
+ActionError, whose ``answer`` is what the client gets. Nothing that a client sends ends its
+connection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from monitor.logs.answers import ActionError, ErrorCode, Head
+from monitor.logs.cursor import Cursor
+from monitor.logs.entries import DECODING_ERRORS, decoding_problem
+from monitor.logs.filters import Filter, Kind, Query
+from monitor.logs.levels import LEVELS, level_name
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "MAX_LIMIT",
+    "Follow",
+    "ListRequest",
+    "Request",
+    "Unfollow",
+    "Upload",
+    "echo",
+    "filter_of",
+    "parse",
+    "query",
+]
+
+T = TypeVar("T")
+
+DEFAULT_LIMIT: Final = 1000
+MAX_LIMIT: Final = 10_000
+_MAX_ID_BYTES: Final = 256
+_MAX_TEXT: Final = 4096
+_NOTHING: Final = Raw()
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Entries to store, each still as JSON; ``single`` where the message itself is the entry.
+
+    ``sender`` is whose ``upload_id`` it is, as far as the message says.
+    """
+
+    head: Head
+    kind: Kind
+    items: Sequence[bytes | Raw]
+    single: bool
+    upload_id: str | None
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """A page of entries is wanted."""
+
+    head: Head
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """New entries that match are wanted as they come."""
+
+    head: Head
+    filter: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollow:
+    """No more of them."""
+
+    head: Head
+
+
+Request = Upload | ListRequest | Follow | Unfollow
+
+
+class _Head(msgspec.Struct):
+    action: Raw = _NOTHING
+    id: Raw = _NOTHING
+    token: Raw = _NOTHING
+
+
+class _Upload(msgspec.Struct):
+    # Unknown keys beside these are the client's own and do no harm, as in an entry.
+    upload_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    logs: list[Raw] | UnsetType = UNSET
+    notifications: list[Raw] | UnsetType = UNSET
+    sender: Raw = _NOTHING
+    level: Raw = _NOTHING
+    time: Raw = _NOTHING
+    message: Raw = _NOTHING
+
+
+class _Sender(msgspec.Struct):
+    sender: str = ""
+
+
+_Text = Annotated[str, Meta(max_length=_MAX_TEXT)]
+
+
+class _Filter(msgspec.Struct, forbid_unknown_fields=True):
+    # A filter that is spelt wrong must not return everything: unknown keys are errors.
+    action: Raw = _NOTHING
+    id: Raw = _NOTHING
+    token: Raw = _NOTHING
+    sender: _Text | None = None
+    level: str | int | None = None
+    min_level: str | int | None = None
+    contains: _Text | None = None
+
+
+class _List(_Filter, forbid_unknown_fields=True):
+    timewindow: float | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] | None = None
+    cursor: str | None = None
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    action: Raw = _NOTHING
+    id: Raw = _NOTHING
+    token: Raw = _NOTHING
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_upload = msgspec.json.Decoder(_Upload).decode
+_decode_sender = msgspec.json.Decoder(_Sender).decode
+_decode_string = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def _bad(problem: str) -> ActionError:
+    return ActionError(ErrorCode.BAD_REQUEST, problem)
+
+
+def head(data: bytes) -> Head:
+    """Read what every message has; raises ActionError where it is no JSON object with an action."""
+    try:
+        raw = _decode_head(data)
+    except DECODING_ERRORS as error:
+        raise _bad(decoding_problem(error)) from None
+    return Head(_string(raw.action, "action"), _echo(raw.id), _string(raw.token, "token"))
+
+
+def echo(data: bytes) -> Head:
+    """Read as much of the head as can be echoed in an error about it."""
+    try:
+        raw = _decode_head(data)
+    except DECODING_ERRORS:
+        return Head()
+    found = Head()
+    try:
+        found = Head(_string(raw.action, "action"))
+        return Head(found.action, _echo(raw.id))
+    except ActionError:
+        return found
+
+
+def _string(raw: Raw, key: str) -> str | None:
+    if not bytes(raw):
+        return None
+    try:
+        text = _decode_string(raw)
+    except DECODING_ERRORS as error:
+        raise _bad(f"{key}: {decoding_problem(error)}") from None
+    if len(text) > _MAX_TEXT:
+        raise _bad(f"{key}: longer than {_MAX_TEXT} characters")
+    return text
+
+
+def _echo(raw: Raw) -> Raw:
+    text = bytes(raw)
+    if text[:1] in (b"{", b"[") or len(text) > _MAX_ID_BYTES:
+        problem = f"id: expected a string, number, boolean or null of at most {_MAX_ID_BYTES} bytes"
+        raise _bad(problem)
+    if text[:1] == b'"':
+        # Whatever is echoed must be sound JSON: an undecoded string may hold anything.
+        return Raw(_encode(_string(raw, "id")))
+    # A copy, lest a few bytes keep a whole message in memory.
+    return Raw(text)
+
+
+def parse(data: bytes, *, max_batch: int) -> Request:
+    """Turn one message into what it asks for; raises ActionError for whatever is wrong with it."""
+    found = head(data)
+    match found.action:
+        case None:
+            raise _bad("action: missing")
+        case "uploadLogs":
+            return _upload(data, found, Kind.LOGS, max_batch)
+        case "uploadNotifications":
+            return _upload(data, found, Kind.NOTIFICATIONS, max_batch)
+        case "getLogs":
+            return ListRequest(found, _query(data, Kind.LOGS))
+        case "getNotifications":
+            return ListRequest(found, _query(data, Kind.NOTIFICATIONS))
+        case "followLogs":
+            return Follow(found, _filter(_decode(data, _Filter)))
+        case "unfollowLogs":
+            _decode(data, _Plain)
+            return Unfollow(found)
+        case action:
+            raise ActionError(ErrorCode.UNKNOWN_ACTION, f"no action is called {action[:64]!r}")
+
+
+def _decode(data: bytes, type_: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except DECODING_ERRORS as error:
+        raise _bad(decoding_problem(error)) from None
+
+
+def _upload(data: bytes, found: Head, kind: Kind, max_batch: int) -> Upload:
+    try:
+        given = _decode_upload(data)
+    except DECODING_ERRORS as error:
+        raise _bad(decoding_problem(error)) from None
+    batch = given.logs if kind is Kind.LOGS else given.notifications
+    other = given.notifications if kind is Kind.LOGS else given.logs
+    if other is not UNSET:
+        raise _bad(f"{found.action} takes its entries under {kind}")
+    if batch is UNSET:
+        sender = _string(given.sender, "sender") or ""
+        return Upload(found, kind, (data,), True, given.upload_id, sender)
+    if bytes(given.level) or bytes(given.time) or bytes(given.message):
+        raise _bad(f"entries stand either in the message itself or under {kind}, not both")
+    if len(batch) > max_batch:
+        problem = f"{len(batch)} entries under {kind}, {max_batch} are allowed"
+        raise ActionError(ErrorCode.TOO_LARGE, problem)
+    sender = ""
+    if given.upload_id is not None and batch:
+        try:
+            sender = _decode_sender(batch[0]).sender
+        except DECODING_ERRORS:
+            sender = ""
+    return Upload(found, kind, batch, False, given.upload_id, sender)
+
+
+def _query(data: bytes, kind: Kind) -> Query:
+    given = _decode(data, _List)
+    return query(
+        kind,
+        _filter(given),
+        timewindow=given.timewindow,
+        limit=given.limit,
+        cursor=given.cursor,
+    )
+
+
+def query(
+    kind: Kind,
+    filter_: Filter,
+    *,
+    timewindow: float | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Query:
+    """Make a query of what a client gave; raises ActionError for values that make no sense."""
+    if timewindow is not None and not (math.isfinite(timewindow) and timewindow > 0):
+        raise _bad("timewindow: expected a number of seconds above 0")
+    limit = DEFAULT_LIMIT if limit is None else limit
+    if not 1 <= limit <= MAX_LIMIT:
+        raise _bad(f"limit: expected 1 to {MAX_LIMIT}")
+    try:
+        position = None if cursor is None else Cursor.parse(cursor)
+    except ValueError:
+        raise _bad("cursor: not one that an answer gave") from None
+    return Query(kind, filter_, limit, timewindow, position)
+
+
+def _filter(given: _Filter) -> Filter:
+    return filter_of(given.sender, given.level, given.min_level, given.contains)
+
+
+def filter_of(
+    sender: str | None = None,
+    level: str | int | None = None,
+    min_level: str | int | None = None,
+    contains: str | None = None,
+) -> Filter:
+    """Make a filter of what a client gave; raises ActionError for a level that is none."""
+    names = []
+    for key, value in (("level", level), ("min_level", min_level)):
+        name = None if value is None else level_name(value)
+        if value is not None and name is None:
+            raise _bad(f"{key}: expected one of {', '.join(LEVELS)}, or 10 to 50 in tens")
+        names.append(name)
+    for key, text in (("sender", sender), ("contains", contains)):
+        if text is not None and "\0" in text:
+            raise _bad(f"{key}: must not contain NUL")
+    return Filter(sender, names[0], names[1], contains or None)

@@ -1,0 +1,103 @@
+"""What a client of the log actions is told, as JSON messages. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from monitor.errors import MonitorError
+from monitor.logs.cursor import Cursor
+from monitor.logs.entries import Entry, Rejected
+from monitor.logs.filters import Kind
+
+__all__ = ["ActionError", "ErrorCode", "Head", "listed", "live", "stored", "succeeded"]
+
+_NOTHING = Raw()
+_encode = msgspec.json.Encoder().encode
+
+
+class ErrorCode(StrEnum):
+    """What went wrong, for programs; a text beside it is for people."""
+
+    BAD_REQUEST = "bad-request"
+    UNKNOWN_ACTION = "unknown-action"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    TOO_LARGE = "too-large"
+    RATE_LIMITED = "rate-limited"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What every message has: the action, the client's ``id`` (as JSON, to be echoed), a token."""
+
+    action: str | None = None
+    id: Raw = _NOTHING
+    token: str | None = None
+
+
+class ActionError(MonitorError):
+    """An action that was not done; ``retry_after`` (s) where trying again later may help."""
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        rejected: Sequence[Rejected] | None = None,
+    ) -> None:
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+        self.rejected = rejected
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def answer(self, head: Head) -> bytes:
+        """Return the error as the client gets it."""
+        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.retry_after is not None:
+            error["retry_after"] = round(max(self.retry_after, 0.001), 3)
+        answer = _begin(head, "error") | {"error": error}
+        if self.rejected is not None:
+            answer |= {"accepted": 0, "rejected": self.rejected}
+        return _encode(answer)
+
+
+def _begin(head: Head, status: str) -> dict[str, Any]:
+    action = head.action if head.action is None else head.action[:64]
+    answer: dict[str, Any] = {"action": action, "status": status}
+    if bytes(head.id):
+        answer["id"] = head.id
+    return answer
+
+
+def stored(head: Head, accepted: int, rejected: Sequence[Rejected] | Raw) -> bytes:
+    """Return the answer to an upload that is committed."""
+    return _encode(_begin(head, "ok") | {"accepted": accepted, "rejected": rejected})
+
+
+def listed(head: Head, kind: Kind, entries: Sequence[Entry], cursor: Cursor | None) -> bytes:
+    """Return a page; ``cursor`` is None where there are no more."""
+    answer = _begin(head, "ok")
+    answer[kind] = entries
+    answer["cursor"] = None if cursor is None else cursor.text()
+    return _encode(answer)
+
+
+def succeeded(head: Head) -> bytes:
+    """Return the answer to an action that gives nothing back."""
+    return _encode(_begin(head, "ok"))
+
+
+def live(entries: Sequence[Entry]) -> tuple[bytes, bytes]:
+    """Return a live message in two parts, before and after its count of dropped entries."""
+    return b'{"action":"log","logs":' + _encode(entries) + b',"dropped":', b"}"

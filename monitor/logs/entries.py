@@ -1,0 +1,171 @@
+"""Log entries and notifications: what one is, and which are accepted. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from monitor.logs.levels import LEVELS, level_name
+
+__all__ = [
+    "DECODING_ERRORS",
+    "MAX_AHEAD_S",
+    "Entry",
+    "Reason",
+    "Rejected",
+    "Rules",
+    "decoding_problem",
+    "judge",
+]
+
+MAX_AHEAD_S: Final = 3600.0
+"""How far ahead of this clock an entry's time may be."""
+
+_MAX_SENDER_CHARACTERS: Final = 255
+
+# What decoding JSON may raise: RecursionError is for arrays nested thousands deep.
+DECODING_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class Reason(StrEnum):
+    """Why an entry was rejected. The same entry sent again is rejected again."""
+
+    BAD_ENTRY = "bad-entry"
+    UNKNOWN_LEVEL = "unknown-level"
+    BAD_TEXT = "bad-text"
+    ENTRY_TOO_LARGE = "entry-too-large"
+    TOO_OLD = "too-old"
+    IN_FUTURE = "in-future"
+    WRONG_SENDER = "wrong-sender"
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One log entry or notification as it is stored and returned; ``time`` in s since the epoch."""
+
+    level: str
+    time: float
+    sender: str
+    message: str
+
+
+class Rejected(msgspec.Struct, frozen=True, gc=False):
+    """One entry of an upload that was not accepted: its place, a stable word, and a sentence."""
+
+    index: int
+    reason: Reason
+    message: str
+
+
+class _Given(msgspec.Struct, gc=False):
+    level: str | int
+    time: float
+    message: str
+    sender: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Given).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an entry must keep to.
+
+    ``oldest`` and ``newest`` bound its time (s since the epoch). ``sender`` is the one that
+    the client may write as, None for any.
+    """
+
+    oldest: float
+    newest: float
+    max_entry_bytes: int
+    sender: str | None = None
+
+
+def judge(items: Sequence[bytes | msgspec.Raw], rules: Rules) -> tuple[list[Entry], list[Rejected]]:
+    """Sort an upload's entries, each as JSON, into accepted and rejected ones."""
+    accepted: list[Entry] = []
+    rejected: list[Rejected] = []
+    for index, item in enumerate(items):
+        try:
+            entry = _accept(item, rules)
+        except _RejectedError as rejection:
+            rejected.append(Rejected(index, rejection.reason, rejection.message))
+        else:
+            accepted.append(entry)
+    return accepted, rejected
+
+
+class _RejectedError(Exception):
+    """Carries the reason out of :func:`_accept`; never leaves this module."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        self.reason = reason
+        self.message = message
+
+
+def _accept(item: bytes | msgspec.Raw, rules: Rules) -> Entry:
+    try:
+        given = _decode(item)
+    except DECODING_ERRORS as error:
+        raise _RejectedError(Reason.BAD_ENTRY, decoding_problem(error)) from None
+    level = level_name(given.level)
+    if level is None:
+        known = f"{', '.join(LEVELS)}, or 10 to 50 in tens"
+        raise _RejectedError(Reason.UNKNOWN_LEVEL, f"level is none of {known}")
+    message = given.message
+    # Four bytes is the most that UTF-8 takes for a character.
+    if len(message) * 4 > rules.max_entry_bytes:
+        size = len(message.encode())
+        if size > rules.max_entry_bytes:
+            problem = f"message has {size} bytes, {rules.max_entry_bytes} are allowed"
+            raise _RejectedError(Reason.ENTRY_TOO_LARGE, problem)
+    sender = _sender(given.sender, rules.sender)
+    if "\0" in message or "\0" in sender:
+        raise _RejectedError(Reason.BAD_TEXT, "sender and message must not contain NUL")
+    if not math.isfinite(given.time):
+        raise _RejectedError(Reason.BAD_ENTRY, "time is not finite")
+    if given.time < rules.oldest:
+        late = rules.oldest - given.time
+        raise _RejectedError(Reason.TOO_OLD, f"time is {late:.3f} s before all that is kept")
+    if given.time > rules.newest:
+        ahead = given.time - rules.newest
+        raise _RejectedError(
+            Reason.IN_FUTURE, f"time is {ahead:.3f} s past the {MAX_AHEAD_S:.0f} s allowed ahead"
+        )
+    return Entry(level, given.time, sender, message)
+
+
+def _sender(given: str | None, fixed: str | None) -> str:
+    if fixed is not None:
+        if given is not None and given != fixed:
+            problem = "the token belongs to another sender"
+            raise _RejectedError(Reason.WRONG_SENDER, problem)
+        return fixed
+    if not given:
+        raise _RejectedError(Reason.BAD_ENTRY, "sender is missing or empty")
+    if len(given) > _MAX_SENDER_CHARACTERS:
+        problem = f"sender has {len(given)} characters, {_MAX_SENDER_CHARACTERS} are allowed"
+        raise _RejectedError(Reason.BAD_ENTRY, problem)
+    return given
+
+
+def decoding_problem(error: Exception) -> str:
+    """Say in a few words, without the client's own data, why JSON could not be decoded."""
+    if isinstance(error, UnicodeDecodeError):
+        return "a string is not valid UTF-8"
+    if isinstance(error, RecursionError):
+        return "the JSON is nested too deeply"
+    text = str(error)
+    if isinstance(error, msgspec.ValidationError):
+        problem, _, place = text.replace("`", "").partition(" - at ")
+        place = place.removeprefix("$").removeprefix(".")
+        problem = problem[:1].lower() + problem[1:]
+        return f"{place}: {problem}" if place else problem
+    if "surrogate" in text or text == "Input data was truncated":
+        # msgspec's words for an escape of half a character, and for a text that just ends.
+        return "the JSON ends too early, or an escape is half of a surrogate pair"
+    return text.replace("JSON is malformed: ", "not JSON: ")

@@ -1,0 +1,68 @@
+"""Which entries a query or a live tail wants. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from monitor.logs.cursor import Cursor
+from monitor.logs.entries import Entry
+from monitor.logs.levels import levels_from
+
+__all__ = ["Filter", "Kind", "Query"]
+
+
+class Kind(StrEnum):
+    """The two things that are uploaded; the value is the key of a list of them."""
+
+    LOGS = "logs"
+    NOTIFICATIONS = "notifications"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What an entry must match; None matches all.
+
+    ``contains`` is compared without case. Equal filters share one live feed.
+    """
+
+    sender: str | None = None
+    level: str | None = None
+    min_level: str | None = None
+    contains: str | None = None
+
+    @property
+    def levels(self) -> frozenset[str] | None:
+        """The level names that match; None for all."""
+        levels = None if self.min_level is None else levels_from(self.min_level)
+        if self.level is not None:
+            only = frozenset((self.level,))
+            levels = only if levels is None else levels & only
+        return levels
+
+    def select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Return the entries that match, in their order."""
+        if self.sender is not None:
+            entries = [entry for entry in entries if entry.sender == self.sender]
+        levels = self.levels
+        if levels is not None:
+            entries = [entry for entry in entries if entry.level in levels]
+        if self.contains:
+            needle = self.contains.lower()
+            entries = [entry for entry in entries if needle in entry.message.lower()]
+        return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One page of entries, newest first: (time, id) descending.
+
+    ``window_s`` is None for all that is kept. ``cursor`` is the last entry of the page before.
+    """
+
+    kind: Kind
+    filter: Filter
+    limit: int
+    window_s: float | None = None
+    cursor: Cursor | None = None

@@ -1,0 +1,275 @@
+"""API tokens: who may do what. Kept hashed in a file that ``token create`` writes.
+
+::
+
+    tokens:
+      - {name: ops, role: admin, hash: "sha256:..."}
+      - {name: addon-1, role: sender, hash: "sha256:..."}
+
+A token is 256 random bits, so one round of SHA-256 is all that hiding it takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import yaml
+
+from monitor.errors import SettingError
+from monitor.settings import address_text
+
+__all__ = [
+    "ANYONE",
+    "Principal",
+    "Role",
+    "TokenFile",
+    "Tokens",
+    "create_token",
+    "is_loopback",
+    "require_tokens",
+]
+
+_PREFIX: Final = "rmt_"
+_HASH_PREFIX: Final = "sha256:"
+_FILE_LIMIT_BYTES: Final = 4 * 1024 * 1024
+_MODE: Final = 0o640
+
+
+class Role(enum.StrEnum):
+    """What a token is good for.
+
+    An admin may do everything, a reader may see everything but channels, a sender may upload
+    as the one sender that it is named after.
+    """
+
+    ADMIN = "admin"
+    READER = "reader"
+    SENDER = "sender"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. ``sender`` is the only one that it may write as; None for any or none."""
+
+    name: str
+    role: Role
+
+    @property
+    def sender(self) -> str | None:
+        """The sender that everything it uploads is from; None where it may name any."""
+        return self.name if self.role is Role.SENDER else None
+
+    @property
+    def may_read(self) -> bool:
+        """Whether it may query and follow."""
+        return self.role is not Role.SENDER
+
+    @property
+    def may_upload(self) -> bool:
+        """Whether it may upload log entries and notifications."""
+        return self.role is not Role.READER
+
+
+ANYONE: Final = Principal("anyone", Role.ADMIN)
+"""Who asks where no tokens are configured, on loopback."""
+
+_NAME_PATTERN: Final = r"^[^\x00-\x1f\x7f]{1,255}$"
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    name: Annotated[str, msgspec.Meta(pattern=_NAME_PATTERN)]
+    role: Role
+    hash: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    tokens: list[_Line] = []
+
+
+class Tokens:
+    """The tokens of one reading of the file."""
+
+    def __init__(self, hashes: Iterable[tuple[str, Principal]] = ()) -> None:
+        """Take pairs of a token's SHA-256, in hexadecimal, and whose it is."""
+        # Looked up under a key that only this process knows, so that how long it takes to
+        # find one or none says nothing of what is stored.
+        self._key = secrets.token_bytes(32)
+        self._principals = {self._place(digest): principal for digest, principal in hashes}
+
+    def __len__(self) -> int:
+        return len(self._principals)
+
+    def identify(self, token: str | None) -> Principal | None:
+        """Return whose token it is; None for no or an unknown one. Without tokens: ANYONE."""
+        if not self._principals:
+            return ANYONE
+        if not token:
+            return None
+        return self._principals.get(self._place(_digest(token)))
+
+    def _place(self, digest: str) -> bytes:
+        return hmac.digest(self._key, digest.encode(), "sha256")
+
+
+class TokenFile:
+    """The tokens file and what it held when last read; a missing file has no tokens.
+
+    Everyone who checks tokens shares one of these and asks :attr:`current` each time, so
+    that a reload takes effect at once and a removed token ends with it.
+    """
+
+    def __init__(self, file: str | os.PathLike[str] | None) -> None:
+        self.file = None if file is None else Path(file)
+        self.current = Tokens()
+
+    def read(self) -> Tokens:
+        """Read the file without adopting it; raises SettingError for one that is wrong."""
+        if self.file is None:
+            return Tokens()
+        return Tokens(
+            (line.hash.removeprefix(_HASH_PREFIX), Principal(line.name, line.role))
+            for line in _lines(self.file)
+        )
+
+    def load(self) -> None:
+        """Read the file and adopt it."""
+        self.current = self.read()
+
+    def identify(self, token: str | None) -> Principal | None:
+        """Return whose token it is, by what the file held when last read."""
+        return self.current.identify(token)
+
+
+def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
+    """Add a new token's hash to ``file`` and return the token, which is stored nowhere.
+
+    The file is made where it is missing (0640, group recodex where that exists and we may)
+    and replaced at once, so that a daemon never reads half of it. Raises SettingError for a
+    file that is wrong or can't be written, a bad name, or a name that is taken.
+    """
+    path = Path(file)
+    if not re.match(_NAME_PATTERN, name):
+        raise SettingError(("name",), "expected 1 to 255 characters, none of them a control")
+    with _locked(path):
+        lines = _lines(path)
+        if any(line.name == name for line in lines):
+            raise SettingError(("name",), f"{path} has a token called {name!r} already")
+        token = _PREFIX + secrets.token_urlsafe(32)
+        lines.append(_Line(name, role, _HASH_PREFIX + _digest(token)))
+        _write(path, lines)
+    return token
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep two `token create` from losing each other's token."""
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _unusable(path, "write", error) from None
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _write(path: Path, lines: list[_Line]) -> None:
+    text = yaml.safe_dump(
+        {"tokens": [msgspec.to_builtins(line) for line in lines]},
+        sort_keys=False,
+        allow_unicode=True,
+    )
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write("# Hashes of API tokens; made by `recodex-monitor token create`.\n" + text)
+            os.fchmod(stream.fileno(), _MODE)
+            _give_to_group(stream.fileno())
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except OSError as error:
+        raise _unusable(path, "write", error) from None
+
+
+def _give_to_group(descriptor: int) -> None:
+    import grp
+
+    try:
+        group = grp.getgrnam("recodex").gr_gid
+    except KeyError:
+        return
+    # Who is neither root nor in the group keeps their own.
+    with contextlib.suppress(PermissionError):
+        os.fchown(descriptor, -1, group)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _unusable(path: Path, verb: str, error: OSError) -> SettingError:
+    return SettingError(("tokens_file",), f"cannot {verb} {path}: {error.strerror}")
+
+
+def _lines(path: Path) -> list[_Line]:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_FILE_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unusable(path, "read", error) from None
+    if len(content) > _FILE_LIMIT_BYTES:
+        problem = f"{path} is longer than {_FILE_LIMIT_BYTES} bytes"
+        raise SettingError(("tokens_file",), problem)
+    try:
+        found = yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        # The parser's own words would quote the file, which might hold a token by mistake.
+        raise SettingError(("tokens_file",), f"{path} is not YAML") from None
+    if found is None:
+        return []
+    try:
+        lines = msgspec.convert(found, _File).tokens
+    except msgspec.ValidationError as error:
+        problem = str(error).replace("`", "")
+        raise SettingError(("tokens_file",), f"{path}: {problem}") from None
+    if len({line.hash for line in lines}) < len(lines):
+        raise SettingError(("tokens_file",), f"{path} has the same hash twice")
+    return lines
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach what listens on ``host``."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def require_tokens(address: tuple[str, int], tokens: Tokens, *, key: str) -> None:
+    """Refuse, by SettingError at ``key``, to be open to others where there are no tokens."""
+    if not tokens and not is_loopback(address[0]):
+        raise SettingError(
+            (key,),
+            f"{address_text(address)} is open to others, and there are no tokens;"
+            " make one with `recodex-monitor token create`, or listen on 127.0.0.1",
+        )

@@ -1,0 +1,109 @@
+"""Who may make a request: tokens, roles, origins and hosts. Pure.
+
+Three things can come from a page of another site that a user has open: its requests carry that
+site's ``Origin``; a form's carry our cookie; and a name that was made to resolve to loopback
+(DNS rebinding) makes the two equal, but shows in ``Host``. Each is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from monitor.tokens import Principal, Role, Tokens, is_loopback
+
+__all__ = ["COOKIE", "Access", "Refusal"]
+
+COOKIE: Final = "recodex_monitor_token"
+"""The cookie that carries a token for the live page."""
+
+_SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not served: an HTTP status and a sentence."""
+
+    status: int
+    detail: str
+
+
+class Access:
+    """Decides by a request's method, path and headers; the latter's names in lower case."""
+
+    def __init__(
+        self,
+        tokens: Callable[[], Tokens],
+        *,
+        origins: Sequence[str] = (),
+        open_paths: Sequence[str] = ("/healthz", "/readyz"),
+    ) -> None:
+        """Take how to get the tokens in force, the foreign origins allowed, and what is open to all.
+
+        A path in ``open_paths`` that ends with a slash stands for all below it.
+        """
+        self._tokens = tokens
+        self.origins = frozenset(origins)
+        self._open_paths = frozenset(path for path in open_paths if not path.endswith("/"))
+        self._open_folders = tuple(path for path in open_paths if path.endswith("/"))
+
+    def check(
+        self, method: str, path: str, headers: Mapping[str, str], *, websocket: bool = False
+    ) -> Principal | Refusal | None:
+        """Return who asks; None for anyone at all on an open path; or why it is refused."""
+        tokens = self._tokens()
+        open_to_all = path in self._open_paths or path.startswith(self._open_folders)
+        if not tokens and not open_to_all and not _host_is_loopback(headers.get("host", "")):
+            return Refusal(403, "without tokens only requests to a loopback address are served")
+        origin = headers.get("origin")
+        changes = websocket or method not in _SAFE_METHODS
+        if changes and origin is not None and not self._is_ours(origin, headers.get("host", "")):
+            return Refusal(403, "requests from pages of this origin are not allowed")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme:
+            principal = tokens.identify(token.strip()) if scheme.lower() == "bearer" else None
+        else:
+            token = _cookie(headers.get("cookie", ""), COOKIE)
+            principal = tokens.identify(token)
+            # A form on another site sends the cookie too, but no browser lets it leave out
+            # where it comes from.
+            if token and principal and changes and origin is None and not websocket:
+                site = headers.get("sec-fetch-site")
+                if site != "same-origin":
+                    return Refusal(403, "a request by cookie needs an Origin header")
+        if open_to_all:
+            return principal
+        if principal is None:
+            return Refusal(401, "a valid token is needed, as `Authorization: Bearer TOKEN`")
+        if not websocket:
+            if not principal.may_read:
+                return Refusal(403, "a sender's token may only upload, over the WebSocket")
+            if changes and principal.role is not Role.ADMIN:
+                return Refusal(403, "only an admin's token may change anything")
+        return principal
+
+    def _is_ours(self, origin: str, host: str) -> bool:
+        return origin in self.origins or (
+            origin != "null" and urlsplit(origin).netloc.lower() == host.lower() != ""
+        )
+
+
+def _host_is_loopback(host: str) -> bool:
+    if not host:
+        # HTTP/1.0, which no browser speaks.
+        return True
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(name)
+
+
+def _cookie(header: str, name: str) -> str | None:
+    for pair in header.split(";"):
+        key, _, value = pair.strip().partition("=")
+        if key == name:
+            return value.strip('"')
+    return None

@@ -1,0 +1,69 @@
+"""Errors as application/problem+json (RFC 9457), for every error that a client can meet."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+__all__ = ["Problem", "install", "problem_body", "problem_response"]
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(HTTPException):
+    """An error for the client: a status, a sentence, and members of its own."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: dict[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.members = members
+
+
+def problem_body(status: int, detail: str, **members: Any) -> bytes:
+    """Return the JSON of a problem; ``members`` that are None are left out."""
+    try:
+        title = HTTPStatus(status).phrase
+    except ValueError:
+        title = "Error"
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return msgspec.json.encode(body | {k: v for k, v in members.items() if v is not None})
+
+
+def problem_response(
+    status: int, detail: str, headers: dict[str, str] | None = None, **members: Any
+) -> Response:
+    """Return a problem as a response."""
+    return Response(
+        problem_body(status, detail, **members), status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every HTTPException, unknown path, wrong method and invalid request as a problem."""
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        members = error.members if isinstance(error, Problem) else {}
+        headers = dict(error.headers) if error.headers else None
+        return problem_response(error.status_code, str(error.detail), headers, **members)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        problems = [
+            {"where": ".".join(map(str, each["loc"])), "problem": each["msg"]}
+            for each in error.errors()[:20]
+        ]
+        first = problems[0] if problems else {"where": "request", "problem": "invalid"}
+        detail = f"{first['where']}: {first['problem']}"
+        return problem_response(422, detail, problems=problems)

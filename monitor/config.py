@@ -24,6 +24,7 @@ from monitor.logfile import LoggerSettings
 from monitor.relay.settings import RelaySettings
 from monitor.settings import Address, Section, hide_url_secrets
 from monitor.store.settings import DatabaseSettings
+from monitor.web.settings import ApiSettings
 
 __all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
 
@@ -42,6 +43,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     relay: RelaySettings | None = RelaySettings()
     bus: BusSettings = BusSettings()
     kafka: KafkaSettings | None = None
+    api: ApiSettings | None = None
 
     def sections(self) -> Iterator[tuple[str, Section]]:
         """Yield the sections that are there, by name."""

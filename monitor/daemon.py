@@ -26,6 +26,8 @@ from monitor.logfile import DaemonLog
 from monitor.part import Health, Part, State
 from monitor.store import Store, open_store
 from monitor.systemd import ServiceManager, watchdog_interval
+from monitor.tokens import TokenFile
+from monitor.web.settings import ApiSettings
 
 __all__ = ["PARTS", "Daemon", "Services", "new_event_loop"]
 
@@ -57,6 +59,8 @@ class Services:
         self.config = config
         self.parts: Sequence[Part] = ()
         self.opened: list[Service] = []
+        # The web part reads the file; whoever checks tokens shares what it held.
+        self.tokens = TokenFile((config.api or ApiSettings()).tokens_file)
         # Asks the daemon to stop, with the reason for the log.
         self.stop = stop
         self._store: Store | None = None
@@ -95,8 +99,16 @@ def _relay(services: Services) -> Part | None:
     )
 
 
+def _web(services: Services) -> Part | None:
+    if services.config.api is None:
+        return None
+    from monitor.web.part import Web
+
+    return Web(services.config.api, tokens=services.tokens, parts=lambda: services.parts)
+
+
 # One line a part; a part that is off imports nothing. Settings are found by the part's name.
-PARTS: tuple[Callable[[Services], Part | None], ...] = (_relay,)
+PARTS: tuple[Callable[[Services], Part | None], ...] = (_relay, _web)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

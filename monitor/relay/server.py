@@ -28,9 +28,9 @@ from websockets.frames import DATA_OPCODES, Frame
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
+from monitor.listen import listening_sockets
 from monitor.logfile import RateLimitedLog
 from monitor.relay.channels import Channel, Channels, Subscriber
-from monitor.relay.listen import listening_sockets
 from monitor.relay.protocol import PING
 from monitor.settings import address_text
 

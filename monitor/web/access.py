@@ -40,7 +40,7 @@ class Access:
         origins: Sequence[str] = (),
         open_paths: Sequence[str] = ("/healthz", "/readyz"),
     ) -> None:
-        """Take how to get the tokens in force, the foreign origins allowed, and what is open to all.
+        """Take how to get the tokens in force, foreign origins allowed, and what is open to all.
 
         A path in ``open_paths`` that ends with a slash stands for all below it.
         """
@@ -61,18 +61,17 @@ class Access:
         changes = websocket or method not in _SAFE_METHODS
         if changes and origin is not None and not self._is_ours(origin, headers.get("host", "")):
             return Refusal(403, "requests from pages of this origin are not allowed")
-        scheme, _, token = headers.get("authorization", "").partition(" ")
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme:
-            principal = tokens.identify(token.strip()) if scheme.lower() == "bearer" else None
+            bearer = scheme.lower() == "bearer"
+            principal = tokens.identify(credentials.strip()) if bearer else None
         else:
-            token = _cookie(headers.get("cookie", ""), COOKIE)
-            principal = tokens.identify(token)
-            # A form on another site sends the cookie too, but no browser lets it leave out
-            # where it comes from.
-            if token and principal and changes and origin is None and not websocket:
-                site = headers.get("sec-fetch-site")
-                if site != "same-origin":
-                    return Refusal(403, "a request by cookie needs an Origin header")
+            cookie = _cookie(headers.get("cookie", ""), COOKIE)
+            principal = tokens.identify(cookie)
+            # A form on another site sends the cookie too, but no browser leaves out where a
+            # request that changes something comes from.
+            if cookie and changes and origin is None:
+                return Refusal(403, "a request by cookie needs an Origin header")
         if open_to_all:
             return principal
         if principal is None:

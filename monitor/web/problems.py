@@ -67,3 +67,8 @@ def install(app: FastAPI) -> None:
         first = problems[0] if problems else {"where": "request", "problem": "invalid"}
         detail = f"{first['where']}: {first['problem']}"
         return problem_response(422, detail, problems=problems)
+
+    @app.exception_handler(Exception)
+    async def _failed(_: Request, error: Exception) -> Response:
+        del error  # raised on to the gate, which logs it
+        return problem_response(500, "the server failed; its log says how")

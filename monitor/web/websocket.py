@@ -11,20 +11,25 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, Protocol, cast
 
 from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from monitor.tokens import ANYONE, Principal
+from monitor.web.access import Refusal
 from monitor.web.problems import MEDIA_TYPE, problem_body
 
 __all__ = ["ClosedError", "WebSocket", "text_frame"]
 
-log = logging.getLogger("web")
+_log = logging.getLogger(__name__)
+# The library's own lines, one a connection and more, say nothing that an operator needs.
+_protocol_log = logging.getLogger(f"{__name__}.protocol")
+_protocol_log.setLevel(logging.WARNING)
 
 _MAX_QUEUED_MESSAGES: Final = 4
 _PING_INTERVAL_S: Final = 20.0
@@ -34,6 +39,19 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 
 class ClosedError(Exception):
     """The connection is closed or closing; never leaves a handler's task."""
+
+
+class Owner(Protocol):
+    """What a connection asks and tells the one that made it."""
+
+    def admit(self, socket: WebSocket, /) -> Refusal | None:
+        """Return why the connection is refused, or None."""
+
+    def accepted(self, socket: WebSocket, /) -> None:
+        """The handshake is done: serve it."""
+
+    def lost(self, socket: WebSocket, /) -> None:
+        """The connection is gone."""
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -53,10 +71,10 @@ class WebSocket(asyncio.Protocol):
     path: str = ""
     headers: dict[str, str]
 
-    def __init__(self, owner: Any, *, max_message_bytes: int, client_stall: float) -> None:
+    def __init__(self, owner: Owner, *, max_message_bytes: int, client_stall: float) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._protocol = ServerProtocol(max_size=max_message_bytes, logger=_quiet)
+        self._protocol = ServerProtocol(max_size=max_message_bytes, logger=_protocol_log)
         self._client_stall = client_stall
         self._messages: deque[bytes] = deque()
         self._fragments: list[bytes] = []
@@ -66,6 +84,7 @@ class WebSocket(asyncio.Protocol):
         self._writable.set()
         self._lost = asyncio.Event()
         self._closing = False
+        self._stopped = False
         self._ping: bytes | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.transport: asyncio.Transport
@@ -82,7 +101,7 @@ class WebSocket(asyncio.Protocol):
     async def receive(self) -> bytes:
         """Return the next message, text or binary alike; raises ClosedError at the end."""
         while not self._messages:
-            if self._closing:
+            if self._closing or self._stopped:
                 raise ClosedError
             self._reader = self._loop.create_future()
             try:
@@ -103,7 +122,7 @@ class WebSocket(asyncio.Protocol):
 
     def write(self, frames: bytes) -> bool:
         """Send whole frames at once, without waiting; False where the connection is closed."""
-        if self._closing or self._protocol.state is not OPEN:
+        if self._closing or self._protocol.state is not State.OPEN:
             return False
         self.transport.write(frames)
         return True
@@ -112,6 +131,12 @@ class WebSocket(asyncio.Protocol):
     def buffered_bytes(self) -> int:
         """Bytes that wait in the transport because the client has not taken them."""
         return 0 if self._closing else self.transport.get_write_buffer_size()
+
+    def stop_receiving(self) -> None:
+        """Drop what was not received yet: :meth:`receive` raises ClosedError from now on."""
+        self._stopped = True
+        self._messages.clear()
+        self._wake()
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close with a code and a reason, and wait, not for ever, until the client has too."""
@@ -122,8 +147,7 @@ class WebSocket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection over."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Read what came: the request first, then frames."""
@@ -169,24 +193,24 @@ class WebSocket(asyncio.Protocol):
             self.headers = {key.lower(): value for key, value in request.headers.raw_items()}
             self.path = request.path.partition("?")[0]
             refusal = self._owner.admit(self)
-            if refusal is None:
-                response = self._protocol.accept(request)
-                if response.status_code != 101:
-                    refusal = (response.status_code, "this is no valid WebSocket handshake")
-        except Exception:
-            log.exception("a WebSocket handshake failed")
-            refusal = (500, "the server failed")
+            response = self._protocol.accept(request)
+            if refusal is None and response.status_code != 101:
+                refusal = Refusal(response.status_code, "this is no valid WebSocket handshake")
+        except Exception as error:  # noqa: BLE001 - a defect must end one connection, not more
+            _log.error("a WebSocket handshake failed: %s: %s", type(error).__name__, error)
+            refusal = Refusal(500, "the server failed")
         if refusal is not None:
-            self._reject(*refusal)
+            self._reject(refusal)
             return
         self._protocol.send_response(response)
         self._flush()
         self._timer("ping", _PING_INTERVAL_S, self._send_ping)
         self._owner.accepted(self)
 
-    def _reject(self, status: int, detail: str) -> None:
+    def _reject(self, refusal: Refusal) -> None:
+        status = refusal.status
         response = self._protocol.reject(status, "")
-        body = problem_body(status, detail)
+        body = problem_body(status, refusal.detail)
         headers = Headers()
         for key, value in (
             ("Content-Type", MEDIA_TYPE),
@@ -218,7 +242,7 @@ class WebSocket(asyncio.Protocol):
                 self._cancel("pong")
 
     def _message(self, message: bytes) -> None:
-        if self._closing:
+        if self._closing or self._stopped:
             return
         self._messages.append(message)
         if len(self._messages) >= _MAX_QUEUED_MESSAGES and not self._paused:
@@ -232,13 +256,17 @@ class WebSocket(asyncio.Protocol):
 
     def _flush(self) -> None:
         output = self._protocol.data_to_send()
-        if output and not self.transport.is_closing():
-            self.transport.write(b"".join(output))
+        if not output or self.transport.is_closing():
+            return
+        self.transport.write(b"".join(output))
+        # An empty piece is how the library says that nothing follows.
+        if b"" in output and self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _begin_close(self, code: int, reason: str) -> None:
         if self._closing:
             return
-        if self._protocol.state is OPEN:
+        if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             self._flush()
         self._end()
@@ -257,12 +285,10 @@ class WebSocket(asyncio.Protocol):
             return
         if self._protocol.close_rcvd is not None and self._protocol.close_sent is not None:
             self.transport.close()
-        elif self._protocol.eof_sent and self._protocol.parser_exc is None:
-            self.transport.close()
         self._timer("close", _CLOSE_TIMEOUT_S, self.transport.abort)
 
     def _stalled(self) -> None:
-        log.info("closing the WebSocket of %s, which takes nothing", self.peer)
+        _log.info("closing the WebSocket of %s, which takes nothing", self.peer)
         self.transport.abort()
 
     def _send_ping(self) -> None:
@@ -275,7 +301,7 @@ class WebSocket(asyncio.Protocol):
     def _no_pong(self) -> None:
         self._begin_close(1011, "no answer to a ping")
 
-    def _timer(self, name: str, delay: float, callback: Any) -> None:
+    def _timer(self, name: str, delay: float, callback: Callable[[], object]) -> None:
         self._cancel(name)
         self._timers[name] = self._loop.call_later(delay, callback)
 
@@ -283,7 +309,3 @@ class WebSocket(asyncio.Protocol):
         timer = self._timers.pop(name, None)
         if timer is not None:
             timer.cancel()
-
-
-# The library logs every frame at DEBUG and every rejected handshake; ours says what matters.
-_quiet = logging.getLogger("websockets.server")

@@ -1,0 +1,117 @@
+"""The HTTP application: FastAPI behind a gate that every request passes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from monitor import __version__
+from monitor.tokens import Principal, Role
+from monitor.web.access import Access, Refusal
+from monitor.web.problems import Problem, install, problem_response
+from monitor.web.settings import ApiSettings
+
+__all__ = ["Gate", "Requester", "admin_only", "make_app", "requester"]
+
+_log = logging.getLogger(__name__)
+
+
+def make_app(settings: ApiSettings, access: Access, routers: Iterable[APIRouter]) -> ASGIApp:
+    """Return the application that serves ``routers``."""
+    app = FastAPI(
+        title="recodex-monitor",
+        version=__version__,
+        docs_url=None,  # a page of ours: FastAPI's own loads scripts from another host
+        redoc_url=None,
+    )
+    install(app)
+    for router in routers:
+        app.include_router(router)
+    return Gate(app, settings, access)
+
+
+def requester(request: Request) -> Principal:
+    """Return who makes the request, as a FastAPI dependency."""
+    principal: Principal | None = request.scope["principal"]
+    if principal is None:
+        raise Problem(401, "a valid token is needed", headers={"www-authenticate": "Bearer"})
+    return principal
+
+
+Requester = Annotated[Principal, Depends(requester)]
+
+
+def admin_only(principal: Requester) -> Principal:
+    """Refuse everyone but admins, as a FastAPI dependency."""
+    if principal.role is not Role.ADMIN:
+        raise Problem(403, "only an admin's token may do this")
+    return principal
+
+
+class Gate:
+    """Lets in who may come in, bounds what they send, and lets no error out but as a problem."""
+
+    def __init__(self, app: ASGIApp, settings: ApiSettings, access: Access) -> None:
+        self._app = app
+        self._settings = settings
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        headers = _headers(scope["headers"])
+        found = self._access.check(scope["method"], scope["path"], headers)
+        if isinstance(found, Refusal):
+            challenge = {"www-authenticate": "Bearer"} if found.status == 401 else None
+            await problem_response(found.status, found.detail, challenge)(scope, receive, send)
+            return
+        scope["principal"] = found
+        limit = self._settings.max_body_bytes
+        if int(headers.get("content-length", "0")) > limit:
+            # The body is never read, so nothing can follow it on this connection.
+            refusal = problem_response(413, _too_large(limit), {"connection": "close"})
+            await refusal(scope, receive, send)
+            return
+        try:
+            await self._app(scope, _bounded(receive, limit), send)
+        except Exception as error:  # noqa: BLE001 - a defect of a route must not end the server
+            _log.error(
+                "%s %s failed: %s: %s",
+                scope["method"],
+                scope["path"],
+                type(error).__name__,
+                str(error).partition("\n")[0][:200],
+            )
+
+
+def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for key, value in pairs:
+        name, text = key.decode("latin-1"), value.decode("latin-1")
+        # What stands twice is joined, so that no second value can hide behind a first.
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    got = 0
+
+    async def receive_bounded() -> Any:
+        nonlocal got
+        message = await receive()
+        if message["type"] == "http.request":
+            got += len(message.get("body", b""))
+            if got > limit:
+                raise Problem(413, _too_large(limit), headers={"connection": "close"})
+        return message
+
+    return receive_bounded
+
+
+def _too_large(limit: int) -> str:
+    return f"the body is longer than {limit} bytes"

@@ -1,0 +1,190 @@
+"""The web part: the HTTP server in the daemon's loop, with all that it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import uvicorn
+from fastapi import APIRouter
+
+from monitor.listen import listening_sockets
+from monitor.part import Health, Metric, Part, State
+from monitor.settings import Address, address_text
+from monitor.tokens import TokenFile, require_tokens
+from monitor.web.access import Access
+from monitor.web.app import make_app
+from monitor.web.limits import MAX_HEADER_BYTES, Connections, LimitedHttp
+from monitor.web.routes import served
+from monitor.web.settings import ApiSettings
+from monitor.web.sockets import Handler, Sockets
+
+__all__ = ["Web"]
+
+_log = logging.getLogger(__name__)
+
+_DRAIN_S = 3.0
+_SPARE_DESCRIPTORS = 384
+# A change of these is taken up only by a restart.
+_FIXED = ("uri", "keep_alive", "website_mock")
+
+
+class Web(Part):
+    """Serves the API, WebSockets and pages of the daemon's ``parts``."""
+
+    name = "web"
+    section = "api"
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        *,
+        tokens: TokenFile,
+        parts: Callable[[], Sequence[Part]],
+    ) -> None:
+        """Take the tokens that are shared with other parts, and how to get the parts."""
+        self._settings = settings
+        self._tokens = tokens
+        self._parts = parts
+        self._access = Access(lambda: tokens.current, origins=settings.origins)
+        self._connections = Connections(settings)
+        self._sockets: Sockets | None = None
+        self._server: uvicorn.Server | None = None
+        self.addresses: list[Address] = []
+
+    def descriptors(self) -> int:
+        """A descriptor for each connection, and some for those on their way in."""
+        return self._settings.max_connections + _SPARE_DESCRIPTORS
+
+    async def start(self) -> None:
+        """Read the tokens, bind, and accept: the answer to the first request is a true one."""
+        settings = self._settings
+        await asyncio.to_thread(self._tokens.load)
+        require_tokens(settings.uri, self._tokens.current, key="uri")
+        listeners = await listening_sockets(
+            settings.uri, key="api.uri", unacknowledged_s=settings.client_stall
+        )
+        routers, websockets, max_message_bytes = served({part.name: part for part in self._parts()})
+        try:
+            await self._accept(listeners, routers, websockets, max_message_bytes)
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
+        for address in self.addresses:
+            _log.info("serving the API on http://%s", address_text(address))
+
+    async def _accept(
+        self,
+        listeners: list[socket.socket],
+        routers: Iterable[APIRouter],
+        websockets: Mapping[str, Handler],
+        max_message_bytes: int,
+    ) -> None:
+        settings = self._settings
+        self._sockets = Sockets(
+            self._access, self._connections, websockets, max_message_bytes=max_message_bytes
+        )
+        protocol: Any = type("Http", (LimitedHttp,), {"limits": self._connections})
+        websocket: Any = self._sockets.protocol
+        config = uvicorn.Config(
+            make_app(settings, self._access, routers),
+            http=protocol,
+            ws=websocket,
+            loop="none",  # the daemon's
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=1024,
+            timeout_keep_alive=settings.keep_alive,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        )
+        # Its words about rubbish that a peer sends are enough; its life cycle is ours.
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        config.load()
+        # Not Server.serve(): signals, and when to stop, are the daemon's.
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        await server.on_tick(0)
+        await server.startup(sockets=listeners)
+        self._server = server
+        self.addresses = [listener.getsockname()[:2] for listener in listeners]
+
+    async def run(self) -> None:
+        """Keep the Date header true."""
+        assert self._server is not None
+        while True:
+            await self._server.on_tick(0)
+            await asyncio.sleep(1)
+
+    async def drain(self) -> None:
+        """Accept nothing more, answer what was asked, and close WebSockets with 1001."""
+        server = self._server
+        if server is None:
+            return
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        deadline = asyncio.get_running_loop().time() + _DRAIN_S
+        if self._sockets is not None:
+            await self._sockets.drain(_DRAIN_S)
+        tasks = set(server.server_state.tasks)
+        left = deadline - asyncio.get_running_loop().time()
+        if tasks and left > 0:
+            await asyncio.wait(tasks, timeout=left)
+
+    async def close(self) -> None:
+        """Let go of sockets and connections."""
+        if self._sockets is not None:
+            self._sockets.abort()
+        server, self._server = self._server, None
+        if server is None:
+            return
+        for listener in server.servers:
+            listener.close()
+        for task in server.server_state.tasks:
+            task.cancel()
+        for connection in list(server.server_state.connections):
+            with contextlib.suppress(AttributeError):
+                connection.transport.abort()
+
+    def state(self) -> State:
+        """Connections in a few words."""
+        sockets = 0 if self._sockets is None else len(self._sockets)
+        return State(Health.OK, f"{len(self._connections)} connections, {sockets} WebSockets")
+
+    def metrics(self) -> Iterable[Metric]:
+        """The number of connections."""
+        yield Metric(
+            "web_connections",
+            "gauge",
+            "Open HTTP and WebSocket connections",
+            [({}, len(self._connections))],
+        )
+
+    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+        """Adopt tokens, origins and limits."""
+        assert isinstance(settings, ApiSettings)
+        if settings.tokens_file != self._settings.tokens_file:
+            fresh = TokenFile(settings.tokens_file)
+        else:
+            fresh = TokenFile(self._tokens.file)
+        tokens = await asyncio.to_thread(fresh.read)
+        require_tokens(self._settings.uri, tokens, key="tokens_file")
+
+        def switch() -> Sequence[str]:
+            old, self._settings = self._settings, settings
+            self._tokens.file, self._tokens.current = fresh.file, tokens
+            self._access.origins = frozenset(settings.origins)
+            self._connections.settings = settings
+            return [key for key in _FIXED if getattr(old, key) != getattr(settings, key)]
+
+        return switch

@@ -1,0 +1,104 @@
+"""Runs the HTTP server in a thread of its own, for clients that block."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from unittest.mock import patch
+
+from fastapi import APIRouter
+
+from monitor.part import Part
+from monitor.tokens import TokenFile
+from monitor.web import part as web_part
+from monitor.web.part import Web
+from monitor.web.routes import health
+from monitor.web.settings import ApiSettings
+from monitor.web.sockets import Handler
+
+LIMIT_S = 20
+
+
+class Serving:
+    """A server that runs: its port, and a way to call into its loop."""
+
+    def __init__(self, web: Web, loop: asyncio.AbstractEventLoop) -> None:
+        self.web = web
+        self.loop = loop
+        self.port = web.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.websocket_url = f"ws://127.0.0.1:{self.port}"
+
+    def call(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(LIMIT_S)
+
+
+@contextlib.contextmanager
+def serving(
+    *,
+    parts: Sequence[Part] = (),
+    tokens: TokenFile | None = None,
+    routers: Sequence[APIRouter] | None = None,
+    websockets: Mapping[str, Handler] | None = None,
+    max_message_bytes: int = 65536,
+    **settings: Any,
+) -> Iterator[Serving]:
+    """Serve ``parts``, or exactly the routers and WebSocket handlers given, on a free port."""
+    tokens = tokens or TokenFile(None)
+    web = Web(
+        ApiSettings(uri=("127.0.0.1", 0), tokens_file=None, **settings),
+        tokens=tokens,
+        parts=lambda: [web, *parts],
+    )
+    given = (
+        [health.router({}), *(routers or ())],
+        dict(websockets or {}),
+        max_message_bytes,
+    )
+    loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 5
+    thread = threading.Thread(target=loop.run_forever, name="serving")
+    thread.start()
+
+    def call(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(LIMIT_S)
+
+    try:
+        with contextlib.ExitStack() as stack:
+            if routers is not None or websockets is not None:
+                stack.enter_context(patch.object(web_part, "served", lambda _: given))
+            for part in parts:
+                call(part.start())
+            call(web.start())
+        runs = [asyncio.run_coroutine_threadsafe(part.run(), loop) for part in (web, *parts)]
+        yield Serving(web, loop)
+        for run in runs:
+            if run.done():
+                run.result()
+            run.cancel()
+        call(_all(part.drain() for part in (web, *parts)))
+    finally:
+        call(web.close())
+        for part in parts:
+            call(part.close())
+        call(_settle())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(LIMIT_S)
+        loop.close()
+
+
+async def _all(steps: Any) -> None:
+    await asyncio.gather(*steps)
+
+
+async def _settle() -> None:
+    """Let transports that were aborted tell their protocols, and cancelled tasks end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=LIMIT_S)
+    for _ in range(3):
+        await asyncio.sleep(0)

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from fastapi import APIRouter, Request
+
+from monitor.errors import ListenError, SettingError
+from monitor.tokens import Role, TokenFile, create_token
+from monitor.web.app import Requester
+from monitor.web.part import Web
+from monitor.web.settings import ApiSettings
+from tests.web.serving import LIMIT_S, serving
+
+routes = APIRouter()
+
+
+@routes.get("/whoami")
+async def whoami(who: Requester) -> str:
+    return who.name
+
+
+@routes.post("/length")
+async def length(request: Request) -> int:
+    return len(await request.body())
+
+
+@routes.get("/number")
+async def number(value: int) -> int:
+    return value
+
+
+@routes.get("/broken")
+async def broken() -> None:
+    raise RuntimeError("the secret of the day")
+
+
+@routes.get("/large")
+async def large() -> str:
+    return "x" * 20_000_000
+
+
+def problem(response: requests.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["detail"]
+    return body
+
+
+def exchange(port: int, data: bytes, *, more: bytes = b"") -> bytes:
+    """Send raw bytes and return everything that comes until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as raw:
+        raw.sendall(data)
+        if more:
+            raw.sendall(more)
+        got = b""
+        while True:
+            try:
+                piece = raw.recv(65536)
+            except ConnectionResetError:
+                return got
+            if not piece:
+                return got
+            got += piece
+
+
+def test_it_answers_and_errors_are_problems(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(routers=[routes]) as server:
+        assert requests.get(f"{server.url}/healthz", timeout=LIMIT_S).json()["status"] == "ok"
+        problem(requests.get(f"{server.url}/nothing", timeout=LIMIT_S), 404)
+        problem(requests.put(f"{server.url}/healthz", timeout=LIMIT_S), 405)
+        body = problem(requests.get(f"{server.url}/number?value=x", timeout=LIMIT_S), 422)
+        assert body["problems"][0]["where"] == "query.value"
+        with caplog.at_level(logging.INFO):
+            body = problem(requests.get(f"{server.url}/broken", timeout=LIMIT_S), 500)
+    assert "secret" not in str(body)
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == [
+        "GET /broken failed: RuntimeError: the secret of the day"
+    ]
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_a_body_over_the_limit_is_refused_with_and_without_a_length() -> None:
+    with serving(routers=[routes], max_body_bytes=1000) as server:
+        url = f"{server.url}/length"
+        assert requests.post(url, data=b"x" * 1000, timeout=LIMIT_S).json() == 1000
+        problem(requests.post(url, data=b"x" * 1001, timeout=LIMIT_S), 413)
+        pieces = (b"x" * 300 for _ in range(4))
+        problem(requests.post(url, data=pieces, timeout=LIMIT_S), 413)
+
+
+def test_headers_over_the_limit_end_the_connection_with_a_reason() -> None:
+    with serving() as server:
+        head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 40_000
+        assert exchange(server.port, head).startswith(b"HTTP/1.1 4")
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"\0\xff\xfe rubbish\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"\r\n" * 40_000],
+)
+def test_rubbish_ends_its_connection_and_nothing_else(rubbish: bytes) -> None:
+    with serving() as server:
+        exchange(server.port, rubbish, more=b"more\r\n\r\n")
+        assert requests.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nhost: l",
+        b"POST /length HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nab",
+    ],
+)
+def test_a_request_that_does_not_arrive_in_time_ends_its_connection(beginning: bytes) -> None:
+    with serving(routers=[routes], request_timeout=0.3) as server:
+        got = exchange(server.port, beginning)
+        # Where the application has the request already, only an end can tell.
+        assert got.startswith(b"HTTP/1.1 408") or (got == b"" and beginning.startswith(b"POST"))
+        assert requests.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
+
+
+def test_a_client_that_takes_nothing_is_dropped() -> None:
+    with serving(routers=[routes], client_stall=0.3) as server, socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(LIMIT_S)
+        raw.connect(("127.0.0.1", server.port))
+        raw.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        deadline = time.monotonic() + LIMIT_S
+        while "0 connections" not in server.web.state().summary:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_connections_over_the_limit_are_told_and_the_rest_go_on() -> None:
+    with serving(max_connections=2) as server:
+        first, second = requests.Session(), requests.Session()
+        assert first.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
+        assert second.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
+        assert exchange(server.port, b"").startswith(b"HTTP/1.1 503")
+        assert first.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
+        first.close()
+        deadline = time.monotonic() + LIMIT_S
+        while not exchange(
+            server.port, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        ).startswith(b"HTTP/1.1 200"):
+            assert time.monotonic() < deadline
+        second.close()
+
+
+def test_tokens_are_asked_for_and_taken_up_by_a_reload(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "ops", Role.ADMIN)
+    with serving(routers=[routes], tokens=TokenFile(file)) as server:
+        refused = requests.get(f"{server.url}/whoami", timeout=LIMIT_S)
+        problem(refused, 401)
+        assert refused.headers["www-authenticate"] == "Bearer"
+        bearer = {"authorization": f"Bearer {token}"}
+        found = requests.get(f"{server.url}/whoami", headers=bearer, timeout=LIMIT_S)
+        assert found.json() == "ops"
+        assert requests.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
+
+        file.write_text("tokens: []")
+        other = create_token(file, "new", Role.READER)
+        settings = ApiSettings(tokens_file=str(file))
+        server.call(server.web.prepare(settings))()
+        assert server.call(_whoami(server.url, token)) == 401
+        assert server.call(_whoami(server.url, other)) == 200
+
+
+async def _whoami(url: str, token: str) -> int:
+    import asyncio
+
+    def ask() -> int:
+        bearer = {"authorization": f"Bearer {token}"}
+        return requests.get(f"{url}/whoami", headers=bearer, timeout=LIMIT_S).status_code
+
+    return await asyncio.to_thread(ask)
+
+
+def test_a_wrong_tokens_file_refuses_the_reload_and_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "ops", Role.ADMIN)
+    with serving(routers=[routes], tokens=TokenFile(file)) as server:
+        file.write_text("tokens: nonsense")
+        with pytest.raises(SettingError, match="tokens_file"):
+            server.call(server.web.prepare(ApiSettings(tokens_file=str(file))))
+        bearer = {"authorization": f"Bearer {token}"}
+        assert requests.get(f"{server.url}/whoami", headers=bearer, timeout=LIMIT_S).ok
+
+
+def test_it_refuses_to_be_open_to_others_without_tokens() -> None:
+    import asyncio
+
+    web = Web(ApiSettings(uri=("0.0.0.0", 0)), tokens=TokenFile(None), parts=list)
+    with pytest.raises(SettingError, match="open to others") as caught:
+        asyncio.run(web.start())
+    assert caught.value.exit_status == 78
+
+
+def test_an_address_in_use_is_named() -> None:
+    import asyncio
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = taken.getsockname()
+        web = Web(ApiSettings(uri=address), tokens=TokenFile(None), parts=list)
+        with pytest.raises(ListenError, match=r"api.uri: cannot listen on 127.0.0.1:\d+"):
+            asyncio.run(web.start())

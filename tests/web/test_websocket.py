@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
+
+from monitor.tokens import Role, TokenFile, create_token
+from monitor.web.websocket import WebSocket, text_frame
+from tests.web.serving import LIMIT_S, serving
+
+UPGRADE = b"GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+
+KEY = b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+
+async def echo(connection: WebSocket) -> None:
+    while True:
+        await connection.send(await connection.receive())
+
+
+async def flood(connection: WebSocket) -> None:
+    await connection.receive()
+    while True:
+        await connection.send(b"x" * 60_000)
+
+
+async def fail(connection: WebSocket) -> None:
+    await connection.receive()
+    raise RuntimeError("a defect")
+
+
+async def ask_who(connection: WebSocket) -> None:
+    await connection.send(connection.principal.name.encode())
+
+
+def closed(client: ClientConnection) -> tuple[int | None, str | None]:
+    with pytest.raises(ConnectionClosed):
+        while True:
+            client.recv(timeout=LIMIT_S)
+    return client.close_code, client.close_reason
+
+
+@contextlib.contextmanager
+def refused(url: str, status: int, **options: Any) -> Iterator[None]:
+    with pytest.raises(InvalidStatus) as caught, connect(url, **options):
+        pass
+    assert caught.value.response.status_code == status
+    assert caught.value.response.headers["content-type"] == "application/problem+json"
+    yield
+
+
+def test_messages_of_every_size_and_kind_arrive_whole_and_in_order() -> None:
+    with (
+        serving(websockets={"/ws": echo}, max_message_bytes=2**20) as server,
+        connect(f"{server.websocket_url}/ws") as client,
+    ):
+        for size in (0, 1, 125, 126, 65_535, 65_536, 2**20):
+            client.send("é" * (size // 2))
+            assert client.recv(timeout=LIMIT_S) == "é" * (size // 2)
+        client.send(["frag", "men", "ted"])
+        assert client.recv(timeout=LIMIT_S) == "fragmented"
+        client.send(b"binary")
+        assert client.recv(timeout=LIMIT_S) == "binary"
+        for number in range(500):
+            client.send(str(number))
+        assert [client.recv(timeout=LIMIT_S) for _ in range(500)] == [str(n) for n in range(500)]
+        assert client.ping().wait(LIMIT_S)
+
+
+def test_a_message_over_the_limit_is_closed_with_1009_and_a_reason() -> None:
+    with (
+        serving(websockets={"/ws": echo}, max_message_bytes=1000) as server,
+        connect(f"{server.websocket_url}/ws") as client,
+    ):
+        client.send(["x" * 600, "x" * 600])
+        code, reason = closed(client)
+        assert code == 1009
+        assert reason
+
+
+def test_a_handler_that_returns_closes_with_1000_and_one_that_fails_with_1011(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving(websockets={"/who": ask_who, "/fail": fail}) as server:
+        with connect(f"{server.websocket_url}/who") as client:
+            assert client.recv(timeout=LIMIT_S) == "anyone"
+            assert closed(client)[0] == 1000
+        with connect(f"{server.websocket_url}/fail") as client:
+            client.send("go")
+            assert closed(client) == (1011, "the server failed")
+    errors = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert [r.getMessage() for r in errors] == [
+        "serving a WebSocket failed: RuntimeError: a defect"
+    ]
+    assert errors[0].exc_info is None
+
+
+def test_a_stop_closes_with_1001() -> None:
+    with contextlib.ExitStack() as clients:
+        with serving(websockets={"/ws": echo}) as server:
+            client = clients.enter_context(connect(f"{server.websocket_url}/ws"))
+            client.send("a")
+            assert client.recv(timeout=LIMIT_S) == "a"
+        assert closed(client) == (1001, "the server is stopping")
+
+
+def test_where_nothing_is_and_where_a_page_of_another_site_comes_from() -> None:
+    with serving(websockets={"/ws": echo}) as server:
+        with refused(f"{server.websocket_url}/other", 404):
+            pass
+        with refused(f"{server.websocket_url}/ws", 403, origin="http://evil.example"):
+            pass
+        own = f"http://127.0.0.1:{server.port}"
+        with connect(f"{server.websocket_url}/ws", origin=Origin(own)) as client:
+            client.send("a")
+            assert client.recv(timeout=LIMIT_S) == "a"
+
+
+def test_a_token_is_needed_where_there_are_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "addon-1", Role.SENDER)
+    with serving(websockets={"/ws": ask_who}, tokens=TokenFile(file)) as server:
+        url = f"{server.websocket_url}/ws"
+        with refused(url, 401), refused(url, 401, additional_headers={"authorization": "Bearer x"}):
+            pass
+        for headers in (
+            {"authorization": f"Bearer {token}"},
+            {"cookie": f"recodex_monitor_token={token}", "origin": server.url},
+        ):
+            with connect(url, additional_headers=headers) as client:
+                assert client.recv(timeout=LIMIT_S) == "addon-1"
+
+
+def test_a_client_that_takes_nothing_is_dropped_and_holds_little() -> None:
+    with (
+        serving(websockets={"/ws": flood}, client_stall=0.5) as server,
+        connect(f"{server.websocket_url}/ws", max_queue=1, close_timeout=0.1) as client,
+    ):
+        client.send("go")
+        deadline = time.monotonic() + LIMIT_S
+        while ", 0 WebSockets" not in server.web.state().summary:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        b"\xff" * 40,  # reserved bits
+        b"\x81\x05hello",  # not masked
+        b"\x83\x80\0\0\0\0",  # a reserved opcode
+        b"\x80\x80\0\0\0\0",  # a continuation of nothing
+        b"\x88\x82\0\0\0\0\x00\x01",  # a close code that does not exist
+    ],
+)
+def test_rubbish_after_the_handshake_ends_that_connection_alone(frames: bytes) -> None:
+    with serving(websockets={"/ws": echo}) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S) as raw:
+            raw.sendall(UPGRADE + KEY)
+            got = b""
+            while b"\r\n\r\n" not in got:
+                got += raw.recv(4096)
+            assert got.startswith(b"HTTP/1.1 101")
+            raw.sendall(frames)
+            rest = b""
+            while piece := raw.recv(4096):
+                rest += piece
+            assert rest[:1] == b"\x88"  # a close frame says why
+        with connect(f"{server.websocket_url}/ws") as client:
+            client.send("a")
+            assert client.recv(timeout=LIMIT_S) == "a"
+
+
+def test_a_bad_handshake_is_a_problem() -> None:
+    with (
+        serving(websockets={"/ws": echo}) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S) as raw,
+    ):
+        raw.sendall(UPGRADE + b"\r\n")
+        assert raw.recv(4096).startswith(b"HTTP/1.1 4")
+
+
+def test_a_shared_frame_is_what_the_library_would_send() -> None:
+    assert text_frame(b"abc") == b"\x81\x03abc"

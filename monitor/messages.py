@@ -32,7 +32,7 @@ RESULT_TYPE = "org.recodex.monitor.result"
 _Duration = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 # 0001-01-01 to 9999-12-31 is what PostgreSQL, Python and JavaScript all can show.
 _Instant = Annotated[float, msgspec.Meta(ge=0, lt=253402300800)]
-_Id = Annotated[int, msgspec.Meta(ge=1, lt=2**63)]
+_Id = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class Phases(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,1 @@
+"""Sites in, one availability result a check out."""

@@ -1,0 +1,45 @@
+"""The kinds of check: one module a kind, named like it, with one class.
+
+A kind is added by adding its module; nothing else needs to know.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+
+from monitor.errors import MissingPackageError, SettingError
+from monitor.probes.check import Check
+
+__all__ = ["kinds", "load_kind"]
+
+_loaded: dict[str, type[Check]] = {}
+
+
+def kinds() -> list[str]:
+    """Return the names of all kinds."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_kind(kind: str) -> type[Check]:
+    """Return the class that checks jobs of ``kind``; raise SettingError if there's none."""
+    found = _loaded.get(kind)
+    if found is None:
+        known = kinds()
+        if kind not in known:
+            near = difflib.get_close_matches(kind, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+            raise SettingError(("kind",), f"unknown kind {kind!r}{hint}")
+        name = f"{__name__}.{kind}"
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise MissingPackageError("probes", error.name or kind, error.name or kind) from None
+        (found,) = (
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Check) and value.__module__ == name
+        )
+        _loaded[kind] = found
+    return found

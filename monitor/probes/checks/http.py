@@ -1,0 +1,320 @@
+"""The kind ``http``: a web page, fetched on a fresh connection with every phase timed.
+
+Redirects are followed here, one transfer each, and not by libcurl: only so are the phases of
+each hop known (libcurl adds up some of them) and the certificates of all hosts on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
+
+import pycurl
+
+from monitor.errors import SettingError
+from monitor.messages import Phases
+from monitor.probes.check import Attempt, Check, Outcome
+from monitor.probes.connection import verify_authorities
+from monitor.probes.curl_answer import (
+    Body,
+    certificate_expiry,
+    charset_of,
+    error_text,
+    hop_phases,
+    system_authorities,
+)
+from monitor.probes.curl_loop import CurlLoop
+from monitor.probes.http_request import SCHEMES, Request
+from monitor.probes.job import Job, StatusSet, split_url
+from monitor.probes.matching import Matcher
+from monitor.probes.resolver import ResolveError, Resolver
+
+__all__ = ["HttpCheck"]
+
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+_REDIRECTS = (301, 302, 303, 307, 308)
+_VERSIONS = {
+    "any": pycurl.CURL_HTTP_VERSION_2TLS,
+    "1.1": pycurl.CURL_HTTP_VERSION_1_1,
+    "2": pycurl.CURL_HTTP_VERSION_2_0,
+}
+_METHOD_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-_")
+
+
+class HttpCheck(Check):
+    """Fetches pages with libcurl in the loop."""
+
+    kind = "http"
+
+    def __init__(self, *, resolver: Resolver, matcher: Matcher) -> None:
+        super().__init__(resolver=resolver, matcher=matcher)
+        self.curl = CurlLoop()
+        self.idle: list[Any] = []
+
+    @classmethod
+    def verify(cls, job: Job) -> None:
+        """Check URL, method, proxy and certificate authorities."""
+        split_url(job.url, SCHEMES)
+        if not job.method or not set(job.method) <= _METHOD_LETTERS:
+            raise SettingError(("method",), f"{job.method!r} is not a method such as GET")
+        if job.proxy is not None:
+            try:
+                parts = urlsplit(job.proxy)
+                good = parts.scheme in _PROXY_SCHEMES and parts.hostname and parts.port
+            except ValueError:
+                good = False
+            if not good:
+                schemes = ", ".join(_PROXY_SCHEMES)
+                raise SettingError(("proxy",), f"must be SCHEME://HOST:PORT with one of {schemes}")
+        if job.ca_file is not None:
+            verify_authorities(job.ca_file)
+
+    def prepare(self, job: Job) -> Attempt:
+        """Return what fetches the job's page."""
+        return _Fetch(self, job).attempt
+
+    def take(self) -> Any:
+        """Return a handle that is set up for nothing."""
+        return self.idle.pop() if self.idle else pycurl.Curl()
+
+    def give(self, easy: Any) -> None:
+        """Take a handle back, with nothing of its last transfer in it."""
+        easy.reset()
+        self.idle.append(easy)
+
+    async def close(self) -> None:
+        """Let go of libcurl."""
+        for easy in self.idle:
+            easy.close()
+        self.idle.clear()
+        self.curl.close()
+
+
+class _Fetch:
+    """All that is the same for every attempt at one job."""
+
+    def __init__(self, check: HttpCheck, job: Job) -> None:
+        self._check = check
+        self._job = job
+        self._request = Request.of(job)
+        self._expected = StatusSet.parse(job.expected_status)
+        self._ip_version = str(job.ip_version)
+        self._proxy = None if job.proxy is None else urlsplit(job.proxy)
+        family = {"any": pycurl.IPRESOLVE_WHATEVER, "4": pycurl.IPRESOLVE_V4}
+        self._options: list[tuple[int, Any]] = [
+            (pycurl.NOSIGNAL, 1),
+            (pycurl.FRESH_CONNECT, 1),
+            (pycurl.FORBID_REUSE, 1),
+            (pycurl.NETRC, pycurl.NETRC_IGNORED),
+            # An empty one also turns off the environment's.
+            (pycurl.PROXY, job.proxy or ""),
+            (pycurl.HTTP_VERSION, _VERSIONS[job.http_version]),
+            (pycurl.ACCEPT_ENCODING, ""),
+            (pycurl.IPRESOLVE, family.get(self._ip_version, pycurl.IPRESOLVE_V6)),
+        ]
+        self._tls_options: list[tuple[int, Any]] = [
+            (pycurl.SSL_SESSIONID_CACHE, 0),
+            (pycurl.OPT_CERTINFO, 1),
+            (pycurl.SSL_VERIFYPEER, int(job.verify_tls)),
+            (pycurl.SSL_VERIFYHOST, 2 if job.verify_tls else 0),
+        ]
+        authorities = job.ca_file or system_authorities()
+        if authorities is not None:
+            self._tls_options.append((pycurl.CAINFO, authorities))
+
+    async def attempt(self) -> Outcome:
+        """Fetch the page and its redirects."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        visit = _Visit(began + self._job.timeout)
+        easy = self._check.take()
+        whole = False
+        try:
+            whole = await self._follow(visit, easy)
+        except TimeoutError:
+            visit.error = f"timeout: {self._job.timeout:g} s ran out"
+        except ResolveError as error:
+            visit.error = str(error)
+            visit.add(resolve=loop.time() - began - sum(visit.spent))
+        finally:
+            self._check.give(easy)
+        if whole:
+            await self._judge(visit)
+        response_time = sum(visit.spent)
+        return Outcome(
+            up=visit.error is None,
+            duration=max(loop.time() - began, 0.0),
+            error=visit.error,
+            status=visit.status,
+            response_time=response_time if whole else None,
+            matched=visit.matched,
+            phases=Phases(*visit.spent),
+            certificate_expires_at=visit.expiry,
+        )
+
+    async def _follow(self, visit: _Visit, easy: Any) -> bool:
+        """Fetch hop by hop; return whether a whole last answer came, with no error so far."""
+        job, request, redirects = self._job, self._request, 0
+        while True:
+            await self._hop(visit, easy, request)
+            if visit.error is not None:
+                return False
+            location = easy.getinfo(pycurl.REDIRECT_URL)
+            if visit.status not in _REDIRECTS or not location or not job.follow_redirects:
+                return True
+            if redirects == job.max_redirects:
+                visit.error = f"too-many-redirects: more than {redirects}"
+                return False
+            redirects += 1
+            assert visit.status is not None
+            try:
+                request = request.redirected(visit.status, location)
+            except SettingError as error:
+                visit.error = f"bad-redirect: {error.problem}"
+                return False
+            easy.reset()
+
+    async def _hop(self, visit: _Visit, easy: Any, request: Request) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        pinned = await self._addresses(request, visit.until)
+        visit.add(resolve=loop.time() - began)
+        left = visit.until - loop.time()
+        if left <= 0:
+            raise TimeoutError
+        visit.body = Body(self._job.max_body_bytes, keep=self._job.body_regexp is not None)
+        self._set_up(easy, request, visit.body, left_s=left, pinned=pinned)
+        errno, message = await self._check.curl.perform(easy)
+        visit.add(*hop_phases(easy))
+        visit.status = easy.getinfo(pycurl.RESPONSE_CODE) or None
+        if self._job.body_regexp is not None:
+            visit.charset = charset_of(easy)
+        if request.secure:
+            expiry = certificate_expiry(easy)
+            if expiry is None and errno == pycurl.E_PEER_FAILED_VERIFICATION:
+                expiry = await self._refused_certificate(request, visit.until, pinned)
+            if expiry is not None:
+                visit.expiry = min(expiry, visit.expiry or expiry)
+        if visit.body.too_large:
+            visit.error = f"body-too-large: longer than {self._job.max_body_bytes} bytes"
+        elif errno:
+            visit.error = error_text(errno, message, easy, timeout_s=self._job.timeout)
+        elif self._job.http_version == "2" and (
+            easy.getinfo(pycurl.INFO_HTTP_VERSION) != pycurl.CURL_HTTP_VERSION_2_0
+        ):
+            visit.error = "bad-answer: not HTTP/2"
+
+    async def _addresses(self, request: Request, until: float) -> list[str]:
+        """Resolve what will be connected to, as an entry for libcurl's RESOLVE."""
+        host, port = request.host, request.port
+        if self._proxy is not None:
+            host, port = self._proxy.hostname or "", self._proxy.port or 0
+        async with asyncio.timeout_at(until):
+            try:
+                found = await self._check.resolver.resolve(host, self._ip_version)
+            except ResolveError as error:
+                if self._proxy is not None:
+                    raise ResolveError(f"proxy: {error}") from None
+                raise
+        if found == [host]:
+            return []
+        numbers = ",".join(f"[{address}]" if ":" in address else address for address in found)
+        return [f"{host}:{port}:{numbers}"]
+
+    def _set_up(
+        self, easy: Any, request: Request, body: Body, *, left_s: float, pinned: list[str]
+    ) -> None:
+        for option, value in self._options:
+            easy.setopt(option, value)
+        if request.secure:
+            for option, value in self._tls_options:
+                easy.setopt(option, value)
+        if pinned:
+            easy.setopt(pycurl.RESOLVE, pinned)
+        easy.setopt(pycurl.URL, request.url)
+        easy.setopt(pycurl.HTTPHEADER, request.headers)
+        easy.setopt(pycurl.TIMEOUT_MS, max(1, round(left_s * 1000)))
+        easy.setopt(pycurl.WRITEFUNCTION, body.write)
+        if request.method == "HEAD":
+            easy.setopt(pycurl.NOBODY, 1)
+        elif request.body is not None:
+            easy.setopt(pycurl.POSTFIELDS, request.body)
+        if request.method not in ("GET", "HEAD") or request.body is not None:
+            easy.setopt(pycurl.CUSTOMREQUEST, request.method)
+        if request.user is not None:
+            easy.setopt(pycurl.USERNAME, request.user)
+            easy.setopt(pycurl.PASSWORD, request.password or "")
+
+    async def _refused_certificate(
+        self, request: Request, until: float, pinned: list[str]
+    ) -> float | None:
+        """Look at a certificate that was refused, on a connection that carries nothing.
+
+        For builds of libcurl that show no certificates of a failed handshake.
+        """
+        easy = self._check.take()
+        try:
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0:
+                return None
+            self._set_up(easy, request, Body(0, keep=False), left_s=left, pinned=pinned)
+            easy.setopt(pycurl.CONNECT_ONLY, 1)
+            easy.setopt(pycurl.SSL_VERIFYPEER, 0)
+            easy.setopt(pycurl.SSL_VERIFYHOST, 0)
+            await self._check.curl.perform(easy)
+            return certificate_expiry(easy)
+        finally:
+            self._check.give(easy)
+
+    async def _judge(self, visit: _Visit) -> None:
+        """Say what is wrong with a whole answer."""
+        job = self._job
+        visit.matched = True
+        if job.body_regexp is not None:
+            visit.matched = None
+            assert visit.body is not None
+            try:
+                visit.matched = await self._check.matcher.search(
+                    job.body_regexp,
+                    visit.body.content(),
+                    charset=visit.charset,
+                    job_id=job.id,
+                    timeout_s=visit.until - asyncio.get_running_loop().time(),
+                )
+            except TimeoutError:
+                visit.error = "timeout: body_regexp takes too long"
+        assert visit.status is not None
+        if visit.status not in self._expected:
+            visit.error = f"bad-status: {visit.status}"
+        elif visit.matched is False:
+            visit.error = "body-mismatch: body_regexp does not match"
+
+
+class _Visit:
+    """What has been found so far on the way to the last hop."""
+
+    __slots__ = ("body", "charset", "error", "expiry", "matched", "spent", "status", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.status: int | None = None
+        self.error: str | None = None
+        self.matched: bool | None = None
+        self.expiry: float | None = None
+        self.body: Body | None = None
+        self.charset = ""
+        # resolve, connect, tls, processing, transfer
+        self.spent = [0.0, 0.0, 0.0, 0.0, 0.0]
+
+    def add(
+        self,
+        resolve: float = 0.0,
+        connect: float = 0.0,
+        tls: float = 0.0,
+        processing: float = 0.0,
+        transfer: float = 0.0,
+    ) -> None:
+        """Add a hop's phases."""
+        for number, value in enumerate((resolve, connect, tls, processing, transfer)):
+            self.spent[number] += max(value, 0.0)

@@ -1,0 +1,51 @@
+"""The process that matches bodies; run by its path, by matching.py, and by nothing else.
+
+Reads requests from stdin, answers one byte each on stdout. A match that goes past its limit
+ends the process through SIGALRM, whose default action needs nothing from Python: it works
+inside of the regular expression engine, and also where the daemon was killed meanwhile.
+
+A request: the sizes of expression, charset and body in bytes and the limit in ms, each 32 bits
+in network order; then expression, charset and body.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import signal
+import struct
+import sys
+from functools import lru_cache
+
+HEADER = struct.Struct("!IIII")
+
+
+@lru_cache(maxsize=4096)
+def _compile(expression: str) -> re.Pattern[str]:
+    return re.compile(expression)
+
+
+def _text(body: bytes, charset: str) -> str:
+    try:
+        codecs.lookup(charset)
+        return body.decode(charset, "replace")
+    except (LookupError, ValueError, AssertionError):
+        return body.decode("utf-8", "replace")
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    read, write = sys.stdin.buffer, sys.stdout.buffer
+    while len(header := read.read(HEADER.size)) == HEADER.size:
+        *sizes, limit_ms = HEADER.unpack(header)
+        expression, charset, body = (read.read(size) for size in sizes)
+        signal.setitimer(signal.ITIMER_REAL, limit_ms / 1000)
+        text = _text(body, charset.decode("ascii", "replace"))
+        found = _compile(expression.decode()).search(text)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        write.write(b"1" if found else b"0")
+        write.flush()
+
+
+if __name__ == "__main__":
+    main()

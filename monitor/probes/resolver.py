@@ -1,0 +1,61 @@
+"""Host names to addresses, off the loop, so that a slow name server holds up nobody else.
+
+libcurl's own resolver is not used: giving up on it blocks until the system's call returns,
+and a phase that is measured here is measured alike for every kind of check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["ResolveError", "Resolver"]
+
+_FAMILIES = {"any": socket.AF_UNSPEC, "4": socket.AF_INET, "6": socket.AF_INET6}
+_UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+
+
+class ResolveError(Exception):
+    """A name did not resolve; ``str()`` is a result's error text."""
+
+
+class Resolver:
+    """Resolves names in threads; each lookup that hangs holds one of them."""
+
+    def __init__(self, *, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, "resolver")
+
+    async def resolve(self, host: str, ip_version: str) -> list[str]:
+        """Return the host's addresses of "any", "4" or "6", each once, in the system's order.
+
+        Raises ResolveError. The caller bounds the time.
+        """
+        literal = None
+        with contextlib.suppress(ValueError):
+            literal = ipaddress.ip_address(host.partition("%")[0])
+        if literal is not None:
+            if ip_version not in ("any", str(literal.version)):
+                raise ResolveError(f"no-such-host: {host} is no IPv{ip_version} address")
+            return [host]
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._threads, _look_up, host, _FAMILIES[ip_version]
+            )
+        except socket.gaierror as error:
+            word = "no-such-host" if error.errno in _UNKNOWN else "resolve-failed"
+            raise ResolveError(f"{word}: {host}: {error.strerror}") from None
+        except (UnicodeError, OSError) as error:
+            raise ResolveError(f"no-such-host: {host}: {error}") from None
+        return found
+
+    def close(self) -> None:
+        """Start no more lookups; those that hang end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str, family: int) -> list[str]:
+    answers = socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in answers))

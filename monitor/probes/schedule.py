@@ -48,13 +48,12 @@ class Run:
 
 
 class _Entry:
-    __slots__ = ("due_us", "interval_us", "missed", "running")
+    __slots__ = ("due_us", "interval_us", "missed")
 
     def __init__(self, interval_us: int, due_us: int) -> None:
         self.interval_us = interval_us
         self.due_us = due_us
         self.missed = 0
-        self.running = False
 
 
 class Schedule:
@@ -68,6 +67,8 @@ class Schedule:
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
         self._heap: list[tuple[int, int]] = []
+        # Apart from the entries: a job that goes and comes back may still be running.
+        self._running: set[int] = set()
         self._last_us: int | None = None
         self.missed_total = 0
 
@@ -84,10 +85,7 @@ class Schedule:
             if known is not None and known.interval_us == interval_us:
                 entries[job_id] = known
                 continue
-            entry = _Entry(interval_us, due_after(job_id, interval_us, now_us))
-            # A run of the old grid may still be under way.
-            entry.running = known is not None and known.running
-            entries[job_id] = entry
+            entries[job_id] = _Entry(interval_us, due_after(job_id, interval_us, now_us))
         self._entries = entries
         self._rebuild()
 
@@ -118,10 +116,10 @@ class Schedule:
             entry.due_us = last_us + entry.interval_us
             heapq.heapreplace(heap, (entry.due_us, job_id))
             self._miss(entry, late)
-            if entry.running or now_us - last_us > _GRACE_US:
+            if job_id in self._running or now_us - last_us > _GRACE_US:
                 self._miss(entry, 1)
                 continue
-            entry.running = True
+            self._running.add(job_id)
             runs.append(Run(job_id, last_us / 1e6, entry.missed))
             entry.missed = 0
         return runs
@@ -132,15 +130,13 @@ class Schedule:
 
     def finished(self, job_id: int) -> None:
         """Say that the job's run is over."""
-        entry = self._entries.get(job_id)
-        if entry is not None:
-            entry.running = False
+        self._running.discard(job_id)
 
     def missed(self, run: Run) -> None:
         """Say that a run was not started after all: it counts as missed, with what it carried."""
+        self._running.discard(run.job_id)
         entry = self._entries.get(run.job_id)
         if entry is not None:
-            entry.running = False
             entry.missed += run.missed
             self._miss(entry, 1)
 

@@ -107,8 +107,17 @@ def _web(services: Services) -> Part | None:
     return Web(services.config.api, tokens=services.tokens, parts=lambda: services.parts)
 
 
+def _probes(services: Services) -> Part | None:
+    settings = services.config.probes
+    if settings is None:
+        return None
+    from monitor.probes.part import Probes
+
+    return Probes(settings, services.bus())
+
+
 # One line a part; a part that is off imports nothing. Settings are found by the part's name.
-PARTS: tuple[Callable[[Services], Part | None], ...] = (_relay, _web)
+PARTS: tuple[Callable[[Services], Part | None], ...] = (_relay, _probes, _web)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

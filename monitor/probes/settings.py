@@ -40,9 +40,7 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 def verify_topic(topic: str) -> None:
     """Raise SettingError for a name that Kafka would not take."""
     if not 0 < len(topic) < 250 or not set(topic) <= _TOPIC_LETTERS or topic in (".", ".."):
-        problem = (
-            f"{topic[:250]!r} is no topic's name: up to 249 letters, digits, '.', '_', '-'"
-        )
+        problem = f"{topic[:250]!r} is no topic's name: up to 249 letters, digits, '.', '_', '-'"
         raise SettingError(("topic",), problem)
 
 

@@ -99,6 +99,14 @@ def _relay(services: Services) -> Part | None:
     )
 
 
+def _aggregation(services: Services) -> Part | None:
+    if services.config.aggregation is None:
+        return None
+    from monitor.aggregation.part import Aggregation
+
+    return Aggregation(services.config.aggregation, bus=services.bus(), store=services.store())
+
+
 def _web(services: Services) -> Part | None:
     if services.config.api is None:
         return None
@@ -107,17 +115,12 @@ def _web(services: Services) -> Part | None:
     return Web(services.config.api, tokens=services.tokens, parts=lambda: services.parts)
 
 
-def _probes(services: Services) -> Part | None:
-    settings = services.config.probes
-    if settings is None:
-        return None
-    from monitor.probes.part import Probes
-
-    return Probes(settings, services.bus())
-
-
 # One line a part; a part that is off imports nothing. Settings are found by the part's name.
-PARTS: tuple[Callable[[Services], Part | None], ...] = (_relay, _probes, _web)
+PARTS: tuple[Callable[[Services], Part | None], ...] = (
+    _relay,
+    _aggregation,
+    _web,
+)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -22,6 +22,7 @@ from monitor.aggregation.settings import AggregationSettings
 from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.errors import ConfigError, SettingError, SettingPath, key_text
 from monitor.logfile import LoggerSettings
+from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
 from monitor.settings import Address, Section, hide_url_secrets
 from monitor.store.settings import DatabaseSettings
@@ -44,6 +45,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     relay: RelaySettings | None = RelaySettings()
     bus: BusSettings = BusSettings()
     kafka: KafkaSettings | None = None
+    probes: ProbesSettings | None = None
     aggregation: AggregationSettings | None = None
     api: ApiSettings | None = None
 

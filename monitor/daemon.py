@@ -99,6 +99,15 @@ def _relay(services: Services) -> Part | None:
     )
 
 
+def _probes(services: Services) -> Part | None:
+    settings = services.config.probes
+    if settings is None:
+        return None
+    from monitor.probes.part import Probes
+
+    return Probes(settings, services.bus())
+
+
 def _aggregation(services: Services) -> Part | None:
     if services.config.aggregation is None:
         return None
@@ -118,6 +127,7 @@ def _web(services: Services) -> Part | None:
 # One line a part; a part that is off imports nothing. Settings are found by the part's name.
 PARTS: tuple[Callable[[Services], Part | None], ...] = (
     _relay,
+    _probes,
     _aggregation,
     _web,
 )

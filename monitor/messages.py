@@ -76,7 +76,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return cloud_event(
             type=RESULT_TYPE,
             source=f"/producers/{self.producer}",
-            id=f"{self.job_id}-{self.scheduled_at:.3f}",
+            id=f"{self.job_id}-{self.scheduled_at}",
             time=self.checked_at,
         )
 

@@ -116,6 +116,14 @@ def _aggregation(services: Services) -> Part | None:
     return Aggregation(services.config.aggregation, bus=services.bus(), store=services.store())
 
 
+def _logs(services: Services) -> Part | None:
+    if services.config.logs is None:
+        return None
+    from monitor.logs.part import Logs
+
+    return Logs(services.config.logs, services.store(), tokens=services.tokens)
+
+
 def _web(services: Services) -> Part | None:
     if services.config.api is None:
         return None
@@ -129,6 +137,7 @@ PARTS: tuple[Callable[[Services], Part | None], ...] = (
     _relay,
     _probes,
     _aggregation,
+    _logs,
     _web,
 )
 

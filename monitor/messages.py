@@ -50,20 +50,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     ``status`` is None where nothing answered, ``response_time`` None unless a whole answer
     came, ``matched`` None where there was no whole body to match (True where nothing had to
-    match). ``error`` starts with a stable word and, after ``: ``, has the details. What older
-    producers may leave out has a default.
+    match). ``error`` starts with a stable word and, after ``: ``, has the details.
     """
 
     job_id: _Id
     url: str
     scheduled_at: _Instant
     checked_at: _Instant
-    kind: str = "http"
+    kind: str
     up: bool
-    status: Annotated[int, msgspec.Meta(ge=0, le=999)] | None = None
-    response_time: _Duration | None = None
-    duration: _Duration = 0.0
-    error: str | None = None
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)] | None
+    response_time: _Duration | None
+    duration: _Duration
+    error: str | None
     matched: bool | None = None
     phases: Phases = Phases()
     certificate_expires_at: float | None = None
@@ -76,7 +75,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return cloud_event(
             type=RESULT_TYPE,
             source=f"/producers/{self.producer}",
-            id=f"{self.job_id}-{self.scheduled_at}",
+            id=f"{self.job_id}-{self.scheduled_at:.3f}",
             time=self.checked_at,
         )
 
@@ -92,19 +91,28 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 class ModelEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The data of a model event: what happened to one deployed model.
 
-    Its CloudEvents type, id and source go in the headers.
+    Its CloudEvents type, id and source go in the headers. ``images`` are references with the
+    digest where it is known (``models/churn:1.4@sha256:...``). ``revision`` is the rollout's,
+    ``service`` (``Deployment/churn``) what a pod is of, ``reason`` and ``message`` are the
+    controller's words on a rollout that failed. docs/reference/model-events.md has the causes.
     """
 
     cluster: str
     namespace: str
     kind: str
     name: str
+    uid: str = ""
+    service: str | None = None
     model: str | None = None
     version: str | None = None
+    previous_version: str | None = None
     images: tuple[Image, ...] = ()
+    revision: int | None = None
     replicas_wanted: int | None = None
     replicas_ready: int | None = None
     cause: str
+    reason: str | None = None
+    message: str | None = None
     catch_up: bool = False
 
 

@@ -11,6 +11,7 @@ import pytest
 pytest_plugins = [
     "tests.servers.browser",
     "tests.servers.daemon",
+    "tests.servers.kubernetes",
     "tests.servers.postgres",
 ]
 

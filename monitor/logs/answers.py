@@ -17,6 +17,7 @@ from monitor.logs.filters import Kind
 
 __all__ = ["ActionError", "ErrorCode", "Head", "listed", "live", "stored", "succeeded"]
 
+_NOTHING = Raw()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -37,7 +38,7 @@ class Head:
     """What every message has: the action, the client's ``id`` (as JSON, to be echoed), a token."""
 
     action: str | None = None
-    id: bytes = b""
+    id: Raw = _NOTHING
     token: str | None = None
 
 
@@ -74,8 +75,8 @@ class ActionError(MonitorError):
 def _begin(head: Head, status: str) -> dict[str, Any]:
     action = head.action if head.action is None else head.action[:64]
     answer: dict[str, Any] = {"action": action, "status": status}
-    if head.id:
-        answer["id"] = Raw(head.id)
+    if bytes(head.id):
+        answer["id"] = head.id
     return answer
 
 

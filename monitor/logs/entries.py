@@ -85,13 +85,11 @@ class Rules:
     sender: str | None = None
 
 
-def judge(
-    items: Sequence[bytes | msgspec.Raw], rules: Rules, *, first: int = 0
-) -> tuple[list[Entry], list[Rejected]]:
-    """Sort entries, each as JSON, into accepted and rejected; ``first`` is the first's index."""
+def judge(items: Sequence[bytes | msgspec.Raw], rules: Rules) -> tuple[list[Entry], list[Rejected]]:
+    """Sort an upload's entries, each as JSON, into accepted and rejected ones."""
     accepted: list[Entry] = []
     rejected: list[Rejected] = []
-    for index, item in enumerate(items, first):
+    for index, item in enumerate(items):
         try:
             entry = _accept(item, rules)
         except _RejectedError as rejection:

@@ -1,0 +1,1 @@
+"""Kubernetes and OpenShift objects to model events, each change once."""

@@ -1,0 +1,321 @@
+"""Asks the Kubernetes API, and says in one word what went wrong.
+
+Credentials, certificates, proxies and exec plugins are the ``kubernetes`` package's; requests
+go through its connection pool and are answered raw, with a limit on every wait. Its own list
+calls, watch and retries are left aside: they wait for ever on a silent connection, keep whole
+objects as Python objects, and differ between the versions that are in use.
+
+Everything here blocks and belongs into a thread.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import enum
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+import urllib3
+import yaml
+
+from monitor.cluster.objects import Page, read_page
+from monitor.errors import MonitorError
+
+__all__ = ["SERVICE_ACCOUNT", "Api", "ApiError", "Reason"]
+
+logger = logging.getLogger(__name__)
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+_CONNECT_S = 10.0
+_READ_S = 30.0
+_PAGE_OBJECTS = 200  # decoding a page holds the interpreter for a few ms
+_MAX_PAGE_BYTES = 64 * 1024 * 1024
+_MAX_RETRY_AFTER_S = 300.0
+# Three unanswered probes: a peer that is gone without a word is noticed within 30 s.
+_KEEPALIVE = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+
+
+class Reason(enum.StrEnum):
+    """Why a request or a watch ended; the label of cluster_watch_restarts_total."""
+
+    ENDED = "ended"
+    EXPIRED = "expired"
+    SILENT = "silent"
+    UNREACHABLE = "unreachable"
+    BROKEN = "broken"
+    THROTTLED = "throttled"
+    SERVER_ERROR = "server-error"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    MISSING = "missing"
+    REJECTED = "rejected"
+
+
+class ApiError(MonitorError):
+    """The API did not do as asked. ``retry_after_s`` is what the server wants us to wait."""
+
+    def __init__(self, reason: Reason, problem: str, *, retry_after_s: float | None = None) -> None:
+        self.reason = reason
+        self.problem = problem
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class Api:
+    """One API server, for any number of threads.
+
+    ``kubeconfig`` None means the pod's service account, found in ``service_account`` (a
+    directory) and in the environment. Nothing is read or contacted before the first request.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: Path | None,
+        *,
+        service_account: Path = SERVICE_ACCOUNT,
+        connections: int = 8,
+    ) -> None:
+        self._kubeconfig = kubeconfig
+        self._service_account = service_account
+        self._connections = connections
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._open: set[urllib3.BaseHTTPResponse] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Break off all that is being read, so that the threads that read come back."""
+        with self._lock:
+            self._stopping = True
+            for response in self._open:
+                with suppress(OSError, ValueError, RuntimeError):
+                    response.shutdown()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.stop()
+        self._forget_client()
+
+    def pages(
+        self, path: str, *, selector: str = "", stop: threading.Event | None = None
+    ) -> Iterator[Page]:
+        """Yield the pages of a list, one at a time. Raises ApiError."""
+        query = {"limit": str(_PAGE_OBJECTS)}
+        if selector:
+            query["labelSelector"] = selector
+        while stop is None or not stop.is_set():
+            with self._request(path, query, read_s=_READ_S) as response:
+                page = _decode(self._body(response))
+            yield page
+            if not page.metadata.continue_:
+                return
+            query["continue"] = page.metadata.continue_
+
+    def items(self, path: str, *, selector: str = "") -> list[msgspec.Raw]:
+        """Return all items of a list."""
+        return [item for page in self.pages(path, selector=selector) for item in page.items or ()]
+
+    @contextmanager
+    def stream(self, path: str, query: Mapping[str, str], *, read_s: float) -> Iterator[Any]:
+        """Open a watch and give its response; no read on it takes longer than ``read_s``.
+
+        Errors while it is open come out as ApiError, too.
+        """
+        with self._request(path, query, read_s=read_s) as response:
+            yield response
+
+    @contextmanager
+    def _request(
+        self, path: str, query: Mapping[str, str], *, read_s: float
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        response: urllib3.BaseHTTPResponse | None = None
+        try:
+            client, headers = self._credentials()
+            response = client.rest_client.pool_manager.request(
+                "GET",
+                f"{client.configuration.host.rstrip('/')}{path}?{urlencode(query)}",
+                headers=headers,
+                timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            assert response is not None
+            with self._lock:
+                self._open.add(response)
+                if self._stopping:
+                    raise ApiError(Reason.ENDED, "stopping")
+            if response.status != 200:
+                raise self._refusal(response)
+            yield response
+        except urllib3.exceptions.HTTPError as error:
+            raise _transport_error(error) from None
+        except OSError as error:
+            raise ApiError(Reason.UNREACHABLE, _os_text(error)) from None
+        finally:
+            if response is not None:
+                with self._lock:
+                    self._open.discard(response)
+                # One that was read to its end is back in the pool by now and stays open.
+                response.close()
+
+    def _refusal(self, response: urllib3.BaseHTTPResponse) -> ApiError:
+        status = response.status
+        message = _status_message(response.read(8192, decode_content=True))
+        text = f"HTTP {status}: {message}" if message else f"HTTP {status}"
+        retry_after = _retry_after(response.headers.get("Retry-After"))
+        match status:
+            case 401:
+                # Whatever the package keeps is stale; the next request reads it again.
+                self._forget_client()
+                reason = Reason.UNAUTHORIZED
+            case 403:
+                reason = Reason.FORBIDDEN
+            case 404:
+                reason = Reason.MISSING
+            case 410:
+                reason = Reason.EXPIRED
+            case 429:
+                reason = Reason.THROTTLED
+            case _ if status >= 500:
+                reason = Reason.SERVER_ERROR
+            case _:
+                reason = Reason.REJECTED
+        return ApiError(reason, text, retry_after_s=retry_after)
+
+    def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        # enforce_content_length makes a short body an IncompleteRead.
+        body = response.read(_MAX_PAGE_BYTES + 1, decode_content=True)
+        if len(body) > _MAX_PAGE_BYTES:
+            raise ApiError(Reason.BROKEN, f"a page longer than {_MAX_PAGE_BYTES} bytes")
+        return body
+
+    def _credentials(self) -> tuple[Any, dict[str, str]]:
+        """Return the package's client and a request's headers, with the token of this moment."""
+        from kubernetes.config import ConfigException
+
+        headers = {"Accept": "application/json", "User-Agent": "recodex-monitor"}
+        try:
+            with self._lock:
+                if self._client is None:
+                    self._client = self._make_client()
+                client = self._client
+                # Reads a service account's token again once it is a minute old.
+                settings = client.configuration.auth_settings()
+        except (ConfigException, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+            where = self._kubeconfig or self._service_account
+            raise ApiError(Reason.UNAUTHORIZED, f"{where}: {_line(error)}") from None
+        for setting in settings.values():
+            if setting["in"] == "header" and setting["value"]:
+                headers[setting["key"]] = setting["value"].strip()
+        return client, headers
+
+    def _forget_client(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.rest_client.pool_manager.clear()
+
+    def _make_client(self) -> Any:
+        from kubernetes import client, config
+        from kubernetes.config.incluster_config import InClusterConfigLoader
+
+        configuration: Any = client.Configuration()
+        loader: Any = InClusterConfigLoader
+        load: Any = config.load_kube_config
+        if self._kubeconfig is None:
+            loader(
+                token_filename=str(self._service_account / "token"),
+                cert_filename=str(self._service_account / "ca.crt"),
+            ).load_and_set(configuration)
+        else:
+            load(
+                config_file=str(self._kubeconfig),
+                client_configuration=configuration,
+                persist_config=False,
+            )
+        configuration.connection_pool_maxsize = self._connections
+        made = client.ApiClient(configuration)
+        made.rest_client.pool_manager.connection_pool_kw["socket_options"] = _KEEPALIVE
+        return made
+
+
+def _decode(body: bytes) -> Page:
+    try:
+        return read_page(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ApiError(Reason.BROKEN, "the answer is no list of objects") from None
+
+
+def _status_message(body: bytes) -> str:
+    try:
+        status = msgspec.json.decode(body)
+        message = status["message"] if isinstance(status, dict) else body
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        message = body
+    if isinstance(message, bytes):
+        message = message.decode("utf-8", "replace")
+    return _line(message)
+
+
+def _line(what: object) -> str:
+    """Return the start of a text from elsewhere as one line."""
+    return " ".join(str(what).split())[:300]
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Read a Retry-After header, seconds or a date (RFC 9110, 10.2.3); bounded."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
+
+
+def _transport_error(error: urllib3.exceptions.HTTPError) -> ApiError:
+    exceptions = urllib3.exceptions
+    match error:
+        case exceptions.NewConnectionError() | exceptions.ConnectTimeoutError():
+            return ApiError(Reason.UNREACHABLE, _cause_text(error) or "cannot connect")
+        case exceptions.ReadTimeoutError():
+            return ApiError(Reason.SILENT, "no word in time")
+        case exceptions.SSLError():
+            return ApiError(Reason.UNREACHABLE, f"TLS: {_cause_text(error) or _line(error)}")
+        case exceptions.ProxyError():
+            return ApiError(Reason.UNREACHABLE, f"proxy: {_cause_text(error) or 'failed'}")
+        case _:
+            return ApiError(Reason.BROKEN, _cause_text(error) or "the connection broke off")
+
+
+def _cause_text(error: BaseException | None) -> str:
+    while error is not None:
+        if isinstance(error, OSError) and (error.strerror or error.args):
+            return _os_text(error)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _os_text(error: OSError) -> str:
+    return _line(error.strerror or error)

@@ -1,0 +1,432 @@
+"""What a change of an object means: the events that it makes, and what is known after it; pure.
+
+For every object the last state told is kept as a :class:`Told`. A new look at the object is
+compared with it by :func:`judge_service` or :func:`judge_pod`, its end by :func:`judge_gone`;
+each gives what to tell (or nothing) and what is then told, to be committed together.
+
+A rollout is news when it is complete, its revision is another than the one told, and the
+images (with the digests that the pods run, where a tag alone names them) or the model's
+version are others. It is a rollback when its template was already current at a revision
+before the one told. What fails is told once a revision, and what follows a failure is told
+also where the images are the old ones again, so that nobody goes on believing in the failure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from monitor.cluster.mapping import MappingSettings, map_object
+from monitor.cluster.objects import Pod, Service
+from monitor.messages import Image, ModelEvent
+
+__all__ = [
+    "DEPLOYED",
+    "FAILED",
+    "POD_READY",
+    "REMOVED",
+    "ROLLED_BACK",
+    "UPGRADED",
+    "Context",
+    "Event",
+    "Facts",
+    "Told",
+    "Verdict",
+    "judge_gone",
+    "judge_pod",
+    "judge_service",
+    "wants_facts",
+]
+
+DEPLOYED = "dev.cdevents.service.deployed"
+UPGRADED = "dev.cdevents.service.upgraded"
+ROLLED_BACK = "dev.cdevents.service.rolledback"
+REMOVED = "dev.cdevents.service.removed"
+FAILED = "org.recodex.monitor.rollout.failed"
+POD_READY = "org.recodex.monitor.pod.ready"
+
+# Kubernetes keeps 10 old ReplicaSets by default; more than those nobody can roll back to.
+_HISTORY = 12
+
+
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last state told of an object, as the table cluster_state keeps it.
+
+    ``phase`` is ``seen`` for a service that was there at the first start but not yet rolled
+    out, ``told`` for one that stands, ``failed`` for one whose very first rollout failed, and
+    ``removed`` for one that is gone: kept for a time, so that an object that only left the
+    label selector and comes back starts another life, with other event ids.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    phase: Literal["seen", "told", "failed", "removed"]
+    revision: int | None = None
+    generation: int = 0
+    model: str | None = None
+    version: str | None = None
+    images: dict[str, str] = {}
+    fingerprint: str = ""
+    history: tuple[tuple[int, str], ...] = ()
+    failed_revision: int | None = None
+    life: int = 0
+    removed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What only other objects know: digests by container, and former templates.
+
+    ``past`` has by fingerprint the revisions at which a template was current.
+    """
+
+    digests: Mapping[str, str] = field(default_factory=dict)
+    past: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """In which light a look is judged.
+
+    ``baseline`` holds during the very first list of what is watched, ``catch_up`` during the
+    first list of this run of the daemon. ``now`` is in s since the epoch.
+    """
+
+    cluster: str
+    mapping: MappingSettings
+    now: float
+    baseline: bool = False
+    catch_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A model event with its CloudEvents attributes; ``key`` keeps a service's in order."""
+
+    id: str
+    type: str
+    source: str
+    key: str
+    time: float
+    data: ModelEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a look means: an event or none, and what is told from now on.
+
+    ``told`` is None where nothing needs to be kept; the same object as before means that
+    nothing changed.
+    """
+
+    told: Told | None
+    event: Event | None = None
+
+
+def event_id(cluster: str, uid: str, type_: str, revision: int | None, life: int = 0) -> str:
+    """Name a change: a digest of cluster, uid, type and revision, always the same for the same.
+
+    ``life`` counts how often the object came back into view after it was told as removed.
+    """
+    parts = [cluster, uid, type_, "" if revision is None else str(revision)]
+    if life:
+        parts.append(str(life))
+    # Lengths in front, so that no two different lists of parts give the same text.
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def wants_facts(told: Told | None, service: Service) -> bool:
+    """Say whether judging this look depends on facts that other objects hold."""
+    if not service.complete:
+        return False
+    if told is None or told.phase in {"seen", "failed", "removed"}:
+        return any("@" not in image for image in service.images.values())
+    return not _same_revision(told, service)
+
+
+def judge_service(
+    told: Told | None, service: Service, context: Context, facts: Facts | None = None
+) -> Verdict:
+    """Judge a look at a Deployment or DeploymentConfig."""
+    facts = facts or Facts()
+    standing = told is not None and told.phase == "told"
+    if told is not None and (service.revision or 0) < (told.revision or 0) and standing:
+        # Revisions only grow: this look is from before what was told.
+        return Verdict(told)
+    if service.complete:
+        if standing:
+            assert told is not None
+            return _rolled_out(told, service, context, facts)
+        return _deployed(told, service, context, facts)
+    if service.failure is not None and service.revision != (
+        told.failed_revision if told is not None and told.phase != "removed" else None
+    ):
+        if standing and told is not None and _same_revision(told, service):
+            return Verdict(told)
+        return _failed(told, service, context)
+    if told is None and context.baseline:
+        return Verdict(_tell(None, service, context, facts, phase="seen"))
+    return Verdict(told)
+
+
+def judge_gone(told: Told | None, uid: str, context: Context) -> Verdict:
+    """Judge that an object is gone, or no longer carries the labels that are watched."""
+    if told is None or told.phase == "removed":
+        return Verdict(told)
+    if told.kind == "Pod" or told.phase == "seen":
+        return Verdict(None)
+    after = msgspec.structs.replace(told, phase="removed", removed_at=context.now)
+    data = ModelEvent(
+        cluster=context.cluster,
+        namespace=told.namespace,
+        kind=told.kind,
+        name=told.name,
+        uid=uid,
+        model=told.model,
+        version=told.version,
+        previous_version=told.version,
+        images=_image_changes(told.images, {}),
+        revision=told.revision,
+        replicas_wanted=0,
+        replicas_ready=0,
+        cause="deleted",
+        catch_up=context.catch_up,
+    )
+    if told.phase == "failed":
+        # It never stood, so nobody was told that it did.
+        return Verdict(after)
+    return Verdict(
+        after, _event(REMOVED, uid, told.revision, told.life, data=data, context=context)
+    )
+
+
+def judge_pod(told: Told | None, pod: Pod, context: Context) -> Verdict:
+    """Judge a look at a Pod: news when it is ready for the first time."""
+    if told is not None or not pod.ready or pod.terminating:
+        return Verdict(told)
+    images = {name: with_digest(image, pod.digests.get(name)) for name, image in pod.images.items()}
+    kind, name = pod.service or ("Pod", pod.name)
+    mapped = map_object(
+        context.mapping,
+        name=name,
+        labels=pod.labels,
+        annotations=pod.annotations,
+        images=images,
+    )
+    after = Told("Pod", pod.namespace, pod.name, "told")
+    if context.baseline:
+        return Verdict(after)
+    data = ModelEvent(
+        cluster=context.cluster,
+        namespace=pod.namespace,
+        kind="Pod",
+        name=pod.name,
+        uid=pod.uid,
+        service=f"{kind}/{name}" if pod.service else None,
+        model=mapped.model,
+        version=mapped.version,
+        images=_image_changes({}, images),
+        cause="created",
+        catch_up=context.catch_up,
+    )
+    # Keyed by its service, so that a service and its pods stay in order.
+    event = _event(
+        POD_READY, pod.uid, None, 0, data=data, context=context, key=f"{pod.namespace}/{name}"
+    )
+    return Verdict(after, event)
+
+
+def with_digest(image: str, digest: str | None) -> str:
+    """Write an image with its digest, where one is known and the image doesn't say it."""
+    return image if "@" in image or not digest else f"{image}@{digest}"
+
+
+def _deployed(told: Told | None, service: Service, context: Context, facts: Facts) -> Verdict:
+    removed = told is not None and told.phase == "removed"
+    life = 0 if told is None else told.life + removed
+    after = _tell(None, service, context, facts, phase="told", life=life)
+    stood = context.baseline or (told is not None and told.phase == "seen")
+    data = _data(service, after, context, before=None, cause="snapshot" if stood else "created")
+    return Verdict(
+        after, _event(DEPLOYED, service.uid, service.revision, life, data=data, context=context)
+    )
+
+
+def _rolled_out(told: Told, service: Service, context: Context, facts: Facts) -> Verdict:
+    if _same_revision(told, service):
+        return Verdict(told)
+    after = _tell(told, service, context, facts, phase="told")
+    images_changed = _images_differ(told.images, after.images)
+    version_changed = _version_differs(told, after)
+    # Back means: to before the last revision that anybody heard of, failed ones included.
+    latest = max(told.revision or 0, told.failed_revision or 0)
+    back = any(number < latest for number in _former(told, service, facts))
+    if not (images_changed or version_changed or told.failed_revision is not None):
+        return Verdict(after)
+    if back:
+        type_, cause = ROLLED_BACK, "rollback"
+    elif images_changed:
+        type_, cause = UPGRADED, "image-changed"
+    else:
+        type_, cause = UPGRADED, "version-changed" if version_changed else "recovered"
+    revision = service.revision
+    if revision is None:
+        # Only without the controller's annotation: then the generation tells changes apart.
+        revision = service.generation
+    data = _data(service, after, context, before=told, cause=cause)
+    return Verdict(
+        after, _event(type_, service.uid, revision, told.life, data=data, context=context)
+    )
+
+
+def _failed(told: Told | None, service: Service, context: Context) -> Verdict:
+    standing = told is not None and told.phase == "told"
+    if standing and told is not None:
+        after = msgspec.structs.replace(told, failed_revision=service.revision)
+        life = told.life
+    else:
+        life = told.life + (told.phase == "removed") if told is not None else 0
+        after = msgspec.structs.replace(
+            _tell(None, service, context, Facts(), phase="failed", life=life),
+            failed_revision=service.revision,
+        )
+    wanted = _tell(told if standing else None, service, context, Facts(), phase="told")
+    data = msgspec.structs.replace(
+        _data(service, wanted, context, before=told if standing else None, cause="failed"),
+        reason=service.failure[0] if service.failure else None,
+        message=service.failure[1] if service.failure else None,
+    )
+    return Verdict(
+        after, _event(FAILED, service.uid, service.revision, life, data=data, context=context)
+    )
+
+
+def _tell(
+    told: Told | None,
+    service: Service,
+    context: Context,
+    facts: Facts,
+    *,
+    phase: Literal["seen", "told", "failed"],
+    life: int = 0,
+) -> Told:
+    images = {
+        name: with_digest(image, facts.digests.get(name)) for name, image in service.images.items()
+    }
+    mapped = map_object(
+        context.mapping,
+        name=service.name,
+        labels=service.labels,
+        annotations=service.annotations,
+        images=images,
+    )
+    history = dict(told.history) if told is not None else {}
+    history |= {
+        number: fingerprint for fingerprint, numbers in facts.past.items() for number in numbers
+    }
+    if service.revision is not None:
+        history[service.revision] = service.fingerprint
+    return Told(
+        kind=service.kind,
+        namespace=service.namespace,
+        name=service.name,
+        phase=phase,
+        revision=service.revision,
+        generation=service.generation,
+        model=mapped.model,
+        version=mapped.version,
+        images=images,
+        fingerprint=service.fingerprint,
+        history=tuple(sorted(history.items())[-_HISTORY:]),
+        life=told.life if told is not None else life,
+    )
+
+
+def _same_revision(told: Told, service: Service) -> bool:
+    if told.revision is None or service.revision is None:
+        return told.fingerprint == service.fingerprint
+    return told.revision == service.revision
+
+
+def _former(told: Told, service: Service, facts: Facts) -> set[int]:
+    """Return the revisions other than the present one that had the present template."""
+    numbers = set(facts.past.get(service.fingerprint, ()))
+    numbers |= {number for number, seen in told.history if seen == service.fingerprint}
+    return numbers - {service.revision}
+
+
+def _images_differ(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    if before.keys() != after.keys():
+        return True
+    for name, old in before.items():
+        old_reference, _, old_digest = old.partition("@")
+        reference, _, digest = after[name].partition("@")
+        if old_digest and digest:
+            if old_digest != digest or old_reference != reference:
+                return True
+        elif old_reference != reference:
+            return True
+    return False
+
+
+def _version_differs(before: Told, after: Told) -> bool:
+    # What was not known before, or is not now, has not changed: a digest that could not be
+    # looked up, for example.
+    return before.model != after.model or (
+        None not in (before.version, after.version) and before.version != after.version
+    )
+
+
+def _image_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Image, ...]:
+    names = [*after, *(name for name in before if name not in after)]
+    return tuple(
+        Image(container=name, before=before.get(name), after=after.get(name)) for name in names
+    )
+
+
+def _data(
+    service: Service, after: Told, context: Context, *, before: Told | None, cause: str
+) -> ModelEvent:
+    return ModelEvent(
+        cluster=context.cluster,
+        namespace=service.namespace,
+        kind=service.kind,
+        name=service.name,
+        uid=service.uid,
+        model=after.model,
+        version=after.version,
+        previous_version=before.version if before is not None else None,
+        images=_image_changes(before.images if before is not None else {}, after.images),
+        revision=service.revision,
+        replicas_wanted=service.replicas_wanted,
+        replicas_ready=service.replicas_ready,
+        cause=cause,
+        catch_up=context.catch_up and cause != "snapshot",
+    )
+
+
+def _event(
+    type_: str,
+    uid: str,
+    revision: int | None,
+    life: int,
+    *,
+    data: ModelEvent,
+    context: Context,
+    key: str | None = None,
+) -> Event:
+    plural = f"{data.kind.lower()}s"
+    return Event(
+        id=event_id(context.cluster, uid, type_, revision, life),
+        type=type_,
+        source=f"/clusters/{data.cluster}/namespaces/{data.namespace}/{plural}/{data.name}",
+        key=key or f"{data.namespace}/{data.name}",
+        time=context.now,
+        data=data,
+    )

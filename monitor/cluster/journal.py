@@ -1,0 +1,267 @@
+"""Keeps told states and events in the store, and forwards the events to the bus.
+
+State and event are committed in one transaction, so neither is ever there without the other.
+An event is forwarded after that: published, awaited on the spool's disk, and noted. A crash
+between the last two sends it once more, with the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from monitor.bus import Bus
+from monitor.cluster.tracker import Batch, Known
+from monitor.cluster.watch import Scope
+from monitor.errors import MonitorError
+from monitor.messages import cloud_event, encode
+from monitor.store import Connection, Row, Store
+
+__all__ = ["Journal", "StoredEvent", "recent_events"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_FORWARD = 200  # events that are published and noted together
+_LOOK_S = 30.0
+_LONGEST_PAUSE_S = 10.0
+_PURGE_ROWS = 2000  # a transaction; on SQLite all others wait for it
+
+
+class StoredEvent(msgspec.Struct, frozen=True):
+    """A row of model_event; ``data`` is a ModelEvent as JSON, ``time`` in epoch s."""
+
+    seq: int
+    id: str
+    type: str
+    source: str
+    key: str
+    time: float
+    data: msgspec.Raw
+
+
+async def recent_events(store: Store, *, since: float = 0.0, limit: int = 100) -> list[StoredEvent]:
+    """Return the newest events not older than ``since`` (epoch s), newest first."""
+    rows = await store.read(
+        lambda connection: connection.query(
+            "SELECT seq, id, type, source, key, time, data FROM model_event"
+            " WHERE time >= %s ORDER BY seq DESC LIMIT %s",
+            (since, limit),
+        )
+    )
+    return [_stored(row) for row in rows]
+
+
+class Journal:
+    """The tables of one cluster, for the loop's thread.
+
+    ``problem`` says what is wrong with the store or the bus now, None where all is well.
+    """
+
+    def __init__(
+        self, store: Store, bus: Bus, *, cluster: str, topic: str, clock: Callable[[], float]
+    ) -> None:
+        self.problem: str | None = None
+        self.told: dict[str, int] = {}
+        self._store = store
+        self._bus = bus
+        self._cluster = cluster
+        self._topic = topic
+        self._clock = clock
+        self._news = asyncio.Event()
+
+    async def load(self, scope: Scope) -> Known:
+        """Return what is known of a scope; tries until the store answers."""
+        where = "cluster = %s AND kind = %s"
+        of = [self._cluster, scope.kind]
+
+        def read(connection: Connection) -> Known:
+            narrow, names = ("", of)
+            if scope.namespace:
+                narrow, names = " AND namespace = %s", [*of, scope.namespace]
+            states = connection.query(
+                f"SELECT uid, state FROM cluster_state WHERE {where}{narrow}",  # noqa: S608
+                names,
+            )
+            marks = connection.query(
+                f"SELECT selector FROM cluster_scope WHERE {where} AND namespace = %s",  # noqa: S608
+                [*of, scope.namespace],
+            )
+            return Known(
+                {uid: state.encode() for uid, state in states}, marks[0][0] if marks else None
+            )
+
+        return await self._until_done(lambda: self._store.read(read))
+
+    async def commit(self, batch: Batch) -> None:
+        """Write states and events in one transaction; tries until it is done.
+
+        A batch whose commit was in doubt is written once more, which changes nothing.
+        """
+        now = self._clock()
+        # One row an object, the last one; in the order of their keys, so that no two
+        # writers can wait for each other.
+        rows = {row.uid: row for row in sorted(batch.rows, key=lambda row: row.uid)}
+        gone = [uid for uid, row in rows.items() if row.state is None]
+
+        def write(connection: Connection) -> list[str]:
+            for uid in gone:
+                connection.execute(
+                    "DELETE FROM cluster_state WHERE cluster = %s AND uid = %s",
+                    (self._cluster, uid),
+                )
+            connection.insert(
+                "cluster_state",
+                ("cluster", "uid", "kind", "namespace", "name", "state", "updated_at"),
+                [
+                    (self._cluster, uid, row.kind, row.namespace, row.name, text, now)
+                    for uid, row in rows.items()
+                    if (text := row.state and row.state.decode())
+                ],
+                "ON CONFLICT (cluster, uid) DO UPDATE SET kind = excluded.kind,"
+                " namespace = excluded.namespace, name = excluded.name,"
+                " state = excluded.state, updated_at = excluded.updated_at",
+            )
+            if batch.listed:
+                connection.insert(
+                    "cluster_scope",
+                    ("cluster", "kind", "namespace", "selector", "listed_at"),
+                    [
+                        (
+                            self._cluster,
+                            batch.scope.kind,
+                            batch.scope.namespace,
+                            batch.scope.selector,
+                            now,
+                        )
+                    ],
+                    "ON CONFLICT (cluster, kind, namespace) DO UPDATE SET"
+                    " selector = excluded.selector, listed_at = excluded.listed_at",
+                )
+            new = [
+                event
+                for event in batch.events
+                if not connection.query("SELECT 1 FROM model_event WHERE id = %s", (event.id,))
+            ]
+            connection.insert(
+                "model_event",
+                ("id", "cluster", "type", "source", "key", "time", "data"),
+                [
+                    (
+                        event.id,
+                        self._cluster,
+                        event.type,
+                        event.source,
+                        event.key,
+                        event.time,
+                        encode(event.data).decode(),
+                    )
+                    for event in new
+                ],
+                "ON CONFLICT (id) DO NOTHING",
+            )
+            return [event.type for event in new]
+
+        for type_ in await self._until_done(lambda: self._store.transaction(write)):
+            self.told[type_] = self.told.get(type_, 0) + 1
+        if batch.events:
+            self._news.set()
+
+    async def forward(self) -> None:
+        """Forward what is committed, and then whatever comes, until cancelled."""
+        while True:
+            self._news.clear()
+            while await self.forward_some():
+                pass
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass  # another look, in case a note was not taken
+
+    async def forward_some(self) -> bool:
+        """Publish the oldest events that wait, in order, and note it; False where none wait."""
+        rows = await self._until_done(
+            lambda: self._store.read(
+                lambda connection: connection.query(
+                    "SELECT seq, id, type, source, key, time, data FROM model_event"
+                    " WHERE cluster = %s AND forwarded_at IS NULL ORDER BY seq LIMIT %s",
+                    (self._cluster, _FORWARD),
+                )
+            )
+        )
+        if not rows:
+            return False
+        events = [_stored(row) for row in rows]
+        pause = 0.5
+        while not await self._bus.committed(*[self._publish(event) for event in events]):
+            self._worry("the bus does not take events")
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+        now = self._clock()
+
+        def note(connection: Connection) -> None:
+            for event in events:
+                connection.execute(
+                    "UPDATE model_event SET forwarded_at = %s WHERE seq = %s", (now, event.seq)
+                )
+
+        await self._until_done(lambda: self._store.transaction(note))
+        return True
+
+    def _publish(self, event: StoredEvent) -> int:
+        return self._bus.publish(
+            self._topic,
+            value=bytes(event.data),
+            key=event.key,
+            headers=cloud_event(type=event.type, source=event.source, id=event.id, time=event.time),
+        )
+
+    async def purge(self, keep_events_s: float) -> int:
+        """Delete forwarded events older than that; return how many."""
+        before = self._clock() - keep_events_s
+
+        def delete(connection: Connection) -> int:
+            return connection.execute(
+                "DELETE FROM model_event WHERE seq IN (SELECT seq FROM model_event"
+                " WHERE cluster = %s AND time < %s AND forwarded_at IS NOT NULL"
+                " ORDER BY seq LIMIT %s)",
+                (self._cluster, before, _PURGE_ROWS),
+            )
+
+        deleted = 0
+        while some := await self._until_done(lambda: self._store.transaction(delete)):
+            deleted += some
+        return deleted
+
+    async def _until_done(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Do what needs the store; where it is away, say so once and try until it is back."""
+        pause = 0.2
+        while True:
+            try:
+                result = await action()
+            except MonitorError as error:
+                self._worry(str(error))
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+            else:
+                if self.problem is not None:
+                    logger.info("model events are kept again")
+                self.problem = None
+                return result
+
+    def _worry(self, problem: str) -> None:
+        if self.problem is None:
+            logger.warning("%s; trying again", problem)
+        self.problem = problem
+
+
+def _stored(row: Row) -> StoredEvent:
+    seq, id_, type_, source, key, time, data = row
+    return StoredEvent(seq, id_, type_, source, key, time, msgspec.Raw(data.encode()))

@@ -1,0 +1,107 @@
+"""Looks up what only other objects know: the digests that run, and a service's former templates.
+
+Digests of images named by a tag stand in the status of the pods, former templates in the
+ReplicaSets (ReplicationControllers for DeploymentConfigs). Both are asked for when a rollout
+is complete, which is rare; so they need be neither watched nor kept in memory. Where they
+are forbidden events go without: that is said once, and tried again later.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from monitor.cluster.api import Api, ApiError, Reason
+from monitor.cluster.changes import Facts
+from monitor.cluster.objects import Pod, Revision, Service, read_pod, read_revisions
+from monitor.cluster.watch import Scope, path_of
+
+__all__ = ["Lookup"]
+
+logger = logging.getLogger(__name__)
+
+_HOLDERS = {"Deployment": "ReplicaSet", "DeploymentConfig": "ReplicationController"}
+_FORBIDDEN_S = 120.0
+
+RunningDigests = dict[tuple[str, str, str], dict[str, str]]
+
+
+class Lookup:
+    """Asks for facts, from the thread of one watch."""
+
+    def __init__(self, api: Api, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._clock = clock
+        self._not_before: dict[tuple[str, str], float] = {}
+
+    def facts(self, service: Service) -> Facts:
+        """Return what is known of one service. Raises ApiError where trying again may help."""
+        revisions = self._revisions(service)
+        past = {revision.fingerprint: revision.numbers for revision in revisions}
+        digests: dict[str, str] = {}
+        if any("@" not in image for image in service.images.values()):
+            # Only pods of this very template: those of a next one may be there already.
+            own = next((r.pods for r in revisions if r.fingerprint == service.fingerprint), "")
+            selector = ",".join(filter(None, (service.selector, own)))
+            running = _by_service(self._pods(service.namespace, selector))
+            digests = running.get((service.namespace, service.kind, service.name), {})
+        return Facts(digests, past)
+
+    def running(self, scope: Scope) -> RunningDigests:
+        """Return the digests of all running services of a scope, at the price of one list."""
+        return _by_service(self._pods(scope.namespace, scope.selector))
+
+    def _revisions(self, service: Service) -> list[Revision]:
+        holder = _HOLDERS[service.kind]
+        # A ReplicationController carries nothing of the selector but its config's name.
+        selector = service.selector if holder == "ReplicaSet" else ""
+        items = self._items(holder, service.namespace, selector)
+        try:
+            found = read_revisions(service.kind, items)
+        except msgspec.DecodeError as error:
+            raise ApiError(Reason.BROKEN, f"{holder} that can't be read: {error}") from None
+        return [revision for revision in found if revision.owner == service.uid]
+
+    def _pods(self, namespace: str, selector: str) -> Iterable[Pod]:
+        for item in self._items("Pod", namespace, selector):
+            try:
+                pod = read_pod(item)
+            except msgspec.DecodeError as error:
+                raise ApiError(Reason.BROKEN, f"Pod that can't be read: {error}") from None
+            if not pod.terminating:
+                yield pod
+
+    def _items(self, kind: str, namespace: str, selector: str) -> Sequence[msgspec.Raw]:
+        key = (kind, namespace)
+        if self._clock() < self._not_before.get(key, 0.0):
+            return ()
+        try:
+            items = self._api.items(path_of(kind, namespace), selector=selector)
+        except ApiError as error:
+            if error.reason not in {Reason.FORBIDDEN, Reason.MISSING}:
+                raise
+            if key not in self._not_before:
+                logger.warning(
+                    "%s in %s: %s; events go without %s",
+                    kind,
+                    namespace or "all namespaces",
+                    error,
+                    "digests of images named by a tag" if kind == "Pod" else "older revisions",
+                )
+            self._not_before[key] = self._clock() + _FORBIDDEN_S
+            return ()
+        self._not_before.pop(key, None)
+        return items
+
+
+def _by_service(pods: Iterable[Pod]) -> RunningDigests:
+    """Gather digests by namespace, kind and name of the service; the newest pod's win."""
+    found: RunningDigests = {}
+    for pod in sorted(pods, key=lambda pod: (pod.ready, pod.created)):
+        if pod.service is not None and pod.digests:
+            key = (pod.namespace, *pod.service)
+            found[key] = found.get(key, {}) | pod.digests
+    return found

@@ -1,0 +1,308 @@
+"""The cluster part: a thread a watch, and the journal between them and the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from monitor.bus import Bus
+from monitor.cluster.api import SERVICE_ACCOUNT, Api, ApiError, Reason
+from monitor.cluster.journal import Journal
+from monitor.cluster.lookup import Lookup
+from monitor.cluster.settings import ClusterSettings
+from monitor.cluster.tracker import Batch, Known, Tracker
+from monitor.cluster.watch import Scope, Timing, Watch
+from monitor.errors import MissingPackageError
+from monitor.part import Health, Metric, Part, State
+from monitor.store import Store
+
+__all__ = ["Cluster"]
+
+logger = logging.getLogger(__name__)
+
+_PURGE_S = 3600.0
+_STOP_S = 3.0
+_LAST_FORWARD_S = 1.0
+_POLL_S = 0.2
+
+K = TypeVar("K")
+
+
+class Cluster(Part):
+    """Watches a cluster's model services and tells what changed."""
+
+    name: ClassVar[str] = "cluster"
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        *,
+        store: Store,
+        bus: Bus,
+        timing: Timing | None = None,
+        service_account: Path = SERVICE_ACCOUNT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._bus = bus
+        self._timing = timing or Timing()
+        self._service_account = service_account
+        self._clock = clock
+        self._adopted = asyncio.Event()
+        self._draining = False
+        self._session: _Session | None = None
+        self._told: dict[str, int] = {}
+        self._restarts: dict[Reason, int] = {}
+
+    async def start(self) -> None:
+        """Load the package, which takes a moment; nothing is contacted yet."""
+        try:
+            await asyncio.to_thread(importlib.import_module, "kubernetes.client")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "kubernetes":
+                raise
+            raise MissingPackageError("cluster", "kubernetes", "python3-kubernetes") from None
+
+    async def run(self) -> None:
+        """Watch until cancelled; with new settings after a reload."""
+        while True:
+            self._adopted.clear()
+            session = _Session(
+                self._settings,
+                journal=Journal(
+                    self._store,
+                    self._bus,
+                    cluster=self._settings.name,
+                    topic=self._settings.topic,
+                    clock=self._clock,
+                ),
+                timing=self._timing,
+                service_account=self._service_account,
+                clock=self._clock,
+            )
+            self._session = session
+            try:
+                await session.run(until=self._adopted)
+            finally:
+                await session.stop()
+                self._count(session)
+                self._session = None
+            if self._draining:
+                await asyncio.Event().wait()
+
+    async def drain(self) -> None:
+        """Stop watching, and forward what is committed."""
+        self._draining = True
+        session = self._session
+        if session is not None:
+            await session.stop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_FORWARD_S):
+                    while await session.journal.forward_some():
+                        pass
+
+    async def close(self) -> None:
+        """Break off what is still being read."""
+        if self._session is not None:
+            self._session.api.close()
+
+    def state(self) -> State:
+        """Return degraded while a watch, the store or the bus is away."""
+        if self._draining:
+            return State(Health.STOPPING)
+        if self._session is None:
+            return State(Health.STARTING)
+        return self._session.state()
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return events by type, and ends of watches by reason."""
+        told, restarts = dict(self._told), dict(self._restarts)
+        if self._session is not None:
+            _add(told, self._session.journal.told)
+            for watch in self._session.watches:
+                _add(restarts, watch.restarts)
+        yield Metric(
+            "model_updates_total",
+            "counter",
+            "Model events told, by CloudEvents type.",
+            [({"type": type_}, count) for type_, count in told.items()],
+        )
+        yield Metric(
+            "cluster_watch_restarts_total",
+            "counter",
+            "Ends of lists and watches of the cluster's API, by reason.",
+            [({"reason": reason.value}, count) for reason, count in restarts.items()],
+        )
+
+    async def prepare(self, settings: ClusterSettings) -> Callable[[], Sequence[str]]:
+        """Adopt all settings by watching anew; a list finds what happened meanwhile."""
+
+        def switch() -> Sequence[str]:
+            if settings != self._settings:
+                self._settings = settings
+                self._adopted.set()
+            return ()
+
+        return switch
+
+    def _count(self, session: _Session) -> None:
+        _add(self._told, session.journal.told)
+        for watch in session.watches:
+            _add(self._restarts, watch.restarts)
+
+
+class _Session:
+    """The threads of one set of settings."""
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        *,
+        journal: Journal,
+        timing: Timing,
+        service_account: Path,
+        clock: Callable[[], float],
+    ) -> None:
+        self.journal = journal
+        self.watches: list[Watch] = []
+        self._settings = settings
+        self._timing = timing
+        self._clock = clock
+        self._scopes = [
+            Scope(kind, namespace, settings.label_selector)
+            for kind in settings.kinds
+            for namespace in settings.namespaces or ("",)
+        ]
+        self.api = Api(
+            settings.kubeconfig_path(),
+            service_account=service_account,
+            connections=2 * len(self._scopes),
+        )
+        self._trackers: list[Tracker] = []
+        self._threads: list[threading.Thread] = []
+        self._ended: list[concurrent.futures.Future[None]] = []
+        self._stop = threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, *, until: asyncio.Event) -> None:
+        """Watch until the event, or until stopped; raises what a thread raised."""
+        for scope in self._scopes:
+            known = await self.journal.load(scope)
+            if not self._stop.is_set():
+                self._start(scope, known)
+        tasks = {
+            asyncio.create_task(self.journal.forward(), name="cluster:forward"),
+            asyncio.create_task(self._purge(), name="cluster:purge"),
+            asyncio.create_task(_wait(until), name="cluster:adopted"),
+        }
+        threads = {asyncio.wrap_future(future) for future in self._ended}
+        try:
+            done, _ = await asyncio.wait(tasks | threads, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                future.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """End the threads, within 3 s; may be called twice."""
+        self._stop.set()
+        await asyncio.to_thread(self.api.stop)
+        ended = {asyncio.wrap_future(future) for future in self._ended if not future.done()}
+        if ended:
+            _, late = await asyncio.wait(ended, timeout=_STOP_S)
+            if late:
+                logger.warning("%d watches did not end in time; going on without them", len(late))
+        await asyncio.to_thread(self.api.close)
+
+    def state(self) -> State:
+        objects = sum(len(tracker) for tracker in self._trackers)
+        summary = f"{objects} objects of {self._settings.name}"
+        troubled = [
+            watch
+            for watch in self.watches
+            if watch.problem is not None and watch.reason not in (None, Reason.MISSING)
+        ]
+        if self.journal.problem is not None:
+            return State(Health.DEGRADED, f"{self.journal.problem}; trying again")
+        if troubled:
+            watch, more = troubled[0], len(troubled) - 1
+            others = f" (and {more} more)" if more else ""
+            return State(Health.DEGRADED, f"{summary}; {watch.scope}: {watch.problem}{others}")
+        if len(self.watches) < len(self._scopes) or any(
+            watch.problem is not None and watch.reason is None for watch in self.watches
+        ):
+            return State(Health.STARTING, summary)
+        missing = [watch.scope.kind for watch in self.watches if watch.reason is Reason.MISSING]
+        if missing:
+            summary += f"; no {', '.join(dict.fromkeys(missing))} here"
+        return State(Health.OK, summary)
+
+    def _start(self, scope: Scope, known: Known) -> None:
+        tracker = Tracker(
+            scope,
+            known,
+            cluster=self._settings.name,
+            mapping=self._settings.mapping,
+            lookup=Lookup(self.api),
+            commit=self._commit,
+            clock=self._clock,
+            keep_removed_s=self._settings.keep_events,
+        )
+        watch = Watch(self.api, scope, tracker, stop=self._stop, timing=self._timing)
+        ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def work() -> None:
+            try:
+                watch.run()
+            except BaseException as error:  # noqa: BLE001 - raised again by run()
+                ended.set_exception(error)
+            else:
+                ended.set_result(None)
+
+        name = f"watch-{scope.kind.lower()}-{scope.namespace or 'all'}"
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._trackers.append(tracker)
+        self.watches.append(watch)
+        self._ended.append(ended)
+        self._threads.append(thread)
+        thread.start()
+
+    def _commit(self, batch: Batch) -> None:
+        """Commit from a watch's thread, and wait for it; in vain only when stopping."""
+        if self._stop.is_set():
+            raise ApiError(Reason.ENDED, "stopping")
+        future = asyncio.run_coroutine_threadsafe(self.journal.commit(batch), self._loop)
+        while True:
+            try:
+                return future.result(_POLL_S)
+            except concurrent.futures.CancelledError:
+                raise ApiError(Reason.ENDED, "stopping") from None
+            except TimeoutError:
+                if self._stop.is_set() and self.journal.problem is not None:
+                    future.cancel()
+                    raise ApiError(Reason.ENDED, "stopping") from None
+
+    async def _purge(self) -> None:
+        while True:
+            await self.journal.purge(self._settings.keep_events)
+            await asyncio.sleep(_PURGE_S)
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def _add(total: dict[K, int], more: dict[K, int]) -> None:
+    for key, count in dict(more).items():
+        total[key] = total.get(key, 0) + count

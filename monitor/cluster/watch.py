@@ -1,0 +1,277 @@
+"""Lists and watches one kind of object in one namespace, as client-go's informers do.
+
+A :class:`Watch` lists in pages, watches from the list's resource version with bookmarks, and
+goes on from the last version after every end. Only when the server has forgotten that version
+(410) it lists anew, and its :class:`Follower` finds by comparison what happened meanwhile. A
+version counts as seen when the follower has taken, and that is: committed, what came with it.
+
+Every wait is bounded: the server ends a watch after a time that we choose, and a connection
+on which nothing comes until a little later is given up. Whatever goes wrong is followed by
+a pause that doubles from 0.8 s to 30 s (client-go's figures), with jitter, or that the server
+names in Retry-After; a stream that ends over and over is paused, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from monitor.cluster.api import Api, ApiError, Reason
+from monitor.cluster.objects import WatchEvent, read_watch_event
+
+__all__ = ["Follower", "Scope", "Timing", "Watch"]
+
+logger = logging.getLogger(__name__)
+
+_PATHS = {
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "DeploymentConfig": ("/apis/apps.openshift.io/v1", "deploymentconfigs"),
+    "Pod": ("/api/v1", "pods"),
+    "ReplicaSet": ("/apis/apps/v1", "replicasets"),
+    "ReplicationController": ("/api/v1", "replicationcontrollers"),
+}
+# etcd takes objects of 1.5 MiB by default; JSON may be longer than what it stores.
+_MAX_LINE_BYTES = 16 * 1024 * 1024
+_READ_BYTES = 65536
+# Nothing that time heals; asked again now and then in case somebody changes it.
+_LASTING = {Reason.FORBIDDEN, Reason.MISSING, Reason.REJECTED}
+
+
+def path_of(kind: str, namespace: str) -> str:
+    """Return the path of a collection; namespace "" stands for all."""
+    group, plural = _PATHS[kind]
+    return f"{group}/namespaces/{namespace}/{plural}" if namespace else f"{group}/{plural}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one watch is for; namespace "" stands for all."""
+
+    kind: str
+    namespace: str
+    selector: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} in {self.namespace or 'all namespaces'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """All waits of a watch, in s."""
+
+    watch_s: float = 55.0
+    """How long the server is asked to keep a watch open (less up to a fifth, as jitter)."""
+    silence_s: float = 65.0
+    """How long a watch may say nothing; longer than ``watch_s``, so that only the dead do."""
+    pause_s: float = 0.8
+    """The first pause after something went wrong; each next one doubles ..."""
+    longest_pause_s: float = 30.0
+    """... up to this."""
+    healthy_s: float = 10.0
+    """A watch that lived so long starts again without a pause and resets it."""
+    lasting_s: float = 120.0
+    """The pause while something is forbidden or not served."""
+
+
+class Follower(Protocol):
+    """Who follows one scope; called from the watch's thread, and may block until committed."""
+
+    def begin_list(self) -> None:
+        """A list from the first page on; one that was begun before is void."""
+
+    def take_page(self, items: Sequence[msgspec.Raw]) -> None:
+        """Take the objects of a page."""
+
+    def end_list(self) -> None:
+        """All pages were taken: what was known and did not come is gone."""
+
+    def take_events(self, events: Sequence[WatchEvent]) -> None:
+        """Take ADDED, MODIFIED and DELETED, in order."""
+
+
+class Watch:
+    """Keeps a follower up to date until stopped; :meth:`run` is a thread's whole work.
+
+    ``problem`` says what is wrong now, None where all is well; ``reason`` names it in a word.
+    ``restarts`` counts the ends of lists and watches by reason.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        scope: Scope,
+        follower: Follower,
+        *,
+        stop: threading.Event,
+        timing: Timing | None = None,
+    ) -> None:
+        self.scope = scope
+        self.problem: str | None = "not listed yet"
+        self.reason: Reason | None = None
+        self.restarts: dict[Reason, int] = {}
+        self._api = api
+        self._follower = follower
+        self._stop = stop
+        self._timing = timing or Timing()
+        self._path = path_of(scope.kind, scope.namespace)
+        self._version: str | None = None
+        self._failures = 0
+
+    def run(self) -> None:
+        """List, watch and go on until the stop event; raises what is a defect."""
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                if self._version is None:
+                    self._list()
+                self._watch()
+                error = None
+            except ApiError as caught:
+                error = caught
+            if self._stop.is_set():
+                return
+            reason = error.reason if error is not None else Reason.ENDED
+            self.restarts[reason] = self.restarts.get(reason, 0) + 1
+            if time.monotonic() - began >= self._timing.healthy_s:
+                self._failures = 0
+            if error is None:
+                self._after_end(time.monotonic() - began)
+            else:
+                self._after_error(error)
+
+    def _list(self) -> None:
+        self._follower.begin_list()
+        version = ""
+        for page in self._api.pages(self._path, selector=self.scope.selector, stop=self._stop):
+            self._follower.take_page(page.items or ())
+            version = page.metadata.resource_version
+        if self._stop.is_set():
+            return
+        if not version:
+            raise ApiError(Reason.BROKEN, "the list has no resourceVersion")
+        self._follower.end_list()
+        self._version = version
+
+    def _watch(self) -> None:
+        if self._version is None:
+            return  # stopped while listing
+        seconds = self._timing.watch_s * random.uniform(0.8, 1.0)  # noqa: S311 - no secret
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(max(1, round(seconds))),
+        }
+        if self.scope.selector:
+            query["labelSelector"] = self.scope.selector
+        with self._api.stream(self._path, query, read_s=self._timing.silence_s) as response:
+            self._well()
+            for lines in _lines(response):
+                if self._stop.is_set():
+                    return
+                self._take(lines)
+
+    def _take(self, lines: Sequence[bytes]) -> None:
+        """Take the events that came at once; those before an ERROR count."""
+        version = self._version
+        changes: list[WatchEvent] = []
+        error: ApiError | None = None
+        for line in lines:
+            try:
+                event = read_watch_event(line)
+                if event.type == "ERROR":
+                    error = _stream_error(*event.status())
+                    break
+                version = event.resource_version() or version
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                error = ApiError(Reason.BROKEN, "the stream has a line that is no event")
+                break
+            if event.type != "BOOKMARK":
+                changes.append(event)
+        if changes:
+            self._follower.take_events(changes)
+        self._version = version
+        if error is not None:
+            raise error
+        self._failures = 0
+
+    def _well(self) -> None:
+        if self.problem is not None:
+            logger.info("watching %s", self.scope)
+        self.problem = self.reason = None
+
+    def _after_end(self, lived_s: float) -> None:
+        if lived_s < min(self._timing.healthy_s, self._timing.watch_s / 2):
+            self._pause(None)
+
+    def _after_error(self, error: ApiError) -> None:
+        if error.reason is Reason.EXPIRED:
+            # What we saw last is forgotten: compare with a new list, at once the first time.
+            self._version = None
+            logger.info("%s: %s; listing anew", self.scope, error)
+            if self._failures == 0:
+                self._failures = 1
+                return
+        if error.reason in _LASTING:
+            self._version = None
+        if self.problem is None or error.reason is not self.reason:
+            match error.reason:
+                case Reason.MISSING:
+                    logger.info("%s: not served by this cluster (%s)", self.scope, error)
+                case Reason.FORBIDDEN:
+                    logger.warning("%s: forbidden (%s)", self.scope, error)
+                case _:
+                    logger.warning("%s: %s; trying again", self.scope, error)
+        self.problem, self.reason = str(error), error.reason
+        self._pause(error)
+
+    def _pause(self, error: ApiError | None) -> None:
+        timing = self._timing
+        pause = min(timing.pause_s * 2**self._failures, timing.longest_pause_s)
+        self._failures = min(self._failures + 1, 16)
+        if error is not None and error.reason in _LASTING:
+            pause = timing.lasting_s
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter is no secret
+        if error is not None and error.retry_after_s is not None:
+            pause = max(pause, error.retry_after_s)
+        self._stop.wait(pause)
+
+
+def _stream_error(code: int, message: str) -> ApiError:
+    if code == 410:
+        return ApiError(Reason.EXPIRED, message)
+    return ApiError(Reason.SERVER_ERROR, f"the stream ended with {code}: {message}")
+
+
+def _lines(response: Any) -> Iterator[list[bytes]]:
+    """Yield the whole lines that have come, however they were cut into chunks."""
+    waiting: list[bytes] = []
+    waiting_bytes = 0
+    for chunk in _chunks(response):
+        waiting.append(chunk)
+        waiting_bytes += len(chunk)
+        if b"\n" in chunk:
+            *lines, rest = b"".join(waiting).split(b"\n")
+            waiting, waiting_bytes = [rest], len(rest)
+            if whole := [line for line in lines if line.strip()]:
+                yield whole
+        elif waiting_bytes > _MAX_LINE_BYTES:
+            raise ApiError(Reason.BROKEN, f"an event longer than {_MAX_LINE_BYTES} bytes")
+    if b"".join(waiting).strip():
+        raise ApiError(Reason.BROKEN, "the stream ended within an event")
+
+
+def _chunks(response: Any) -> Iterator[bytes]:
+    if response.chunked:
+        # Each chunk as it comes; read() would wait for a full buffer.
+        yield from response.stream(_READ_BYTES, decode_content=True)
+        return
+    while chunk := response.read1(_READ_BYTES, decode_content=True):
+        yield chunk

@@ -1,0 +1,91 @@
+"""How an object maps to a model and its version."""
+
+from __future__ import annotations
+
+import pytest
+
+from monitor.cluster.mapping import ImageName, Mapped, MappingSettings, map_object
+from monitor.cluster.settings import ClusterSettings
+from monitor.errors import SettingError
+
+IMAGES = {
+    "loader": "registry:5000/tools/loader:9",
+    "server": "registry:5000/models/churn:1.4@sha256:ab",
+}
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("churn", ("churn", None, None)),
+        ("models/churn:1.4", ("churn", "1.4", None)),
+        ("registry:5000/churn", ("churn", None, None)),
+        ("registry:5000/a/churn:1@sha256:ab", ("churn", "1", "sha256:ab")),
+        ("churn@sha256:ab", ("churn", None, "sha256:ab")),
+        ("", ("", None, None)),
+    ],
+)
+def test_an_image_reference_is_taken_apart(
+    reference: str, expected: tuple[str, str | None, str | None]
+) -> None:
+    assert ImageName.parse(reference) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "annotations", "expected"),
+    [
+        ({}, {"app.kubernetes.io/name": "a", "app": "b"}, {}, ("a", "9")),
+        ({}, {"app": "b", "version": "3"}, {}, ("b", "3")),
+        ({}, {}, {}, ("deploy", "9")),
+        ({"container": "server"}, {}, {}, ("deploy", "1.4")),
+        ({"container": "gone"}, {}, {}, ("deploy", "9")),
+        (
+            {"model": ("annotation:m",), "version": ("annotation:v",)},
+            {},
+            {"m": "churn", "v": "7"},
+            ("churn", "7"),
+        ),
+        (
+            {"model": ("image-name",), "version": ("image-digest",), "container": "server"},
+            {},
+            {},
+            ("churn", "sha256:ab"),
+        ),
+        ({"model": ("label:none",), "version": ("label:none",)}, {}, {}, (None, None)),
+    ],
+)
+def test_the_first_source_that_gives_something_wins(
+    settings: dict[str, object],
+    labels: dict[str, str],
+    annotations: dict[str, str],
+    expected: tuple[str | None, str | None],
+) -> None:
+    mapping = MappingSettings(**settings)  # type: ignore[arg-type]
+    mapping.verify()
+    found = map_object(
+        mapping, name="deploy", labels=labels, annotations=annotations, images=IMAGES
+    )
+    assert found == Mapped(*expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"mapping": MappingSettings(model=("label:",))}, "mapping.model[0]: 'label:' is none of"),
+        (
+            {"mapping": MappingSettings(version=("name", "tag"))},
+            "mapping.version[1]: 'tag' is none of",
+        ),
+        ({"namespaces": ("Models",)}, "namespaces[0]: 'Models' is no namespace's name"),
+        ({"namespaces": ("a", "b", "a")}, "namespaces[2]: a stands here twice"),
+        ({"namespaces": tuple(f"n{i}" for i in range(51))}, "namespaces: more than 50"),
+        ({"kinds": ()}, "kinds: names nothing to watch"),
+        ({"kinds": ("Pod", "Pod")}, "kinds: names a kind twice"),
+        ({"topic": ""}, "topic: is empty"),
+        ({"kubeconfig": "/nowhere/config"}, "kubeconfig: cannot read /nowhere/config"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], problem: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        ClusterSettings(**settings).verify()  # type: ignore[arg-type]
+    assert str(caught.value).startswith(problem)

@@ -102,8 +102,9 @@ class Receiver:
             descriptor = source.FD
             loop.add_reader(descriptor, drain)
             self._readers.append(descriptor)
-        # What came between bind and add_reader has had its edge.
+        # What came before add_reader has had its edge.
         loop.call_soon(self._drain)
+        loop.call_soon(self._drain_monitor)
 
     def stop(self) -> None:
         """Receive nothing more; what the socket still holds is drained first."""

@@ -341,7 +341,8 @@ class Server:
         self._advance(connection, {})
         how = await connection.end
         if how is not None:
-            await self._empty(connection)
+            if how[0] == NORMAL:
+                await self._empty(connection)
             await self._close(connection, *how)
 
     def _fault(self, connection: Connection, kind: str, text: str) -> None:
@@ -390,7 +391,7 @@ class Server:
     def _advance(self, connection: Connection, chunks: dict[int, tuple[bytearray, int]]) -> None:
         """Write what lies between a subscriber's position and the end, as far as it takes it."""
         channel = connection.channel
-        if channel is None or connection.protocol.state is not State.OPEN:
+        if channel is None or connection.end.done() or connection.protocol.state is not State.OPEN:
             return
         end = channel.end
         position = connection.position

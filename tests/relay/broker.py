@@ -39,5 +39,4 @@ class Broker:
         self.send(channel, "TASK", f"t{number}", state)
 
     def close(self) -> None:
-        self.socket.close(0)
-        self.context.term()
+        self.context.destroy(linger=0)

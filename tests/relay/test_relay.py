@@ -4,74 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zmq
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tests.relay.broker import Broker
-from tests.servers.daemon import DaemonProcess, StartDaemon, free_port
+from tests.relay.conftest import Relay, StartRelay, everything
+from tests.servers.daemon import StartDaemon, free_port
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration_test
-
-
-class Relay:
-    """A daemon with only the relay, its broker, and its clients."""
-
-    def __init__(self, start_daemon: StartDaemon, **settings: Any) -> None:
-        self.websocket_port, self.zeromq_port = free_port(), free_port()
-        self.config = {
-            "websocket_uri": ["127.0.0.1", self.websocket_port],
-            "zeromq_uri": ["127.0.0.1", self.zeromq_port],
-            "relay": settings,
-        }
-        self.daemon: DaemonProcess = start_daemon(self.config).wait_ready()
-        self.broker = Broker(f"tcp://127.0.0.1:{self.zeromq_port}")
-
-    def client(self, channel: str | None, path: str = "/", **options: Any) -> ClientConnection:
-        # A connection of its own, not a context: tests decide how each ends.
-        manager: Any = connect(
-            f"ws://127.0.0.1:{self.websocket_port}{path}", compression=None, **options
-        )
-        connection: ClientConnection = manager.__enter__()
-        if channel is not None:
-            connection.send(channel)
-        return connection
-
-    def wait_subscribed(self, channel: str, count: int = 1) -> None:
-        wait_for(
-            lambda: self.daemon.log.count(f"subscribed to {channel}\n") >= count, "subscriptions"
-        )
-
-    def wait_received(self, count: int) -> None:
-        wait_for(
-            lambda: any(
-                f"{count} messages" in status for status in self.daemon.notices("STATUS")[-1:]
-            ),
-            f"{count} messages received",
-        )
-
-
-def everything(client: ClientConnection) -> tuple[list[str], int | None]:
-    """Return all messages until the close, and its code."""
-    got: list[str] = []
-    try:
-        while True:
-            got.append(str(client.recv(timeout=20)))
-    except ConnectionClosed:
-        return got, client.close_code
-
-
-@pytest.fixture
-def relay(start_daemon: StartDaemon) -> Iterator[Relay]:
-    made = Relay(start_daemon)
-    yield made
-    made.broker.close()
 
 
 def expected(frames: list[str]) -> str:
@@ -139,8 +84,8 @@ def test_a_channel_used_again_after_its_end_starts_anew(relay: Relay) -> None:
     assert everything(client) == (['{"command": "FINISHED"}'], 1000)
 
 
-def test_channels_left_open_by_failed_or_silence_end(start_daemon: StartDaemon) -> None:
-    relay = Relay(start_daemon, end_after_failed=0.5, keep_idle=1.5)
+def test_channels_left_open_by_failed_or_silence_end(start_relay: StartRelay) -> None:
+    relay = start_relay(end_after_failed=0.5, keep_idle=1.5)
     failed, idle = relay.client("failed"), relay.client("idle")
     relay.broker.send("failed", "FAILED")
     relay.broker.send("idle", "STARTED")
@@ -148,7 +93,6 @@ def test_channels_left_open_by_failed_or_silence_end(start_daemon: StartDaemon) 
     assert everything(idle) == (['{"command": "STARTED"}'], 1000)
     # The failed one is kept for late subscribers.
     assert everything(relay.client("failed")) == (['{"command": "FAILED"}'], 1000)
-    relay.broker.close()
 
 
 def test_further_frames_and_other_commands_are_as_the_old_monitor_sent_them(relay: Relay) -> None:
@@ -207,12 +151,11 @@ def test_rubbish_from_a_broker_disturbs_nobody(relay: Relay, frames: list[bytes]
 
 def test_a_huge_frame_costs_its_sender_the_connection_and_nobody_else(relay: Relay) -> None:
     client = relay.client("good")
-    huge = Broker(f"tcp://127.0.0.1:{relay.zeromq_port}")
+    huge = relay.another_broker()
     huge.raw([b"good", b"TASK", b"x" * 1_000_000, b"COMPLETED"])
     relay.daemon.wait_log("a ZeroMQ peer is gone")
     relay.broker.send("good", "FINISHED")
     assert everything(client) == (['{"command": "FINISHED"}'], 1000)
-    huge.close()
 
 
 def test_bytes_that_are_no_zeromq_disturb_nobody(relay: Relay) -> None:
@@ -226,13 +169,12 @@ def test_bytes_that_are_no_zeromq_disturb_nobody(relay: Relay) -> None:
     assert everything(client) == (['{"command": "FINISHED"}'], 1000)
 
 
-def test_remote_exit_only_where_allowed(start_daemon: StartDaemon) -> None:
-    relay = Relay(start_daemon, allow_remote_exit=True)
+def test_remote_exit_only_where_allowed(start_relay: StartRelay) -> None:
+    relay = start_relay(allow_remote_exit=True)
     client = relay.client("c")
     relay.broker.send("0", "exit")
     assert everything(client) == ([], 1001)
     assert relay.daemon.wait() == 0
-    relay.broker.close()
 
 
 def test_a_binary_name_is_refused_with_a_reason(relay: Relay) -> None:
@@ -251,11 +193,10 @@ def test_a_name_too_long_is_refused(relay: Relay) -> None:
     assert everything(relay.client("x" * 10_000)) == ([], 1009)
 
 
-def test_who_names_no_channel_is_sent_away(start_daemon: StartDaemon) -> None:
-    relay = Relay(start_daemon, subscribe_timeout=0.3)
+def test_who_names_no_channel_is_sent_away(start_relay: StartRelay) -> None:
+    relay = start_relay(subscribe_timeout=0.3)
     client = relay.client(None)
     assert everything(client) == ([], 1008)
-    relay.broker.close()
 
 
 def test_what_a_subscriber_says_later_means_nothing(relay: Relay) -> None:
@@ -266,19 +207,18 @@ def test_what_a_subscriber_says_later_means_nothing(relay: Relay) -> None:
     assert everything(client) == (['{"command": "FINISHED"}'], 1000)
 
 
-def test_origins(start_daemon: StartDaemon) -> None:
-    relay = Relay(start_daemon, origins=["https://recodex.example"])
+def test_origins(start_relay: StartRelay) -> None:
+    relay = start_relay(origins=["https://recodex.example"])
     relay.broker.send("c", "FINISHED")
     for origin in ("https://recodex.example", None):
         assert everything(relay.client("c", origin=origin))[1] == 1000
     with pytest.raises(InvalidStatus) as refused:
         relay.client("c", origin="https://elsewhere.example")
     assert refused.value.response.status_code == 403
-    relay.broker.close()
 
 
-def test_more_clients_than_allowed_are_told_so(start_daemon: StartDaemon) -> None:
-    relay = Relay(start_daemon, max_clients=2)
+def test_more_clients_than_allowed_are_told_so(start_relay: StartRelay) -> None:
+    relay = start_relay(max_clients=2)
     clients = [relay.client("c"), relay.client("c")]
     with pytest.raises(InvalidStatus) as refused:
         relay.client("c")
@@ -288,7 +228,6 @@ def test_more_clients_than_allowed_are_told_so(start_daemon: StartDaemon) -> Non
     assert [everything(client)[1] for client in clients] == [1000, 1000]
     # Places that are free again are given again.
     assert everything(relay.client("c"))[1] == 1000
-    relay.broker.close()
 
 
 def test_ipv6_and_host_names_work(start_daemon: StartDaemon, tmp_path: Path) -> None:

@@ -1,0 +1,296 @@
+"""Peers that never read, vanish, flood or send garbage: a bounded cost, and theirs alone."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import zmq
+import zmq.auth
+from websockets.sync.client import connect
+
+from tests.relay.broker import Broker
+from tests.relay.conftest import Relay, StartRelay, everything
+from tests.servers.daemon import StartDaemon, free_port
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.integration_test
+
+KILO = 1024
+
+
+def resident_kilobytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"Rss:\s+(\d+) kB", status)
+    assert found
+    return int(found[1])
+
+
+def open_descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def drain_frames(peer: socket.socket) -> tuple[int, int | None]:
+    """Read to the end; return how many text frames came, and the close code."""
+    buffer, texts = b"", 0
+    while True:
+        try:
+            data = peer.recv(1 << 20)
+        except OSError:
+            data = b""
+        buffer += data
+        while len(buffer) >= 2:
+            opcode, size, head = buffer[0] & 15, buffer[1] & 127, 2
+            if size == 126:
+                if len(buffer) < 4:
+                    break
+                size, head = struct.unpack(">H", buffer[2:4])[0], 4
+            if len(buffer) < head + size:
+                break
+            payload, buffer = buffer[head : head + size], buffer[head + size :]
+            if opcode == 1:
+                texts += 1
+            elif opcode == 8:
+                return texts, struct.unpack(">H", payload[:2])[0]
+        if not data:
+            return texts, None
+
+
+def flood(relay: Relay, channel: str, count: int, size: int = 1000) -> None:
+    for _ in range(count):
+        relay.broker.send(channel, "TASK", "x" * size, "COMPLETED")
+
+
+def test_a_client_that_never_reads_is_closed_and_costs_only_its_buffers(
+    start_relay: StartRelay,
+) -> None:
+    relay = start_relay(client_stall=1, max_history_bytes=8 * KILO * KILO)
+    good = relay.client("c")
+    reading = ThreadPoolExecutor(1).submit(everything, good)
+    stuck = relay.raw_client("c", receive_buffer=4096)
+    relay.wait_subscribed("c", 2)
+    flood(relay, "c", 6000)
+    relay.daemon.wait_log("took nothing for")
+    # It gets what was on its way, and is told to come back.
+    texts, code = drain_frames(stuck)
+    assert 0 < texts < 6000
+    assert code == 1013
+    relay.broker.send("c", "FINISHED")
+    got, code = reading.result(30)
+    assert (len(got), code) == (6001, 1000)
+    assert resident_kilobytes(relay.daemon.pid) < 150 * KILO
+
+
+def test_a_slow_client_that_reads_gets_everything(start_relay: StartRelay) -> None:
+    relay = start_relay(client_stall=2)
+    slow = relay.raw_client("c", receive_buffer=4096)
+    relay.wait_subscribed("c")
+    flood(relay, "c", 4000)
+    relay.broker.send("c", "FINISHED")
+    relay.daemon.wait_log("channel c finished")
+    assert drain_frames(slow) == (4001, 1000)
+
+
+def test_a_client_outrun_by_the_history_is_told(start_relay: StartRelay) -> None:
+    relay = start_relay(max_messages=100)
+    slow = relay.raw_client("c", receive_buffer=4096)
+    relay.wait_subscribed("c")
+    flood(relay, "c", 10_000)
+    relay.broker.send("c", "FINISHED")
+    texts, code = drain_frames(slow)
+    assert texts < 10_001
+    assert code == 1013
+    relay.daemon.wait_log("too slow")
+
+
+def test_clients_that_vanish_leave_nothing(start_relay: StartRelay) -> None:
+    relay = start_relay()
+    before = open_descriptors(relay.daemon.pid)
+    for round_number in range(3):
+        peers = [relay.raw_client(f"silent{n}") for n in range(200)]
+        wait_for(lambda: open_descriptors(relay.daemon.pid) >= before + 200, "200 clients")
+        for peer in peers:
+            # A reset, as from a machine that lost its power and came back.
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+        wait_for(
+            lambda: open_descriptors(relay.daemon.pid) <= before, f"descriptors, {round_number}"
+        )
+    wait_for(
+        lambda: relay.daemon.notices("STATUS")[-1].startswith("relay: 0 clients, 0 channels"), "0"
+    )
+
+
+def test_garbage_instead_of_a_handshake_is_one_line_each_and_limited(
+    start_relay: StartRelay,
+) -> None:
+    relay = start_relay()
+    before = open_descriptors(relay.daemon.pid)
+    for number in range(300):
+        with socket.create_connection(("127.0.0.1", relay.websocket_port)) as peer:
+            peer.sendall(
+                (b"\x16\x03\x01\x02", b"\xff" * 5000, b"POST / HTTP/1.1\r\n\r\n")[number % 3]
+            )
+    wait_for(lambda: open_descriptors(relay.daemon.pid) <= before, "descriptors are back")
+    relay.broker.send("c", "FINISHED")
+    assert everything(relay.client("c"))[1] == 1000
+    assert len([line for line in relay.daemon.log.splitlines() if "[WARNING]" in line]) < 10
+
+
+def test_a_flood_of_new_channels_is_bounded(start_relay: StartRelay) -> None:
+    relay = start_relay(max_history_bytes=2 * KILO * KILO)
+    # The first flood warms up what the process keeps for its own use.
+    for part in range(2):
+        for number in range(30_000):
+            relay.broker.send(f"channel-{part}-{number}", "STARTED")
+        relay.broker.send(f"last-{part}", "FINISHED")
+        assert everything(relay.client(f"last-{part}"))[1] == 1000
+        if part == 0:
+            before = resident_kilobytes(relay.daemon.pid)
+    assert resident_kilobytes(relay.daemon.pid) < before + 10 * KILO
+
+
+def test_a_flood_of_messages_does_not_stop_the_others(start_relay: StartRelay) -> None:
+    relay = start_relay(max_messages=1000)
+    good = relay.client("good")
+    relay.wait_subscribed("good")
+    other = relay.another_broker()
+    stop = threading.Event()
+
+    def rage() -> None:
+        while not stop.is_set():
+            relay.broker.send("flood", "TASK", "x", "COMPLETED")
+
+    thread = threading.Thread(target=rage)
+    thread.start()
+    try:
+        for number in range(50):
+            other.task("good", number)
+            assert f"t{number}" in str(good.recv(timeout=10))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_tls_with_certificates_that_reload(start_relay: StartRelay, tmp_path: Path) -> None:
+    def issue() -> trustme.CA:
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost")
+        (tmp_path / "key.pem").write_bytes(certificate.private_key_pem.bytes())
+        (tmp_path / "cert.pem").write_bytes(
+            b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
+        )
+        return authority
+
+    def subscribe(authority: trustme.CA) -> tuple[list[str], int | None]:
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        with connect(f"wss://localhost:{relay.websocket_port}/", ssl=context) as client:
+            client.send("c")
+            return everything(client)
+
+    first = issue()
+    files = {"certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    relay = start_relay(tls=files)
+    for number in range(3000):
+        relay.broker.task("c", number)
+    relay.broker.send("c", "FINISHED")
+    got, code = subscribe(first)
+    assert (len(got), code) == (3001, 1000)
+    second = issue()
+    relay.daemon.reload()
+    assert subscribe(second)[1] == 1000
+    with pytest.raises(ssl.SSLCertVerificationError):
+        subscribe(first)
+
+
+def test_curve_lets_in_only_whom_it_knows(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    keys, allowed = tmp_path / "keys", tmp_path / "allowed"
+    keys.mkdir()
+    allowed.mkdir()
+    for name in ("relay", "broker", "stranger"):
+        zmq.auth.create_certificates(keys, name)
+    (keys / "broker.key").rename(allowed / "broker.key")
+    server, _ = zmq.auth.load_certificate(keys / "relay.key")
+
+    def use(name: str) -> Any:
+        public, secret = zmq.auth.load_certificate(keys / f"{name}.key_secret")
+        assert secret is not None
+
+        def prepare(peer: zmq.Socket[bytes]) -> None:
+            peer.setsockopt(zmq.CURVE_SERVERKEY, server)
+            peer.setsockopt(zmq.CURVE_PUBLICKEY, public)
+            peer.setsockopt(zmq.CURVE_SECRETKEY, secret)
+
+        return prepare
+
+    websocket_port, zeromq_port = free_port(), free_port()
+    daemon = start_daemon(
+        {
+            "websocket_uri": ["127.0.0.1", websocket_port],
+            "zeromq_uri": ["127.0.0.1", zeromq_port],
+            "relay": {
+                "curve": {
+                    "secret_key_file": str(keys / "relay.key_secret"),
+                    "public_keys_dir": str(allowed),
+                }
+            },
+        }
+    ).wait_ready()
+    uri = f"tcp://127.0.0.1:{zeromq_port}"
+    stranger = Broker(uri, prepare=use("stranger"))
+    assert stranger.refused
+    daemon.wait_log("its key is not allowed")
+    broker = Broker(uri, prepare=use("broker"))
+    assert not broker.refused
+    broker.send("c", "FINISHED")
+    with connect(f"ws://127.0.0.1:{websocket_port}/") as client:
+        client.send("c")
+        assert everything(client) == (['{"command": "FINISHED"}'], 1000)
+    # A key that is allowed later is let in after a reload.
+    (keys / "stranger.key").rename(allowed / "stranger.key")
+    daemon.reload()
+    welcome = Broker(uri, prepare=use("stranger"))
+    assert not welcome.refused
+    for peer in (stranger, broker, welcome):
+        peer.close()
+
+
+def test_memory_and_descriptors_are_back_after_20000_clients_and_channels(
+    start_relay: StartRelay,
+) -> None:
+    relay = start_relay(keep_finished=0.5, debug=False)
+    round_size = 500
+
+    def one_round(start: int) -> None:
+        peers = [relay.raw_client(f"soak-{start + number}") for number in range(round_size)]
+        for number in range(round_size):
+            relay.broker.send(f"soak-{start + number}", "STARTED")
+            relay.broker.send(f"soak-{start + number}", "FINISHED")
+        for peer in peers:
+            assert drain_frames(peer) == (2, 1000)
+            peer.close()
+
+    def settled() -> None:
+        wait_for(
+            lambda: relay.daemon.notices("STATUS")[-1].startswith("relay: 0 clients, 0 channels"),
+            "everything closed and forgotten",
+        )
+
+    for start in range(0, 4000, round_size):
+        one_round(start)
+    settled()
+    memory, descriptors = resident_kilobytes(relay.daemon.pid), open_descriptors(relay.daemon.pid)
+    for start in range(4000, 24_000, round_size):
+        one_round(start)
+    settled()
+    assert open_descriptors(relay.daemon.pid) <= descriptors
+    assert resident_kilobytes(relay.daemon.pid) < memory + 2 * KILO

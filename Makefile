@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test fast check bench clean install
+.PHONY: run test fast check bench clean install deb rpm repo
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,18 @@ check: install
 
 bench: install
 	benchmarks/run
+
+# Packages, into dist/; the same commit gives the same bytes.
+deb:
+	packaging/build-deb
+
+rpm:
+	packaging/build-rpm
+
+# An apt and a yum repository of them in dist/repo/, signed with the key that REPO_KEY names
+# in gpg's keyring, to be served at REPO_URL.
+repo: deb rpm
+	packaging/build-repo
 
 clean:
 	rm -rf $(VENV) .run build dist *.egg-info

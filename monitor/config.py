@@ -18,10 +18,13 @@ from typing import Any, cast
 import msgspec
 import yaml
 
+from monitor.aggregation.settings import AggregationSettings
 from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.cluster.settings import ClusterSettings
 from monitor.errors import ConfigError, SettingError, SettingPath, key_text
 from monitor.logfile import LoggerSettings
+from monitor.logs.settings import LogsSettings
+from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
 from monitor.settings import Address, Section, hide_url_secrets
 from monitor.store.settings import DatabaseSettings
@@ -45,6 +48,9 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bus: BusSettings = BusSettings()
     cluster: ClusterSettings | None = None
     kafka: KafkaSettings | None = None
+    probes: ProbesSettings | None = None
+    aggregation: AggregationSettings | None = None
+    logs: LogsSettings | None = None
     api: ApiSettings | None = None
 
     def sections(self) -> Iterator[tuple[str, Section]]:

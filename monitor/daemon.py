@@ -99,6 +99,31 @@ def _relay(services: Services) -> Part | None:
     )
 
 
+def _probes(services: Services) -> Part | None:
+    settings = services.config.probes
+    if settings is None:
+        return None
+    from monitor.probes.part import Probes
+
+    return Probes(settings, services.bus())
+
+
+def _aggregation(services: Services) -> Part | None:
+    if services.config.aggregation is None:
+        return None
+    from monitor.aggregation.part import Aggregation
+
+    return Aggregation(services.config.aggregation, bus=services.bus(), store=services.store())
+
+
+def _logs(services: Services) -> Part | None:
+    if services.config.logs is None:
+        return None
+    from monitor.logs.part import Logs
+
+    return Logs(services.config.logs, services.store(), tokens=services.tokens)
+
+
 def _cluster(services: Services) -> Part | None:
     if services.config.cluster is None:
         return None
@@ -116,7 +141,14 @@ def _web(services: Services) -> Part | None:
 
 
 # One line a part; a part that is off imports nothing. Settings are found by the part's name.
-PARTS: tuple[Callable[[Services], Part | None], ...] = (_relay, _cluster, _web)
+PARTS: tuple[Callable[[Services], Part | None], ...] = (
+    _relay,
+    _probes,
+    _aggregation,
+    _cluster,
+    _logs,
+    _web,
+)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

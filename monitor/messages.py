@@ -50,19 +50,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     ``status`` is None where nothing answered, ``response_time`` None unless a whole answer
     came, ``matched`` None where there was no whole body to match (True where nothing had to
-    match). ``error`` starts with a stable word and, after ``: ``, has the details.
+    match). ``error`` starts with a stable word and, after ``: ``, has the details. What older
+    producers may leave out has a default.
     """
 
     job_id: _Id
     url: str
     scheduled_at: _Instant
     checked_at: _Instant
-    kind: str
+    kind: str = "http"
     up: bool
-    status: Annotated[int, msgspec.Meta(ge=0, le=999)] | None
-    response_time: _Duration | None
-    duration: _Duration
-    error: str | None
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)] | None = None
+    response_time: _Duration | None = None
+    duration: _Duration = 0.0
+    error: str | None = None
     matched: bool | None = None
     phases: Phases = Phases()
     certificate_expires_at: float | None = None
@@ -75,7 +76,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return cloud_event(
             type=RESULT_TYPE,
             source=f"/producers/{self.producer}",
-            id=f"{self.job_id}-{self.scheduled_at:.3f}",
+            id=f"{self.job_id}-{self.scheduled_at}",
             time=self.checked_at,
         )
 

@@ -178,16 +178,15 @@ def _string(raw: Raw, key: str) -> str | None:
     return text
 
 
-def _echo(raw: Raw) -> Raw:
+def _echo(raw: Raw) -> bytes:
     text = bytes(raw)
     if text[:1] in (b"{", b"[") or len(text) > _MAX_ID_BYTES:
         problem = f"id: expected a string, number, boolean or null of at most {_MAX_ID_BYTES} bytes"
         raise _bad(problem)
     if text[:1] == b'"':
         # Whatever is echoed must be sound JSON: an undecoded string may hold anything.
-        return Raw(_encode(_string(raw, "id")))
-    # A copy, lest a few bytes keep a whole message in memory.
-    return Raw(text)
+        return _encode(_string(raw, "id"))
+    return text
 
 
 def parse(data: bytes, *, max_batch: int) -> Request:

@@ -17,7 +17,6 @@ from monitor.logs.filters import Kind
 
 __all__ = ["ActionError", "ErrorCode", "Head", "listed", "live", "stored", "succeeded"]
 
-_NOTHING = Raw()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -38,7 +37,7 @@ class Head:
     """What every message has: the action, the client's ``id`` (as JSON, to be echoed), a token."""
 
     action: str | None = None
-    id: Raw = _NOTHING
+    id: bytes = b""
     token: str | None = None
 
 
@@ -75,8 +74,8 @@ class ActionError(MonitorError):
 def _begin(head: Head, status: str) -> dict[str, Any]:
     action = head.action if head.action is None else head.action[:64]
     answer: dict[str, Any] = {"action": action, "status": status}
-    if bytes(head.id):
-        answer["id"] = head.id
+    if head.id:
+        answer["id"] = Raw(head.id)
     return answer
 
 

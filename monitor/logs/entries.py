@@ -85,11 +85,13 @@ class Rules:
     sender: str | None = None
 
 
-def judge(items: Sequence[bytes | msgspec.Raw], rules: Rules) -> tuple[list[Entry], list[Rejected]]:
-    """Sort an upload's entries, each as JSON, into accepted and rejected ones."""
+def judge(
+    items: Sequence[bytes | msgspec.Raw], rules: Rules, *, first: int = 0
+) -> tuple[list[Entry], list[Rejected]]:
+    """Sort entries, each as JSON, into accepted and rejected; ``first`` is the first's index."""
     accepted: list[Entry] = []
     rejected: list[Rejected] = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(items, first):
         try:
             entry = _accept(item, rules)
         except _RejectedError as rejection:

@@ -7,6 +7,7 @@ import errno as os_errors
 import os
 import socket
 import ssl
+import time
 from typing import Any
 
 from monitor.errors import SettingError
@@ -43,7 +44,8 @@ class Connection:
         self._job = job
         self._resolver = resolver
         self._loop = asyncio.get_running_loop()
-        self._began = self._mark = self._loop.time()
+        # Not the loop's clock: uvloop's has whole milliseconds only.
+        self._began = self._mark = time.monotonic()
         self._spent = {"resolve": 0.0, "connect": 0.0, "tls": 0.0, "processing": 0.0}
         self._phase = "resolve"
         self._limit = asyncio.timeout(job.timeout)
@@ -56,10 +58,10 @@ class Connection:
     @property
     def left_s(self) -> float:
         """How much of the job's timeout is left."""
-        return self._began + self._job.timeout - self._loop.time()
+        return self._began + self._job.timeout - time.monotonic()
 
     def _enter(self, phase: str) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         self._spent[self._phase] += now - self._mark
         self._mark, self._phase = now, phase
 

@@ -3,7 +3,7 @@
 A job's runs are due at ``(k + phase) * interval`` since the epoch, for every whole k, where
 the phase is a hash of the job's id. So starts are spread evenly over the interval, and a
 reload, a restart or another producer finds the very same grid. All is counted in whole
-microseconds: nothing drifts.
+milliseconds: nothing drifts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Run", "Schedule", "due_after", "phase"]
 
 _MASK = (1 << 64) - 1
 # A run that comes up later than this (the loop was stopped, the machine slept) is missed.
-_GRACE_US = 1_000_000
+_GRACE_MS = 1000
 
 
 def phase(job_id: int) -> float:
@@ -31,10 +31,10 @@ def phase(job_id: int) -> float:
     return (mixed >> 11) / (1 << 53)
 
 
-def due_after(job_id: int, interval_us: int, now_us: int) -> int:
-    """Return the first time on the job's grid after ``now_us``, all in epoch microseconds."""
-    start = int(phase(job_id) * interval_us)
-    return now_us + interval_us - (now_us - start) % interval_us
+def due_after(job_id: int, interval_ms: int, now_ms: int) -> int:
+    """Return the first time on the job's grid after ``now_ms``, all in epoch milliseconds."""
+    start = int(phase(job_id) * interval_ms)
+    return now_ms + interval_ms - (now_ms - start) % interval_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,12 @@ class Run:
 
 
 class _Entry:
-    __slots__ = ("due_us", "interval_us", "missed", "running")
+    __slots__ = ("due_ms", "interval_ms", "missed")
 
-    def __init__(self, interval_us: int, due_us: int) -> None:
-        self.interval_us = interval_us
-        self.due_us = due_us
+    def __init__(self, interval_ms: int, due_ms: int) -> None:
+        self.interval_ms = interval_ms
+        self.due_ms = due_ms
         self.missed = 0
-        self.running = False
 
 
 class Schedule:
@@ -68,7 +67,9 @@ class Schedule:
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
         self._heap: list[tuple[int, int]] = []
-        self._last_us: int | None = None
+        # Apart from the entries: a job that goes and comes back may still be running.
+        self._running: set[int] = set()
+        self._last_ms: int | None = None
         self.missed_total = 0
 
     def set_jobs(self, intervals: Iterable[tuple[int, float]], now: float) -> None:
@@ -76,23 +77,20 @@ class Schedule:
 
         What was known of a job that stays with its interval is kept.
         """
-        now_us = _us(now)
+        now_ms = int(now * 1000)
         entries: dict[int, _Entry] = {}
         for job_id, interval in intervals:
-            interval_us = _us(interval)
+            interval_ms = _ms(interval)
             known = self._entries.get(job_id)
-            if known is not None and known.interval_us == interval_us:
+            if known is not None and known.interval_ms == interval_ms:
                 entries[job_id] = known
                 continue
-            entry = _Entry(interval_us, due_after(job_id, interval_us, now_us))
-            # A run of the old grid may still be under way.
-            entry.running = known is not None and known.running
-            entries[job_id] = entry
+            entries[job_id] = _Entry(interval_ms, due_after(job_id, interval_ms, now_ms))
         self._entries = entries
         self._rebuild()
 
     def _rebuild(self) -> None:
-        self._heap = [(entry.due_us, job_id) for job_id, entry in self._entries.items()]
+        self._heap = [(entry.due_ms, job_id) for job_id, entry in self._entries.items()]
         heapq.heapify(self._heap)
 
     def due(self, now: float) -> list[Run]:
@@ -101,28 +99,28 @@ class Schedule:
         Each job returned is running until :meth:`finished` is called for it. A clock set back
         gives back the grid at once, instead of silence until it has caught up.
         """
-        now_us = _us(now)
-        if self._last_us is not None and now_us < self._last_us - _GRACE_US:
+        now_ms = int(now * 1000)
+        if self._last_ms is not None and now_ms < self._last_ms - _GRACE_MS:
             for job_id, entry in self._entries.items():
-                entry.due_us = due_after(job_id, entry.interval_us, now_us)
+                entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
             self._rebuild()
-        self._last_us = now_us
+        self._last_ms = now_ms
         runs = []
         heap = self._heap
-        while heap and heap[0][0] <= now_us:
-            due_us, job_id = heap[0]
+        while heap and heap[0][0] <= now_ms:
+            due_ms, job_id = heap[0]
             entry = self._entries[job_id]
             # The last time on the grid up to now; those before it are missed in any case.
-            late = (now_us - due_us) // entry.interval_us
-            last_us = due_us + late * entry.interval_us
-            entry.due_us = last_us + entry.interval_us
-            heapq.heapreplace(heap, (entry.due_us, job_id))
+            late = (now_ms - due_ms) // entry.interval_ms
+            last_ms = due_ms + late * entry.interval_ms
+            entry.due_ms = last_ms + entry.interval_ms
+            heapq.heapreplace(heap, (entry.due_ms, job_id))
             self._miss(entry, late)
-            if entry.running or now_us - last_us > _GRACE_US:
+            if job_id in self._running or now_ms - last_ms > _GRACE_MS:
                 self._miss(entry, 1)
                 continue
-            entry.running = True
-            runs.append(Run(job_id, last_us / 1e6, entry.missed))
+            self._running.add(job_id)
+            runs.append(Run(job_id, last_ms / 1000, entry.missed))
             entry.missed = 0
         return runs
 
@@ -132,15 +130,13 @@ class Schedule:
 
     def finished(self, job_id: int) -> None:
         """Say that the job's run is over."""
-        entry = self._entries.get(job_id)
-        if entry is not None:
-            entry.running = False
+        self._running.discard(job_id)
 
     def missed(self, run: Run) -> None:
         """Say that a run was not started after all: it counts as missed, with what it carried."""
+        self._running.discard(run.job_id)
         entry = self._entries.get(run.job_id)
         if entry is not None:
-            entry.running = False
             entry.missed += run.missed
             self._miss(entry, 1)
 
@@ -148,9 +144,9 @@ class Schedule:
         """Return when the next run of the job, or of any, is due; None where there's none."""
         if job_id is not None:
             entry = self._entries.get(job_id)
-            return None if entry is None else entry.due_us / 1e6
-        return self._heap[0][0] / 1e6 if self._heap else None
+            return None if entry is None else entry.due_ms / 1000
+        return self._heap[0][0] / 1000 if self._heap else None
 
 
-def _us(seconds: float) -> int:
-    return round(seconds * 1_000_000)
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

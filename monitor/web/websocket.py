@@ -127,6 +127,15 @@ class WebSocket(asyncio.Protocol):
         self.transport.write(frames)
         return True
 
+    async def writable(self) -> None:
+        """Wait while the client takes nothing of what waits for it."""
+        await self._writable.wait()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something can still be sent."""
+        return not self._closing
+
     @property
     def buffered_bytes(self) -> int:
         """Bytes that wait in the transport because the client has not taken them."""

@@ -7,6 +7,7 @@ each hop known (libcurl adds up some of them) and the certificates of all hosts 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -125,8 +126,7 @@ class _Fetch:
 
     async def attempt(self) -> Outcome:
         """Fetch the page and its redirects."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.monotonic()
         visit = _Visit(began + self._job.timeout)
         easy = self._check.take()
         whole = False
@@ -136,7 +136,7 @@ class _Fetch:
             visit.error = f"timeout: {self._job.timeout:g} s ran out"
         except ResolveError as error:
             visit.error = str(error)
-            visit.add(resolve=loop.time() - began - sum(visit.spent))
+            visit.add(resolve=time.monotonic() - began - sum(visit.spent))
         finally:
             self._check.give(easy)
         if whole:
@@ -144,7 +144,7 @@ class _Fetch:
         response_time = sum(visit.spent)
         return Outcome(
             up=visit.error is None,
-            duration=max(loop.time() - began, 0.0),
+            duration=max(time.monotonic() - began, 0.0),
             error=visit.error,
             status=visit.status,
             response_time=response_time if whole else None,
@@ -176,11 +176,10 @@ class _Fetch:
             easy.reset()
 
     async def _hop(self, visit: _Visit, easy: Any, request: Request) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.monotonic()
         pinned = await self._addresses(request, visit.until)
-        visit.add(resolve=loop.time() - began)
-        left = visit.until - loop.time()
+        visit.add(resolve=time.monotonic() - began)
+        left = visit.until - time.monotonic()
         if left <= 0:
             raise TimeoutError
         visit.body = Body(self._job.max_body_bytes, keep=self._job.body_regexp is not None)
@@ -255,7 +254,7 @@ class _Fetch:
         """
         easy = self._check.take()
         try:
-            left = until - asyncio.get_running_loop().time()
+            left = until - time.monotonic()
             if left <= 0:
                 return None
             self._set_up(easy, request, Body(0, keep=False), left_s=left, pinned=pinned)
@@ -280,7 +279,7 @@ class _Fetch:
                     visit.body.content(),
                     charset=visit.charset,
                     job_id=job.id,
-                    timeout_s=visit.until - asyncio.get_running_loop().time(),
+                    timeout_s=visit.until - time.monotonic(),
                 )
             except TimeoutError:
                 visit.error = "timeout: body_regexp takes too long"

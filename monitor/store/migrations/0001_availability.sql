@@ -35,7 +35,7 @@ CREATE TABLE availability_result (
     matched boolean,
     phases jsonb,
     certificate_expires_at double precision,
-    producer integer,
+    producer bigint,
     attempt integer,
     missed integer,
     PRIMARY KEY (job_id, scheduled_at)

@@ -24,4 +24,14 @@ def served(parts: Mapping[str, Part]) -> tuple[list[APIRouter], dict[str, Handle
     """
     routers = [health.router(parts)]
     websockets: dict[str, Handler] = {}
-    return routers, websockets, _SMALL_MESSAGE_BYTES
+    max_message_bytes = _SMALL_MESSAGE_BYTES
+    if "logs" in parts:
+        from monitor.logs.part import Logs
+        from monitor.web.routes import logs
+
+        part = parts["logs"]
+        assert isinstance(part, Logs)
+        routers.append(logs.router(part))
+        websockets["/ws"] = logs.websocket(part)
+        max_message_bytes = part.service.settings.max_message_bytes
+    return routers, websockets, max_message_bytes

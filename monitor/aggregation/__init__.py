@@ -1,0 +1,1 @@
+"""Results from the bus to the database: raw rows, and counters by window that match them."""

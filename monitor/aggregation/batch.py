@@ -1,0 +1,104 @@
+"""What has been read and not yet been written, in the order in which it was read. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from monitor.aggregation.intake import judge
+from monitor.bus import Record
+from monitor.messages import Result
+
+__all__ = ["Batch", "Entry", "Pending", "Rejected"]
+
+
+class Rejected(NamedTuple):
+    """A message that is no result to count; ``reason`` starts with a stable word."""
+
+    reason: str
+    payload: bytes
+
+
+class Entry(NamedTuple):
+    """A message as it waits, judged."""
+
+    partition: int
+    offset: int
+    content: Result | Rejected
+    size_bytes: int
+
+
+class Batch:
+    """What one transaction writes."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        # By partition, where to go on once this batch is written.
+        self.next_offsets = {entry.partition: entry.offset + 1 for entry in entries}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def results(self) -> list[Result]:
+        """Return the results, in order."""
+        return [entry.content for entry in self.entries if isinstance(entry.content, Result)]
+
+    def rejected(self) -> list[tuple[int, int, Rejected]]:
+        """Return partition, offset and why of the messages that are no results to count."""
+        return [
+            (entry.partition, entry.offset, entry.content)
+            for entry in self.entries
+            if isinstance(entry.content, Rejected)
+        ]
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Split a batch of two or more in two, to be written one after the other."""
+        middle = len(self.entries) // 2
+        return Batch(self.entries[:middle]), Batch(self.entries[middle:])
+
+
+class Pending:
+    """Messages that wait for a batch.
+
+    ``since`` is when the oldest of them was added, by the caller's clock; None when empty.
+    """
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque()
+        self.size_bytes = 0
+        self.since: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, records: Iterable[Record], *, now: float, keep_s: float, clock: float) -> None:
+        """Judge ``records`` at the time ``now`` (s since the epoch) and queue them."""
+        for record in records:
+            judged = judge(record.value, record.headers, now=now, keep_s=keep_s)
+            content = Rejected(judged, record.value) if isinstance(judged, str) else judged
+            size = len(record.value)
+            self.size_bytes += size
+            self._entries.append(Entry(record.partition, record.offset, content, size))
+        if self.since is None and self._entries:
+            self.since = clock
+
+    def take(self, limit: int) -> Batch:
+        """Remove and return the oldest messages, ``limit`` at most."""
+        entries = [self._entries.popleft() for _ in range(min(limit, len(self._entries)))]
+        self.size_bytes -= sum(entry.size_bytes for entry in entries)
+        if not self._entries:
+            self.since = None
+        return Batch(entries)
+
+    def drop(self, partitions: Collection[int] | None = None) -> None:
+        """Forget what is of ``partitions``, or everything."""
+        kept = deque(
+            entry
+            for entry in self._entries
+            if partitions is not None and entry.partition not in partitions
+        )
+        self._entries = kept
+        self.size_bytes = sum(entry.size_bytes for entry in kept)
+        if not kept:
+            self.since = None

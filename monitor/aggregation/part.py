@@ -1,0 +1,382 @@
+"""Takes results from the bus and has them written, batch by batch.
+
+Two tasks meet in :class:`~monitor.aggregation.batch.Pending`: one polls the bus and judges
+what comes, the other writes batches. The database's offsets decide what has been read; the
+bus's are a hint. Whenever the two may differ (a lost race, a database that was away while
+partitions came) everything pending is dropped and read again from the stored offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar
+
+from monitor.aggregation.batch import Batch, Entry, Pending, Rejected
+from monitor.aggregation.intake import printable
+from monitor.aggregation.retention import purge
+from monitor.aggregation.settings import AggregationSettings
+from monitor.aggregation.statistics import Statistics
+from monitor.aggregation.writer import OffsetsMovedError, stored_offsets, write_batch
+from monitor.bus import Assignment, Bus, Consumer
+from monitor.errors import MonitorError
+from monitor.messages import encode
+from monitor.part import Health, Metric, Part, State
+from monitor.store import Store
+
+__all__ = ["Aggregation"]
+
+logger = logging.getLogger("monitor.aggregation")
+
+_POLL_RECORDS = 2000
+_POLL_S = 0.5
+# On SQLite everyone else's writes wait for a batch.
+_SQLITE_BATCH = 500
+_PENDING_BYTES = 33_554_432
+_WRITE_TIMEOUT_S = 30.0
+_OFFSETS_TIMEOUT_S = 5.0
+_REVOKE_TIMEOUT_S = 10.0
+_RETRY_S = (0.2, 10.0)
+_LAG_INTERVAL_S = 5.0
+_PURGE_INTERVAL_S = 300.0
+# Of flush_interval; the rest is for the transaction itself.
+_FLUSH_EARLY = 0.9
+
+
+class Aggregation(Part):
+    """The part ``aggregation``: a consumer of the results' topic.
+
+    ``clock`` gives s since the epoch, by which results are too old or from the future.
+    """
+
+    name: ClassVar[str] = "aggregation"
+
+    def __init__(
+        self,
+        settings: AggregationSettings,
+        *,
+        bus: Bus,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._topic = settings.topic
+        self._bus = bus
+        self._store = store
+        self._clock = clock
+        self.statistics = Statistics(settings.topic)
+        self._pending = Pending()
+        # The batch being written; it stays here until it is known to be committed.
+        self._batch: Batch | None = None
+        self._writing = asyncio.Lock()
+        # Each assigned partition's stored offset as this consumer knows it.
+        self._stored: dict[int, int | None] = {}
+        # Partitions that came while the database could not say where to go on.
+        self._unknown: set[int] = set()
+        self._in_step = False
+        self._limit = settings.flush_messages
+        self._to_commit: dict[int, int] = {}
+        self._problem: str | None = None
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+
+    async def start(self) -> None:
+        """Nothing to bind; the bus and the store are opened by the daemon."""
+
+    async def run(self) -> None:
+        """Consume until cancelled, or until drained."""
+        self._ended.clear()
+        self._fall_out_of_step()
+        self._stored.clear()
+        self._unknown.clear()
+        consumer = self._bus.consumer(
+            self._topic,
+            group=self._settings.group,
+            assignment=Assignment(assigned=self._assigned, revoked=self._revoked),
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                others = [
+                    tasks.create_task(self._write(), name="aggregation:write"),
+                    tasks.create_task(self._retain(), name="aggregation:retain"),
+                ]
+                await self._consume(consumer)
+                for task in others:
+                    task.cancel()
+            await self._flush()
+            await self._commit(consumer)
+        finally:
+            try:
+                await consumer.close()
+            finally:
+                self._ended.set()
+        await asyncio.Event().wait()  # drained: the daemon cancels what is left
+
+    async def drain(self) -> None:
+        """Write what has been read, and leave the group."""
+        self._stopping.set()
+        self._changed.set()
+        await self._ended.wait()
+
+    async def close(self) -> None:
+        """Nothing is held beyond run()."""
+
+    def state(self) -> State:
+        """Return lag and counts; degraded while the database can't be written."""
+        if self._problem is not None:
+            return State(Health.DEGRADED, f"{self._problem}; consumption paused, trying again")
+        if self._stopping.is_set():
+            return State(Health.STOPPING)
+        if not self._stored:
+            return State(Health.STARTING, "waits for partitions")
+        return State(Health.OK, self.statistics.summary())
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return lag, batch sizes, commit times and rejects."""
+        return self.statistics.metrics()
+
+    async def prepare(self, settings: AggregationSettings) -> Callable[[], Sequence[str]]:
+        """Adopt new limits; topic and group need a restart."""
+
+        def switch() -> Sequence[str]:
+            old, self._settings = self._settings, settings
+            self._changed.set()
+            return [
+                key for key in ("topic", "group") if getattr(old, key) != getattr(settings, key)
+            ]
+
+        return switch
+
+    # Consuming
+
+    async def _consume(self, consumer: Consumer) -> None:
+        loop = asyncio.get_running_loop()
+        pause = _RETRY_S[0]
+        lag_at = loop.time()
+        while not self._stopping.is_set():
+            if not self._in_step and consumer.assignment():
+                if not await self._resynchronize(consumer):
+                    await self._wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
+                    pause = min(pause * 2, _RETRY_S[1])
+                    continue
+                pause = _RETRY_S[0]
+            await self._commit(consumer)
+            if self._full():
+                await self._wait(_POLL_S)
+                continue
+            records = await consumer.poll(max_records=_POLL_RECORDS, timeout_s=_POLL_S)
+            if loop.time() >= lag_at:
+                lag_at = loop.time() + _LAG_INTERVAL_S
+                self.statistics.lag = await consumer.lag()
+            if not self._in_step:
+                continue  # they would come again after what is about to be read again
+            self._pending.add(
+                [record for record in records if record.partition in self._stored],
+                now=self._clock(),
+                keep_s=self._settings.keep_results,
+                clock=loop.time(),
+            )
+            if records:
+                self._changed.set()
+
+    def _full(self) -> bool:
+        return (
+            len(self._pending) >= self._settings.flush_messages
+            or self._pending.size_bytes >= _PENDING_BYTES
+        )
+
+    async def _assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Tell the bus where to go on with the partitions that are ours now."""
+        try:
+            stored = await self._store.read(
+                functools.partial(stored_offsets, topic=self._topic), timeout=_OFFSETS_TIMEOUT_S
+            )
+        except MonitorError as error:
+            # The bus begins where it likes; nothing of that is taken before the offsets are known.
+            self._unknown.update(partitions)
+            self._fall_out_of_step()
+            self._say(error)
+            return {}
+        if not self._stored and not self._unknown:
+            self._in_step = True
+        for partition in partitions:
+            self._stored[partition] = stored.get(partition)
+        logger.info("%s: has partitions %s", self._topic, sorted(self._stored))
+        return {partition: stored.get(partition, 0) for partition in partitions}
+
+    async def _revoked(self, partitions: Sequence[int]) -> None:
+        """Write what is left of the partitions that go; the next consumer waits for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REVOKE_TIMEOUT_S):
+                await self._flush()
+        self._pending.drop(partitions)
+        for partition in partitions:
+            self._stored.pop(partition, None)
+            self._unknown.discard(partition)
+            self._to_commit.pop(partition, None)
+        logger.info("%s: gives up partitions %s", self._topic, sorted(partitions))
+
+    async def _resynchronize(self, consumer: Consumer) -> bool:
+        """Read on from the stored offsets; False while the database is away."""
+        async with self._writing:
+            try:
+                stored = await self._store.read(
+                    functools.partial(stored_offsets, topic=self._topic), timeout=_OFFSETS_TIMEOUT_S
+                )
+            except MonitorError as error:
+                self._say(error)
+                return False
+            self._pending.drop()
+            self._batch = None
+            partitions = consumer.assignment()
+            self._stored = {partition: stored.get(partition) for partition in partitions}
+            for partition in partitions:
+                await consumer.seek(partition, stored.get(partition, 0))
+            self._unknown.clear()
+            self._in_step = True
+            self._recovered()
+        return True
+
+    async def _commit(self, consumer: Consumer) -> None:
+        """Tell the bus how far the database is: a hint for whoever looks at the group's lag."""
+        offsets, self._to_commit = self._to_commit, {}
+        offsets = {key: value for key, value in offsets.items() if key in consumer.assignment()}
+        if offsets:
+            try:
+                await consumer.commit(offsets)
+            except MonitorError as error:
+                logger.debug("offsets are stored, but the bus was not told: %s", error)
+
+    async def _wait(self, limit_s: float) -> None:
+        """Wait until something changed, for a while."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._changed.wait()
+
+    # Writing
+
+    async def _write(self) -> None:
+        pause = _RETRY_S[0]
+        while True:
+            await self._until_due()
+            if await self._flush():
+                pause = _RETRY_S[0]
+                continue
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+            pause = min(pause * 2, _RETRY_S[1])
+
+    async def _until_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._batch is None and not self._full():
+            since = self._pending.since
+            due = None if since is None else since + self._settings.flush_interval * _FLUSH_EARLY
+            if due is not None and due <= loop.time():
+                return
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._changed.wait()
+
+    async def _flush(self) -> bool:
+        """Write all that is pending, batch by batch; False when the database is away."""
+        async with self._writing:
+            while self._in_step and (self._batch is not None or self._pending):
+                if self._batch is None:
+                    self._batch = self._pending.take(self._batch_limit())
+                    self._changed.set()
+                begun = time.monotonic()
+                try:
+                    await self._write_batch(self._batch)
+                except OffsetsMovedError as error:
+                    logger.warning("%s; reading on from what is stored", error)
+                    self.statistics.lost_races += 1
+                    self._fall_out_of_step()
+                    return True
+                except MonitorError as error:
+                    self._say(error)
+                    if time.monotonic() - begun >= _WRITE_TIMEOUT_S * 0.9:
+                        # Too much for a database this slow: once more in smaller pieces.
+                        self._limit = max(self._limit // 2, 1)
+                        self._fall_out_of_step()
+                    return False
+                self._batch = None
+                self._limit = min(self._limit * 2, self._settings.flush_messages)
+                self._recovered()
+        return True
+
+    def _batch_limit(self) -> int:
+        return min(self._limit, _SQLITE_BATCH if self._store.dialect == "sqlite" else self._limit)
+
+    async def _write_batch(self, batch: Batch) -> None:
+        begun = time.monotonic()
+        expected = {partition: self._stored[partition] for partition in batch.next_offsets}
+        function = functools.partial(
+            write_batch,
+            batch=batch,
+            topic=self._topic,
+            expected=expected,
+            granularities=self._settings.granularities,
+            now=self._clock(),
+        )
+        try:
+            written = await self._store.transaction(function, timeout=_WRITE_TIMEOUT_S)
+        except (MonitorError, OffsetsMovedError):
+            raise
+        except Exception as error:
+            # The database refuses something in here that looked right. Find it, keep the rest.
+            if len(batch) > 1:
+                for half in batch.halves():
+                    await self._write_batch(half)
+                return
+            (entry,) = batch.entries
+            if isinstance(entry.content, Rejected):
+                raise
+            rejected = Rejected(
+                printable(f"refused-by-database: {str(error).splitlines()[0]}"),
+                encode(entry.content),
+            )
+            refused = Entry(entry.partition, entry.offset, rejected, entry.size_bytes)
+            await self._write_batch(Batch([refused]))
+            return
+        self._stored.update(batch.next_offsets)
+        self._to_commit.update(batch.next_offsets)
+        self.statistics.committed(written, messages=len(batch), took_s=time.monotonic() - begun)
+
+    def _fall_out_of_step(self) -> None:
+        self._in_step = False
+        self._batch = None
+        self._pending.drop()
+        self._changed.set()
+
+    def _say(self, error: MonitorError) -> None:
+        if self._problem is None:
+            logger.error("consumption pauses: %s", error)
+        self._problem = str(error)
+
+    def _recovered(self) -> None:
+        if self._problem is not None:
+            logger.info("consumption goes on: the database is back")
+        self._problem = None
+
+    # Retention
+
+    async def _retain(self) -> None:
+        failed = False
+        while True:
+            try:
+                purged = await purge(self._store, self._settings, now=self._clock())
+                failed = False
+                logger.debug("purged %s", purged)
+            except MonitorError as error:
+                if not failed:
+                    logger.warning("cannot purge: %s", error)
+                failed = True
+            await asyncio.sleep(_PURGE_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311

@@ -1,0 +1,141 @@
+"""Rows of a batch into PostgreSQL: COPY into a temporary table, then one statement."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from monitor.aggregation.windows import Counters, Window
+from monitor.messages import Result
+from monitor.store import Connection
+from monitor.store.partitions import create_partitions
+
+__all__ = ["PARTITION_S", "add_metrics", "insert_results"]
+
+PARTITION_S = 86400
+"""Width of availability_result's partitions."""
+
+# In the order of job and time, so that two consumers that write the same rows wait for each
+# other rather than deadlock.
+_INSERT = (
+    "INSERT INTO availability_result SELECT * FROM {staged} ORDER BY job_id, scheduled_at"
+    " ON CONFLICT DO NOTHING RETURNING job_id, scheduled_at"
+)
+_STAGED_METRIC = (
+    "job_id bigint, dt bigint, granularity text, checks bigint, failures bigint,"
+    " rt_min double precision, rt_max double precision, rt_sum double precision,"
+    " data jsonb, rt_buckets jsonb"
+)
+_UPSERT = (
+    "INSERT INTO availability_metric AS m SELECT job_id, to_timestamp(dt), granularity, checks,"
+    " failures, rt_min, rt_max, rt_sum, data, rt_buckets FROM {staged}"
+    " ORDER BY job_id, dt, granularity"
+    " ON CONFLICT (job_id, dt, granularity) DO UPDATE SET"
+    " checks = m.checks + excluded.checks, failures = m.failures + excluded.failures,"
+    " rt_min = least(m.rt_min, excluded.rt_min), rt_max = greatest(m.rt_max, excluded.rt_max),"
+    " rt_sum = m.rt_sum + excluded.rt_sum, data = counts_add(m.data, excluded.data),"
+    " rt_buckets = counts_add(m.rt_buckets, excluded.rt_buckets)"
+)
+
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_SPECIAL = re.compile(r"[\\\t\n\r]")
+
+_NULL = "\\N"
+_BOOLEAN = {None: _NULL, True: "t", False: "f"}
+
+_encode = msgspec.json.Encoder().encode
+
+
+def insert_results(connection: Connection, results: Sequence[Result]) -> Sequence[Result]:
+    """Insert the results that are new, and return those."""
+    if not results:
+        return results
+    for day in sorted({result.scheduled_at // PARTITION_S for result in results}):
+        create_partitions(
+            connection,
+            "availability_result",
+            since=day * PARTITION_S,
+            until=day * PARTITION_S,
+            width_s=PARTITION_S,
+        )
+    staged = _stage(connection, "result", "LIKE availability_result", map(_result_line, results))
+    with connection.raw.cursor() as cursor:
+        cursor.execute(_INSERT.format(staged=staged))
+        if cursor.rowcount == len(results):
+            new = results
+        else:
+            inserted = set(cursor.fetchall())
+            new = [result for result in results if (result.job_id, result.scheduled_at) in inserted]
+    _unstage(connection, staged)
+    return new
+
+
+def add_metrics(connection: Connection, windows: Mapping[Window, Counters]) -> None:
+    """Add the counters to those that are stored."""
+    if not windows:
+        return
+    staged = _stage(connection, "metric", _STAGED_METRIC, map(_metric_line, windows.items()))
+    connection.execute(_UPSERT.format(staged=staged))
+    _unstage(connection, staged)
+
+
+def _stage(connection: Connection, what: str, columns: str, lines: Iterable[str]) -> str:
+    """Copy ``lines`` into a table of this connection's own and return its name.
+
+    It is a temporary one; a role without the right to have those gets an ordinary one, which
+    this transaction drops again.
+    """
+    ((temporary, process),) = connection.query(
+        "SELECT has_database_privilege(current_database(), 'TEMP'), pg_backend_pid()"
+    )
+    if temporary:
+        table = f"pg_temp.incoming_{what}"
+        connection.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS incoming_{what} ({columns}) ON COMMIT DELETE ROWS"
+        )
+    else:
+        table = f"incoming_{what}_{process}"
+        connection.execute(f"CREATE UNLOGGED TABLE {table} ({columns})")
+    with connection.raw.cursor() as cursor:
+        cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO("".join(lines)))
+    return table
+
+
+def _unstage(connection: Connection, table: str) -> None:
+    if not table.startswith("pg_temp."):
+        connection.execute(f"DROP TABLE {table}")
+
+
+def _text(value: str | None) -> str:
+    if value is None:
+        return _NULL
+    if _SPECIAL.search(value):
+        return _SPECIAL.sub(lambda found: _ESCAPES[found[0]], value)
+    return value
+
+
+def _number(value: float | None) -> str:
+    return _NULL if value is None else repr(value)
+
+
+def _result_line(result: Result) -> str:
+    return (
+        f"{result.job_id}\t{result.scheduled_at!r}\t{result.checked_at!r}\t{_text(result.url)}\t"
+        f"{_text(result.kind)}\t{_BOOLEAN[result.up]}\t{_number(result.status)}\t"
+        f"{_number(result.response_time)}\t{result.duration!r}\t{_text(result.error)}\t"
+        f"{_BOOLEAN[result.matched]}\t"
+        f"{_encode(result.phases).decode()}\t{_number(result.certificate_expires_at)}\t"
+        f"{result.producer}\t{result.attempt}\t{result.missed}\n"
+    )
+
+
+def _metric_line(item: tuple[Window, Counters]) -> str:
+    (job_id, start, granularity), counters = item
+    return (
+        f"{job_id}\t{start}\t{granularity}\t{counters.checks}\t{counters.failures}\t"
+        f"{_number(counters.rt_min)}\t{_number(counters.rt_max)}\t{counters.rt_sum!r}\t"
+        f"{_encode(counters.data).decode()}\t{_encode(counters.rt_buckets).decode()}\n"
+    )

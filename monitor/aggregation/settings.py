@@ -1,0 +1,52 @@
+"""The ``aggregation`` section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from monitor.errors import SettingError
+from monitor.settings import Seconds, Section
+
+__all__ = ["AggregationSettings", "KeepMetrics"]
+
+Granularity = Literal["minute", "hour", "day"]
+FlushMessages = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+Keep = Annotated[float, msgspec.Meta(ge=3600)]
+
+
+class KeepMetrics(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long the metrics of each granularity stay, in s; null keeps them."""
+
+    minute: Keep | None = 2_592_000
+    hour: Keep | None = 31_536_000
+    day: Keep | None = None
+
+
+class AggregationSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section ``aggregation``: results from the bus to rows and metrics."""
+
+    topic: str = "website_availability"
+    # consumers of one group share the topic's partitions
+    group: str = "recodex-monitor"
+    # s at most between a message and its rows
+    flush_interval: Seconds = 10.0
+    # at most in one transaction
+    flush_messages: FlushMessages = 20_000
+    granularities: Annotated[list[Granularity], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["minute", "hour", "day"]
+    )
+    # s raw results stay; duplicates are known by them, so older ones are rejected
+    keep_results: Keep = 2_592_000
+    keep_rejected: Keep = 2_592_000
+    keep_metrics: KeepMetrics = KeepMetrics()
+
+    def verify(self) -> None:
+        """Refuse a granularity named twice, and empty names."""
+        for key in ("topic", "group"):
+            if not getattr(self, key):
+                raise SettingError((key,), "must not be empty")
+        for index, granularity in enumerate(self.granularities):
+            if granularity in self.granularities[:index]:
+                raise SettingError(("granularities", index), f"{granularity} is there twice")

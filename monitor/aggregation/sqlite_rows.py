@@ -1,0 +1,101 @@
+"""Rows of a batch into SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from monitor.aggregation.windows import Counters, Window, add_up
+from monitor.messages import Result
+from monitor.store import Connection
+
+__all__ = ["add_metrics", "insert_results"]
+
+_INSERT = (
+    "INSERT INTO availability_result (job_id, scheduled_at, checked_at, url, kind, up, status,"
+    " response_time, duration, error, matched, phases, certificate_expires_at, producer, attempt,"
+    " missed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_UPSERT = (
+    "INSERT INTO availability_metric AS m (job_id, dt, granularity, checks, failures, rt_min,"
+    " rt_max, rt_sum, data, rt_buckets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (job_id, dt, granularity) DO UPDATE SET"
+    " checks = m.checks + excluded.checks, failures = m.failures + excluded.failures,"
+    " rt_min = coalesce(min(m.rt_min, excluded.rt_min), m.rt_min, excluded.rt_min),"
+    " rt_max = coalesce(max(m.rt_max, excluded.rt_max), m.rt_max, excluded.rt_max),"
+    " rt_sum = m.rt_sum + excluded.rt_sum, data = counts_add(m.data, excluded.data),"
+    " rt_buckets = counts_add(m.rt_buckets, excluded.rt_buckets)"
+)
+
+_encode = msgspec.json.Encoder().encode
+_decode_counts = msgspec.json.Decoder(dict[str, int]).decode
+
+
+def insert_results(connection: Connection, results: Sequence[Result]) -> Sequence[Result]:
+    """Insert the results that are new, and return those."""
+    raw = connection.raw
+    rows = [_row(result) for result in results]
+    raw.execute("SAVEPOINT results")
+    before = raw.total_changes
+    raw.executemany(_INSERT, rows)
+    if raw.total_changes - before == len(rows):
+        raw.execute("RELEASE results")
+        return results
+    # Some are known already. Once more, one by one, to learn which.
+    raw.execute("ROLLBACK TO results")
+    new = [
+        result
+        for result, row in zip(results, rows, strict=True)
+        if raw.execute(_INSERT, row).rowcount == 1
+    ]
+    raw.execute("RELEASE results")
+    return new
+
+
+def add_metrics(connection: Connection, windows: Mapping[Window, Counters]) -> None:
+    """Add the counters to those that are stored."""
+    connection.raw.create_function("counts_add", 2, _counts_add, deterministic=True)
+    connection.raw.executemany(
+        _UPSERT,
+        [
+            (
+                *window,
+                counters.checks,
+                counters.failures,
+                counters.rt_min,
+                counters.rt_max,
+                counters.rt_sum,
+                _encode(counters.data).decode(),
+                _encode(counters.rt_buckets).decode(),
+            )
+            for window, counters in sorted(windows.items(), key=itemgetter(0))
+        ],
+    )
+
+
+def _counts_add(first: str, second: str) -> str:
+    return _encode(add_up(_decode_counts(first), _decode_counts(second))).decode()
+
+
+def _row(result: Result) -> tuple[Any, ...]:
+    return (
+        result.job_id,
+        result.scheduled_at,
+        result.checked_at,
+        result.url,
+        result.kind,
+        result.up,
+        result.status,
+        result.response_time,
+        result.duration,
+        result.error,
+        result.matched,
+        _encode(result.phases).decode(),
+        result.certificate_expires_at,
+        result.producer,
+        result.attempt,
+        result.missed,
+    )

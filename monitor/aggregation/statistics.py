@@ -1,0 +1,99 @@
+"""What the aggregation counts about itself, for /metrics and STATUS=."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from monitor.aggregation.writer import Written
+from monitor.part import Metric, Sample
+
+__all__ = ["Histogram", "Statistics"]
+
+
+class Histogram:
+    """Counts by upper bound, as Prometheus has them."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many were observed."""
+        return sum(self._counts)
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self._counts[bisect.bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    def samples(self, labels: Mapping[str, str]) -> Iterator[Sample]:
+        """Yield cumulative counts, sum and count."""
+        bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+        for bound, count in zip(bounds, itertools.accumulate(self._counts), strict=True):
+            yield {**labels, "le": bound}, count
+        yield {**labels, "__suffix__": "_sum"}, self.sum
+        yield {**labels, "__suffix__": "_count"}, self.count
+
+
+class Statistics:
+    """Counters of one consumer since its start; ``lag`` is by partition."""
+
+    def __init__(self, topic: str) -> None:
+        self._labels = {"topic": topic}
+        self.new = 0
+        self.duplicates = 0
+        self.rejected = 0
+        self.lost_races = 0
+        self.lag: Mapping[int, int] = {}
+        self._batch_messages = Histogram((1, 10, 100, 500, 1000, 5000, 20_000, 100_000))
+        self._commit_seconds = Histogram((0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
+
+    def committed(self, written: Written, *, messages: int, took_s: float) -> None:
+        """Count a batch that is in the database."""
+        self.new += written.new
+        self.duplicates += written.duplicates
+        self.rejected += written.rejected
+        self._batch_messages.observe(messages)
+        self._commit_seconds.observe(took_s)
+
+    def summary(self) -> str:
+        """Return the numbers as STATUS= shows them."""
+        lag = sum(self.lag.values())
+        partitions = len(self.lag)
+        return (
+            f"{partitions} partition{'' if partitions == 1 else 's'}, lag {lag},"
+            f" {self.new} results, {self.duplicates} duplicates, {self.rejected} rejected"
+        )
+
+    def metrics(self) -> Iterable[Metric]:
+        """Yield the metrics, without the common prefix."""
+        labels = self._labels
+        yield Metric(
+            "consumer_lag",
+            "gauge",
+            "Messages of the topic that are still to be read",
+            [({**labels, "partition": str(number)}, lag) for number, lag in self.lag.items()],
+        )
+        for name, text, value in (
+            ("consumer_results_total", "Results written, each once", self.new),
+            ("consumer_duplicates_total", "Results that were known already", self.duplicates),
+            ("consumer_rejected_total", "Messages kept in rejected_message", self.rejected),
+            ("consumer_lost_races_total", "Batches of lost partitions", self.lost_races),
+        ):
+            yield Metric(name, "counter", text, [(labels, value)])
+        yield Metric(
+            "consumer_batch_messages",
+            "histogram",
+            "Messages in one transaction",
+            list(self._batch_messages.samples(labels)),
+        )
+        yield Metric(
+            "consumer_commit_seconds",
+            "histogram",
+            "Time of one transaction",
+            list(self._commit_seconds.samples(labels)),
+        )

@@ -1,0 +1,199 @@
+"""Group commit: what many connections upload becomes durable in few transactions.
+
+While one transaction is on its way to the disk, what comes meanwhile gathers for the next. So
+a lone upload waits for nobody, and a thousand at once share a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from monitor.errors import MonitorError
+from monitor.logs.answers import ActionError, ErrorCode
+from monitor.logs.entries import Entry
+from monitor.logs.filters import Kind
+from monitor.logs.tables import Batch, Committed, commit
+from monitor.store import Store
+
+__all__ = ["Committer"]
+
+_log = logging.getLogger(__name__)
+
+# Entries of one transaction. On SQLite nobody else writes meanwhile, so it must be short.
+_GROUP: Final = {"postgresql": 20_000, "sqlite": 3_000}
+_COMMIT_TIMEOUT_S: Final = 20.0
+_RETRY_AFTER_S: Final = 1.0
+# What an entry costs beside its text.
+_ENTRY_BYTES: Final = 200
+
+
+@dataclass(slots=True)
+class _Waiting:
+    batch: Batch
+    size: int
+    done: asyncio.Future[str | None] = field(repr=False)
+
+
+class Committer:
+    """Owns what waits to be committed.
+
+    ``committed`` is called with the new log entries of each commit and their block.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_pending_bytes: int,
+        width_s: int,
+        instance: str,
+        now: Callable[[], float],
+        committed: Callable[[Sequence[Entry], int | None], None],
+    ) -> None:
+        self._store = store
+        self.max_pending_bytes = max_pending_bytes
+        self.width_s = width_s
+        self._instance = instance
+        self._now = now
+        self._committed = committed
+        self._queue: deque[_Waiting] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.stopping = False
+        self.problem: str | None = None
+        """Why the last commit failed; None where it did not."""
+        self.stored = 0
+
+    def submit(self, batch: Batch) -> asyncio.Future[str | None]:
+        """Queue a batch; the future gives the answer of its first upload if it was a repeat.
+
+        Raises ActionError, and so does the future, where it can't be had now.
+        """
+        size = sum(len(entry.message) + len(entry.sender) + _ENTRY_BYTES for entry in batch.entries)
+        if self.stopping:
+            raise _unavailable("the server is stopping")
+        if self._bytes + size > self.max_pending_bytes and self._queue:
+            raise _unavailable("too much waits for the database already")
+        done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(batch, size, done))
+        self._bytes += size
+        self._idle.clear()
+        self._wake.set()
+        return done
+
+    async def run(self) -> None:
+        """Commit what comes, until cancelled."""
+        try:
+            while True:
+                await self._wake.wait()
+                # One more turn of the loop, in which connections that are ready hand in theirs.
+                await asyncio.sleep(0)
+                group = self._take()
+                if not group:
+                    self._wake.clear()
+                    self._idle.set()
+                    continue
+                try:
+                    await self._commit(group)
+                finally:
+                    for waiting in group:
+                        self._bytes -= waiting.size
+                        if not waiting.done.done():
+                            waiting.done.set_exception(_unavailable("the server is stopping"))
+                            waiting.done.exception()
+        finally:
+            for waiting in self._queue:
+                if not waiting.done.done():
+                    waiting.done.set_exception(_unavailable("the server is stopping"))
+                    waiting.done.exception()
+            self._queue.clear()
+            self._bytes = 0
+            self._idle.set()
+
+    async def flush(self) -> None:
+        """Wait until nothing waits."""
+        await self._idle.wait()
+
+    def _take(self) -> list[_Waiting]:
+        limit = _GROUP[self._store.dialect]
+        group: list[_Waiting] = []
+        keys = set()
+        count = 0
+        while self._queue:
+            waiting = self._queue[0]
+            count += len(waiting.batch.entries)
+            key = waiting.batch.key
+            # The same upload twice: the second learns what became of the first.
+            if group and (count > limit or (key is not None and key in keys)):
+                break
+            if key is not None:
+                keys.add(key)
+            group.append(self._queue.popleft())
+        return group
+
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            done = await self._transaction(group)
+        except MonitorError as error:
+            if self.problem is None:
+                _log.warning("uploads are refused: %s", error)
+            self.problem = str(error)
+            refusal = "the database does not store now"
+            for waiting in group:
+                if not waiting.done.done():
+                    waiting.done.set_exception(_unavailable(refusal))
+            return
+        except Exception as error:  # noqa: BLE001 - one upload's entries must not sink the others'
+            if len(group) > 1:
+                for waiting in group:
+                    await self._commit([waiting])
+                return
+            _log.error(
+                "an upload can't be stored: %s: %s",
+                type(error).__name__,
+                str(error).partition("\n")[0][:200],
+            )
+            for waiting in group:
+                if not waiting.done.done():
+                    problem = "the database refuses these entries"
+                    waiting.done.set_exception(ActionError(ErrorCode.BAD_REQUEST, problem))
+            return
+        if self.problem is not None:
+            _log.info("uploads are stored again")
+            self.problem = None
+        self._finish(group, done)
+
+    async def _transaction(self, group: Sequence[_Waiting]) -> Committed:
+        batches = [waiting.batch for waiting in group]
+        received_at, width_s, instance = self._now(), self.width_s, self._instance
+        return await self._store.transaction(
+            lambda connection: commit(
+                connection, batches, received_at=received_at, width_s=width_s, instance=instance
+            ),
+            timeout=_COMMIT_TIMEOUT_S,
+        )
+
+    def _finish(self, group: Sequence[_Waiting], done: Committed) -> None:
+        fresh: list[Entry] = []
+        for waiting in group:
+            key = waiting.batch.key
+            answer = None if key is None else done.repeated.get(key)
+            if answer is None:
+                self.stored += len(waiting.batch.entries)
+                if waiting.batch.kind is Kind.LOGS:
+                    fresh.extend(waiting.batch.entries)
+            if not waiting.done.done():
+                waiting.done.set_result(answer)
+        if fresh:
+            self._committed(fresh, done.block)
+
+
+def _unavailable(problem: str) -> ActionError:
+    return ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=_RETRY_AFTER_S)

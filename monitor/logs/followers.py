@@ -1,0 +1,152 @@
+"""The live tail: new entries to everyone who follows them, gathered for up to 100 ms a message.
+
+Followers of one filter share a feed: an entry is matched once, a message is encoded once, and
+goes to each as the same bytes. What a slow follower can't take is counted, not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from monitor.logs.answers import live
+from monitor.logs.entries import Entry
+from monitor.logs.filters import Filter
+
+__all__ = ["Follower", "LiveMessage", "LiveTail"]
+
+_GATHER_S: Final = 0.1
+# What one message holds at most, but for a single larger entry.
+_MESSAGE_ENTRIES: Final = 1000
+_MESSAGE_CHARACTERS: Final = 256 * 1024
+
+
+class LiveMessage:
+    """Entries on their way to followers, encoded once."""
+
+    __slots__ = ("_before", "_end", "_shared", "count")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.count = len(entries)
+        self._before, self._end = live(entries)
+        self._shared: dict[Callable[[bytes], bytes], bytes] = {}
+
+    def text(self, dropped: int = 0) -> bytes:
+        """Return the message for one who missed ``dropped`` entries before."""
+        return b"%b%d%b" % (self._before, dropped, self._end)
+
+    def shared(self, frame: Callable[[bytes], bytes]) -> bytes:
+        """Return ``frame(text())``, made once for all followers of a transport."""
+        found = self._shared.get(frame)
+        if found is None:
+            found = self._shared[frame] = frame(self.text())
+        return found
+
+
+class Follower(Protocol):
+    """One who follows; it decides what it can take and counts what it can't."""
+
+    def offer(self, message: LiveMessage) -> None:
+        """Send the message at once, or count it as dropped; never waits."""
+
+    def catch_up(self) -> None:
+        """Tell how many were dropped, if any and if it can be told now."""
+
+
+class _Feed:
+    __slots__ = ("characters", "filter", "followers", "pending", "timer")
+
+    def __init__(self, filter_: Filter) -> None:
+        self.filter = filter_
+        self.followers: set[Follower] = set()
+        self.pending: list[Entry] = []
+        self.characters = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class LiveTail:
+    """All feeds of this process, by filter; belongs to the loop's thread."""
+
+    def __init__(self) -> None:
+        self._feeds: dict[Filter, _Feed] = {}
+        # Feeds by the sender that they want, None for any: with one feed a device, an entry
+        # is still matched against few.
+        self._by_sender: dict[str | None, set[_Feed]] = {}
+        self._where: dict[Follower, _Feed] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def follow(self, follower: Follower, filter_: Filter) -> None:
+        """Start to offer what matches, instead of what it followed before."""
+        self.unfollow(follower)
+        feed = self._feeds.get(filter_)
+        if feed is None:
+            feed = self._feeds[filter_] = _Feed(filter_)
+            self._by_sender.setdefault(filter_.sender, set()).add(feed)
+        elif feed.pending:
+            # What came before it followed is not its own.
+            self._flush(feed)
+        feed.followers.add(follower)
+        self._where[follower] = feed
+
+    def unfollow(self, follower: Follower) -> None:
+        """Offer nothing more."""
+        feed = self._where.pop(follower, None)
+        if feed is None:
+            return
+        feed.followers.discard(follower)
+        if not feed.followers:
+            if feed.timer is not None:
+                feed.timer.cancel()
+            del self._feeds[feed.filter]
+            feeds = self._by_sender[feed.filter.sender]
+            feeds.discard(feed)
+            if not feeds:
+                del self._by_sender[feed.filter.sender]
+
+    def publish(self, entries: Sequence[Entry]) -> None:
+        """Take new entries, to be offered within 100 ms."""
+        if not self._feeds:
+            return
+        by_sender: dict[str, list[Entry]] = {}
+        if len(self._by_sender) > (None in self._by_sender):
+            for entry in entries:
+                by_sender.setdefault(entry.sender, []).append(entry)
+        for sender, own in by_sender.items():
+            self._gather(self._by_sender.get(sender, ()), own)
+        self._gather(self._by_sender.get(None, ()), entries)
+
+    def catch_up(self) -> None:
+        """Let followers that take again know what they missed; to be called each second."""
+        for follower in list(self._where):
+            follower.catch_up()
+
+    def flush(self) -> None:
+        """Offer all that is gathered, at once."""
+        for feed in list(self._feeds.values()):
+            self._flush(feed)
+
+    def _gather(self, feeds: Iterable[_Feed], entries: Sequence[Entry]) -> None:
+        for feed in list(feeds):
+            for entry in feed.filter.select(entries):
+                feed.pending.append(entry)
+                feed.characters += len(entry.message)
+                if len(feed.pending) >= _MESSAGE_ENTRIES or feed.characters >= _MESSAGE_CHARACTERS:
+                    self._flush(feed)
+            if feed.pending and feed.timer is None:
+                loop = asyncio.get_running_loop()
+                feed.timer = loop.call_later(_GATHER_S, self._due, feed)
+
+    def _due(self, feed: _Feed) -> None:
+        feed.timer = None
+        self._flush(feed)
+
+    def _flush(self, feed: _Feed) -> None:
+        if not feed.pending:
+            return
+        message = LiveMessage(feed.pending)
+        feed.pending, feed.characters = [], 0
+        for follower in list(feed.followers):
+            follower.offer(message)

@@ -1,0 +1,93 @@
+"""The live tail across instances: what others committed to the same PostgreSQL.
+
+Each commit is announced by its block of ids, on a channel that the database delivers in the
+order of commits. Blocks are taken before commits, so their own order says nothing: what was
+missed while the connection was away is found as the recent blocks that were never seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import OrderedDict
+from typing import Final
+
+from monitor.errors import MonitorError
+from monitor.logs.service import LogService
+from monitor.logs.tables import CHANNEL, entries_of_block, entries_since_block, last_block
+from monitor.store import Store
+
+__all__ = ["Instances"]
+
+_log = logging.getLogger(__name__)
+
+# Blocks that may commit out of their order, across a loss of the connection.
+_REMEMBERED: Final = 1024
+_READ_TIMEOUT_S: Final = 10.0
+_CATCH_UP_ENTRIES: Final = 20_000
+
+
+class Instances:
+    """Listens for other instances' commits and publishes their entries here."""
+
+    def __init__(self, service: LogService, store: Store) -> None:
+        self._service = service
+        self._store = store
+        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._begun = False
+        service.on_own_block = self._remember
+
+    async def run(self) -> None:
+        """Listen until cancelled; SQLite has one instance, and nothing to listen to."""
+        if self._store.dialect != "postgresql":
+            return
+        async with contextlib.aclosing(self._store.listen(CHANNEL)) as payloads:
+            async for payload in payloads:
+                try:
+                    if payload is None:
+                        await self._catch_up()
+                    else:
+                        await self._read(payload)
+                except MonitorError as error:
+                    _log.warning("other instances' entries are not shown live: %s", error)
+
+    async def _read(self, payload: str) -> None:
+        instance, _, text = payload.partition(" ")
+        if instance == self._service.instance or not text.isdecimal():
+            return
+        block = int(text)
+        if block in self._seen:
+            return
+        self._remember(block)
+        if not len(self._service.tail):
+            return
+        entries = await self._store.read(
+            lambda connection: entries_of_block(connection, block), timeout=_READ_TIMEOUT_S
+        )
+        self._service.publish(entries)
+
+    async def _catch_up(self) -> None:
+        """Publish what was committed while nobody told us."""
+        if not self._begun:
+            block = await self._store.read(last_block, timeout=_READ_TIMEOUT_S)
+            self._begun = True
+            self._remember(block)
+            return
+        since = max(self._seen, default=0) - _REMEMBERED // 2
+        seen = tuple(self._seen)
+        found = await self._store.read(
+            lambda connection: entries_since_block(
+                connection, since, seen=seen, limit=_CATCH_UP_ENTRIES
+            ),
+            timeout=_READ_TIMEOUT_S,
+        )
+        for block, entries in found.items():
+            # While this was read, a notification or a commit of our own may have been first.
+            if block not in self._seen:
+                self._remember(block)
+                self._service.publish(entries)
+
+    def _remember(self, block: int) -> None:
+        self._seen[block] = None
+        while len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)

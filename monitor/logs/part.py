@@ -1,0 +1,171 @@
+"""The logs part of the daemon: service, commits, retention and transports put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from monitor.errors import MonitorError
+from monitor.logs.followers import Follower
+from monitor.logs.instances import Instances
+from monitor.logs.retention import make_partitions, purge
+from monitor.logs.service import LogService
+from monitor.logs.session import Session
+from monitor.logs.settings import LogsSettings
+from monitor.part import Health, Metric, Part, State
+from monitor.store import Store
+from monitor.tokens import TokenFile
+
+__all__ = ["Logs"]
+
+_log = logging.getLogger(__name__)
+
+_DRAIN_S = 3.0
+_CATCH_UP_S = 1.0
+
+
+class Logs(Part):
+    """Log entries and notifications of a fleet.
+
+    ``now`` is the clock that entries are judged and purged by, in s since the epoch.
+    """
+
+    name = "logs"
+
+    def __init__(
+        self,
+        settings: LogsSettings,
+        store: Store,
+        *,
+        tokens: TokenFile,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._tokens = tokens
+        self._clock = clock
+        self.service = LogService(
+            settings.with_environment(os.environ), store, now=now, clock=clock
+        )
+        self._instances = Instances(self.service, store)
+        self._purge_now = asyncio.Event()
+        self._purge_problem: str | None = None
+        self.purged = 0
+
+    def session(
+        self,
+        *,
+        send: Callable[[bytes], None],
+        follower: Follower | None,
+        no_follower: str = "",
+    ) -> Session:
+        """Return a session for a new connection."""
+        return Session(self.service, send=send, follower=follower, no_follower=no_follower)
+
+    async def start(self) -> None:
+        """Bind the ZeroMQ socket, where there is one."""
+
+    async def run(self) -> None:
+        """Commit, purge, and listen to other instances, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.service.committer.run(), name="logs:commits")
+            tasks.create_task(self._retain(), name="logs:retention")
+            tasks.create_task(self._instances.run(), name="logs:instances")
+            tasks.create_task(self._catch_up(), name="logs:followers")
+
+    async def drain(self) -> None:
+        """Take no more uploads, commit those that were taken, and show them to followers."""
+        committer = self.service.committer
+        committer.stopping = True
+        async with asyncio.timeout(_DRAIN_S):
+            await committer.flush()
+        self.service.tail.flush()
+
+    async def close(self) -> None:
+        """Let go of the socket."""
+
+    async def _retain(self) -> None:
+        while True:
+            await self.retain()
+            self._purge_now.clear()
+            try:
+                async with asyncio.timeout(self.service.settings.cleanup_interval):
+                    await self._purge_now.wait()
+            except TimeoutError:
+                pass
+
+    async def retain(self) -> None:
+        """Purge once, and make the partitions to come."""
+        settings, now = self.service.settings, self.service.now()
+        try:
+            await make_partitions(self._store, now=now, timewindow=settings.timewindow)
+            self.purged += await purge(
+                self._store,
+                now=now,
+                timewindow=settings.timewindow,
+                keep_notifications=settings.keep_notifications,
+            )
+        except MonitorError as error:
+            if self._purge_problem is None:
+                _log.warning("nothing is purged: %s", error)
+            self._purge_problem = str(error)
+            return
+        if self._purge_problem is not None:
+            _log.info("purges go on")
+            self._purge_problem = None
+
+    async def _catch_up(self) -> None:
+        while True:
+            await asyncio.sleep(_CATCH_UP_S)
+            self.service.tail.catch_up()
+
+    def state(self) -> State:
+        """What is stored and who follows, in a few words."""
+        problem = self.service.committer.problem or self._purge_problem
+        if problem is not None:
+            return State(Health.DEGRADED, f"{problem}; it tries again")
+        followers = len(self.service.tail)
+        return State(Health.OK, f"{self.service.committer.stored} entries, {followers} followers")
+
+    def metrics(self) -> Iterable[Metric]:
+        """The metrics log_*."""
+        yield Metric(
+            "log_entries_total",
+            "counter",
+            "Log entries and notifications stored",
+            [({}, self.service.committer.stored)],
+        )
+        yield Metric(
+            "log_rejected_total",
+            "counter",
+            "Entries rejected and requests refused",
+            [({"reason": reason}, count) for reason, count in self.service.rejections()],
+        )
+        yield Metric(
+            "log_purged_total",
+            "counter",
+            "Log entries removed; of whole partitions, as many as the database's statistics say",
+            [({}, self.purged)],
+        )
+        yield Metric("log_followers", "gauge", "Live tails", [({}, len(self.service.tail))])
+
+    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+        """Adopt everything but the ZeroMQ address and the largest message."""
+        assert isinstance(settings, LogsSettings)
+        effective = settings.with_environment(os.environ)
+
+        def switch() -> Sequence[str]:
+            old, self._settings = self._settings, settings
+            fixed = ("zeromq_uri", "max_message_bytes")
+            self.service.adopt(
+                effective.replace(**{key: getattr(self.service.settings, key) for key in fixed})
+            )
+            self._purge_now.set()
+            return [key for key in fixed if getattr(old, key) != getattr(settings, key)]
+
+        return switch

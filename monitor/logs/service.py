@@ -1,0 +1,216 @@
+"""The log actions done: uploads judged and committed, pages read, live tails fed.
+
+Transports give each connection a :class:`~monitor.logs.session.Session` of this service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+from msgspec import Raw
+
+from monitor.errors import MonitorError
+from monitor.logs import answers
+from monitor.logs.actions import Upload
+from monitor.logs.answers import ActionError, ErrorCode, Head
+from monitor.logs.commits import Committer
+from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, judge
+from monitor.logs.filters import Kind, Query
+from monitor.logs.followers import LiveTail
+from monitor.logs.limits import Allowance
+from monitor.logs.settings import LogsSettings
+from monitor.logs.tables import Batch, UploadKey, page, partition_width_s
+from monitor.store import Store
+from monitor.tokens import Principal
+
+__all__ = ["LogService"]
+
+_log = logging.getLogger(__name__)
+
+# A query that takes longer asks for too much at once.
+_QUERY_TIMEOUT_S = 10.0
+# Entries judged in one turn of the loop.
+_SLICE = 1000
+# Notifications without a window may be of any time since the epoch.
+_EPOCH = 0.0
+_BURST_S = 2.0
+
+
+class LogService:
+    """What all connections share; belongs to the loop's thread.
+
+    ``now`` gives s since the epoch, ``clock`` s that never go back.
+    """
+
+    def __init__(
+        self,
+        settings: LogsSettings,
+        store: Store,
+        *,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self._store = store
+        self.now = now
+        self.clock = clock
+        self.tail = LiveTail()
+        self.instance = secrets.token_hex(8)
+        self.rejected: dict[str, int] = {}
+        # Called with each block of our own, which other instances must be told of but not we.
+        self.on_own_block: Callable[[int], None] = lambda _: None
+        self.committer = Committer(
+            store,
+            max_pending_bytes=settings.max_pending_bytes,
+            width_s=partition_width_s(settings.timewindow),
+            instance=self.instance,
+            now=now,
+            committed=self._committed,
+        )
+        self._allowances: dict[str, tuple[Allowance, Allowance]] = {}
+
+    def adopt(self, settings: LogsSettings) -> None:
+        """Take new settings; all of them apply from now on."""
+        self.settings = settings
+        self.committer.max_pending_bytes = settings.max_pending_bytes
+        self.committer.width_s = partition_width_s(settings.timewindow)
+        self._allowances.clear()
+
+    # Limits
+
+    def allowances(self) -> tuple[Allowance, Allowance]:
+        """Return a fresh allowance of entries and one of bytes, as each connection has."""
+        settings, now = self.settings, self.clock()
+        rates = (float(settings.max_entries_per_second), float(settings.max_bytes_per_second))
+        entries, size = (Allowance(rate, rate * _BURST_S, now) for rate in rates)
+        return entries, size
+
+    def token_allowances(self, principal: Principal) -> tuple[Allowance, Allowance]:
+        """Return the allowances that all connections of one token share."""
+        found = self._allowances.get(principal.name)
+        if found is None:
+            # There are no more of them than tokens.
+            found = self._allowances[principal.name] = self.allowances()
+        return found
+
+    def count(self, reason: str, number: int = 1) -> None:
+        """Count what was refused, for /metrics; ``reason`` comes from a fixed set."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + number
+
+    # Actions
+
+    async def upload(self, upload: Upload, principal: Principal) -> asyncio.Future[bytes]:
+        """Judge an upload and queue it; the future gives the answer once it is committed.
+
+        Raises ActionError, and so does the future.
+        """
+        if not principal.may_upload:
+            raise ActionError(ErrorCode.FORBIDDEN, "a reader's token may not upload")
+        accepted, rejected = await self._judge(upload, principal)
+        for rejection in rejected:
+            self.count(rejection.reason)
+        if upload.single and rejected:
+            raise _refusal(rejected[0])
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        stored = answers.stored(upload.head, len(accepted), rejected)
+        if upload.upload_id is None:
+            key, kept = None, ""
+            if not accepted:
+                answer.set_result(stored)
+                return answer
+        else:
+            sender = principal.sender or upload.sender.replace("\0", "")
+            key = UploadKey(sender, upload.upload_id, upload.kind)
+            kept = msgspec.json.encode([len(accepted), rejected]).decode()
+        done = self.committer.submit(Batch(upload.kind, accepted, key, kept))
+
+        def finished(done: asyncio.Future[str | None]) -> None:
+            if answer.done():
+                return
+            error = None if done.cancelled() else done.exception()
+            if done.cancelled():
+                answer.cancel()
+            elif error is not None:
+                answer.set_exception(error)
+            else:
+                before = done.result()
+                answer.set_result(stored if before is None else _repeated(upload.head, before))
+
+        done.add_done_callback(finished)
+        return answer
+
+    async def _judge(
+        self, upload: Upload, principal: Principal
+    ) -> tuple[Sequence[Entry], Sequence[Rejected]]:
+        rules = self._rules(upload.kind, principal.sender)
+        if len(upload.items) <= _SLICE:
+            return judge(upload.items, rules)
+        accepted: list[Entry] = []
+        rejected: list[Rejected] = []
+        for start in range(0, len(upload.items), _SLICE):
+            some, others = judge(upload.items[start : start + _SLICE], rules, first=start)
+            accepted += some
+            rejected += others
+            await asyncio.sleep(0)
+        return accepted, rejected
+
+    def _rules(self, kind: Kind, sender: str | None) -> Rules:
+        now, settings = self.now(), self.settings
+        window = settings.timewindow if kind is Kind.LOGS else settings.keep_notifications
+        oldest = _EPOCH if window is None else now - window
+        return Rules(oldest, now + MAX_AHEAD_S, settings.max_entry_bytes, sender)
+
+    async def list(self, query: Query, principal: Principal, head: Head) -> bytes:
+        """Read a page and return the answer; raises ActionError."""
+        if not principal.may_read:
+            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
+        now, settings = self.now(), self.settings
+        kept = settings.timewindow if query.kind is Kind.LOGS else settings.keep_notifications
+        windows = [each for each in (kept, query.window_s) if each is not None]
+        oldest = now - min(windows) if windows else None
+
+        def read_and_encode(connection: object) -> bytes:
+            # In the store's thread, and so is the encoding of ten thousand entries.
+            entries, cursor = page(connection, query, oldest=oldest)  # type: ignore[arg-type]
+            return answers.listed(head, query.kind, entries, cursor)
+
+        try:
+            return await self._store.read(read_and_encode, timeout=_QUERY_TIMEOUT_S)
+        except MonitorError as error:
+            _log.warning("a query failed: %s", error)
+            problem = f"no answer from the database in {_QUERY_TIMEOUT_S:.0f} s, or it is away;"
+            problem += " a narrower query may help"
+            raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=1.0) from None
+
+    def _committed(self, entries: Sequence[Entry], block: int | None) -> None:
+        if block is not None:
+            self.on_own_block(block)
+        self.publish(entries)
+
+    def publish(self, entries: Sequence[Entry]) -> None:
+        """Give committed entries, ours or another instance's, to those who follow."""
+        self.tail.publish(entries)
+
+    def rejections(self) -> Iterator[tuple[str, int]]:
+        """Yield each reason and how often."""
+        yield from self.rejected.items()
+
+
+def _refusal(rejected: Rejected) -> ActionError:
+    code = (
+        ErrorCode.TOO_LARGE
+        if rejected.reason is Reason.ENTRY_TOO_LARGE
+        else ErrorCode.FORBIDDEN
+        if rejected.reason is Reason.WRONG_SENDER
+        else ErrorCode.BAD_REQUEST
+    )
+    return ActionError(code, rejected.message, rejected=[rejected])
+
+
+def _repeated(head: Head, kept: str) -> bytes:
+    accepted, rejected = msgspec.json.decode(kept, type=tuple[int, Raw])
+    return answers.stored(head, accepted, rejected)

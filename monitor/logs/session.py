@@ -1,0 +1,179 @@
+"""One connection's conversation: requests in, answers out in the same order.
+
+Uploads do not wait for each other: as many as the limit allows are on their way to the
+database at once. Whatever else is asked waits until the uploads before it are answered, so
+that a query sees what its own connection stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from monitor.errors import MonitorError
+from monitor.logs import answers
+from monitor.logs.actions import Follow, ListRequest, Request, Unfollow, Upload, echo, parse
+from monitor.logs.answers import ActionError, ErrorCode, Head
+from monitor.logs.followers import Follower
+from monitor.logs.limits import Allowance
+from monitor.logs.service import LogService
+from monitor.tokens import ANYONE, Principal
+
+__all__ = ["Session"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_UNANSWERED: Final = 64
+
+
+class Session:
+    """Answers one client's messages.
+
+    ``send`` takes an answer and never waits. ``follower`` is the client as the live tail sees
+    it; None where it can't follow, for which ``no_follower`` is the reason it is told.
+    """
+
+    def __init__(
+        self,
+        service: LogService,
+        *,
+        send: Callable[[bytes], None],
+        follower: Follower | None,
+        no_follower: str = "",
+    ) -> None:
+        self._service = service
+        self._send = send
+        self._follower = follower
+        self._no_follower = no_follower
+        self._slots: deque[asyncio.Future[bytes]] = deque()
+        self._heads: deque[Head] = deque()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._answered = asyncio.Event()
+        self._answered.set()
+        self._entries, self._bytes = service.allowances()
+        self._closed = False
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests wait for their answers."""
+        return len(self._slots)
+
+    async def receive(self, data: bytes, principal: Principal | None) -> None:
+        """Take one message of ``principal`` (None: without a valid token).
+
+        Returns when it is answered, or is an upload on its way and there is room for another
+        message. Raises nothing that is the client's doing.
+        """
+        try:
+            await self._request(data, principal)
+        except ActionError as error:
+            self._service.count(error.code)
+            await self.answered()
+            self._send(error.answer(echo(data)))
+
+    async def answered(self) -> None:
+        """Wait until all that was asked is answered."""
+        await self._answered.wait()
+
+    def close(self) -> None:
+        """Follow no more and send no more; what is on its way is committed all the same."""
+        self._closed = True
+        if self._follower is not None:
+            self._service.tail.unfollow(self._follower)
+
+    async def _request(self, data: bytes, principal: Principal | None) -> None:
+        service = self._service
+        if len(data) > service.settings.max_message_bytes:
+            problem = f"the message has more than {service.settings.max_message_bytes} bytes"
+            raise ActionError(ErrorCode.TOO_LARGE, problem)
+        if principal is None:
+            raise ActionError(ErrorCode.UNAUTHORIZED, "a valid token is needed")
+        allowances = [self._entries, self._bytes]
+        if principal is not ANYONE:
+            allowances.extend(service.token_allowances(principal))
+        now = service.clock()
+        wait = max(allowance.wait_s(now) for allowance in allowances)
+        if wait > 0:
+            raise ActionError(
+                ErrorCode.RATE_LIMITED, "more than is allowed a second", retry_after=wait
+            )
+        for allowance in allowances[1::2]:
+            allowance.spend(len(data))
+        request = self._parse(data, allowances[::2])
+        if isinstance(request, Upload):
+            # Judging slices may take turns of the loop, in which earlier answers go out.
+            answer = await service.upload(request, principal)
+            self._queue(request.head, answer)
+            await self._room.wait()
+            return
+        await self.answered()
+        match request:
+            case ListRequest():
+                self._send(await service.list(request.query, principal, request.head))
+            case Follow():
+                self._follow(request, principal)
+                self._send(answers.succeeded(request.head))
+            case Unfollow():
+                if self._follower is not None:
+                    service.tail.unfollow(self._follower)
+                self._send(answers.succeeded(request.head))
+
+    def _parse(self, data: bytes, allowances: Sequence[Allowance]) -> Request:
+        cost = 1
+        try:
+            request = parse(data, max_batch=self._service.settings.max_batch)
+            if isinstance(request, Upload):
+                cost = max(1, len(request.items))
+        finally:
+            for allowance in allowances:
+                allowance.spend(cost)
+        return request
+
+    def _follow(self, request: Follow, principal: Principal) -> None:
+        if not principal.may_read:
+            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
+        if self._follower is None:
+            raise ActionError(ErrorCode.BAD_REQUEST, self._no_follower)
+        tail = self._service.tail
+        if len(tail) >= self._service.settings.max_followers:
+            problem = "as many follow already as are allowed"
+            raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=10.0)
+        if not self._closed:
+            tail.follow(self._follower, request.filter)
+
+    def _queue(self, head: Head, answer: asyncio.Future[bytes]) -> None:
+        self._slots.append(answer)
+        self._heads.append(head)
+        self._answered.clear()
+        if len(self._slots) >= _MAX_UNANSWERED:
+            self._room.clear()
+        answer.add_done_callback(self._flush)
+
+    def _flush(self, _: object = None) -> None:
+        while self._slots and self._slots[0].done():
+            answer, head = self._slots.popleft(), self._heads.popleft()
+            if answer.cancelled():
+                continue
+            error = answer.exception()
+            if error is None:
+                text = answer.result()
+            elif isinstance(error, ActionError):
+                self._service.count(error.code)
+                text = error.answer(head)
+            else:
+                problem = str(error) if isinstance(error, MonitorError) else type(error).__name__
+                _log.error("an upload failed: %s", problem)
+                unavailable = ActionError(
+                    ErrorCode.UNAVAILABLE, "the server failed", retry_after=1.0
+                )
+                text = unavailable.answer(head)
+            if not self._closed:
+                self._send(text)
+        if len(self._slots) < _MAX_UNANSWERED:
+            self._room.set()
+        if not self._slots:
+            self._answered.set()

@@ -1,0 +1,264 @@
+"""The SQL of log entries and notifications, for both databases; runs in the store's threads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from monitor.logs.cursor import Cursor
+from monitor.logs.entries import Entry
+from monitor.logs.filters import Kind, Query
+from monitor.store import Connection
+from monitor.store.partitions import create_partitions
+
+__all__ = [
+    "BLOCK_BITS",
+    "CHANNEL",
+    "Batch",
+    "Committed",
+    "UploadKey",
+    "commit",
+    "entries_of_block",
+    "entries_since_block",
+    "last_block",
+    "page",
+    "partition_width_s",
+]
+
+BLOCK_BITS: Final = 16
+"""A commit's ids are block << BLOCK_BITS and up: so many entries it holds at most."""
+
+CHANNEL: Final = "log_entry"
+"""Where a commit of log entries is told, as ``INSTANCE BLOCK``."""
+
+_TABLES: Final = {Kind.LOGS: "log_entry", Kind.NOTIFICATIONS: "notification"}
+_LOG_COLUMNS: Final = ("id", "level", "time", "sender", "message", "received_at")
+
+
+class UploadKey(NamedTuple):
+    """What a repeated upload is known by."""
+
+    sender: str
+    upload_id: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one upload wants stored; ``answer`` is kept for its repetition where it has a key."""
+
+    kind: Kind
+    entries: Sequence[Entry]
+    key: UploadKey | None = None
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did: answers of uploads that were repeated, and the block of its entries."""
+
+    repeated: Mapping[UploadKey, str]
+    block: int | None
+
+
+def partition_width_s(timewindow: float) -> int:
+    """Return how many seconds a partition spans: at least 60, else a 24th of the window."""
+    return max(60, -(-int(timewindow) // 24))
+
+
+def commit(
+    connection: Connection,
+    batches: Sequence[Batch],
+    *,
+    received_at: float,
+    width_s: int,
+    instance: str,
+) -> Committed:
+    """Store what is new of ``batches``; no two of them may have the same key."""
+    keyed = {batch.key: batch for batch in batches if batch.key is not None}
+    repeated = _claim(connection, keyed, received_at) if keyed else {}
+    fresh = [batch for batch in batches if batch.key is None or batch.key not in repeated]
+    logs = [entry for batch in fresh if batch.kind is Kind.LOGS for entry in batch.entries]
+    others = [entry for batch in fresh if batch.kind is not Kind.LOGS for entry in batch.entries]
+    block = None
+    if logs and connection.dialect == "postgresql":
+        block = _copy(connection, logs, received_at, width_s)
+        connection.notify(CHANNEL, f"{instance} {block}")
+    elif logs:
+        ((last,),) = connection.query("SELECT coalesce(max(id), 0) FROM log_entry")
+        rows = (
+            (number, entry.level, entry.time, entry.sender, entry.message, received_at)
+            for number, entry in enumerate(logs, last + 1)
+        )
+        connection.insert("log_entry", _LOG_COLUMNS, rows)
+    if others:
+        rows_ = (
+            (entry.level, entry.time, entry.sender, entry.message, received_at) for entry in others
+        )
+        connection.insert("notification", _LOG_COLUMNS[1:], rows_)
+    return Committed(repeated, block)
+
+
+def _claim(
+    connection: Connection, keyed: Mapping[UploadKey, Batch], received_at: float
+) -> dict[UploadKey, str]:
+    """Take the keys that are free; return the answers of those that are not."""
+    # In one order everywhere, so that two instances can't wait for each other in a circle.
+    keys = sorted(keyed)
+    if connection.dialect == "postgresql":
+        columns = [list(column) for column in zip(*keys, strict=True)]
+        rows = connection.query(
+            "INSERT INTO log_upload (sender, upload_id, kind, answer, received_at)"
+            " SELECT *, %s::double precision"
+            " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+            " ON CONFLICT DO NOTHING RETURNING sender, upload_id, kind",
+            (received_at, *columns, [keyed[key].answer for key in keys]),
+        )
+        new = {UploadKey(sender, upload_id, Kind(kind)) for sender, upload_id, kind in rows}
+    else:
+        new = {
+            key
+            for key in keys
+            if connection.execute(
+                "INSERT INTO log_upload (sender, upload_id, kind, answer, received_at)"
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (*key, keyed[key].answer, received_at),
+            )
+        }
+    return {
+        key: connection.query(
+            "SELECT answer FROM log_upload WHERE sender = %s AND upload_id = %s AND kind = %s",
+            tuple(key),
+        )[0][0]
+        for key in keys
+        if key not in new
+    }
+
+
+def _copy(
+    connection: Connection, entries: Sequence[Entry], received_at: float, width_s: int
+) -> int:
+    assert len(entries) <= 1 << BLOCK_BITS
+    for slot in sorted({entry.time // width_s for entry in entries}):
+        at = slot * width_s
+        create_partitions(connection, "log_entry", since=at, until=at, width_s=width_s)
+    ((block,),) = connection.query("SELECT nextval('log_entry_block')")
+    first = block << BLOCK_BITS
+    # Text format: a backslash hides what would end a field or a row. It is data, never SQL.
+    lines = [
+        f"{number}\t{entry.level}\t{entry.time!r}\t{_escape(entry.sender)}"
+        f"\t{_escape(entry.message)}\t{received_at!r}\n"
+        for number, entry in enumerate(entries, first)
+    ]
+    with connection.raw.cursor() as cursor:
+        cursor.copy_expert(
+            f"COPY log_entry ({', '.join(_LOG_COLUMNS)}) FROM STDIN",
+            io.BytesIO("".join(lines).encode()),
+            65536,
+        )
+    return int(block)
+
+
+def _escape(text: str) -> str:
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    # Most have none of the rest, which one test tells.
+    if not text.isprintable():
+        text = text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return text
+
+
+def page(
+    connection: Connection, query: Query, *, oldest: float | None
+) -> tuple[list[Entry], Cursor | None]:
+    """Return a page of what matches and is not older than ``oldest``, and the next's cursor."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    if oldest is not None:
+        conditions.append("time >= %s")
+        values.append(oldest)
+    filter_ = query.filter
+    if filter_.sender is not None:
+        conditions.append("sender = %s")
+        values.append(filter_.sender)
+    levels = filter_.levels
+    if levels is not None:
+        if not levels:
+            return [], None
+        conditions.append(f"level IN ({', '.join(['%s'] * len(levels))})")
+        values.extend(sorted(levels))
+    if filter_.contains:
+        condition, value = _contains(connection, filter_.contains)
+        conditions.append(condition)
+        values.append(value)
+    if query.cursor is not None:
+        # The first of the two lets PostgreSQL pass by whole partitions.
+        conditions.append("time <= %s AND (time, id) < (%s, %s)")
+        values.extend((query.cursor.time, *query.cursor))
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    rows = connection.query(
+        f"SELECT level, time, sender, message, id FROM {_TABLES[query.kind]} {where}"  # noqa: S608 - all of it is ours
+        " ORDER BY time DESC, id DESC LIMIT %s",
+        (*values, query.limit + 1),
+    )
+    more = len(rows) > query.limit
+    entries = _entries(rows[: query.limit])
+    return entries, Cursor(rows[query.limit - 1][1], rows[query.limit - 1][4]) if more else None
+
+
+def _entries(rows: Iterable[Sequence[Any]]) -> list[Entry]:
+    return [Entry(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+def _contains(connection: Connection, text: str) -> tuple[str, str]:
+    """Return a condition and its value that find ``text`` without regard to case."""
+    text = text.lower()
+    if connection.dialect == "postgresql":
+        # What the database's own locale calls lower case may end with ASCII.
+        collation = "C"
+        if not text.isascii() and connection.query(
+            "SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'"
+        ):
+            collation = "und-x-icu"
+        return f'position(%s IN lower(message COLLATE "{collation}")) > 0', text
+    if text.isascii():
+        # LIKE ignores the case of ASCII, and needs no call of ours for each row.
+        for special in "\\%_":
+            text = text.replace(special, "\\" + special)
+        return "message LIKE %s ESCAPE '\\'", f"%{text}%"
+    connection.raw.create_function("unicode_lower", 1, str.lower, deterministic=True)
+    return "instr(unicode_lower(message), %s) > 0", text
+
+
+def entries_of_block(connection: Connection, block: int) -> list[Entry]:
+    """Return the entries of one commit, in PostgreSQL."""
+    return _entries(
+        connection.query(
+            "SELECT level, time, sender, message FROM log_entry"
+            " WHERE id >= %s AND id < %s ORDER BY id",
+            (block << BLOCK_BITS, (block + 1) << BLOCK_BITS),
+        )
+    )
+
+
+def entries_since_block(
+    connection: Connection, block: int, *, seen: Iterable[int], limit: int
+) -> dict[int, list[Entry]]:
+    """Return the entries of commits from ``block`` on that are not ``seen``, by block."""
+    rows = connection.query(
+        "SELECT level, time, sender, message, id FROM log_entry"
+        " WHERE id >= %s AND NOT (id >> %s = ANY(%s::bigint[])) ORDER BY id LIMIT %s",
+        (block << BLOCK_BITS, BLOCK_BITS, list(seen), limit),
+    )
+    found: dict[int, list[Entry]] = {}
+    for row in rows:
+        found.setdefault(row[4] >> BLOCK_BITS, []).extend(_entries((row,)))
+    return found
+
+
+def last_block(connection: Connection) -> int:
+    """Return the last block that any instance has taken, committed or not."""
+    ((block,),) = connection.query("SELECT last_value FROM log_entry_block")
+    return int(block)

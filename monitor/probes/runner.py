@@ -1,0 +1,344 @@
+"""Runs what is due, and publishes one result a run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from monitor import messages
+from monitor.bus import Bus
+from monitor.messages import Result
+from monitor.part import Metric
+from monitor.probes.check import Attempt, Check, Outcome
+from monitor.probes.checks import load_kind
+from monitor.probes.histogram import Histogram
+from monitor.probes.job import Job
+from monitor.probes.matching import Matcher
+from monitor.probes.resolver import Resolver
+from monitor.probes.schedule import Run, Schedule
+from monitor.probes.slots import Slots
+
+__all__ = ["Checks", "JobStatus", "Runner", "check_job", "result_of"]
+
+logger = logging.getLogger("monitor.probes")
+
+# The clock is looked at this often at least, so that its jumps are seen.
+_LOOK_S = 0.5
+# Starts are gathered this long: no job is late by that, and the loop turns less.
+_TICK_S = 0.002
+# A job whose last attempt took longer than this shares half of the slots with its likes.
+_SLOW_S = 1.0
+_RETRY_PAUSE_S = 1.0
+_SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+
+
+class Checks:
+    """One check of each kind in use, and what they share."""
+
+    def __init__(self, *, resolver_threads: int) -> None:
+        self._resolver = Resolver(threads=resolver_threads)
+        self._matcher = Matcher()
+        self._checks: dict[str, Check] = {}
+
+    def prepare(self, job: Job) -> Attempt:
+        """Return what makes one attempt at the job."""
+        check = self._checks.get(job.kind)
+        if check is None:
+            kind = load_kind(job.kind)
+            check = self._checks[job.kind] = kind(resolver=self._resolver, matcher=self._matcher)
+        return check.prepare(job)
+
+    def forget(self, job_id: int) -> None:
+        """Let go of what is known of a job."""
+        self._matcher.forget(job_id)
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        for check in self._checks.values():
+            await check.close()
+        await self._matcher.close()
+        self._resolver.close()
+
+
+async def check_job(job: Job, attempt: Attempt) -> tuple[Outcome, int]:
+    """Check once, with the job's retries; return the last attempt's outcome and its number."""
+    number = 0
+    while True:
+        number += 1
+        try:
+            outcome = await attempt()
+        except Exception as error:
+            logger.exception("%s: the check itself failed", job.title)
+            outcome = Outcome(up=False, duration=0.0, error=f"internal: {type(error).__name__}")
+        if outcome.up or number > job.retries:
+            return outcome, number
+        await asyncio.sleep(min(_RETRY_PAUSE_S, job.interval / 10))
+
+
+def result_of(
+    job: Job,
+    run: Run,
+    outcome: Outcome,
+    *,
+    url: str,
+    checked_at: float,
+    producer: int,
+    attempt: int,
+) -> Result:
+    """Put together the result that a run of a job gives."""
+    return Result(
+        job_id=job.id,
+        url=url,
+        scheduled_at=run.scheduled_at,
+        checked_at=checked_at,
+        kind=job.kind,
+        up=outcome.up,
+        status=outcome.status,
+        response_time=outcome.response_time,
+        duration=outcome.duration,
+        error=outcome.error,
+        matched=outcome.matched,
+        phases=outcome.phases,
+        certificate_expires_at=outcome.certificate_expires_at,
+        producer=producer,
+        attempt=attempt,
+        missed=run.missed,
+    )
+
+
+class _Active:
+    """A job that runs, ready for its next attempt."""
+
+    __slots__ = ("attempt", "job", "key", "last", "slow", "url")
+
+    def __init__(self, job: Job, attempt: Attempt) -> None:
+        self.job = job
+        self.attempt = attempt
+        self.key = str(job.id)
+        self.url = job.shown_url
+        self.slow = False
+        self.last: Result | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """How a job stands: its next run in epoch s (None while stopped) and its last result."""
+
+    job: Job
+    running: bool
+    next_run: float | None
+    last: Result | None
+
+
+class Runner:
+    """Keeps the jobs on their grid; ``clock`` gives epoch s."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        topic: str,
+        concurrency: int,
+        producer: int = 1,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bus = bus
+        self._topic = topic
+        self.producer = producer
+        self._clock = clock
+        self._checks = Checks(resolver_threads=min(concurrency, 512))
+        self._slots = Slots(concurrency)
+        self._schedule = Schedule()
+        self._jobs: dict[int, _Active] = {}
+        self._stopped: set[int] = set()
+        self._running: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._starting = False
+        self._up = {True: 0, False: 0}
+        self._durations = Histogram(
+            "probe_duration_seconds", "How long the last attempt of a run took.", _SECONDS
+        )
+        self._lags = Histogram(
+            "probe_lag_seconds", "How long after it was due a run was started.", _SECONDS
+        )
+
+    # Jobs
+
+    def set_jobs(self, jobs: Sequence[Job]) -> None:
+        """Run exactly these verified, active jobs; those that stay as they are notice nothing."""
+        active = {}
+        for job in jobs:
+            known = self._jobs.get(job.id)
+            if known is not None and known.job == job:
+                active[job.id] = known
+                continue
+            self._checks.forget(job.id)
+            active[job.id] = _Active(job, self._checks.prepare(job))
+        for job_id in self._jobs.keys() - active.keys():
+            self._checks.forget(job_id)
+            self._stopped.discard(job_id)
+        self._jobs = active
+        self._reschedule()
+
+    def _reschedule(self) -> None:
+        intervals = (
+            (job_id, active.job.interval)
+            for job_id, active in self._jobs.items()
+            if job_id not in self._stopped
+        )
+        self._schedule.set_jobs(intervals, self._clock())
+        self._changed.set()
+
+    def set_concurrency(self, limit: int) -> None:
+        """Change how many attempts may be open at once, for those that start from now on."""
+        self._slots.limit = limit
+
+    def stop_job(self, job_id: int) -> bool:
+        """Run the job no more until start_job; False where it already was stopped.
+
+        Raises KeyError for a job that isn't here. A run under way is finished.
+        """
+        if job_id not in self._jobs:
+            raise KeyError(job_id)
+        if job_id in self._stopped:
+            return False
+        self._stopped.add(job_id)
+        self._reschedule()
+        return True
+
+    def start_job(self, job_id: int) -> bool:
+        """Run a stopped job again, on its grid; False where it was not stopped. Raises KeyError."""
+        if job_id not in self._jobs:
+            raise KeyError(job_id)
+        if job_id not in self._stopped:
+            return False
+        self._stopped.discard(job_id)
+        self._reschedule()
+        return True
+
+    def job_status(self, job_id: int) -> JobStatus:
+        """Return how a job stands; raises KeyError."""
+        active = self._jobs[job_id]
+        return JobStatus(
+            active.job,
+            job_id not in self._stopped,
+            self._schedule.next_due(job_id),
+            active.last,
+        )
+
+    def job_ids(self) -> list[int]:
+        """Return the ids of all jobs here, in order."""
+        return sorted(self._jobs)
+
+    # Running
+
+    async def run(self) -> None:
+        """Start what is due when it's due, until cancelled."""
+        self._starting = True
+        while True:
+            self._changed.clear()
+            for run in self._schedule.due(self._clock()):
+                self._slots.offer(run, slow=self._jobs[run.job_id].slow)
+            self._fill_slots()
+            due = self._schedule.next_due()
+            pause = _LOOK_S if due is None else due - self._clock()
+            try:
+                async with asyncio.timeout(min(max(pause, _TICK_S), _LOOK_S)):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    def _fill_slots(self) -> None:
+        while self._starting and (taken := self._slots.take()) is not None:
+            run, slow = taken
+            active = self._jobs.get(run.job_id)
+            if active is None or run.job_id in self._stopped:
+                self._slots.release(slow=slow)
+                self._schedule.missed(run)
+                continue
+            task = asyncio.create_task(self._check(run, active, slow), name=f"job:{run.job_id}")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _check(self, run: Run, active: _Active, slow: bool) -> None:
+        try:
+            checked_at = self._clock()
+            outcome, attempt = await check_job(active.job, active.attempt)
+            result = result_of(
+                active.job,
+                run,
+                outcome,
+                url=active.url,
+                checked_at=checked_at,
+                producer=self.producer,
+                attempt=attempt,
+            )
+            active.slow = outcome.duration > _SLOW_S
+            active.last = result
+            self._count(result)
+            self._bus.publish(
+                self._topic, key=active.key, value=messages.encode(result), headers=result.headers()
+            )
+        finally:
+            self._schedule.finished(run.job_id)
+            self._slots.release(slow=slow)
+            self._fill_slots()
+
+    def _count(self, result: Result) -> None:
+        self._up[result.up] += 1
+        self._durations.observe(result.duration)
+        self._lags.observe(max(0.0, result.checked_at - result.scheduled_at))
+
+    async def finish(self) -> None:
+        """Wait for the runs under way; the caller has cancelled run() and bounds the time."""
+        self._starting = False
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def close(self) -> None:
+        """Cut off the runs under way, which give no results, and let go of everything."""
+        self._starting = False
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._checks.close()
+
+    def summary(self) -> str:
+        """Return the runner's numbers in a few words."""
+        words = f"{len(self._jobs)} jobs, {self._slots.open} open"
+        waiting, missed = self._slots.waiting, self._schedule.missed_total
+        if waiting:
+            words += f", {waiting} waiting"
+        return f"{words}, {missed} missed" if missed else words
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the runner's metrics."""
+        yield Metric(
+            "probe_results_total",
+            "counter",
+            "Results published.",
+            [({"up": str(up).lower()}, float(count)) for up, count in self._up.items()],
+        )
+        yield self._durations.metric()
+        yield self._lags.metric()
+        missed = float(self._schedule.missed_total)
+        yield Metric("probe_missed_total", "counter", "Runs that were missed.", [({}, missed)])

@@ -1,0 +1,57 @@
+"""The section ``probes`` of the config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from monitor.errors import SettingError
+from monitor.probes.job import Job
+from monitor.settings import Count, Section
+
+__all__ = ["ProbesSettings", "verify_jobs", "verify_topic"]
+
+_TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section ``probes``: what to check, and where results go."""
+
+    topic: str = "website_availability"
+    # where jobs come from; jobs_file and jobs matter only to their own source
+    source: Literal["config", "file", "database"] = "config"
+    jobs_file: str | None = None
+    websites_per_container: Count = 1000
+    # a producer's range of the active sites, from 1; null: all sites
+    id: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    # attempts that are open at once
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 500
+    jobs: list[Job] = msgspec.field(default_factory=list)
+
+    def verify(self) -> None:
+        """Check the topic's name, and every job of the config."""
+        verify_topic(self.topic)
+        if self.source == "file" and not self.jobs_file:
+            raise SettingError(("jobs_file",), "source: file needs it")
+        verify_jobs(self.jobs)
+
+
+def verify_topic(topic: str) -> None:
+    """Raise SettingError for a name that Kafka would not take."""
+    if not 0 < len(topic) < 250 or not set(topic) <= _TOPIC_LETTERS or topic in (".", ".."):
+        problem = f"{topic[:250]!r} is no topic's name: up to 249 letters, digits, '.', '_', '-'"
+        raise SettingError(("topic",), problem)
+
+
+def verify_jobs(jobs: list[Job]) -> None:
+    """Check every job whole and that no two have one id; raise SettingError for the first."""
+    seen: dict[int, int] = {}
+    for number, job in enumerate(jobs):
+        first = seen.setdefault(job.id, number)
+        if first != number:
+            raise SettingError(("jobs", number, "id"), f"jobs[{first}] has the id {job.id} too")
+        try:
+            job.verify()
+        except SettingError as error:
+            raise error.under("jobs", number) from None

@@ -1,0 +1,158 @@
+"""Logs and notifications: GET /log, GET /notification, and the log actions over WS /ws."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict
+
+from monitor.logs.actions import DEFAULT_LIMIT, MAX_LIMIT, filter_of, query
+from monitor.logs.answers import ActionError, ErrorCode, Head
+from monitor.logs.filters import Kind
+from monitor.logs.followers import LiveMessage
+from monitor.logs.part import Logs
+from monitor.web.app import Requester
+from monitor.web.problems import Problem
+from monitor.web.sockets import Handler
+from monitor.web.websocket import WebSocket, text_frame
+
+__all__ = ["router", "websocket"]
+
+# A client behind by more misses entries until it has taken what waits.
+_FOLLOWER_BUFFER_BYTES = 1024 * 1024
+
+_STATUS = {
+    ErrorCode.BAD_REQUEST: 422,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.UNAVAILABLE: 503,
+}
+
+
+class LogQuery(BaseModel):
+    """What GET /log and GET /notification can be asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    timewindow: float | None = None
+    sender: str | None = None
+    level: str | None = None
+    min_level: str | None = None
+    contains: str | None = None
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    cursor: str | None = None
+
+
+class LogEntry(BaseModel):
+    """One entry; ``time`` in seconds since the epoch."""
+
+    level: str
+    time: float
+    sender: str
+    message: str
+
+
+class LogPage(BaseModel):
+    """A page of log entries, newest first, as the action getLogs answers."""
+
+    action: str
+    status: str
+    logs: list[LogEntry]
+    cursor: str | None
+
+
+class NotificationPage(BaseModel):
+    """A page of notifications, newest first, as the action getNotifications answers."""
+
+    action: str
+    status: str
+    notifications: list[LogEntry]
+    cursor: str | None
+
+
+def router(logs: Logs) -> APIRouter:
+    """Return the routes over the logs part."""
+    routes = APIRouter(tags=["logs"])
+
+    @routes.get("/log", summary="Log entries, newest first", response_model=LogPage)
+    async def log(asked: Annotated[LogQuery, Query()], who: Requester) -> Response:
+        return await _list(logs, Kind.LOGS, "getLogs", asked, who)
+
+    @routes.get(
+        "/notification", summary="Notifications, newest first", response_model=NotificationPage
+    )
+    async def notification(asked: Annotated[LogQuery, Query()], who: Requester) -> Response:
+        return await _list(logs, Kind.NOTIFICATIONS, "getNotifications", asked, who)
+
+    return routes
+
+
+async def _list(logs: Logs, kind: Kind, action: str, asked: LogQuery, who: Requester) -> Response:
+    try:
+        wanted = query(
+            kind,
+            filter_of(asked.sender, _level(asked.level), _level(asked.min_level), asked.contains),
+            timewindow=asked.timewindow,
+            limit=asked.limit,
+            cursor=asked.cursor,
+        )
+        body = await logs.service.list(wanted, who, Head(action))
+    except ActionError as error:
+        headers = None
+        if error.retry_after is not None:
+            headers = {"retry-after": str(max(1, round(error.retry_after)))}
+        status = _STATUS.get(error.code, 500)
+        raise Problem(status, error.message, headers=headers, code=error.code) from None
+    return Response(body, media_type="application/json")
+
+
+def _level(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+
+
+def websocket(logs: Logs) -> Handler:
+    """Return what serves WS /ws."""
+
+    async def serve(connection: WebSocket) -> None:
+        session = logs.session(
+            send=lambda answer: _ignore(connection.write(text_frame(answer))),
+            follower=_SocketFollower(connection),
+        )
+        try:
+            try:
+                while True:
+                    await session.receive(await connection.receive(), connection.principal)
+                    await connection.writable()
+            finally:
+                # Also when the server stops: what was taken is committed, and the client told.
+                if connection.is_open:
+                    await session.answered()
+        finally:
+            session.close()
+
+    return serve
+
+
+def _ignore(_: Any) -> None:
+    """Whether a connection was there to take an answer matters to nobody but its handler."""
+
+
+class _SocketFollower:
+    """A WebSocket as the live tail sees it."""
+
+    def __init__(self, connection: WebSocket) -> None:
+        self._connection = connection
+        self._dropped = 0
+
+    def offer(self, message: LiveMessage) -> None:
+        if self._connection.buffered_bytes > _FOLLOWER_BUFFER_BYTES:
+            self._dropped += message.count
+        elif self._dropped:
+            self._connection.write(text_frame(message.text(self._dropped)))
+            self._dropped = 0
+        else:
+            self._connection.write(message.shared(text_frame))
+
+    def catch_up(self) -> None:
+        if self._dropped and self._connection.buffered_bytes <= _FOLLOWER_BUFFER_BYTES // 2:
+            self.offer(LiveMessage([]))

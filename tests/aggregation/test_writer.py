@@ -1,0 +1,332 @@
+"""Batches in transactions: whatever crashes, comes twice or comes late, the counts are exact."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.aggregation.batch import Batch, Pending
+from monitor.aggregation.writer import OffsetsMovedError, Written, stored_offsets, write_batch
+from monitor.bus import Record
+from monitor.store import Connection, DatabaseSettings, Store, migrate
+from monitor.store.sqlite import SqliteConnection
+from tests.aggregation.plain import TOPIC, Tables, plain_tables, read_tables, record, result
+from tests.store.conftest import opened
+
+NOW = 1_700_000_000.0
+GRANULARITIES = ["minute", "hour", "day"]
+
+
+class CrashError(Exception):
+    """Stands for the end of a process."""
+
+
+def batch_of(records: list[Record]) -> Batch:
+    pending = Pending()
+    pending.add(records, now=NOW, keep_s=1e9, clock=0.0)
+    return pending.take(len(records))
+
+
+def write(
+    connection: Connection, records: list[Record], expected: dict[int, int | None]
+) -> Written:
+    return write_batch(
+        connection,
+        batch_of(records),
+        topic=TOPIC,
+        expected=expected,
+        granularities=GRANULARITIES,
+        now=NOW,
+    )
+
+
+class Consumer:
+    """A consumer reduced to what it believes: where the partitions stand."""
+
+    def __init__(self, log: dict[int, list[Record]]) -> None:
+        self.log = log
+        self.believes: dict[int, int | None] | None = None
+        self.held: list[Record] = []
+
+    def fetch(self, connection: Connection, partitions: list[int], count: int) -> None:
+        if self.believes is None:
+            stored = stored_offsets(connection, TOPIC)
+            self.believes = {partition: stored.get(partition) for partition in self.log}
+            self.held = []
+        for partition in partitions:
+            known = self.believes[partition] or 0
+            held = [item for item in self.held if item.partition == partition]
+            start = held[-1].offset + 1 if held else known
+            self.held += self.log[partition][start : start + count]
+
+    def flush(self, connection: Connection, *, before_commit: bool) -> None:
+        assert self.believes is not None
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            write(
+                connection,
+                self.held,
+                {item.partition: self.believes[item.partition] for item in self.held},
+            )
+            if before_commit:
+                raise CrashError
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        for item in self.held:
+            self.believes[item.partition] = item.offset + 1
+        self.held = []
+
+
+messages = st.one_of(
+    st.sampled_from([b"{", b"null", b"\xff"]),
+    st.builds(
+        result,
+        st.integers(1, 3),
+        st.sampled_from([NOW, NOW + 30, NOW + 59.5, NOW + 3600, NOW - 90000]),
+    ),
+    st.builds(
+        lambda job, at, up, status, time: result(job, at, up=up, status=status, response_time=time),
+        st.integers(1, 2),
+        st.integers(0, 10_000).map(lambda second: NOW + second),
+        st.booleans(),
+        st.sampled_from([None, 200, 500]),
+        st.none() | st.floats(0, 100).map(lambda time: round(time, 4)),
+    ),
+)
+
+steps = st.tuples(
+    st.integers(0, 1),  # which consumer
+    st.lists(st.integers(0, 1), min_size=1, max_size=2, unique=True),  # partitions it fetches
+    st.integers(1, 6),  # how many of each
+    st.sampled_from(["flush", "flush", "wait", "crash before commit", "crash after commit"]),
+)
+
+
+def with_equal_duplicates(log: dict[int, list[Record]]) -> dict[int, list[Record]]:
+    """Make duplicates equal: which of two different ones is first is nobody's promise."""
+    first: dict[tuple[int, float], bytes] = {}
+    changed: dict[int, list[Record]] = {}
+    for partition, items in log.items():
+        changed[partition] = []
+        for item in items:
+            try:
+                data = json.loads(item.value)
+                key = data["job_id"], data["scheduled_at"]
+            except (ValueError, TypeError):
+                changed[partition].append(item)
+                continue
+            value = first.setdefault(key, item.value)
+            changed[partition].append(item._replace(value=value))
+    return changed
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[Connection]:
+    raw = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        connection = SqliteConnection(raw)
+        migrate.apply(connection, "memory")
+        yield connection
+    finally:
+        raw.close()
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(messages, max_size=25), st.lists(messages, max_size=25), st.lists(steps, max_size=30)
+)
+def test_any_schedule_of_crashes_and_late_consumers_counts_each_result_once(
+    first: list[Any], second: list[Any], schedule: list[Any]
+) -> None:
+    log = {
+        partition: [record(offset, value, partition) for offset, value in enumerate(values)]
+        for partition, values in enumerate((first, second))
+    }
+    log = with_equal_duplicates(log)
+    with memory() as connection:
+        consumers = [Consumer(log), Consumer(log)]
+        for number, partitions, count, then in schedule:
+            consumer = consumers[number]
+            consumer.fetch(connection, partitions, count)
+            if then == "wait" or not consumer.held:
+                continue
+            try:
+                consumer.flush(connection, before_commit=then == "crash before commit")
+            except (OffsetsMovedError, CrashError):
+                consumer.believes = None
+            if then == "crash after commit":
+                consumer.believes = None
+        last = Consumer(log)
+        last.fetch(connection, [0, 1], 100)
+        if last.held:
+            last.flush(connection, before_commit=False)
+        assert read_tables(connection) == plain_tables([*log[0], *log[1]])
+
+
+def log_of(count: int, *, jobs: int = 7) -> list[Record]:
+    """Return results with failures, duplicates and poison among them."""
+    items: list[Record] = []
+    for offset in range(count):
+        value: Any = result(
+            1 + offset % jobs,
+            NOW + 13 * (offset // jobs),
+            up=offset % 11 != 0,
+            status=None if offset % 11 == 0 else 200 + offset % 3,
+            response_time=None if offset % 11 == 0 else 0.001 * (1 + offset % 97),
+            error="refused: \\ tab\t newline\n \N{SNOWMAN}" if offset % 11 == 0 else None,
+        )
+        if offset % 37 == 5:
+            value = b"poison %d" % offset
+        elif offset % 19 == 3:
+            value = items[offset // 2].value
+        items.append(record(offset, value))
+    return items
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration_test)])
+def with_store(
+    request: pytest.FixtureRequest, tmp_path: Any
+) -> Callable[[Callable[[Store], Coroutine[Any, Any, Any]]], None]:
+    if request.param == "sqlite":
+        database = DatabaseSettings(file=str(tmp_path / "monitor.db"))
+    else:
+        database = DatabaseSettings(url=request.getfixturevalue("postgres_url"))
+
+    def run(test: Callable[[Store], Coroutine[Any, Any, Any]]) -> None:
+        async def main() -> None:
+            async with opened(database) as store:
+                await asyncio.wait_for(test(store), 60)
+
+        asyncio.run(main(), debug=True)
+
+    return run
+
+
+WithStore = Callable[[Callable[[Store], Coroutine[Any, Any, Any]]], None]
+
+
+async def tables(store: Store) -> Tables:
+    return await store.read(read_tables)
+
+
+def test_batches_give_what_a_plain_computation_gives(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        log = log_of(500)
+        at: int | None = None
+        for start in range(0, 500, 120):
+            part = log[start : start + 120]
+            await store.transaction(lambda c, part=part, at=at: write(c, part, {0: at}))  # type: ignore[misc]
+            at = part[-1].offset + 1
+        assert await tables(store) == plain_tables(log)
+
+    with_store(test)
+
+
+def test_late_results_go_to_the_window_that_they_belong_to(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        log = list(reversed(log_of(200)))
+        log = [item._replace(offset=offset) for offset, item in enumerate(log)]
+        log.append(record(200, result(1, NOW - 20 * 86400)))
+        await store.transaction(lambda c: write(c, log[:100], {0: None}))
+        await store.transaction(lambda c: write(c, log[100:], {0: 100}))
+        assert await tables(store) == plain_tables(log)
+
+    with_store(test)
+
+
+def test_a_batch_written_again_is_recognized(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        log = log_of(60)
+        await store.transaction(lambda c: write(c, log, {0: None}))
+        again = await store.transaction(lambda c: write(c, log, {0: None}))
+        assert again == Written(again=True)
+        assert await tables(store) == plain_tables(log)
+
+    with_store(test)
+
+
+def test_a_consumer_that_wakes_up_late_writes_nothing(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        log = log_of(60)
+        await store.transaction(lambda c: write(c, log[:40], {0: None}))
+        for records, expected in ((log[:20], None), (log[20:60], 20), (log[41:60], 41)):
+            with pytest.raises(OffsetsMovedError):
+                await store.transaction(
+                    lambda c, records=records, expected=expected: write(c, records, {0: expected})  # type: ignore[misc]
+                )
+        assert await tables(store) == plain_tables(log[:40])
+
+    with_store(test)
+
+
+def test_two_that_write_the_same_at_once_count_it_once(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        log = log_of(300)
+
+        async def race(records: list[Record], expected: int | None) -> int:
+            tries = [
+                store.transaction(lambda c: write(c, records, {0: expected})) for _ in range(3)
+            ]
+            found = await asyncio.gather(*tries, return_exceptions=True)
+            assert all(isinstance(item, Written | OffsetsMovedError) for item in found)
+            return sum(isinstance(item, Written) and not item.again for item in found)
+
+        assert await race(log[:150], None) == 1
+        assert await race(log[150:], 150) == 1
+        assert await tables(store) == plain_tables(log)
+
+    with_store(test)
+
+
+def test_two_with_different_partitions_and_the_same_results_do_not_deadlock(
+    with_store: WithStore,
+) -> None:
+    async def test(store: Store) -> None:
+        log = [item for item in log_of(400) if not item.value.startswith(b"poison")]
+        one = [item._replace(offset=offset) for offset, item in enumerate(log)]
+        other = [
+            item._replace(offset=offset, partition=1) for offset, item in enumerate(reversed(log))
+        ]
+        await asyncio.gather(
+            store.transaction(lambda c: write(c, one, {0: None})),
+            store.transaction(lambda c: write(c, other, {1: None})),
+        )
+        assert await tables(store) == plain_tables([*one, *other])
+
+    with_store(test)
+
+
+@pytest.mark.integration_test
+def test_a_role_that_owns_its_schema_and_nothing_else_suffices(
+    postgres_server: Any, postgres_url: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    role = f"daemon_{name}"
+    for statement in (
+        f"CREATE ROLE {role} LOGIN",
+        f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
+        f"GRANT CONNECT ON DATABASE {name} TO {role}",
+    ):
+        postgres_server.execute(statement)
+    postgres_server.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC", name)
+    postgres_server.execute(f"CREATE SCHEMA mine AUTHORIZATION {role}", name)
+    database = DatabaseSettings(url=postgres_server.url(name, role), schema="mine")
+
+    async def main() -> None:
+        async with opened(database) as store:
+            log = log_of(100)
+            await store.transaction(lambda c: write(c, log[:50], {0: None}))
+            await store.transaction(lambda c: write(c, log[50:], {0: 50}))
+            assert await tables(store) == plain_tables(log)
+
+    asyncio.run(main(), debug=True)

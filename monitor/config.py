@@ -34,6 +34,7 @@ __all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
 _MAX_NODES = 2_000_000
+_MAX_DEPTH = 50
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -125,6 +126,15 @@ def _read(file: str) -> str:
 def _compose(file: str, text: str) -> yaml.Node | None:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        # libyaml's composer recurses in C: a file nested deeply enough would end the process.
+        depth = 0
+        for event in yaml.parse(text, loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _MAX_DEPTH:
+                    raise ConfigError(f"nested deeper than {_MAX_DEPTH}", file=file)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
         root = yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

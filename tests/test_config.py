@@ -75,7 +75,10 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
     [
         ("webscoket_uri: [a, 1]", ":1: webscoket_uri: unknown key; did you mean websocket_uri?"),
         ("relay:\n  max_client: 3", ":2: relay.max_client: unknown key; did you mean max_clients?"),
-        ("relay:\n  tls: {certificat: x}", ":2: relay.tls.certificat: unknown key; did you mean certificate?"),
+        (
+            "relay:\n  tls: {certificat: x}",
+            ":2: relay.tls.certificat: unknown key; did you mean certificate?",
+        ),
         ("relay:\n\n  tls: {key: x}", ":3: relay.tls: the key certificate is missing"),
         ("relay: 3", ":1: relay: expected object | null, not int"),
         ("zeromq_uri: [127.0.0.1, 70000]", ":1: zeromq_uri[1]: expected int <= 65535, not 70000"),
@@ -180,8 +183,7 @@ def test_the_packaged_config_is_the_defaults_and_names_every_key() -> None:
     text = (ROOT / "install" / "config.yml").read_text()
     packaged, defaults = load(str(ROOT / "install" / "config.yml"), environ={}).config, Config()
     assert packaged == defaults
-    everything = re.sub(r"(?m)^(\s*)#(?=[a-z_ ]+-?[a-z_]*:|  )", r"\1", text)
-    named = set(re.findall(r"(?m)^\s*#?\s*(?:- )?([a-z][a-z_-]*):", everything))
+    named = set(re.findall(r"(?m)(?:^|[{,#-])\s*([a-z][a-z_-]*):", text))
     missing = {key for key in _keys(Config) if key.rsplit(".", 1)[-1] not in named}
     assert not missing
 

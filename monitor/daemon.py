@@ -22,6 +22,7 @@ from monitor import __version__
 from monitor.bus import Bus, create_bus
 from monitor.config import Config, LoadedConfig, load
 from monitor.errors import MonitorError, SettingError
+from monitor.libraries import needed_by
 from monitor.logfile import DaemonLog
 from monitor.part import Health, Part, State
 from monitor.store import Store, open_store
@@ -218,7 +219,8 @@ class Daemon:
         # Threads take turns with the loop; at the default 5 ms one busy thread delays it as long.
         sys.setswitchinterval(0.0005)
         for make in PARTS:
-            part = make(self._services)
+            with needed_by(make.__name__.lstrip("_")):
+                part = make(self._services)
             if part is not None:
                 self.parts.append(part)
         self._services.parts = self.parts
@@ -230,7 +232,8 @@ class Daemon:
                 raise self._loaded.error(error) from None
         for part in self.parts:
             try:
-                await part.start()
+                with needed_by(part.name):
+                    await part.start()
             except SettingError as error:
                 raise self._loaded.error(error.under(part.section or part.name)) from None
 

@@ -19,7 +19,6 @@ from typing import Annotated, Any, TextIO
 
 import msgspec
 
-from monitor.errors import SettingError
 from monitor.settings import Section
 
 __all__ = ["DaemonLog", "LoggerSettings", "RateLimitedLog"]
@@ -44,20 +43,21 @@ LEVELS = {
 
 
 class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section ``logger``, with the keys that it always had."""
+    """The daemon's own log, with the keys that it always had; the journal has it too."""
 
+    # rotated by size, group-readable
     file: str = "/var/log/recodex/monitor.log"
+    # debug, info, warning, error or critical
     level: str = "info"
     # Past this many bytes the file is rotated; 0 never rotates.
     max_size: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name="max-size", default=1048576)
     # Rotated files kept beside it; 0 never rotates.
     rotations: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 3
 
-    def verify(self) -> None:
-        """Check the level."""
+    def __post_init__(self) -> None:
         if self.level.lower() not in LEVELS:
-            raise SettingError(
-                ("level",), f"expected debug, info, warning, error or critical, not {self.level!r}"
+            raise ValueError(
+                f"level is one of debug, info, warning, error, critical, not {self.level!r}"
             )
 
     @property

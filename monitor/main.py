@@ -18,6 +18,7 @@ from typing import NoReturn
 from monitor import __version__
 from monitor.commands import COMMANDS
 from monitor.errors import MonitorError, UsageError
+from monitor.libraries import needed_by
 
 __all__ = ["main"]
 
@@ -71,11 +72,13 @@ def _run(argv: list[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else "see recodex-monitor --help"
         raise UsageError(f"no command {args.command!r}; {hint}")
     module_name, text = COMMANDS[args.command]
-    module = importlib.import_module(f"monitor.commands.{module_name}")
+    with needed_by(args.command):
+        module = importlib.import_module(f"monitor.commands.{module_name}")
     command = _Parser(prog=f"recodex-monitor {args.command}", description=text)
     module.add_arguments(command)
     given = args.arguments + (["-c", args.config] if args.config is not None else [])
-    status: int = module.run(command.parse_args(given))
+    with needed_by(args.command):
+        status: int = module.run(command.parse_args(given))
     # Say now what the interpreter would otherwise fail to flush at exit.
     sys.stdout.flush()
     return status

@@ -19,14 +19,18 @@ Keep = Annotated[float, msgspec.Meta(ge=3600)]
 class KeepMetrics(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long the metrics of each granularity stay, in s; null keeps them."""
 
+    # s the windows of a minute stay
     minute: Keep | None = 2_592_000
+    # s the windows of an hour stay
     hour: Keep | None = 31_536_000
+    # s the windows of a day stay
     day: Keep | None = None
 
 
 class AggregationSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The section ``aggregation``: results from the bus to rows and metrics."""
 
+    # where results come from
     topic: str = "website_availability"
     # consumers of one group share the topic's partitions
     group: str = "recodex-monitor"
@@ -34,12 +38,15 @@ class AggregationSettings(Section, frozen=True, kw_only=True, forbid_unknown_fie
     flush_interval: Seconds = 10.0
     # at most in one transaction
     flush_messages: FlushMessages = 20_000
+    # the windows that are counted
     granularities: Annotated[list[Granularity], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: ["minute", "hour", "day"]
     )
     # s raw results stay; duplicates are known by them, so older ones are rejected
     keep_results: Keep = 2_592_000
+    # s messages that could not be taken stay, with the reason
     keep_rejected: Keep = 2_592_000
+    # how long metrics stay, by granularity
     keep_metrics: KeepMetrics = KeepMetrics()
 
     def verify(self) -> None:

@@ -40,20 +40,31 @@ class BusSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The section ``kafka``: names and values as kafka-python has them, secrets from files."""
 
+    # host:port of some brokers; the others are found through them
     bootstrap_servers: Annotated[list[str], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: ["127.0.0.1:9092"]
     )
+    # PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL
     security_protocol: str = "PLAINTEXT"
+    # who signs the brokers' certificates, where the system's authorities do not
     ssl_cafile: str | None = None
+    # the client's own certificate, and its key
     ssl_certfile: str | None = None
+    # the key of ssl_certfile
     ssl_keyfile: str | None = None
+    # that a broker's certificate names its host
     ssl_check_hostname: bool = True
+    # PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, GSSAPI or OAUTHBEARER
     sasl_mechanism: str | None = None
+    # for PLAIN and SCRAM
     sasl_plain_username: str | None = None
+    # holds the password for sasl_plain_username
     sasl_plain_password_file: str | None = None
-    # of topics that are missing
+    # whether topics that are missing are made
     create_topics: bool = True
+    # of a topic that is made
     partitions: Count = 3
+    # of a topic that is made
     replication_factor: Count = 1
 
     def verify(self) -> None:

@@ -38,17 +38,20 @@ class Mapped:
 class MappingSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``cluster.mapping``: where a model and its version are read from."""
 
+    # the first of these that an object has is its model: label:NAME, annotation:NAME or name
     model: tuple[str, ...] = (
         "label:app.kubernetes.io/name",
         "label:app",
         "name",
     )
+    # the same for the version; image-tag and image-digest read the container's image
     version: tuple[str, ...] = (
         "label:app.kubernetes.io/version",
         "label:version",
         "image-tag",
         "image-digest",
     )
+    # whose image counts; without a name the first container's
     container: str | None = None
 
     def verify(self) -> None:

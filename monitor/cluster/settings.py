@@ -26,13 +26,20 @@ _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,198}
 class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which cluster's objects are watched, and where their events go."""
 
+    # where the events go
     topic: str = "model-updates"
+    # empty: all
     namespaces: tuple[str, ...] = ()
+    # which objects count, in Kubernetes' syntax; empty: all
     label_selector: str = "app.kubernetes.io/component=model"
+    # what is watched; a kind that the cluster does not have is waited for
     kinds: tuple[Kind, ...] = ("Deployment", "DeploymentConfig", "Pod")
+    # without one the pod's service account is used
     kubeconfig: str | None = None
+    # how events name this cluster
     name: _Name = "cluster-1"
     mapping: MappingSettings = MappingSettings()
+    # s the events stay in the table model_event
     keep_events: Seconds = 7776000.0
 
     def verify(self) -> None:

@@ -26,10 +26,15 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Whatever of it makes no sense for its kind (a body for tcp) is refused by the kind.
     """
 
+    # names the job, in every result too; never used twice
     id: JobId
+    # for people
     name: str = ""
+    # http, tcp or websocket
     kind: str = "http"
+    # http:// or https://; tcp://host:port, ws:// or wss:// for the other kinds
     url: str
+    # of the HTTP request
     method: str = "GET"
     # s between two runs, on a grid that never moves
     interval: Annotated[float, msgspec.Meta(ge=0.1, le=7 * _DAY_S)] = 60.0
@@ -37,22 +42,31 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout: Annotated[Seconds, msgspec.Meta(le=3600)] = 10.0
     # tries more before "down" is reported
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
+    # status codes that mean up, one by one or as ranges
     expected_status: list[int | str] = msgspec.field(default_factory=lambda: ["200-299"])
     # what must be found in the body, in Python's syntax (re.search)
     body_regexp: str | None = None
+    # sent with each request; may hold secrets
     headers: Annotated[dict[str, str], secret] = msgspec.field(default_factory=dict)
+    # sent with each request
     body: Annotated[str, secret] | None = None
+    # or take the redirect itself as the answer
     follow_redirects: bool = True
+    # more are down, `too-many-redirects`
     max_redirects: Annotated[int, msgspec.Meta(ge=0, le=100)] = 10
+    # whether the certificate must be valid and name the host
     verify_tls: bool = True
     # who signs the site's certificate, where the system's authorities do not
     ca_file: str | None = None
+    # which addresses of the host are tried
     ip_version: Literal["any", "4", "6", 4, 6] = "any"
+    # what is spoken to the site
     http_version: Literal["any", "1.1", "2"] = "any"
     # http://[user:password@]host:port or socks5://...; the environment's proxies are not used
     proxy: Annotated[str, secret] | None = None
     # of the decompressed body; a longer one is down
     max_body_bytes: Annotated[Bytes, msgspec.Meta(le=1 << 30)] = 1_048_576
+    # whether it is checked at all
     active: bool = True
 
     def verify(self) -> None:

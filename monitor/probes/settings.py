@@ -18,15 +18,19 @@ _TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The section ``probes``: what to check, and where results go."""
 
+    # where results go
     topic: str = "website_availability"
     # where jobs come from; jobs_file and jobs matter only to their own source
     source: Literal["config", "file", "database"] = "config"
+    # JSON, a list of jobs with the keys below; read again when it changes
     jobs_file: str | None = None
+    # active sites of one producer
     websites_per_container: Count = 1000
     # a producer's range of the active sites, from 1; null: all sites
     id: Annotated[int, msgspec.Meta(ge=1)] | None = None
     # attempts that are open at once
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 500
+    # what to check, for source: config
     jobs: list[Job] = msgspec.field(default_factory=list)
 
     def verify(self) -> None:

@@ -50,13 +50,11 @@ class Receiver:
         address: tuple[str, int],
         *,
         max_frame_bytes: int,
-        batch: Callable[[], int],
         curve: CurveSettings | None,
         deliver: Callable[[Message], None],
     ) -> None:
         self._address = address
         self._max_frame_bytes = max_frame_bytes
-        self._batch = batch
         self._curve = curve
         self._deliver = deliver
         self._peers_log = RateLimitedLog(_log)
@@ -181,7 +179,7 @@ class Receiver:
         receive, deliver = socket.recv, self._deliver
         flags = zmq.NOBLOCK
         try:
-            for _ in range(min(_BATCH, self._batch())):
+            for _ in range(_BATCH):
                 frame = receive(flags, copy=False)
                 identity = frame
                 frames: list[bytes] = []

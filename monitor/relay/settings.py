@@ -19,7 +19,9 @@ _Z85_KEY_LENGTH = 40
 class TLSSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Certificate chain and private key of the WebSocket, PEM files."""
 
+    # the chain, the host's own certificate first
     certificate: str
+    # without a passphrase
     key: str
 
 
@@ -30,7 +32,9 @@ class CurveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     also hold the 40 characters of the key alone, with the public key derived from it.
     """
 
+    # a file of zmq.auth.create_certificates, or the 40 characters of the key alone
     secret_key_file: str
+    # a directory of *.key files; who has one of these keys may connect
     public_keys_dir: str
 
 
@@ -49,6 +53,7 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_history_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 268_435_456
     # s a client may take nothing while messages wait, before close 1013
     client_stall: Seconds = 30.0
+    # subscribers at once; the next one is turned away
     max_clients: Count = 10_000
     # s for a client to name its channel
     subscribe_timeout: Seconds = 30.0
@@ -56,7 +61,9 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_message_bytes: Bytes = 65_536
     # allowed Origin headers; empty allows all
     origins: tuple[str, ...] = ()
+    # wss:// instead of ws://
     tls: TLSSettings | None = None
+    # encrypts ZeroMQ, and lets only known brokers in
     curve: CurveSettings | None = None
     # where histories survive a restart
     history_file: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitor.errors import MissingPackageError
+from monitor.libraries import needed_by
 from monitor.store.interface import Store
 from monitor.store.settings import DatabaseSettings
 
@@ -20,10 +20,6 @@ def open_store(settings: DatabaseSettings | None = None) -> Store:
         from monitor.store.sqlite import SqliteStore
 
         return SqliteStore(settings.sqlite_file())
-    try:
+    with needed_by("database"):
         from monitor.store.postgres import PostgresStore
-    except ModuleNotFoundError as error:
-        if error.name != "psycopg2":
-            raise
-        raise MissingPackageError("database", "psycopg2", "python3-psycopg2") from None
     return PostgresStore(settings)

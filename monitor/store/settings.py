@@ -23,6 +23,7 @@ class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
     url: str | None = None
     """``postgresql://user@host:port/database``, as libpq reads it."""
     password_file: str | None = None
+    """Holds the password for the URL's user."""
     schema: SchemaName = "website_availability"
     """The PostgreSQL schema that holds the tables and nothing else; SQLite has none."""
     file: str = "monitor.db"

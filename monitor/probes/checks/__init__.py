@@ -9,7 +9,8 @@ import difflib
 import importlib
 import pkgutil
 
-from monitor.errors import MissingPackageError, SettingError
+from monitor.errors import SettingError
+from monitor.libraries import needed_by
 from monitor.probes.check import Check
 
 __all__ = ["kinds", "load_kind"]
@@ -32,10 +33,8 @@ def load_kind(kind: str) -> type[Check]:
             hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
             raise SettingError(("kind",), f"unknown kind {kind!r}{hint}")
         name = f"{__name__}.{kind}"
-        try:
+        with needed_by("probes"):
             module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise MissingPackageError("probes", error.name or kind, error.name or kind) from None
         (found,) = (
             value
             for value in vars(module).values()

@@ -1,0 +1,103 @@
+"""The manual pages name every key and command that the program has, and are sound mdoc."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from monitor.commands import COMMANDS
+from monitor.config import Config
+
+TREE = Path(__file__).resolve().parents[2]
+PAGES = TREE / "packaging" / "man"
+
+
+@pytest.fixture(scope="module")
+def config_page() -> list[str]:
+    done = subprocess.run(
+        [PAGES / "config-page"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.splitlines()
+
+
+def keys_of(kind: msgspec.inspect.Type, path: str = "") -> Iterator[str]:
+    """Yield every key of the config as ``relay.tls.key``, as the decoder knows it."""
+    if isinstance(kind, msgspec.inspect.StructType):
+        for field in kind.fields:
+            name = f"{path}.{field.encode_name}" if path else field.encode_name
+            yield name
+            yield from keys_of(field.type, name)
+    elif isinstance(kind, msgspec.inspect.UnionType):
+        for option in kind.types:
+            yield from keys_of(option, path)
+    elif isinstance(kind, msgspec.inspect.Metadata):
+        yield from keys_of(kind.type, path)
+    elif isinstance(kind, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)):
+        yield from keys_of(kind.item_type, path)
+
+
+def described(page: list[str]) -> dict[str, str]:
+    """Return each key of the page with the first line that is said of it."""
+    found: dict[str, str] = {}
+    path: list[str] = []
+    section = ""
+    for number, line in enumerate(page):
+        if line.startswith(".Sh "):
+            section = line[4:].lower()
+            path = [] if section == "addresses" else [section]
+        elif line.startswith(".Bl "):
+            path.append("")
+        elif line == ".El":
+            path.pop()
+        elif (item := re.match(r"\.It Ic (\S+) : ", line)) is not None and path:
+            path[-1] = item[1]
+            found[".".join(path)] = page[number + 1]
+    return found
+
+
+def test_every_key_is_described_and_no_other(config_page: list[str]) -> None:
+    keys = set(keys_of(msgspec.inspect.type_info(Config)))
+    sections = {key for key in keys if "." not in key} - {"websocket_uri", "zeromq_uri"}
+    assert set(described(config_page)) == keys - sections
+
+
+def test_every_key_says_what_it_is_for_beside_its_default(config_page: list[str]) -> None:
+    # A comment above the field in its settings.py, or a docstring below it, is what it takes.
+    silent = [
+        key
+        for key, text in described(config_page).items()
+        if text.startswith(("Default: ", ".It", ".El"))
+    ]
+    assert silent == []
+
+
+def test_every_command_is_in_the_programs_page() -> None:
+    page = (PAGES / "recodex-monitor.8").read_text()
+    assert [name for name in COMMANDS if f".It Cm {name}" not in page] == []
+
+
+@pytest.mark.parametrize("page", ["recodex-monitor.8", "recodex-monitor.yml.5"])
+def test_the_page_is_sound(
+    program: Callable[..., str], config_page: list[str], tmp_path: Path, page: str
+) -> None:
+    file = tmp_path / page
+    handwritten = PAGES / page
+    text = handwritten.read_text() if handwritten.exists() else "\n".join(config_page) + "\n"
+    file.write_text(text.replace("@DATE@", "November 14, 2023"))
+    mandoc = program("mandoc", package="mandoc")
+    lint = subprocess.run(
+        [mandoc, "-T", "lint", "-W", "warning", file], capture_output=True, text=True
+    )
+    assert lint.stdout == ""
+    groff = subprocess.run(
+        [program("man", package="man-db"), "--warnings", "--local-file", file],
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
+        capture_output=True,
+        text=True,
+    )
+    assert groff.stderr == ""

@@ -1,4 +1,4 @@
-"""Listening TCP sockets for an address of the config."""
+"""What an address of the config means to those who listen on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from monitor.errors import ListenError
 from monitor.settings import address_text
 
-__all__ = ["listening_sockets"]
+__all__ = ["listening_sockets", "zeromq_endpoints"]
 
 _BACKLOG = 1024
 _RESOLVE_S = 10.0
@@ -67,3 +67,22 @@ async def listening_sockets(
     if not sockets:
         raise ListenError(key, address_text(address), "no address of it is of a known family")
     return sockets
+
+
+async def zeromq_endpoints(address: tuple[str, int]) -> list[str]:
+    """Return endpoints for libzmq, which binds to numbers and interfaces, not to host names."""
+    host, port = address
+    if host in ("*", ""):
+        return [f"tcp://*:{port}"]
+    try:
+        async with asyncio.timeout(_RESOLVE_S):
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+    except (socket.gaierror, TimeoutError, UnicodeError):
+        # Perhaps the name of an interface, such as eth0; if not, bind says so.
+        return [f"tcp://{host}:{port}"]
+    numbers = dict.fromkeys(str(entry[4][0]) for entry in found)
+    if port == 0:
+        numbers = dict.fromkeys(list(numbers)[:1])
+    return [f"tcp://{address_text((number, port))}" for number in numbers]

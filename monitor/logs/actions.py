@@ -153,7 +153,7 @@ def head(data: bytes) -> Head:
 
 
 def echo(data: bytes) -> Head:
-    """Read as much of the head as can be echoed in an error about it."""
+    """Read as much of the head as is sound, for an error about it; raises nothing."""
     try:
         raw = _decode_head(data)
     except DECODING_ERRORS:
@@ -161,7 +161,8 @@ def echo(data: bytes) -> Head:
     found = Head()
     try:
         found = Head(_string(raw.action, "action"))
-        return Head(found.action, _echo(raw.id))
+        found = Head(found.action, _echo(raw.id))
+        return Head(found.action, found.id, _string(raw.token, "token"))
     except ActionError:
         return found
 

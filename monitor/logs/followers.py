@@ -78,6 +78,9 @@ class LiveTail:
     def __len__(self) -> int:
         return len(self._where)
 
+    def __contains__(self, follower: Follower) -> bool:
+        return follower in self._where
+
     def follow(self, follower: Follower, filter_: Filter) -> None:
         """Start to offer what matches, instead of what it followed before."""
         self.unfollow(follower)

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monitor.errors import MonitorError
 from monitor.logs.followers import Follower
@@ -18,7 +18,10 @@ from monitor.logs.session import Session
 from monitor.logs.settings import LogsSettings
 from monitor.part import Health, Metric, Part, State
 from monitor.store import Store
-from monitor.tokens import TokenFile
+from monitor.tokens import TokenFile, require_tokens
+
+if TYPE_CHECKING:
+    from monitor.logs.zeromq import ZeroMq
 
 __all__ = ["Logs"]
 
@@ -56,19 +59,23 @@ class Logs(Part):
         self._purge_now = asyncio.Event()
         self._purge_problem: str | None = None
         self.purged = 0
+        self.zeromq: ZeroMq | None = None
 
-    def session(
-        self,
-        *,
-        send: Callable[[bytes], None],
-        follower: Follower | None,
-        no_follower: str = "",
-    ) -> Session:
+    def session(self, *, send: Callable[[bytes], None], follower: Follower) -> Session:
         """Return a session for a new connection."""
-        return Session(self.service, send=send, follower=follower, no_follower=no_follower)
+        return Session(self.service, send=send, follower=follower)
 
     async def start(self) -> None:
-        """Bind the ZeroMQ socket, where there is one."""
+        """Bind the ZeroMQ socket, where there is one: beyond loopback only with tokens."""
+        address = self._settings.zeromq_uri
+        if address is None:
+            return
+        await asyncio.to_thread(self._tokens.load)
+        require_tokens(address, self._tokens.current, key="zeromq_uri")
+        from monitor.logs.zeromq import ZeroMq
+
+        self.zeromq = ZeroMq(address, self.service, self._tokens)
+        await self.zeromq.start()
 
     async def run(self) -> None:
         """Commit, purge, and listen to other instances, until cancelled."""
@@ -77,6 +84,8 @@ class Logs(Part):
             tasks.create_task(self._retain(), name="logs:retention")
             tasks.create_task(self._instances.run(), name="logs:instances")
             tasks.create_task(self._catch_up(), name="logs:followers")
+            if self.zeromq is not None:
+                tasks.create_task(self.zeromq.run(), name="logs:zeromq")
 
     async def drain(self) -> None:
         """Take no more uploads, commit those that were taken, and show them to followers."""
@@ -84,10 +93,15 @@ class Logs(Part):
         committer.stopping = True
         async with asyncio.timeout(_DRAIN_S):
             await committer.flush()
-        self.service.tail.flush()
+            self.service.tail.flush()
+            if self.zeromq is not None:
+                await self.zeromq.drain()
 
     async def close(self) -> None:
-        """Let go of the socket."""
+        """Let go of the ZeroMQ socket."""
+        if self.zeromq is not None:
+            self.zeromq.close()
+            self.zeromq = None
 
     async def _retain(self) -> None:
         while True:

@@ -33,21 +33,21 @@ class Session:
     """Answers one client's messages.
 
     ``send`` takes an answer and never waits. ``follower`` is the client as the live tail sees
-    it; None where it can't follow, for which ``no_follower`` is the reason it is told.
+    it. While ``no_follower`` is not empty it can't follow, and is told that for the reason.
     """
+
+    no_follower = ""
 
     def __init__(
         self,
         service: LogService,
         *,
         send: Callable[[bytes], None],
-        follower: Follower | None,
-        no_follower: str = "",
+        follower: Follower,
     ) -> None:
         self._service = service
         self._send = send
         self._follower = follower
-        self._no_follower = no_follower
         self._slots: deque[asyncio.Future[bytes]] = deque()
         self._heads: deque[Head] = deque()
         self._room = asyncio.Event()
@@ -56,6 +56,11 @@ class Session:
         self._answered.set()
         self._entries, self._bytes = service.allowances()
         self._closed = False
+
+    @property
+    def following(self) -> bool:
+        """Whether it follows the live tail."""
+        return self._follower in self._service.tail
 
     @property
     def unanswered(self) -> int:
@@ -82,8 +87,7 @@ class Session:
     def close(self) -> None:
         """Follow no more and send no more; what is on its way is committed all the same."""
         self._closed = True
-        if self._follower is not None:
-            self._service.tail.unfollow(self._follower)
+        self._service.tail.unfollow(self._follower)
 
     async def _request(self, data: bytes, principal: Principal | None) -> None:
         service = self._service
@@ -118,8 +122,7 @@ class Session:
                 self._follow(request, principal)
                 self._send(answers.succeeded(request.head))
             case Unfollow():
-                if self._follower is not None:
-                    service.tail.unfollow(self._follower)
+                service.tail.unfollow(self._follower)
                 self._send(answers.succeeded(request.head))
 
     def _parse(self, data: bytes, allowances: Sequence[Allowance]) -> Request:
@@ -136,8 +139,8 @@ class Session:
     def _follow(self, request: Follow, principal: Principal) -> None:
         if not principal.may_read:
             raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
-        if self._follower is None:
-            raise ActionError(ErrorCode.BAD_REQUEST, self._no_follower)
+        if self.no_follower:
+            raise ActionError(ErrorCode.BAD_REQUEST, self.no_follower)
         tail = self._service.tail
         if len(tail) >= self._service.settings.max_followers:
             problem = "as many follow already as are allowed"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket as sockets
 from collections.abc import Callable
 
 import zmq
@@ -17,6 +16,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import parse_monitor_message
 
 from monitor.errors import ListenError
+from monitor.listen import zeromq_endpoints
 from monitor.logfile import RateLimitedLog
 from monitor.relay.protocol import Malformed, Message, decode
 from monitor.relay.settings import CurveSettings, read_curve_key
@@ -71,7 +71,7 @@ class Receiver:
 
     async def start(self) -> None:
         """Bind; raises ListenError."""
-        endpoints = await self._resolve()
+        endpoints = await zeromq_endpoints(self._address)
         context = self._context = zmq.Context()
         # The context's sockets are few; its threads are daemons and end with it.
         socket = self._socket = context.socket(zmq.ROUTER)
@@ -152,24 +152,6 @@ class Receiver:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
-
-    async def _resolve(self) -> list[str]:
-        """Return endpoints for libzmq, which binds to numbers and interfaces, not to host names."""
-        host, port = self._address
-        if host in ("*", ""):
-            return [f"tcp://*:{port}"]
-        try:
-            async with asyncio.timeout(10):
-                found = await asyncio.get_running_loop().getaddrinfo(
-                    host, port, type=sockets.SOCK_STREAM, flags=sockets.AI_PASSIVE
-                )
-        except (sockets.gaierror, TimeoutError, UnicodeError):
-            # Perhaps the name of an interface, such as eth0; if not, bind says so.
-            return [f"tcp://{host}:{port}"]
-        numbers = dict.fromkeys(str(entry[4][0]) for entry in found)
-        if port == 0:
-            numbers = dict.fromkeys(list(numbers)[:1])
-        return [f"tcp://{address_text((number, port))}" for number in numbers]
 
     def _drain(self) -> None:
         socket = self._socket

@@ -12,5 +12,7 @@ __all__ = ["COMMANDS"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "follow": ("follow", "show a job's progress in the terminal"),
     "play": ("play", "send a job's messages to a relay, to try it out"),
+    "logs": ("logs", "show what the fleet said, and with --follow what it says"),
+    "token": ("token", "make an API token"),
     "check-config": ("check_config", "validate a config and print the settings in force"),
 }

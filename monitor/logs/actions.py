@@ -225,6 +225,8 @@ def _upload(data: bytes, found: Head, kind: Kind, max_batch: int) -> Upload:
         given = _decode_upload(data)
     except DECODING_ERRORS as error:
         raise _bad(decoding_problem(error)) from None
+    if given.upload_id is not None and "\0" in given.upload_id:
+        raise _bad("upload_id: must not contain NUL")
     batch = given.logs if kind is Kind.LOGS else given.notifications
     other = given.notifications if kind is Kind.LOGS else given.logs
     if other is not UNSET:

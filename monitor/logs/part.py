@@ -172,6 +172,9 @@ class Logs(Part):
         """Adopt everything but the ZeroMQ address and the largest message."""
         assert isinstance(settings, LogsSettings)
         effective = settings.with_environment(os.environ)
+        tokens = await asyncio.to_thread(self._tokens.read)
+        if self.zeromq is not None and self._settings.zeromq_uri is not None:
+            require_tokens(self._settings.zeromq_uri, tokens, key="zeromq_uri")
 
         def switch() -> Sequence[str]:
             old, self._settings = self._settings, settings
@@ -179,6 +182,7 @@ class Logs(Part):
             self.service.adopt(
                 effective.replace(**{key: getattr(self.service.settings, key) for key in fixed})
             )
+            self._tokens.current = tokens
             self._purge_now.set()
             return [key for key in fixed if getattr(old, key) != getattr(settings, key)]
 

@@ -185,6 +185,8 @@ class Web(Part):
             self._tokens.file, self._tokens.current = fresh.file, tokens
             self._access.origins = frozenset(settings.origins)
             self._connections.settings = settings
+            if self._sockets is not None:
+                self._sockets.recheck()
             return [key for key in _FIXED if getattr(old, key) != getattr(settings, key)]
 
         return switch

@@ -95,6 +95,18 @@ class Sockets:
             code, reason = 1001, "the server is stopping"
         await socket.close(code, reason)
 
+    def recheck(self) -> None:
+        """Close those that would no longer be let in: tokens or origins have changed."""
+        for socket, task in list(self._open.items()):
+            if task is None:
+                continue
+            found = self._access.check("GET", socket.path, socket.headers, websocket=True)
+            if isinstance(found, Refusal):
+                _log.info("closing the WebSocket of %s: %s", socket.peer, found.detail)
+                socket.begin_close(1008, "no longer allowed")
+            elif found is not None:
+                socket.principal = found
+
     async def drain(self, limit_s: float) -> None:
         """Let handlers finish what they have received, then close all with 1001."""
         self._draining = True

@@ -149,7 +149,7 @@ class WebSocket(asyncio.Protocol):
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close with a code and a reason, and wait, not for ever, until the client has too."""
-        self._begin_close(code, reason)
+        self.begin_close(code, reason)
         await self._lost.wait()
 
     # What asyncio and uvicorn call.
@@ -272,7 +272,8 @@ class WebSocket(asyncio.Protocol):
         if b"" in output and self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def _begin_close(self, code: int, reason: str) -> None:
+    def begin_close(self, code: int, reason: str) -> None:
+        """Close with a code and a reason, without waiting."""
         if self._closing:
             return
         if self._protocol.state is State.OPEN:
@@ -308,7 +309,7 @@ class WebSocket(asyncio.Protocol):
         self._timer("ping", _PING_INTERVAL_S + _PONG_TIMEOUT_S, self._send_ping)
 
     def _no_pong(self) -> None:
-        self._begin_close(1011, "no answer to a ping")
+        self.begin_close(1011, "no answer to a ping")
 
     def _timer(self, name: str, delay: float, callback: Callable[[], object]) -> None:
         self._cancel(name)

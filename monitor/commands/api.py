@@ -1,0 +1,95 @@
+"""How the commands that are clients of a running daemon reach its API."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from monitor.config import load
+from monitor.errors import MonitorError, UnavailableError, UsageError
+from monitor.settings import address_text, hide_url_secrets
+from monitor.web.settings import ApiSettings
+
+__all__ = ["TOKEN_VARIABLE", "Api", "add_api_arguments"]
+
+TOKEN_VARIABLE = "RECODEX_MONITOR_TOKEN"  # noqa: S105 - the name of one
+_TIMEOUT_S = 30.0
+# An address to listen on everywhere is reached at home.
+_HOME = {"*": "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+def add_api_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --api and -c."""
+    parser.add_argument("--api", metavar="URL", help="the API, such as http://127.0.0.1:9000")
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="take the API's address from this config"
+    )
+
+
+class Api:
+    """A running daemon's API; the token comes from RECODEX_MONITOR_TOKEN."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Take --api, or the address in -c; raises UsageError, ConfigError."""
+        self.url = (args.api or _configured(args.config)).rstrip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            shown = hide_url_secrets(self.url)
+            raise UsageError(f"--api: {shown} is not http://HOST:PORT or https://HOST:PORT")
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    @property
+    def shown(self) -> str:
+        """The URL without secrets."""
+        return hide_url_secrets(self.url)
+
+    @property
+    def websocket_url(self) -> str:
+        """The URL of the log actions' WebSocket."""
+        return f"ws{self.url.removeprefix('http')}/ws"
+
+    def request(self, method: str, path: str, params: Mapping[str, Any] | None = None) -> Any:
+        """Return the JSON of an answer.
+
+        Raises UnavailableError where the daemon is away, MonitorError for a refusal.
+        """
+        try:
+            answer = requests.request(
+                method, self.url + path, params=params, headers=self.headers, timeout=_TIMEOUT_S
+            )
+        except requests.RequestException as error:
+            raise UnavailableError(self.shown, _why(error)) from None
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if answer.ok and body is not None:
+            return body
+        detail = body.get("detail") if isinstance(body, dict) else None
+        problem = detail or f"status {answer.status_code}, and no JSON"
+        if answer.status_code == 401:
+            problem += f"; set {TOKEN_VARIABLE}"
+        if answer.status_code in (502, 503, 504):
+            raise UnavailableError(self.shown, str(problem))
+        raise MonitorError(f"{self.shown}: {problem}")
+
+
+def _configured(file: str | None) -> str:
+    config = load(file).config
+    host, port = (config.api or ApiSettings()).uri
+    return f"http://{address_text((_HOME.get(host, host), port))}"
+
+
+def _why(error: requests.RequestException) -> str:
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    text = str(error)
+    if "refused" in text:
+        return "connection refused; is the daemon running, with the api section in its config?"
+    return "cannot be reached"

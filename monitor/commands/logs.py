@@ -1,0 +1,276 @@
+"""``logs``: what the fleet said, and with --follow what it says.
+
+Oldest first, as logs are read; coloured by level in a terminal, plain elsewhere. --follow
+shows the last lines, then new ones as they come, and comes back where the daemon is away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import random
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.text import Text
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from monitor.commands.api import TOKEN_VARIABLE, Api, add_api_arguments
+from monitor.errors import MonitorError, UnavailableError, UsageError
+from monitor.logs.levels import LEVELS
+
+__all__ = ["add_arguments", "run"]
+
+_PAGE: Final = 1000
+_LAST_LINES: Final = 10
+_OPEN_S: Final = 10.0
+_ANSWER_S: Final = 30.0
+_RETRY_S: Final = (0.5, 15.0)
+# Lines shown lately, by which what comes twice around a (re)connect is known.
+_REMEMBERED: Final = 10_000
+_OVERLAP_S: Final = 2.0
+_STYLES: Final = {
+    "debug": "dim",
+    "info": "",
+    "warning": "yellow",
+    "error": "red",
+    "critical": "bold white on red",
+}
+
+Line = tuple[str, float, str, str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--timewindow", type=float, metavar="S", help="the last S seconds (default: all kept)"
+    )
+    parser.add_argument("--sender", metavar="NAME", help="only of this sender")
+    parser.add_argument("--level", metavar="LEVEL", help=f"only this level: {', '.join(LEVELS)}")
+    parser.add_argument("--min-level", metavar="LEVEL", help="this level and more severe ones")
+    parser.add_argument("--contains", metavar="TEXT", help="only with this text, in any case")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="the newest N at most (default: 1000)"
+    )
+    parser.add_argument("--follow", action="store_true", help="go on with new ones as they come")
+    parser.add_argument(
+        "--wait", type=float, metavar="S", help="with --follow: give up after S s without a daemon"
+    )
+    parser.add_argument("--json", action="store_true", help="print entries as JSON, one a line")
+    add_api_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the lines that match."""
+    window = args.timewindow
+    if window is not None and not (math.isfinite(window) and window > 0):
+        raise UsageError("--timewindow: a number of seconds above 0")
+    if args.limit is not None and args.limit < 1:
+        raise UsageError("--limit: at least 1")
+    filter_ = {
+        key: _level(value) if key.endswith("level") else value
+        for key in ("sender", "level", "min_level", "contains")
+        if (value := getattr(args, key)) is not None
+    }
+    api, view = Api(args), _View(as_json=args.json)
+    if not args.follow:
+        for entry in reversed(list(_pages(api, filter_, window, args.limit or _PAGE))):
+            view.show(entry)
+        return 0
+    asked = args.limit or (_PAGE if window is not None else _LAST_LINES)
+    _Tail(api, view, filter_, window=window, limit=min(asked, 10_000)).run(args.wait)
+    return 0
+
+
+def _level(text: str) -> str | int:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _pages(
+    api: Api, filter_: dict[str, Any], window: float | None, limit: int
+) -> Iterator[dict[str, Any]]:
+    """Yield entries, newest first."""
+    cursor = None
+    left = limit
+    while left > 0:
+        params = {**filter_, "limit": min(left, _PAGE), "timewindow": window, "cursor": cursor}
+        page = api.request("GET", "/log", params)
+        yield from page["logs"]
+        left -= len(page["logs"])
+        cursor = page["cursor"]
+        if cursor is None:
+            return
+
+
+class _AwayError(Exception):
+    """The daemon is not there now; trying again may help. Never leaves this module."""
+
+
+class _Tail:
+    """Shows the last lines and then new ones, across losses of the connection."""
+
+    def __init__(
+        self, api: Api, view: _View, filter_: dict[str, Any], *, window: float | None, limit: int
+    ) -> None:
+        self._api = api
+        self._view = view
+        self._filter = filter_
+        self._window = window
+        self._limit = limit
+        self._shown: Counter[Line] = Counter()
+        self._order: deque[Line] = deque()
+        self._lost_at: float | None = None
+        self._overlap_until = 0.0
+
+    def run(self, wait_s: float | None) -> None:
+        """Go on until interrupted; raises MonitorError where that makes no sense."""
+        pause, away_since = _RETRY_S[0], time.monotonic()
+        while True:
+            try:
+                with self._connected() as connection:
+                    self._begin(connection)
+                    pause = _RETRY_S[0]
+                    away_since = time.monotonic()
+                    self._go_on(connection)
+            except _AwayError as away:
+                if wait_s is not None and time.monotonic() - away_since >= wait_s:
+                    raise UnavailableError(self._api.shown, f"{away}; gave up waiting") from None
+                self._view.notice(f"{self._api.shown}: {away}; trying again")
+            if self._lost_at is None:
+                self._lost_at = time.time()
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
+            pause = min(pause * 2, _RETRY_S[1])
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[ClientConnection]:
+        try:
+            manager = connect(
+                self._api.websocket_url,
+                additional_headers=self._api.headers,
+                open_timeout=_OPEN_S,
+                compression=None,
+                max_size=2**24,
+            )
+        except InvalidStatus as error:
+            status = error.response.status_code
+            if status in (429, 500, 502, 503, 504):
+                raise _AwayError(f"answered {status}") from None
+            hint = f"; set {TOKEN_VARIABLE}" if status == 401 else ""
+            raise MonitorError(f"{self._api.shown}: refused with status {status}{hint}") from None
+        except TimeoutError:
+            raise _AwayError("no answer in time") from None
+        except InvalidHandshake as error:
+            raise MonitorError(f"{self._api.shown}: no WebSocket there: {error}") from None
+        except (OSError, EOFError) as error:
+            raise _AwayError(getattr(error, "strerror", None) or "no answer") from None
+        with manager as connection:
+            try:
+                yield connection
+            except ConnectionClosed as closed:
+                code = closed.rcvd.code if closed.rcvd is not None else 1006
+                raise _AwayError(f"the connection is lost ({code})") from None
+
+    def _begin(self, connection: ClientConnection) -> None:
+        """Follow, and then show what was there before; nothing falls in between."""
+        limit, window = self._limit, self._window
+        if self._lost_at is not None:
+            # Again: what was said meanwhile, and a little more, of which what was shown is known.
+            limit, window = 10_000, time.time() - self._lost_at + 5
+            self._lost_at = None
+        connection.send(json.dumps({"action": "followLogs", "id": "follow", **self._filter}))
+        query: dict[str, Any] = {"action": "getLogs", "id": "get", "limit": limit, **self._filter}
+        if window is not None:
+            query["timewindow"] = window
+        connection.send(json.dumps(query))
+        live: list[dict[str, Any]] = []
+        while True:
+            try:
+                message = json.loads(connection.recv(timeout=_ANSWER_S))
+            except TimeoutError:
+                raise _AwayError("no answer in time") from None
+            if message.get("status") == "error":
+                error = message["error"]
+                if error["code"] in ("unavailable", "rate-limited"):
+                    raise _AwayError(error["message"])
+                raise MonitorError(f"{self._api.shown}: {error['message']}")
+            if message["action"] == "log":
+                live.append(message)
+            elif message.get("id") == "get":
+                break
+        self._overlap_until = time.monotonic() + _OVERLAP_S
+        self._show(list(reversed(message["logs"])))
+        for each in live:
+            self._live(each)
+
+    def _go_on(self, connection: ClientConnection) -> None:
+        while True:
+            message = json.loads(connection.recv())
+            if message["action"] == "log":
+                self._live(message)
+
+    def _live(self, message: dict[str, Any]) -> None:
+        if message["dropped"]:
+            self._view.notice(f"{message['dropped']} entries were missed: too slow")
+        self._show(message["logs"])
+
+    def _show(self, entries: Sequence[dict[str, Any]]) -> None:
+        # Around a (re)connect, what was shown from one source may come again from the other;
+        # lines that were really said twice come twice in one source.
+        overlap = time.monotonic() < self._overlap_until
+        before = Counter(self._shown) if overlap else Counter()
+        for entry in entries:
+            line = (entry["level"], entry["time"], entry["sender"], entry["message"])
+            if before[line] > 0:
+                before[line] -= 1
+                continue
+            self._view.show(entry)
+            self._remember(line)
+
+    def _remember(self, line: Line) -> None:
+        self._shown[line] += 1
+        self._order.append(line)
+        if len(self._order) > _REMEMBERED:
+            old = self._order.popleft()
+            self._shown[old] -= 1
+            if not self._shown[old]:
+                del self._shown[old]
+
+
+class _View:
+    """Entries on stdout, what is to be said about them on stderr."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._json = as_json
+        self._console = Console(highlight=False, markup=False, soft_wrap=True, emoji=False)
+
+    def show(self, entry: dict[str, Any]) -> None:
+        if self._json:
+            sys.stdout.write(json.dumps(entry) + "\n")
+            sys.stdout.flush()
+            return
+        at = datetime.fromtimestamp(entry["time"], UTC).astimezone()
+        style = _STYLES.get(entry["level"], "")
+        text = Text(f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03} ", style="")
+        text.append(f"{_plain(entry['level']).upper():8} ", style=style)
+        text.append(f"{_plain(entry['sender'])}: ", style="bold")
+        text.append(_plain(entry["message"]), style=style)
+        self._console.print(text)
+
+    def notice(self, text: str) -> None:
+        print(f"recodex-monitor: {text}", file=sys.stderr)
+
+
+def _plain(text: str) -> str:
+    """Return ``text`` without what could command a terminal; further lines are indented."""
+    lines = text.replace("\t", "    ").splitlines() or [""]
+    return "\n    ".join(
+        "".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines
+    )

@@ -1,0 +1,50 @@
+"""``token create NAME --role ROLE``: make an API token.
+
+The token is printed as stdout's last line and kept nowhere; the tokens file gets its hash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from monitor.config import load
+from monitor.errors import SettingError, UsageError
+from monitor.tokens import Role, create_token
+from monitor.web.settings import ApiSettings
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("verb", choices=["create"], help="what to do with tokens")
+    parser.add_argument("name", help="whose token it is; of a sender's, the sender it writes as")
+    parser.add_argument(
+        "--role",
+        required=True,
+        choices=[role.value for role in Role],
+        help="admin: everything; reader: see everything; sender: upload logs",
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", help="the config with api.tokens_file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add the hash to the file and print the token."""
+    loaded = load(args.config)
+    file = (loaded.config.api or ApiSettings()).tokens_file
+    if file is None:
+        raise loaded.error(SettingError(("api", "tokens_file"), "no file for tokens is set"))
+    try:
+        token = create_token(file, args.name, Role(args.role))
+    except SettingError as error:
+        if error.path == ("name",):
+            raise UsageError(f"name: {error.problem}") from None
+        raise loaded.error(error.under("api")) from None
+    print(
+        f"added to {file}; a running daemon takes it up on reload (SIGHUP)."
+        " Keep the token: it is not shown again.",
+        file=sys.stderr,
+    )
+    print(token)
+    return 0

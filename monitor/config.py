@@ -2,8 +2,7 @@
 
 :func:`load` gives a whole, checked :class:`Config` or raises ConfigError; nothing in between,
 so that a reload can swap or leave alone. Unknown keys are errors that suggest the nearest
-known one; ``${NAME}`` in a value is taken from the environment (``$${NAME}`` is left as
-``${NAME}``).
+known one.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import yaml
@@ -21,7 +19,8 @@ import yaml
 from monitor.aggregation.settings import AggregationSettings
 from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.cluster.settings import ClusterSettings
-from monitor.errors import ConfigError, SettingError, SettingPath, key_text
+from monitor.document import Document
+from monitor.errors import ConfigError, SettingError, key_text
 from monitor.logfile import LoggerSettings
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
@@ -31,10 +30,6 @@ from monitor.store.settings import DatabaseSettings
 from monitor.web.settings import ApiSettings
 
 __all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
-
-_MAX_FILE_BYTES = 16 * 1024 * 1024
-_MAX_NODES = 2_000_000
-_VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,17 +61,17 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class LoadedConfig:
     """A checked config and the file that it came from."""
 
-    def __init__(self, config: Config, file: str | None, root: yaml.Node | None) -> None:
+    def __init__(self, config: Config, document: Document | None) -> None:
         self.config = config
-        self.file = file
-        self._root = root
+        self.file = document.file if document is not None else None
+        self._document = document
 
     def error(self, error: SettingError) -> ConfigError:
         """Give a setting's error its file and line."""
         return ConfigError(
             error.problem,
             file=self.file or "defaults",
-            line=_line(self._root, error.path),
+            line=self._document.line(error.path) if self._document is not None else None,
             key=key_text(error.path),
         )
 
@@ -84,14 +79,12 @@ class LoadedConfig:
 def load(file: str | None, *, environ: Mapping[str, str] = os.environ) -> LoadedConfig:
     """Read and check ``file``; without one, the defaults. Raises ConfigError."""
     if file is None:
-        return LoadedConfig(Config(), None, None)
-    root = _compose(file, _read(file))
-    loaded = LoadedConfig(Config(), file, root)
+        return LoadedConfig(Config(), None)
+    document = Document.read(file)
+    loaded = LoadedConfig(Config(), document)
     try:
-        if root is not None:
-            _substitute(root, environ)
-        data = _construct(root)
-        loaded.config = _convert(data)
+        document.substitute(environ)
+        loaded.config = _convert(document)
         for name, section in loaded.config.sections():
             try:
                 section.verify()
@@ -107,100 +100,6 @@ def settings_in_force(config: Config) -> str:
     """Return all settings as YAML, defaults included, secrets hidden."""
     data = {name: value for name, value in _shown(config).items() if value is not None}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False)
-
-
-def _read(file: str) -> str:
-    try:
-        with Path(file).open("rb") as stream:
-            raw = stream.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read it: {error.strerror}", file=file) from None
-    if len(raw) > _MAX_FILE_BYTES:
-        raise ConfigError(f"longer than {_MAX_FILE_BYTES} bytes", file=file)
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError("not UTF-8 text", file=file, line=line) from None
-
-
-def _compose(file: str, text: str) -> yaml.Node | None:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        root = yaml.compose(text, loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else None
-        problem = error.problem or error.context or "not YAML"
-        raise ConfigError(f"not YAML: {problem}", file=file, line=line) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        problem = str(error).splitlines()[0] if str(error) else "nested too deeply"
-        raise ConfigError(f"not YAML: {problem}", file=file) from None
-    if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == "tag:yaml.org,2002:null"):
-        return None
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError("expected keys and values at the top", file=file, line=1)
-    return root
-
-
-def _nodes(root: yaml.Node) -> Iterator[tuple[SettingPath, yaml.Node]]:
-    """Yield every node once, however often aliases repeat it, with a path that leads to it."""
-    seen: set[int] = set()
-    waiting: list[tuple[SettingPath, yaml.Node]] = [((), root)]
-    while waiting:
-        path, node = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if len(seen) > _MAX_NODES:
-            raise SettingError((), f"more than {_MAX_NODES} values")
-        yield path, node
-        if isinstance(node, yaml.MappingNode):
-            waiting.extend(((*path, str(key.value)), value) for key, value in node.value)
-        elif isinstance(node, yaml.SequenceNode):
-            waiting.extend(((*path, index), item) for index, item in enumerate(node.value))
-
-
-def _substitute(root: yaml.Node, environ: Mapping[str, str]) -> None:
-    resolver = yaml.SafeLoader("")
-    for path, node in _nodes(root):
-        if isinstance(node, yaml.MappingNode):
-            keys = set()
-            for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    raise SettingError(path, "a key must be plain text")
-                if key.value in keys and key.value != "<<":
-                    raise SettingError((*path, key.value), "stands here twice")
-                keys.add(key.value)
-        if not isinstance(node, yaml.ScalarNode) or "${" not in node.value:
-            continue
-
-        def value(match: re.Match[str], path: SettingPath = path) -> str:
-            escaped, name = match.groups()
-            if escaped:
-                return match[0][1:]
-            try:
-                return environ[name]
-            except KeyError:
-                raise SettingError(path, f"the environment has no variable {name}") from None
-
-        node.value = _VARIABLE.sub(value, node.value)
-        if node.style is None:
-            # A plain scalar means what the text with the variable in it would have meant.
-            node.tag = resolver.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
-
-
-def _construct(root: yaml.Node | None) -> dict[str, Any]:
-    if root is None:
-        return {}
-    loader = yaml.SafeLoader("")
-    try:
-        data = loader.construct_document(root)
-    except yaml.MarkedYAMLError as error:
-        raise SettingError((), f"not YAML that can be read: {error.problem}") from None
-    except (ValueError, RecursionError) as error:
-        raise SettingError((), f"not YAML that can be read: {error}") from None
-    return _forgiving(cast("dict[str, Any]", data))
 
 
 def _forgiving(data: dict[str, Any]) -> dict[str, Any]:
@@ -238,11 +137,16 @@ def _section_types() -> dict[str, type]:
     return types
 
 
-def _convert(data: dict[str, Any]) -> Config:
-    try:
-        return msgspec.convert(data, Config)
-    except msgspec.ValidationError as error:
-        raise _setting_error(str(error), data) from None
+def _convert(document: Document) -> Config:
+    while True:
+        data = _forgiving(document.data())
+        try:
+            return msgspec.convert(data, Config)
+        except msgspec.ValidationError as error:
+            wrong = _setting_error(str(error), data)
+            # A variable's value is text, unless what is wanted is a number, a flag or nothing.
+            if not document.reinterpret(wrong.path):
+                raise wrong from None
 
 
 def _setting_error(text: str, data: Any) -> SettingError:
@@ -305,30 +209,6 @@ def _known_keys(path: list[str | int]) -> list[str]:
         if isinstance(option, msgspec.inspect.StructType)
         for field in option.fields
     ]
-
-
-def _line(root: yaml.Node | None, path: SettingPath) -> int | None:
-    """Return the line (from 1) of the deepest part of ``path`` that stands in the file."""
-    if root is None:
-        return None
-    line = root.start_mark.line + 1 if path == () else None
-    node = root
-    for step in path:
-        found = None
-        if isinstance(node, yaml.MappingNode):
-            # The last one, so that a key that stands there twice is shown at its repetition.
-            pairs = [pair for pair in node.value if str(pair[0].value) == step]
-            if pairs:
-                line, found = pairs[-1][0].start_mark.line + 1, pairs[-1][1]
-        elif (
-            isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value)
-        ):
-            found = node.value[step]
-            line = found.start_mark.line + 1
-        if found is None:
-            break
-        node = found
-    return line
 
 
 def _shown(section: Section) -> dict[str, Any]:

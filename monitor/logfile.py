@@ -19,6 +19,7 @@ from typing import Annotated, Any, TextIO
 
 import msgspec
 
+from monitor.errors import SettingError
 from monitor.settings import Section
 
 __all__ = ["DaemonLog", "LoggerSettings", "RateLimitedLog"]
@@ -54,10 +55,11 @@ class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     # Rotated files kept beside it; 0 never rotates.
     rotations: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 3
 
-    def __post_init__(self) -> None:
+    def verify(self) -> None:
+        """Check the level."""
         if self.level.lower() not in LEVELS:
-            raise ValueError(
-                f"level is one of debug, info, warning, error, critical, not {self.level!r}"
+            raise SettingError(
+                ("level",), f"expected debug, info, warning, error or critical, not {self.level!r}"
             )
 
     @property

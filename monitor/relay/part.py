@@ -53,6 +53,8 @@ class Relay(Part):
         self.receiver = Receiver(
             zeromq_uri,
             max_frame_bytes=settings.max_message_bytes,
+            # Subscribers are served between batches: a batch must not outrun who kept up.
+            batch=lambda: self._settings.max_messages,
             curve=settings.curve,
             deliver=self._deliver,
         )

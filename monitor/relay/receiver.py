@@ -50,11 +50,13 @@ class Receiver:
         address: tuple[str, int],
         *,
         max_frame_bytes: int,
+        batch: Callable[[], int],
         curve: CurveSettings | None,
         deliver: Callable[[Message], None],
     ) -> None:
         self._address = address
         self._max_frame_bytes = max_frame_bytes
+        self._batch = batch
         self._curve = curve
         self._deliver = deliver
         self._peers_log = RateLimitedLog(_log)
@@ -161,7 +163,7 @@ class Receiver:
         receive, deliver = socket.recv, self._deliver
         flags = zmq.NOBLOCK
         try:
-            for _ in range(_BATCH):
+            for _ in range(min(_BATCH, self._batch())):
                 frame = receive(flags, copy=False)
                 identity = frame
                 frames: list[bytes] = []

@@ -1,0 +1,179 @@
+"""A YAML file whose values know where they stand.
+
+``${NAME}`` in a value is taken from the environment; ``$${NAME}`` is left as ``${NAME}``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from monitor.errors import ConfigError, SettingError, SettingPath
+
+__all__ = ["Document"]
+
+_MAX_FILE_BYTES = 16 * 1024 * 1024
+_MAX_NODES = 2_000_000
+_MAX_DEPTH = 50
+_VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_TEXT = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
+
+
+class Document:
+    """The nodes of a YAML file; :meth:`data` gives what they mean, :meth:`line` where they are."""
+
+    def __init__(self, file: str, root: yaml.Node | None) -> None:
+        self.file = file
+        self._root = root
+        # Scalars with a variable's value in them, which may mean more than text.
+        self._substituted: set[int] = set()
+
+    @classmethod
+    def read(cls, file: str) -> Document:
+        """Read ``file``: a mapping, or nothing. Raises ConfigError."""
+        try:
+            with Path(file).open("rb") as stream:
+                raw = stream.read(_MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise ConfigError(f"cannot read it: {error.strerror}", file=file) from None
+        if len(raw) > _MAX_FILE_BYTES:
+            raise ConfigError(f"longer than {_MAX_FILE_BYTES} bytes", file=file)
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = raw.count(b"\n", 0, error.start) + 1
+            raise ConfigError("not UTF-8 text", file=file, line=line) from None
+        root = _compose(file, text)
+        if isinstance(root, yaml.ScalarNode) and root.tag == _NULL:
+            root = None
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            raise ConfigError("expected keys and values at the top", file=file, line=1)
+        return cls(file, root)
+
+    def substitute(self, environ: Mapping[str, str]) -> None:
+        """Put the environment's values into scalars, and refuse keys that stand twice.
+
+        Raises SettingError.
+        """
+        for path, node in self._nodes():
+            if isinstance(node, yaml.MappingNode):
+                _refuse_doubles(path, node)
+            if not isinstance(node, yaml.ScalarNode) or "${" not in node.value:
+                continue
+
+            def value(match: re.Match[str], path: SettingPath = path) -> str:
+                escaped, name = match.groups()
+                if escaped:
+                    return match[0][1:]
+                try:
+                    return environ[name]
+                except KeyError:
+                    problem = f"the environment has no variable {name}"
+                    raise SettingError(path, problem) from None
+
+            node.value = _VARIABLE.sub(value, node.value)
+            node.tag = _TEXT
+            self._substituted.add(id(node))
+
+    def reinterpret(self, path: SettingPath) -> bool:
+        """Let a substituted scalar mean what it would mean unquoted; False where that is text."""
+        node = self._at(path)[1]
+        if not isinstance(node, yaml.ScalarNode) or id(node) not in self._substituted:
+            return False
+        self._substituted.discard(id(node))
+        loader = yaml.SafeLoader("")
+        node.tag = loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+        return bool(node.tag != _TEXT)
+
+    def data(self) -> dict[str, Any]:
+        """Return the values as plain Python objects. Raises SettingError."""
+        if self._root is None:
+            return {}
+        try:
+            return cast("dict[str, Any]", yaml.SafeLoader("").construct_document(self._root))
+        except yaml.MarkedYAMLError as error:
+            raise SettingError((), f"not YAML that can be read: {error.problem}") from None
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise SettingError((), f"not YAML that can be read: {error}") from None
+
+    def line(self, path: SettingPath) -> int | None:
+        """Return the line (from 1) of the deepest part of ``path`` that stands in the file."""
+        return self._at(path)[0]
+
+    def _at(self, path: SettingPath) -> tuple[int | None, yaml.Node | None]:
+        """Return the line of the deepest part of ``path``, and its node if it is all there."""
+        node = self._root
+        if node is None:
+            return None, None
+        line = node.start_mark.line + 1 if path == () else None
+        for step in path:
+            found = None
+            if isinstance(node, yaml.MappingNode):
+                # The last one, so that a key that stands twice is shown at its repetition.
+                pairs = [pair for pair in node.value if str(pair[0].value) == step]
+                if pairs:
+                    line, found = pairs[-1][0].start_mark.line + 1, pairs[-1][1]
+            elif isinstance(node, yaml.SequenceNode) and step in range(len(node.value)):
+                found = node.value[cast("int", step)]
+                line = found.start_mark.line + 1
+            if found is None:
+                return line, None
+            node = found
+        return line, node
+
+    def _nodes(self) -> Iterator[tuple[SettingPath, yaml.Node]]:
+        """Yield every node once, however often aliases repeat it, with a path that leads to it."""
+        if self._root is None:
+            return
+        seen: set[int] = set()
+        waiting: list[tuple[SettingPath, yaml.Node]] = [((), self._root)]
+        while waiting:
+            path, node = waiting.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if len(seen) > _MAX_NODES:
+                raise SettingError((), f"more than {_MAX_NODES} values")
+            yield path, node
+            if isinstance(node, yaml.MappingNode):
+                waiting.extend(((*path, str(key.value)), value) for key, value in node.value)
+            elif isinstance(node, yaml.SequenceNode):
+                waiting.extend(((*path, index), item) for index, item in enumerate(node.value))
+
+
+def _refuse_doubles(path: SettingPath, node: yaml.MappingNode) -> None:
+    keys = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise SettingError(path, "a key must be plain text")
+        if key.value in keys and key.value != "<<":
+            raise SettingError((*path, key.value), "stands here twice")
+        keys.add(key.value)
+
+
+def _compose(file: str, text: str) -> yaml.Node | None:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        # libyaml's composer recurses in C: a file nested deeply enough would end the process.
+        depth = 0
+        for event in yaml.parse(text, loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _MAX_DEPTH:
+                    raise ConfigError(f"nested deeper than {_MAX_DEPTH}", file=file)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+        return yaml.compose(text, loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark is not None else None
+        problem = error.problem or error.context or "not YAML"
+        raise ConfigError(f"not YAML: {problem}", file=file, line=line) from None
+    except yaml.YAMLError as error:
+        problem = str(error).splitlines()[0] if str(error) else "unreadable"
+        raise ConfigError(f"not YAML: {problem}", file=file) from None

@@ -1,0 +1,192 @@
+"""What a config may say, and what is said of a bad one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+import yaml
+from hypothesis import given
+
+from monitor.config import Config, load, settings_in_force
+from monitor.errors import ConfigError
+from monitor.settings import Section
+from tests.servers.daemon import ROOT
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.yml"
+
+
+def read(file: Path, text: str, **environ: str) -> Config:
+    file.write_text(text)
+    return load(str(file), environ=environ).config
+
+
+def complaint(file: Path, text: str, **environ: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(file, text, **environ)
+    said = str(caught.value)
+    assert "\n" not in said
+    return said.removeprefix(f"{file}")
+
+
+def test_a_config_of_the_old_monitor_works_as_it_is(file: Path) -> None:
+    config = read(
+        file,
+        """---
+websocket_uri:
+    - "127.0.0.1"
+    - 4568
+zeromq_uri:
+    - "127.0.0.1"
+    - "7895"
+logger:
+    file: "/tmp/monitor.log"
+    level: "debug"
+    max-size: "2097152"
+    rotations: 5
+...
+""",
+    )
+    assert config.websocket_uri == ("127.0.0.1", 4568)
+    assert config.zeromq_uri == ("127.0.0.1", 7895)
+    assert config.logger.max_size == 2097152
+    assert config.logger.rotations == 5
+    assert config.relay is not None
+
+
+@pytest.mark.parametrize("text", ["", "---\n", "# nothing\n", "relay:\n", "logger:\n"])
+def test_an_empty_file_or_section_means_the_defaults(file: Path, text: str) -> None:
+    assert read(file, text) == Config()
+
+
+def test_the_relay_can_be_turned_off(file: Path) -> None:
+    assert read(file, "relay: false").relay is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("webscoket_uri: [a, 1]", ":1: webscoket_uri: unknown key; did you mean websocket_uri?"),
+        ("relay:\n  max_client: 3", ":2: relay.max_client: unknown key; did you mean max_clients?"),
+        (
+            "relay:\n  tls: {certificat: x}",
+            ":2: relay.tls.certificat: unknown key; did you mean certificate?",
+        ),
+        ("relay:\n\n  tls: {key: x}", ":3: relay.tls: the key certificate is missing"),
+        ("relay: 3", ":1: relay: expected object | null, not int"),
+        ("zeromq_uri: [127.0.0.1, 70000]", ":1: zeromq_uri[1]: expected int <= 65535, not 70000"),
+        ("zeromq_uri: 7894", ":1: zeromq_uri: expected array, not int"),
+        ("relay: {origins: [1]}", ":1: relay.origins[0]: expected str, not int"),
+        ("a: 1\na: 2", ":2: a: stands here twice"),
+        ("relay: [", ":2: not YAML: "),
+        ("relay: *nothing", ":1: not YAML: found undefined alias"),
+        ("- a\n- b", ":1: expected keys and values at the top"),
+        ("relay:\n  keep_idle: ${NOT_SET}", ":2: relay.keep_idle: the environment has no variable"),
+        ("x: !!python/object:os.system {}", ":1: "),
+    ],
+)
+def test_what_is_wrong_is_said_by_line_and_key(file: Path, text: str, said: str) -> None:
+    assert complaint(file, text).startswith(said)
+
+
+def test_values_come_from_the_environment(file: Path) -> None:
+    config = read(
+        file,
+        'zeromq_uri: ["${HOST}", "${PORT}"]\nlogger: {file: "/var/${NAME}.log"}\n'
+        "relay:\n  history_file: $${NAME}\n  keep_idle: ${IDLE}\n  max_clients: '${CLIENTS}'\n"
+        "  allow_remote_exit: ${NO}\n  origins:\n  - ${PORT}",
+        HOST="10.0.0.1",
+        PORT="1234",
+        NAME="x",
+        IDLE="1.5",
+        CLIENTS="12",
+        NO="false",
+    )
+    assert config.zeromq_uri == ("10.0.0.1", 1234)
+    assert config.logger.file == "/var/x.log"
+    assert config.relay is not None
+    assert config.relay.history_file == "${NAME}"
+    assert (config.relay.keep_idle, config.relay.max_clients) == (1.5, 12)
+    assert config.relay.allow_remote_exit is False
+    # What looks like a number stays the text that is wanted.
+    assert config.relay.origins == ("1234",)
+
+
+def test_an_alias_bomb_is_no_bomb(file: Path) -> None:
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    assert complaint(file, "\n".join(levels)).startswith(":1: a0: unknown key")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"\0", b"[" * 100_000], ids=["bytes", "nul", "deep"]
+)
+def test_a_file_that_is_no_config_gets_one_line(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(str(file))
+    assert "\n" not in str(caught.value)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [*Config.__struct_fields__, "keep_idle", "level", "file", "tls", "jobs"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(plain)
+def test_any_yaml_is_a_config_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: Any
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yml"
+    file.write_text(yaml.safe_dump(data), "utf-8", "backslashreplace")
+    try:
+        load(str(file), environ={})
+    except ConfigError as error:
+        assert "\n" not in str(error)
+
+
+def test_settings_in_force_are_a_config_again(file: Path) -> None:
+    config = read(file, "relay: {origins: [https://a], keep_idle: 7}")
+    again = read(file, settings_in_force(config))
+    assert again == config
+
+
+def _keys(section: type, prefix: str = "") -> set[str]:
+    found = set()
+    for field in msgspec.structs.fields(section):
+        found.add(f"{prefix}{field.encode_name}")
+        for kind in getattr(field.type, "__args__", (field.type,)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found |= _keys(kind, f"{prefix}{field.encode_name}.")
+    return found
+
+
+def test_the_packaged_config_is_the_defaults_and_names_every_key() -> None:
+    text = (ROOT / "install" / "config.yml").read_text()
+    packaged, defaults = load(str(ROOT / "install" / "config.yml"), environ={}).config, Config()
+    assert packaged == defaults
+    named = set(re.findall(r"(?m)(?:^|[{,#-])\s*([a-z][a-z_-]*):", text))
+    missing = {key for key in _keys(Config) if key.rsplit(".", 1)[-1] not in named}
+    assert not missing
+
+
+def test_a_checkouts_config_is_good() -> None:
+    load(str(ROOT / "install" / "checkout.yml"), environ={})

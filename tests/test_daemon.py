@@ -1,0 +1,266 @@
+"""The life of the daemon, as systemd and an administrator see it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.relay.broker import Broker
+from tests.servers.daemon import ROOT, StartDaemon, free_port
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.integration_test
+
+
+@pytest.fixture
+def ports() -> dict[str, Any]:
+    return {
+        "websocket_uri": ["127.0.0.1", free_port()],
+        "zeromq_uri": ["127.0.0.1", free_port()],
+    }
+
+
+def test_ready_when_both_sockets_are_bound(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    daemon = start_daemon(ports).wait_ready()
+    for key in ("websocket_uri", "zeromq_uri"):
+        socket.create_connection(tuple(ports[key])).close()
+    wait_for(lambda: daemon.notices("STATUS"), "a status")
+    assert daemon.notices("STATUS")[-1].startswith("relay: 0 clients, 0 channels")
+    assert daemon.stop() == 0
+    assert daemon.notices("STOPPING") == ["1"]
+
+
+def test_the_watchdog_is_fed_from_the_loop(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    daemon = start_daemon(ports, environ={"WATCHDOG_USEC": "300000"}).wait_ready()
+    wait_for(lambda: len(daemon.notices("WATCHDOG")) > 3, "WATCHDOG=1 again and again")
+
+
+def test_sigterm_gives_clients_what_is_queued_and_1001(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    daemon = start_daemon(ports).wait_ready()
+    broker = Broker(f"tcp://127.0.0.1:{ports['zeromq_uri'][1]}")
+    with connect(f"ws://127.0.0.1:{ports['websocket_uri'][1]}/") as client:
+        client.send("c")
+        for number in range(2000):
+            broker.task("c", number)
+        client.recv(timeout=10)
+        wait_for(lambda: "2000 messages" in daemon.notices("STATUS")[-1], "all received")
+        daemon.process.terminate()
+        got = 1
+        with pytest.raises(ConnectionClosed):
+            while True:
+                client.recv(timeout=10)
+                got += 1
+        assert (got, client.close_code) == (2000, 1001)
+    assert daemon.wait(6) == 0
+    broker.close()
+
+
+def test_sigint_ends_it_alike(start_daemon: StartDaemon, ports: dict[str, Any]) -> None:
+    daemon = start_daemon(ports).wait_ready()
+    daemon.process.send_signal(signal.SIGINT)
+    assert daemon.wait() == 0
+
+
+def test_a_client_that_never_reads_does_not_hold_the_end(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    daemon = start_daemon(ports).wait_ready()
+    broker = Broker(f"tcp://127.0.0.1:{ports['zeromq_uri'][1]}")
+    with socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect(tuple(ports["websocket_uri"]))
+        stuck.sendall(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            b"\x81\x81\0\0\0\0c"
+        )
+        for _ in range(10_000):
+            broker.send("c", "TASK", "x" * 1000, "COMPLETED")
+        wait_for(lambda: "10000 messages" in daemon.notices("STATUS")[-1], "all received")
+        assert daemon.stop() == 0
+    broker.close()
+
+
+def test_reload_takes_up_changes_and_keeps_clients(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    daemon = start_daemon({**ports, "relay": {"max_messages": 10}}).wait_ready()
+    broker = Broker(f"tcp://127.0.0.1:{ports['zeromq_uri'][1]}")
+    url = f"ws://127.0.0.1:{ports['websocket_uri'][1]}/"
+    with connect(url) as client:
+        client.send("c")
+        daemon.wait_log("subscribed to c")
+        daemon.write_config(
+            {
+                **ports,
+                "relay": {"max_messages": 3, "max_message_bytes": 1000, "origins": ["https://a"]},
+            }
+        )
+        daemon.reload()
+        assert "relay.max_message_bytes" in daemon.wait_log("taken up only by a restart")
+        assert [int(usec) > 0 for usec in daemon.notices("MONOTONIC_USEC")] == [True]
+        for number in range(9):
+            broker.task("c", number)
+        broker.send("c", "FINISHED")
+        assert [client.recv(timeout=10) for _ in range(10)][-1] == '{"command": "FINISHED"}'
+    with connect(url) as late:
+        late.send("c")
+        assert json.loads(late.recv(timeout=10))["task_id"] == "t7"
+    broker.close()
+
+
+def test_a_bad_reload_changes_nothing_and_says_so(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    daemon = start_daemon(ports).wait_ready()
+    for bad, complaint in (
+        ("relay: {keep_finishd: 3}", "config.yml:1: relay.keep_finishd: unknown key; did you mean"),
+        ("relay: [", "not YAML"),
+        (
+            "relay: {tls: {certificate: /nowhere, key: /nowhere}}",
+            "relay.tls.certificate: cannot read",
+        ),
+    ):
+        daemon.write_config(bad)
+        daemon.reload()
+        line = daemon.wait_log(complaint)
+        assert "reload refused, nothing changed" in line
+    with connect(f"ws://127.0.0.1:{ports['websocket_uri'][1]}/") as client:
+        client.send("still here")
+        daemon.wait_log("subscribed to still here")
+    assert daemon.stop() == 0
+
+
+def test_the_log_level_reloads(start_daemon: StartDaemon, ports: dict[str, Any]) -> None:
+    daemon = start_daemon(ports).wait_ready()
+    daemon.write_config({**ports, "logger": {"file": str(daemon.log_file), "level": "error"}})
+    daemon.reload()
+    url = f"ws://127.0.0.1:{ports['websocket_uri'][1]}/"
+    with connect(url) as client:
+        client.send("quiet")
+    daemon.write_config({**ports, "logger": {"file": str(daemon.log_file), "level": "info"}})
+    daemon.reload()
+    with connect(url) as client:
+        client.send("loud")
+        daemon.wait_log("subscribed to loud")
+    assert "quiet" not in daemon.log
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("key", ["websocket_uri", "zeromq_uri"])
+def test_a_port_in_use_ends_it_with_1_and_a_line(
+    tmp_path: Path, ports: dict[str, Any], key: str
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        ports[key] = ["127.0.0.1", holder.getsockname()[1]]
+        file = tmp_path / "config.yml"
+        file.write_text(json.dumps({**ports, "logger": {"file": str(tmp_path / "log")}}))
+        done = run("-c", str(file))
+    assert done.returncode == 1
+    address = f"127.0.0.1:{ports[key][1]}"
+    assert f"{key}: cannot listen on {address}: Address already in use" in done.stderr
+    assert done.stderr.count("cannot listen") == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ("websocket_uri: [127.0.0.1]", ":1: websocket_uri: "),
+        ("logger:\n  level: loud", ":2: logger.level: "),
+        ("\nrelay:\n  keep_idle: -1", ":3: relay.keep_idle: expected float > 0.0, not -1"),
+        ("relay:\n  orgins: []", ":2: relay.orgins: unknown key; did you mean origins?"),
+        (
+            "relay:\n  tls: {certificate: /dev/null, key: /nowhere}",
+            ":2: relay.tls.key: cannot read",
+        ),
+    ],
+)
+def test_a_bad_config_ends_it_with_78_and_a_line(tmp_path: Path, config: str, line: str) -> None:
+    file = tmp_path / "config.yml"
+    file.write_text(config)
+    for arguments in (("-c", str(file)), ("check-config", "-c", str(file))):
+        done = run(*arguments)
+        assert done.returncode == 78
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith(f"recodex-monitor: {file}{line}")
+
+
+def test_a_missing_file_is_a_bad_config(tmp_path: Path) -> None:
+    done = run("-c", str(tmp_path / "none.yml"))
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == (
+        f"recodex-monitor: {tmp_path}/none.yml: cannot read it: No such file or directory\n"
+    )
+
+
+def test_the_soft_limit_of_descriptors_is_raised_and_a_low_hard_one_said(
+    start_daemon: StartDaemon, ports: dict[str, Any], tmp_path: Path
+) -> None:
+    def lower(hard: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+
+    file = tmp_path / "config.yml"
+    log = tmp_path / "log"
+    file.write_text(
+        json.dumps({**ports, "logger": {"file": str(log)}, "relay": {"max_clients": 3000}})
+    )
+    for hard, limit, said in ((4096, 3000, False), (1000, 1000, True)):
+        log.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "main.py"), "-c", str(file)],
+            preexec_fn=lambda hard=hard: lower(hard),  # type: ignore[misc]  # noqa: PLW1509
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_for(lambda: log.exists() and "ready:" in log.read_text(), "ready")
+            soft, _ = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            assert soft >= limit
+            assert ("hard limit of 1000 file descriptors" in log.read_text()) == said
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0
+
+
+def test_without_a_config_the_defaults_are_the_old_monitors(tmp_path: Path) -> None:
+    from monitor.config import load
+
+    config = load(None).config
+    assert config.websocket_uri == ("127.0.0.1", 4567)
+    assert config.zeromq_uri == ("127.0.0.1", 7894)
+
+
+def test_a_relay_alone_imports_nothing_of_the_other_parts(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    daemon = start_daemon(ports).wait_ready()
+    maps = Path(f"/proc/{daemon.pid}/maps").read_text()
+    for library in ("pydantic_core", "pycurl", "psycopg2", "_crc32c"):
+        assert library not in maps

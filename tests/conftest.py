@@ -18,6 +18,7 @@ hypothesis.settings.load_profile("any-speed")
 pytest_plugins = [
     "tests.servers.browser",
     "tests.servers.daemon",
+    "tests.servers.kafka",
     "tests.servers.kubernetes",
     "tests.servers.postgres",
 ]

@@ -11,8 +11,12 @@ __all__ = ["Assignment", "Bus", "BusSettings", "Consumer", "KafkaSettings", "Rec
 
 def create_bus(settings: BusSettings, kafka: KafkaSettings | None = None) -> Bus:
     """Return the bus that the settings ask for, to be started and closed by the caller."""
-    if kafka is not None:
-        raise MissingPackageError("kafka", "kafka", "kafka-python")
-    from monitor.bus.spool import SpoolBus
+    if kafka is None:
+        from monitor.bus.spool import SpoolBus
 
-    return SpoolBus(settings)
+        return SpoolBus(settings)
+    try:
+        from monitor.bus.kafka import KafkaBus
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("kafka", error.name or "kafka", "kafka-python") from None
+    return KafkaBus(settings, kafka)

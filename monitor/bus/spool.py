@@ -105,6 +105,11 @@ class SpoolBus(Bus):
         else:
             self._lost.append((ticket, ticket))
 
+    def count_dropped(self, count: int) -> None:
+        """Count messages that are lost for good; from any thread."""
+        with self._changed:
+            self._dropped += count
+
     async def committed(self, *tickets: int, timeout_s: float = 10.0) -> bool:
         """Wait until these messages are on disk; see :meth:`Bus.committed`."""
         loop = asyncio.get_running_loop()

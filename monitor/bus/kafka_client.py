@@ -1,0 +1,93 @@
+"""What producer, consumers and admin have in common: options, topics, and errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from typing import Any
+
+from kafka import errors as kafka_errors
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from monitor.bus.settings import KafkaSettings
+
+__all__ = ["BOOTSTRAP_MS", "client_options", "describe", "ensure_topics", "reach"]
+
+# The client's own log repeats every attempt; what matters of it is said here, once.
+logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+BOOTSTRAP_MS = 5000
+_REQUEST_MS = 10_000
+_REACH_S = 3.0
+
+
+def client_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Return the options that every client of kafka-python gets."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "client_id": "recodex-monitor",
+        "security_protocol": settings.security_protocol,
+        "bootstrap_timeout_ms": BOOTSTRAP_MS,
+        "request_timeout_ms": _REQUEST_MS,
+        # A broker that is back is found within this time.
+        "reconnect_backoff_max_ms": 2000,
+    }
+    if "SSL" in settings.security_protocol:
+        options |= {
+            "ssl_cafile": settings.ssl_cafile,
+            "ssl_certfile": settings.ssl_certfile,
+            "ssl_keyfile": settings.ssl_keyfile,
+            "ssl_check_hostname": settings.ssl_check_hostname,
+        }
+    if "SASL" in settings.security_protocol:
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_plain_username,
+            "sasl_plain_password": settings.password(),
+        }
+    return options
+
+
+def reach(settings: KafkaSettings) -> None:
+    """Raise KafkaTimeoutError unless one of the servers takes connections.
+
+    Asked before a client is made: one whose making fails leaves sockets to the garbage
+    collector, and blocks longer.
+    """
+    for server in settings.bootstrap_servers:
+        host, _, port = server.rpartition(":")
+        with contextlib.suppress(OSError):
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+            return
+    raise kafka_errors.KafkaTimeoutError
+
+
+def ensure_topics(settings: KafkaSettings, topics: set[str]) -> set[str]:
+    """Return those of ``topics`` that exist, after creating the missing ones if that is asked for.
+
+    Raises kafka_errors.KafkaError where Kafka is away or refuses.
+    """
+    admin = KafkaAdminClient(**client_options(settings))
+    try:
+        missing = topics - set(admin.list_topics())
+        if missing and settings.create_topics:
+            for topic in sorted(missing):
+                new = NewTopic(topic, settings.partitions, settings.replication_factor)
+                # Another daemon may be faster.
+                with contextlib.suppress(kafka_errors.TopicAlreadyExistsError):
+                    admin.create_topics([new], timeout_ms=_REQUEST_MS)
+            missing = set()
+        return topics - missing
+    finally:
+        admin.close()
+
+
+def describe(error: BaseException, settings: KafkaSettings) -> str:
+    """Return in a few words what is wrong with Kafka; kafka-python's texts hold no secrets."""
+    servers = ", ".join(settings.bootstrap_servers)
+    if isinstance(error, kafka_errors.KafkaTimeoutError):
+        return f"Kafka at {servers} does not answer"
+    lines = str(error).splitlines()
+    detail = lines[0][:200] if lines else ""
+    return f"Kafka at {servers}: {type(error).__name__}{': ' + detail if detail else ''}"

@@ -1,0 +1,274 @@
+"""Consumers of Kafka: each has a client of its own, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.structs import OffsetAndMetadata
+
+from monitor.bus.interface import Assignment, Consumer, Record
+from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
+from monitor.bus.settings import KafkaSettings
+from monitor.errors import UnavailableError
+
+__all__ = ["TopicConsumer"]
+
+logger = logging.getLogger("monitor.bus")
+
+T = TypeVar("T")
+
+_BACKOFF_S = (0.5, 10.0)
+_SLICE_S = 0.5
+_CALLBACK_S = 10.0
+_COMMIT_MS = 5000
+_CLOSE_MS = 2000
+_SESSION_MS = 30_000
+_HEARTBEAT_MS = 3000
+
+
+class TopicConsumer(Consumer):
+    """Reads one topic of Kafka; see :class:`Consumer`."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        *,
+        group: str | None,
+        assignment: Assignment | None,
+        trouble: Callable[[str | None], None],
+    ) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._group = group
+        self._callbacks = assignment
+        # Told what is wrong with Kafka, and None when it is well again.
+        self._tell = trouble
+        self._thread = ThreadPoolExecutor(1, f"kafka-{topic}")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Any = None
+        self._partitions: frozenset[int] = frozenset()
+        self._callback_error: BaseException | None = None
+        self._in_callback = False
+        self._pause = _BACKOFF_S[0]
+        self._trouble: str | None = None
+        self._closed = False
+
+    # On the loop
+
+    async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
+        """Return the next records."""
+        self._loop = loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        while True:
+            left = until - loop.time()
+            try:
+                records = await self._run(self._poll, max_records, max(0.0, min(left, _SLICE_S)))
+                if self._client is not None:
+                    self._well()
+            except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
+                await self._fail(error)
+                records = []
+            failure, self._callback_error = self._callback_error, None
+            if failure is not None:
+                raise failure
+            if records or loop.time() >= until:
+                return records
+
+    async def _fail(self, error: BaseException) -> None:
+        problem = describe(error, self._settings)
+        if self._trouble is None:
+            logger.warning("consumer of %s: %s; trying again", self._topic, problem)
+        self._trouble = problem
+        self._tell(problem)
+        await self._run(self._drop_client)
+        await asyncio.sleep(self._pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        self._pause = min(self._pause * 2, _BACKOFF_S[1])
+
+    def _well(self) -> None:
+        if self._trouble is not None:
+            logger.info("consumer of %s: Kafka answers again", self._topic)
+            self._trouble = None
+        self._pause = _BACKOFF_S[0]
+        self._tell(None)
+
+    async def seek(self, partition: int, offset: int) -> None:
+        """Read ``offset`` next."""
+
+        def act() -> None:
+            if self._client is not None:
+                self._client.seek(TopicPartition(self._topic, partition), offset)
+
+        await self._run(act)
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        """Say to the group which offsets are next; inside of ``revoked`` it is left unsaid."""
+        if self._group is None or self._in_callback:
+            return
+
+        def act() -> None:
+            mine = {
+                TopicPartition(self._topic, partition): OffsetAndMetadata(offset, "", -1)
+                for partition, offset in offsets.items()
+                if partition in self._partitions
+            }
+            if self._client is not None and mine:
+                self._client.commit(mine, timeout_ms=_COMMIT_MS)
+
+        try:
+            await self._run(act)
+        except (kafka_errors.KafkaError, OSError, AssertionError) as error:
+            raise UnavailableError("kafka", describe(error, self._settings)) from None
+
+    def assignment(self) -> frozenset[int]:
+        """Return the partitions that are this consumer's."""
+        return self._partitions
+
+    async def lag(self) -> Mapping[int, int]:
+        """Return how many messages are still to be read, as far as the broker has said."""
+
+        def act() -> dict[int, int]:
+            lag = {}
+            for partition in self._partitions:
+                place = TopicPartition(self._topic, partition)
+                end = self._client.highwater(place)
+                if end is not None:
+                    lag[partition] = max(
+                        0, end - (self._client.position(place, timeout_ms=1000) or 0)
+                    )
+            return lag
+
+        try:
+            return await self._run(act) if self._client is not None else {}
+        except (kafka_errors.KafkaError, OSError, AssertionError):
+            return {}
+
+    async def close(self) -> None:
+        """Leave the group."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._run(self._drop_client)
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    # In the thread
+
+    def _poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        if self._client is None:
+            self._connect()
+        batches = self._client.poll(timeout_ms=round(timeout_s * 1000), max_records=max_records)
+        return [_record(message) for batch in batches.values() for message in batch]
+
+    def _connect(self) -> None:
+        reach(self._settings)
+        if not ensure_topics(self._settings, {self._topic}):
+            raise kafka_errors.UnknownTopicOrPartitionError(
+                f"no topic {self._topic}, and create_topics is off"
+            )
+        client = KafkaConsumer(
+            **client_options(self._settings),
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            session_timeout_ms=_SESSION_MS,
+            heartbeat_interval_ms=_HEARTBEAT_MS,
+            max_poll_interval_ms=300_000,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            metrics_enabled=False,
+        )
+        self._client = client
+        if self._group is not None:
+            client.subscribe([self._topic], listener=_Listener(self._assigned, self._revoked))
+            return
+        partitions = sorted(client.partitions_for_topic(self._topic) or ())
+        places = [TopicPartition(self._topic, partition) for partition in partitions]
+        client.assign(places)
+        client.seek_to_beginning(*places)
+        self._partitions = frozenset(partitions)
+
+    def _assigned(self, partitions: Sequence[int]) -> None:
+        self._partitions = frozenset(partitions)
+        if self._callbacks is None or not partitions:
+            return
+        known = self._call_back(self._callbacks.assigned, partitions)
+        for partition, offset in (known or {}).items():
+            if partition in self._partitions:
+                self._client.seek(TopicPartition(self._topic, partition), offset)
+
+    def _revoked(self, partitions: Sequence[int]) -> None:
+        if self._callbacks is not None and self._callbacks.revoked is not None and partitions:
+            self._call_back(self._callbacks.revoked, partitions)
+        self._partitions = self._partitions - set(partitions)
+
+    def _call_back(
+        self, function: Callable[[Sequence[int]], Awaitable[T]], partitions: Sequence[int]
+    ) -> T | None:
+        """Run a function of Assignment's on the loop, and wait for it here."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return None
+
+        async def call() -> T:
+            return await function(partitions)
+
+        self._in_callback = True
+        future = asyncio.run_coroutine_threadsafe(call(), loop)
+        try:
+            return future.result(_CALLBACK_S)
+        except BaseException as error:  # noqa: BLE001 - raised by poll(), on the loop
+            future.cancel()
+            self._callback_error = error
+            return None
+        finally:
+            self._in_callback = False
+
+    def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                client.close(autocommit=False, timeout_ms=_CLOSE_MS)
+            except (kafka_errors.KafkaError, OSError, AssertionError) as error:
+                logger.debug("consumer of %s: closing failed: %s", self._topic, error)
+        self._partitions = frozenset()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(
+        self,
+        assigned: Callable[[Sequence[int]], None],
+        revoked: Callable[[Sequence[int]], None],
+    ) -> None:
+        self._assigned = assigned
+        self._revoked = revoked
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        self._revoked(sorted(place.partition for place in revoked))
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        self._assigned(sorted(place.partition for place in assigned))
+
+
+def _record(message: Any) -> Record:
+    headers = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers}
+    key = None if message.key is None else message.key.decode("utf-8", "replace")
+    return Record(
+        message.topic,
+        message.partition,
+        message.offset,
+        key,
+        headers,
+        message.value or b"",
+        (message.timestamp or 0) / 1000,
+    )

@@ -1,0 +1,229 @@
+"""Forwards the spool to Kafka, in order, and deletes from it what Kafka has acknowledged.
+
+One window of messages is sent at a time and awaited whole. The producer tries again by itself
+for as long as it takes, so a broker that is away, slow or restarted changes no order; it is
+idempotent, so its own retries repeat nothing. Only what was under way when the daemon was
+killed is sent again: it is the same message with the same id.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka import errors as kafka_errors
+
+from monitor.bus.interface import Record
+from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
+from monitor.bus.settings import KafkaSettings
+from monitor.bus.spool_file import GroupLock, SpoolFile
+
+__all__ = ["Forwarder"]
+
+logger = logging.getLogger("monitor.bus")
+
+_WINDOW = 2000
+_LOOK_S = 0.5
+# Without an acknowledgement for this long Kafka is said to be away.
+_AWAY_S = 5.0
+_BACKOFF_S = (0.5, 10.0)
+_STOP_S = 0.5
+_STEP_S = 0.1
+# What sending again can't mend: the message itself is refused.
+_REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.InvalidTopicError)
+
+
+class Forwarder:
+    """The thread that forwards; :attr:`trouble` says what is wrong, or is None."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        path: Path,
+        *,
+        max_bytes: int,
+        refused: Callable[[int], None],
+    ) -> None:
+        self._settings = settings
+        self._path = path
+        self._max_bytes = max_bytes
+        # Told how many messages Kafka will never take.
+        self._refused = refused
+        self._stopping = threading.Event()
+        self._news = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._ensured: set[str] = set()
+        self.trouble: str | None = None
+        self.forwarded = 0
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="kafka-forwarder", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that there's something in the spool; from any thread."""
+        self._news.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop; what is not acknowledged by now stays in the spool. Blocks up to ``timeout_s``."""
+        self._stopping.set()
+        self._news.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        lock = GroupLock(self._path, "", "forwarder")
+        pause = _BACKOFF_S[0]
+        try:
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                try:
+                    if lock.acquire():
+                        self._session()
+                except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
+                    self._fail(describe(error, self._settings))
+                except sqlite3.Error as error:
+                    self._fail(f"cannot read the spool: {error}")
+                except Exception as error:
+                    # The thread must outlive whatever a client library comes up with.
+                    logger.exception("forwarding to Kafka failed")
+                    self._fail(f"forwarding to Kafka failed: {type(error).__name__}")
+                if time.monotonic() - began > 60:
+                    pause = _BACKOFF_S[0]
+                self._stopping.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                pause = min(pause * 2, _BACKOFF_S[1])
+        finally:
+            lock.release()
+
+    def _fail(self, problem: str) -> None:
+        if self.trouble is None:
+            logger.warning("%s; messages wait in the spool", problem)
+        self.trouble = problem
+
+    def _recover(self) -> None:
+        if self.trouble is not None:
+            logger.info("Kafka takes messages again")
+            self.trouble = None
+
+    def _session(self) -> None:
+        """Forward until told to stop; raises KafkaError and sqlite3.Error."""
+        file = SpoolFile(self._path, max_bytes=self._max_bytes)
+        producer = None
+        try:
+            reach(self._settings)
+            producer = KafkaProducer(
+                **client_options(self._settings),
+                acks="all",
+                enable_idempotence=True,
+                max_in_flight_requests_per_connection=5,
+                linger_ms=5,
+                batch_size=131_072,
+                max_block_ms=5000,
+                # As good as never: see the module.
+                delivery_timeout_ms=7 * 86_400_000,
+                allow_auto_create_topics=False,
+                metrics_enabled=False,
+            )
+            if self.trouble is not None and not file.count():
+                self._recover()
+            while not self._stopping.is_set():
+                self._news.clear()
+                records = file.read(None, 0, _WINDOW)
+                if not records:
+                    self._news.wait(_LOOK_S)
+                    continue
+                self._ensure({record.topic for record in records})
+                self._send(producer, records, file)
+        finally:
+            file.close()
+            if producer is not None:
+                producer.close(timeout=_STOP_S)
+
+    def _ensure(self, topics: set[str]) -> None:
+        unknown = topics - self._ensured
+        if unknown:
+            there = ensure_topics(self._settings, unknown)
+            self._ensured |= there
+            if unknown - there:
+                names = ", ".join(sorted(unknown - there))
+                raise kafka_errors.UnknownTopicOrPartitionError(
+                    f"no topic {names}, and create_topics is off"
+                )
+
+    def _send(self, producer: Any, records: list[Record], file: SpoolFile) -> None:
+        futures = []
+        failure: BaseException | None = None
+        for record in records:
+            try:
+                futures.append(
+                    producer.send(
+                        record.topic,
+                        value=record.value,
+                        key=None if record.key is None else record.key.encode(),
+                        headers=[(name, text.encode()) for name, text in record.headers.items()],
+                        timestamp_ms=int(record.timestamp * 1000),
+                    )
+                )
+            except _REFUSED as error:
+                futures.append(error)
+            except kafka_errors.KafkaError as error:
+                failure = error
+                break
+        done = 0
+        for record, future in zip(records, futures, strict=False):
+            problem = future if isinstance(future, Exception) else self._wait(future)
+            if isinstance(problem, _REFUSED):
+                logger.error(
+                    "Kafka refuses message %d of %s for ever, it is dropped: %s",
+                    record.offset,
+                    record.topic,
+                    problem,
+                )
+                self._refused(1)
+            elif problem is not None:
+                failure = problem
+                break
+            done += 1
+        if done:
+            file.delete_range(records[0].offset, records[done - 1].offset)
+            self.forwarded += done
+            self._recover()
+        if failure is not None and not self._stopping.is_set():
+            self._ensured.clear()
+            raise failure
+
+    def _wait(self, future: Any) -> BaseException | None:
+        """Wait for an acknowledgement; return what is wrong, or None."""
+        away_at = time.monotonic() + _AWAY_S
+        while not future.is_done:
+            if self._stopping.is_set():
+                # What was sent last may still be acknowledged.
+                try:
+                    future.get(timeout=_STOP_S)
+                except kafka_errors.KafkaError as error:
+                    return _exception(error)
+                break
+            if time.monotonic() > away_at:
+                servers = ", ".join(self._settings.bootstrap_servers)
+                self._fail(f"Kafka at {servers} acknowledges nothing")
+            try:
+                future.get(timeout=_STEP_S)
+            except kafka_errors.KafkaTimeoutError:
+                continue
+            except kafka_errors.KafkaError as error:
+                return _exception(error)
+        problem: BaseException | None = future.exception if future.failed() else None
+        return problem
+
+
+def _exception(error: BaseException) -> BaseException:
+    """Give kafka-python's untyped errors a type."""
+    return error

@@ -1,0 +1,283 @@
+"""The bus with a real Kafka: nothing lost, in order, whatever happens to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.bus import Assignment, Bus, BusSettings, Consumer, KafkaSettings, Record, create_bus
+from tests.servers.cut import CutProxy
+from tests.servers.kafka import Kafka
+from tests.waiting import until
+
+pytestmark = [
+    pytest.mark.integration_test,
+    # kafka-python leaves the sockets of attempts that failed to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(coroutine)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    yield tmp_path
+    # here, where it is expected, and not in another module's test
+    gc.collect()
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"topic-{uuid.uuid4().hex[:8]}"
+
+
+def make(server: str, **options: Any) -> Bus:
+    return create_bus(BusSettings(), KafkaSettings(bootstrap_servers=[server], **options))
+
+
+def put(bus: Bus, topic: str, numbers: range) -> None:
+    for number in numbers:
+        bus.publish(
+            topic, value=str(number).encode(), key=str(number % 7), headers={"ce_id": str(number)}
+        )
+
+
+async def take(consumer: Consumer, count: int, *, limit_s: float = 60) -> list[Record]:
+    records: list[Record] = []
+    async with asyncio.timeout(limit_s):
+        while len(records) < count:
+            records += await consumer.poll(max_records=1000)
+    return records
+
+
+def assert_in_order_and_whole(records: Sequence[Record], numbers: range) -> None:
+    by_key: dict[str | None, list[int]] = defaultdict(list)
+    for record in records:
+        by_key[record.key].append(int(record.value))
+    for key, found in by_key.items():
+        assert found == [number for number in numbers if str(number % 7) == key]
+    assert sum(map(len, by_key.values())) == len(numbers)
+
+
+def spooled(bus: Bus) -> float:
+    (metric,) = (metric for metric in bus.metrics() if metric.name == "bus_spooled_messages")
+    return metric.samples[0][1]
+
+
+def test_what_is_published_comes_through_with_keys_headers_and_time(
+    kafka: Kafka, topic: str
+) -> None:
+    async def body() -> None:
+        bus = make(kafka.bootstrap)
+        await bus.start()
+        put(bus, topic, range(5000))
+        consumer = bus.consumer(topic, group=None)
+        records = await take(consumer, 5000)
+        assert_in_order_and_whole(records, range(5000))
+        assert {record.partition for record in records} == {0, 1, 2}
+        assert records[0].headers == {"ce_id": records[0].value.decode()}
+        assert records[0].timestamp > 1.7e9
+        # acknowledged, so trimmed
+        await until(lambda: spooled(bus) == 0)
+        assert bus.state().health == "ok"
+        await consumer.close()
+        await bus.close()
+
+    run(body())
+
+
+def test_a_group_goes_on_where_the_store_says(kafka: Kafka, topic: str) -> None:
+    async def body() -> None:
+        bus = make(kafka.bootstrap, partitions=1)
+        await bus.start()
+        put(bus, topic, range(100))
+        first = bus.consumer(topic, group="g")
+        records = await take(first, 100)
+        await first.commit({0: records[49].offset + 1})
+        assert await first.lag() == {0: 0}
+        await first.close()
+
+        second = bus.consumer(topic, group="g")
+        assert [int(record.value) for record in await take(second, 50)] == list(range(50, 100))
+        await second.close()
+
+        async def assigned(partitions: Sequence[int]) -> Mapping[int, int]:
+            return dict.fromkeys(partitions, 90)
+
+        third = bus.consumer(topic, group="g", assignment=Assignment(assigned=assigned))
+        assert [int(record.value) for record in await take(third, 10)] == list(range(90, 100))
+        await third.seek(0, 95)
+        assert [int(record.value) for record in await take(third, 5)] == list(range(95, 100))
+        await third.close()
+        await bus.close()
+
+    run(body())
+
+
+def test_partitions_move_between_consumers_after_what_is_held_is_finished(
+    kafka: Kafka, topic: str
+) -> None:
+    async def body() -> None:
+        bus = make(kafka.bootstrap, partitions=2)
+        await bus.start()
+        happened: list[tuple[str, tuple[int, ...]]] = []
+
+        def member(name: str) -> Consumer:
+            async def assigned(partitions: Sequence[int]) -> Mapping[int, int]:
+                happened.append((f"{name} gets", tuple(partitions)))
+                return {}
+
+            async def revoked(partitions: Sequence[int]) -> None:
+                happened.append((f"{name} finishes", tuple(partitions)))
+
+            callbacks = Assignment(assigned=assigned, revoked=revoked)
+            return bus.consumer(topic, group="move", assignment=callbacks)
+
+        async def poll(consumer: Consumer) -> None:
+            while True:
+                await consumer.poll(timeout_s=0.2)
+
+        one, two = member("one"), member("two")
+        tasks = [asyncio.create_task(poll(one))]
+        await until(lambda: one.assignment() == {0, 1}, limit_s=40)
+        tasks.append(asyncio.create_task(poll(two)))
+        await until(lambda: len(one.assignment()) == len(two.assignment()) == 1, limit_s=40)
+        assert happened[:2] == [("one gets", (0, 1)), ("one finishes", (0, 1))]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await one.close()
+        await two.close()
+        await bus.close()
+
+    run(body())
+
+
+@pytest.fixture(scope="module")
+def proxied(make_kafka: Callable[..., Kafka]) -> Iterator[tuple[Kafka, CutProxy]]:
+    proxy = CutProxy()
+    broker = make_kafka(advertised=proxy.port)
+    proxy.target = broker.port
+    yield broker, proxy
+    proxy.close()
+
+
+def test_a_cut_network_costs_neither_messages_nor_order(
+    proxied: tuple[Kafka, CutProxy], topic: str
+) -> None:
+    broker, proxy = proxied
+
+    async def body() -> None:
+        bus = make(broker.bootstrap)
+        await bus.start()
+        consumer = bus.consumer(topic, group=None)
+        put(bus, topic, range(1000))
+        records = await take(consumer, 1000)
+        for start in (1000, 3000, 5000):
+            proxy.cut()
+            put(bus, topic, range(start, start + 1000))
+            assert await bus.committed()
+            proxy.mend()
+            put(bus, topic, range(start + 1000, start + 2000))
+            records += await take(consumer, 2000)
+        assert_in_order_and_whole(records, range(7000))
+        await until(lambda: bus.state().health == "ok", limit_s=30)
+        await consumer.close()
+        await bus.close()
+
+    run(body())
+
+
+def test_a_broker_that_hangs_or_is_killed_holds_up_nobody_and_loses_nothing(
+    proxied: tuple[Kafka, CutProxy], topic: str
+) -> None:
+    broker, _ = proxied
+
+    async def body() -> None:
+        bus = make(broker.bootstrap)
+        await bus.start()
+        put(bus, topic, range(500))
+        await until(lambda: spooled(bus) == 0)
+        broker.pause()
+        put(bus, topic, range(500, 1000))
+        # publishing goes on as if nothing was
+        assert await bus.committed()
+        await until(lambda: bus.state().health == "degraded", limit_s=30)
+        broker.resume()
+        broker.kill()
+        put(bus, topic, range(1000, 1500))
+        assert await bus.committed()
+        broker.start()
+        consumer = bus.consumer(topic, group=None)
+        assert_in_order_and_whole(await take(consumer, 1500), range(1500))
+        await consumer.close()
+        await bus.close()
+
+    run(body())
+
+
+def test_what_waited_while_kafka_and_daemon_were_away_follows_in_order(
+    proxied: tuple[Kafka, CutProxy], topic: str
+) -> None:
+    broker, proxy = proxied
+
+    async def body() -> None:
+        proxy.cut()
+        bus = make(broker.bootstrap)
+        await bus.start()
+        put(bus, topic, range(700))
+        assert await bus.committed()
+        await bus.close()
+        bus = make(broker.bootstrap)
+        await bus.start()
+        put(bus, topic, range(700, 1400))
+        await until(lambda: bus.state().health == "degraded", limit_s=30)
+        proxy.mend()
+        consumer = bus.consumer(topic, group=None)
+        assert_in_order_and_whole(await take(consumer, 1400), range(1400))
+        await consumer.close()
+        await bus.close()
+
+    run(body())
+
+
+def test_a_missing_topic_that_is_not_to_be_created_is_named(
+    kafka: Kafka, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        bus = make(kafka.bootstrap, create_topics=False)
+        await bus.start()
+        put(bus, topic, range(3))
+        await until(lambda: bus.state().health == "degraded")
+        assert topic in bus.state().summary
+        await bus.close()
+
+    run(body())
+
+
+def test_a_message_that_kafka_never_takes_is_dropped_and_counted(kafka: Kafka, topic: str) -> None:
+    async def body() -> None:
+        bus = make(kafka.bootstrap)
+        await bus.start()
+        put(bus, topic, range(1))
+        bus.publish(topic, value=b"x" * 3_000_000, key="0", headers={})
+        put(bus, topic, range(1, 2))
+        consumer = bus.consumer(topic, group=None)
+        records = await take(consumer, 2)
+        assert sorted(int(record.value) for record in records) == [0, 1]
+        dropped = {metric.name: metric.samples for metric in bus.metrics()}["bus_dropped_total"]
+        assert dropped == [({}, 1.0)]
+        await consumer.close()
+        await bus.close()
+
+    run(body())

@@ -1,0 +1,79 @@
+"""A TCP proxy that can be cut, and mended: the network between a client and its server."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+
+
+class CutProxy:
+    """Carries bytes from 127.0.0.1:port to ``target``, unless it is cut."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.target = 0
+        self._cut = threading.Event()
+        self._ended = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True, name="cut-proxy").start()
+
+    def cut(self) -> None:
+        """Close what is open, and everything that comes, at once."""
+        self._cut.set()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Carry again."""
+        self._cut.clear()
+
+    def close(self) -> None:
+        """End."""
+        self._ended.set()
+        self.cut()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._cut.is_set():
+                client.close()
+                continue
+            threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+
+    def _carry(self, client: socket.socket) -> None:
+        with client:
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target), timeout=5)
+            except OSError:
+                return
+            with server:
+                with self._lock:
+                    self._open |= {client, server}
+                try:
+                    self._pump(client, server)
+                except OSError:
+                    return
+                finally:
+                    with self._lock:
+                        self._open -= {client, server}
+
+    def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        other = {client: server, server: client}
+        while not self._cut.is_set():
+            for source in select.select(list(other), [], [], 0.5)[0]:
+                data = source.recv(65536)
+                if not data or self._cut.is_set():
+                    return
+                other[source].sendall(data)

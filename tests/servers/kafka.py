@@ -1,0 +1,185 @@
+"""A real Apache Kafka: one node, KRaft, its jars from Maven Central, kept in a cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+
+KAFKA_VERSION = "4.1.0"
+_START_S = 60.0
+
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>tests</groupId><artifactId>kafka</artifactId><version>1</version><dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
+<version>{KAFKA_VERSION}</version></dependency>
+<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId>
+<version>1.7.36</version></dependency>
+</dependencies></project>
+"""
+
+
+def cache_directory() -> Path:
+    """Where what is big to fetch is kept between runs."""
+    return Path(os.environ.get("RECODEX_TEST_CACHE") or Path.home() / ".cache" / "recodex-monitor")
+
+
+def _jars(find: Callable[..., str]) -> Path:
+    """Return the folder of Kafka's jars, fetched once."""
+    jars = cache_directory() / f"kafka-{KAFKA_VERSION}"
+    if jars.is_dir():
+        return jars
+    maven = find("mvn", package="maven")
+    part = jars.with_name(f"{jars.name}.{os.getpid()}")
+    part.mkdir(parents=True)
+    (part / "pom.xml").write_text(_POM)
+    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={part}"]
+    done = subprocess.run(
+        [maven, "-q", "-B", *goal], cwd=part, capture_output=True, text=True, timeout=600
+    )
+    if done.returncode != 0:
+        shutil.rmtree(part)
+        missing(f"Kafka's jars could not be fetched: {done.stdout[-300:]}")
+    try:
+        part.rename(jars)
+    except OSError:
+        # Somebody else was faster.
+        shutil.rmtree(part)
+    return jars
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Kafka:
+    """A broker that can be stopped, killed and started again with what it had.
+
+    ``advertised`` is the address that clients are sent to, where a proxy stands before it.
+    """
+
+    def __init__(
+        self, java: str, jars: Path, directory: Path, *, advertised: int | None = None
+    ) -> None:
+        self._java = java
+        self._jars = jars
+        self._directory = directory
+        self.port = free_port()
+        self._controller = free_port()
+        self._advertised = advertised or self.port
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        self._config = directory / "server.properties"
+        self._config.write_text(self._properties())
+        self._run_to_end(
+            "kafka.tools.StorageTool", "format", "-t", str(uuid.uuid4()).replace("-", "")[:22],
+            "-c", str(self._config),
+        )  # fmt: skip
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self._advertised}"
+
+    def _properties(self) -> str:
+        lines = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._advertised}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": str(self._directory / "data"),
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "3",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "auto.create.topics.enable": "false",
+            "log.cleaner.enable": "false",
+        }
+        return "".join(f"{key}={value}\n" for key, value in lines.items())
+
+    def _command(self, main: str, *arguments: str) -> list[str]:
+        return [
+            self._java, "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-cp", f"{self._jars}/*", main, *arguments,
+        ]  # fmt: skip
+
+    def _run_to_end(self, *command: str) -> None:
+        done = subprocess.run(self._command(*command), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self) -> None:
+        """Start the broker, and return when it answers."""
+        log = (self._directory / "kafka.log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                self._command("kafka.Kafka", str(self._config)), stdout=log, stderr=log
+            )
+        until = time.monotonic() + _START_S
+        while True:
+            assert self._process.poll() is None, (self._directory / "kafka.log").read_text()[-2000:]
+            assert time.monotonic() < until, "Kafka does not start"
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Kill it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
+
+    def pause(self) -> None:
+        """Let it hang: connections stay, nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture(scope="session")
+def make_kafka(
+    program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Kafka]]:
+    """Return a function that makes and starts brokers; they end with the session."""
+    brokers: list[Kafka] = []
+
+    def make(*, advertised: int | None = None) -> Kafka:
+        java = program("java", package="default-jre-headless")
+        directory = tmp_path_factory.mktemp("kafka")
+        broker = Kafka(java, _jars(program), directory, advertised=advertised)
+        brokers.append(broker)
+        broker.start()
+        return broker
+
+    yield make
+    for broker in brokers:
+        broker.kill()
+
+
+@pytest.fixture(scope="session")
+def kafka(make_kafka: Callable[..., Kafka]) -> Kafka:
+    """One broker for all tests that leave it as they found it (topics are named apart)."""
+    return make_kafka()

@@ -10,7 +10,7 @@ from monitor.aggregation.intake import judge
 from monitor.bus import Record
 from monitor.messages import Result
 
-__all__ = ["Batch", "Entry", "Pending", "Rejected"]
+__all__ = ["Batch", "Entry", "Pending", "Rejected", "judge_all"]
 
 
 class Rejected(NamedTuple):
@@ -27,6 +27,17 @@ class Entry(NamedTuple):
     offset: int
     content: Result | Rejected
     size_bytes: int
+
+
+def judge_all(records: Iterable[Record], *, now: float, keep_s: float) -> list[Entry]:
+    """Judge ``records`` at the time ``now`` (s since the epoch), in order."""
+    entries = []
+    for record in records:
+        value = record.value
+        judged = judge(value, record.headers, now=now, keep_s=keep_s)
+        content = Rejected(judged, value) if isinstance(judged, str) else judged
+        entries.append(Entry(record.partition, record.offset, content, len(value)))
+    return entries
 
 
 class Batch:
@@ -72,14 +83,10 @@ class Pending:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, records: Iterable[Record], *, now: float, keep_s: float, clock: float) -> None:
-        """Judge ``records`` at the time ``now`` (s since the epoch) and queue them."""
-        for record in records:
-            judged = judge(record.value, record.headers, now=now, keep_s=keep_s)
-            content = Rejected(judged, record.value) if isinstance(judged, str) else judged
-            size = len(record.value)
-            self.size_bytes += size
-            self._entries.append(Entry(record.partition, record.offset, content, size))
+    def add(self, entries: Collection[Entry], *, clock: float) -> None:
+        """Queue what was read."""
+        self._entries.extend(entries)
+        self.size_bytes += sum(entry.size_bytes for entry in entries)
         if self.since is None and self._entries:
             self.since = clock
 

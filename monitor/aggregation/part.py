@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from monitor.aggregation.batch import Batch, Entry, Pending, Rejected
+from monitor.aggregation.batch import Batch, Entry, Pending, Rejected, judge_all
 from monitor.aggregation.intake import printable
 from monitor.aggregation.retention import purge
 from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.statistics import Statistics
-from monitor.aggregation.writer import OffsetsMovedError, stored_offsets, write_batch
+from monitor.aggregation.writer import OffsetsMovedError, prepare, stored_offsets, write_batch
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
 from monitor.messages import encode
@@ -128,6 +128,10 @@ class Aggregation(Part):
     async def close(self) -> None:
         """Nothing is held beyond run()."""
 
+    def partitions(self) -> list[int]:
+        """Return the partitions that are this consumer's."""
+        return sorted(self._stored)
+
     def state(self) -> State:
         """Return lag and counts; degraded while the database can't be written."""
         if self._problem is not None:
@@ -168,7 +172,7 @@ class Aggregation(Part):
                     continue
                 pause = _RETRY_S[0]
             await self._commit(consumer)
-            if self._full():
+            if self._full() or self._disturbs():
                 await self._wait(_POLL_S)
                 continue
             records = await consumer.poll(max_records=_POLL_RECORDS, timeout_s=_POLL_S)
@@ -177,14 +181,20 @@ class Aggregation(Part):
                 self.statistics.lag = await consumer.lag()
             if not self._in_step:
                 continue  # they would come again after what is about to be read again
-            self._pending.add(
-                [record for record in records if record.partition in self._stored],
-                now=self._clock(),
-                keep_s=self._settings.keep_results,
-                clock=loop.time(),
-            )
             if records:
-                self._changed.set()
+                known = [record for record in records if record.partition in self._stored]
+                # In a thread: the loop has others to serve.
+                entries = await asyncio.to_thread(
+                    judge_all, known, now=self._clock(), keep_s=self._settings.keep_results
+                )
+                if self._in_step:
+                    self._pending.add(entries, clock=loop.time())
+                    self._changed.set()
+
+    def _disturbs(self) -> bool:
+        # SQLite lets go of the interpreter's lock for each row. A thread that takes it meanwhile
+        # for more messages makes a transaction, and everyone's wait for it, several times longer.
+        return self._writing.locked() and self._store.dialect == "sqlite"
 
     def _full(self) -> bool:
         return (
@@ -310,22 +320,25 @@ class Aggregation(Part):
                 self._batch = None
                 self._limit = min(self._limit * 2, self._settings.flush_messages)
                 self._recovered()
+        self._changed.set()
         return True
 
     def _batch_limit(self) -> int:
         return min(self._limit, _SQLITE_BATCH if self._store.dialect == "sqlite" else self._limit)
 
     async def _write_batch(self, batch: Batch) -> None:
-        begun = time.monotonic()
         expected = {partition: self._stored[partition] for partition in batch.next_offsets}
+        prepared = await asyncio.to_thread(
+            prepare, batch, self._settings.granularities, self._store.dialect
+        )
         function = functools.partial(
             write_batch,
-            batch=batch,
+            prepared=prepared,
             topic=self._topic,
             expected=expected,
-            granularities=self._settings.granularities,
             now=self._clock(),
         )
+        begun = time.monotonic()
         try:
             written = await self._store.transaction(function, timeout=_WRITE_TIMEOUT_S)
         except (MonitorError, OffsetsMovedError):

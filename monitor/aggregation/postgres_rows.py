@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from monitor.messages import Result
 from monitor.store import Connection
 from monitor.store.partitions import create_partitions
 
-__all__ = ["PARTITION_S", "add_metrics", "insert_results"]
+__all__ = ["PARTITION_S", "add_metrics", "insert_results", "metric_rows", "result_rows"]
 
 PARTITION_S = 86400
 """Width of availability_result's partitions."""
@@ -49,8 +49,20 @@ _BOOLEAN = {None: _NULL, True: "t", False: "f"}
 _encode = msgspec.json.Encoder().encode
 
 
-def insert_results(connection: Connection, results: Sequence[Result]) -> Sequence[Result]:
-    """Insert the results that are new, and return those."""
+def result_rows(results: Sequence[Result]) -> str:
+    """Make the rows of raw results, for COPY."""
+    return "".join(map(_result_line, results))
+
+
+def metric_rows(windows: Mapping[Window, Counters]) -> str:
+    """Make the rows of counters, for COPY."""
+    return "".join(map(_metric_line, windows.items()))
+
+
+def insert_results(
+    connection: Connection, results: Sequence[Result], rows: str
+) -> Sequence[Result]:
+    """Insert the results that are new, and return those: ``results`` itself for all."""
     if not results:
         return results
     for day in sorted({result.scheduled_at // PARTITION_S for result in results}):
@@ -61,7 +73,7 @@ def insert_results(connection: Connection, results: Sequence[Result]) -> Sequenc
             until=day * PARTITION_S,
             width_s=PARTITION_S,
         )
-    staged = _stage(connection, "result", "LIKE availability_result", map(_result_line, results))
+    staged = _stage(connection, "result", "LIKE availability_result", rows)
     with connection.raw.cursor() as cursor:
         cursor.execute(_INSERT.format(staged=staged))
         if cursor.rowcount == len(results):
@@ -73,17 +85,17 @@ def insert_results(connection: Connection, results: Sequence[Result]) -> Sequenc
     return new
 
 
-def add_metrics(connection: Connection, windows: Mapping[Window, Counters]) -> None:
+def add_metrics(connection: Connection, rows: str) -> None:
     """Add the counters to those that are stored."""
-    if not windows:
+    if not rows:
         return
-    staged = _stage(connection, "metric", _STAGED_METRIC, map(_metric_line, windows.items()))
+    staged = _stage(connection, "metric", _STAGED_METRIC, rows)
     connection.execute(_UPSERT.format(staged=staged))
     _unstage(connection, staged)
 
 
-def _stage(connection: Connection, what: str, columns: str, lines: Iterable[str]) -> str:
-    """Copy ``lines`` into a table of this connection's own and return its name.
+def _stage(connection: Connection, what: str, columns: str, rows: str) -> str:
+    """Copy ``rows`` into a table of this connection's own and return its name.
 
     It is a temporary one; a role without the right to have those gets an ordinary one, which
     this transaction drops again.
@@ -100,7 +112,7 @@ def _stage(connection: Connection, what: str, columns: str, lines: Iterable[str]
         table = f"incoming_{what}_{process}"
         connection.execute(f"CREATE UNLOGGED TABLE {table} ({columns})")
     with connection.raw.cursor() as cursor:
-        cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO("".join(lines)))
+        cursor.copy_expert(f"COPY {table} FROM STDIN", io.BytesIO(rows.encode()))
     return table
 
 

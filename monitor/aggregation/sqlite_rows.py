@@ -12,7 +12,7 @@ from monitor.aggregation.windows import Counters, Window, add_up
 from monitor.messages import Result
 from monitor.store import Connection
 
-__all__ = ["add_metrics", "insert_results"]
+__all__ = ["add_metrics", "insert_results", "metric_rows", "result_rows"]
 
 _INSERT = (
     "INSERT INTO availability_result (job_id, scheduled_at, checked_at, url, kind, up, status,"
@@ -34,10 +34,33 @@ _encode = msgspec.json.Encoder().encode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
-def insert_results(connection: Connection, results: Sequence[Result]) -> Sequence[Result]:
-    """Insert the results that are new, and return those."""
+def result_rows(results: Sequence[Result]) -> list[tuple[Any, ...]]:
+    """Make the rows of raw results."""
+    return [_row(result) for result in results]
+
+
+def metric_rows(windows: Mapping[Window, Counters]) -> list[tuple[Any, ...]]:
+    """Make the rows of counters, in the order in which the file has them."""
+    return [
+        (
+            *window,
+            counters.checks,
+            counters.failures,
+            counters.rt_min,
+            counters.rt_max,
+            counters.rt_sum,
+            _encode(counters.data).decode(),
+            _encode(counters.rt_buckets).decode(),
+        )
+        for window, counters in sorted(windows.items(), key=itemgetter(0))
+    ]
+
+
+def insert_results(
+    connection: Connection, results: Sequence[Result], rows: Sequence[tuple[Any, ...]]
+) -> Sequence[Result]:
+    """Insert the results that are new, and return those: ``results`` itself for all."""
     raw = connection.raw
-    rows = [_row(result) for result in results]
     raw.execute("SAVEPOINT results")
     before = raw.total_changes
     raw.executemany(_INSERT, rows)
@@ -55,25 +78,10 @@ def insert_results(connection: Connection, results: Sequence[Result]) -> Sequenc
     return new
 
 
-def add_metrics(connection: Connection, windows: Mapping[Window, Counters]) -> None:
+def add_metrics(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     """Add the counters to those that are stored."""
     connection.raw.create_function("counts_add", 2, _counts_add, deterministic=True)
-    connection.raw.executemany(
-        _UPSERT,
-        [
-            (
-                *window,
-                counters.checks,
-                counters.failures,
-                counters.rt_min,
-                counters.rt_max,
-                counters.rt_sum,
-                _encode(counters.data).decode(),
-                _encode(counters.rt_buckets).decode(),
-            )
-            for window, counters in sorted(windows.items(), key=itemgetter(0))
-        ],
-    )
+    connection.raw.executemany(_UPSERT, rows)
 
 
 def _counts_add(first: str, second: str) -> str:

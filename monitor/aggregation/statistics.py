@@ -48,6 +48,7 @@ class Statistics:
         self.duplicates = 0
         self.rejected = 0
         self.lost_races = 0
+        self.longest_commit_s = 0.0
         self.lag: Mapping[int, int] = {}
         self._batch_messages = Histogram((1, 10, 100, 500, 1000, 5000, 20_000, 100_000))
         self._commit_seconds = Histogram((0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
@@ -55,6 +56,7 @@ class Statistics:
     def committed(self, written: Written, *, messages: int, took_s: float) -> None:
         """Count a batch that is in the database."""
         self.new += written.new
+        self.longest_commit_s = max(self.longest_commit_s, took_s)
         self.duplicates += written.duplicates
         self.rejected += written.rejected
         self._batch_messages.observe(messages)

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from monitor.aggregation import postgres_rows, sqlite_rows
 from monitor.aggregation.batch import Batch
 from monitor.aggregation.windows import aggregate
 from monitor.messages import Result
-from monitor.store import Connection
+from monitor.store import Connection, Dialect
 
-__all__ = ["OffsetsMovedError", "Written", "stored_offsets", "write_batch"]
+__all__ = ["OffsetsMovedError", "Prepared", "Written", "prepare", "stored_offsets", "write_batch"]
 
 
 class OffsetsMovedError(Exception):
@@ -34,6 +35,37 @@ class Written:
     again: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch with all that can be made ready before its transaction.
+
+    ``candidates`` are its results, each once; ``results`` and ``metrics`` their rows as the
+    database takes them, the metrics for the case that all of them are new.
+    """
+
+    batch: Batch
+    granularities: Sequence[str]
+    candidates: Sequence[Result]
+    results: Any
+    metrics: Any
+
+
+def prepare(batch: Batch, granularities: Sequence[str], dialect: Dialect) -> Prepared:
+    """Make ``batch`` ready for :func:`write_batch` on a database of this kind."""
+    rows = postgres_rows if dialect == "postgresql" else sqlite_rows
+    once: dict[tuple[int, float], Result] = {}
+    for result in batch.results():
+        once.setdefault((result.job_id, result.scheduled_at), result)
+    candidates = list(once.values())
+    return Prepared(
+        batch,
+        granularities,
+        candidates,
+        rows.result_rows(candidates),
+        rows.metric_rows(aggregate(candidates, granularities)),
+    )
+
+
 def stored_offsets(connection: Connection, topic: str) -> dict[int, int]:
     """Return by partition which offset of ``topic`` is to be read next."""
     rows = connection.query(
@@ -44,27 +76,27 @@ def stored_offsets(connection: Connection, topic: str) -> dict[int, int]:
 
 def write_batch(
     connection: Connection,
-    batch: Batch,
+    prepared: Prepared,
     *,
     topic: str,
     expected: Mapping[int, int | None],
-    granularities: Sequence[str],
     now: float,
 ) -> Written:
-    """Write ``batch`` in the connection's transaction.
+    """Write a batch in the connection's transaction.
 
     ``expected`` holds what the stored offset of each of its partitions should be, None for
     one that was never stored. Raises OffsetsMovedError otherwise, and then writes nothing.
     """
+    batch = prepared.batch
     if not _advance(connection, topic, batch.next_offsets, expected):
         return Written(again=True)
-    candidates: dict[tuple[int, float], Result] = {}
-    results = batch.results()
-    for result in results:
-        candidates.setdefault((result.job_id, result.scheduled_at), result)
     rows = postgres_rows if connection.dialect == "postgresql" else sqlite_rows
-    new = rows.insert_results(connection, list(candidates.values()))
-    rows.add_metrics(connection, aggregate(new, granularities))
+    candidates = prepared.candidates
+    new = rows.insert_results(connection, candidates, prepared.results)
+    if new is candidates:
+        rows.add_metrics(connection, prepared.metrics)
+    else:
+        rows.add_metrics(connection, rows.metric_rows(aggregate(new, prepared.granularities)))
     rejected = batch.rejected()
     connection.insert(
         "rejected_message",
@@ -77,7 +109,7 @@ def write_batch(
         'ON CONFLICT (topic, partition, "offset") DO UPDATE SET rejected_at = excluded.rejected_at,'
         " reason = excluded.reason, payload = excluded.payload",
     )
-    return Written(len(new), len(results) - len(new), len(rejected))
+    return Written(len(new), len(batch) - len(rejected) - len(new), len(rejected))
 
 
 def _advance(

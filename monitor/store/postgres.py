@@ -37,6 +37,7 @@ _OPTIONS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "TimeZone": "UTC",
+    "client_encoding": "UTF8",
     "application_name": "recodex-monitor",
     "client_min_messages": "warning",
 }

@@ -13,8 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.aggregation.batch import Batch, Pending
-from monitor.aggregation.writer import OffsetsMovedError, Written, stored_offsets, write_batch
+from monitor.aggregation.batch import Batch, judge_all
+from monitor.aggregation.writer import (
+    OffsetsMovedError,
+    Written,
+    prepare,
+    stored_offsets,
+    write_batch,
+)
 from monitor.bus import Record
 from monitor.store import Connection, DatabaseSettings, Store, migrate
 from monitor.store.sqlite import SqliteConnection
@@ -30,9 +36,7 @@ class CrashError(Exception):
 
 
 def batch_of(records: list[Record]) -> Batch:
-    pending = Pending()
-    pending.add(records, now=NOW, keep_s=1e9, clock=0.0)
-    return pending.take(len(records))
+    return Batch(judge_all(records, now=NOW, keep_s=1e9))
 
 
 def write(
@@ -40,10 +44,9 @@ def write(
 ) -> Written:
     return write_batch(
         connection,
-        batch_of(records),
+        prepare(batch_of(records), GRANULARITIES, connection.dialect),
         topic=TOPIC,
         expected=expected,
-        granularities=GRANULARITIES,
         now=NOW,
     )
 

@@ -1,0 +1,184 @@
+"""Aggregation: results/s from the bus to committed rows and metrics, retention, memory.
+
+Needs PostgreSQL (and for --kafka what the tests take for Kafka) on this machine; the servers
+run on the same cores as the consumer, with their defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from monitor.bus import BusSettings
+from monitor.bus.spool import SpoolBus
+from monitor.messages import Phases, Result, encode
+from monitor.store import DatabaseSettings, open_store
+from monitor.store.partitions import drop_partitions
+from tests.servers.postgres import PostgresServer, make_server
+
+TOPIC = "website_availability"
+JOBS = 1000
+
+
+def results(count: int, *, minutes: int) -> Iterator[Result]:
+    """Yield ``count`` results of 1000 jobs, spread over ``minutes`` windows each, up to now."""
+    rounds = count // JOBS
+    end = time.time() // 60 * 60
+    for turn in range(rounds):
+        window = turn * minutes // rounds
+        scheduled = end - 60.0 * (minutes - window) + (turn * 7919 % 59000) / 1000
+        for job in range(1, JOBS + 1):
+            number = turn * JOBS + job
+            up = number % 50 != 0
+            yield Result(
+                job_id=job,
+                url=f"https://www.example-{job}.org/",
+                scheduled_at=scheduled + job / 1e5,
+                checked_at=scheduled + 0.0123 + job / 1e5,
+                kind="http",
+                up=up,
+                status=(200, 200, 200, 301, 404)[number % 5] if up else None,
+                response_time=0.001 + (number * 31 % 997) / 1000 if up else None,
+                duration=0.002 + (number * 31 % 997) / 1000,
+                error=None if up else "timeout: no answer in 10 s",
+                matched=True if up else None,
+                phases=Phases(0.001, 0.0123, 0.0, 0.1 + number % 7 / 100, 0.0004),
+            )
+
+
+def consume(sections: dict[str, Any], messages: int) -> dict[str, float]:
+    """Drain the topic in a process of its own and return what it says."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        json.dump({"relay": False, "aggregation": {"flush_interval": 5}, **sections}, file)
+        file.flush()
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.aggregation_consumer", file.name, str(messages)],
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+    found: dict[str, float] = json.loads(done.stdout)
+    assert found["results"] == messages, found
+    return found
+
+
+def show(name: str, messages: int, found: dict[str, float]) -> None:
+    print(
+        f"{name:42} {messages / found['took_s']:9,.0f} results/s"
+        f"  {found['memory_bytes'] / 1e6:6.0f} MB resident"
+        f"  {found['longest_commit_s'] * 1e3:6.0f} ms longest transaction",
+        flush=True,
+    )
+
+
+async def fill_spool(settings: BusSettings, count: int, minutes: int) -> None:
+    bus = SpoolBus(settings)
+    await bus.start()
+    for number, result in enumerate(results(count, minutes=minutes)):
+        ticket = bus.publish(
+            TOPIC, value=encode(result), key=str(result.job_id), headers=result.headers()
+        )
+        if number % 5000 == 0:
+            await bus.committed(ticket)
+    await bus.committed()
+    await bus.close()
+
+
+def spool_case(
+    directory: Path, database: dict[str, Any], count: int, minutes: int
+) -> dict[str, float]:
+    bus = {"file": str(directory / "spool.db"), "max_bytes": 2_000_000_000}
+    asyncio.run(fill_spool(BusSettings(**bus), count, minutes))  # type: ignore[arg-type]
+    return consume({"bus": bus, "database": database}, count)
+
+
+def sqlite(count: int) -> None:
+    for name, minutes in (("each in a new minute", count // JOBS), ("in the same windows", 5)):
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(folder)
+            database = {"file": str(directory / "monitor.db")}
+            found = spool_case(directory, database, count, minutes)
+        show(f"SQLite from the spool, {name}", count, found)
+
+
+def postgres(server: PostgresServer, count: int) -> None:
+    for name, minutes in (("each in a new minute", count // JOBS), ("in the same windows", 5)):
+        with tempfile.TemporaryDirectory() as folder:
+            database = {"url": server.url(server.create_database())}
+            asyncio.run(migrate(database))
+            found = spool_case(Path(folder), database, count, minutes)
+        show(f"PostgreSQL from the spool, {name}", count, found)
+
+
+async def migrate(database: dict[str, Any]) -> None:
+    store = open_store(DatabaseSettings(**database))
+    await store.migrate()
+    await store.close()
+
+
+async def purge(server: PostgresServer, rows: int) -> None:
+    """Drop one of 30 days of raw results."""
+    name = server.create_database()
+    settings = DatabaseSettings(url=server.url(name))
+    store = open_store(settings)
+    try:
+        await store.migrate()
+        from monitor.store.partitions import create_partitions
+
+        await store.transaction(
+            lambda c: create_partitions(
+                c, "availability_result", since=0, until=30 * 86400 - 1, width_s=86400
+            )
+        )
+        server.execute(
+            "INSERT INTO website_availability.availability_result SELECT 1 + n % 1000,"
+            f" n / 1000 * {30 * 86400 / (rows / 1000)}::float8, n / 1000 + 0.1,"
+            " 'https://www.example-' || n % 1000 || '.org/', 'http', true, 200, 0.1, 0.1, NULL,"
+            ' true, \'{"resolve":0.001,"connect":0.01,"tls":0.0,"processing":0.1,'
+            f'"transfer":0.0004}}\', NULL, 1, 1, 0 FROM generate_series(0, {rows - 1}) n',
+            name,
+        )
+        server.execute("CHECKPOINT")
+        begun = time.monotonic()
+        dropped = await drop_partitions(store, "availability_result", before=86400)
+        took = time.monotonic() - begun
+        assert dropped == [(0, 86400)], dropped
+        print(f"purge of one of 30 days, {rows:,} rows {took * 1e3:9.1f} ms", flush=True)
+    finally:
+        await store.close()
+
+
+CASES = ("sqlite", "postgres", "purge")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="all of them by default")
+    parser.add_argument("--results", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=10_000_000, help="of the purge")
+    arguments = parser.parse_args()
+    cases = arguments.cases or CASES
+    if "sqlite" in cases:
+        sqlite(arguments.results)
+    if {"postgres", "purge"} & set(cases):
+        server = make_server()
+        try:
+            server.start()
+            if "postgres" in cases:
+                postgres(server, arguments.results)
+            if "purge" in cases:
+                asyncio.run(purge(server, arguments.rows))
+        finally:
+            server.remove()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

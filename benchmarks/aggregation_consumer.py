@@ -1,0 +1,66 @@
+"""The consumer that benchmarks/aggregation.py measures, in a process of its own.
+
+Reads a config's sections ``bus``, ``kafka``, ``database`` and ``aggregation`` as JSON from its
+standard input, drains the topic, and prints what it took as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+
+from monitor.aggregation.part import Aggregation
+from monitor.bus import create_bus
+from monitor.config import Config, load
+from monitor.daemon import new_event_loop
+from monitor.store import open_store
+
+_LIMIT_S = 200
+
+
+async def drain(config: Config, messages: int) -> dict[str, float]:
+    """Consume until ``messages`` are written; times are s, memory bytes."""
+    assert config.aggregation is not None
+    bus = create_bus(config.bus, config.kafka)
+    store = open_store(config.database)
+    await bus.start()
+    await store.start()
+    part = Aggregation(config.aggregation, bus=bus, store=store)
+    task = asyncio.create_task(part.run())
+    begun: float | None = None
+    statistics = part.statistics
+    async with asyncio.timeout(_LIMIT_S):
+        while statistics.new + statistics.duplicates + statistics.rejected < messages:
+            if begun is None and part.partitions():
+                begun = time.monotonic()
+            if task.done():
+                task.result()
+            await asyncio.sleep(0.002)
+    took = time.monotonic() - (begun or 0.0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await store.close()
+    await bus.close()
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "took_s": took,
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "memory_bytes": used.ru_maxrss * 1024,
+        "results": statistics.new,
+        "longest_commit_s": statistics.longest_commit_s,
+    }
+
+
+def main() -> None:
+    file, messages = sys.argv[1:]
+    sys.setswitchinterval(0.0005)  # as the daemon does
+    config = load(file).config
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        print(json.dumps(runner.run(drain(config, int(messages)))))
+
+
+if __name__ == "__main__":
+    main()

@@ -75,6 +75,7 @@ class Journal:
         self._topic = topic
         self._clock = clock
         self._news = asyncio.Event()
+        self._finishing = False
 
     async def load(self, scope: Scope) -> Known:
         """Return what is known of a scope; tries until the store answers."""
@@ -174,18 +175,25 @@ class Journal:
             self._news.set()
 
     async def forward(self) -> None:
-        """Forward what is committed, and then whatever comes, until cancelled."""
+        """Forward what is committed, and then whatever comes, until :meth:`finish`."""
         while True:
             self._news.clear()
-            while await self.forward_some():
+            while await self._forward_some():
                 pass
+            if self._finishing:
+                return
             try:
                 async with asyncio.timeout(_LOOK_S):
                     await self._news.wait()
             except TimeoutError:
                 pass  # another look, in case a note was not taken
 
-    async def forward_some(self) -> bool:
+    def finish(self) -> None:
+        """Let :meth:`forward` return once nothing waits."""
+        self._finishing = True
+        self._news.set()
+
+    async def _forward_some(self) -> bool:
         """Publish the oldest events that wait, in order, and note it; False where none wait."""
         rows = await self._until_done(
             lambda: self._store.read(

@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -30,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _PURGE_S = 3600.0
 _STOP_S = 3.0
-_LAST_FORWARD_S = 1.0
+_LAST_FORWARD_S = 2.0
 _POLL_S = 0.2
 
 K = TypeVar("K")
@@ -93,7 +92,6 @@ class Cluster(Part):
             try:
                 await session.run(until=self._adopted)
             finally:
-                await session.stop()
                 self._count(session)
                 self._session = None
             if self._draining:
@@ -105,10 +103,7 @@ class Cluster(Part):
         session = self._session
         if session is not None:
             await session.stop()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_FORWARD_S):
-                    while await session.journal.forward_some():
-                        pass
+            await session.finished.wait()
 
     async def close(self) -> None:
         """Break off what is still being read."""
@@ -192,15 +187,24 @@ class _Session:
         self._ended: list[concurrent.futures.Future[None]] = []
         self._stop = threading.Event()
         self._loop = asyncio.get_running_loop()
+        self.finished = asyncio.Event()
 
     async def run(self, *, until: asyncio.Event) -> None:
         """Watch until the event, or until stopped; raises what a thread raised."""
-        for scope in self._scopes:
-            known = await self.journal.load(scope)
-            if not self._stop.is_set():
-                self._start(scope, known)
+        try:
+            for scope in self._scopes:
+                known = await self.journal.load(scope)
+                if not self._stop.is_set():
+                    self._start(scope, known)
+            await self._watch(until)
+        finally:
+            await self.stop()
+            self.finished.set()
+
+    async def _watch(self, until: asyncio.Event) -> None:
+        forward = asyncio.create_task(self.journal.forward(), name="cluster:forward")
         tasks = {
-            asyncio.create_task(self.journal.forward(), name="cluster:forward"),
+            forward,
             asyncio.create_task(self._purge(), name="cluster:purge"),
             asyncio.create_task(_wait(until), name="cluster:adopted"),
         }
@@ -210,6 +214,10 @@ class _Session:
             for future in done:
                 future.result()
         finally:
+            await self.stop()
+            # What is committed still goes out and is noted, or it would go out again.
+            self.journal.finish()
+            await asyncio.wait({forward}, timeout=_LAST_FORWARD_S)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -123,6 +123,7 @@ class Watch:
         self._path = path_of(scope.kind, scope.namespace)
         self._version: str | None = None
         self._failures = 0
+        self._listed_at = 0.0
 
     def run(self) -> None:
         """List, watch and go on until the stop event; raises what is a defect."""
@@ -147,6 +148,7 @@ class Watch:
                 self._after_error(error)
 
     def _list(self) -> None:
+        self._listed_at = time.monotonic()
         self._follower.begin_list()
         version = ""
         for page in self._api.pages(self._path, selector=self.scope.selector, stop=self._stop):
@@ -213,11 +215,11 @@ class Watch:
 
     def _after_error(self, error: ApiError) -> None:
         if error.reason is Reason.EXPIRED:
-            # What we saw last is forgotten: compare with a new list, at once the first time.
+            # What we saw last is forgotten: compare with a new list, at once where the last
+            # list is some time ago.
             self._version = None
-            logger.info("%s: %s; listing anew", self.scope, error)
-            if self._failures == 0:
-                self._failures = 1
+            if time.monotonic() - self._listed_at >= self._timing.healthy_s:
+                logger.info("%s: %s; listing anew", self.scope, error)
                 return
         if error.reason in _LASTING:
             self._version = None

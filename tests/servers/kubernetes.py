@@ -114,8 +114,10 @@ class KubernetesServer:
         self.forbidden: set[tuple[str, str]] = set()
         """(plural, namespace) that answer 403; namespace "" is the whole cluster's."""
         self.before_page: Callable[[str, int], None] | None = None
-        """Called before each page with the plural and the page's number, from 0."""
+        """Called before each page with the plural and the number of the page's first object."""
         self.requests: list[Request] = []
+        self.marked = 0
+        """The version of the last bookmark that was sent on any stream."""
         self._changed = threading.Condition()
         self._objects: dict[tuple[str, str, str], Object] = {}
         self._log: list[_Change] = []
@@ -243,6 +245,12 @@ class KubernetesServer:
             self._snapshots.clear()
             self._changed.notify_all()
 
+    def compact_to_marked(self) -> None:
+        """Forget the versions before the last bookmark."""
+        with self._changed:
+            self._floor = self.marked
+            self._log = [change for change in self._log if change.version > self._floor]
+
     # Faults.
 
     def fail(self, fault: Fault) -> None:
@@ -329,6 +337,7 @@ class KubernetesServer:
             return json.dumps({"type": type_, "object": item}).encode() + b"\n"
 
         def bookmark() -> bytes:
+            self.marked = at
             metadata = {"resourceVersion": str(at), "creationTimestamp": None}
             return line("BOOKMARK", {"kind": kind, "apiVersion": api_version, "metadata": metadata})
 
@@ -445,7 +454,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._watch(request)
         if state.before_page is not None:
             start = json.loads(base64.b64decode(query["continue"]))[0] if "continue" in query else 0
-            state.before_page(plural, start // int(query.get("limit", 1)))
+            state.before_page(plural, start)
         return self._json(*state.page(request))
 
     def _watch(self, request: Request) -> None:

@@ -1,0 +1,127 @@
+"""What the daemon is made of: its parts, one line each, and what they share.
+
+A part that is off imports nothing; a service is made when the first part asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from monitor.bus import Bus, create_bus
+from monitor.config import Config
+from monitor.part import Part, State
+from monitor.store import Store, open_store
+from monitor.tokens import TokenFile
+from monitor.web.settings import ApiSettings
+
+__all__ = ["PARTS", "Service", "Services"]
+
+
+class Service(Protocol):
+    """What several parts share: opened before them, closed after them."""
+
+    async def start(self) -> None:
+        """Open; a remote server that is away raises nothing."""
+
+    async def close(self) -> None:
+        """Flush and close; bounded in time by the caller too."""
+
+
+class Services:
+    """What parts share, each made when the first part asks for it."""
+
+    def __init__(self, config: Config, *, stop: Callable[[str], None]) -> None:
+        self.config = config
+        self.parts: Sequence[Part] = ()
+        self.opened: list[Service] = []
+        # The web part reads the file; whoever checks tokens shares what it held.
+        self.tokens = TokenFile((config.api or ApiSettings()).tokens_file)
+        # Asks the daemon to stop, with the reason for the log.
+        self.stop = stop
+        self._store: Store | None = None
+        self._bus: Bus | None = None
+
+    def store(self) -> Store:
+        """Return the store, made at the first call."""
+        if self._store is None:
+            self._store = open_store(self.config.database)
+            self.opened.append(self._store)
+        return self._store
+
+    def bus(self) -> Bus:
+        """Return the bus, made at the first call."""
+        if self._bus is None:
+            self._bus = create_bus(self.config.bus, self.config.kafka)
+            self.opened.append(self._bus)
+        return self._bus
+
+    def states(self) -> dict[str, State]:
+        """Return the state of what is shared and in use, by its section's name."""
+        return {} if self._bus is None else {"bus": self._bus.state()}
+
+
+def _relay(services: Services) -> Part | None:
+    config = services.config
+    if config.relay is None:
+        return None
+    from monitor.relay.part import Relay
+
+    return Relay(
+        config.relay,
+        websocket_uri=config.websocket_uri,
+        zeromq_uri=config.zeromq_uri,
+        stop=services.stop,
+    )
+
+
+def _probes(services: Services) -> Part | None:
+    settings = services.config.probes
+    if settings is None:
+        return None
+    from monitor.probes.part import Probes
+
+    return Probes(settings, services.bus())
+
+
+def _aggregation(services: Services) -> Part | None:
+    if services.config.aggregation is None:
+        return None
+    from monitor.aggregation.part import Aggregation
+
+    return Aggregation(services.config.aggregation, bus=services.bus(), store=services.store())
+
+
+def _logs(services: Services) -> Part | None:
+    if services.config.logs is None:
+        return None
+    from monitor.logs.part import Logs
+
+    return Logs(services.config.logs, services.store(), tokens=services.tokens)
+
+
+def _cluster(services: Services) -> Part | None:
+    if services.config.cluster is None:
+        return None
+    from monitor.cluster.part import Cluster
+
+    return Cluster(services.config.cluster, store=services.store(), bus=services.bus())
+
+
+def _web(services: Services) -> Part | None:
+    if services.config.api is None:
+        return None
+    from monitor.web.part import Web
+
+    return Web(services.config.api, tokens=services.tokens, parts=lambda: services.parts)
+
+
+# One line a part; a part that is off imports nothing. Settings are found by the part's name.
+PARTS: tuple[Callable[[Services], Part | None], ...] = (
+    _relay,
+    _probes,
+    _aggregation,
+    _cluster,
+    _logs,
+    _web,
+)

@@ -69,6 +69,7 @@ class Daemon:
         self._wake = asyncio.Event()
         self._stop_reason: str | None = None
         self._stop_signals = 0
+        self._exit_status = 0
         self._reload_wanted = False
         self._failures: dict[str, str] = {}
         self._services = Services(loaded.config, stop=self._ask_to_stop)
@@ -90,13 +91,15 @@ class Daemon:
                 for part in self.parts
             ]
             tasks.append(asyncio.create_task(self._beat(), name="heartbeat"))
+            for task in tasks:
+                task.add_done_callback(self._on_task_ended)
             self.ready = True
             self._manager.ready()
             _log.info("ready: %s", self.status_text())
             await self._serve()
         finally:
             await self._shutdown(tasks)
-        return 0
+        return self._exit_status
 
     # Start
 
@@ -261,6 +264,14 @@ class Daemon:
         self._reload_wanted = True
         self._wake.set()
 
+    def _on_task_ended(self, task: asyncio.Task[None]) -> None:
+        """End the daemon where a task ends that should not: systemd starts it again."""
+        if self.draining or task.cancelled():
+            return
+        self._exit_status = 1
+        _log.critical("the task %s ended", task.get_name(), exc_info=task.exception())
+        self._ask_to_stop(f"the task {task.get_name()} ended")
+
     def _ask_to_stop(self, reason: str) -> None:
         if self._stop_reason is None:
             self._stop_reason = reason
@@ -283,6 +294,7 @@ class Daemon:
             await self._bounded([(type(service).__name__, service.close())], "closing", _CLOSE_S)
         if self.ready:
             _log.info("stopped")
+        self._manager.close()
 
     async def _bounded(self, steps: Sequence[tuple[str, Any]], what: str, limit_s: float) -> None:
         if not steps:

@@ -33,12 +33,15 @@ class ServiceManager:
     """The socket to systemd, where there is one."""
 
     def __init__(self) -> None:
-        self._notifier = sdnotify.SystemdNotifier()
+        # Without systemd there is nothing to open: sdnotify would leave its socket behind.
+        has_socket = bool(os.environ.get("NOTIFY_SOCKET"))
+        self._notifier = sdnotify.SystemdNotifier() if has_socket else None
         self._status = ""
 
     def _notify(self, state: str) -> None:
         # sdnotify swallows errors: a service manager that is away must not stop the daemon.
-        self._notifier.notify(state)
+        if self._notifier is not None:
+            self._notifier.notify(state)
 
     def ready(self) -> None:
         """Say that the daemon serves (again)."""
@@ -65,3 +68,9 @@ class ServiceManager:
     def watchdog(self) -> None:
         """Say that the loop turns."""
         self._notify("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Let go of the socket, which sdnotify itself never does."""
+        notifier, self._notifier = self._notifier, None
+        if notifier is not None and notifier.socket is not None:
+            notifier.socket.close()

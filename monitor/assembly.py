@@ -81,7 +81,12 @@ def _probes(services: Services) -> Part | None:
         return None
     from monitor.probes.part import Probes
 
-    return Probes(settings, services.bus())
+    database = None
+    if settings.source == "database":
+        from monitor.probes.jobs_table import DatabaseJobs
+
+        database = DatabaseJobs(services.store())
+    return Probes(settings, services.bus(), database=database)
 
 
 def _aggregation(services: Services) -> Part | None:

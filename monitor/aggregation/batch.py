@@ -98,14 +98,8 @@ class Pending:
             self.since = None
         return Batch(entries)
 
-    def drop(self, partitions: Collection[int] | None = None) -> None:
-        """Forget what is of ``partitions``, or everything."""
-        kept = deque(
-            entry
-            for entry in self._entries
-            if partitions is not None and entry.partition not in partitions
-        )
-        self._entries = kept
-        self.size_bytes = sum(entry.size_bytes for entry in kept)
-        if not kept:
-            self.since = None
+    def drop(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self.size_bytes = 0
+        self.since = None

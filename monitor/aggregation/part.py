@@ -39,8 +39,9 @@ _POLL_S = 0.5
 _SQLITE_BATCH = 500
 _PENDING_BYTES = 33_554_432
 _WRITE_TIMEOUT_S = 30.0
-_OFFSETS_TIMEOUT_S = 5.0
-_REVOKE_TIMEOUT_S = 10.0
+_OFFSETS_TIMEOUT_S = 3.0
+_REVOKE_TIMEOUT_S = 8.0
+_IDLE_INTERVAL_S = 30.0
 _RETRY_S = (0.2, 10.0)
 _LAG_INTERVAL_S = 5.0
 _PURGE_INTERVAL_S = 300.0
@@ -163,8 +164,11 @@ class Aggregation(Part):
     async def _consume(self, consumer: Consumer) -> None:
         loop = asyncio.get_running_loop()
         pause = _RETRY_S[0]
-        lag_at = loop.time()
+        lag_at = idle_at = loop.time()
         while not self._stopping.is_set():
+            if loop.time() >= idle_at + _IDLE_INTERVAL_S:
+                idle_at = loop.time()
+                await consumer.idle()
             if not self._in_step and consumer.assignment():
                 if not await self._resynchronize(consumer):
                     await self._wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
@@ -176,6 +180,7 @@ class Aggregation(Part):
                 await self._wait(_POLL_S)
                 continue
             records = await consumer.poll(max_records=_POLL_RECORDS, timeout_s=_POLL_S)
+            idle_at = loop.time()
             if loop.time() >= lag_at:
                 lag_at = loop.time() + _LAG_INTERVAL_S
                 self.statistics.lag = await consumer.lag()
@@ -204,42 +209,50 @@ class Aggregation(Part):
 
     async def _assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Tell the bus where to go on with the partitions that are ours now."""
+        # After a lost connection they may be the same as before, and be read from anew.
+        if self._batch is not None or self._pending:
+            self._fall_out_of_step()
+        elif not self._stored and not self._unknown:
+            self._in_step = True
         try:
-            stored = await self._store.read(
-                functools.partial(stored_offsets, topic=self._topic), timeout=_OFFSETS_TIMEOUT_S
-            )
-        except MonitorError as error:
+            async with asyncio.timeout(_OFFSETS_TIMEOUT_S), self._writing:
+                stored = await self._read_offsets()
+        except (MonitorError, TimeoutError) as error:
             # The bus begins where it likes; nothing of that is taken before the offsets are known.
             self._unknown.update(partitions)
             self._fall_out_of_step()
             self._say(error)
             return {}
-        if not self._stored and not self._unknown:
-            self._in_step = True
         for partition in partitions:
             self._stored[partition] = stored.get(partition)
+            self._unknown.discard(partition)
         logger.info("%s: has partitions %s", self._topic, sorted(self._stored))
         return {partition: stored.get(partition, 0) for partition in partitions}
 
     async def _revoked(self, partitions: Sequence[int]) -> None:
         """Write what is left of the partitions that go; the next consumer waits for it."""
+        flushed = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REVOKE_TIMEOUT_S):
-                await self._flush()
-        self._pending.drop(partitions)
+                flushed = await self._flush()
+        if not flushed:
+            self._fall_out_of_step()
         for partition in partitions:
             self._stored.pop(partition, None)
             self._unknown.discard(partition)
             self._to_commit.pop(partition, None)
         logger.info("%s: gives up partitions %s", self._topic, sorted(partitions))
 
+    async def _read_offsets(self) -> dict[int, int]:
+        return await self._store.read(
+            functools.partial(stored_offsets, topic=self._topic), timeout=_OFFSETS_TIMEOUT_S
+        )
+
     async def _resynchronize(self, consumer: Consumer) -> bool:
         """Read on from the stored offsets; False while the database is away."""
         async with self._writing:
             try:
-                stored = await self._store.read(
-                    functools.partial(stored_offsets, topic=self._topic), timeout=_OFFSETS_TIMEOUT_S
-                )
+                stored = await self._read_offsets()
             except MonitorError as error:
                 self._say(error)
                 return False
@@ -369,10 +382,10 @@ class Aggregation(Part):
         self._pending.drop()
         self._changed.set()
 
-    def _say(self, error: MonitorError) -> None:
+    def _say(self, error: MonitorError | TimeoutError) -> None:
         if self._problem is None:
-            logger.error("consumption pauses: %s", error)
-        self._problem = str(error)
+            logger.error("consumption pauses: %s", str(error) or "the database is slow")
+        self._problem = str(error) or "the database is slow"
 
     def _recovered(self) -> None:
         if self._problem is not None:

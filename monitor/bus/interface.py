@@ -71,6 +71,13 @@ class Consumer(ABC):
         """
 
     @abstractmethod
+    async def idle(self) -> None:
+        """Stay in the group while no records are wanted; to be called every minute or so.
+
+        Whoever polls need not call it. Rebalances may happen in here as in :meth:`poll`.
+        """
+
+    @abstractmethod
     async def seek(self, partition: int, offset: int) -> None:
         """Read ``offset`` next; one that is trimmed away leads to the earliest there is."""
 

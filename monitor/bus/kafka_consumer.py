@@ -83,6 +83,17 @@ class TopicConsumer(Consumer):
             if records or loop.time() >= until:
                 return records
 
+    async def idle(self) -> None:
+        """Stay in the group: one that does not poll for max_poll_interval_ms loses its place."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._run(self._idle)
+        except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
+            await self._fail(error)
+        failure, self._callback_error = self._callback_error, None
+        if failure is not None:
+            raise failure
+
     async def _fail(self, error: BaseException) -> None:
         problem = describe(error, self._settings)
         if self._trouble is None:
@@ -169,6 +180,16 @@ class TopicConsumer(Consumer):
             self._connect()
         batches = self._client.poll(timeout_ms=round(timeout_s * 1000), max_records=max_records)
         return [_record(message) for batch in batches.values() for message in batch]
+
+    def _idle(self) -> None:
+        if self._client is None:
+            return
+        self._client.pause(*self._client.assignment())
+        try:
+            self._client.poll(timeout_ms=0)
+        finally:
+            # All of what is assigned now: a rebalance may have been in between.
+            self._client.resume(*self._client.assignment())
 
     def _connect(self) -> None:
         reach(self._settings)

@@ -71,6 +71,9 @@ class SpoolConsumer(Consumer):
             except TimeoutError:
                 continue
 
+    async def idle(self) -> None:
+        """Nothing to do: the topic is this consumer's until it lets go of the lock."""
+
     async def _read(self, limit: int) -> list[Record]:
         start = self._position or 0
         nothing: list[Record] = []

@@ -14,5 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "play": ("play", "send a job's messages to a relay, to try it out"),
     "logs": ("logs", "show what the fleet said, and with --follow what it says"),
     "token": ("token", "make an API token"),
+    "configure-database": ("configure_database", "create or upgrade the tables"),
+    "start-consumer": ("start_consumer", "run the aggregation alone"),
     "check-config": ("check_config", "validate a config and print the settings in force"),
 }

@@ -107,10 +107,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def migrate(self) -> list[str]:
+    async def migrate(self, *, owner: str | None = None) -> list[str]:
         """Create or upgrade the tables and return the names of the migrations applied.
 
-        May run in several processes at once. Raises TablesError for tables of a newer
+        May run in several processes at once. An administrator names the PostgreSQL role that
+        shall own the schema and everything in it. Raises TablesError for tables of a newer
         program. SQLite needs no such call: its file is migrated when it is opened.
         """
 

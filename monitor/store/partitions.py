@@ -30,7 +30,7 @@ def plan_partitions(
     """
     taken = sorted(existing)
     missing: list[Range] = []
-    start = math.floor(since / width_s) * width_s
+    start = math.floor(since) // width_s * width_s
     while start <= until:
         end = start + width_s
         at = start

@@ -138,12 +138,15 @@ class PostgresStore(Store):
             async for payload in payloads:
                 yield payload
 
-    async def migrate(self) -> list[str]:
+    async def migrate(self, *, owner: str | None = None) -> list[str]:
         def create_schema_and_apply(connection: Connection) -> list[str]:
-            self._create_schema(connection)
+            self._create_schema(connection, owner)
             return migrate.apply(connection, self.server)
 
-        return await self._run(create_schema_and_apply, 600.0, "BEGIN", check=False)
+        try:
+            return await self._run(create_schema_and_apply, 600.0, "BEGIN", check=False)
+        except psycopg2.Error as error:  # a role that is not there, a table of somebody else
+            raise TablesError(self.server, self._text(error)) from error
 
     async def reset(self) -> None:
         await self._run(migrate.reset, 600.0, "BEGIN", check=False)
@@ -201,11 +204,18 @@ class PostgresStore(Store):
 
         return await self._threads.run(job, timeout=timeout)
 
-    def _create_schema(self, connection: Connection) -> None:
+    def _create_schema(self, connection: Connection, owner: str | None) -> None:
         # CREATE SCHEMA IF NOT EXISTS wants a right on the database even where it exists.
         name = self.settings.schema
+        connection.query(
+            "SELECT pg_advisory_xact_lock(hashtext('recodex-monitor ' || %s))", (name,)
+        )
+        role = None if owner is None else '"' + owner.replace('"', '""') + '"'
         if not connection.query("SELECT 1 FROM pg_namespace WHERE nspname = %s", (name,)):
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {name}")
+            authorization = "" if role is None else f" AUTHORIZATION {role}"
+            connection.execute(f"CREATE SCHEMA {name}{authorization}")
+        if role is not None:
+            connection.execute(f"SET LOCAL ROLE {role}")
 
     @staticmethod
     def _roll_back(session: _PostgresSession) -> None:
@@ -232,9 +242,7 @@ class PostgresStore(Store):
             raise translated from error
 
     def _translate(self, error: psycopg2.Error) -> MonitorError | None:
-        text = " ".join(str(error).split()) or type(error).__name__
-        if self._password:
-            text = text.replace(self._password, "***")
+        text = self._text(error)
         codes = psycopg2.errorcodes
         code = error.pgcode
         if code in {codes.UNDEFINED_TABLE, codes.UNDEFINED_COLUMN, codes.UNDEFINED_FUNCTION}:
@@ -246,6 +254,10 @@ class PostgresStore(Store):
         if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
             return UnavailableError(self.server, text)
         return None
+
+    def _text(self, error: psycopg2.Error) -> str:
+        text = " ".join(str(error).split()) or type(error).__name__
+        return text.replace(self._password, "***") if self._password else text
 
 
 def _as_text(value: str) -> str:

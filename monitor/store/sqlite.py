@@ -136,7 +136,8 @@ class SqliteStore(Store):
             while True:
                 yield await listener.next()
 
-    async def migrate(self) -> list[str]:
+    async def migrate(self, *, owner: str | None = None) -> list[str]:
+        del owner
         # The thread migrates when it opens the file, before it runs anything.
         await self._writer.run(lambda _: None, timeout=600.0)
         applied, self._applied = self._applied, []

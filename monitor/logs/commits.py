@@ -160,10 +160,14 @@ class Committer:
                 type(error).__name__,
                 str(error).partition("\n")[0][:200],
             )
+            # Both drivers call it so (PEP 249): only then are the entries to blame.
+            to_blame = any(kind.__name__ == "DataError" for kind in type(error).__mro__)
+            refused = ActionError(ErrorCode.BAD_REQUEST, "the database refuses these entries")
             for waiting in group:
                 if not waiting.done.done():
-                    problem = "the database refuses these entries"
-                    waiting.done.set_exception(ActionError(ErrorCode.BAD_REQUEST, problem))
+                    waiting.done.set_exception(
+                        refused if to_blame else _unavailable("the server failed")
+                    )
             return
         if self.problem is not None:
             _log.info("uploads are stored again")

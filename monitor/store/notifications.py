@@ -132,7 +132,11 @@ class NotificationThread:
                     self._call(self._heard.discard, channel)
             heard = wanted
             self._pass_on(raw)
-            readable, _, _ = select.select([raw.fileno(), self._wake_read], [], [], _SILENCE_S)
+            # Not select(), which takes no descriptor from 1024 on.
+            waiting = select.poll()
+            waiting.register(raw.fileno(), select.POLLIN)
+            waiting.register(self._wake_read, select.POLLIN)
+            readable = {descriptor for descriptor, _ in waiting.poll(_SILENCE_S * 1000)}
             if self._wake_read in readable:
                 os.read(self._wake_read, 4096)
             if raw.fileno() in readable:

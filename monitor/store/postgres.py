@@ -96,8 +96,10 @@ class _PostgresSession(Session):
         if self.raw.closed:
             return False
         # Between statements a server has nothing to say but that it is going away.
-        readable, _, _ = select.select([self._socket], [], [], 0)
-        return not readable
+        # Not select(), which takes no descriptor from 1024 on.
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        return not waiting.poll(0)
 
     def interrupt(self) -> None:
         with contextlib.suppress(OSError):

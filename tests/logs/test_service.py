@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from sqlite3 import DataError
 from typing import Any
 
 import pytest
@@ -439,7 +440,7 @@ def test_a_group_with_entries_that_the_database_refuses_sinks_only_theirs(
                     done = function(connection)
                     rows = connection.query("SELECT 1 FROM log_entry WHERE message = 'poison'")
                     if rows:
-                        raise ValueError("no such text here")
+                        raise DataError("no such text here")
                     return done
 
                 return await transaction(refusing, **options)

@@ -1,0 +1,99 @@
+"""The log service behind its HTTP server, as the daemon runs them, for benchmarks.logs.
+
+Beyond the daemon it takes commands on stdin: to fill the database faster than by uploads, to
+stand still in time so that a window stays where the entries are, and to purge when told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from monitor.daemon import new_event_loop
+from monitor.logs.part import Logs
+from monitor.logs.settings import LogsSettings
+from monitor.logs.tables import partition_width_s
+from monitor.store import Connection, DatabaseSettings, Store, open_store
+from monitor.store.partitions import create_partitions
+from monitor.tokens import TokenFile
+from monitor.web.part import Web
+from monitor.web.settings import ApiSettings
+
+
+class Commands:
+    """What the benchmark may have done."""
+
+    def __init__(self, store: Store, logs: Logs) -> None:
+        self._store = store
+        self._logs = logs
+
+    async def do(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Do one of them and return what is to be told."""
+        match command.pop("do"):
+            case "stand still":
+                at = command["at"]
+                self._logs.service.now = lambda: at
+                return {}
+            case "fill":
+                await self._store.transaction(lambda c: self._fill(c, **command), timeout=600)
+                return {}
+            case "purge":
+                before, begun = self._logs.purged, time.perf_counter()
+                await self._logs.retain()
+                took = time.perf_counter() - begun
+                return {"took": took, "purged": self._logs.purged - before}
+            case other:
+                raise ValueError(other)
+
+    def _fill(
+        self, connection: Connection, count: int, since: float, until: float, senders: int
+    ) -> None:
+        width = partition_width_s(self._logs.service.settings.timewindow)
+        create_partitions(connection, "log_entry", since=since, until=until, width_s=width)
+        connection.execute(
+            "INSERT INTO log_entry (id, level, time, sender, message, received_at)"
+            " SELECT -n, (ARRAY['debug', 'info', 'info', 'warning', 'error'])[1 + n %% 5],"
+            " %s + (%s - %s) * n / %s, 'addon-' || n * 7919 %% %s,"
+            " 'the valve of line ' || n %% 97 || ' was opened and closed again after '"
+            " || n %% 1013 || ' ms, as planned', %s"
+            " FROM generate_series(1, %s) AS n",
+            (since, until, since, float(count), senders, until, count),
+        )
+
+
+async def serve(given: dict[str, Any]) -> None:
+    sys.setswitchinterval(0.0005)
+    store = open_store(DatabaseSettings(url=given["url"], file=given["file"]))
+    await store.migrate()
+    logs = Logs(LogsSettings(**given["logs"]), store, tokens=TokenFile(None))
+    web = Web(
+        ApiSettings(uri=("127.0.0.1", 0), tokens_file=None),
+        tokens=TokenFile(None),
+        parts=lambda: [logs],
+    )
+    await logs.start()
+    await web.start()
+    tasks = [asyncio.create_task(part.run()) for part in (logs, web)]
+    say({"port": web.addresses[0][1]})
+    commands = Commands(store, logs)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        say(await commands.do(json.loads(line)))
+    await asyncio.gather(logs.drain(), web.drain())
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await web.close()
+    await logs.close()
+    await store.close()
+
+
+def say(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(serve(json.loads(sys.argv[1])))

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test fast check bench clean install deb rpm repo
+.PHONY: docs run test fast check bench clean install deb rpm repo
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,11 @@ rpm:
 # in gpg's keyring, to be served at REPO_URL.
 repo: deb rpm
 	packaging/build-repo
+
+# These pages as HTML, into build/docs.
+docs: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 
 clean:
 	rm -rf $(VENV) .run build dist *.egg-info

@@ -5,14 +5,15 @@ A part that is off imports nothing; a service is made when the first part asks f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from monitor.bus import Bus, create_bus
 from monitor.config import Config
-from monitor.part import Part, State
+from monitor.part import Metric, Part, State
 from monitor.store import Store, open_store
 from monitor.tokens import TokenFile
+from monitor.web.context import DaemonStatus
 from monitor.web.settings import ApiSettings
 
 __all__ = ["PARTS", "Service", "Services"]
@@ -31,8 +32,11 @@ class Service(Protocol):
 class Services:
     """What parts share, each made when the first part asks for it."""
 
-    def __init__(self, config: Config, *, stop: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, *, stop: Callable[[str], None], status: DaemonStatus
+    ) -> None:
         self.config = config
+        self.status = status
         self.parts: Sequence[Part] = ()
         self.opened: list[Service] = []
         # The web part reads the file; whoever checks tokens shares what it held.
@@ -59,6 +63,10 @@ class Services:
     def states(self) -> dict[str, State]:
         """Return the state of what is shared and in use, by its section's name."""
         return {} if self._bus is None else {"bus": self._bus.state()}
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the metrics of what is shared and in use."""
+        return () if self._bus is None else self._bus.metrics()
 
 
 def _relay(services: Services) -> Part | None:
@@ -118,7 +126,15 @@ def _web(services: Services) -> Part | None:
         return None
     from monitor.web.part import Web
 
-    return Web(services.config.api, tokens=services.tokens, parts=lambda: services.parts)
+    config = services.config
+    keeps = (config.probes, config.aggregation, config.cluster, config.logs, config.database.url)
+    return Web(
+        services.config.api,
+        tokens=services.tokens,
+        parts=lambda: services.parts,
+        status=services.status,
+        store=services.store() if any(each is not None for each in keeps) else None,
+    )
 
 
 # One line a part; a part that is off imports nothing. Settings are found by the part's name.

@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from monitor import __version__
@@ -24,7 +24,7 @@ from monitor.config import Config, LoadedConfig, load
 from monitor.errors import MonitorError, SettingError
 from monitor.libraries import needed_by
 from monitor.logfile import DaemonLog
-from monitor.part import Health, Part, State
+from monitor.part import Health, Metric, Part, State
 from monitor.systemd import ServiceManager, watchdog_interval
 
 __all__ = ["Daemon", "new_event_loop", "run_daemon"]
@@ -72,7 +72,7 @@ class Daemon:
         self._exit_status = 0
         self._reload_wanted = False
         self._failures: dict[str, str] = {}
-        self._services = Services(loaded.config, stop=self._ask_to_stop)
+        self._services = Services(loaded.config, stop=self._ask_to_stop, status=self)
         self.parts: list[Part] = []
         # Whether the last reload was taken; /metrics shows it.
         self.last_reload_successful = True
@@ -190,6 +190,12 @@ class Daemon:
             failure = self._failures.get(part.name)
             states[part.name] = State(Health.DEGRADED, failure) if failure else part.state()
         return states
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the metrics of each part, and of what they share."""
+        yield from self._services.metrics()
+        for part in self.parts:
+            yield from part.metrics()
 
     def status_text(self) -> str:
         """Return what ``systemctl status`` shows: each part, its state and its numbers."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from monitor.bus import Bus
 from monitor.errors import MonitorError, SettingError
+from monitor.messages import Result
 from monitor.part import Health, Metric, Part, State
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner
@@ -52,6 +53,10 @@ class Probes(Part):
         self._source = make_source(settings, database=database)
         self._source_changed = asyncio.Event()
         self.runner: Runner | None = None
+        # All jobs of the source as adopted last, those of other producers too.
+        self.jobs = JobList(())
+        # Called with each result, as soon as it is there.
+        self.on_result: Callable[[Result], None] = lambda _: None
         self._problem: str | None = None
         self._refused: tuple[str, ...] = ()
         self._running: asyncio.Task[None] | None = None
@@ -63,6 +68,7 @@ class Probes(Part):
             topic=self._settings.topic,
             concurrency=self._settings.concurrency,
             producer=self._settings.id or 1,
+            on_result=self._pass_on,
         )
         try:
             jobs = await self._source.load()
@@ -72,6 +78,9 @@ class Probes(Part):
             self._fail(str(error))
             return
         self._adopt(jobs, _range(jobs, self._settings))
+
+    def _pass_on(self, result: Result) -> None:
+        self.on_result(result)
 
     async def run(self) -> None:
         """Check, and follow the source's changes."""
@@ -124,6 +133,7 @@ class Probes(Part):
                 logger.error("job refused: %s", line)
         self._refused = jobs.refused
         self._problem = None
+        self.jobs = jobs
         self.runner.producer = self._settings.id or 1
         self.runner.set_concurrency(self._settings.concurrency)
         self.runner.set_jobs(mine)

@@ -159,9 +159,11 @@ class Runner:
         topic: str,
         concurrency: int,
         producer: int = 1,
+        on_result: Callable[[Result], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
+        self._on_result = on_result
         self._topic = topic
         self.producer = producer
         self._clock = clock
@@ -295,6 +297,7 @@ class Runner:
             active.slow = outcome.duration > _SLOW_S
             active.last = result
             self._count(result)
+            self._on_result(result)
             self._bus.publish(
                 self._topic, key=active.key, value=messages.encode(result), headers=result.headers()
             )

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 __all__ = ["Channel", "Channels", "Limits", "Subscriber"]
 
@@ -139,6 +140,14 @@ class Channels:
     def get(self, name: bytes) -> Channel | None:
         """Return the channel of that name, if there is one."""
         return self._by_name.get(name)
+
+    def last_message_at(self, channel: Channel) -> float | None:
+        """Return when the channel got its last message, or ended; None where it has none."""
+        return self._open.get(channel, self._ended.get(channel))
+
+    def latest(self, limit: int) -> list[Channel]:
+        """Return the channels in which something happened last, live ones first."""
+        return list(islice(chain(reversed(self._open), reversed(self._ended)), limit))
 
     def publish(self, name: bytes, command: bytes, frame: bytes, now: float) -> Channel | None:
         """Add a message; return its channel, or None for a repeated FINISHED.

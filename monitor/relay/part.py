@@ -59,6 +59,10 @@ class Relay(Part):
             deliver=self._deliver,
         )
 
+    def now(self) -> float:
+        """Return s on the clock that channels are timed by."""
+        return self._clock()
+
     def descriptors(self) -> int:
         """A descriptor for each client, and some for those on their way in."""
         return self._settings.max_clients + _SPARE_DESCRIPTORS

@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 from monitor.tokens import Principal, Role, Tokens, is_loopback
 
-__all__ = ["COOKIE", "Access", "Refusal"]
+__all__ = ["COOKIE", "SAFE_METHODS", "Access", "Refusal"]
 
 COOKIE: Final = "recodex_monitor_token"
 """The cookie that carries a token for the live page."""
 
-_SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+"""What changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ class Access:
     ) -> None:
         """Take how to get the tokens in force, foreign origins allowed, and what is open to all.
 
-        A path in ``open_paths`` that ends with a slash stands for all below it.
+        A path in ``open_paths`` that ends with a slash stands for all below it, but for ``/``,
+        which is the page alone.
         """
         self._tokens = tokens
         self.origins = frozenset(origins)
-        self._open_paths = frozenset(path for path in open_paths if not path.endswith("/"))
-        self._open_folders = tuple(path for path in open_paths if path.endswith("/"))
+        folders = [path for path in open_paths if path.endswith("/") and path != "/"]
+        self._open_paths = frozenset(open_paths) - frozenset(folders)
+        self._open_folders = tuple(folders)
 
     def check(
         self, method: str, path: str, headers: Mapping[str, str], *, websocket: bool = False
@@ -58,7 +61,7 @@ class Access:
         if not tokens and not open_to_all and not _host_is_loopback(headers.get("host", "")):
             return Refusal(403, "without tokens only requests to a loopback address are served")
         origin = headers.get("origin")
-        changes = websocket or method not in _SAFE_METHODS
+        changes = websocket or method not in SAFE_METHODS
         if changes and origin is not None and not self._is_ours(origin, headers.get("host", "")):
             return Refusal(403, "requests from pages of this origin are not allowed")
         scheme, _, credentials = headers.get("authorization", "").partition(" ")

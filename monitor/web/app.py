@@ -11,13 +11,27 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor import __version__
 from monitor.tokens import Principal, Role
-from monitor.web.access import Access, Refusal
-from monitor.web.problems import Problem, install, problem_response
+from monitor.web.access import COOKIE, SAFE_METHODS, Access, Refusal
+from monitor.web.problems import ERRORS, Problem, install, problem_response
+from monitor.web.schemas import Schemas
 from monitor.web.settings import ApiSettings
 
 __all__ = ["Gate", "Requester", "admin_only", "make_app", "requester"]
 
 _log = logging.getLogger(__name__)
+_audit_log = logging.getLogger("monitor.web.audit")
+
+# Nothing but our own files, no script or style inside the page, no frame around it.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_SAFETY_HEADERS = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 
 
 def make_app(settings: ApiSettings, access: Access, routers: Iterable[APIRouter]) -> ASGIApp:
@@ -30,8 +44,29 @@ def make_app(settings: ApiSettings, access: Access, routers: Iterable[APIRouter]
     )
     install(app)
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, responses=ERRORS)
+    _describe(app)
     return Gate(app, settings, access)
+
+
+def _describe(app: FastAPI) -> None:
+    """Make the OpenAPI document whole: schemas of our own types, and how to authenticate."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(Schemas.components())
+            components["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+            }
+            document["security"] = [{"token": []}, {"cookie": []}, {}]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def requester(request: Request) -> Principal:
@@ -65,20 +100,38 @@ class Gate:
         if scope["type"] != "http":
             return
         headers = _headers(scope["headers"])
+        answered = _Answer(send)
         found = self._access.check(scope["method"], scope["path"], headers)
+        try:
+            await self._serve(scope, headers, found, receive, answered)
+        finally:
+            if scope["method"] not in SAFE_METHODS:
+                _audit(scope, found, answered.status)
+
+    async def _serve(
+        self,
+        scope: Scope,
+        headers: dict[str, str],
+        found: Principal | Refusal | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if isinstance(found, Refusal):
             challenge = {"www-authenticate": "Bearer"} if found.status == 401 else None
             await problem_response(found.status, found.detail, challenge)(scope, receive, send)
             return
-        scope["principal"] = found
         limit = self._settings.max_body_bytes
         if int(headers.get("content-length", "0")) > limit:
             # The body is never read, so nothing can follow it on this connection.
             refusal = problem_response(413, _too_large(limit), {"connection": "close"})
             await refusal(scope, receive, send)
             return
+        # What answers GET answers HEAD; the server leaves the body out.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
-            await self._app(scope, _bounded(receive, limit), send)
+            await self._app(
+                {**scope, "method": method, "principal": found}, _bounded(receive, limit), send
+            )
         except Exception as error:  # noqa: BLE001 - a defect of a route must not end the server
             _log.error(
                 "%s %s failed: %s: %s",
@@ -87,6 +140,33 @@ class Gate:
                 type(error).__name__,
                 str(error).partition("\n")[0][:200],
             )
+
+
+class _Answer:
+    """Sends an answer with the headers that every answer has, and remembers its status."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), *_SAFETY_HEADERS]}
+        await self._send(message)
+
+
+def _audit(scope: Scope, found: Principal | Refusal | None, status: int) -> None:
+    """Say who changed what, or tried to."""
+    client = scope.get("client")
+    _audit_log.info(
+        "audit: %s %s by %s from %s: %d",
+        scope["method"],
+        scope["path"][:200].encode("unicode_escape").decode(),
+        found.name if isinstance(found, Principal) else "nobody",
+        client[0] if client else "unknown",
+        status,
+    )
 
 
 def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:

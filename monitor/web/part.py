@@ -6,22 +6,24 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import uvicorn
-from fastapi import APIRouter
 
 from monitor.listen import listening_sockets
 from monitor.part import Health, Metric, Part, State
 from monitor.settings import Address, address_text
+from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
 from monitor.web.access import Access
 from monitor.web.app import make_app
+from monitor.web.context import Context, DaemonStatus, PartsStatus
 from monitor.web.limits import MAX_HEADER_BYTES, Connections, LimitedHttp
-from monitor.web.routes import served
+from monitor.web.routes import Served, served
+from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
-from monitor.web.sockets import Handler, Sockets
+from monitor.web.sockets import Sockets
 
 __all__ = ["Web"]
 
@@ -45,15 +47,22 @@ class Web(Part):
         *,
         tokens: TokenFile,
         parts: Callable[[], Sequence[Part]],
+        status: DaemonStatus | None = None,
+        store: Store | None = None,
     ) -> None:
-        """Take the tokens that are shared with other parts, and how to get the parts."""
+        """Take what is shared with other parts, how to get these, and how the daemon fares."""
         self._settings = settings
         self._tokens = tokens
         self._parts = parts
-        self._access = Access(lambda: tokens.current, origins=settings.origins)
+        self._status = status
+        self._store = store
+        self._access = Access(
+            lambda: tokens.current, origins=settings.origins, open_paths=OPEN_PATHS
+        )
         self._connections = Connections(settings)
         self._sockets: Sockets | None = None
         self._server: uvicorn.Server | None = None
+        self._tasks: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.addresses: list[Address] = []
 
     def descriptors(self) -> int:
@@ -68,9 +77,10 @@ class Web(Part):
         listeners = await listening_sockets(
             settings.uri, key="api.uri", unacknowledged_s=settings.client_stall
         )
-        routers, websockets, max_message_bytes = served({part.name: part for part in self._parts()})
+        found = served(self._context())
+        self._tasks = found.tasks
         try:
-            await self._accept(listeners, routers, websockets, max_message_bytes)
+            await self._accept(listeners, found)
         except BaseException:
             for listener in listeners:
                 listener.close()
@@ -78,21 +88,33 @@ class Web(Part):
         for address in self.addresses:
             _log.info("serving the API on http://%s", address_text(address))
 
+    def _context(self) -> Context:
+        parts = {part.name: part for part in self._parts()}
+        return Context(
+            settings=self._settings,
+            access=self._access,
+            parts=parts,
+            status=self._status or PartsStatus(parts),
+            tokens=self._tokens,
+            store=self._store,
+        )
+
     async def _accept(
         self,
         listeners: list[socket.socket],
-        routers: Iterable[APIRouter],
-        websockets: Mapping[str, Handler],
-        max_message_bytes: int,
+        found: Served,
     ) -> None:
         settings = self._settings
         self._sockets = Sockets(
-            self._access, self._connections, websockets, max_message_bytes=max_message_bytes
+            self._access,
+            self._connections,
+            found.websockets,
+            max_message_bytes=found.max_message_bytes,
         )
         protocol: Any = type("Http", (LimitedHttp,), {"limits": self._connections})
         websocket: Any = self._sockets.protocol
         config = uvicorn.Config(
-            make_app(settings, self._access, routers),
+            make_app(settings, self._access, found.routers),
             http=protocol,
             ws=websocket,
             loop="none",  # the daemon's
@@ -118,7 +140,13 @@ class Web(Part):
         self.addresses = [listener.getsockname()[:2] for listener in listeners]
 
     async def run(self) -> None:
-        """Keep the Date header true."""
+        """Keep the Date header true, and do what the routes need done, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tick(), name="web:tick")
+            for number, task in enumerate(self._tasks):
+                group.create_task(task(), name=f"web:{number}")
+
+    async def _tick(self) -> None:
         assert self._server is not None
         while True:
             await self._server.on_tick(0)

@@ -10,9 +10,44 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-__all__ = ["Problem", "install", "problem_body", "problem_response"]
+__all__ = ["ERRORS", "Problem", "install", "problem_body", "problem_response"]
 
 MEDIA_TYPE = "application/problem+json"
+
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "problems": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"where": {"type": "string"}, "problem": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
+        }
+        for status in statuses
+    }
+
+
+ERRORS = _described(400, 401, 403, 422, 503)
+"""What every route may answer besides its own, for its ``responses``."""
+
+NOT_FOUND = _described(404)
+CONFLICT = _described(409)
 
 
 class Problem(HTTPException):

@@ -14,8 +14,9 @@ from fastapi import APIRouter
 from monitor.part import Part
 from monitor.tokens import TokenFile
 from monitor.web import part as web_part
+from monitor.web.context import Context
 from monitor.web.part import Web
-from monitor.web.routes import health
+from monitor.web.routes import Served, health
 from monitor.web.settings import ApiSettings
 from monitor.web.sockets import Handler
 
@@ -54,7 +55,7 @@ def serving(
         parts=lambda: [web, *parts],
     )
     given = (
-        [health.router({}), *(routers or ())],
+        list(routers or ()),
         dict(websockets or {}),
         max_message_bytes,
     )
@@ -70,7 +71,7 @@ def serving(
     try:
         with contextlib.ExitStack() as stack:
             if routers is not None or websockets is not None:
-                stack.enter_context(patch.object(web_part, "served", lambda _: given))
+                stack.enter_context(patch.object(web_part, "served", _instead(given)))
             for part in parts:
                 call(part.start())
             call(web.start())
@@ -89,6 +90,14 @@ def serving(
         loop.call_soon_threadsafe(loop.stop)
         thread.join(LIMIT_S)
         loop.close()
+
+
+def _instead(given: tuple[list[APIRouter], dict[str, Handler], int]) -> Any:
+    def served(context: Context) -> Any:
+        routers, websockets, max_message_bytes = given
+        return Served([health.router(context), *routers], websockets, max_message_bytes)
+
+    return served
 
 
 async def _all(steps: Any) -> None:

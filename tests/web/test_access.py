@@ -71,6 +71,13 @@ def test_a_folder_can_be_open() -> None:
     assert status(opened.check("GET", "/statics", LOCAL)) == 401
 
 
+def test_the_page_can_be_open_and_opens_nothing_else() -> None:
+    opened = access(open_paths=["/"])
+    assert opened.check("GET", "/", LOCAL) is None
+    for path in ("/job", "/ws", "//", ""):
+        assert status(opened.check("GET", path, LOCAL)) == 401
+
+
 def test_the_page_changes_things_by_its_cookie_only_from_its_own_origin() -> None:
     cookie = {"host": "monitor.example", "cookie": f"a=b; {COOKIE}=admin-token"}
     check = access().check

@@ -1,15 +1,26 @@
-"""GET /healthz: whether the daemon lives, and how each part fares."""
+"""GET /healthz, /readyz and /metrics: for systemd's friends, load balancers and Prometheus."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import time
+from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from monitor.part import Part
+from monitor.errors import MonitorError
+from monitor.store import Store
+from monitor.web.context import Context
+from monitor.web.exposition import Exposition
+from monitor.web.problems import ERRORS, problem_response
 
 __all__ = ["router"]
+
+# A database that takes longer to say anything is as good as away.
+_DATABASE_S = 2.0
+# An answer about the database holds for as long; probes come from several sides at once.
+_KEEP_S = 1.0
 
 
 class PartState(BaseModel):
@@ -26,19 +37,99 @@ class Health(BaseModel):
     parts: dict[str, PartState]
 
 
-def router(parts: Mapping[str, Part]) -> APIRouter:
-    """Return the routes over ``parts``."""
+class NotReady(BaseModel):
+    """Why the daemon is not ready, as a problem (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    reasons: list[str]
+    parts: dict[str, PartState]
+
+
+def router(context: Context) -> APIRouter:
+    """Return the routes."""
     routes = APIRouter(tags=["health"])
+    database = None if context.store is None else _Database(context.store)
+    exposition = Exposition(context.status)
 
     @routes.get("/healthz", summary="Whether the daemon lives, with each part's state")
     async def healthz() -> Health:
-        states = {name: part.state() for name, part in parts.items()}
-        return Health(
-            status="ok",
-            parts={
-                name: PartState(health=state.health, summary=state.summary)
-                for name, state in states.items()
+        return Health(status="ok", parts=_parts(context))
+
+    @routes.get(
+        "/readyz",
+        summary="Whether the daemon takes work: started, not stopping, its database there",
+        response_model=Health,
+        responses={
+            503: {
+                "description": "Not ready, with the reasons",
+                "content": {"application/problem+json": {"schema": NotReady.model_json_schema()}},
+            }
+        },
+    )
+    async def readyz() -> Any:
+        status = context.status
+        reasons = []
+        if status.draining:
+            reasons.append("the daemon is stopping")
+        elif not status.ready:
+            reasons.append("the daemon is starting")
+        problem = None if database is None else await database.problem()
+        if problem is not None:
+            reasons.append(problem)
+        if not reasons:
+            return Health(status="ok", parts=_parts(context))
+        parts = {name: state.model_dump() for name, state in _parts(context).items()}
+        return problem_response(503, "; ".join(reasons), reasons=reasons, parts=parts)
+
+    @routes.get(
+        "/metrics",
+        summary="Metrics in Prometheus' text format, or OpenMetrics where Accept asks for it",
+        response_class=Response,
+        responses={
+            **ERRORS,
+            200: {
+                "description": "The metrics",
+                "content": {
+                    "text/plain": {"schema": {"type": "string"}},
+                    "application/openmetrics-text": {"schema": {"type": "string"}},
+                },
             },
-        )
+        },
+    )
+    async def metrics(request: Request) -> Response:
+        body, media_type = exposition.render(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": media_type, "cache-control": "no-store"})
 
     return routes
+
+
+def _parts(context: Context) -> dict[str, PartState]:
+    return {
+        name: PartState(health=state.health, summary=state.summary)
+        for name, state in context.status.states().items()
+    }
+
+
+class _Database:
+    """Asks the database whether it is there, not more often than it matters."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asked_at = -_KEEP_S
+        self._problem: str | None = None
+        self._lock = asyncio.Lock()
+
+    async def problem(self) -> str | None:
+        """Return what is wrong, or None."""
+        async with self._lock:
+            if time.monotonic() - self._asked_at >= _KEEP_S:
+                try:
+                    await self._store.read(lambda c: c.query("SELECT 1"), timeout=_DATABASE_S)
+                    self._problem = None
+                except MonitorError as error:
+                    self._problem = str(error)
+                self._asked_at = time.monotonic()
+            return self._problem

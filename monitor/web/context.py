@@ -1,0 +1,71 @@
+"""What the routes are given: the daemon's parts and state, the store, the settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from monitor.part import Metric, Part, State
+from monitor.store import Store
+from monitor.tokens import TokenFile
+from monitor.web.access import Access
+from monitor.web.settings import ApiSettings
+
+__all__ = ["Context", "DaemonStatus", "PartsStatus"]
+
+
+class DaemonStatus(Protocol):
+    """How the whole daemon fares; the daemon itself is one."""
+
+    ready: bool
+    draining: bool
+    last_reload_successful: bool
+    started_at: float
+
+    def states(self) -> Mapping[str, State]:
+        """Return the state of each part, and of what they share, by its name."""
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the metrics of each part, and of what they share."""
+
+
+class PartsStatus:
+    """The status of parts that run without a daemon around them."""
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self.ready = True
+        self.draining = False
+        self.last_reload_successful = True
+        self.started_at = time.time()
+        self._parts = parts
+
+    def states(self) -> Mapping[str, State]:
+        """Return each part's own state."""
+        return {name: part.state() for name, part in self._parts.items()}
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the parts' metrics."""
+        for part in self._parts.values():
+            yield from part.metrics()
+
+
+@dataclass
+class Context:
+    """What a router may be made of; ``store`` is None where no part keeps anything in one."""
+
+    settings: ApiSettings
+    access: Access
+    parts: Mapping[str, Part]
+    status: DaemonStatus
+    tokens: TokenFile
+    store: Store | None = None
+
+    def has(self, part: str) -> bool:
+        """Return whether there is anything to show of what the part writes to the database.
+
+        Other daemons may write to a PostgreSQL too: then its rows are worth showing even
+        where this daemon does not run the part.
+        """
+        return part in self.parts or (self.store is not None and self.store.dialect == "postgresql")

@@ -1,0 +1,86 @@
+"""The daemon's metrics in Prometheus' words, by prometheus-client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from monitor import __version__
+from monitor.part import Health, Metric
+from monitor.web.context import DaemonStatus
+
+__all__ = ["PREFIX", "Exposition"]
+
+PREFIX = "recodex_monitor_"
+
+
+class Exposition:
+    """Renders all metrics as they are now."""
+
+    def __init__(self, status: DaemonStatus) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_DaemonCollector(status))
+        ProcessCollector(registry=self._registry)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the text and its media type: OpenMetrics where ``accept`` asks for it."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type
+
+
+class _DaemonCollector(Collector):
+    def __init__(self, status: DaemonStatus) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Family]:
+        """Yield all families; those of one name that several parts have are joined."""
+        families: dict[str, Family] = {}
+        for metric in (*_own(self._status), *self._status.metrics()):
+            family = _family(metric)
+            known = families.setdefault(family.name, family)
+            if known is not family:
+                known.samples.extend(family.samples)
+        yield from families.values()
+
+
+def _own(status: DaemonStatus) -> Iterator[Metric]:
+    states = status.states()
+    yield Metric(
+        "part_up",
+        "gauge",
+        "Whether the part works: 1 for ok, 0 for anything else",
+        [({"part": name}, state.health is Health.OK) for name, state in states.items()],
+    )
+    yield Metric(
+        "config_last_reload_successful",
+        "gauge",
+        "Whether the last reload of the config was taken",
+        [({}, status.last_reload_successful)],
+    )
+    yield Metric("ready", "gauge", "Whether the daemon is ready", [({}, status.ready)])
+    yield Metric(
+        "uptime_seconds", "gauge", "Time since the start", [({}, time.time() - status.started_at)]
+    )
+    yield Metric("build_info", "gauge", "What runs here", [({"version": __version__}, 1)])
+
+
+def _family(metric: Metric) -> Family:
+    name = PREFIX + metric.name
+    # Families of counters are called without the suffix that their samples have.
+    base = name.removesuffix("_total") if metric.kind == "counter" else name
+    family = Family(base, metric.help, metric.kind)
+    for labels, value in metric.samples:
+        if metric.kind == "counter":
+            family.add_sample(base + "_total", dict(labels), float(value))
+        elif metric.kind == "histogram":
+            rest = dict(labels)
+            suffix = rest.pop("__suffix__", "_bucket")
+            family.add_sample(base + suffix, rest, float(value))
+        else:
+            family.add_sample(name, dict(labels), float(value))
+    return family

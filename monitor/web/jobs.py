@@ -1,0 +1,290 @@
+"""The jobs as the API and the page show them, and starting and stopping them.
+
+A job's entry is encoded once for each result that it gets, and goes into every list and to
+every page as it is: a thousand jobs cost a list next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from monitor.errors import MonitorError
+from monitor.messages import Result
+from monitor.probes.job import Job
+from monitor.probes.part import Probes
+from monitor.probes.source import JobList
+from monitor.store import Connection, Store
+from monitor.web.history import Last, last_known
+
+__all__ = ["JobBook", "JobEntry"]
+
+_log = logging.getLogger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+# Jobs whose past is read in one transaction, and how often stops made elsewhere are looked for.
+_RESTORED_AT_ONCE = 50
+_LOOK_S = 15.0
+
+
+class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it stands; ``since`` is None where the state is older than what was looked at.
+
+    ``state`` is up, down, unknown (no result yet), stopped (by hand) or inactive.
+    """
+
+    id: int
+    name: str
+    kind: str
+    url: str
+    method: str
+    interval: float
+    timeout: float
+    active: bool
+    state: str
+    since: float | None
+    next_run: float | None
+    last: Result | None
+
+
+class JobBook:
+    """All jobs of this daemon's probes; belongs to the loop's thread.
+
+    ``on_change`` is called with a job's id, whether it is up now, and since when, each time
+    a job goes up or down.
+    """
+
+    def __init__(self, probes: Probes, store: Store | None) -> None:
+        self.probes = probes
+        self.on_change: Callable[[Job, bool, Result], None] = lambda *_: None
+        self.epoch = secrets.token_hex(4)
+        self.version = 0
+        """Counts whatever changes an entry, within this process's ``epoch``."""
+        self.changed: dict[int, int] = {}
+        """The version at which each job's entry changed last."""
+        self._store = store
+        self._listed: JobList | None = None
+        self._jobs: dict[int, Job] = {}
+        self._ids: list[int] = []
+        self._encoded: dict[int, bytes] = {}
+        self._last: dict[int, Result] = {}
+        self._since: dict[int, float | None] = {}
+        self._stopped_at: dict[int, float] = {}
+        self._restored: set[int] = set()
+        self._writes = 0
+        probes.on_result = self._take
+
+    async def run(self) -> None:
+        """Read how jobs stood before, and which are stopped, until cancelled."""
+        said = False
+        while True:
+            try:
+                await self._restore()
+                said = False
+            except MonitorError as error:
+                if not said:
+                    _log.warning("how jobs stood before is not known: %s", error)
+                said = True
+            await asyncio.sleep(_LOOK_S)
+
+    # Reading
+
+    def ids(self) -> Sequence[int]:
+        """Return the ids of all jobs, in order."""
+        self._look()
+        return self._ids
+
+    def page(self, *, after: int, limit: int) -> tuple[list[msgspec.Raw], int | None]:
+        """Return the entries after an id, encoded, and the id to go on after, if any."""
+        ids = self.ids()
+        start = bisect_right(ids, after)
+        taken = ids[start : start + limit]
+        more = taken[-1] if start + limit < len(ids) else None
+        return [msgspec.Raw(self.encoded(job_id)) for job_id in taken], more
+
+    def encoded(self, job_id: int) -> bytes:
+        """Return a job's entry as JSON; raises KeyError."""
+        found = self._encoded.get(job_id)
+        if found is None:
+            found = self._encoded[job_id] = _encode(self.entry(job_id))
+        return found
+
+    def job(self, job_id: int) -> Job:
+        """Return the job itself; raises KeyError."""
+        self._look()
+        return self._jobs[job_id]
+
+    def entry(self, job_id: int) -> JobEntry:
+        """Return a job as it stands; raises KeyError."""
+        job = self.job(job_id)
+        last = self._last.get(job_id)
+        state, since, next_run = "inactive", None, None
+        if job.active:
+            state = "unknown" if last is None else "up" if last.up else "down"
+            since = self._since.get(job_id)
+            runner = self.probes.runner
+            try:
+                status = None if runner is None else runner.job_status(job_id)
+            except KeyError:
+                status = None  # another producer's
+            if status is not None:
+                next_run = status.next_run
+                if not status.running:
+                    state, since = "stopped", self._stopped_at.get(job_id)
+        return JobEntry(
+            id=job.id,
+            name=job.name,
+            kind=job.kind,
+            url=job.shown_url,
+            method=job.method,
+            interval=job.interval,
+            timeout=job.timeout,
+            active=job.active,
+            state=state,
+            since=since,
+            next_run=next_run,
+            last=last,
+        )
+
+    # Changing
+
+    async def stop(self, job_id: int) -> bool:
+        """Stop a job, also for after a restart; False where it is stopped.
+
+        Raises KeyError for a job that this daemon does not check, MonitorError where the
+        database does not take it: then nothing has changed.
+        """
+        runner = self.probes.runner
+        if runner is None or job_id not in runner.job_ids():
+            raise KeyError(job_id)
+        if not runner.job_status(job_id).running:
+            return False
+        now = time.time()
+        await self._write(
+            lambda connection: connection.insert(
+                "job_state",
+                ("job_id", "stopped_at"),
+                [(job_id, now)],
+                "ON CONFLICT (job_id) DO NOTHING",
+            )
+        )
+        self._stopped_at[job_id] = now
+        stopped = runner.stop_job(job_id)
+        self._touch(job_id)
+        return stopped
+
+    async def start(self, job_id: int) -> bool:
+        """Start a stopped job; False where it runs. Raises as :meth:`stop`."""
+        runner = self.probes.runner
+        if runner is None or job_id not in runner.job_ids():
+            raise KeyError(job_id)
+        if runner.job_status(job_id).running:
+            return False
+        await self._write(
+            lambda connection: connection.execute(
+                "DELETE FROM job_state WHERE job_id = %s", (job_id,)
+            )
+        )
+        self._stopped_at.pop(job_id, None)
+        started = runner.start_job(job_id)
+        self._touch(job_id)
+        return started
+
+    # Inside
+
+    async def _write(self, function: Callable[[Connection], object]) -> None:
+        # What was read meanwhile may be from before.
+        self._writes += 1
+        if self._store is not None:
+            await self._store.transaction(function, timeout=10.0)
+        self._writes += 1
+
+    def _touch(self, job_id: int) -> None:
+        self.version += 1
+        self.changed[job_id] = self.version
+        self._encoded.pop(job_id, None)
+
+    def _take(self, result: Result) -> None:
+        """Take a result as soon as the runner has it."""
+        self._look()
+        job_id = result.job_id
+        before = self._last.get(job_id)
+        if before is None or before.up != result.up:
+            self._since[job_id] = result.scheduled_at
+            job = self._jobs.get(job_id)
+            if job is not None and before is not None:
+                self.on_change(job, result.up, result)
+        self._last[job_id] = result
+        self._touch(job_id)
+
+    def _look(self) -> None:
+        """Take over the probes' jobs, if they are others than before."""
+        listed = self.probes.jobs
+        if listed is self._listed:
+            return
+        self._listed = listed
+        jobs = {job.id: job for job in listed.jobs}
+        for job_id in self._jobs.keys() - jobs.keys():
+            by_id: tuple[dict[int, Any], ...] = (
+                self._last,
+                self._since,
+                self._stopped_at,
+                self._encoded,
+                self.changed,
+            )
+            for known in by_id:
+                known.pop(job_id, None)
+            self._restored.discard(job_id)
+        old, self._jobs = self._jobs, jobs
+        self._ids = sorted(jobs)
+        for job_id, job in jobs.items():
+            if old.get(job_id) != job:
+                self._touch(job_id)
+        self.version += 1
+
+    async def _restore(self) -> None:
+        store = self._store
+        if store is None:
+            return
+        writes = self._writes
+        rows = await store.read(lambda c: c.query("SELECT job_id, stopped_at FROM job_state"))
+        if writes == self._writes:
+            self._adopt_stops({int(job_id): float(at) for job_id, at in rows})
+        missing = [job_id for job_id in self.ids() if job_id not in self._restored]
+        for start in range(0, len(missing), _RESTORED_AT_ONCE):
+            some = missing[start : start + _RESTORED_AT_ONCE]
+            found: Mapping[int, Last] = await store.read(
+                partial(last_known, job_ids=some, now=time.time())
+            )
+            self._restored.update(some)
+            for job_id, last in found.items():
+                if job_id in self._last:
+                    # It has been checked meanwhile.
+                    if self._last[job_id].up == last.result.up:
+                        self._since[job_id] = last.since
+                else:
+                    self._last[job_id], self._since[job_id] = last.result, last.since
+                self._touch(job_id)
+
+    def _adopt_stops(self, stopped_at: dict[int, float]) -> None:
+        """Stop and start what was stopped and started before, or at another daemon."""
+        runner = self.probes.runner
+        if runner is None:
+            return
+        for job_id in runner.job_ids():
+            running = runner.job_status(job_id).running
+            if running == (job_id in stopped_at):
+                if running:
+                    runner.stop_job(job_id)
+                else:
+                    runner.start_job(job_id)
+                self._touch(job_id)
+        self._stopped_at = stopped_at

@@ -1,0 +1,46 @@
+"""POST /db/init: drop and create the tables."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from monitor.errors import MonitorError
+from monitor.store import Store
+from monitor.web.answers import json_answer
+from monitor.web.app import admin_only
+from monitor.web.problems import Problem
+from monitor.web.schemas import answer
+
+__all__ = ["router"]
+
+
+class Initialized(msgspec.Struct, frozen=True):
+    """What was done."""
+
+    status: str
+
+
+def router(store: Store) -> APIRouter:
+    """Return the route."""
+    routes = APIRouter(tags=["database"], dependencies=[Depends(admin_only)])
+
+    @routes.post(
+        "/db/init",
+        summary="Drop all tables with what is in them, and create them anew; for admins",
+        response_class=Response,
+        responses=answer(Initialized, "The tables are new and empty"),
+    )
+    async def initialize(
+        request: Request, confirm: Annotated[Literal["drop"], Query()]
+    ) -> Response:
+        del confirm
+        try:
+            await store.reset()
+        except MonitorError as error:
+            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+        return json_answer(request, Initialized("ok"))
+
+    return routes

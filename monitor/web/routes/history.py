@@ -1,0 +1,133 @@
+"""Results and metrics of jobs, out of the database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeVar
+
+from fastapi import APIRouter, Query, Request, Response
+
+from monitor.aggregation.windows import WIDTHS_S, window_start
+from monitor.errors import MonitorError
+from monitor.messages import Result
+from monitor.store import Connection, Store
+from monitor.web.answers import cursor_of, item_list, parse_cursor
+from monitor.web.history import (
+    MetricWindow,
+    Uptime,
+    metric_windows,
+    results_before,
+    uptimes,
+)
+from monitor.web.problems import Problem
+from monitor.web.routes.jobs import JobId
+from monitor.web.schemas import listed
+
+__all__ = ["Instant", "read", "router"]
+
+T = TypeVar("T")
+
+_QUERY_TIMEOUT_S = 10.0
+_MOST = 10_000
+_MOST_JOBS = 200
+
+# Up to where every calendar and every database goes.
+Instant = Annotated[float, Query(ge=0, lt=253402300800)]
+Granularity = Literal["minute", "hour", "day"]
+
+
+async def read(store: Store, function: Callable[[Connection], T]) -> T:
+    """Read from the database; one that is away is a problem with status 503."""
+    try:
+        return await store.read(function, timeout=_QUERY_TIMEOUT_S)
+    except MonitorError as error:
+        raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+
+
+def router(store: Store) -> APIRouter:
+    """Return the routes over the tables that the aggregation writes."""
+    routes = APIRouter(tags=["jobs"])
+
+    @routes.get(
+        "/job/{job_id}/result",
+        summary="Raw results of a job, newest first",
+        response_class=Response,
+        responses=listed(Result, "A page of results; none for a job that never was"),
+    )
+    async def results(
+        request: Request,
+        job_id: JobId,
+        *,
+        since: Instant = 0.0,
+        until: Instant | None = None,
+        limit: Annotated[int, Query(ge=1, le=_MOST)] = 1000,
+        cursor: str | None = None,
+    ) -> Response:
+        before = None if cursor is None else parse_cursor(cursor, tuple[float])[0]
+        end = time.time() + 60 if until is None else until
+        found = await read(
+            store,
+            lambda connection: results_before(
+                connection, job_id, since=since, until=end, before=before, limit=limit + 1
+            ),
+        )
+        items = found[:limit]
+        more = cursor_of(items[-1].scheduled_at) if len(found) > limit else None
+        return item_list(request, items, more)
+
+    @routes.get(
+        "/job/{job_id}/metric",
+        summary="Metrics of a job by window, oldest first; windows without checks are not there",
+        response_class=Response,
+        responses=listed(MetricWindow, "A page of windows"),
+    )
+    async def metrics(
+        request: Request,
+        job_id: JobId,
+        *,
+        granularity: Granularity = "minute",
+        since: Instant | None = None,
+        until: Instant | None = None,
+        limit: Annotated[int, Query(ge=1, le=_MOST)] = 1000,
+        cursor: str | None = None,
+    ) -> Response:
+        width = WIDTHS_S[granularity]
+        end = time.time() + 60 if until is None else until
+        begin = window_start(end, granularity) - 89 * width if since is None else since
+        if cursor is not None:
+            begin = max(begin, parse_cursor(cursor, tuple[int])[0])
+        found = await read(
+            store,
+            lambda connection: metric_windows(
+                connection, job_id, granularity, since=max(0, begin), until=end, limit=limit + 1
+            ),
+        )
+        items = found[:limit]
+        more = cursor_of(found[limit].start) if len(found) > limit else None
+        return item_list(request, items, more)
+
+    @routes.get(
+        "/uptime",
+        summary="Checks and failures of several jobs in their last windows, for uptime bars",
+        response_class=Response,
+        responses=listed(Uptime, "One item a job, in the order asked for"),
+    )
+    async def uptime(
+        request: Request,
+        job: Annotated[
+            list[Annotated[int, Query(ge=1, le=2**63 - 1)]],
+            Query(min_length=1, max_length=_MOST_JOBS),
+        ],
+        granularity: Granularity = "minute",
+        windows: Annotated[int, Query(ge=1, le=200)] = 90,
+    ) -> Response:
+        found = await read(
+            store,
+            lambda connection: uptimes(
+                connection, job, granularity, windows=windows, now=time.time()
+            ),
+        )
+        return item_list(request, found, None)
+
+    return routes

@@ -1,0 +1,98 @@
+"""What people look at: the live page, its files, and the API's documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from monitor import __version__
+from monitor.web.answers import json_answer
+from monitor.web.context import Context
+from monitor.web.docs_page import render
+from monitor.web.problems import Problem
+from monitor.web.schemas import JSON, answer
+from monitor.web.static_files import StaticFile, StaticFiles
+
+__all__ = ["OPEN_PATHS", "router"]
+
+OPEN_PATHS = ("/", "/static/", "/session", "/healthz", "/readyz")
+"""What needs no token: the page as such, which shows nothing until it has one."""
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """What runs here, and how its parts fare."""
+
+    name: str
+    version: str
+    started_at: float
+    parts: dict[str, dict[str, str]]
+
+
+def router(context: Context) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter()
+    files = StaticFiles()
+    page = files.get("index.html")
+    assert page is not None
+    docs: list[StaticFile] = []
+
+    responses: Any = answer(Overview, "The page; or, as JSON, what runs here")
+    responses[200]["content"]["text/html"] = {"schema": {"type": "string"}}
+
+    @routes.get(
+        "/",
+        tags=["page"],
+        summary="The live page; with Accept: application/json name, version, parts and their state",
+        response_class=Response,
+        responses=responses,
+    )
+    async def index(request: Request) -> Response:
+        if not _wants_json(request.headers.get("accept", "")):
+            found = page.response(request)
+            found.headers["vary"] = "accept, accept-encoding"
+            return found
+        if request.scope["principal"] is None:
+            raise Problem(401, "a valid token is needed", headers={"www-authenticate": "Bearer"})
+        status = context.status
+        parts = {
+            name: {"health": state.health.value, "summary": state.summary}
+            for name, state in status.states().items()
+        }
+        return json_answer(
+            request, Overview("recodex-monitor", __version__, status.started_at, parts)
+        )
+
+    @routes.get("/static/{path:path}", include_in_schema=False)
+    async def static(request: Request, path: str) -> Response:
+        found = files.get(path)
+        if found is None:
+            raise Problem(404, "there is no such file")
+        return found.response(request)
+
+    @routes.get(
+        "/docs",
+        tags=["page"],
+        summary="This API's documentation",
+        response_class=Response,
+        responses={
+            200: {
+                "description": "The page",
+                "content": {"text/html": {"schema": {"type": "string"}}},
+            },
+            304: {"description": "The client has it already (If-None-Match)"},
+        },
+    )
+    async def documentation(request: Request) -> Response:
+        if not docs:
+            text = render(request.app.openapi())
+            docs.append(StaticFile.of(text.encode(), "text/html; charset=utf-8"))
+        return docs[0].response(request)
+
+    return routes
+
+
+def _wants_json(accept: str) -> bool:
+    """Return whether JSON is named, and HTML is not."""
+    return JSON in accept and "text/html" not in accept

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from monitor.bus.interface import Assignment, Bus, Consumer, Record
 from monitor.bus.settings import BusSettings, KafkaSettings
-from monitor.errors import MissingPackageError
+from monitor.errors import MissingPackageError, MonitorError
 
-__all__ = ["Assignment", "Bus", "BusSettings", "Consumer", "KafkaSettings", "Record", "create_bus"]
+__all__ = [
+    "Assignment",
+    "Bus",
+    "BusSettings",
+    "Consumer",
+    "KafkaSettings",
+    "Record",
+    "create_bus",
+    "list_topics",
+]
 
 
 def create_bus(settings: BusSettings, kafka: KafkaSettings | None = None) -> Bus:
@@ -20,3 +29,31 @@ def create_bus(settings: BusSettings, kafka: KafkaSettings | None = None) -> Bus
     except ModuleNotFoundError as error:
         raise MissingPackageError("kafka", error.name or "kafka", "kafka-python") from None
     return KafkaBus(settings, kafka)
+
+
+def list_topics(settings: BusSettings, kafka: KafkaSettings | None = None) -> list[str]:
+    """Return the topics that there are, in Kafka where there's one, else in the spool; blocking.
+
+    Raises UnavailableError where Kafka is away, MonitorError where there's no spool to be read.
+    """
+    if kafka is not None:
+        from monitor.bus.kafka_client import list_topics as list_kafka_topics
+
+        return list_kafka_topics(kafka)
+    import sqlite3
+
+    from monitor.bus.spool_file import NotASpoolError, SpoolFile
+
+    path = settings.path()
+    if not path.is_file():
+        raise MonitorError(f"there is no spool {path}; has the daemon run with this config?")
+    try:
+        file = SpoolFile(path, max_bytes=settings.max_bytes)
+    except NotASpoolError:
+        raise MonitorError(f"{path} is no spool") from None
+    except sqlite3.Error as error:
+        raise MonitorError(f"cannot read the spool {path}: {error}") from None
+    try:
+        return file.topics()
+    finally:
+        file.close()

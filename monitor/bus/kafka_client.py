@@ -11,8 +11,9 @@ from kafka import errors as kafka_errors
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from monitor.bus.settings import KafkaSettings
+from monitor.errors import UnavailableError
 
-__all__ = ["BOOTSTRAP_MS", "client_options", "describe", "ensure_topics", "reach"]
+__all__ = ["BOOTSTRAP_MS", "client_options", "describe", "ensure_topics", "list_topics", "reach"]
 
 # The client's own log repeats every attempt; what matters of it is said here, once.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
@@ -81,6 +82,19 @@ def ensure_topics(settings: KafkaSettings, topics: set[str]) -> set[str]:
         return topics - missing
     finally:
         admin.close()
+
+
+def list_topics(settings: KafkaSettings) -> list[str]:
+    """Return the names of Kafka's topics; raise UnavailableError where it is away or refuses."""
+    try:
+        reach(settings)
+        admin = KafkaAdminClient(**client_options(settings))
+        try:
+            return sorted(name for name in admin.list_topics() if not name.startswith("__"))
+        finally:
+            admin.close()
+    except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
+        raise UnavailableError("kafka", describe(error, settings)) from None
 
 
 def describe(error: BaseException, settings: KafkaSettings) -> str:

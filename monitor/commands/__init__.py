@@ -16,5 +16,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "token": ("token", "make an API token"),
     "configure-database": ("configure_database", "create or upgrade the tables"),
     "start-consumer": ("start_consumer", "run the aggregation alone"),
+    "probe": ("probe", "check a site once, now, and show where the time goes"),
+    "producers-needed": ("producers_needed", "print how many producers the active sites need"),
+    "start-producer": ("start_producer", "run the probes of one range of sites, and no other part"),
+    "topic": ("topic", "show what a topic holds"),
     "check-config": ("check_config", "validate a config and print the settings in force"),
 }

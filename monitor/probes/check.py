@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from monitor.messages import Phases
 
@@ -55,13 +55,15 @@ class Outcome:
 
 
 # One attempt at a job, prepared; never raises but for cancellation, ends within its timeout.
-Attempt = Callable[[], Awaitable[Outcome]]
+Attempt = Callable[[], Coroutine[Any, Any, Outcome]]
 
 
 class Check(ABC):
     """Checks all jobs of one kind; made once a runner, in its loop."""
 
     kind: ClassVar[str]
+    # of the URLs of its jobs
+    schemes: ClassVar[tuple[str, ...]]
 
     def __init__(self, *, resolver: Resolver, matcher: Matcher) -> None:
         self.resolver = resolver

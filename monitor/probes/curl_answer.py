@@ -31,8 +31,6 @@ _AUTHORITIES = (
 )
 
 _WORDS = {
-    pycurl.E_UNSUPPORTED_PROTOCOL: "bad-redirect",
-    pycurl.E_URL_MALFORMAT: "bad-redirect",
     pycurl.E_COULDNT_RESOLVE_PROXY: "proxy",
     pycurl.E_COULDNT_RESOLVE_HOST: "no-such-host",
     pycurl.E_OPERATION_TIMEDOUT: "timeout",

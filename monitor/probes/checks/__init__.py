@@ -13,7 +13,7 @@ from monitor.errors import SettingError
 from monitor.libraries import needed_by
 from monitor.probes.check import Check
 
-__all__ = ["kinds", "load_kind"]
+__all__ = ["kind_of", "kinds", "load_kind"]
 
 _loaded: dict[str, type[Check]] = {}
 
@@ -42,3 +42,9 @@ def load_kind(kind: str) -> type[Check]:
         )
         _loaded[kind] = found
     return found
+
+
+def kind_of(url: str) -> str | None:
+    """Return the kind that checks URLs like this one, or None."""
+    scheme = url.partition("://")[0].lower()
+    return next((kind for kind in kinds() if scheme in load_kind(kind).schemes), None)

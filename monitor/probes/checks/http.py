@@ -47,6 +47,7 @@ class HttpCheck(Check):
     """Fetches pages with libcurl in the loop."""
 
     kind = "http"
+    schemes = SCHEMES
 
     def __init__(self, *, resolver: Resolver, matcher: Matcher) -> None:
         super().__init__(resolver=resolver, matcher=matcher)

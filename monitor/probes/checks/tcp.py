@@ -16,6 +16,7 @@ class TcpCheck(Check):
     """Connects; with ``body_regexp``, reads until it matches what the peer says first."""
 
     kind = "tcp"
+    schemes = ("tcp",)
 
     @classmethod
     def verify(cls, job: Job) -> None:

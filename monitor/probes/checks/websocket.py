@@ -22,6 +22,7 @@ class WebsocketCheck(Check):
     """Asks for the upgrade with the library's protocol, and hangs up once it is granted."""
 
     kind = "websocket"
+    schemes = _SCHEMES
 
     @classmethod
     def verify(cls, job: Job) -> None:

@@ -1,0 +1,61 @@
+"""``start-producer FILE [ID]``: the probes of one range of sites, and no other part.
+
+Without an ID it is the ordinal in $POD_NAME plus one, as a StatefulSet numbers its pods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from monitor.config import Config, load
+from monitor.errors import SettingError, UsageError
+from monitor.probes.sharding import ordinal_id
+
+__all__ = ["add_arguments", "run"]
+
+# What stays as it is in the file; every other section that can be off is.
+_KEPT = frozenset({"bus", "kafka", "database", "logger", "probes"})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("file", metavar="FILE", help="the config")
+    parser.add_argument(
+        "id",
+        metavar="ID",
+        nargs="?",
+        help="the range of sites, from 1 (default: the ordinal in $POD_NAME plus one)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until stopped by a signal."""
+    producer = _producer(args.id)
+    loaded = load(args.file)
+    if loaded.config.probes is None:
+        raise loaded.error(SettingError(("probes",), "there is no such section"))
+    from monitor.daemon import run_daemon
+
+    def narrow(config: Config) -> Config:
+        off = {name: None for name, _ in config.sections() if name not in _KEPT}
+        probes = None if config.probes is None else config.probes.replace(id=producer)
+        narrowed: Config = config.replace(**off, probes=probes)
+        return narrowed
+
+    return run_daemon(args.file, narrow=narrow)
+
+
+def _producer(text: str | None) -> int:
+    if text is None:
+        pod = os.environ.get("POD_NAME", "")
+        found = ordinal_id(pod)
+        if found is None:
+            raise UsageError(
+                "name the ID, or set POD_NAME to a name that ends with an ordinal"
+                + (f", not {pod!r}" if pod else "")
+            )
+        return found
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise UsageError(f"{text!r} is no ID: ranges are numbered from 1")
+    return int(text)

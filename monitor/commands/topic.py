@@ -1,0 +1,86 @@
+"""``topic NAME [--follow]``: what a topic holds, from Kafka where there's one, else the spool."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections import deque
+from datetime import UTC, datetime
+
+import msgspec
+
+from monitor.bus import Record, create_bus, list_topics
+from monitor.config import Config, load
+from monitor.errors import MonitorError, UsageError
+
+__all__ = ["add_arguments", "run"]
+
+# From Kafka nothing is the end until nothing more has come for this long.
+_QUIET_S = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("name", metavar="NAME", help="the topic, such as website_availability")
+    parser.add_argument("-c", "--config", metavar="FILE", help="the daemon's config")
+    parser.add_argument("--follow", action="store_true", help="go on with what is published")
+    parser.add_argument("--last", type=int, metavar="N", help="of what is there, the last N only")
+    parser.add_argument("--json", action="store_true", help="one JSON object a message")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the topic's messages, the oldest first."""
+    if args.last is not None and args.last < 0:
+        raise UsageError("--last: at least 0")
+    config = load(args.config).config
+    known = list_topics(config.bus, config.kafka)
+    if args.name not in known:
+        names = ", ".join(known) or "none yet"
+        raise MonitorError(f"there is no topic {args.name!r}; there are: {names}")
+    asyncio.run(_print(config, args))
+    return 0
+
+
+async def _print(config: Config, args: argparse.Namespace) -> None:
+    # The bus is not started: reading needs neither its writer nor its forwarder.
+    bus = create_bus(config.bus, config.kafka)
+    consumer = bus.consumer(args.name, group=None)
+    held: deque[Record] = deque(maxlen=args.last)
+    try:
+        while records := await consumer.poll(max_records=1000, timeout_s=_QUIET_S):
+            if args.last is None:
+                _write(records, as_json=args.json)
+            else:
+                held.extend(records)
+        _write(list(held), as_json=args.json)
+        while args.follow:
+            _write(await consumer.poll(timeout_s=1.0), as_json=args.json)
+    finally:
+        await consumer.close()
+
+
+def _write(records: list[Record], *, as_json: bool) -> None:
+    for record in records:
+        print(_json(record) if as_json else _line(record))
+    sys.stdout.flush()
+
+
+def _line(record: Record) -> str:
+    when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(" ", "milliseconds")[:23]
+    key = "-" if record.key is None else record.key
+    return f"{when} {record.partition}:{record.offset} {key} {_text(record.value)}"
+
+
+def _text(value: bytes) -> str:
+    # Whoever published may have put terminal sequences in.
+    text = value.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _json(record: Record) -> str:
+    try:
+        value = msgspec.json.decode(record.value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = record.value.decode("utf-8", "backslashreplace")
+    return msgspec.json.encode({**record._asdict(), "value": value}).decode()

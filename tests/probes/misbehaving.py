@@ -1,0 +1,161 @@
+"""A web server that misbehaves in every way that a check must bear, over real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import socket
+import ssl
+import struct
+import threading
+import zlib
+from collections.abc import Callable
+
+PAGE = b"<html>hello, this is the page</html>"
+
+
+def answer(status: int, body: bytes = PAGE, **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+class Misbehaving:
+    """Answers by path, one connection a thread; :attr:`requests` are what was received."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.requests: list[bytes] = []
+        # Set at the end: whoever waits stops.
+        self.ended = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, name="misbehaving")
+        self._accepting.start()
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http{'s' if self._tls else ''}://{host}:{self.port}{path}"
+
+    def close(self) -> None:
+        self.ended.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._accepting.join()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        while not self.ended.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(connection,))
+            thread.start()
+            self._threads.append(thread)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError), connection:
+            connection.settimeout(10)
+            if self._tls is None:
+                self._answer(connection)
+                return
+            with self._tls.wrap_socket(connection, server_side=True) as secured:
+                self._answer(secured)
+
+    def _answer(self, connection: socket.socket) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            piece = connection.recv(65536)
+            if not piece:
+                return
+            request += piece
+        head, _, body = request.partition(b"\r\n\r\n")
+        for line in head.split(b"\r\n"):
+            if line.lower().startswith(b"content-length:"):
+                wanted = int(line.split(b":")[1])
+                while len(body) < wanted:
+                    body += connection.recv(65536)
+        self.requests.append(head + b"\r\n\r\n" + body)
+        path = head.split(b" ")[1].decode()
+        name, _, argument = path[1:].partition("/")
+        handler: Callable[[socket.socket, str], None] | None = getattr(
+            self, f"_do_{name.replace('-', '_')}", None
+        )
+        if handler is None:
+            connection.sendall(answer(404))
+        else:
+            handler(connection, argument)
+
+    def _do_ok(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(answer(200))
+
+    def _do_status(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(answer(int(argument)))
+
+    def _do_text(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(answer(200, b"a" * int(argument) + b"!"))
+
+    def _do_latin1(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(
+            answer(200, "grün".encode("latin-1"), Content_Type="text/plain; charset=ISO-8859-1")
+        )
+
+    def _do_redirect(self, connection: socket.socket, argument: str) -> None:
+        left = int(argument)
+        target = "/ok" if left <= 1 else f"/redirect/{left - 1}"
+        connection.sendall(answer(302, b"", Location=target))
+
+    def _do_see(self, connection: socket.socket, argument: str) -> None:
+        """See another: /see/STATUS/URL."""
+        status, _, target = argument.partition("/")
+        connection.sendall(answer(int(status), b"", Location=target))
+
+    def _do_silent(self, connection: socket.socket, argument: str) -> None:
+        self.ended.wait(10)
+
+    def _do_drip(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while not self.ended.wait(0.02):
+            connection.sendall(b"x")
+
+    def _do_reset(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _do_empty(self, connection: socket.socket, argument: str) -> None:
+        pass
+
+    def _do_garbage(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(b"\x00\x01SSH-2.0-not a web server\r\n\r\n")
+
+    def _do_short(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+
+    def _do_gzip(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(answer(200, gzip.compress(PAGE), Content_Encoding="gzip"))
+
+    def _do_broken_gzip(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(answer(200, b"this is no gzip", Content_Encoding="gzip"))
+
+    def _do_bomb(self, connection: socket.socket, argument: str) -> None:
+        packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+        body = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
+        connection.sendall(answer(200, body, Content_Encoding="gzip"))
+
+    def _do_endless(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not self.ended.is_set():
+            connection.sendall(b"1000\r\n" + b"y" * 4096 + b"\r\n")
+
+    def _do_headers(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        while not self.ended.is_set():
+            connection.sendall(b"X-Again: " + b"z" * 1000 + b"\r\n")
+
+    def _do_upgrade(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(
+            b"HTTP/1.1 101 Switching\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n"
+        )

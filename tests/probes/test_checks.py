@@ -1,0 +1,466 @@
+"""Every kind of check against servers that misbehave, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from websockets.sync.server import Server, ServerConnection, serve
+
+from monitor.probes.check import REASONS, Outcome
+from monitor.probes.job import Job
+from monitor.probes.runner import Checks
+from tests.probes.misbehaving import Misbehaving
+
+pytestmark = pytest.mark.integration_test
+
+# What a check may need beyond its timeout on a machine that is busy with other things.
+GRACE_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Misbehaving]:
+    server = Misbehaving()
+    yield server
+    server.close()
+
+
+def check(url: str, **fields: Any) -> Outcome:
+    kind = {"tcp": "tcp", "ws": "websocket", "wss": "websocket"}.get(url.partition(":")[0], "http")
+    job = Job(id=1, kind=kind, url=url, **{"timeout": 10, **fields})
+    job.verify()
+
+    async def body() -> Outcome:
+        checks = Checks(resolver_threads=2)
+        try:
+            async with asyncio.timeout(job.timeout + GRACE_S):
+                return await checks.prepare(job)()
+        finally:
+            await checks.close()
+
+    outcome = asyncio.run(body(), debug=True)
+    assert outcome.error is None or outcome.error.partition(":")[0] in REASONS
+    assert outcome.up == (outcome.error is None)
+    return outcome
+
+
+def phases(outcome: Outcome) -> list[float]:
+    found = outcome.phases
+    return [found.resolve, found.connect, found.tls, found.processing, found.transfer]
+
+
+def test_a_page_is_up_and_its_phases_sum_to_the_response_time(server: Misbehaving) -> None:
+    outcome = check(server.url("/ok", "localhost"))
+    assert (outcome.up, outcome.status, outcome.matched) == (True, 200, True)
+    assert outcome.response_time == pytest.approx(sum(phases(outcome)))
+    assert all(value >= 0 for value in phases(outcome))
+    assert outcome.phases.connect > 0
+    assert outcome.phases.tls == 0
+    assert outcome.response_time is not None
+    assert outcome.duration >= outcome.response_time - 0.002
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "error", "status"),
+    [
+        ("/status/503", {}, "bad-status: 503", 503),
+        ("/status/503", {"expected_status": ["500-599"]}, None, 503),
+        ("/redirect/3", {}, None, 200),
+        ("/redirect/3", {"max_redirects": 3}, None, 200),
+        ("/redirect/3", {"max_redirects": 2}, "too-many-redirects: more than 2", 302),
+        ("/redirect/3", {"follow_redirects": False}, "bad-status: 302", 302),
+        ("/see/302/file:///etc/passwd", {}, "bad-redirect: ", 302),
+        ("/ok", {"body_regexp": "h[aeiou]llo"}, None, 200),
+        ("/ok", {"body_regexp": "goodbye"}, "body-mismatch: ", 200),
+        ("/ok", {"max_body_bytes": 10}, "body-too-large: ", 200),
+        ("/gzip", {"body_regexp": "^<html>hello"}, None, 200),
+        ("/latin1", {"body_regexp": "^grün$"}, None, 200),
+        ("/bomb", {}, "body-too-large: longer than 1048576 bytes", 200),
+        ("/endless", {}, "body-too-large: ", 200),
+        ("/broken-gzip", {}, "bad-answer: ", 200),
+        ("/garbage", {}, "bad-answer: ", None),
+        ("/empty", {}, "bad-answer: ", None),
+        ("/headers", {}, "bad-answer: ", None),
+        ("/reset", {}, "reset: ", 200),
+        ("/short", {}, "bad-answer: ", 200),
+        ("/silent", {"timeout": 0.3}, "timeout: 0.3 s ran out", None),
+        ("/drip", {"timeout": 0.3}, "timeout: 0.3 s ran out", 200),
+        ("/ok", {"http_version": "2"}, "bad-answer: not HTTP/2", 200),
+        ("/nowhere", {"method": "HEAD", "expected_status": [404]}, None, 404),
+    ],
+)
+def test_what_a_server_does_has_its_result(
+    server: Misbehaving, path: str, fields: dict[str, Any], error: str | None, status: int | None
+) -> None:
+    outcome = check(server.url(path), **fields)
+    if error is None:
+        assert outcome.error is None
+    else:
+        assert outcome.error is not None
+        assert outcome.error.startswith(error)
+    if path not in ("/headers", "/garbage"):
+        assert outcome.status == status
+    whole = error is None or error.startswith(("bad-status", "body-mismatch"))
+    assert (outcome.response_time is not None) == whole
+
+
+def test_phases_are_summed_over_all_redirects(server: Misbehaving) -> None:
+    before = len(server.requests)
+    outcome = check(server.url("/redirect/5"))
+    assert len(server.requests) - before == 6
+    assert outcome.response_time == pytest.approx(sum(phases(outcome)))
+
+
+def test_method_headers_and_body_are_sent_and_the_password_is_not_shown(
+    server: Misbehaving,
+) -> None:
+    url = server.url("/ok").replace("//", "//me:p%40ss@")
+    outcome = check(url, method="POST", headers={"X-One": "1", "X-Empty": ""}, body="data")
+    assert outcome.up
+    sent = server.requests[-1]
+    assert sent.startswith(b"POST /ok HTTP/1.1\r\n")
+    assert b"\r\nX-One: 1\r\n" in sent
+    assert b"\r\nX-Empty:" in sent
+    assert b"\r\nUser-Agent: recodex-monitor/" in sent
+    assert b"\r\nAuthorization: Basic bWU6cEBzcw==\r\n" in sent
+    assert sent.endswith(b"\r\n\r\ndata")
+
+
+def test_a_proxy_is_used_and_the_environments_is_not(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert check(server.url("/ok")).up
+    proxy = f"http://127.0.0.1:{server.port}"
+    # the server takes the absolute form for a path that it does not know
+    assert check("http://nowhere.invalid/", proxy=proxy, expected_status=[404]).up
+    assert server.requests[-1].startswith(b"GET http://nowhere.invalid/ HTTP/1.1")
+    lost = check("http://nowhere.invalid/", proxy="http://also-nowhere.invalid:80")
+    assert lost.error is not None
+    assert lost.error.startswith("proxy: no-such-host")
+
+
+@pytest.mark.parametrize("scheme", ["http", "tcp", "ws"])
+def test_nobody_there_is_refused_or_no_such_host(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    outcome = check(f"{scheme}://127.0.0.1:{port}")
+    assert outcome.error == "refused: Connection refused"
+    assert outcome.response_time is None
+    outcome = check(f"{scheme}://no-such-host.invalid:80")
+    assert outcome.error is not None
+    assert outcome.error.startswith(("no-such-host: ", "resolve-failed: "))
+
+
+def test_the_ip_version_is_kept_to(server: Misbehaving) -> None:
+    assert check(server.url("/ok", "localhost"), ip_version="4").up
+    outcome = check(server.url("/ok"), ip_version="6")
+    assert outcome.error == "no-such-host: 127.0.0.1 is no IPv6 address"
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        return
+    with listener:
+        outcome = check(f"tcp://[::1]:{listener.getsockname()[1]}", ip_version="6")
+        assert outcome.up
+
+
+def test_a_catastrophic_expression_ends_with_the_timeout_and_the_loop_goes_on(
+    server: Misbehaving,
+) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    async def body() -> list[Outcome]:
+        checks = Checks(resolver_threads=2)
+        ticking = asyncio.create_task(tick())
+        bad = Job(id=1, url=server.url("/text/40"), body_regexp="(a+)+$", timeout=3)
+        good = Job(id=2, url=server.url("/ok"), body_regexp="hello", timeout=3)
+        attempts = [checks.prepare(bad), checks.prepare(good)]
+        # The good one's match waits behind the bad one's, and must not wait for its timeout.
+        found = await asyncio.gather(*(attempt() for attempt in attempts))
+        again = await asyncio.gather(*(attempt() for attempt in attempts))
+        ticking.cancel()
+        await checks.close()
+        return [*found, *again]
+
+    outcomes = asyncio.run(body())
+    assert [outcome.error for outcome in outcomes] == [
+        "timeout: body_regexp takes too long",
+        None,
+    ] * 2
+    assert ticks > 100
+
+
+class Certificates:
+    """An authority, and servers with what it signed, well or badly."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority = trustme.CA()
+        self.file = str(directory / "ca.pem")
+        self.authority.cert_pem.write_to_path(self.file)
+        self._stranger = trustme.CA()
+
+    def context(self, kind: str) -> ssl.SSLContext:
+        long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+        longer = datetime.datetime(2019, 1, 1, tzinfo=datetime.UTC)
+        soon = datetime.datetime(2990, 1, 1, tzinfo=datetime.UTC)
+        signer = self._stranger if kind == "stranger" else self.authority
+        if kind == "chain":
+            signer = self.authority.create_child_ca()
+        names = ("other.example",) if kind == "wrong-name" else ("localhost", "127.0.0.1")
+        expired = kind == "expired"
+        certificate = signer.issue_cert(
+            *names,
+            not_after=long_ago if expired else soon,
+            not_before=longer if expired else None,
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("tls"))
+
+
+SOON = datetime.datetime(2990, 1, 1, tzinfo=datetime.UTC).timestamp()
+PAST = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "expiry"),
+    [
+        ("good", None, SOON),
+        ("chain", None, SOON),
+        ("expired", "bad-certificate: ", PAST),
+        ("wrong-name", "bad-certificate: ", SOON),
+        ("stranger", "bad-certificate: ", SOON),
+    ],
+)
+def test_certificates_are_verified_and_their_expiry_is_told(
+    certificates: Certificates, kind: str, error: str | None, expiry: float
+) -> None:
+    server = Misbehaving(tls=certificates.context(kind))
+    try:
+        outcome = check(server.url("/ok", "localhost"), ca_file=certificates.file)
+        assert outcome.certificate_expires_at == expiry
+        if error is None:
+            assert outcome.error is None
+            assert outcome.phases.tls > 0
+        else:
+            assert outcome.error is not None
+            assert outcome.error.startswith(error)
+            assert server.requests == []
+        trusting = check(server.url("/ok", "localhost"), verify_tls=False)
+        assert trusting.up
+        assert trusting.certificate_expires_at == expiry
+    finally:
+        server.close()
+
+
+def test_a_certificate_on_the_way_counts_too(certificates: Certificates) -> None:
+    expired = Misbehaving(tls=certificates.context("expired"))
+    good = Misbehaving(tls=certificates.context("good"))
+    try:
+        outcome = check(expired.url(f"/see/302/{good.url('/ok')}"), verify_tls=False)
+        assert outcome.up
+        assert outcome.certificate_expires_at == PAST
+    finally:
+        expired.close()
+        good.close()
+
+
+def test_tls_with_a_plain_server_is_no_tls(server: Misbehaving) -> None:
+    outcome = check(server.url("/ok").replace("http:", "https:"), timeout=5)
+    assert outcome.error is not None
+    assert outcome.error.partition(":")[0] in ("tls", "reset", "timeout", "bad-answer")
+
+
+@pytest.fixture
+def banner() -> Iterator[Callable[[bytes, bool], int]]:
+    """Serve one peer: say these bytes one by one, and keep the line open or not."""
+    ended = threading.Event()
+    threads = []
+
+    def start(text: bytes, keep_open: bool) -> int:
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def talk() -> None:
+            with listener, listener.accept()[0] as connection:
+                for byte in text:
+                    connection.sendall(bytes([byte]))
+                if keep_open:
+                    ended.wait(10)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        threads.append(thread)
+        port: int = listener.getsockname()[1]
+        return port
+
+    yield start
+    ended.set()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("text", "keep_open", "expression", "error"),
+    [
+        (b"SSH-2.0-OpenSSH_9\r\n", True, r"^SSH-2\.0", None),
+        (b"220 mail ESMTP\r\n", True, "ESMTP", None),
+        (b"421 too busy\r\n", False, "^220 ", "body-mismatch: the banner was b'421 too busy"),
+        (b"", False, "x", "body-mismatch: the banner was b''"),
+        (b"hello", True, "x", "timeout: "),
+        (b"z" * 5000, True, "x", "body-mismatch: "),
+        (b"", True, None, None),
+    ],
+)
+def test_a_banner_must_match(
+    banner: Callable[[bytes, bool], int],
+    text: bytes,
+    keep_open: bool,
+    expression: str | None,
+    error: str | None,
+) -> None:
+    timeout = 0.5 if error == "timeout: " else 10
+    port = banner(text, keep_open)
+    outcome = check(f"tcp://127.0.0.1:{port}", body_regexp=expression, timeout=timeout)
+    if error is None:
+        assert outcome.up
+        assert outcome.response_time == pytest.approx(sum(phases(outcome)))
+    else:
+        assert outcome.error is not None
+        assert outcome.error.startswith(error)
+
+
+def serve_websockets(**options: Any) -> tuple[Server, threading.Thread]:
+    def handler(connection: ServerConnection) -> None:
+        for _ in connection:
+            pass
+
+    server = serve(handler, "127.0.0.1", 0, **options)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    return server, thread
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_websocket_that_upgrades_is_up(certificates: Certificates, secure: bool) -> None:
+    options = {"ssl": certificates.context("good")} if secure else {}
+    server, thread = serve_websockets(**options)
+    try:
+        port = server.socket.getsockname()[1]
+        url = f"{'wss' if secure else 'ws'}://localhost:{port}/"
+        outcome = check(url, ca_file=certificates.file, ip_version="4")
+        assert (outcome.error, outcome.status) == (None, 101)
+        assert (outcome.phases.tls > 0) == secure
+        assert outcome.certificate_expires_at == (SOON if secure else None)
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/ok", "bad-status: 200"),
+        ("/status/403", "bad-status: 403"),
+        ("/garbage", "bad-answer: "),
+        ("/empty", "reset: "),
+        ("/upgrade", "bad-answer: "),
+        ("/silent", "timeout: "),
+        ("/headers", "bad-answer: "),
+    ],
+)
+def test_what_does_not_upgrade_is_down(server: Misbehaving, path: str, error: str) -> None:
+    url = server.url(path).replace("http:", "ws:")
+    outcome = check(url, timeout=0.5 if path == "/silent" else 10)
+    assert outcome.error is not None
+    assert outcome.error.startswith(error)
+
+
+def test_http_2_is_spoken(
+    certificates: Certificates, program: Callable[..., str], tmp_path: Path
+) -> None:
+    nginx = program("nginx", "/usr/sbin/nginx", package="nginx-light")
+    certificate = certificates.authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/log; events {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {tmp_path}; proxy_temp_path {tmp_path};"
+        f" fastcgi_temp_path {tmp_path}; uwsgi_temp_path {tmp_path}; scgi_temp_path {tmp_path};\n"
+        f" server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate {tmp_path}/both.pem;"
+        f" ssl_certificate_key {tmp_path}/both.pem; return 200 'over two'; }} }}\n"
+    )
+    command = [nginx, "-c", str(tmp_path / "nginx.conf")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(400):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                threading.Event().wait(0.025)
+            outcome = check(
+                f"https://localhost:{port}/",
+                ca_file=certificates.file,
+                http_version="2",
+                body_regexp="two",
+                ip_version="4",
+            )
+            assert outcome.error is None
+        finally:
+            process.terminate()
+
+
+def test_a_slow_resolver_holds_up_nobody_else(server: Misbehaving) -> None:
+    """Attempts that wait for names leave those with addresses alone, within their timeouts."""
+    from monitor.probes import resolver
+
+    hang = threading.Event()
+    original = resolver._look_up
+
+    def slow(host: str, family: int) -> list[str]:
+        # stands for a name server that does not answer: no real one can be made to hang here
+        hang.wait(10)
+        return original(host, family)
+
+    async def body() -> tuple[list[Outcome], Outcome]:
+        checks = Checks(resolver_threads=4)
+        lost = [
+            checks.prepare(Job(id=i, url="http://slow.example/", timeout=1)) for i in range(1, 9)
+        ]
+        good = checks.prepare(Job(id=20, url=server.url("/ok"), timeout=1))
+        waiting = [asyncio.create_task(attempt()) for attempt in lost]
+        found = await good()
+        outcomes = await asyncio.gather(*waiting)
+        hang.set()
+        await checks.close()
+        return outcomes, found
+
+    resolver._look_up = slow
+    try:
+        outcomes, found = asyncio.run(body())
+    finally:
+        resolver._look_up = original
+    assert found.up
+    assert {outcome.error for outcome in outcomes} == {"timeout: 1 s ran out"}

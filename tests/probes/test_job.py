@@ -1,0 +1,234 @@
+"""A job is checked whole before it runs, and says what is wrong by its key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.errors import SettingError
+from monitor.probes.http_request import Request
+from monitor.probes.job import Job, StatusSet
+from monitor.probes.jobs_file import read_jobs
+from monitor.probes.schedule import Run
+from monitor.probes.settings import ProbesSettings
+from monitor.probes.slots import Slots
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"kind": "htp"}, "kind: unknown kind 'htp'; did you mean http?"),
+        ({"kind": "../http"}, "kind: unknown kind"),
+        ({"url": "ftp://x/"}, "url: 'ftp://x/' must start with http:// or https://"),
+        ({"url": "http:///path"}, "url: 'http:///path' has no host"),
+        ({"url": "http://x y/"}, "url: has a space"),
+        ({"url": "http://x\r\nHost: evil/"}, "url: has a space or a control character"),
+        ({"url": "http://x:99999/"}, "is not a URL"),
+        ({"url": "http://u:secret@x:99999/"}, "is not a URL"),
+        ({"url": "http://[::1/"}, "url: "),
+        ({"url": "http://" + "a" * 70 + ".org/"}, "host name that can't be one"),
+        ({"method": "GET /"}, "method: "),
+        ({"method": ""}, "method: "),
+        ({"body_regexp": "("}, "body_regexp: not a regular expression"),
+        ({"body_regexp": "(?P<a>x)(?P<a>y)"}, "body_regexp: not a regular expression"),
+        ({"expected_status": []}, "expected_status: must name at least one"),
+        ({"expected_status": ["2xx"]}, "expected_status[0]: '2xx' is neither"),
+        ({"expected_status": [200, "299-200"]}, "expected_status[1]: "),
+        ({"expected_status": [20]}, "expected_status[0]: "),
+        ({"headers": {"A b": "c"}}, "headers: 'A b' is not a header's name"),
+        ({"headers": {"A": "c\r\nX: y"}}, "headers.A: has a control character"),
+        ({"proxy": "nothing"}, "proxy: must be"),
+        ({"ca_file": "/nowhere.pem"}, "ca_file: cannot read /nowhere.pem: No such file"),
+        ({"kind": "tcp", "url": "tcp://x"}, "url: 'tcp://x' has no port"),
+        ({"kind": "tcp", "url": "tcp://x:1/path"}, "url: must be tcp://host:port"),
+        ({"kind": "websocket"}, "must start with ws:// or wss://"),
+    ],
+)
+def test_what_makes_no_sense_is_named(fields: dict[str, Any], said: str) -> None:
+    job = msgspec.convert({"id": 1, "url": "http://x/", **fields}, Job)
+    with pytest.raises(SettingError) as caught:
+        job.verify()
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": 0},
+        {"interval": 0},
+        {"interval": 1e9},
+        {"timeout": -1},
+        {"retries": 11},
+        {"ip_version": "5"},
+        {"max_body_bytes": 0},
+        {"nonsense": 1},
+        {"url": None},
+    ],
+)
+def test_what_is_out_of_range_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"id": 1, "url": "http://x/", **fields}, Job)
+
+
+status = st.integers(100, 999)
+
+
+@given(st.lists(st.one_of(status, st.tuples(status, status).map(sorted)), min_size=1))
+def test_expected_status_is_the_union_of_codes_and_ranges(items: list[Any]) -> None:
+    written = [item if isinstance(item, int) else f"{item[0]}-{item[1]}" for item in items]
+    expected = set()
+    for item in items:
+        expected |= {item} if isinstance(item, int) else set(range(item[0], item[1] + 1))
+    found = StatusSet.parse(written)
+    assert {code for code in range(1000) if code in found} == expected
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_status_or_one_clear_error(text: str) -> None:
+    try:
+        StatusSet.parse([text])
+    except SettingError as error:
+        assert str(error).startswith("expected_status[0]: ")
+
+
+def test_two_jobs_with_one_id_are_refused() -> None:
+    jobs = [Job(id=1, url="http://a/"), Job(id=2, url="http://b/"), Job(id=1, url="http://c/")]
+    with pytest.raises(SettingError, match=r"^jobs\[2\]\.id: jobs\[0\] has the id 1 too"):
+        ProbesSettings(jobs=jobs).verify()
+
+
+def test_a_password_is_never_shown() -> None:
+    job = Job(id=1, url="http://user:hunter2@x/path")
+    assert job.shown_url == "http://user:***@x/path"
+
+
+def request(url: str = "http://u:p@a.org/x", **fields: Any) -> Request:
+    return Request.of(Job(id=1, url=url, **fields))
+
+
+def test_credentials_do_not_follow_to_another_host() -> None:
+    first = request(headers={"Authorization": "Bearer t", "Cookie": "c", "X-Mine": "m"})
+    assert (first.user, first.password, first.url) == ("u", "p", "http://a.org/x")
+    same = first.redirected(302, "http://a.org/y")
+    assert same.user == "u"
+    assert b"Authorization: Bearer t" in same.headers
+    for elsewhere in ("http://b.org/", "http://a.org:81/", "https://a.org/"):
+        other = first.redirected(302, elsewhere)
+        assert other.user is None
+        assert b"X-Mine: m" in other.headers
+        assert not [line for line in other.headers if line.lower().startswith((b"auth", b"cook"))]
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "then"),
+    [
+        ("POST", 301, "GET"),
+        ("POST", 302, "GET"),
+        ("POST", 303, "GET"),
+        ("POST", 307, "POST"),
+        ("PUT", 302, "PUT"),
+        ("PUT", 303, "GET"),
+        ("HEAD", 303, "HEAD"),
+    ],
+)
+def test_the_method_after_a_redirect(method: str, code: int, then: str) -> None:
+    found = request(method=method, body="data").redirected(code, "http://a.org/y")
+    assert found.method == then
+    assert (found.body is None) == (then == "GET")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://x/", "http://", "//"])
+def test_a_redirect_to_no_web_address_is_refused(url: str) -> None:
+    with pytest.raises(SettingError):
+        request().redirected(302, url)
+
+
+def test_a_jobs_file_keeps_the_good_and_names_the_bad(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.json"
+    items = [
+        {"id": 3, "url": "http://c/"},
+        {"id": 1, "url": "http://a/", "timeot": 1},
+        {"id": 2, "url": "http://b/", "body_regexp": "("},
+        {"id": 3, "url": "http://again/"},
+        "nonsense",
+        {"url": "http://x/"},
+    ]
+    file.write_text(json.dumps(items))
+    found = read_jobs(file)
+    assert [job.id for job in found.jobs] == [3]
+    assert [line.removeprefix(f"{file}: ").partition(":")[0] for line in found.refused] == [
+        "job 1",
+        "job 2",
+        "job 3",
+        "jobs[4]",
+        "jobs[5]",
+    ]
+    assert "timeot" in found.refused[0]
+    file.write_text("jobs:\n- {id: 7, url: 'http://y/'}\n")
+    assert [job.id for job in read_jobs(file).jobs] == [7]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[1, 2", "not JSON"),
+        (b"a: [", "not YAML"),
+        (b"\xff\xfe\x00", "not JSON or YAML"),
+        (b"just: text", "holds no list"),
+        (b"", "holds no list"),
+        (b"[" * 100_000, "not JSON"),
+        (None, "cannot read"),
+    ],
+)
+def test_a_jobs_file_that_is_none_is_one_clear_line(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    file = tmp_path / "jobs"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingError) as caught:
+        read_jobs(file)
+    assert str(caught.value).startswith("jobs_file: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60),
+    st.integers(1, 9),
+)
+def test_slots_are_bounded_and_slow_jobs_get_half(
+    events: list[tuple[bool, bool]], limit: int
+) -> None:
+    slots = Slots(limit)
+    taken: list[bool] = []
+    offered = 0
+    for number, (offer, slow) in enumerate(events):
+        if offer:
+            slots.offer(Run(number, float(number), 0), slow=slow)
+            offered += 1
+        elif taken:
+            slots.release(slow=taken.pop(0))
+        while (found := slots.take()) is not None:
+            taken.append(found[1])
+        assert slots.open == len(taken) <= limit
+        assert sum(taken) <= max(1, limit // 2)
+
+
+def test_jobs_that_answer_start_while_slow_ones_wait() -> None:
+    slots = Slots(4)
+    for number in range(10):
+        slots.offer(Run(number, 0.0, 0), slow=True)
+    assert [slots.take() for _ in range(3)][2] is None
+    slots.offer(Run(99, 1.0, 0), slow=False)
+    found = slots.take()
+    assert found is not None
+    assert found[0].job_id == 99

@@ -1,0 +1,149 @@
+"""The grid: spread, never moving, never overlapping, whatever the clock does."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.probes.schedule import Run, Schedule, due_after, phase
+
+NOW = 1_795_000_000.0
+ids = st.integers(1, 2**63 - 1)
+intervals = st.integers(100, 86_400_000)
+
+
+@given(ids, intervals, st.integers(0, 2_000_000_000_000))
+def test_the_next_time_is_on_the_grid_and_within_an_interval(
+    job_id: int, interval: int, now: int
+) -> None:
+    due = due_after(job_id, interval, now)
+    assert now < due <= now + interval
+    # the same from any point of view: no phase is lost on a restart
+    assert due_after(job_id, interval, due) == due + interval
+    assert due_after(job_id, interval, due - 1) == due
+    assert (due - due_after(job_id, interval, 0)) % interval == 0
+
+
+@given(st.integers(1, 2**60), st.integers(1, 2000))
+def test_starts_are_spread_evenly_whatever_the_ids(first: int, step: int) -> None:
+    places = [0] * 20
+    for job_id in range(first, first + 4000 * step, step):
+        places[int(phase(job_id) * 20)] += 1
+    # 200 expected in each; 7 standard deviations
+    assert all(100 < count < 300 for count in places)
+
+
+def test_ten_thousand_jobs_never_start_in_a_crowd() -> None:
+    buckets = [0] * 600
+    for job_id in range(1, 10_001):
+        buckets[due_after(job_id, 60_000, 0) // 100 % 600] += 1
+    assert max(buckets) <= 100  # 1 % in any 100 ms
+
+
+clocks = st.lists(
+    st.one_of(
+        st.floats(0, 0.2),
+        st.floats(0, 30),
+        st.floats(-100_000, 100_000),
+    ),
+    max_size=60,
+)
+
+
+@given(
+    st.dictionaries(st.integers(1, 50), st.sampled_from([0.1, 0.5, 1.0, 7.5, 60.0]), min_size=1),
+    clocks,
+    st.randoms(use_true_random=False),
+)
+def test_any_clock_causes_no_overlap_no_storm_and_no_drift(
+    jobs: dict[int, float], steps: list[float], random: object
+) -> None:
+    schedule = Schedule()
+    now = NOW
+    schedule.set_jobs(jobs.items(), now)
+    running: set[int] = set()
+    for step in steps:
+        now += step
+        runs = schedule.due(now)
+        started = [run.job_id for run in runs]
+        assert len(set(started)) == len(started), "twice at once"
+        assert not running & set(started), "overlaps itself"
+        for run in runs:
+            interval = round(jobs[run.job_id] * 1000)
+            scheduled = round(run.scheduled_at * 1000)
+            assert due_after(run.job_id, interval, scheduled - 1) == scheduled, "off the grid"
+            assert -0.001 <= now - run.scheduled_at <= 1.002, "made up for"
+        running |= set(started)
+        for job_id in sorted(running):
+            if random.random() < 0.7:  # type: ignore[attr-defined]
+                running.discard(job_id)
+                schedule.finished(job_id)
+        due = schedule.next_due()
+        assert due is not None
+        assert due <= now + max(jobs.values()) + 0.002, "silent after a clock set back"
+
+
+@given(
+    st.lists(st.floats(0.01, 5), min_size=1, max_size=50),
+    st.randoms(use_true_random=False),
+)
+def test_every_time_on_the_grid_is_run_or_counted_as_missed(
+    steps: list[float], random: object
+) -> None:
+    schedule = Schedule()
+    schedule.set_jobs([(1, 0.5)], NOW)
+    first = schedule.next_due()
+    assert first is not None
+    now, counted, carried, running = NOW, 0, 0, False
+    for step in steps:
+        now += step
+        for run in schedule.due(now):
+            counted += 1 + run.missed
+            carried += run.missed
+            running = True
+        if running and random.random() < 0.5:  # type: ignore[attr-defined]
+            schedule.finished(1)
+            running = False
+    following = schedule.next_due()
+    assert following is not None
+    on_grid = round((following - first) / 0.5)
+    waiting = schedule.missed_total - carried
+    assert counted + waiting == on_grid
+
+
+def test_a_reload_keeps_the_grid_what_runs_and_what_was_missed() -> None:
+    schedule = Schedule()
+    schedule.set_jobs([(1, 1.0)], NOW)
+    due = schedule.next_due()
+    assert due is not None
+    (run,) = schedule.due(due)
+    assert run == Run(1, due, 0)
+    assert schedule.due(due + 1) == []
+    schedule.set_jobs([(1, 1.0), (2, 1.0)], due + 1.5)
+    schedule.finished(1)
+    (run,) = (run for run in schedule.due(due + 2) if run.job_id == 1)
+    assert run == Run(1, due + 2, 1)
+
+
+def test_a_job_that_goes_and_comes_back_does_not_overlap_its_last_run() -> None:
+    schedule = Schedule()
+    schedule.set_jobs([(1, 1.0)], NOW)
+    due = schedule.next_due()
+    assert due is not None
+    assert schedule.due(due)
+    schedule.set_jobs([], due + 0.1)
+    schedule.set_jobs([(1, 1.0)], due + 0.2)
+    assert schedule.due(due + 1) == []
+    schedule.finished(1)
+    assert [run.missed for run in schedule.due(due + 2)] == [1]
+
+
+def test_a_run_that_got_no_slot_is_missed_with_what_it_carried() -> None:
+    schedule = Schedule()
+    schedule.set_jobs([(1, 1.0)], NOW)
+    due = schedule.next_due()
+    assert due is not None
+    (run,) = schedule.due(due)
+    schedule.missed(run)
+    (run,) = schedule.due(due + 1)
+    assert run.missed == 1

@@ -1,0 +1,47 @@
+"""Every active site in exactly one shard, whatever is added."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.errors import SettingError
+from monitor.probes.job import Job
+from monitor.probes.sharding import ordinal_id, producers_needed, shard
+from monitor.probes.source import JobList
+
+sites = st.dictionaries(st.integers(1, 10**9), st.booleans(), max_size=200)
+
+
+def jobs(chosen: dict[int, bool]) -> JobList:
+    return JobList(
+        tuple(Job(id=job_id, url="http://x/", active=active) for job_id, active in chosen.items())
+    )
+
+
+@given(sites, sites, st.integers(1, 50))
+def test_every_active_site_is_in_exactly_one_shard(
+    before: dict[int, bool], added: dict[int, bool], per: int
+) -> None:
+    for chosen in (before, {**before, **added}):
+        active = jobs(chosen).active()
+        needed = producers_needed(len(active), per)
+        found = [job.id for i in range(1, needed + 1) for job in shard(active, per, i)]
+        assert sorted(found) == sorted(job_id for job_id, is_active in chosen.items() if is_active)
+        assert all(0 < len(shard(active, per, i)) <= per for i in range(1, needed + 1))
+
+
+@given(st.integers(0, 5000), st.integers(1, 1000))
+def test_an_id_beyond_the_last_range_is_an_error(active: int, per: int) -> None:
+    needed = producers_needed(active, per)
+    with pytest.raises(SettingError, match=rf"^id: there is no range {needed + 1}: {active} "):
+        shard(range(active), per, needed + 1)
+
+
+@pytest.mark.parametrize(
+    ("pod", "found"),
+    [("probes-0", 1), ("a-b-41", 42), ("probes", None), ("", None), ("probes-x", None)],
+)
+def test_a_statefulset_pods_ordinal_plus_one(pod: str, found: int | None) -> None:
+    assert ordinal_id(pod) == found

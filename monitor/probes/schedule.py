@@ -69,7 +69,8 @@ class Schedule:
         self._heap: list[tuple[int, int]] = []
         # Apart from the entries: a job that goes and comes back may still be running.
         self._running: set[int] = set()
-        self._last_ms: int | None = None
+        # The latest time that was seen, since the clock was last set back.
+        self._latest_ms = 0
         self.missed_total = 0
 
     def set_jobs(self, intervals: Iterable[tuple[int, float]], now: float) -> None:
@@ -78,6 +79,7 @@ class Schedule:
         What was known of a job that stays with its interval is kept.
         """
         now_ms = int(now * 1000)
+        self._latest_ms = max(self._latest_ms, now_ms)
         entries: dict[int, _Entry] = {}
         for job_id, interval in intervals:
             interval_ms = _ms(interval)
@@ -100,11 +102,12 @@ class Schedule:
         gives back the grid at once, instead of silence until it has caught up.
         """
         now_ms = int(now * 1000)
-        if self._last_ms is not None and now_ms < self._last_ms - _GRACE_MS:
+        if now_ms < self._latest_ms - _GRACE_MS:
+            self._latest_ms = now_ms
             for job_id, entry in self._entries.items():
                 entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
             self._rebuild()
-        self._last_ms = now_ms
+        self._latest_ms = max(self._latest_ms, now_ms)
         runs = []
         heap = self._heap
         while heap and heap[0][0] <= now_ms:

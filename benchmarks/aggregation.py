@@ -1,7 +1,7 @@
 """Aggregation: results/s from the bus to committed rows and metrics, retention, memory.
 
-Needs PostgreSQL (and for --kafka what the tests take for Kafka) on this machine; the servers
-run on the same cores as the consumer, with their defaults.
+Needs PostgreSQL and what the tests take for Kafka (Java, Maven) on this machine; the servers
+run on the same cores as the consumer, PostgreSQL with its defaults.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,8 @@ from monitor.bus import BusSettings
 from monitor.bus.spool import SpoolBus
 from monitor.messages import Phases, Result, encode
 from monitor.store import DatabaseSettings, open_store
-from monitor.store.partitions import drop_partitions
+from monitor.store.partitions import create_partitions, drop_partitions
+from tests.servers.kafka import Kafka, find_jars
 from tests.servers.postgres import PostgresServer, make_server
 
 TOPIC = "website_availability"
@@ -117,6 +119,46 @@ def postgres(server: PostgresServer, count: int) -> None:
         show(f"PostgreSQL from the spool, {name}", count, found)
 
 
+def kafka(server: PostgresServer, broker: Kafka, count: int) -> None:
+    for name, minutes in (("each in a new minute", count // JOBS), ("in the same windows", 5)):
+        topic = f"results-{minutes}"
+        fill_topic(broker, topic, count, minutes)
+        database = {"url": server.url(server.create_database())}
+        asyncio.run(migrate(database))
+        sections = {
+            "kafka": {"bootstrap_servers": [broker.bootstrap], "partitions": 3},
+            "database": database,
+            "aggregation": {"topic": topic, "flush_interval": 5},
+        }
+        show(f"Kafka to PostgreSQL, {name}", count, consume(sections, count))
+
+
+def fill_topic(broker: Kafka, topic: str, count: int, minutes: int) -> None:
+    from kafka import KafkaAdminClient, KafkaProducer
+    from kafka.admin import NewTopic
+
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    admin.create_topics([NewTopic(topic, 3, 1)])
+    admin.close()
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=50, batch_size=262_144)
+    for result in results(count, minutes=minutes):
+        headers = [(name, value.encode()) for name, value in result.headers().items()]
+        producer.send(topic, key=b"%d" % result.job_id, value=encode(result), headers=headers)
+    producer.flush(timeout=120)
+    producer.close()
+
+
+def make_broker(directory: Path) -> Kafka:
+    java = shutil.which("java")
+    if java is None:
+        raise SystemExit("the case kafka needs java (Debian package default-jre-headless)")
+
+    def find(name: str, *, package: str) -> str:
+        return shutil.which(name) or sys.exit(f"the case kafka needs {name} (package {package})")
+
+    return Kafka(java, find_jars(find), directory)
+
+
 async def migrate(database: dict[str, Any]) -> None:
     store = open_store(DatabaseSettings(**database))
     await store.migrate()
@@ -130,8 +172,6 @@ async def purge(server: PostgresServer, rows: int) -> None:
     store = open_store(settings)
     try:
         await store.migrate()
-        from monitor.store.partitions import create_partitions
-
         await store.transaction(
             lambda c: create_partitions(
                 c, "availability_result", since=0, until=30 * 86400 - 1, width_s=86400
@@ -155,22 +195,30 @@ async def purge(server: PostgresServer, rows: int) -> None:
         await store.close()
 
 
-CASES = ("sqlite", "postgres", "purge")
+CASES = ("kafka", "sqlite", "postgres", "purge")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="all of them by default")
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="all by default")
     parser.add_argument("--results", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=10_000_000, help="of the purge")
     arguments = parser.parse_args()
     cases = arguments.cases or CASES
     if "sqlite" in cases:
         sqlite(arguments.results)
-    if {"postgres", "purge"} & set(cases):
+    if {"kafka", "postgres", "purge"} & set(cases):
         server = make_server()
         try:
             server.start()
+            if "kafka" in cases:
+                with tempfile.TemporaryDirectory() as folder:
+                    broker = make_broker(Path(folder))
+                    try:
+                        broker.start()
+                        kafka(server, broker, arguments.results)
+                    finally:
+                        broker.kill()
             if "postgres" in cases:
                 postgres(server, arguments.results)
             if "purge" in cases:

@@ -34,7 +34,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("RECODEX_TEST_CACHE") or Path.home() / ".cache" / "recodex-monitor")
 
 
-def _jars(find: Callable[..., str]) -> Path:
+def find_jars(find: Callable[..., str]) -> Path:
     """Return the folder of Kafka's jars, fetched once."""
     jars = cache_directory() / f"kafka-{KAFKA_VERSION}"
     if jars.is_dir():
@@ -169,7 +169,7 @@ def make_kafka(
     def make(*, advertised: int | None = None) -> Kafka:
         java = program("java", package="default-jre-headless")
         directory = tmp_path_factory.mktemp("kafka")
-        broker = Kafka(java, _jars(program), directory, advertised=advertised)
+        broker = Kafka(java, find_jars(program), directory, advertised=advertised)
         brokers.append(broker)
         broker.start()
         return broker

@@ -1,0 +1,316 @@
+"""Real consumers, Kafka and PostgreSQL under random failures: every result counted once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.bus import Record
+from monitor.store import DatabaseSettings, open_store
+from tests.aggregation.plain import Tables, plain_tables, read_tables, result
+from tests.servers.cut import CutProxy
+from tests.servers.daemon import DaemonProcess, StartDaemon
+from tests.servers.kafka import Kafka
+from tests.servers.postgres import PostgresServer, make_server
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(300)]
+
+TOPIC = "website_availability"
+PARTITIONS = 3
+JOBS = 12
+# How long failures go on; longer than Kafka waits for a consumer that is frozen (30 s).
+SEED = int(os.environ.get("RECODEX_TEST_SEED", "20210209"))
+CHAOS_S = float(os.environ.get("RECODEX_TEST_CHAOS_S", "34"))
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    server = make_server({"fsync": "off", "shared_buffers": "64MB"})
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def proxy() -> Iterator[CutProxy]:
+    proxy = CutProxy()
+    yield proxy
+    proxy.close()
+
+
+def tables(url: str) -> Tables:
+    async def read() -> Tables:
+        store = open_store(DatabaseSettings(url=url))
+        try:
+            return await store.read(read_tables)
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
+
+
+def configure(url: str) -> None:
+    async def migrate() -> None:
+        store = open_store(DatabaseSettings(url=url))
+        await store.migrate()
+        await store.close()
+
+    asyncio.run(migrate())
+
+
+class Producers(threading.Thread):
+    """Sends results, duplicates and poison until told to stop; all of it is in Kafka after that."""
+
+    def __init__(self, bootstrap: str, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._servers = bootstrap
+        self._random = random.Random(seed)
+        self._stopping = threading.Event()
+        self.sent = 0
+
+    def run(self) -> None:
+        from kafka import KafkaProducer
+
+        # Not idempotent and with retries: what it is unsure of, it sends twice.
+        producer = KafkaProducer(
+            bootstrap_servers=self._servers,
+            enable_idempotence=False,
+            retries=100,
+            delivery_timeout_ms=120_000,
+            request_timeout_ms=5000,
+            linger_ms=20,
+        )
+        base = time.time() // 86400 * 86400 - 3 * 86400 + 86000
+        recent: list[tuple[bytes, bytes]] = []
+        while not self._stopping.is_set():
+            for _ in range(25):
+                key, value = self._message(base, recent)
+                producer.send(TOPIC, key=key, value=value)
+                self.sent += 1
+            self._stopping.wait(0.1)
+        producer.flush(timeout=120)
+        producer.close()
+
+    def _message(self, base: float, recent: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+        dice = self._random.random()
+        if dice < 0.03:
+            poison = self._random.choice([b"", b"{", b"null", b"\xff\x00", b'{"job_id": 1}'])
+            return b"1", poison
+        if dice < 0.13 and recent:
+            return self._random.choice(recent)
+        job = 1 + self.sent % JOBS
+        up = self._random.random() > 0.1
+        data = result(
+            job,
+            base + 5 * (self.sent // JOBS),
+            up=up,
+            status=self._random.choice([200, 204, 503]) if up else None,
+            response_time=self._random.randrange(1, 4000) / 1000 if up else None,
+            error=None if up else "refused: \\N\t\n",
+        )
+        message = str(job).encode(), json.dumps(data).encode()
+        recent.append(message)
+        del recent[:-200]
+        return message
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join(150)
+        assert not self.is_alive()
+
+
+def whole_topic(bootstrap: str) -> list[Record]:
+    """Read all that is in the topic, plainly."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    places = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+    consumer.assign(places)
+    consumer.seek_to_beginning(*places)
+    ends = consumer.end_offsets(places)
+    records = []
+    deadline = time.monotonic() + 60
+    while any(consumer.position(place) < ends[place] for place in places):
+        assert time.monotonic() < deadline
+        for batch in consumer.poll(timeout_ms=500).values():
+            records += [
+                Record(TOPIC, item.partition, item.offset, None, {}, item.value or b"", 0.0)
+                for item in batch
+            ]
+    consumer.close()
+    return sorted(records, key=lambda item: (item.partition, item.offset))
+
+
+class Fleet:
+    """Consumers that come and go."""
+
+    def __init__(self, start: StartDaemon, directory: Path, config: dict[str, Any]) -> None:
+        self._start = start
+        self._directory = directory
+        self._config = config
+        self._count = 0
+        self.running: list[DaemonProcess] = []
+
+    def add(self) -> DaemonProcess:
+        self._count += 1
+        folder = self._directory / f"consumer-{self._count}"
+        daemon = self._start(
+            self._config,
+            directory=folder,
+            arguments=("start-consumer", str(folder / "config.yml")),
+            debug=False,
+        )
+        self.running.append(daemon)
+        return daemon
+
+    def kill(self, daemon: DaemonProcess) -> None:
+        self.running.remove(daemon)
+        daemon.process.kill()
+        daemon.process.wait(10)
+
+
+def consumer_config(url: str, bootstrap: str) -> dict[str, Any]:
+    return {
+        "kafka": {"bootstrap_servers": [bootstrap], "partitions": PARTITIONS},
+        "database": {"url": url, "connect_timeout": 2},
+        "aggregation": {"flush_interval": 0.3, "flush_messages": 200},
+    }
+
+
+def progress(url: str, records: list[Record]) -> Callable[[], bool]:
+    """Return a condition: everything has been consumed."""
+    wanted = {item.partition: item.offset + 1 for item in records}
+
+    def reached() -> bool:
+        with contextlib.suppress(Exception):
+            return stored(url) == wanted
+        return False
+
+    return reached
+
+
+def stored(url: str) -> dict[int, int]:
+    import psycopg2
+
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT partition, next_offset FROM website_availability.consumed_offset")
+        return dict(cursor.fetchall())
+
+
+def test_every_result_is_counted_once_whatever_dies_when(
+    make_kafka: Callable[..., Kafka],
+    proxy: CutProxy,
+    postgres: PostgresServer,
+    start_daemon: StartDaemon,
+    tmp_path: Path,
+) -> None:
+    broker = make_kafka(advertised=proxy.port)
+    proxy.target = broker.port
+    url = postgres.url(postgres.create_database())
+    configure(url)
+    fleet = Fleet(start_daemon, tmp_path, consumer_config(url, f"127.0.0.1:{proxy.port}"))
+    frozen = fleet.add()
+    frozen.wait_log("has partitions", limit_s=60)  # it has made the topic, too
+    producers = Producers(f"127.0.0.1:{proxy.port}", SEED)
+    producers.start()
+    wait_for(lambda: sum(stored(url).values()) > 100, "the first results", limit_s=60)
+
+    # One consumer freezes with results in its memory, and wakes up when all is over.
+    frozen.process.send_signal(signal.SIGSTOP)
+    fleet.running.remove(frozen)
+    dice = random.Random(SEED)
+    fleet.add()
+    fleet.add()
+    until = time.monotonic() + CHAOS_S
+    while time.monotonic() < until:
+        time.sleep(dice.uniform(0.2, 2.0))  # the schedule
+        act = dice.choice(["kill", "kill", "kill", "term", "database", "cut", "more"])
+        if act == "kill" and fleet.running:
+            fleet.kill(dice.choice(fleet.running))
+        elif act == "term" and fleet.running:
+            leaving = dice.choice(fleet.running)
+            fleet.running.remove(leaving)
+            assert leaving.stop() == 0
+        elif act == "database":
+            postgres.crash()
+            time.sleep(dice.uniform(0, 2))
+            postgres.start()
+        elif act == "cut":
+            proxy.cut()
+            time.sleep(dice.uniform(0, 3))
+            proxy.mend()
+        while len(fleet.running) < (3 if act == "more" else 2):
+            fleet.add()
+    producers.stop()
+    records = whole_topic(f"127.0.0.1:{proxy.port}")
+    assert len(records) >= producers.sent > 1000
+
+    wait_for(progress(url, records), "all to be consumed", limit_s=120)
+    expected = plain_tables(records)
+    assert tables(url) == expected
+    frozen.process.send_signal(signal.SIGCONT)
+    frozen.wait_log("gives up partitions", limit_s=60)
+    assert frozen.stop() == 0
+    for daemon in fleet.running:
+        assert daemon.stop() == 0
+    assert tables(url) == expected
+
+
+def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the_group(
+    kafka: Kafka, postgres: PostgresServer, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    url = postgres.url(postgres.create_database())
+    configure(url)
+    config = consumer_config(url, kafka.bootstrap)
+    config["aggregation"] |= {"topic": TOPIC, "group": f"pauses-{os.getpid()}"}
+    daemon = Fleet(start_daemon, tmp_path, config).add()
+    daemon.wait_log("has partitions", limit_s=60)
+    producers = Producers(kafka.bootstrap, 1)
+    producers.start()
+    try:
+        wait_for(lambda: sum(stored(url).values()) > 50, "the first results")
+        postgres.crash()
+        daemon.wait_log("consumption pauses")
+        wait_for(
+            lambda: any("consumption paused" in line for line in daemon.notices("STATUS")),
+            "STATUS= to say it",
+        )
+        reached = producers.sent
+        wait_for(lambda: producers.sent > reached + 500, "more to wait than a batch holds")
+        postgres.start()
+        daemon.wait_log("consumption goes on")
+    finally:
+        producers.stop()
+    records = whole_topic(kafka.bootstrap)
+    wait_for(progress(url, records), "all to be consumed", limit_s=60)
+    assert daemon.log.count("has partitions") == 1
+    assert tables(url) == plain_tables(records)
+    assert daemon.stop() == 0
+
+
+def test_missing_tables_are_said_with_the_command_and_consumed_once_they_are_there(
+    kafka: Kafka, postgres: PostgresServer, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    url = postgres.url(postgres.create_database())
+    config = consumer_config(url, kafka.bootstrap)
+    config["aggregation"] |= {"group": f"tables-{os.getpid()}"}
+    daemon = Fleet(start_daemon, tmp_path, config).add()
+    line = daemon.wait_log("consumption pauses", limit_s=60)
+    assert "has no tables; run: recodex-monitor configure-database -c FILE" in line
+    configure(url)
+    daemon.wait_log("consumption goes on", limit_s=60)
+    assert daemon.stop() == 0

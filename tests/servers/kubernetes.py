@@ -116,6 +116,8 @@ class KubernetesServer:
         self.before_page: Callable[[str, int], None] | None = None
         """Called before each page with the plural and the number of the page's first object."""
         self.requests: list[Request] = []
+        self.deleted_at = 0
+        """The version of the last Deployment's deletion."""
         self.marked = 0
         """The version of the last bookmark that was sent on any stream."""
         self._changed = threading.Condition()
@@ -228,6 +230,8 @@ class KubernetesServer:
         with self._changed:
             before = self._objects.pop((plural, namespace, name))
             self._version += 1
+            if plural == "deployments":
+                self.deleted_at = self._version
             self._log.append(_Change(self._version, plural, namespace, before, None))
             self._changed.notify_all()
 
@@ -257,6 +261,11 @@ class KubernetesServer:
         """Let the next requests that match fail; several faults take effect one after another."""
         with self._changed:
             self._faults.append(fault)
+
+    def pending(self, plural: str) -> int:
+        """Return how many requests of a kind are still to fail."""
+        with self._changed:
+            return sum(fault.times for fault in self._faults if fault.plural == plural)
 
     def break_watches(self, how: Break) -> None:
         """Break all open streams; ``silence`` leaves them open without another word."""

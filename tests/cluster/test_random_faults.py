@@ -1,0 +1,213 @@
+"""Random acts under random faults: the events are exactly the model's changes.
+
+Each example plays acts on three services while connections break, versions expire, the API
+refuses, and the daemon restarts. Per service the events must be the model's, in its order,
+and no id may come twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from monitor.cluster.watch import Timing
+from tests.cluster.conftest import Lab, Run, run
+from tests.cluster.memory import MemoryCluster
+from tests.cluster.model import Model
+from tests.servers.kubernetes import Fault, KubernetesServer
+from tests.waiting import until
+
+IMPATIENT = Timing(
+    watch_s=20.0, silence_s=0.3, pause_s=0.01, longest_pause_s=0.05, healthy_s=5.0, lasting_s=0.05
+)
+
+acts = st.tuples(
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(
+        ["create"] * 3
+        + ["set_image"] * 4
+        + ["undo"] * 3
+        + ["delete", "fail", "fail", "recover", "create_and_fail"]
+        + ["set_environment", "scale", "flap", "annotate"]
+    ),
+    st.integers(0, 3),
+)
+breaks = st.sampled_from(["end", "reset", "truncate", "garbage", "error", "gone", "silence"])
+passing = [429, 500, 503, 401, "reset", "truncate", "garbage"]
+faults = st.one_of(
+    # A watch that is refused is resumed; a list that is refused is made again ...
+    st.builds(Fault, st.sampled_from(passing), st.just("watch"), st.just("deployments")),
+    st.builds(
+        Fault,
+        st.sampled_from([*passing, 403, 404, 410]),
+        st.just("list"),
+        st.just("deployments"),
+        st.integers(1, 3),
+    ),
+    # ... and facts are asked for three times before events go without them.
+    st.builds(
+        Fault,
+        st.sampled_from(passing),
+        st.just("list"),
+        st.sampled_from(["pods", "replicasets"]),
+        st.integers(1, 2),
+    ),
+)
+commands = st.lists(
+    st.one_of(
+        st.tuples(st.just("acts"), st.lists(acts, min_size=1, max_size=4)),
+        st.tuples(st.just("acts"), st.lists(acts, min_size=1, max_size=4)),
+        st.tuples(st.just("break"), breaks),
+        st.tuples(st.just("fault"), faults),
+        st.tuples(st.just("gap"), st.lists(acts, max_size=4)),
+        st.tuples(st.just("restart"), st.lists(acts, max_size=4)),
+    ),
+    min_size=3,
+    max_size=10,
+)
+
+
+@given(commands)
+@settings(max_examples=150, deadline=None)
+def test_without_a_network_the_events_are_the_models(script: Sequence[tuple[str, Any]]) -> None:
+    model, cluster = Model(), MemoryCluster()
+    cluster.start()
+    for what, value in script:
+        if what in {"gap", "restart"}:
+            cluster.stop()
+        if what in {"acts", "gap", "restart"}:
+            for act in value:
+                steps = model.act(*act)
+                if steps is not None:
+                    cluster.play(steps)
+                if what == "acts":
+                    model.look()
+        model.look()
+        if what == "gap":
+            cluster.up = True
+            cluster.relist()
+        elif what == "restart":
+            cluster.start()
+    told: dict[str, list[tuple[str, str, str | None]]] = {name: [] for name in model.expected}
+    for event in cluster.events:
+        after = next((image.after for image in event.data.images), None)
+        told[event.data.name].append(
+            (
+                event.type.rpartition(".")[2],
+                event.data.cause,
+                after and after.partition("@")[0],
+            )
+        )
+    assert told == model.expected
+    assert len({event.id for event in cluster.events}) == len(cluster.events)
+
+
+async def caught_up(server: KubernetesServer, part: Run) -> None:
+    """Wait until the watch has taken all that was written."""
+    last = max(
+        (int(item["metadata"]["resourceVersion"]) for item in server.objects("deployments")),
+        default=0,
+    )
+    last = max(last, server.deleted_at)
+
+    def seen() -> bool:
+        session = part.part._session
+        return session is not None and all(
+            watch._version is not None and int(watch._version) >= last for watch in session.watches
+        )
+
+    await until(seen)
+
+
+@contextlib.asynccontextmanager
+async def relisted(server: KubernetesServer, part: Run) -> AsyncIterator[None]:
+    """Wait after the block for a list that is newer than it: only the end was seen."""
+    await caught_up(server, part)
+    lists = len(server.requests_of("list", "deployments"))
+    yield
+    await until(lambda: len(server.requests_of("list", "deployments")) > lists)
+    await caught_up(server, part)
+
+
+def by_name(part: Run) -> dict[str, list[tuple[str, str, str | None]]]:
+    told: dict[str, list[tuple[str, str, str | None]]] = {}
+    for (name, type_, cause), event in zip(part.told, part.events, strict=True):
+        after = next((image.after for image in event.images), None)
+        told.setdefault(name, []).append((type_, cause, after and after.partition("@")[0]))
+    return told
+
+
+async def follow(lab: Lab, script: Sequence[tuple[str, Any]]) -> None:
+    model, server = Model(), lab.server
+    rest = list(script)
+    first = True
+    while rest or first:
+        async with lab.run(timing=IMPATIENT) as part:
+            # Before the first list, what happens is part of what is found by it.
+            await part.healthy()
+            await caught_up(server, part)
+            first = False
+            meanwhile = None
+            while rest and meanwhile is None:
+                what, value = rest.pop(0)
+                match what:
+                    case "acts":
+                        for act in value:
+                            lab.play(model.act(*act) or ())
+                            model.look()
+                    case "break" if value == "gone":
+                        async with relisted(server, part):
+                            server.break_watches(value)
+                    case "break":
+                        server.break_watches(value)
+                    case "fault" if server.pending(value.plural) == 0:
+                        server.fail(dataclasses.replace(value))
+                    case "gap":
+                        async with relisted(server, part):
+                            server.stop()
+                            for act in value:
+                                lab.play(model.act(*act) or ())
+                            model.look()
+                            server.compact()
+                            server.start()
+                    case "restart":
+                        meanwhile = value
+            await caught_up(server, part)
+            await part.count(model.count)
+            expected = {name: events for name, events in model.expected.items() if events}
+            assert by_name(part) == expected
+            assert len(set(part.ids)) == len(part.ids)
+        for act in meanwhile or ():
+            lab.play(model.act(*act) or ())
+        model.look()
+    async with lab.run(timing=IMPATIENT) as part:
+        await part.healthy()
+        await part.count(model.count)
+        assert by_name(part) == {name: events for name, events in model.expected.items() if events}
+
+
+@pytest.mark.integration_test
+@pytest.mark.timeout(300)
+@given(commands)
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes a server each time
+)
+def test_under_faults_the_events_are_the_models(script: Sequence[tuple[str, Any]]) -> None:
+    server = KubernetesServer()
+    server.bookmark_every_s = 0.1
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            run(follow(Lab(server, Path(directory)), script))
+    finally:
+        server.stop()

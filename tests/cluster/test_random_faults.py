@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +128,24 @@ async def caught_up(server: KubernetesServer, part: Run) -> None:
 
 
 @contextlib.asynccontextmanager
-async def relisted(server: KubernetesServer, part: Run) -> AsyncIterator[None]:
-    """Wait after the block for a list that is newer than it: only the end was seen."""
+async def relisted(
+    server: KubernetesServer, part: Run, *, again: Callable[[], None] = lambda: None
+) -> AsyncIterator[None]:
+    """Wait after the block for a list that is newer than it: only the end was seen.
+
+    ``again`` is called until the list comes.
+    """
     await caught_up(server, part)
     lists = len(server.requests_of("list", "deployments"))
     yield
-    await until(lambda: len(server.requests_of("list", "deployments")) > lists)
+
+    def listed() -> bool:
+        if len(server.requests_of("list", "deployments")) > lists:
+            return True
+        again()
+        return False
+
+    await until(listed)
     await caught_up(server, part)
 
 
@@ -164,8 +176,11 @@ async def follow(lab: Lab, script: Sequence[tuple[str, Any]]) -> None:
                             lab.play(model.act(*act) or ())
                             model.look()
                     case "break" if value == "gone":
-                        async with relisted(server, part):
-                            server.break_watches(value)
+                        # Between two streams there is none to break.
+                        async with relisted(
+                            server, part, again=lambda: server.break_watches("gone")
+                        ):
+                            pass
                     case "break":
                         server.break_watches(value)
                     case "fault" if server.pending(value.plural) == 0:

@@ -422,6 +422,7 @@ class KubernetesServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server_state: KubernetesServer
 
     def log_message(self, format: str, *args: object) -> None:

@@ -1,0 +1,198 @@
+"""The cluster part: time from a change to its event, memory with thousands of objects.
+
+The Kubernetes API is the tests' server, in a process of its own; the part runs with a real
+store and a real spool, as in the daemon. Baselines: the same process before the part has any
+object, and the kubernetes package's own watch on the same server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from monitor.messages import decode_model_event
+from tests.cluster.conftest import Lab
+from tests.cluster.plays import DeploymentPlay
+from tests.servers.kubernetes import KubernetesServer
+
+MB = 1024 * 1024
+
+
+class Server:
+    """The server in a process of its own, told what to do over a pipe."""
+
+    def __init__(self, objects: int, pods: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, objects, pods), daemon=True)
+        self._process.start()
+        self.url = self._pipe.recv()
+
+    def ask(self, *what: Any) -> Any:
+        """Let the server do something and return what it answers."""
+        self._pipe.send(what)
+        return self._pipe.recv()
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join(5)
+
+
+def serve(pipe: Connection, objects: int, pods: int) -> None:
+    """Hold ``objects`` Deployments with ``pods`` pods each, and change them when asked."""
+    server = KubernetesServer()
+    lab = Lab(server, Path())
+    plays = []
+    for number in range(objects):
+        play = DeploymentPlay(f"model-{number}", replicas=pods)
+        # As real objects have it: what managed them, and annotations of some size.
+        play.labels["pad"] = "x" * 60
+        lab.play(play.create("registry.example/models/m:1"))
+        play.item["metadata"]["annotations"]["note"] = "y" * 4000
+        lab.play(play.annotate("notes", "z" * 2000))
+        plays.append(play)
+    pipe.send(server.url)
+    number = 1
+    while True:
+        what, *rest = pipe.recv()
+        if what == "upgrade":
+            play = plays[rest[0]]
+            number += 1
+            lab.play(play.set_image(f"registry.example/models/m:{number}"))
+            # The last write is what completes the rollout.
+            pipe.send(time.time())
+
+
+def memory() -> float:
+    """Return this process's resident memory, in MB."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return int(text.split("Rss:")[1].split()[0]) / 1024
+
+
+class Url:
+    """As much of a server as a kubeconfig needs."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+async def latency(server: Server, changes: int, objects: int) -> tuple[list[float], list[float]]:
+    """Return the ms from a change to its event on the bus, and to a bare watch's line."""
+    bare: list[float] = []
+    seen = threading.Event()
+    with tempfile.TemporaryDirectory() as directory:
+        lab = Lab(Url(server.url), Path(directory))  # type: ignore[arg-type]
+        async with lab.run() as part:
+            await part.healthy()
+            await part.count(objects)
+            watcher = threading.Thread(target=watch, args=(server.url, bare, seen), daemon=True)
+            watcher.start()
+            await asyncio.to_thread(seen.wait, 10)
+            ours: list[float] = []
+            theirs: list[float] = []
+            for number in range(changes):
+                before = len(part.records)
+                bare.clear()
+                changed = await asyncio.to_thread(server.ask, "upgrade", number % objects)
+                await part.count(before + 1)
+                ours.append((time.time() - changed) * 1000)
+                await asyncio.sleep(0.05)
+                theirs.append((bare[-1] - changed) * 1000)
+            event = decode_model_event(part.records[-1].value)
+            assert event.cause == "image-changed"
+            return ours, theirs
+
+
+def watch(url: str, arrived: list[float], seen: threading.Event) -> None:
+    """Watch with the package's own Watch, and note when its events come."""
+    from kubernetes import client
+    from kubernetes import watch as kubernetes_watch
+
+    configuration: Any = client.Configuration()
+    configuration.host = url
+    api = client.CustomObjectsApi(client.ApiClient(configuration))
+    listed: Any = api.list_cluster_custom_object("apps", "v1", "deployments", limit=1)
+    seen.set()
+    make: Any = kubernetes_watch.Watch
+    stream = make().stream(
+        api.list_cluster_custom_object,
+        "apps",
+        "v1",
+        "deployments",
+        resource_version=listed["metadata"]["resourceVersion"],
+        timeout_seconds=300,
+    )
+    with suppress(urllib3.exceptions.HTTPError):  # the server ends first
+        for _ in stream:
+            arrived.append(time.time())  # noqa: PERF401 - read while it grows
+
+
+async def footprint(server: Server, objects: int, kinds: Sequence[str]) -> dict[str, float]:
+    """Return the MB of the process without the part, with it empty, and with all objects."""
+    sizes = {"without": memory()}
+    with tempfile.TemporaryDirectory() as directory:
+        lab = Lab(Url(server.url), Path(directory))  # type: ignore[arg-type]
+        async with lab.run(kinds=("Deployment",), label_selector="none=there") as part:
+            await part.healthy()
+            sizes["with the part, no objects"] = memory()
+    with tempfile.TemporaryDirectory() as directory:
+        lab = Lab(Url(server.url), Path(directory))  # type: ignore[arg-type]
+        began = time.monotonic()
+        async with lab.run(kinds=tuple(kinds)) as part:
+            while len(part.records) < objects:
+                await asyncio.sleep(0.05)
+            await part.healthy()
+            sizes["seconds to tell all"] = time.monotonic() - began
+            part.records.clear()
+            sizes["with all objects"] = memory()
+    return sizes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objects", type=int, default=5000)
+    parser.add_argument("--pods", type=int, default=1, help="pods of each Deployment")
+    parser.add_argument("--changes", type=int, default=100)
+    parser.add_argument("--only", choices=["latency", "memory"])
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    figures: dict[str, Any] = {}
+    if arguments.only != "latency":
+        server = Server(arguments.objects, arguments.pods)
+        figures["memory_mb"] = asyncio.run(
+            footprint(server, arguments.objects, ("Deployment", "Pod"))
+        )
+        server.stop()
+    if arguments.only != "memory":
+        server = Server(50, 2)
+        ours, theirs = asyncio.run(latency(server, arguments.changes, 50))
+        server.stop()
+        figures["latency_ms"] = {
+            "change to event, median": statistics.median(ours),
+            "change to event, longest": max(ours),
+            "change to a bare watch's line, median": statistics.median(theirs),
+        }
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    for group, values in figures.items():
+        for name, value in values.items():
+            print(f"{group}: {name}: {value:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The part in the daemon: its section, its status, its page of the API, its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.cluster.conftest import Lab, write_kubeconfig
+from tests.cluster.plays import DeploymentPlay
+from tests.servers.daemon import StartDaemon, free_port
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.integration_test
+
+
+def config(lab: Lab, directory: Path, **more: Any) -> dict[str, Any]:
+    kubeconfig = write_kubeconfig(directory / "kubeconfig", lab.server, token="top-secret")
+    return {
+        "relay": False,
+        "cluster": {"name": "prod", "kinds": ["Deployment", "Pod"], "kubeconfig": str(kubeconfig)},
+        **more,
+    }
+
+
+def test_the_last_events_are_served(lab: Lab, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    play = DeploymentPlay()
+    lab.play(play.create("models/churn:1"))
+    port = free_port()
+    daemon = start_daemon(config(lab, tmp_path, api={"uri": ["127.0.0.1", port]})).wait_ready()
+    url = f"http://127.0.0.1:{port}/model-update"
+
+    def items(**query: float) -> list[dict[str, Any]]:
+        answer = requests.get(url, params=query, timeout=10)
+        assert answer.status_code == 200
+        page = answer.json()
+        assert page["cursor"] is None
+        return list(page["items"])
+
+    wait_for(items, "the snapshot")
+    lab.play(play.set_image("models/churn:2"))
+    wait_for(lambda: len(items()) == 4, "the upgrade and two pods")
+    (newest,) = [item for item in items() if item["type"].endswith("upgraded")]
+    assert newest["data"]["version"] == "2"
+    assert newest["source"] == "/clusters/prod/namespaces/models/deployments/churn"
+    assert len(items(limit=1)) == 1
+    assert items(since=newest["time"] + 3600) == []
+    assert requests.get(url, params={"limit": 0}, timeout=10).status_code == 422
+    wait_for(
+        lambda: any("3 objects of prod" in status for status in daemon.notices("STATUS")),
+        "the objects in STATUS=",
+    )
+    assert daemon.stop() == 0
+    assert "top-secret" not in daemon.log + daemon.stderr
+
+
+def test_a_cluster_that_is_away_does_not_stop_the_daemon(
+    lab: Lab, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    lab.server.stop()
+    daemon = start_daemon(config(lab, tmp_path)).wait_ready()
+    wait_for(
+        lambda: any(
+            "cluster degraded" in status and "refused" in status
+            for status in daemon.notices("STATUS")
+        ),
+        "degraded in STATUS=",
+    )
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"kinds": ["Deployments"]}, "cluster.kinds[0]"),
+        ({"namespace": ["a"]}, "cluster.namespace: unknown key; did you mean namespaces?"),
+        ({"mapping": {"version": ["tag"]}}, "cluster.mapping.version[0]: 'tag' is none of"),
+        ({"kubeconfig": "/nowhere"}, "cluster.kubeconfig: cannot read /nowhere"),
+    ],
+)
+def test_a_wrong_section_is_bad_config(
+    start_daemon: StartDaemon, section: dict[str, Any], problem: str
+) -> None:
+    daemon = start_daemon({"cluster": section})
+    assert daemon.wait() == 78
+    assert problem in daemon.stderr
+    assert daemon.stderr.count("\n") == 1

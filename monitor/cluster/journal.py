@@ -22,7 +22,7 @@ from monitor.errors import MonitorError
 from monitor.messages import cloud_event, encode
 from monitor.store import Connection, Row, Store
 
-__all__ = ["Journal", "StoredEvent", "recent_events"]
+__all__ = ["Journal"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _LONGEST_PAUSE_S = 10.0
 _PURGE_ROWS = 2000  # a transaction; on SQLite all others wait for it
 
 
-class StoredEvent(msgspec.Struct, frozen=True):
+class _StoredEvent(msgspec.Struct, frozen=True):
     """A row of model_event; ``data`` is a ModelEvent as JSON, ``time`` in epoch s."""
 
     seq: int
@@ -44,18 +44,6 @@ class StoredEvent(msgspec.Struct, frozen=True):
     key: str
     time: float
     data: msgspec.Raw
-
-
-async def recent_events(store: Store, *, since: float = 0.0, limit: int = 100) -> list[StoredEvent]:
-    """Return the newest events not older than ``since`` (epoch s), newest first."""
-    rows = await store.read(
-        lambda connection: connection.query(
-            "SELECT seq, id, type, source, key, time, data FROM model_event"
-            " WHERE time >= %s ORDER BY seq DESC LIMIT %s",
-            (since, limit),
-        )
-    )
-    return [_stored(row) for row in rows]
 
 
 class Journal:
@@ -223,7 +211,7 @@ class Journal:
         await self._until_done(lambda: self._store.transaction(note))
         return True
 
-    def _publish(self, event: StoredEvent) -> int:
+    def _publish(self, event: _StoredEvent) -> int:
         return self._bus.publish(
             self._topic,
             value=bytes(event.data),
@@ -270,6 +258,6 @@ class Journal:
         self.problem = problem
 
 
-def _stored(row: Row) -> StoredEvent:
+def _stored(row: Row) -> _StoredEvent:
     seq, id_, type_, source, key, time, data = row
-    return StoredEvent(seq, id_, type_, source, key, time, msgspec.Raw(data.encode()))
+    return _StoredEvent(seq, id_, type_, source, key, time, msgspec.Raw(data.encode()))

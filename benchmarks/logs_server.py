@@ -56,7 +56,7 @@ class Commands:
         connection.execute(
             "INSERT INTO log_entry (id, level, time, sender, message, received_at)"
             " SELECT -n, (ARRAY['debug', 'info', 'info', 'warning', 'error'])[1 + n %% 5],"
-            " %s + (%s - %s) * n / %s, 'addon-' || n * 7919 %% %s,"
+            " %s + (%s - %s) * n / %s, 'addon-' || n::bigint * 7919 %% %s,"
             " 'the valve of line ' || n %% 97 || ' was opened and closed again after '"
             " || n %% 1013 || ' ms, as planned', %s"
             " FROM generate_series(1, %s) AS n",

@@ -34,8 +34,14 @@ class Instances:
         self._service = service
         self._store = store
         self._seen: OrderedDict[int, None] = OrderedDict()
-        self._begun = False
+        # Blocks up to here were taken before we listened; None until then.
+        self._base: int | None = None
         service.on_own_block = self._remember
+
+    @property
+    def listening(self) -> bool:
+        """Whether it has begun to hear of others' commits."""
+        return self._base is not None
 
     async def run(self) -> None:
         """Listen until cancelled; SQLite has one instance, and nothing to listen to."""
@@ -68,12 +74,10 @@ class Instances:
 
     async def _catch_up(self) -> None:
         """Publish what was committed while nobody told us."""
-        if not self._begun:
-            block = await self._store.read(last_block, timeout=_READ_TIMEOUT_S)
-            self._begun = True
-            self._remember(block)
+        if self._base is None:
+            self._base = await self._store.read(last_block, timeout=_READ_TIMEOUT_S)
             return
-        since = max(self._seen, default=0) - _REMEMBERED // 2
+        since = max(self._base + 1, max(self._seen, default=0) - _REMEMBERED // 2)
         seen = tuple(self._seen)
         found = await self._store.read(
             lambda connection: entries_since_block(

@@ -260,5 +260,8 @@ def entries_since_block(
 
 def last_block(connection: Connection) -> int:
     """Return the last block that any instance has taken, committed or not."""
-    ((block,),) = connection.query("SELECT last_value FROM log_entry_block")
+    # Before its first call a sequence shows the value that it will give then.
+    ((block,),) = connection.query(
+        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM log_entry_block"
+    )
     return int(block)

@@ -1,30 +1,25 @@
-"""History and subscribers of each channel; no I/O, no clock.
+"""All channels: what is published and kept, what it costs, and what is due; no I/O, no clock.
 
-A channel's history is its WebSocket frames in one byte string, with where each ends;
-**a subscriber is a position in it**: the number of the next message that it needs. Replay,
-live messages and resuming are one path, :meth:`Channel.read`, which gives the bytes between
-a position and the end.
+**A subscriber is a position in a channel's history**: the number of the next message that it
+needs. Replay, live messages and resuming are one path, which reads what lies between a
+position and the end.
 
-Time comes in as ``now``, s on any clock that does not go back.
+Time comes in as ``now``, s on any clock that does not go back; ``at`` is the time of day, s
+since the epoch.
 """
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
+import itertools
+import secrets
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
-__all__ = ["Channel", "Channels", "Limits", "Subscriber"]
+from monitor.relay.channel import CHANNEL_BYTES, MESSAGE_BYTES, Channel, End, Subscriber
 
-# What a channel costs beside its messages: objects, dictionary entries (measured, in bytes).
-CHANNEL_BYTES = 900
-# What a message costs beside its frame: where it ends.
-MESSAGE_BYTES = 8
-# Trimmed messages are really deleted once there are as many as this and a quarter of all.
-_DEAD_AT_LEAST = 64
+__all__ = ["Channels", "Limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,85 +31,6 @@ class Limits:
     end_after_failed: float = 60.0
     max_messages: int = 100_000
     max_history_bytes: int = 268_435_456
-
-
-class Subscriber:
-    """Someone who reads a channel: nothing but a position in it."""
-
-    __slots__ = ("channel", "position")
-
-    channel: Channel | None
-    position: int
-
-
-class Channel:
-    """The history of one channel: messages ``first`` (kept) to ``end`` (next to come)."""
-
-    __slots__ = ("_base", "_data", "_dead", "_ends", "ended", "first", "name", "subscribers")
-
-    def __init__(self, name: bytes) -> None:
-        self.name = name
-        self.first = 0
-        self.ended = False
-        self.subscribers: set[Subscriber] = set()
-        # Frames, one after the other; byte _base of the channel's whole stream is _data[0].
-        self._data = bytearray()
-        self._base = 0
-        # For each message in _data, where it ends in the whole stream.
-        self._ends = array("Q")
-        # How many messages at the front of _data are trimmed but not yet deleted.
-        self._dead = 0
-
-    @property
-    def end(self) -> int:
-        """The position after the last message."""
-        return self.first - self._dead + len(self._ends)
-
-    def __len__(self) -> int:
-        return len(self._ends) - self._dead
-
-    @property
-    def size_bytes(self) -> int:
-        """What the history takes, bookkeeping included."""
-        return len(self._data) + MESSAGE_BYTES * len(self._ends)
-
-    def append(self, frame: bytes) -> None:
-        """Add one message's frame at the end."""
-        self._data += frame
-        self._ends.append(self._base + len(self._data))
-
-    def read(self, position: int, limit_bytes: int) -> tuple[bytearray, int]:
-        """Return the frames from ``position`` on, and the position after them.
-
-        At most ``limit_bytes``, but at least one message. The position must be kept
-        (``first <= position < end``).
-        """
-        ends, base = self._ends, self._base
-        index = position - self.first + self._dead
-        start = ends[index - 1] if index else base
-        stop_index = len(ends)
-        if ends[-1] - start > limit_bytes:
-            stop_index = max(bisect_right(ends, start + limit_bytes, index), index + 1)
-        stop = ends[stop_index - 1]
-        return self._data[start - base : stop - base], position + stop_index - index
-
-    def trim(self, count: int) -> None:
-        """Let go of the ``count`` oldest messages."""
-        self.first += count
-        self._dead += count
-        dead = self._dead
-        if dead >= len(self._ends) or (dead >= _DEAD_AT_LEAST and dead * 4 >= len(self._ends)):
-            self.compact()
-
-    def compact(self) -> None:
-        """Really delete what is trimmed."""
-        if self._dead:
-            cut = self._ends[self._dead - 1]
-            # New objects, so that memory really goes back.
-            self._data = self._data[cut - self._base :]
-            self._ends = self._ends[self._dead :]
-            self._base = cut
-            self._dead = 0
 
 
 class Channels:
@@ -130,6 +46,14 @@ class Channels:
         self._open: OrderedDict[Channel, float] = OrderedDict()
         self._failed: OrderedDict[Channel, float] = OrderedDict()
         self._ended: OrderedDict[Channel, float] = OrderedDict()
+        # Without a message and a reader, but a client may come back that knows the epoch.
+        self._awaited: OrderedDict[Channel, float] = OrderedDict()
+        # Epochs are unique, also among the runs of a daemon.
+        self._run = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+        # Where histories are saved: what is to be saved, and the keys of what is to go.
+        self.unsaved: dict[Channel, None] | None = None
+        self.forgotten: list[int] = []
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -149,7 +73,9 @@ class Channels:
         """Return the channels in which something happened last, live ones first."""
         return list(islice(chain(reversed(self._open), reversed(self._ended)), limit))
 
-    def publish(self, name: bytes, command: bytes, frame: bytes, now: float) -> Channel | None:
+    def publish(
+        self, name: bytes, command: bytes, frame: bytes, now: float, at: float = 0.0
+    ) -> Channel | None:
         """Add a message; return its channel, or None for a repeated FINISHED.
 
         FINISHED ends a channel; on one that has ended anything but FINISHED starts it anew.
@@ -162,21 +88,26 @@ class Channels:
             channel = None
         if channel is None:
             channel = self._add(name)
-        before = channel.size_bytes
-        channel.append(frame)
+        elif self._awaited:
+            self._awaited.pop(channel, None)
+        channel.append(frame, at)
+        self.history_bytes += len(frame) + MESSAGE_BYTES
         if len(channel) > self.limits.max_messages:
-            channel.trim(len(channel) - self.limits.max_messages)
-        self.history_bytes += channel.size_bytes - before
+            self._trim(channel, len(channel) - self.limits.max_messages)
         if command == b"FINISHED":
-            self._end(channel, now)
+            self._end(channel, End.FINISHED, now)
         else:
             self._open[channel] = now
             self._open.move_to_end(channel)
             if command == b"FAILED":
+                channel.failed = True
                 self._failed[channel] = now
                 self._failed.move_to_end(channel)
-            elif self._failed:
+            elif channel.failed:
+                channel.failed = False
                 self._failed.pop(channel, None)
+            if self.unsaved is not None:
+                self.unsaved[channel] = None
         if self.history_bytes > self.limits.max_history_bytes:
             self._evict(channel)
         return channel
@@ -186,26 +117,48 @@ class Channels:
         channel = self._by_name.get(name)
         if channel is None:
             channel = self._add(name)
+        elif self._awaited:
+            self._awaited.pop(channel, None)
         subscriber.channel = channel
         subscriber.position = channel.first
-        channel.subscribers.add(subscriber)
+        (channel.followers if subscriber.follows else channel.subscribers).add(subscriber)
         self.subscriber_count += 1
         return channel
 
-    def leave(self, subscriber: Subscriber) -> None:
-        """Forget a subscriber, and its channel if nothing was ever said on it."""
+    def leave(self, subscriber: Subscriber, now: float | None = None) -> None:
+        """Forget a subscriber, and its channel if nothing was ever said on it.
+
+        With ``now`` such a channel is kept for a while, so that a client that was only cut off
+        finds the epoch that it knows.
+        """
         channel = subscriber.channel
-        if channel is None or subscriber not in channel.subscribers:
+        if channel is None:
             return
-        channel.subscribers.discard(subscriber)
         subscriber.channel = None
         self.subscriber_count -= 1
+        channel.subscribers.discard(subscriber)
+        if subscriber.follows:
+            channel.followers.discard(subscriber)
+            if not channel.followers and channel.recovering is not None:
+                if self._by_name.get(channel.name) is channel:
+                    self.history_bytes -= channel.recovering.size_bytes
+                channel.recovering = None
         if (
-            not channel.subscribers
+            not channel.read_by_someone
             and not len(channel)
             and self._by_name.get(channel.name) is channel
         ):
-            self._forget(channel)
+            if now is None or channel.end:
+                self._forget(channel)
+            else:
+                self._awaited[channel] = now
+
+    def recover(self, channel: Channel, limit: int) -> bool:
+        """Make frames for who follows a channel, of ``limit`` messages; return whether all are."""
+        grown = channel.recover(limit)
+        if self._by_name.get(channel.name) is channel:
+            self.history_bytes += grown
+        return channel.recovering is not None and channel.recovering.end == channel.end
 
     def expire(self, now: float) -> list[Channel]:
         """End what is due to end and forget what is due to be forgotten.
@@ -215,15 +168,17 @@ class Channels:
         limits = self.limits
         told: list[Channel] = []
         for channel in self._due(self._failed, now - limits.end_after_failed):
-            self._end(channel, now)
+            self._end(channel, End.FAILED, now)
             told.append(channel)
         for channel in self._due(self._open, now - limits.keep_idle):
-            self._end(channel, now)
+            self._end(channel, End.IDLE, now)
             self._forget(channel)
             told.append(channel)
         for channel in self._due(self._ended, now - limits.keep_finished):
             self._forget(channel)
-        return [channel for channel in told if channel.subscribers]
+        for channel in self._due(self._awaited, now - limits.keep_finished):
+            self._forget(channel)
+        return [channel for channel in told if channel.read_by_someone]
 
     def next_expiry(self) -> float | None:
         """Return when expire() has something to do next, or None."""
@@ -234,6 +189,7 @@ class Channels:
                 (self._failed, limits.end_after_failed),
                 (self._open, limits.keep_idle),
                 (self._ended, limits.keep_finished),
+                (self._awaited, limits.keep_finished),
             )
             if order
         ]
@@ -248,6 +204,25 @@ class Channels:
         if self.history_bytes > limits.max_history_bytes:
             self._evict(None)
 
+    def restore(self, channels: Iterable[tuple[Channel, float]], now: float) -> None:
+        """Take channels that were saved, each with its age: s since its last message or its end.
+
+        What is over the limits goes at once, also what is too old by now.
+        """
+        for channel, age in sorted(channels, key=lambda entry: -entry[1]):
+            self._by_name[channel.name] = channel
+            self.history_bytes += CHANNEL_BYTES + channel.size_bytes
+            then = now - max(age, 0.0)
+            (self._ended if channel.ended else self._open)[channel] = then
+            if channel.failed and not channel.ended:
+                self._failed[channel] = then
+        self.adopt(self.limits)
+        self.expire(now)
+
+    def new_epoch(self) -> str:
+        """Return an epoch that no channel ever had."""
+        return f"{self._run}-{next(self._numbers):x}"
+
     def _due(self, order: OrderedDict[Channel, float], before: float) -> list[Channel]:
         due = []
         for channel, since in order.items():
@@ -257,15 +232,17 @@ class Channels:
         return due
 
     def _add(self, name: bytes) -> Channel:
-        channel = self._by_name[name] = Channel(name)
+        channel = self._by_name[name] = Channel(name, self.new_epoch())
         self.history_bytes += CHANNEL_BYTES
         return channel
 
-    def _end(self, channel: Channel, now: float) -> None:
-        channel.ended = True
+    def _end(self, channel: Channel, kind: End, now: float) -> None:
+        channel.end_kind = kind
         self._open.pop(channel, None)
         self._failed.pop(channel, None)
         self._ended[channel] = now
+        if self.unsaved is not None:
+            self.unsaved[channel] = None
 
     def _forget(self, channel: Channel) -> None:
         """Take a channel out; subscribers that still read its end keep the object alive."""
@@ -274,6 +251,11 @@ class Channels:
         self._open.pop(channel, None)
         self._failed.pop(channel, None)
         self._ended.pop(channel, None)
+        self._awaited.pop(channel, None)
+        if self.unsaved is not None:
+            self.unsaved.pop(channel, None)
+            if channel.key:
+                self.forgotten.append(channel.key)
 
     def _trim(self, channel: Channel, count: int, *, compact: bool = False) -> None:
         before = channel.size_bytes
@@ -281,6 +263,8 @@ class Channels:
         if compact:
             channel.compact()
         self.history_bytes += channel.size_bytes - before
+        if self.unsaved is not None:
+            self.unsaved[channel] = None
 
     def _evict(self, current: Channel | None) -> None:
         """Get below max_history_bytes: finished channels go first, then the longest idle.
@@ -290,12 +274,12 @@ class Channels:
         """
         limit = self.limits.max_history_bytes
         while self.history_bytes > limit:
-            channel = next(iter(self._ended or self._open), None)
+            channel = next(iter(self._awaited or self._ended or self._open), None)
             if channel is None:
                 return
             if channel is current and len(channel) > 1:
                 self._trim(channel, (len(channel) + 1) // 2, compact=True)
-            elif channel.ended or not channel.subscribers:
+            elif channel.ended or not channel.read_by_someone:
                 self._forget(channel)
             else:
                 self._trim(channel, len(channel))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from monitor.logfile import RateLimitedLog
 from monitor.part import Health, Metric, Part, State
 from monitor.relay.channels import Channels, Limits
+from monitor.relay.connection import ClientLimits
+from monitor.relay.delivery import Delivery, shown
+from monitor.relay.feed import Feed
 from monitor.relay.protocol import Message, text_frame
 from monitor.relay.receiver import Receiver
-from monitor.relay.server import ClientLimits, Server, monotonic
+from monitor.relay.server import Server
 from monitor.relay.settings import RelaySettings, read_curve_key, read_tls
 from monitor.settings import Address, address_text
 
@@ -40,16 +44,17 @@ class Relay(Part):
         websocket_uri: Address,
         zeromq_uri: Address,
         stop: Callable[[str], None],
-        clock: Callable[[], float] = monotonic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._time = time.time
         self._stop = stop
         self._tls = read_tls(settings.tls) if settings.tls is not None else None
         self.channels = Channels(_limits(settings))
-        self.server = Server(
-            websocket_uri, self.channels, _client_limits(settings), tls=self._tls, clock=clock
-        )
+        self.feed = Feed()
+        self.delivery = Delivery(self.channels, _client_limits(settings), self.feed, clock)
+        self.server = Server(websocket_uri, self.delivery, tls=self._tls, clock=clock)
         self.receiver = Receiver(
             zeromq_uri,
             max_frame_bytes=settings.max_message_bytes,
@@ -57,6 +62,7 @@ class Relay(Part):
             batch=lambda: self._settings.max_messages,
             curve=settings.curve,
             deliver=self._deliver,
+            brokers_changed=self._brokers_changed,
         )
 
     def now(self) -> float:
@@ -82,12 +88,9 @@ class Relay(Part):
         """End and forget channels that are due, and look after clients, each second."""
         while True:
             for channel in self.channels.expire(self._clock()):
-                _log.info(
-                    "channel %s ended: nothing more came",
-                    channel.name[:100].decode(errors="replace"),
-                )
-                self.server.changed(channel)
-            self.server.sweep()
+                _log.info("channel %s ended: nothing more came", shown(channel.name))
+                self.delivery.changed(channel)
+            self.delivery.sweep()
             await asyncio.sleep(1)
 
     async def drain(self) -> None:
@@ -109,16 +112,32 @@ class Relay(Part):
             self._stop("a remote exit command")
             return
         channel = self.channels.publish(
-            message.channel, message.command, text_frame(message.text), self._clock()
+            message.channel,
+            message.command,
+            text_frame(message.text),
+            self._clock(),
+            self._time(),
         )
         if channel is None:
             return
-        self.server.changed(channel)
+        self.delivery.changed(channel)
         if channel.ended:
-            name = channel.name[:100].decode(errors="replace")
             _ends_log.info(
-                "channel finished", "channel %s finished, %d messages", name, channel.end
+                "channel finished",
+                "channel %s finished, %d messages",
+                shown(channel.name),
+                channel.end,
             )
+
+    def _brokers_changed(self, count: int) -> None:
+        feed, now = self.feed, self._time()
+        came, feed.brokers = count > feed.brokers, count
+        if came:
+            feed.back(now)
+        else:
+            feed.lost(now)
+        for session in self.delivery.sessions():
+            session.tell_feed("up" if came else "lost" if count else "down")
 
     def state(self) -> State:
         """Clients and channels in a few words."""
@@ -129,7 +148,7 @@ class Relay(Part):
 
     def metrics(self) -> Iterable[Metric]:
         """The metrics relay_*."""
-        rejected = {**self.receiver.rejected, **self.server.refused}
+        rejected = {**self.receiver.rejected, **self.delivery.faults}
         yield Metric(
             "relay_clients", "gauge", "Connected clients", [({}, self.server.client_count)]
         )
@@ -147,7 +166,7 @@ class Relay(Part):
             "relay_deliveries_total",
             "counter",
             "Messages given to clients",
-            [({}, self.server.deliveries)],
+            [({}, self.delivery.deliveries)],
         )
         yield Metric(
             "relay_rejected_total",
@@ -161,6 +180,28 @@ class Relay(Part):
             "Subscribers gone, by close code",
             [({"code": code}, count) for code, count in self.server.disconnects.items()],
         )
+        recoveries = self.delivery.recoveries
+        yield Metric(
+            "relay_recoveries_total",
+            "counter",
+            "Subscriptions that resumed exactly where they were",
+            [({}, recoveries.exact)],
+        )
+        yield Metric(
+            "relay_recovery_failures_total",
+            "counter",
+            "Subscriptions that could not: another epoch, ahead of the history, or trimmed",
+            [({"reason": reason}, count) for reason, count in recoveries.failed.items()],
+        )
+        yield Metric(
+            "relay_feed_up", "gauge", "Whether a broker is connected", [({}, int(self.feed.up))]
+        )
+        yield Metric(
+            "relay_feed_interruptions_total",
+            "counter",
+            "Connections of brokers that were lost, and restarts",
+            [({}, self.feed.interruptions)],
+        )
 
     async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
         """Adopt limits, keep times, origins, and certificates and keys read anew."""
@@ -173,7 +214,7 @@ class Relay(Part):
         def switch() -> Sequence[str]:
             old, self._settings = self._settings, settings
             self.channels.adopt(_limits(settings))
-            self.server.limits = _client_limits(settings)
+            self.delivery.limits = _client_limits(settings)
             restart = [key for key in _FIXED if getattr(old, key) != getattr(settings, key)]
             if (old.tls is None) != (settings.tls is None):
                 restart.append("tls")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import NamedTuple
 
-__all__ = ["PING", "Malformed", "Message", "decode", "text_frame"]
+__all__ = ["PING", "Malformed", "Message", "decode", "payload", "text_frame"]
 
 # A whole ping frame without payload (RFC 6455, section 5.5.2); its pong needs no bookkeeping.
 PING = b"\x89\x00"
@@ -83,3 +83,9 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2) + payload
     return b"\x81\x7f" + size.to_bytes(8) + payload
+
+
+def payload(frame: bytes | bytearray) -> bytes | bytearray:
+    """Return what a frame of :func:`text_frame` is built around."""
+    size = frame[1]
+    return frame[2 if size < 126 else 4 if size == 126 else 10 :]

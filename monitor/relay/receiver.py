@@ -18,6 +18,7 @@ from zmq.utils.monitor import parse_monitor_message
 from monitor.errors import ListenError
 from monitor.listen import zeromq_endpoints
 from monitor.logfile import RateLimitedLog
+from monitor.relay.feed import Peers
 from monitor.relay.protocol import Malformed, Message, decode
 from monitor.relay.settings import CurveSettings, read_curve_key
 from monitor.settings import address_text
@@ -36,6 +37,7 @@ _RECEIVE_QUEUE = 1000
 _EVENTS = (
     zmq.EVENT_ACCEPTED
     | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -53,12 +55,15 @@ class Receiver:
         batch: Callable[[], int],
         curve: CurveSettings | None,
         deliver: Callable[[Message], None],
+        brokers_changed: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._address = address
         self._max_frame_bytes = max_frame_bytes
         self._batch = batch
         self._curve = curve
         self._deliver = deliver
+        # Told how many brokers are connected whenever one came or is gone.
+        self._brokers_changed = brokers_changed
         self._peers_log = RateLimitedLog(_log)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -69,7 +74,7 @@ class Receiver:
         self.received = 0
         self.rejected: dict[str, int] = {}
         self.endpoints: list[str] = []
-        self.peers = 0
+        self.peers = Peers()
 
     async def start(self) -> None:
         """Bind; raises ListenError."""
@@ -206,14 +211,21 @@ class Receiver:
             except zmq.ZMQError:
                 return
             kind = event["event"]
+            peers = self.peers
+            before = peers.count
             if kind == zmq.EVENT_ACCEPTED:
-                self.peers += 1
-                self._peers_log.info("connect", "a ZeroMQ peer connected, %d now", self.peers)
+                peers.accepted(event["value"])
+            elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                peers.succeeded()
+                self._peers_log.info("connect", "a ZeroMQ peer connected, %d now", peers.count)
             elif kind == zmq.EVENT_DISCONNECTED:
-                self.peers = max(0, self.peers - 1)
-                self._peers_log.info("disconnect", "a ZeroMQ peer is gone, %d now", self.peers)
+                peers.disconnected(event["value"])
+                self._peers_log.info("disconnect", "a ZeroMQ peer is gone, %d now", peers.count)
             else:
+                peers.failed()
                 self._count_failed_handshake(kind)
+            if peers.count != before:
+                self._brokers_changed(peers.count)
 
     def _count_failed_handshake(self, kind: int) -> None:
         reason = "unauthorized" if kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH else "handshake"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from monitor.relay.channels import CHANNEL_BYTES, Channel, Channels, Limits, Subscriber
+from monitor.relay.channel import CHANNEL_BYTES, MESSAGE_BYTES, Channel, Subscriber
+from monitor.relay.channels import Channels, Limits
 
 
 def frames_of(channel: Channel, position: int, limit_bytes: int = 1 << 30) -> bytes:
@@ -154,7 +155,7 @@ def test_the_oldest_messages_go_first() -> None:
 
 
 def test_finished_then_idle_channels_make_room_for_the_rest() -> None:
-    room = 10 * (CHANNEL_BYTES + 10_008)
+    room = 10 * (CHANNEL_BYTES + 10_000 + MESSAGE_BYTES)
     channels = Channels(Limits(max_history_bytes=room))
     big = b"x" * 10_000
     for number in range(5):
@@ -203,7 +204,7 @@ def test_lower_limits_take_effect_at_once() -> None:
     channel = channels.get(b"c")
     assert channel is not None
     assert len(channel) == 10
-    assert channels.history_bytes < CHANNEL_BYTES + 10 * 20
+    assert channels.history_bytes < CHANNEL_BYTES + 10 * 40
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from monitor.relay.channels import Channel
+from monitor.relay.channel import Channel
 from monitor.relay.part import Relay
 from monitor.web.answers import cursor_of, item_list, parse_cursor
 from monitor.web.app import admin_only
@@ -37,7 +37,7 @@ def channel_entry(relay: Relay, channel: Channel) -> ChannelEntry:
         messages=channel.end,
         kept=len(channel),
         size_bytes=channel.size_bytes,
-        subscribers=len(channel.subscribers),
+        subscribers=len(channel.subscribers) + len(channel.followers),
         ended=channel.ended,
         idle=None if at is None else max(0.0, round(relay.now() - at, 3)),
     )

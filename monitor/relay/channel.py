@@ -1,0 +1,175 @@
+"""One channel: its messages, what became of it, and who reads it; no I/O, no clock.
+
+A channel is the history of its frames as the old protocol has them, which is all that most
+channels ever need. While someone reads it with the recovering protocol it also has the
+frames of that one, made of the same messages, each once for all who read them.
+"""
+
+from __future__ import annotations
+
+import enum
+from array import array
+from bisect import bisect_right
+
+from monitor.relay.history import History
+from monitor.relay.protocol import payload
+from monitor.relay.protocol_v2 import message_frame, message_head
+
+__all__ = ["CHANNEL_BYTES", "MESSAGE_BYTES", "Channel", "End", "Subscriber"]
+
+# What a channel costs beside its messages: objects, dictionary entries (measured, in bytes).
+CHANNEL_BYTES = 1100
+# What a message costs beside its frame: where it ends, and when it came.
+MESSAGE_BYTES = 16
+
+
+class End(enum.Enum):
+    """How a channel ended."""
+
+    FINISHED = "finished"
+    # a FAILED that nothing followed
+    FAILED = "failed"
+    # nothing came for too long
+    IDLE = "idle"
+
+
+class Subscriber:
+    """Someone who reads a channel: nothing but a position in it."""
+
+    __slots__ = ("channel", "position")
+
+    # Whether it reads with the recovering protocol.
+    follows = False
+
+    channel: Channel | None
+    position: int
+
+
+class Channel(History):
+    """A channel's messages, in the frames of the old protocol.
+
+    ``epoch`` names this life of the channel: with it a position means the same message for
+    ever. ``ancestors`` are earlier epochs with the position up to which their messages are
+    the same as here (they end where a crash lost what followed).
+    """
+
+    __slots__ = (
+        "_times",
+        "ancestors",
+        "end_kind",
+        "epoch",
+        "failed",
+        "followers",
+        "key",
+        "name",
+        "recovering",
+        "saved",
+        "subscribers",
+    )
+
+    def __init__(self, name: bytes, epoch: str = "", *, first: int = 0) -> None:
+        super().__init__(first)
+        self.name = name
+        self.epoch = epoch
+        self.ancestors: tuple[tuple[str, int], ...] = ()
+        self.end_kind: End | None = None
+        # Whether FAILED is the last word so far.
+        self.failed = False
+        self.subscribers: set[Subscriber] = set()
+        # Those who read the frames of the recovering protocol, which are there as long as they.
+        self.followers: set[Subscriber] = set()
+        self.recovering: History | None = None
+        # For each message in _data, when it came, in s since the epoch.
+        self._times = array("d")
+        # What the history file calls it (0: nothing yet), and up to where it has the messages.
+        self.key = 0
+        self.saved = first
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.end_kind is not None
+
+    @property
+    def read_by_someone(self) -> bool:
+        """Whether there is any subscriber."""
+        return bool(self.subscribers or self.followers)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the messages take, bookkeeping included."""
+        size = len(self._data) + MESSAGE_BYTES * len(self._ends)
+        return size if self.recovering is None else size + self.recovering.size_bytes
+
+    def append(self, frame: bytes, at: float = 0.0) -> None:
+        """Add a message that came at ``at``, in s since the epoch."""
+        self._data += frame
+        self._ends.append(self._base + len(self._data))
+        self._times.append(at)
+
+    def times(self, start: int, stop: int) -> array[float]:
+        """Return when the messages from ``start`` up to ``stop`` came; both must be kept."""
+        offset = self._dead - self.first
+        return self._times[start + offset : stop + offset]
+
+    def position_at(self, time: float) -> int:
+        """Return the position after the last message kept that came at ``time`` or before."""
+        return self.first - self._dead + bisect_right(self._times, time, self._dead)
+
+    def compact(self) -> None:
+        """Really delete what is trimmed."""
+        dead = self._dead
+        super().compact()
+        if dead:
+            self._times = self._times[dead:]
+
+    def trim(self, count: int) -> None:
+        """Let go of the ``count`` oldest messages, in all their forms."""
+        super().trim(count)
+        recovering = self.recovering
+        if recovering is not None:
+            if recovering.end < self.first:
+                self.recovering = History(self.first)
+            else:
+                recovering.trim(self.first - recovering.first)
+
+    def resume(self, epoch: str, seq: int) -> tuple[int, str]:
+        """Return where a reader of ``seq`` messages of ``epoch`` goes on, and why not there.
+
+        The reason is empty where exactly the next message follows; else it is ``epoch`` (not
+        this life of the channel), ``ahead`` (of what this relay knows) or ``trimmed`` (the next
+        message is kept no more), and the position is the first that is kept.
+        """
+        if epoch == self.epoch:
+            known = self.end
+        else:
+            known = next((end for old, end in self.ancestors if old == epoch), -1)
+        if known < 0:
+            return self.first, "epoch"
+        if seq > known:
+            return self.first, "ahead"
+        if seq < self.first:
+            return self.first, "trimmed"
+        return seq, ""
+
+    def recover(self, limit: int) -> int:
+        """Make frames of the recovering protocol for at most ``limit`` messages more.
+
+        Returns by how many bytes the channel grew. Whether all are there now shows where
+        ``recovering.end`` is ``end``.
+        """
+        recovering = self.recovering
+        if recovering is None:
+            recovering = self.recovering = History(self.first)
+        position = recovering.end
+        stop = min(self.end, position + limit)
+        if position >= stop:
+            return 0
+        before = recovering.size_bytes
+        head = message_head(self.name, self.epoch)
+        append = recovering.append
+        times = self.times(position, stop)
+        for frame, at in zip(self.frames(position, stop), times, strict=True):
+            position += 1
+            append(message_frame(head, position, at, payload(frame)))
+        return recovering.size_bytes - before

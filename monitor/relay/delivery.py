@@ -1,0 +1,240 @@
+"""What each client still has to get, written as far as its transport takes it.
+
+One path serves replay, live messages and clients that were slow: what lies between a
+reader's position and the channel's end. Server frames are not masked, so with compression
+off the same bytes go to every reader of a channel: they are cut once a position, and all
+that is due in one turn of the loop goes out in one write a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from websockets.protocol import State
+
+from monitor.logfile import RateLimitedLog
+from monitor.relay.channel import Channel, Subscriber
+from monitor.relay.channels import Channels
+from monitor.relay.codes import NORMAL, TRY_AGAIN_LATER
+from monitor.relay.connection import ClientLimits, Connection
+from monitor.relay.feed import Feed
+from monitor.relay.history import History
+from monitor.relay.protocol import PING
+from monitor.relay.session import Recoveries, Session, Subscription
+
+__all__ = ["PING_S", "Delivery", "shown"]
+
+_log = logging.getLogger(__name__)
+
+# Well below the 60 s after which proxies cut idle connections.
+PING_S = 20
+# What one write may hold; a transport takes at most this beyond its own limit.
+_CHUNK_BYTES = 65536
+# Messages of a channel that are put into the recovering protocol's frames in one turn.
+_RECOVER_MESSAGES = 1000
+
+Chunks = dict[int, tuple[bytearray, int]]
+
+
+class Delivery:
+    """Writes to the clients of :class:`Channels` what is due."""
+
+    def __init__(
+        self, channels: Channels, limits: ClientLimits, feed: Feed, clock: Callable[[], float]
+    ) -> None:
+        self.channels = channels
+        self.limits = limits
+        self.feed = feed
+        self.time = time.time
+        self.deliveries = 0
+        self.recoveries = Recoveries()
+        self.faults: dict[str, int] = {}
+        self.faults_log = RateLimitedLog(_log)
+        self.clients_log = RateLimitedLog(_log, lines=300, period_s=30)
+        self._clock = clock
+        self._dirty: dict[Channel, None] = {}
+        self._flush_handle: asyncio.Handle | None = None
+        # What was cut for readers of the recovering protocol in this turn.
+        self._cut: dict[History, Chunks] = {}
+        # Clients whose transport is full: (bytes untaken at the last look, since when no less).
+        self._stalled: dict[Connection, tuple[int, float]] = {}
+        # Connections by the second in which they are pinged, so that pings are spread.
+        self._ping_turns: list[set[Connection]] = [set() for _ in range(PING_S)]
+        self._turn = 0
+
+    # Clients
+
+    def join(self, connection: Connection, name: str | None) -> None:
+        """Ping a client from now on; with the old protocol, subscribe it to ``name``."""
+        self._ping_turns[hash(connection) % PING_S].add(connection)
+        if name is not None:
+            channel = self.channels.subscribe(connection, name.encode())
+            self._say_subscribed(connection, channel)
+            self._advance(connection, {})
+
+    def subscribed(
+        self, connection: Connection, subscription: Subscription, channel: Channel
+    ) -> None:
+        """Begin with what a new subscription has to get."""
+        self._say_subscribed(connection, channel)
+        if self.channels.recover(channel, _RECOVER_MESSAGES):
+            subscription.session.advance(subscription)
+        else:
+            self.changed(channel)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Take a subscription away."""
+        self.channels.leave(subscriber, self._clock())
+
+    def left(self, connection: Connection) -> list[bytes]:
+        """Forget a client that is gone; return the names of the channels that it read."""
+        self._ping_turns[hash(connection) % PING_S].discard(connection)
+        self._stalled.pop(connection, None)
+        if connection.session is not None:
+            return list(connection.session.close())
+        channel = connection.channel
+        if channel is None:
+            return []
+        self.channels.leave(connection)
+        return [channel.name]
+
+    def fault(self, connection: Connection, kind: str, text: str) -> None:
+        """Count and log what a client did wrong; ``kind`` is one of a fixed few."""
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+        self.faults_log.warning(kind, "%s %s", connection.peer(), text)
+
+    def _say_subscribed(self, connection: Connection, channel: Channel) -> None:
+        self.clients_log.info(
+            "client", "%s subscribed to %s", connection.peer(), shown(channel.name)
+        )
+
+    def sessions(self) -> Iterator[Session]:
+        """Yield the clients of the recovering protocol."""
+        for turn in self._ping_turns:
+            for connection in turn:
+                if connection.session is not None:
+                    yield connection.session
+
+    # Messages
+
+    def changed(self, channel: Channel) -> None:
+        """Note that a channel has news; all that is due goes out once in this turn of the loop."""
+        self._dirty[channel] = None
+        if self._flush_handle is None:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._flush_handle is None:
+            self._flush_handle = asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write to every subscriber of a changed channel what it has not got yet."""
+        self._flush_handle = None
+        dirty, self._dirty = self._dirty, {}
+        for channel in dirty:
+            if channel.subscribers:
+                # Most subscribers stand at the same position: its bytes are cut once.
+                chunks: Chunks = {}
+                readers = channel.subscribers
+                for subscriber in list(readers) if channel.ended else readers:
+                    self._advance(subscriber, chunks)  # type: ignore[arg-type]
+            if channel.followers:
+                if not self.channels.recover(channel, _RECOVER_MESSAGES):
+                    self.changed(channel)
+                for follower in list(channel.followers):
+                    follower.session.advance(follower)  # type: ignore[attr-defined]
+        self._cut.clear()
+
+    def stop(self) -> None:
+        """Flush no more."""
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+
+    def write_frames(
+        self, connection: Connection, subscription: Subscription, history: History
+    ) -> None:
+        """Write what a subscription has not got yet, as far as its client takes it."""
+        position, end = subscription.position, history.end
+        if position >= end:
+            return
+        chunks = self._cut.get(history)
+        if chunks is None:
+            chunks = self._cut[history] = {}
+            # The flush that follows forgets it.
+            self._flush_soon()
+        write = connection.transport.write
+        while position < end and not connection.paused:
+            chunk = chunks.get(position)
+            if chunk is None:
+                chunk = chunks[position] = history.read(position, _CHUNK_BYTES)
+            write(chunk[0])
+            self.deliveries += chunk[1] - position
+            position = subscription.position = chunk[1]
+
+    def _advance(self, connection: Connection, chunks: Chunks) -> None:
+        """Write what lies between a subscriber's position and the end, as far as it takes it."""
+        channel = connection.channel
+        if channel is None or connection.end.done() or connection.protocol.state is not State.OPEN:
+            return
+        end = channel.end
+        position = connection.position
+        if position < channel.first:
+            self.fault(connection, "outrun", f"is too slow for {shown(channel.name)}: 1013")
+            connection.finish((TRY_AGAIN_LATER, "too slow: the history went on without you"))
+            return
+        write = connection.transport.write
+        while position < end and not connection.paused:
+            chunk = chunks.get(position)
+            if chunk is None:
+                chunk = chunks[position] = channel.read(position, _CHUNK_BYTES)
+            write(chunk[0])
+            self.deliveries += chunk[1] - position
+            position = connection.position = chunk[1]
+        if channel.ended and position == end:
+            connection.finish((NORMAL, ""))
+
+    def is_behind(self, connection: Connection) -> bool:
+        """Whether anything that is kept was not yet written to a client."""
+        if connection.session is not None:
+            return connection.session.is_behind()
+        channel = connection.channel
+        return channel is not None and channel.first <= connection.position < channel.end
+
+    # Slow clients
+
+    def paused(self, connection: Connection) -> None:
+        """Watch a client whose transport is full, until it takes something."""
+        self._stalled[connection] = (connection.untaken_bytes(), self._clock())
+
+    def resumed(self, connection: Connection) -> None:
+        """Go on with a client that took what it had."""
+        self._stalled.pop(connection, None)
+        loop = asyncio.get_running_loop()
+        if connection.session is not None:
+            loop.call_soon(connection.session.advance_all)
+        else:
+            loop.call_soon(self._advance, connection, {})
+
+    def sweep(self) -> None:
+        """Do what is due each second: end stalled clients, ping a share of the others."""
+        now = self._clock()
+        for connection, (waiting, since) in list(self._stalled.items()):
+            left = connection.untaken_bytes()
+            if left < waiting:
+                self._stalled[connection] = (left, now)
+            elif now - since >= self.limits.client_stall and not connection.end.done():
+                self.fault(connection, "stalled", f"took nothing for {now - since:.0f} s: 1013")
+                connection.finish((TRY_AGAIN_LATER, "took nothing for too long"))
+        self._turn = (self._turn + 1) % PING_S
+        for connection in self._ping_turns[self._turn]:
+            if connection.protocol.state is State.OPEN and not connection.paused:
+                connection.transport.write(PING)
+
+
+def shown(name: bytes) -> str:
+    """Write a channel's name for the log."""
+    text = name[:100].decode(errors="replace")
+    return f"{text}..." if len(name) > 100 else text

@@ -1,0 +1,126 @@
+"""Whether brokers are connected, and when they were not; no I/O, no clock.
+
+:class:`Peers` makes sense of what ZeroMQ's socket monitor tells, :class:`Feed` remembers when
+the feed was interrupted, so that a reader of a channel can be told where messages may be
+missing. Times are s since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from monitor.relay.channel import Channel
+
+__all__ = ["Feed", "Gap", "Outage", "Peers"]
+
+_OUTAGES_KEPT = 100
+
+
+class Peers:
+    """Which connections of a listening socket are brokers: those that shook hands.
+
+    The monitor's notices name a descriptor when a connection is accepted and when it is gone,
+    but not when its handshake succeeds (libzmq, zmq_socket_monitor(3)); a failed handshake is
+    told right before its disconnection. So as long as some connections are still in their
+    handshake, a success may be any of theirs, and only the number of brokers is known.
+    """
+
+    def __init__(self) -> None:
+        self._greeting: set[int] = set()
+        self._brokers: set[int] = set()
+        # Successes that belong to some of those in _greeting.
+        self._unclaimed = 0
+        self._failed = False
+
+    @property
+    def count(self) -> int:
+        """How many brokers are connected."""
+        return len(self._brokers) + self._unclaimed
+
+    def accepted(self, descriptor: int) -> None:
+        """A connection came."""
+        self._greeting.add(descriptor)
+
+    def succeeded(self) -> None:
+        """Some handshake succeeded."""
+        if self._unclaimed < len(self._greeting):
+            self._unclaimed += 1
+        self._settle()
+
+    def failed(self) -> None:
+        """The handshake of the connection that is gone next failed."""
+        self._failed = True
+
+    def disconnected(self, descriptor: int) -> bool:
+        """A connection is gone; return whether it was a broker's."""
+        failed, self._failed = self._failed, False
+        if descriptor in self._brokers:
+            self._brokers.discard(descriptor)
+            return True
+        self._greeting.discard(descriptor)
+        was_broker = not failed and self._unclaimed > 0
+        if was_broker:
+            self._unclaimed -= 1
+        self._settle()
+        return was_broker
+
+    def _settle(self) -> None:
+        if self._unclaimed and self._unclaimed == len(self._greeting):
+            self._brokers |= self._greeting
+            self._greeting.clear()
+            self._unclaimed = 0
+
+
+class Outage(NamedTuple):
+    """A broker's connection was lost at ``since``; one came at ``until`` (None: not yet)."""
+
+    since: float
+    until: float | None
+
+
+class Gap(NamedTuple):
+    """After message ``seq`` of a channel some may be missing: an outage was then."""
+
+    seq: int
+    since: float
+    until: float | None
+
+
+class Feed:
+    """When brokers' connections were lost and back."""
+
+    def __init__(self) -> None:
+        self.brokers = 0
+        self.outages: deque[Outage] = deque(maxlen=_OUTAGES_KEPT)
+        # How often it was interrupted, restarts included.
+        self.interruptions = 0
+
+    @property
+    def up(self) -> bool:
+        """Whether any broker is connected."""
+        return self.brokers > 0
+
+    def lost(self, at: float) -> None:
+        """The feed is interrupted, or was so while the relay was down."""
+        self.interruptions += 1
+        if not self.outages or self.outages[-1].until is not None:
+            self.outages.append(Outage(at, None))
+
+    def back(self, at: float) -> None:
+        """A broker connected."""
+        if self.outages and self.outages[-1].until is None:
+            self.outages[-1] = self.outages[-1]._replace(until=at)
+
+    def gaps(self, channel: Channel, position: int) -> Iterator[Gap]:
+        """Yield where a channel may lack messages, from ``position`` on.
+
+        A channel is concerned by an outage that began after its first message kept and, if it
+        finished, before that.
+        """
+        for outage in self.outages:
+            seq = channel.position_at(outage.since)
+            finished = channel.ended and seq == channel.end
+            if channel.first < seq and seq >= position and not finished:
+                yield Gap(seq, outage.since, outage.until)

@@ -1,0 +1,155 @@
+"""The wire format of the recovering protocol, ``recodex.monitor.v2``. Pure functions, no I/O.
+
+Every message is one JSON object with a ``type``; docs/reference/recovering-protocol.md
+describes them all. A message of a channel is built once, whole with its WebSocket frame, and
+the same bytes go to everyone who reads the channel: nothing in it depends on the reader.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from monitor.relay.protocol import text_frame
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "MAX_SUBSCRIPTIONS",
+    "SUBPROTOCOL",
+    "After",
+    "BadRequest",
+    "Leave",
+    "Request",
+    "Subscribe",
+    "decode_request",
+    "end_frame",
+    "error_frame",
+    "feed_frame",
+    "gap_frame",
+    "message_frame",
+    "message_head",
+    "subscribed_frame",
+]
+
+SUBPROTOCOL = "recodex.monitor.v2"
+# What a client may send in one message, and to how many channels it may subscribe at once.
+MAX_MESSAGE_BYTES = 8192
+MAX_SUBSCRIPTIONS = 1000
+
+_MAX_NAME_BYTES = 4096
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_NAME_BYTES)]
+
+
+class After(msgspec.Struct, frozen=True):
+    """How far a client is: it has the first ``seq`` messages of this epoch."""
+
+    epoch: Annotated[str, msgspec.Meta(max_length=100)]
+    seq: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class Subscribe(msgspec.Struct, frozen=True, tag="subscribe", tag_field="type"):
+    """A client wants a channel: all that is kept, or what follows ``after``."""
+
+    channel: _Name
+    after: After | None = None
+
+
+class Leave(msgspec.Struct, frozen=True, tag="leave", tag_field="type"):
+    """A client wants no more of a channel."""
+
+    channel: _Name
+
+
+Request = Subscribe | Leave
+
+_decode = msgspec.json.Decoder(Request).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class BadRequest(Exception):  # noqa: N818 - it never leaves the session
+    """What a client sent is no request; its text says what is wrong."""
+
+
+def decode_request(data: bytes) -> Request:
+    """Decode what a client sent, or raise BadRequest."""
+    try:
+        request: Request = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(str(error)) from None
+    try:
+        name = request.channel.encode()
+    except UnicodeEncodeError:
+        raise BadRequest("a channel's name is not Unicode text") from None
+    if len(name) > _MAX_NAME_BYTES:
+        raise BadRequest(f"a channel's name is longer than {_MAX_NAME_BYTES} bytes")
+    return request
+
+
+def message_head(channel: bytes, epoch: str) -> bytes:
+    """Return what all messages of a channel begin with."""
+    return b'{"type":"message","channel":%b,"epoch":%b,"seq":' % (
+        _encode(channel.decode()),
+        _encode(epoch),
+    )
+
+
+def message_frame(head: bytes, seq: int, at: float, text: bytes | bytearray) -> bytes:
+    """Return the whole frame of a channel's ``seq``-th message (from 1), with its JSON text.
+
+    ``at`` is when the relay received it, in s since the epoch.
+    """
+    return text_frame(b'%b%d,"time":%.3f,"data":%b}' % (head, seq, at, bytes(text)))
+
+
+def subscribed_frame(channel: bytes, epoch: str, seq: int, recovered: bool | None) -> bytes:
+    """Return the answer to a subscription: message ``seq + 1`` of ``epoch`` comes next.
+
+    ``recovered`` is None where the client did not say how far it was.
+    """
+    told: dict[str, Any] = {"epoch": epoch, "seq": seq}
+    if recovered is not None:
+        told["recovered"] = recovered
+    return _frame("subscribed", channel, told)
+
+
+def end_frame(kind: str, channel: bytes, epoch: str, seq: int, reason: str = "") -> bytes:
+    """Return the notice of a channel's end after ``seq`` messages: ``finished`` or ``failed``."""
+    told: dict[str, Any] = {"epoch": epoch, "seq": seq}
+    if reason:
+        told["reason"] = reason
+    return _frame(kind, channel, told)
+
+
+def feed_frame(state: str, brokers: int, at: float) -> bytes:
+    """Return the notice that the feed is ``up`` or ``down``, or a connection ``lost``."""
+    return _frame("feed", None, {"state": state, "brokers": brokers, "time": round(at, 3)})
+
+
+def gap_frame(channel: bytes, epoch: str, seq: int, since: float, until: float | None) -> bytes:
+    """Return the notice that after message ``seq`` the feed was away from ``since`` to ``until``.
+
+    ``until`` is None where it still is. Times are s since the epoch.
+    """
+    told = {
+        "state": "gap",
+        "epoch": epoch,
+        "seq": seq,
+        "since": round(since, 3),
+        "until": None if until is None else round(until, 3),
+    }
+    return _frame("feed", channel, told)
+
+
+def error_frame(code: str, message: str, channel: str | None = None) -> bytes:
+    """Return the answer to a request that can't be met."""
+    told = {"code": code, "message": message}
+    return _frame("error", None if channel is None else channel.encode(), told)
+
+
+def _frame(kind: str, channel: bytes | None, told: dict[str, Any]) -> bytes:
+    head: dict[str, Any] = {"type": kind}
+    if channel is not None:
+        head["channel"] = channel.decode()
+    return text_frame(_encode(head | told))

@@ -1,1 +1,1 @@
-"""What the figures in the documentation are made with."""
+"""What the figures in the documentation are made with; `benchmarks/run` runs them."""

@@ -1,0 +1,464 @@
+"""The load that the relay benchmarks put on a server: a process of its own, on its own core.
+
+One epoll loop reads all subscribers' raw sockets. What a subscriber must get is known
+beforehand, byte by byte, so that content and order of every message are checked by one
+``startswith`` on what a read returned; only control frames (pings, the close) leave that
+path. What is published is encoded beforehand too. So the load stays well below the cost
+of the servers, which its own share of its core, printed with each result, shows.
+
+Usage: ``relay_load.py LOAD --pid PID --websocket-port P --publish-port P [--nchan]``; prints
+one line of JSON. CPU and memory are those of the server, process PID, between the first
+message that counts and the last one received.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import select
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import relay_wire as wire
+from benchmarks.process import cpu_seconds, raise_descriptors, resident_bytes
+
+__all__ = ["LOADS", "Load", "StreamError", "Subscriber"]
+
+Result = dict[str, float]
+STALL_S = 30.0
+OPEN_AT_ONCE = 64  # less than asyncio's backlog of 100
+
+
+class StreamError(Exception):
+    """A subscriber got something else than what was published, or not all of it."""
+
+
+class Subscriber:
+    """One WebSocket: the bytes that it must get, and how far it is."""
+
+    __slots__ = ("channel", "expected", "position", "receive", "rest", "socket", "target")
+
+    def __init__(self, channel: str, expected: bytes) -> None:
+        self.channel = channel
+        self.expected = expected
+        self.position = 0
+        self.target = 0
+        self.rest = b""  # of a control frame that came in pieces
+        self.socket: socket.socket
+        self.receive: Callable[[int], bytes]
+
+
+class Channel:
+    """One channel's messages, all encoded: as they are published, and as they arrive."""
+
+    def __init__(self, number: int, messages: int, *, nchan: bool) -> None:
+        self.name = f"job_{number:05}"
+        fields = [wire.task(number, i) for i in range(messages)]
+        publish = wire.http_publish if nchan else wire.zmtp_message
+        self.published = [publish(self.name, one) for one in fields]
+        frames = [wire.server_frame(wire.text(one)) for one in fields]
+        self.frame_size = len(frames[0])
+        assert {len(frame) for frame in frames} == {self.frame_size}
+        self.end = publish(self.name, wire.FINISHED)
+        self.expected = b"".join(frames) + wire.server_frame(wire.text(wire.FINISHED))
+        self.sent_at: list[float] = []
+
+
+class Load:
+    """The sockets of one load, and the loop that drives them."""
+
+    def __init__(self, pid: int, websocket_port: int, publish_port: int, *, nchan: bool) -> None:
+        self.pid = pid
+        self.nchan = nchan
+        self.websocket = ("127.0.0.1", websocket_port)
+        self.epoll = select.epoll()
+        self.subscribers: dict[int, Subscriber] = {}
+        self.unmet = 0
+        self.latencies: list[float] = []
+        self.read_size = 16384
+        self.outgoing: deque[memoryview] = deque()
+        self.incoming = b""
+        self.answers = 0  # of nchan's publisher, still to come
+        self.publisher = self._open_publisher(publish_port)
+        self._marked: list[tuple[float, float, float]] = []
+
+    # The publisher's side.
+
+    def _open_publisher(self, port: int) -> socket.socket:
+        publisher = socket.create_connection(("127.0.0.1", port), 10)
+        publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self.nchan:
+            publisher.sendall(wire.ZMTP_HELLO)
+            while len(self.incoming) < 64:
+                self.incoming += publisher.recv(4096)
+            self.incoming = self.incoming[64:]
+        publisher.setblocking(False)
+        self.epoll.register(publisher, select.EPOLLIN)
+        return publisher
+
+    def publish(self, data: bytes) -> None:
+        """Send encoded messages; what the socket does not take goes out from :meth:`run`."""
+        self.outgoing.append(memoryview(data))
+        if self.nchan:
+            self.answers += data.count(b"POST ")
+        self._flush()
+
+    def _flush(self) -> None:
+        while self.outgoing:
+            try:
+                sent = self.publisher.send(self.outgoing[0])
+            except BlockingIOError:
+                self.epoll.modify(self.publisher, select.EPOLLIN | select.EPOLLOUT)
+                return
+            if sent < len(self.outgoing[0]):
+                self.outgoing[0] = self.outgoing[0][sent:]
+            else:
+                self.outgoing.popleft()
+        self.epoll.modify(self.publisher, select.EPOLLIN)
+
+    def _publisher_event(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            data = self.publisher.recv(65536)
+            if not data:
+                raise StreamError("the server closed the publisher's connection")
+            self.incoming += data
+        if self.nchan:
+            head = b"HTTP/1.1 20"
+            self.answers -= self.incoming.count(head)
+            if b"HTTP/1.1 4" in self.incoming or b"HTTP/1.1 5" in self.incoming:
+                raise StreamError(f"not published: {self.incoming[:200]!r}")
+            # Keep what may be the beginning of the next answer, never a whole one.
+            self.incoming = self.incoming[-(len(head) - 1) :]
+        else:
+            frames, self.incoming = wire.zmtp_frames(self.incoming)
+            for flags, body in frames:
+                if flags & 0x04 and (pong := wire.zmtp_pong(body)):
+                    self.outgoing.append(memoryview(pong))
+        self._flush()
+
+    # The subscribers' side.
+
+    def connect(self, subscribers: Iterable[Subscriber], *, subscribe: bool = True) -> None:
+        """Open the subscribers' WebSockets and, unless told otherwise, name their channels."""
+        waiting = list(subscribers)
+        while waiting:
+            now, waiting = waiting[:OPEN_AT_ONCE], waiting[OPEN_AT_ONCE:]
+            for one in now:
+                one.socket = socket.create_connection(self.websocket, 10)
+                one.receive = one.socket.recv
+                path = f"/sub/{one.channel}" if self.nchan else "/"
+                one.socket.sendall(wire.upgrade(path))
+            for one in now:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    data = one.receive(4096)
+                    if not data:
+                        raise StreamError(f"closed in the handshake: {head!r}")
+                    head += data
+                head, _, rest = head.partition(b"\r\n\r\n")
+                if not head.startswith(b"HTTP/1.1 101 ") or wire.ACCEPT not in head:
+                    raise StreamError(f"not upgraded: {head!r}")
+                if subscribe:
+                    self.subscribe(one)
+                one.socket.setblocking(False)
+                self.subscribers[one.socket.fileno()] = one
+                self.epoll.register(one.socket, select.EPOLLIN)
+                if rest:
+                    self._take(one, rest)
+            self._poll(0)
+
+    def subscribe(self, one: Subscriber) -> None:
+        """Name the subscriber's channel (with nchan the path has done so)."""
+        if not self.nchan:
+            one.socket.send(wire.subscription(one.channel))
+
+    def expect(self, subscriber: Subscriber, target: int) -> None:
+        """Let :meth:`run` wait until the subscriber has got its first ``target`` bytes."""
+        self.unmet += (subscriber.position < target) - (subscriber.position < subscriber.target)
+        subscriber.target = target
+
+    def _advance(self, one: Subscriber, count: int) -> None:
+        position, one.position = one.position, one.position + count
+        if position < one.target <= one.position:
+            self.unmet -= 1
+
+    def _take(self, one: Subscriber, data: bytes) -> None:
+        """Take what is not simply the next piece of the messages: control frames, or an end."""
+        data = one.rest + data
+        one.rest = b""
+        while data:
+            if data[0] in {0x88, 0x89, 0x8A}:
+                end = 2 + data[1] if len(data) > 1 else 2
+                if len(data) < end:
+                    one.rest = data
+                    return
+                if self._control(one, data[0] & 0xF, data[2:end]):
+                    return
+                data = data[end:]
+                continue
+            wanted = one.expected[one.position : one.position + len(data)]
+            differs = (i for i, byte in enumerate(wanted) if byte != data[i])
+            same = next(differs, len(wanted))
+            if not same:
+                raise StreamError(f"{one.channel}: {data[:80]!r} instead of {wanted[:80]!r}")
+            self._advance(one, same)
+            data = data[same:]
+
+    def _control(self, one: Subscriber, opcode: int, payload: bytes) -> bool:
+        if opcode == 0x9:
+            one.socket.send(wire.client_frame(0xA, payload))
+        if opcode != 0x8:
+            return False
+        if payload != wire.CLOSE_1000 or one.position != len(one.expected):
+            raise StreamError(f"{one.channel}: closed with {payload!r} at byte {one.position}")
+        self._advance(one, 1)  # the close counts as one byte more
+        one.socket.send(wire.client_frame(0x8, payload))
+        self.leave(one)
+        return True
+
+    def leave(self, one: Subscriber) -> None:
+        """Close a subscriber's connection without a word."""
+        del self.subscribers[one.socket.fileno()]
+        one.socket.close()
+
+    # The loop.
+
+    def _poll(self, timeout: float, latency_of: dict[str, Channel] | None = None) -> bool:
+        """Handle what there is within ``timeout`` seconds; return whether there was anything."""
+        events = self.epoll.poll(timeout, 4096)
+        subscribers = self.subscribers
+        size = self.read_size
+        for descriptor, _ in events:
+            one = subscribers.get(descriptor)
+            if one is None:
+                self._publisher_event()
+                continue
+            data = one.receive(size)
+            position = one.position
+            if data and one.expected.startswith(data, position) and not one.rest:
+                one.position = end = position + len(data)
+                if position < one.target <= end:
+                    self.unmet -= 1
+                if latency_of is not None:
+                    now = time.perf_counter()
+                    channel = latency_of[one.channel]
+                    for i in range(position // channel.frame_size, end // channel.frame_size):
+                        self.latencies.append(now - channel.sent_at[i])
+            elif data:
+                self._take(one, data)
+            else:
+                raise StreamError(f"{one.channel}: the server vanished at byte {one.position}")
+        return bool(events)
+
+    def run(
+        self,
+        schedule: Iterable[tuple[float, Channel, bytes]] = (),
+        *,
+        latency_of: dict[str, Channel] | None = None,
+    ) -> None:
+        """Publish what is due (seconds from now), and read until every target is reached."""
+        due = deque(schedule)
+        start = moved = time.perf_counter()
+        while self.unmet or due or self.outgoing or self.answers > 0:
+            now = time.perf_counter()
+            while due and due[0][0] <= now - start:
+                _, channel, data = due.popleft()
+                channel.sent_at.append(time.perf_counter())
+                self.publish(data)
+            # epoll counts in milliseconds, so the last two before a message are spun away.
+            wait = max(0.0, due[0][0] - (now - start) - 0.002) if due else 1.0
+            if self._poll(wait, latency_of) or due:
+                moved = now
+            elif now - moved > STALL_S:
+                raise StreamError(f"{self.unmet} subscribers still wait after {STALL_S:g} s")
+
+    def rest(self, share: float = 0.2) -> None:
+        """Read on until the server uses less than this share of a core over half a second."""
+        for _ in range(120):
+            before, until = cpu_seconds(self.pid), time.perf_counter() + 0.5
+            while (left := until - time.perf_counter()) > 0:
+                self._poll(left)
+            if cpu_seconds(self.pid) - before < share * 0.5:
+                return
+        raise StreamError("the server does not come to rest")
+
+    def mark(self) -> None:
+        """Note the times at which a measurement begins and ends."""
+        times = (cpu_seconds(self.pid), time.perf_counter(), time.process_time())
+        self._marked.append(times)
+
+    def result(self, deliveries: int, **more: float) -> Result:
+        """Return what lies between the two marks."""
+        (cpu, wall, own), (cpu_end, wall_end, own_end) = self._marked
+        return {
+            "deliveries": deliveries,
+            "cpu_s": cpu_end - cpu,
+            "wall_s": wall_end - wall,
+            "load_share": (own_end - own) / (wall_end - wall),
+            **more,
+        }
+
+    def finish(self, channels: Iterable[Channel]) -> None:
+        """End the channels, and see that every subscriber gets that and a close with 1000."""
+        if self.nchan:
+            return  # it has no such end
+        for one in self.subscribers.values():
+            self.expect(one, len(one.expected) + 1)
+        self.publish(b"".join(channel.end for channel in channels))
+        self.run()
+
+
+# The loads. Each returns its result; the counts are the ones that the figures stand for.
+
+
+def start(load: Load, channels: Iterable[Channel], each: int) -> list[Subscriber]:
+    """Subscribe, and let one message through each channel, so that all stands and is warm."""
+    channels = list(channels)
+    subscribers = [Subscriber(c.name, c.expected) for c in channels for _ in range(each)]
+    load.connect(subscribers)
+    size = channels[0].frame_size
+    for one in subscribers:
+        load.expect(one, size)
+    load.publish(b"".join(channel.published[0] for channel in channels))
+    load.run()
+    for one in subscribers:
+        load.expect(one, len(one.expected) - len(wire.server_frame(wire.text(wire.FINISHED))))
+    return subscribers
+
+
+def jobs(load: Load, *, count: int = 1000, messages: int = 200) -> Result:
+    """Many jobs at once, as fast as the server takes them, one subscriber each, interleaved."""
+    channels = [Channel(i, messages + 1, nchan=load.nchan) for i in range(count)]
+    start(load, channels, 1)
+    load.rest()
+    burst = b"".join(c.published[i] for i in range(1, messages + 1) for c in channels)
+    load.mark()
+    load.publish(burst)
+    load.run()
+    load.mark()
+    load.finish(channels)
+    return load.result(count * messages)
+
+
+def fan_out(
+    load: Load, *, subscribers: int = 1000, rate: int = 100, seconds: float = 5.0
+) -> Result:
+    """One channel with many subscribers, a message every 10 ms."""
+    messages = int(rate * seconds)
+    channel = Channel(0, messages + 1, nchan=load.nchan)
+    start(load, [channel], subscribers)
+    load.rest()
+    load.mark()
+    load.run((i / rate, channel, channel.published[i + 1]) for i in range(messages))
+    load.mark()
+    load.finish([channel])
+    return load.result(subscribers * messages)
+
+
+def replay(load: Load, *, subscribers: int = 100, messages: int = 2000) -> Result:
+    """Late subscribers to a channel with a long history; their handshakes are not counted."""
+    load.read_size = 65536
+    channel = Channel(0, messages, nchan=load.nchan)
+    start(load, [channel], 1)
+    load.publish(b"".join(channel.published[1:]))
+    load.run()
+    late = [Subscriber(channel.name, channel.expected) for _ in range(subscribers)]
+    if not load.nchan:
+        load.connect(late, subscribe=False)
+    load.rest(0.01)
+    load.mark()
+    if load.nchan:
+        load.connect(late)  # there the handshake is the subscription
+    for one in late:
+        load.subscribe(one)
+        load.expect(one, messages * channel.frame_size)
+    load.run()
+    load.mark()
+    load.finish([channel])
+    return load.result(subscribers * messages)
+
+
+def steady(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 10.0) -> Result:
+    """An even stream over many channels; the time from each send to its receipt."""
+    total = int(rate * seconds)
+    channels = [Channel(i, total // count + 1, nchan=load.nchan) for i in range(count)]
+    start(load, channels, 1)
+    load.rest(0.01)
+    for channel in channels:
+        channel.sent_at = [0.0]  # the first message is through
+    rounds = range(1, total // count + 1)
+    order = [(channel, channel.published[i]) for i in rounds for channel in channels]
+    load.mark()
+    load.run(
+        ((i / rate, channel, data) for i, (channel, data) in enumerate(order)),
+        latency_of={channel.name: channel for channel in channels},
+    )
+    load.mark()
+    load.finish(channels)
+    ordered = sorted(load.latencies)
+    assert len(ordered) == total
+    return load.result(
+        total,
+        p50_s=ordered[total // 2],
+        p99_s=ordered[total * 99 // 100],
+        max_s=ordered[-1],
+    )
+
+
+def idle(load: Load, *, subscribers: int = 10_000) -> Result:
+    """Subscribers that wait, each for a channel of its own; and that all of them still listen."""
+    channels = [Channel(i, 1, nchan=load.nchan) for i in range(subscribers)]
+    load.rest(0.01)
+    before = resident_bytes(load.pid)
+    load.mark()
+    waiting = [Subscriber(c.name, c.expected) for c in channels]
+    load.connect(waiting)
+    load.rest()
+    after = resident_bytes(load.pid)
+    load.mark()
+    for one in waiting:
+        load.expect(one, channels[0].frame_size)
+    load.publish(b"".join(channel.published[0] for channel in channels))
+    load.run()
+    load.finish(channels)
+    return load.result(subscribers, resident_bytes=after, bytes_each=(after - before) / subscribers)
+
+
+LOADS: dict[str, Callable[[Load], Result]] = {
+    "jobs": jobs,
+    "fan-out": fan_out,
+    "replay": replay,
+    "steady": steady,
+    "idle": idle,
+}
+
+
+def run() -> None:
+    """Read the command line, put one load on the server, print what it cost."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("load", choices=LOADS)
+    parser.add_argument("--pid", type=int, required=True)
+    parser.add_argument("--websocket-port", type=int, required=True)
+    parser.add_argument("--publish-port", type=int, required=True)
+    parser.add_argument("--nchan", action="store_true")
+    arguments = parser.parse_args()
+    raise_descriptors()
+    load = Load(
+        arguments.pid, arguments.websocket_port, arguments.publish_port, nchan=arguments.nchan
+    )
+    try:
+        result = LOADS[arguments.load](load)
+    except (StreamError, OSError) as error:
+        raise SystemExit(f"relay_load: {error}") from error
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    run()

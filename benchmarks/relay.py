@@ -54,10 +54,10 @@ http {{
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
     nchan_shared_memory_size 512m;
-    nchan_message_buffer_length 100000;
-    nchan_message_timeout 1h;
-    nchan_subscriber_first_message oldest;
     server {{
+        nchan_message_buffer_length 100000;
+        nchan_message_timeout 1h;
+        nchan_subscriber_first_message oldest;
         listen 127.0.0.1:{websocket} backlog=4096;
         listen 127.0.0.1:{publish};
         location ~ ^/pub/(.+)$ {{ nchan_publisher; nchan_channel_id $1; }}

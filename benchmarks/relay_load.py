@@ -87,6 +87,7 @@ class Load:
         self.incoming = b""
         self.answers = 0  # of nchan's publisher, still to come
         self.publisher = self._open_publisher(publish_port)
+        self.idle_s = 0.0  # spent on finding nothing to do
         self._marked: list[tuple[float, float, float]] = []
 
     # The publisher's side.
@@ -265,19 +266,22 @@ class Load:
     ) -> None:
         """Publish what is due (seconds from now), and read until every target is reached."""
         due = deque(schedule)
-        start = moved = time.perf_counter()
+        start = moved = now = time.perf_counter()
+        # Never asleep here: to wake a sleeping reader is work for whoever sends to it, and
+        # the sender's time is what is measured.
         while self.unmet or due or self.outgoing or self.answers > 0:
-            now = time.perf_counter()
             while due and due[0][0] <= now - start:
                 _, channel, data = due.popleft()
                 channel.sent_at.append(time.perf_counter())
                 self.publish(data)
-            # epoll counts in milliseconds, so the last two before a message are spun away.
-            wait = max(0.0, due[0][0] - (now - start) - 0.002) if due else 1.0
-            if self._poll(wait, latency_of) or due:
+            some = self._poll(0, latency_of)
+            before, now = now, time.perf_counter()
+            if some or due:
                 moved = now
             elif now - moved > STALL_S:
                 raise StreamError(f"{self.unmet} subscribers still wait after {STALL_S:g} s")
+            if not some:
+                self.idle_s += now - before
 
     def rest(self, share: float = 0.2) -> None:
         """Read on until the server uses less than this share of a core over half a second."""
@@ -291,17 +295,17 @@ class Load:
 
     def mark(self) -> None:
         """Note the times at which a measurement begins and ends."""
-        times = (cpu_seconds(self.pid), time.perf_counter(), time.process_time())
+        times = (cpu_seconds(self.pid), time.perf_counter(), self.idle_s)
         self._marked.append(times)
 
     def result(self, deliveries: int, **more: float) -> Result:
         """Return what lies between the two marks."""
-        (cpu, wall, own), (cpu_end, wall_end, own_end) = self._marked
+        (cpu, wall, idle), (cpu_end, wall_end, idle_end) = self._marked
         return {
             "deliveries": deliveries,
             "cpu_s": cpu_end - cpu,
             "wall_s": wall_end - wall,
-            "load_share": (own_end - own) / (wall_end - wall),
+            "load_share": 1 - (idle_end - idle) / (wall_end - wall),
             **more,
         }
 

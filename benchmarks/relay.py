@@ -143,13 +143,17 @@ def fresh(server: Server) -> Result:
     return {"ready_s": server.ready_s, "resident_bytes": resident_bytes(server.pid)}
 
 
-def under_load(side: str, load: str, server: Server, ports: Ports) -> Result:
+def under_load(
+    side: str, load: str, server: Server, ports: Ports, *, compression: bool = True
+) -> Result:
     """Put a load on the server, from a process on the other core; return its result."""
     command = [
         *(sys.executable, str(HERE / "relay_load.py"), load),
         *("--pid", str(server.pid)),
         *("--websocket-port", str(ports.websocket), "--publish-port", str(ports.publish)),
         *(["--nchan"] if side == NCHAN else []),
+        # nchan accepts the offer and compresses nothing.
+        *(["--compression"] if compression and side != NCHAN else []),
     ]
     done = subprocess.run(
         pinned(LOAD_CORE, command), stdout=subprocess.PIPE, check=False, timeout=300
@@ -160,14 +164,14 @@ def under_load(side: str, load: str, server: Server, ports: Ports) -> Result:
     return result
 
 
-def measured(side: str, load: str) -> Result:
+def measured(side: str, load: str, *, compression: bool) -> Result:
     """Start one server, measure one load on it, stop it."""
     with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
         ports = Ports(*free_ports(2))
         with SIDES[side](Path(name), ports) as server:
             if load == "fresh":
                 return fresh(server)
-            return under_load(side, load, server, ports)
+            return under_load(side, load, server, ports, compression=compression)
 
 
 def _per_100k(result: Result) -> float:
@@ -237,6 +241,11 @@ def main() -> None:
     parser.add_argument("--loads", nargs="+", choices=TITLES, default=list(TITLES))
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=[DAEMON, PLAIN, NCHAN])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--no-compression",
+        action="store_true",
+        help="subscribers offer no permessage-deflate, as no browser does",
+    )
     parser.add_argument("--json", type=Path, help="also write every single result here")
     arguments = parser.parse_args()
     sides = arguments.sides
@@ -252,7 +261,9 @@ def main() -> None:
                 if load == "fresh" and side == NCHAN:
                     continue  # it tells nobody when it is ready
                 started = time.perf_counter()
-                results[load][side].append(measured(side, load))
+                results[load][side].append(
+                    measured(side, load, compression=not arguments.no_compression)
+                )
                 took = time.perf_counter() - started
                 print(f"{load} {turn + 1}/{arguments.rounds} {side}: {took:.1f} s", flush=True)
     print(table(results, sides))

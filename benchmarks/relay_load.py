@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import itertools
 import json
 import select
 import socket
@@ -29,10 +31,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import relay_wire as wire
 from benchmarks.process import cpu_seconds, raise_descriptors, resident_bytes
 
-__all__ = ["LOADS", "Load", "StreamError", "Subscriber"]
+__all__ = ["LOADS", "Channel", "Load", "StreamError", "Subscriber"]
 
 Result = dict[str, float]
 STALL_S = 30.0
+NAP_S = 0.0005
 OPEN_AT_ONCE = 64  # less than asyncio's backlog of 100
 
 
@@ -40,43 +43,75 @@ class StreamError(Exception):
     """A subscriber got something else than what was published, or not all of it."""
 
 
+class Stream:
+    """What a subscriber gets: the bytes of all messages, and where each ends."""
+
+    __slots__ = ("data", "ends")
+
+    def __init__(self, frames: Iterable[bytes]) -> None:
+        listed = list(frames)
+        self.data = b"".join(listed)
+        self.ends = list(itertools.accumulate(map(len, listed)))
+
+
+class Channel:
+    """One channel's messages, FINISHED the last, as they are published and as they arrive."""
+
+    def __init__(self, number: int, messages: int, *, nchan: bool) -> None:
+        self.name = f"job_{number:05}"
+        fields = [*(wire.task(number, i) for i in range(messages)), wire.FINISHED]
+        publish = wire.http_publish if nchan else wire.zmtp_message
+        self.published = [publish(self.name, one) for one in fields]
+        self._texts = [wire.text(one) for one in fields]
+        self.sent_at: list[float] = []
+
+    @functools.cached_property
+    def plain(self) -> Stream:
+        """The stream of a connection without compression."""
+        return Stream(map(wire.server_frame, self._texts))
+
+    @functools.cached_property
+    def deflated(self) -> Stream:
+        """The stream of a connection with it."""
+        return Stream(wire.deflated(self._texts))
+
+
 class Subscriber:
-    """One WebSocket: the bytes that it must get, and how far it is."""
+    """One WebSocket: what it must get, and how far it is."""
 
-    __slots__ = ("channel", "expected", "position", "receive", "rest", "socket", "target")
+    __slots__ = (
+        "channel",
+        "count",
+        "ends",
+        "expected",
+        "position",
+        "receive",
+        "rest",
+        "socket",
+        "target",
+    )
 
-    def __init__(self, channel: str, expected: bytes) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.expected = expected
+        self.expected = b""
+        self.ends: list[int] = []
         self.position = 0
+        self.count = 0  # of whole messages, kept where latencies are taken
         self.target = 0
         self.rest = b""  # of a control frame that came in pieces
         self.socket: socket.socket
         self.receive: Callable[[int], bytes]
 
 
-class Channel:
-    """One channel's messages, all encoded: as they are published, and as they arrive."""
-
-    def __init__(self, number: int, messages: int, *, nchan: bool) -> None:
-        self.name = f"job_{number:05}"
-        fields = [wire.task(number, i) for i in range(messages)]
-        publish = wire.http_publish if nchan else wire.zmtp_message
-        self.published = [publish(self.name, one) for one in fields]
-        frames = [wire.server_frame(wire.text(one)) for one in fields]
-        self.frame_size = len(frames[0])
-        assert {len(frame) for frame in frames} == {self.frame_size}
-        self.end = publish(self.name, wire.FINISHED)
-        self.expected = b"".join(frames) + wire.server_frame(wire.text(wire.FINISHED))
-        self.sent_at: list[float] = []
-
-
 class Load:
     """The sockets of one load, and the loop that drives them."""
 
-    def __init__(self, pid: int, websocket_port: int, publish_port: int, *, nchan: bool) -> None:
+    def __init__(
+        self, pid: int, websocket_port: int, publish_port: int, *, nchan: bool, compression: bool
+    ) -> None:
         self.pid = pid
         self.nchan = nchan
+        self.compression = compression
         self.websocket = ("127.0.0.1", websocket_port)
         self.epoll = select.epoll()
         self.subscribers: dict[int, Subscriber] = {}
@@ -154,8 +189,8 @@ class Load:
             for one in now:
                 one.socket = socket.create_connection(self.websocket, 10)
                 one.receive = one.socket.recv
-                path = f"/sub/{one.channel}" if self.nchan else "/"
-                one.socket.sendall(wire.upgrade(path))
+                path = f"/sub/{one.channel.name}" if self.nchan else "/"
+                one.socket.sendall(wire.upgrade(path, compression=self.compression))
             for one in now:
                 head = b""
                 while b"\r\n\r\n" not in head:
@@ -166,6 +201,9 @@ class Load:
                 head, _, rest = head.partition(b"\r\n\r\n")
                 if not head.startswith(b"HTTP/1.1 101 ") or wire.ACCEPT not in head:
                     raise StreamError(f"not upgraded: {head!r}")
+                compressed = wire.compression_taken(head)
+                stream = one.channel.deflated if compressed else one.channel.plain
+                one.expected, one.ends = stream.data, stream.ends
                 if subscribe:
                     self.subscribe(one)
                 one.socket.setblocking(False)
@@ -178,10 +216,11 @@ class Load:
     def subscribe(self, one: Subscriber) -> None:
         """Name the subscriber's channel (with nchan the path has done so)."""
         if not self.nchan:
-            one.socket.send(wire.subscription(one.channel))
+            one.socket.send(wire.subscription(one.channel.name))
 
-    def expect(self, subscriber: Subscriber, target: int) -> None:
-        """Let :meth:`run` wait until the subscriber has got its first ``target`` bytes."""
+    def expect(self, subscriber: Subscriber, messages: int, *, closed: bool = False) -> None:
+        """Let :meth:`run` wait until the subscriber has got its first ``messages``."""
+        target = subscriber.ends[messages - 1] + closed  # the close counts as one byte more
         self.unmet += (subscriber.position < target) - (subscriber.position < subscriber.target)
         subscriber.target = target
 
@@ -208,7 +247,7 @@ class Load:
             differs = (i for i, byte in enumerate(wanted) if byte != data[i])
             same = next(differs, len(wanted))
             if not same:
-                raise StreamError(f"{one.channel}: {data[:80]!r} instead of {wanted[:80]!r}")
+                raise StreamError(f"{one.channel.name}: {data[:80]!r} instead of {wanted[:80]!r}")
             self._advance(one, same)
             data = data[same:]
 
@@ -218,7 +257,7 @@ class Load:
         if opcode != 0x8:
             return False
         if payload != wire.CLOSE_1000 or one.position != len(one.expected):
-            raise StreamError(f"{one.channel}: closed with {payload!r} at byte {one.position}")
+            raise StreamError(f"{one.channel.name}: closed with {payload!r} at byte {one.position}")
         self._advance(one, 1)  # the close counts as one byte more
         one.socket.send(wire.client_frame(0x8, payload))
         self.leave(one)
@@ -231,7 +270,7 @@ class Load:
 
     # The loop.
 
-    def _poll(self, timeout: float, latency_of: dict[str, Channel] | None = None) -> bool:
+    def _poll(self, timeout: float, *, latencies: bool = False) -> bool:
         """Handle what there is within ``timeout`` seconds; return whether there was anything."""
         events = self.epoll.poll(timeout, 4096)
         subscribers = self.subscribers
@@ -247,40 +286,43 @@ class Load:
                 one.position = end = position + len(data)
                 if position < one.target <= end:
                     self.unmet -= 1
-                if latency_of is not None:
+                if latencies:
                     now = time.perf_counter()
-                    channel = latency_of[one.channel]
-                    for i in range(position // channel.frame_size, end // channel.frame_size):
-                        self.latencies.append(now - channel.sent_at[i])
+                    while one.count < len(one.ends) and one.ends[one.count] <= end:
+                        self.latencies.append(now - one.channel.sent_at[one.count])
+                        one.count += 1
             elif data:
                 self._take(one, data)
             else:
-                raise StreamError(f"{one.channel}: the server vanished at byte {one.position}")
+                raise StreamError(f"{one.channel.name}: the server vanished at byte {one.position}")
         return bool(events)
 
     def run(
         self,
         schedule: Iterable[tuple[float, Channel, bytes]] = (),
         *,
-        latency_of: dict[str, Channel] | None = None,
+        latencies: bool = False,
     ) -> None:
         """Publish what is due (seconds from now), and read until every target is reached."""
         due = deque(schedule)
         start = moved = now = time.perf_counter()
-        # Never asleep here: to wake a sleeping reader is work for whoever sends to it, and
-        # the sender's time is what is measured.
+        # Whoever sends to a sleeping reader pays for waking it, and the sender's time is what
+        # is measured: so this one never waits in epoll. It takes naps by its own clock, or
+        # none where it takes the time.
         while self.unmet or due or self.outgoing or self.answers > 0:
             while due and due[0][0] <= now - start:
                 _, channel, data = due.popleft()
                 channel.sent_at.append(time.perf_counter())
                 self.publish(data)
-            some = self._poll(0, latency_of)
+            some = self._poll(0, latencies=latencies)
             before, now = now, time.perf_counter()
             if some or due:
                 moved = now
             elif now - moved > STALL_S:
                 raise StreamError(f"{self.unmet} subscribers still wait after {STALL_S:g} s")
             if not some:
+                if not latencies:
+                    time.sleep(NAP_S)
                 self.idle_s += now - before
 
     def rest(self, share: float = 0.2) -> None:
@@ -314,27 +356,26 @@ class Load:
         if self.nchan:
             return  # it has no such end
         for one in self.subscribers.values():
-            self.expect(one, len(one.expected) + 1)
-        self.publish(b"".join(channel.end for channel in channels))
+            self.expect(one, len(one.ends), closed=True)
+        self.publish(b"".join(channel.published[-1] for channel in channels))
         self.run()
 
 
 # The loads. Each returns its result; the counts are the ones that the figures stand for.
 
 
-def start(load: Load, channels: Iterable[Channel], each: int) -> list[Subscriber]:
+def start(load: Load, channels: Iterable[Channel], each: int) -> None:
     """Subscribe, and let one message through each channel, so that all stands and is warm."""
     channels = list(channels)
-    subscribers = [Subscriber(c.name, c.expected) for c in channels for _ in range(each)]
+    subscribers = [Subscriber(channel) for channel in channels for _ in range(each)]
     load.connect(subscribers)
-    size = channels[0].frame_size
     for one in subscribers:
-        load.expect(one, size)
+        load.expect(one, 1)
     load.publish(b"".join(channel.published[0] for channel in channels))
     load.run()
     for one in subscribers:
-        load.expect(one, len(one.expected) - len(wire.server_frame(wire.text(wire.FINISHED))))
-    return subscribers
+        one.count = 1
+        load.expect(one, len(one.ends) - 1)
 
 
 def jobs(load: Load, *, count: int = 1000, messages: int = 200) -> Result:
@@ -371,9 +412,9 @@ def replay(load: Load, *, subscribers: int = 100, messages: int = 2000) -> Resul
     load.read_size = 65536
     channel = Channel(0, messages, nchan=load.nchan)
     start(load, [channel], 1)
-    load.publish(b"".join(channel.published[1:]))
+    load.publish(b"".join(channel.published[1:-1]))
     load.run()
-    late = [Subscriber(channel.name, channel.expected) for _ in range(subscribers)]
+    late = [Subscriber(channel) for _ in range(subscribers)]
     if not load.nchan:
         load.connect(late, subscribe=False)
     load.rest(0.01)
@@ -382,7 +423,7 @@ def replay(load: Load, *, subscribers: int = 100, messages: int = 2000) -> Resul
         load.connect(late)  # there the handshake is the subscription
     for one in late:
         load.subscribe(one)
-        load.expect(one, messages * channel.frame_size)
+        load.expect(one, messages)
     load.run()
     load.mark()
     load.finish([channel])
@@ -402,7 +443,7 @@ def steady(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 1
     load.mark()
     load.run(
         ((i / rate, channel, data) for i, (channel, data) in enumerate(order)),
-        latency_of={channel.name: channel for channel in channels},
+        latencies=True,
     )
     load.mark()
     load.finish(channels)
@@ -422,13 +463,13 @@ def idle(load: Load, *, subscribers: int = 10_000) -> Result:
     load.rest(0.01)
     before = resident_bytes(load.pid)
     load.mark()
-    waiting = [Subscriber(c.name, c.expected) for c in channels]
+    waiting = [Subscriber(channel) for channel in channels]
     load.connect(waiting)
     load.rest()
     after = resident_bytes(load.pid)
     load.mark()
     for one in waiting:
-        load.expect(one, channels[0].frame_size)
+        load.expect(one, 1)
     load.publish(b"".join(channel.published[0] for channel in channels))
     load.run()
     load.finish(channels)
@@ -451,11 +492,18 @@ def run() -> None:
     parser.add_argument("--pid", type=int, required=True)
     parser.add_argument("--websocket-port", type=int, required=True)
     parser.add_argument("--publish-port", type=int, required=True)
-    parser.add_argument("--nchan", action="store_true")
+    parser.add_argument("--nchan", action="store_true", help="publish by HTTP, as nginx's nchan")
+    parser.add_argument(
+        "--compression", action="store_true", help="offer permessage-deflate, as browsers do"
+    )
     arguments = parser.parse_args()
     raise_descriptors()
     load = Load(
-        arguments.pid, arguments.websocket_port, arguments.publish_port, nchan=arguments.nchan
+        arguments.pid,
+        arguments.websocket_port,
+        arguments.publish_port,
+        nchan=arguments.nchan,
+        compression=arguments.compression,
     )
     try:
         result = LOADS[arguments.load](load)

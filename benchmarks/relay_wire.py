@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "ACCEPT",
@@ -16,6 +18,8 @@ __all__ = [
     "FINISHED",
     "ZMTP_HELLO",
     "client_frame",
+    "compression_taken",
+    "deflated",
     "http_publish",
     "server_frame",
     "subscription",
@@ -30,6 +34,7 @@ __all__ = [
 # RFC 6455, 1.3: this key is the specification's own example, and this its answer.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+OFFER = "permessage-deflate; client_max_window_bits"  # of Chromium and Firefox
 CLOSE_1000 = struct.pack("!H", 1000)
 FINISHED = ("FINISHED",)
 
@@ -46,8 +51,8 @@ ZMTP_HELLO = (
 
 
 def task(channel: int, number: int) -> tuple[str, ...]:
-    """Return the fields of one message: all of the same length, no two the same."""
-    return ("TASK", f"{channel:05}-{number:06}", "COMPLETED")
+    """Return the fields of one message; tasks of different jobs share names, as tests do."""
+    return ("TASK", f"test-{channel + number:05}", "COMPLETED")
 
 
 def text(fields: tuple[str, ...]) -> bytes:
@@ -93,12 +98,40 @@ def http_publish(channel: str, fields: tuple[str, ...]) -> bytes:
     return head.encode() + body
 
 
-def upgrade(path: str) -> bytes:
-    """Return the request that opens a WebSocket; no extension is offered."""
+def upgrade(path: str, *, compression: bool) -> bytes:
+    """Return the request that opens a WebSocket, offering ``compression`` as browsers do."""
+    offer = f"Sec-WebSocket-Extensions: {OFFER}\r\n" if compression else ""
     return (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        f"{offer}Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
+
+
+def compression_taken(head: bytes) -> bool:
+    """Return whether a server's answer to the upgrade takes up the compression.
+
+    Raises ValueError for one whose parameters are not those of websockets' default, which
+    :func:`deflated` reproduces.
+    """
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"sec-websocket-extensions":
+            if b"permessage-deflate" not in value or b"server_max_window_bits=12" not in value:
+                raise ValueError(f"compression with unknown parameters: {value!r}")
+            return True
+    return False
+
+
+def deflated(texts: Iterable[bytes]) -> Iterator[bytes]:
+    """Return the frames of a connection that compresses as websockets does by default.
+
+    RFC 7692 with context takeover: what a message compresses to depends on those before it.
+    """
+    encoder = zlib.compressobj(wbits=-12, memLevel=5)
+    for one in texts:
+        data = encoder.compress(one) + encoder.flush(zlib.Z_SYNC_FLUSH)
+        frame = server_frame(data[:-4])
+        yield bytes([frame[0] | 0x40]) + frame[1:]
 
 
 def subscription(channel: str) -> bytes:

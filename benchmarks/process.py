@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,11 @@ def running(
         )
         try:
             _wait_until_ready(process, notify, port, started + within_s)
-            yield Server(process.pid, time.perf_counter() - started)
+            ready_s = time.perf_counter() - started
+            # As systemd does: take what else it says, or its words pile up.
+            listener = threading.Thread(target=_listen, args=(notify,), daemon=True)
+            listener.start()
+            yield Server(process.pid, ready_s)
             if process.poll() is not None:
                 raise RuntimeError(f"{command[0]} ended by itself, status {process.returncode}")
         except BaseException:
@@ -133,6 +138,14 @@ def running(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            notify.shutdown(socket.SHUT_RD)
+
+
+def _listen(notify: socket.socket) -> None:
+    notify.settimeout(None)
+    with contextlib.suppress(OSError):
+        while notify.recv(4096):
+            pass
 
 
 def _wait_until_ready(

@@ -75,14 +75,14 @@ class Ports:
     publish: int
 
 
-def config_of(directory: Path, ports: Ports) -> Path:
+def config_of(directory: Path, ports: Ports, *, keep_finished: int = 300) -> Path:
     """Write a config file of the daemon, relay only; the plain form reads the same one."""
     path = directory / "config.yml"
     path.write_text(
         f'websocket_uri: ["127.0.0.1", {ports.websocket}]\n'
         f'zeromq_uri: ["127.0.0.1", {ports.publish}]\n'
         f"logger: {{file: {directory}/monitor.log, level: info}}\n"
-        "relay: {max_clients: 12000}\n",
+        f"relay: {{max_clients: 12000, keep_finished: {keep_finished}}}\n",
         encoding="utf-8",
     )
     return path

@@ -263,8 +263,10 @@ class Load:
         self.leave(one)
         return True
 
-    def leave(self, one: Subscriber) -> None:
-        """Close a subscriber's connection without a word."""
+    def leave(self, one: Subscriber, *, politely: bool = False) -> None:
+        """Close a subscriber's connection, with a close frame or without a word."""
+        if politely:
+            one.socket.send(wire.client_frame(0x8, wire.CLOSE_1000))
         del self.subscribers[one.socket.fileno()]
         one.socket.close()
 
@@ -315,14 +317,14 @@ class Load:
                 channel.sent_at.append(time.perf_counter())
                 self.publish(data)
             some = self._poll(0, latencies=latencies)
+            if not some and not latencies:
+                time.sleep(NAP_S)
             before, now = now, time.perf_counter()
             if some or due:
                 moved = now
             elif now - moved > STALL_S:
                 raise StreamError(f"{self.unmet} subscribers still wait after {STALL_S:g} s")
             if not some:
-                if not latencies:
-                    time.sleep(NAP_S)
                 self.idle_s += now - before
 
     def rest(self, share: float = 0.2) -> None:

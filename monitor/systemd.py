@@ -36,6 +36,9 @@ class ServiceManager:
         # Without systemd there is nothing to open: sdnotify would leave its socket behind.
         has_socket = bool(os.environ.get("NOTIFY_SOCKET"))
         self._notifier = sdnotify.SystemdNotifier() if has_socket else None
+        if self._notifier is not None and self._notifier.socket is not None:
+            # A service manager that hangs and reads nothing must not stop the loop with it.
+            self._notifier.socket.setblocking(False)
         self._status = ""
 
     def _notify(self, state: str) -> None:

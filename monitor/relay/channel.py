@@ -107,6 +107,32 @@ class Channel(History):
         self._ends.append(self._base + len(self._data))
         self._times.append(at)
 
+    def extend(self, frames: bytes, sizes: array[int], times: array[float]) -> None:
+        """Add many messages at the end: their frames joined, the size and time of each."""
+        end = self._base + len(self._data)
+        for size in sizes:
+            end += size
+            self._ends.append(end)
+        self._data += frames
+        self._times.extend(times)
+
+    def cut(self, position: int, limit_bytes: int) -> tuple[bytes, array[int], array[float]]:
+        """Return messages from ``position`` on as :meth:`extend` takes them, at least one."""
+        frames, stop = self.read(position, limit_bytes)
+        index = position - self.first + self._dead
+        sizes = array("I")
+        begin = self._ends[index - 1] if index else self._base
+        for end in self._ends[index : index + stop - position]:
+            sizes.append(end - begin)
+            begin = end
+        return bytes(frames), sizes, self.times(position, stop)
+
+    def restart(self, first: int) -> None:
+        """Make an empty channel begin at a position; nothing of it may be read yet."""
+        History.__init__(self, first)
+        self._times = array("d")
+        self.saved = first
+
     def times(self, start: int, stop: int) -> array[float]:
         """Return when the messages from ``start`` up to ``stop`` came; both must be kept."""
         offset = self._dead - self.first

@@ -16,9 +16,10 @@ from monitor.relay.delivery import Delivery, shown
 from monitor.relay.feed import Feed
 from monitor.relay.protocol import Message, text_frame
 from monitor.relay.receiver import Receiver
+from monitor.relay.saving import Saving
 from monitor.relay.server import Server
 from monitor.relay.settings import RelaySettings, read_curve_key, read_tls
-from monitor.settings import Address, address_text
+from monitor.settings import Address, address_text, state_directory
 
 __all__ = ["Relay"]
 
@@ -55,6 +56,10 @@ class Relay(Part):
         self.feed = Feed()
         self.delivery = Delivery(self.channels, _client_limits(settings), self.feed, clock)
         self.server = Server(websocket_uri, self.delivery, tls=self._tls, clock=clock)
+        self._saving: Saving | None = None
+        if settings.history_file is not None:
+            path = state_directory() / settings.history_file
+            self._saving = Saving(path, self.channels, clock=clock, time=self._time)
         self.receiver = Receiver(
             zeromq_uri,
             max_frame_bytes=settings.max_message_bytes,
@@ -74,7 +79,12 @@ class Relay(Part):
         return self._settings.max_clients + _SPARE_DESCRIPTORS
 
     async def start(self) -> None:
-        """Bind both sockets."""
+        """Bring histories back, and bind both sockets."""
+        if self._saving is not None:
+            saved_at = await self._saving.start()
+            if saved_at is not None:
+                # What brokers sent since then is lost, until one of them is back.
+                self.feed.lost(saved_at)
         await self.server.start()
         await self.receiver.start()
         for address in self.server.addresses:
@@ -85,7 +95,13 @@ class Relay(Part):
             _log.info("listening for brokers on %s%s", endpoint, curve)
 
     async def run(self) -> None:
-        """End and forget channels that are due, and look after clients, each second."""
+        """Save histories, and each second look after channels and clients."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look_after(), name="relay:look-after")
+            if self._saving is not None:
+                tasks.create_task(self._saving.run(), name="relay:saving")
+
+    async def _look_after(self) -> None:
         while True:
             for channel in self.channels.expire(self._clock()):
                 _log.info("channel %s ended: nothing more came", shown(channel.name))
@@ -96,12 +112,17 @@ class Relay(Part):
     async def drain(self) -> None:
         """Receive nothing more; give every client what is queued, and close with 1001."""
         self.receiver.stop()
-        await self.server.drain(_DRAIN_S)
+        await asyncio.gather(
+            self.server.drain(_DRAIN_S),
+            *([self._saving.save()] if self._saving is not None else []),
+        )
 
     async def close(self) -> None:
         """Let go of sockets and clients."""
         self.receiver.close()
         await self.server.close()
+        if self._saving is not None:
+            await self._saving.close()
 
     def _deliver(self, message: Message) -> None:
         if (
@@ -141,6 +162,8 @@ class Relay(Part):
 
     def state(self) -> State:
         """Clients and channels in a few words."""
+        if self._saving is not None and self._saving.problem:
+            return State(Health.DEGRADED, f"{self._saving.problem}; trying again")
         clients, channels = self.server.client_count, len(self.channels)
         return State(
             Health.OK, f"{clients} clients, {channels} channels, {self.receiver.received} messages"
@@ -202,6 +225,20 @@ class Relay(Part):
             "Connections of brokers that were lost, and restarts",
             [({}, self.feed.interruptions)],
         )
+
+        if self._saving is not None:
+            yield Metric(
+                "relay_history_saved_bytes_total",
+                "counter",
+                "Messages written to the history file",
+                [({}, self._saving.saved_bytes)],
+            )
+            yield Metric(
+                "relay_history_failures_total",
+                "counter",
+                "Writes to the history file that failed; they are tried again",
+                [({}, self._saving.failures)],
+            )
 
     async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
         """Adopt limits, keep times, origins, and certificates and keys read anew."""

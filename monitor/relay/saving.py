@@ -1,0 +1,211 @@
+"""Saves histories to their file as they grow, off the loop, and brings them back at the start.
+
+The loop only cuts slices of what is new; a thread writes them. Nothing waits in between: what
+was not saved yet is in the histories anyway, so a slow or full disk costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from monitor.errors import SettingError
+from monitor.logfile import RateLimitedLog
+from monitor.relay.channel import Channel
+from monitor.relay.channels import Channels
+from monitor.relay.history_file import (
+    Batch,
+    ChannelRow,
+    ChunkRow,
+    CorruptHistoryError,
+    ForeignFileError,
+    HistoryFile,
+    Saved,
+    after_a_crash,
+    set_aside,
+)
+
+__all__ = ["Saving"]
+
+_log = logging.getLogger(__name__)
+
+# At most a second is lost to kill -9: this, and the time that writing takes.
+_PERIOD_S = 0.4
+_RETRY_S = 5.0
+# One batch: what the loop cuts in about a millisecond, and what a thread writes at once.
+_BATCH_CHANNELS = 200
+_BATCH_BYTES = 4 * 1024 * 1024
+_KEY = ("history_file",)
+_T = TypeVar("_T")
+
+
+class Saving:
+    """Owns the history file and the thread that writes it."""
+
+    def __init__(
+        self,
+        path: Path,
+        channels: Channels,
+        *,
+        clock: Callable[[], float],
+        time: Callable[[], float],
+    ) -> None:
+        self._path = path
+        self._channels = channels
+        self._clock = clock
+        self._time = time
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-history")
+        self._file: HistoryFile | None = None
+        self._lock = asyncio.Lock()
+        self._next_key = 1
+        # Cut, but not known to be written.
+        self._pending: Batch | None = None
+        self._faults_log = RateLimitedLog(_log, lines=1, period_s=300)
+        # Why the file can't be written now; empty where it can.
+        self.problem = ""
+        self.failures = 0
+        self.saved_bytes = 0
+
+    async def start(self) -> float | None:
+        """Open the file and bring back what it has; return when it was last written, if ever.
+
+        Raises SettingError where the file can't be used; a damaged one is set aside.
+        """
+        saved = await self._in_thread(self._open)
+        restored = [channel for channel, _ in saved.channels]
+        if not saved.clean:
+            after_a_crash(restored, self._channels.new_epoch())
+        now = self._time()
+        self._next_key = 1 + max((channel.key for channel in restored), default=0)
+        self._channels.unsaved = {}
+        self._channels.restore(
+            ((channel, now - at) for channel, at in saved.channels), self._clock()
+        )
+        if not saved.clean:
+            self._channels.unsaved.update(dict.fromkeys(self._channels))
+        if saved.at is not None:
+            how = "" if saved.clean else "; the relay did not stop in order"
+            _log.info("%d histories are back from %s%s", len(self._channels), self._path, how)
+        return saved.at
+
+    async def run(self) -> None:
+        """Save what is new, again and again."""
+        while True:
+            await asyncio.sleep(_RETRY_S if self.problem else _PERIOD_S)
+            await self.save()
+
+    async def save(self) -> bool:
+        """Save all that is new; return whether that could be done."""
+        async with self._lock:
+            while True:
+                if self._pending is None:
+                    self._pending = self._cut()
+                if self._pending is None:
+                    return True
+                batch = self._pending
+                try:
+                    assert self._file is not None
+                    await self._in_thread(self._file.write, batch)
+                except (sqlite3.Error, OSError) as error:
+                    self.failures += 1
+                    self.problem = f"cannot write {self._path}: {error}"
+                    self._faults_log.warning(
+                        "write", "%s; going on without it, and trying again", self.problem
+                    )
+                    return False
+                if self.problem:
+                    _log.info("%s can be written again", self._path)
+                    self.problem = ""
+                self._pending = None
+                self.saved_bytes += sum(len(chunk.frames) for chunk in batch.chunks)
+
+    async def close(self) -> None:
+        """Save the rest and close the file."""
+        if self._file is not None:
+            clean = await self.save()
+            file, self._file = self._file, None
+            with contextlib.suppress(sqlite3.Error):
+                await self._in_thread(file.close, self._time() if clean else None)
+        self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    def _open(self) -> Saved:
+        for attempt in (1, 2):
+            try:
+                self._file = HistoryFile(self._path)
+                return self._file.load()
+            except CorruptHistoryError as damage:
+                if self._file is not None:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._file.close(None)
+                    self._file = None
+                if attempt == 2:
+                    raise SettingError(_KEY, f"{self._path}: {damage}") from None
+                aside = set_aside(self._path)
+                _log.error(
+                    "history file %s is damaged (%s): set aside as %s, histories begin anew",
+                    self._path,
+                    damage,
+                    aside,
+                )
+            except ForeignFileError as problem:
+                raise SettingError(_KEY, f"{self._path}: {problem}") from None
+            except sqlite3.Error as error:
+                in_use = "locked" in str(error)
+                reason = "another process uses it" if in_use else str(error)
+                raise SettingError(_KEY, f"cannot use {self._path}: {reason}") from None
+            except OSError as error:
+                raise SettingError(_KEY, f"cannot use {self._path}: {error.strerror}") from None
+        raise AssertionError
+
+    def _cut(self) -> Batch | None:
+        """Cut the next batch of what is new, or return None."""
+        channels = self._channels
+        unsaved = channels.unsaved
+        assert unsaved is not None
+        if not unsaved and not channels.forgotten:
+            return None
+        batch = Batch(self._time(), forgotten=channels.forgotten[:_BATCH_CHANNELS])
+        del channels.forgotten[:_BATCH_CHANNELS]
+        now, room = self._clock(), _BATCH_BYTES
+        for channel in list(unsaved)[:_BATCH_CHANNELS]:
+            if room <= 0:
+                break
+            if not channel.key:
+                channel.key, self._next_key = self._next_key, self._next_key + 1
+            start = max(channel.saved, channel.first)
+            if start < channel.end:
+                frames, sizes, times = channel.cut(start, room)
+                batch.chunks.append(
+                    ChunkRow(channel.key, start, frames, sizes.tobytes(), times.tobytes())
+                )
+                room -= len(frames)
+                channel.saved = start + len(sizes)
+            complete = channel.saved == channel.end or not len(channel)
+            if complete:
+                del unsaved[channel]
+            batch.channels.append(self._row(channel, now, batch.at, complete=complete))
+        return batch
+
+    def _row(self, channel: Channel, now: float, at: float, *, complete: bool) -> ChannelRow:
+        since = self._channels.last_message_at(channel)
+        return ChannelRow(
+            channel.key,
+            channel.name,
+            channel.epoch,
+            json.dumps(channel.ancestors),
+            channel.first,
+            # An end is told only with all that came before it.
+            channel.end_kind.value if channel.end_kind is not None and complete else None,
+            channel.failed,
+            at if since is None else at - (now - since),
+        )

@@ -46,6 +46,11 @@ class KafkaBus(SpoolBus):
             self._kafka, topic, group=group, assignment=assignment, trouble=self._set_trouble
         )
 
+    @property
+    def forwarded(self) -> int:
+        """How many messages Kafka has acknowledged since the start."""
+        return self._forwarder.forwarded
+
     def _set_trouble(self, trouble: str | None) -> None:
         self._consumer_trouble = trouble
 

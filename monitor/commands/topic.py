@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
 from collections import deque
 from datetime import UTC, datetime
 
@@ -48,11 +49,16 @@ async def _print(config: Config, args: argparse.Namespace) -> None:
     consumer = bus.consumer(args.name, group=None)
     held: deque[Record] = deque(maxlen=args.last)
     try:
-        while records := await consumer.poll(max_records=1000, timeout_s=_QUIET_S):
+        began = time.time()
+        quiet_s = 0.0 if config.kafka is None else _QUIET_S
+        while records := await consumer.poll(max_records=1000, timeout_s=quiet_s):
             if args.last is None:
                 _write(records, as_json=args.json)
             else:
                 held.extend(records)
+            # What is published meanwhile is for --follow: a busy topic has no end.
+            if records[-1].timestamp > began:
+                break
         _write(list(held), as_json=args.json)
         while args.follow:
             _write(await consumer.poll(timeout_s=1.0), as_json=args.json)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import partial
 from typing import Any
 
 import pycurl
@@ -45,11 +44,11 @@ class CurlLoop:
         if want == had:
             return
         if want & pycurl.POLL_IN and not had & pycurl.POLL_IN:
-            loop.add_reader(fd, partial(self._act, fd, pycurl.CSELECT_IN))
+            loop.add_reader(fd, self._act, fd, pycurl.CSELECT_IN)
         elif had & pycurl.POLL_IN and not want & pycurl.POLL_IN:
             loop.remove_reader(fd)
         if want & pycurl.POLL_OUT and not had & pycurl.POLL_OUT:
-            loop.add_writer(fd, partial(self._act, fd, pycurl.CSELECT_OUT))
+            loop.add_writer(fd, self._act, fd, pycurl.CSELECT_OUT)
         elif had & pycurl.POLL_OUT and not want & pycurl.POLL_OUT:
             loop.remove_writer(fd)
         if want:

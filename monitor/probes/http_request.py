@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlunsplit
 
 from monitor import __version__
 from monitor.probes.job import Job, split_url
+from monitor.probes.resolver import address_version
 
 __all__ = ["SCHEMES", "Request"]
 
@@ -18,7 +19,7 @@ _OWN_HEADERS = ("authorization", "cookie", "host", "proxy-authorization")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One hop's request."""
+    """One hop's request. ``address_version`` is 4 or 6 where the host is an address, else ""."""
 
     url: str
     host: str
@@ -29,6 +30,7 @@ class Request:
     user: str | None
     password: str | None
     secure: bool
+    address_version: str
 
     @classmethod
     def of(cls, job: Job) -> Request:
@@ -44,7 +46,7 @@ class Request:
             for name, line in headers.items()
         )  # fmt: skip
         body = None if job.body is None else job.body.encode()
-        return cls("", "", 0, job.method, lines, body, None, None, False).to(job.url)
+        return cls("", "", 0, job.method, lines, body, None, None, False, "").to(job.url)
 
     def to(self, url: str) -> Request:
         """Return the same request for another URL; raise SettingError if it's no web address."""
@@ -66,6 +68,7 @@ class Request:
             user=user,
             password=password,
             secure=parts.scheme == "https",
+            address_version=address_version(host),
         )
 
     def redirected(self, status: int, url: str) -> Request:

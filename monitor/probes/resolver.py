@@ -12,7 +12,7 @@ import ipaddress
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["ResolveError", "Resolver"]
+__all__ = ["ResolveError", "Resolver", "address_version"]
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "4": socket.AF_INET, "6": socket.AF_INET6}
 _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
@@ -33,11 +33,9 @@ class Resolver:
 
         Raises ResolveError. The caller bounds the time.
         """
-        literal = None
-        with contextlib.suppress(ValueError):
-            literal = ipaddress.ip_address(host.partition("%")[0])
-        if literal is not None:
-            if ip_version not in ("any", str(literal.version)):
+        version = address_version(host)
+        if version:
+            if ip_version not in ("any", version):
                 raise ResolveError(f"no-such-host: {host} is no IPv{ip_version} address")
             return [host]
         try:
@@ -54,6 +52,13 @@ class Resolver:
     def close(self) -> None:
         """Start no more lookups; those that hang end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def address_version(host: str) -> str:
+    """Return "4" or "6" for an address, "" for a name."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host.partition("%")[0]).version)
+    return ""
 
 
 def _look_up(host: str, family: int) -> list[str]:

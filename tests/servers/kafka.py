@@ -72,8 +72,15 @@ class Kafka:
     """
 
     def __init__(
-        self, java: str, jars: Path, directory: Path, *, advertised: int | None = None
+        self,
+        java: str,
+        jars: Path,
+        directory: Path,
+        *,
+        advertised: int | None = None,
+        core: int | None = None,
     ) -> None:
+        self._pinned = [] if core is None else ["taskset", "-c", str(core)]
         self._java = java
         self._jars = jars
         self._directory = directory
@@ -115,7 +122,7 @@ class Kafka:
 
     def _command(self, main: str, *arguments: str) -> list[str]:
         return [
-            self._java, "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+            *self._pinned, self._java, "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-cp", f"{self._jars}/*", main, *arguments,
         ]  # fmt: skip

@@ -34,6 +34,9 @@ from monitor.probes.resolver import ResolveError, Resolver
 __all__ = ["HttpCheck"]
 
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+# libcurl writes out the whole chain as text, which costs as much as a third of the handshake.
+# So a good chain is looked at this often, in s, and after every failure.
+_CERTIFICATE_LOOK_S = 300.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 _VERSIONS = {
     "any": pycurl.CURL_HTTP_VERSION_2TLS,
@@ -117,10 +120,11 @@ class _Fetch:
         ]
         self._tls_options: list[tuple[int, Any]] = [
             (pycurl.SSL_SESSIONID_CACHE, 0),
-            (pycurl.OPT_CERTINFO, 1),
             (pycurl.SSL_VERIFYPEER, int(job.verify_tls)),
             (pycurl.SSL_VERIFYHOST, 2 if job.verify_tls else 0),
         ]
+        # of each host on the way: when its chain expires, and when that was looked at
+        self._expiries: dict[tuple[str, int], tuple[float | None, float]] = {}
         authorities = job.ca_file or system_authorities()
         if authorities is not None:
             self._tls_options.append((pycurl.CAINFO, authorities))
@@ -142,15 +146,15 @@ class _Fetch:
             self._check.give(easy)
         if whole:
             await self._judge(visit)
-        response_time = sum(visit.spent)
+        spent = [max(value, 0.0) for value in visit.spent]
         return Outcome(
             up=visit.error is None,
             duration=max(time.monotonic() - began, 0.0),
             error=visit.error,
             status=visit.status,
-            response_time=response_time if whole else None,
+            response_time=sum(spent) if whole else None,
             matched=visit.matched,
-            phases=Phases(*visit.spent),
+            phases=Phases(*spent),
             certificate_expires_at=visit.expiry,
         )
 
@@ -177,23 +181,38 @@ class _Fetch:
             easy.reset()
 
     async def _hop(self, visit: _Visit, easy: Any, request: Request) -> None:
-        began = time.monotonic()
-        pinned = await self._addresses(request, visit.until)
-        visit.add(resolve=time.monotonic() - began)
+        pinned: list[str] = []
+        if self._proxy is not None or not request.address_version:
+            began = time.monotonic()
+            pinned = await self._addresses(request, visit.until)
+            visit.add(resolve=time.monotonic() - began)
+        elif self._ip_version not in ("any", request.address_version):
+            raise ResolveError(f"no-such-host: {request.host} is no IPv{self._ip_version} address")
         left = visit.until - time.monotonic()
         if left <= 0:
             raise TimeoutError
+        site = (request.host, request.port)
+        known = self._expiries.get(site)
+        look = request.secure and (
+            known is None or time.monotonic() - known[1] > _CERTIFICATE_LOOK_S
+        )
         visit.body = Body(self._job.max_body_bytes, keep=self._job.body_regexp is not None)
         self._set_up(easy, request, visit.body, left_s=left, pinned=pinned)
+        if look:
+            easy.setopt(pycurl.OPT_CERTINFO, 1)
         errno, message = await self._check.curl.perform(easy)
         visit.add(*hop_phases(easy))
         visit.status = easy.getinfo(pycurl.RESPONSE_CODE) or None
         if self._job.body_regexp is not None:
             visit.charset = charset_of(easy)
         if request.secure:
-            expiry = certificate_expiry(easy)
+            expiry = certificate_expiry(easy) if look else known[0] if known and not errno else None
             if expiry is None and errno == pycurl.E_PEER_FAILED_VERIFICATION:
                 expiry = await self._refused_certificate(request, visit.until, pinned)
+            if look and not errno:
+                self._remember(site, expiry)
+            elif errno:
+                self._expiries.pop(site, None)
             if expiry is not None:
                 visit.expiry = min(expiry, visit.expiry or expiry)
         if visit.body.too_large:
@@ -204,6 +223,11 @@ class _Fetch:
             easy.getinfo(pycurl.INFO_HTTP_VERSION) != pycurl.CURL_HTTP_VERSION_2_0
         ):
             visit.error = "bad-answer: not HTTP/2"
+
+    def _remember(self, site: tuple[str, int], expiry: float | None) -> None:
+        if len(self._expiries) > self._job.max_redirects:
+            self._expiries.clear()
+        self._expiries[site] = (expiry, time.monotonic())
 
     async def _addresses(self, request: Request, until: float) -> list[str]:
         """Resolve what will be connected to, as an entry for libcurl's RESOLVE."""
@@ -260,6 +284,7 @@ class _Fetch:
                 return None
             self._set_up(easy, request, Body(0, keep=False), left_s=left, pinned=pinned)
             easy.setopt(pycurl.CONNECT_ONLY, 1)
+            easy.setopt(pycurl.OPT_CERTINFO, 1)
             easy.setopt(pycurl.SSL_VERIFYPEER, 0)
             easy.setopt(pycurl.SSL_VERIFYHOST, 0)
             await self._check.curl.perform(easy)
@@ -316,5 +341,9 @@ class _Visit:
         transfer: float = 0.0,
     ) -> None:
         """Add a hop's phases."""
-        for number, value in enumerate((resolve, connect, tls, processing, transfer)):
-            self.spent[number] += max(value, 0.0)
+        spent = self.spent
+        spent[0] += resolve
+        spent[1] += connect
+        spent[2] += tls
+        spent[3] += processing
+        spent[4] += transfer

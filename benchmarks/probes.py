@@ -1,0 +1,290 @@
+"""Probes: CPU a check beside prometheus-blackbox-exporter, checks/s, 10,000 jobs, and Kafka.
+
+Subject and peer run pinned to core 0, one after the other; nginx, wrk and Kafka to core 1.
+Needs Debian's nginx-light, wrk and prometheus-blackbox-exporter (and for ``kafka`` what the
+tests take for Kafka). ``python -m benchmarks.probes`` runs all, in about three minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = 1024
+SETTLE_S = 3.0
+MEASURE_S = float(os.environ.get("MEASURE_S", "12"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process with its threads, not of its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+@contextmanager
+def started(command: Sequence[str], *, core: int, port: int = 0, **options: Any) -> Iterator[int]:
+    """Run a program on one core until the end of the block; yield its process id."""
+    with subprocess.Popen(
+        ["taskset", "-c", str(core), *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        **options,
+    ) as process:
+        try:
+            until = time.monotonic() + 10
+            while port and time.monotonic() < until:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def nginx(directory: Path) -> Iterator[tuple[int, int, str]]:
+    """Serve 1 KB over HTTP and HTTPS; yield both ports and the authority's file."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(directory / "both.pem"))
+    (directory / "page").write_bytes(b"x" * PAGE_BYTES)
+    plain, secure = free_port(), free_port()
+    paths = "".join(
+        f"{name}_temp_path {directory}/tmp; "
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (directory / "nginx.conf").write_text(
+        f"user root; daemon off; worker_processes 1; pid {directory}/nginx.pid;\n"
+        "error_log /dev/null; worker_rlimit_nofile 20000; events { worker_connections 10000; }\n"
+        f"http {{ access_log off; default_type text/html; {paths} ssl_session_cache off;"
+        " ssl_session_tickets off;\n"
+        f"server {{ listen 127.0.0.1:{plain} backlog=8192; listen 127.0.0.1:{secure} ssl"
+        f" backlog=8192; ssl_certificate {directory}/both.pem;"
+        f" ssl_certificate_key {directory}/both.pem; root {directory}; }} }}\n"
+    )
+    found = shutil.which("nginx") or "/usr/sbin/nginx"
+    with started([found, "-c", str(directory / "nginx.conf")], core=1, port=plain):
+        yield plain, secure, str(directory / "ca.pem")
+
+
+@contextmanager
+def daemon(directory: Path, config: dict[str, Any]) -> Iterator[int]:
+    """Run the daemon on core 0 with its state in ``directory``."""
+    directory.mkdir()
+    (directory / "c.yml").write_text(
+        json.dumps({"relay": False, "logger": {"file": str(directory / "log")}, **config})
+    )
+    command = [sys.executable, "-m", "monitor", "-c", str(directory / "c.yml")]
+    with started(command, core=0, env={**os.environ, "STATE_DIRECTORY": str(directory)}) as pid:
+        until = time.monotonic() + 60
+        log = directory / "log"
+        while not (log.exists() and " ready: " in log.read_text()):
+            assert time.monotonic() < until, "the daemon does not start"
+            time.sleep(0.05)
+        yield pid
+
+
+def jobs(count: int, url: str, *, interval: float, **fields: Any) -> list[dict[str, Any]]:
+    return [{"id": i, "url": url, "interval": interval, **fields} for i in range(1, count + 1)]
+
+
+def results(directory: Path, since: float, until: float) -> list[dict[str, Any]]:
+    """Read from the spool the results checked in this time."""
+    db = sqlite3.connect(directory / "spool.db")
+    values = [json.loads(value) for (value,) in db.execute("SELECT value FROM message")]
+    db.close()
+    return [value for value in values if since <= value["checked_at"] < until]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+def own_cost(root: Path, url: str, rate: int, **fields: Any) -> tuple[float, float]:
+    """CPU s a check of ours, and checks/s."""
+    directory = root / f"own-{time.monotonic_ns()}"
+    config = {"probes": {"jobs": jobs(rate, url, interval=1, **fields)}}
+    with daemon(directory, config) as pid:
+        time.sleep(SETTLE_S)
+        began, before = time.time(), cpu_s(pid)
+        time.sleep(MEASURE_S)
+        ended, after = time.time(), cpu_s(pid)
+        time.sleep(1)
+    found = results(directory, began, ended)
+    assert all(result["up"] for result in found), found[0]
+    return (after - before) / len(found), len(found) / (ended - began)
+
+
+def peers_cost(root: Path, url: str, ca_file: str) -> tuple[float, float]:
+    """CPU s a check of prometheus-blackbox-exporter, and checks/s."""
+    port = free_port()
+    config = root / "blackbox.yml"
+    config.write_text(
+        json.dumps(
+            {
+                "modules": {
+                    "page": {
+                        "prober": "http",
+                        "timeout": "10s",
+                        "http": {
+                            "preferred_ip_protocol": "ip4",
+                            "tls_config": {"ca_file": ca_file},
+                        },
+                    }
+                }
+            }
+        )
+    )
+    program = shutil.which("prometheus-blackbox-exporter")
+    assert program, "install prometheus-blackbox-exporter"
+    command = [
+        program,
+        f"--config.file={config}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    ]
+    target = f"http://127.0.0.1:{port}/probe?module=page&target={url}"
+    with started(command, core=0, port=port, env={**os.environ, "GOMAXPROCS": "1"}) as pid:
+        load(target, 2)
+        before = cpu_s(pid)
+        count = load(target, MEASURE_S)
+        after = cpu_s(pid)
+    return (after - before) / count, count / MEASURE_S
+
+
+def load(target: str, seconds: float) -> int:
+    """Ask for ``target`` over 16 connections, and return how often it answered."""
+    command = ["taskset", "-c", "1", "wrk", "-t1", "-c16", f"-d{seconds:.0f}s", target]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "Non-2xx" not in text, text
+    found = re.search(r"(\d+) requests in", text)
+    assert found, text
+    return int(found[1])
+
+
+def compare(root: Path, name: str, url: str, authority: str, *, rate: int) -> None:
+    trusted = {"ca_file": authority} if name == "https" else {}
+    ours, our_rate = own_cost(root, url, rate, **trusted)
+    theirs, their_rate = peers_cost(root, url, authority)
+    print(
+        f"{name}: {ours * 1e6:.0f} us of CPU a check at {our_rate:.0f}/s; blackbox_exporter"
+        f" {theirs * 1e6:.0f} us at {their_rate:.0f}/s; {theirs / ours:.2f} times less",
+        flush=True,
+    )
+
+
+def capacity(root: Path, url: str, rate: int) -> None:
+    directory = root / f"capacity-{rate}"
+    config = {"probes": {"jobs": jobs(rate, url, interval=1), "concurrency": 1000}}
+    with daemon(directory, config) as pid:
+        time.sleep(SETTLE_S)
+        began, before = time.time(), cpu_s(pid)
+        time.sleep(MEASURE_S)
+        ended, after = time.time(), cpu_s(pid)
+        time.sleep(1.5)
+    found = results(directory, began, ended)
+    lags = [result["checked_at"] - result["scheduled_at"] for result in found]
+    print(
+        f"one core: {len(found) / (ended - began):.0f} checks/s of {rate} wanted, lag p50"
+        f" {percentile(lags, 0.5) * 1000:.1f} ms, p99 {percentile(lags, 0.99) * 1000:.1f} ms,"
+        f" {sum(result['missed'] for result in found)} missed,"
+        f" {100 * (after - before) / (ended - began):.0f} % of the core",
+        flush=True,
+    )
+
+
+def many_jobs(root: Path, url: str, count: int) -> None:
+    directory = root / "many"
+    interval = 60
+    with daemon(directory, {"probes": {"jobs": jobs(count, url, interval=interval)}}) as pid:
+        began = time.time()
+        time.sleep(interval + 3)
+        status = Path(f"/proc/{pid}/status").read_text()
+        ended = time.time()
+        time.sleep(1)
+    found = results(directory, began, ended)
+    starts = sorted(result["checked_at"] for result in found)
+    most = max(bisect_right(starts, start + 0.1) - n for n, start in enumerate(starts))
+    memory = {
+        name: int(size) // 1024 for name, size in re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status)
+    }
+    print(
+        f"{count} jobs every {interval} s: {len(found)} results, {memory['VmRSS']} MB resident"
+        f" (peak {memory['VmHWM']} MB), at most {100 * most / count:.2f} % of a cycle in any"
+        " 100 ms",
+        flush=True,
+    )
+
+
+def to_kafka(root: Path, count: int) -> None:
+    """Publish results as fast as they are taken, until Kafka has acknowledged all."""
+    from tests.servers.kafka import Kafka, find_jars
+
+    java = shutil.which("java")
+    assert java, "install default-jre-headless"
+    broker = Kafka(
+        java, find_jars(lambda name, **_: shutil.which(name) or name), root / "kafka", core=1
+    )
+    broker.start()
+    try:
+        environment = {**os.environ, "STATE_DIRECTORY": str(root)}
+        command = [sys.executable, "-m", "benchmarks.probes_publisher"]
+        subprocess.run(
+            ["taskset", "-c", "0", *command, broker.bootstrap, str(count)],
+            env=environment,
+            check=True,
+            timeout=120,
+        )
+    finally:
+        broker.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    loads = ("http", "https", "capacity", "jobs", "kafka")
+    parser.add_argument("load", nargs="*", default=loads, help=f"of {', '.join(loads)}")
+    parser.add_argument("--rate", type=int, default=2700, help="checks/s wanted of one core")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        with nginx(root) as (plain, secure, ca_file):
+            page, secure_page = f"http://127.0.0.1:{plain}/page", f"https://127.0.0.1:{secure}/page"
+            if "http" in args.load:
+                compare(root, "http", page, ca_file, rate=1000)
+            if "https" in args.load:
+                compare(root, "https", secure_page, ca_file, rate=400)
+            if "capacity" in args.load:
+                capacity(root, page, args.rate)
+            if "jobs" in args.load:
+                many_jobs(root, page, 10_000)
+        if "kafka" in args.load:
+            to_kafka(root, 100_000)
+
+
+if __name__ == "__main__":
+    main()

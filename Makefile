@@ -19,6 +19,14 @@ run: install
 	@mkdir -p .run
 	STATE_DIRECTORY=$(CURDIR)/.run $(BIN)/recodex-monitor -c install/checkout.yml
 
+# All parts on, embedded, with something to see; Ctrl-C ends it.
+demo: install
+	@$(BIN)/python -m demo
+
+# The page's views, of the demonstration, into docs/screenshots/.
+screenshots: install
+	$(BIN)/python -m demo.screenshots
+
 # All tests. What a test needs and this machine lacks is installed where that is possible
 # (as root, on Debian); what is still missing is skipped and named, and with
 # RECODEX_TEST_REQUIRE_ALL=1 it fails.

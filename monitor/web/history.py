@@ -63,10 +63,14 @@ class Uptime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Last(msgspec.Struct, frozen=True):
-    """A job's last result, and since when it was up or down; None: longer than was looked."""
+    """A job's last result, and since when it was up or down; None: longer than was looked.
+
+    ``turned`` says that it was the other thing before.
+    """
 
     result: Result
     since: float | None
+    turned: bool
 
 
 def results_before(
@@ -161,7 +165,7 @@ def last_known(connection: Connection, job_ids: Iterable[int], *, now: float) ->
         )
         # Up or down ever since the look back began: it may have been so for longer.
         unknown = changed is None and (first is None or first < oldest + _LOOK_BACK_S / 100)
-        found[job_id] = Last(last, None if unknown else first)
+        found[job_id] = Last(last, None if unknown else first, changed is not None)
     return found
 
 

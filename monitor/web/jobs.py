@@ -68,8 +68,10 @@ class JobBook:
         self.epoch = secrets.token_hex(4)
         self.version = 0
         """Counts whatever changes an entry, within this process's ``epoch``."""
-        self.changed: dict[int, int] = {}
-        """The version at which each job's entry changed last."""
+        self.dirty: set[int] = set()
+        """Jobs whose entries changed since the live feed took this set last."""
+        self.listing = 0
+        """Counts how often other jobs were listed."""
         self._store = store
         self._listed: JobList | None = None
         self._jobs: dict[int, Job] = {}
@@ -78,6 +80,8 @@ class JobBook:
         self._last: dict[int, Result] = {}
         self._since: dict[int, float | None] = {}
         self._stopped_at: dict[int, float] = {}
+        # Jobs whose state is known to have been another one before.
+        self._turned: set[int] = set()
         self._restored: set[int] = set()
         self._writes = 0
         probes.on_result = self._take
@@ -154,6 +158,10 @@ class JobBook:
             last=last,
         )
 
+    def has_turned(self, job_id: int) -> bool:
+        """Return whether the job is known to have been down before it was up, or up before."""
+        return job_id in self._turned
+
     # Changing
 
     async def stop(self, job_id: int) -> bool:
@@ -209,7 +217,7 @@ class JobBook:
 
     def _touch(self, job_id: int) -> None:
         self.version += 1
-        self.changed[job_id] = self.version
+        self.dirty.add(job_id)
         self._encoded.pop(job_id, None)
 
     def _take(self, result: Result) -> None:
@@ -221,6 +229,7 @@ class JobBook:
             self._since[job_id] = result.scheduled_at
             job = self._jobs.get(job_id)
             if job is not None and before is not None:
+                self._turned.add(job_id)
                 self.on_change(job, result.up, result)
         self._last[job_id] = result
         self._touch(job_id)
@@ -238,17 +247,19 @@ class JobBook:
                 self._since,
                 self._stopped_at,
                 self._encoded,
-                self.changed,
             )
             for known in by_id:
                 known.pop(job_id, None)
             self._restored.discard(job_id)
+            self._turned.discard(job_id)
         old, self._jobs = self._jobs, jobs
         self._ids = sorted(jobs)
         for job_id, job in jobs.items():
             if old.get(job_id) != job:
                 self._touch(job_id)
+        self.dirty &= jobs.keys()
         self.version += 1
+        self.listing += 1
 
     async def _restore(self) -> None:
         store = self._store
@@ -266,6 +277,8 @@ class JobBook:
             )
             self._restored.update(some)
             for job_id, last in found.items():
+                if last.turned:
+                    self._turned.add(job_id)
                 if job_id in self._last:
                     # It has been checked meanwhile.
                     if self._last[job_id].up == last.result.up:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter
 
 from monitor.web.context import Context
+from monitor.web.live import LiveFeed
 from monitor.web.routes import health, pages, session
 from monitor.web.sockets import Handler
 
 if TYPE_CHECKING:
+    from monitor.logs.part import Logs
+    from monitor.relay.part import Relay
     from monitor.web.jobs import JobBook
 
 __all__ = ["Served", "served"]
@@ -62,22 +65,29 @@ def served(context: Context) -> Served:
             from monitor.web.routes import models
 
             found.routers.append(models.router(context.store))
+    relay: Relay | None = None
     if "relay" in parts:
         from monitor.relay.part import Relay
         from monitor.web.routes import channels
 
-        relay = parts["relay"]
-        assert isinstance(relay, Relay)
+        of_relay = parts["relay"]
+        assert isinstance(of_relay, Relay)
+        relay = of_relay
         found.routers.append(channels.router(relay))
+    logs: Logs | None = None
     if "logs" in parts:
         from monitor.logs.part import Logs
-        from monitor.web.routes import logs
+        from monitor.web.routes import logs as log_routes
 
-        part = parts["logs"]
-        assert isinstance(part, Logs)
-        found.routers.append(logs.router(part))
-        found.websockets["/ws"] = logs.websocket(part)
-        found.max_message_bytes = part.service.settings.max_message_bytes
+        of_logs = parts["logs"]
+        assert isinstance(of_logs, Logs)
+        logs = of_logs
+        found.routers.append(log_routes.router(logs))
+        found.websockets["/ws"] = log_routes.websocket(logs)
+        found.max_message_bytes = logs.service.settings.max_message_bytes
+    live = LiveFeed(context, book=book, relay=relay, logs=logs)
+    found.websockets["/live"] = live.serve
+    found.tasks.append(live.run)
     if context.settings.website_mock:
         from monitor.web.routes import mock
 

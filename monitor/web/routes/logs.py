@@ -17,7 +17,7 @@ from monitor.web.problems import Problem
 from monitor.web.sockets import Handler
 from monitor.web.websocket import WebSocket, text_frame
 
-__all__ = ["router", "websocket"]
+__all__ = ["SocketFollower", "router", "websocket"]
 
 # A client behind by more misses entries until it has taken what waits.
 _FOLLOWER_BUFFER_BYTES = 1024 * 1024
@@ -116,7 +116,7 @@ def websocket(logs: Logs) -> Handler:
     async def serve(connection: WebSocket) -> None:
         session = logs.session(
             send=lambda answer: _ignore(connection.write(text_frame(answer))),
-            follower=_SocketFollower(connection),
+            follower=SocketFollower(connection),
         )
         try:
             try:
@@ -137,7 +137,7 @@ def _ignore(_: Any) -> None:
     """Whether a connection was there to take an answer matters to nobody but its handler."""
 
 
-class _SocketFollower:
+class SocketFollower:
     """A WebSocket as the live tail sees it."""
 
     def __init__(self, connection: WebSocket) -> None:
@@ -145,6 +145,7 @@ class _SocketFollower:
         self._dropped = 0
 
     def offer(self, message: LiveMessage) -> None:
+        """Send the message, or count it as dropped where too much waits."""
         if self._connection.buffered_bytes > _FOLLOWER_BUFFER_BYTES:
             self._dropped += message.count
         elif self._dropped:
@@ -154,5 +155,6 @@ class _SocketFollower:
             self._connection.write(message.shared(text_frame))
 
     def catch_up(self) -> None:
+        """Tell how many were dropped, once the client takes again."""
         if self._dropped and self._connection.buffered_bytes <= _FOLLOWER_BUFFER_BYTES // 2:
             self.offer(LiveMessage([]))

@@ -1,0 +1,82 @@
+"""``make screenshots``: the page's views as docs/screenshots/ has them, of the demonstration."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from demo.__main__ import demonstration
+
+_FOLDER = Path(__file__).resolve().parents[1] / "docs" / "screenshots"
+_VIEWS = {
+    "overview": "#/",
+    "sites": "#/sites",
+    "site": "#/sites/5",
+    "models": "#/models",
+    "logs": "#/logs",
+    "relay": "#/relay",
+    "channel": "#/relay/student_4201",
+}
+_SIZES = {"desktop": (1280, 860), "phone": (390, 844)}
+
+
+def main() -> int:
+    """Take them all."""
+    parser = argparse.ArgumentParser(prog="make screenshots", description=__doc__)
+    parser.add_argument("--url", help="of a daemon that runs; without it, a demonstration is run")
+    parser.add_argument("--wait", type=float, default=90.0, help="s for things to happen first")
+    parser.add_argument("--folder", type=Path, default=_FOLDER)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if args.url:
+        _all(args.url, args.folder)
+        return 0
+    with demonstration() as url:
+        time.sleep(args.wait)
+        _all(url, args.folder)
+    return 0
+
+
+def _all(url: str, folder: Path) -> None:
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+        )
+        for size, (width, height) in _SIZES.items():
+            for scheme in ("light", "dark"):
+                _views(browser, url, folder, size, width, height, scheme)
+        browser.close()
+
+
+def _views(
+    browser: Browser, url: str, folder: Path, size: str, width: int, height: int, scheme: str
+) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if scheme == "dark" else "light",
+        device_scale_factor=1 if size == "desktop" else 2,
+        reduced_motion="reduce",
+    )
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_selector('body[data-connection="live"]')
+    for name, fragment in _VIEWS.items():
+        _shown(page, fragment)
+        page.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
+    context.close()
+
+
+def _shown(page: Page, fragment: str) -> None:
+    page.evaluate("fragment => { location.hash = fragment; }", fragment)
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1300)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

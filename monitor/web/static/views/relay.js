@@ -1,0 +1,115 @@
+// The relay: clients, rates, and its channels.
+
+import { spark } from '../bars.js';
+import { h, setText, stateMark, sync } from '../dom.js';
+import { bytes, count, duration, rate } from '../format.js';
+
+export function relay(root, { state, live }) {
+  const tiles = h('dl', { class: 'tiles' });
+  const tile = (label, drawn = false) => {
+    const value = h('dd', {}, '–');
+    const line = h('div', {});
+    tiles.append(h('div', { class: 'tile' }, h('dt', {}, label), value, drawn ? line : null));
+    return [value, line];
+  };
+  const [clients] = tile('Clients');
+  const [channels] = tile('Channels');
+  const [messages, messageLine] = tile('Messages/s in', true);
+  const [deliveries, deliveryLine] = tile('Messages/s out', true);
+  const [history] = tile('History kept');
+  const name = h('input', { class: 'grow', placeholder: 'A channel, such as student_42', 'aria-label': 'Channel to follow', spellcheck: 'false' });
+  const rows = h('tbody', {});
+  const none = h('p', { class: 'empty' }, 'No channel yet: nothing has been sent.');
+  const table = h(
+    'div',
+    { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Channels' },
+    h(
+      'table',
+      { class: 'table' },
+      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Channel'), h('th', { scope: 'col' }, 'State'), h('th', { scope: 'col', class: 'n' }, 'Messages'), h('th', { scope: 'col', class: 'n' }, 'Clients'), h('th', { scope: 'col', class: 'n wide-only' }, 'History'), h('th', { scope: 'col', class: 'n' }, 'Last message'))),
+      rows,
+    ),
+  );
+  root.append(h('div', { class: 'title' }, h('div', {}, h('h1', {}, 'Relay'), h('p', { class: 'muted' }, 'Job progress, from brokers to web pages'))), tiles);
+  if (state.has('channels')) {
+    root.append(
+      h(
+        'form',
+        {
+          class: 'toolbar',
+          onsubmit: (event) => {
+            event.preventDefault();
+            if (name.value.trim()) location.hash = `#/relay/${encodeURIComponent(name.value.trim())}`;
+          },
+        },
+        name,
+        h('button', { type: 'submit' }, 'Follow'),
+      ),
+      h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Latest channels')), table, none),
+    );
+  } else {
+    root.append(h('p', { class: 'muted' }, 'Channels are shown to administrators.'));
+  }
+
+  function numbers() {
+    const found = state.status?.relay;
+    if (!found) return;
+    setText(clients, count(found.clients));
+    setText(channels, count(found.channels));
+    setText(history, bytes(found.history_bytes));
+    const last = state.rates.at(-1);
+    setText(messages, rate(last?.messages ?? null));
+    setText(deliveries, rate(last?.deliveries ?? null));
+    if (state.rates.length > 1) {
+      messageLine.replaceChildren(spark(state.rates.map((each) => each.messages)));
+      deliveryLine.replaceChildren(spark(state.rates.map((each) => each.deliveries)));
+    }
+  }
+
+  function list() {
+    table.hidden = state.channels.length === 0;
+    none.hidden = state.channels.length > 0;
+    sync(
+      rows,
+      state.channels,
+      (channel) => channel.name,
+      (channel) =>
+        h(
+          'tr',
+          {},
+          h('td', {}, h('a', { href: `#/relay/${encodeURIComponent(channel.name)}` }, channel.name)),
+          h('td', {}),
+          h('td', { class: 'n' }),
+          h('td', { class: 'n' }),
+          h('td', { class: 'n wide-only' }),
+          h('td', { class: 'n muted' }),
+        ),
+      (row, channel) => {
+        const how = channel.ended ? 'ended' : 'open';
+        if (row.dataset.how !== how) {
+          row.dataset.how = how;
+          row.children[1].replaceChildren(channel.ended ? stateMark('inactive', 'ended') : stateMark('up', 'open'));
+        }
+        setText(row.children[2], count(channel.messages));
+        setText(row.children[3], count(channel.subscribers));
+        setText(row.children[4], bytes(channel.size_bytes));
+        setText(row.children[5], channel.idle === null ? '–' : `${duration(channel.idle)} ago`);
+      },
+    );
+  }
+
+  const watch = () => state.has('channels') && live.send({ watch: ['channels'] });
+  watch();
+  numbers();
+  list();
+  return {
+    update(kinds) {
+      if (kinds.has('hello')) watch();
+      if (kinds.has('status')) numbers();
+      if (kinds.has('channels')) list();
+    },
+    destroy() {
+      live.send({ watch: [] });
+    },
+  };
+}

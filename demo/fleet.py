@@ -40,7 +40,7 @@ class Fleet:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        choose = random.Random(3)  # noqa: S311 - the same talk in each demonstration
+        choose = random.Random(3)
         while not self._stop.wait(0.5):
             with contextlib.suppress(OSError, WebSocketException), connect(self._url) as socket:
                 now = time.time()

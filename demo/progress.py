@@ -20,7 +20,7 @@ class Progress:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        choose = random.Random(11)  # noqa: S311 - the same jobs in each demonstration
+        choose = random.Random(11)
         with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
             socket.setsockopt(zmq.LINGER, 0)
             socket.connect(self._uri)

@@ -48,15 +48,14 @@ def _all(url: str, folder: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
         )
-        for size, (width, height) in _SIZES.items():
+        for size in _SIZES:
             for scheme in ("light", "dark"):
-                _views(browser, url, folder, size, width, height, scheme)
+                _views(browser, url, folder, size=size, scheme=scheme)
         browser.close()
 
 
-def _views(
-    browser: Browser, url: str, folder: Path, size: str, width: int, height: int, scheme: str
-) -> None:
+def _views(browser: Browser, url: str, folder: Path, *, size: str, scheme: str) -> None:
+    width, height = _SIZES[size]
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",

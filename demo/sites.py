@@ -28,7 +28,7 @@ class Sites:
     """The server, and the jobs that check it."""
 
     def __init__(self) -> None:
-        choose = random.Random(7)  # noqa: S311 - the same moods in each demonstration
+        choose = random.Random(7)
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"

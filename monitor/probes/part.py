@@ -79,6 +79,11 @@ class Probes(Part):
             return
         self._adopt(jobs, _range(jobs, self._settings))
 
+    @property
+    def source(self) -> str:
+        """Where the jobs come from: config, file or database."""
+        return self._settings.source
+
     def _pass_on(self, result: Result) -> None:
         self.on_result(result)
 

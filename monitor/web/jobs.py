@@ -7,6 +7,7 @@ every page as it is: a thousand jobs cost a list next to nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -20,9 +21,10 @@ import msgspec
 from monitor.errors import MonitorError
 from monitor.messages import Result
 from monitor.probes.job import Job
+from monitor.probes.jobs_table import CHANNEL, save_jobs, start_job, stop_job
 from monitor.probes.part import Probes
 from monitor.probes.source import JobList
-from monitor.store import Connection, Store
+from monitor.store import Connection, Row, Store
 from monitor.web.history import Last, last_known
 
 __all__ = ["JobBook", "JobEntry"]
@@ -33,6 +35,9 @@ _encode = msgspec.json.Encoder().encode
 # Jobs whose past is read in one transaction, and how often stops made elsewhere are looked for.
 _RESTORED_AT_ONCE = 50
 _LOOK_S = 15.0
+_STOPS_TIMEOUT_S = 3.0
+# For the probes to read the jobs anew.
+_SETTLE_S = 2.0
 
 
 class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +136,9 @@ class JobBook:
         job = self.job(job_id)
         last = self._last.get(job_id)
         state, since, next_run = "inactive", None, None
-        if job.active:
+        if job_id in self._stopped_at:
+            state, since = "stopped", self._stopped_at[job_id]
+        elif job.active:
             state = "unknown" if last is None else "up" if last.up else "down"
             since = self._since.get(job_id)
             runner = self.probes.runner
@@ -141,8 +148,6 @@ class JobBook:
                 status = None  # another producer's
             if status is not None:
                 next_run = status.next_run
-                if not status.running:
-                    state, since = "stopped", self._stopped_at.get(job_id)
         return JobEntry(
             id=job.id,
             name=job.name,
@@ -165,55 +170,89 @@ class JobBook:
     # Changing
 
     async def stop(self, job_id: int) -> bool:
-        """Stop a job, also for after a restart; False where it is stopped.
+        """Stop a job, also for after a restart; False where it is stopped, or not active.
 
-        Raises KeyError for a job that this daemon does not check, MonitorError where the
-        database does not take it: then nothing has changed.
+        Raises KeyError for a job that is not there, MonitorError where the database does not
+        take it: then nothing has changed.
         """
-        runner = self.probes.runner
-        if runner is None or job_id not in runner.job_ids():
-            raise KeyError(job_id)
-        if not runner.job_status(job_id).running:
+        if not self.job(job_id).active or job_id in self._stopped_at:
             return False
         now = time.time()
-        await self._write(
-            lambda connection: connection.insert(
-                "job_state",
-                ("job_id", "stopped_at"),
-                [(job_id, now)],
-                "ON CONFLICT (job_id) DO NOTHING",
-            )
-        )
+        stopped = await self._write(partial(stop_job, job_id=job_id, now=now))
         self._stopped_at[job_id] = now
-        stopped = runner.stop_job(job_id)
+        runner = self.probes.runner
+        if runner is not None:
+            with contextlib.suppress(KeyError):
+                runner.stop_job(job_id)
         self._touch(job_id)
-        return stopped
+        return stopped is not False
 
     async def start(self, job_id: int) -> bool:
-        """Start a stopped job; False where it runs. Raises as :meth:`stop`."""
-        runner = self.probes.runner
-        if runner is None or job_id not in runner.job_ids():
-            raise KeyError(job_id)
-        if runner.job_status(job_id).running:
+        """Start a stopped job; False where it is not stopped. Raises as :meth:`stop`."""
+        self.job(job_id)
+        if job_id not in self._stopped_at:
             return False
-        await self._write(
-            lambda connection: connection.execute(
-                "DELETE FROM job_state WHERE job_id = %s", (job_id,)
+        started = await self._write(partial(start_job, job_id=job_id))
+        self._stopped_at.pop(job_id, None)
+        runner = self.probes.runner
+        if runner is not None:
+            with contextlib.suppress(KeyError):
+                runner.start_job(job_id)
+        await self._settle(lambda: self._jobs[job_id].active)
+        self._touch(job_id)
+        return started is not False
+
+    async def save(self, job: Job, *, known: bool) -> int | None:
+        """Create a job, or change one that is ``known``.
+
+        Returns its id; None where one of that id is there and should not be, or should and
+        is not. Raises MonitorError where the database does not take it.
+        """
+        assert self._store is not None
+        before = self.probes.jobs
+        job_id = await self._store.transaction(partial(_save, job=job, known=known))
+        if job_id is not None:
+            await self._settle(lambda: self.probes.jobs is not before and job_id in self._jobs)
+        return job_id
+
+    async def next_id(self) -> int:
+        """Return an id that is free now."""
+        assert self._store is not None
+        rows = await self._store.read(
+            lambda c: c.query(
+                "SELECT coalesce(max(amc_id), 0) + 1 FROM availability_monitor_config"
             )
         )
-        self._stopped_at.pop(job_id, None)
-        started = runner.start_job(job_id)
-        self._touch(job_id)
-        return started
+        return int(rows[0][0])
+
+    async def delete(self, job_id: int) -> bool:
+        """Delete a job, not its results; False where it is not there."""
+        assert self._store is not None
+        deleted = await self._store.transaction(partial(_delete, job_id=job_id))
+        if deleted:
+            await self._settle(lambda: job_id not in self._jobs)
+        return deleted
+
+    async def _settle(self, condition: Callable[[], bool]) -> None:
+        """Wait, not for long, until the probes have taken up what was written."""
+        deadline = time.monotonic() + _SETTLE_S
+        while time.monotonic() < deadline:
+            self._look()
+            if condition():
+                return
+            await asyncio.sleep(0.02)
 
     # Inside
 
-    async def _write(self, function: Callable[[Connection], object]) -> None:
+    async def _write(self, function: Callable[[Connection], bool]) -> bool | None:
         # What was read meanwhile may be from before.
         self._writes += 1
-        if self._store is not None:
-            await self._store.transaction(function, timeout=10.0)
-        self._writes += 1
+        try:
+            if self._store is not None:
+                return await self._store.transaction(function, timeout=10.0)
+        finally:
+            self._writes += 1
+        return None
 
     def _touch(self, job_id: int) -> None:
         self.version += 1
@@ -245,7 +284,6 @@ class JobBook:
             by_id: tuple[dict[int, Any], ...] = (
                 self._last,
                 self._since,
-                self._stopped_at,
                 self._encoded,
             )
             for known in by_id:
@@ -257,18 +295,30 @@ class JobBook:
         for job_id, job in jobs.items():
             if old.get(job_id) != job:
                 self._touch(job_id)
+        runner = self.probes.runner
+        if runner is not None:
+            for job_id in self._stopped_at:
+                with contextlib.suppress(KeyError):
+                    runner.stop_job(job_id)
         self.dirty &= jobs.keys()
         self.version += 1
         self.listing += 1
 
-    async def _restore(self) -> None:
+    async def restore_stops(self) -> None:
+        """Stop what was stopped before a restart, or at another daemon."""
         store = self._store
         if store is None:
             return
         writes = self._writes
-        rows = await store.read(lambda c: c.query("SELECT job_id, stopped_at FROM job_state"))
+        rows = await store.read(_stops, timeout=_STOPS_TIMEOUT_S)
         if writes == self._writes:
             self._adopt_stops({int(job_id): float(at) for job_id, at in rows})
+
+    async def _restore(self) -> None:
+        await self.restore_stops()
+        store = self._store
+        if store is None:
+            return
         missing = [job_id for job_id in self.ids() if job_id not in self._restored]
         for start in range(0, len(missing), _RESTORED_AT_ONCE):
             some = missing[start : start + _RESTORED_AT_ONCE]
@@ -289,15 +339,37 @@ class JobBook:
 
     def _adopt_stops(self, stopped_at: dict[int, float]) -> None:
         """Stop and start what was stopped and started before, or at another daemon."""
+        before, self._stopped_at = self._stopped_at, stopped_at
         runner = self.probes.runner
-        if runner is None:
-            return
-        for job_id in runner.job_ids():
-            running = runner.job_status(job_id).running
-            if running == (job_id in stopped_at):
-                if running:
-                    runner.stop_job(job_id)
-                else:
-                    runner.start_job(job_id)
+        for job_id in before.keys() ^ stopped_at.keys():
+            if runner is not None:
+                with contextlib.suppress(KeyError):
+                    if job_id in stopped_at:
+                        runner.stop_job(job_id)
+                    else:
+                        runner.start_job(job_id)
+            if job_id in self._jobs:
                 self._touch(job_id)
-        self._stopped_at = stopped_at
+
+
+def _stops(connection: Connection) -> list[Row]:
+    return connection.query("SELECT job_id, stopped_at FROM job_state")
+
+
+def _save(connection: Connection, job: Job, *, known: bool) -> int | None:
+    rows = connection.query(
+        "SELECT 1 FROM availability_monitor_config WHERE amc_id = %s", (job.id,)
+    )
+    if bool(rows) != known:
+        return None
+    save_jobs(connection, [job])
+    return job.id
+
+
+def _delete(connection: Connection, job_id: int) -> bool:
+    deleted = connection.execute(
+        "DELETE FROM availability_monitor_config WHERE amc_id = %s", (job_id,)
+    )
+    connection.execute("DELETE FROM job_state WHERE job_id = %s", (job_id,))
+    connection.notify(CHANNEL, "deleted")
+    return deleted > 0

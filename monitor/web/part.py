@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from monitor.errors import MonitorError
 from monitor.listen import listening_sockets
 from monitor.part import Health, Metric, Part, State
 from monitor.settings import Address, address_text
@@ -79,6 +80,11 @@ class Web(Part):
         )
         found = served(self._context())
         self._tasks = found.tasks
+        for first in found.first:
+            try:
+                await first()
+            except MonitorError as error:
+                _log.warning("not yet known: %s", error)  # its task tries again
         try:
             await self._accept(listeners, found)
         except BaseException:

@@ -26,12 +26,14 @@ _SMALL_MESSAGE_BYTES = 65536
 
 @dataclass
 class Served:
-    """Routers, WebSocket handlers by path, the largest message they take, and what must run."""
+    """Routers, WebSocket handlers by path, the largest message they take; what must run
+    once before anything does, and what until the end."""
 
     routers: list[APIRouter] = field(default_factory=list)
     websockets: dict[str, Handler] = field(default_factory=dict)
     max_message_bytes: int = _SMALL_MESSAGE_BYTES
     tasks: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
+    first: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
 
 
 def served(context: Context) -> Served:
@@ -53,6 +55,7 @@ def served(context: Context) -> Served:
         book = JobBook(probes, context.store)
         found.routers.append(jobs.router(book))
         found.tasks.append(book.run)
+        found.first.append(book.restore_stops)
     if context.store is not None:
         from monitor.web.routes import database
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from monitor.errors import MonitorError
+from monitor.errors import MonitorError, SettingError
+from monitor.probes.job import Job
+from monitor.settings import hide_url_secrets
 from monitor.web.answers import conditional, cursor_of, parse_cursor
 from monitor.web.jobs import JobBook, JobEntry
 from monitor.web.problems import CONFLICT, NOT_FOUND, Problem
-from monitor.web.schemas import JSON, answer, listed
+from monitor.web.schemas import JSON, answer, body, listed
 
 __all__ = ["JobId", "no_job", "router"]
 
@@ -42,9 +45,9 @@ def router(book: JobBook) -> APIRouter:
         after = 0 if cursor is None else parse_cursor(cursor, tuple[int])[0]
         items, more = book.page(after=after, limit=limit)
         tail = "null" if more is None else f'"{cursor_of(more)}"'
-        body = b'{"items":[%b],"cursor":%b}' % (b",".join(map(bytes, items)), tail.encode())
+        content = b'{"items":[%b],"cursor":%b}' % (b",".join(map(bytes, items)), tail.encode())
         etag = f'"{book.epoch}-{book.version}-{after}-{limit}"'
-        return conditional(request, body, JSON, etag=etag)
+        return conditional(request, content, JSON, etag=etag)
 
     @routes.get(
         "/job/{job_id}",
@@ -54,6 +57,64 @@ def router(book: JobBook) -> APIRouter:
     )
     async def job(request: Request, job_id: JobId) -> Response:
         return conditional(request, _entry(book, job_id), JSON)
+
+    @routes.post(
+        "/job",
+        summary="Create a job, where jobs come from the database",
+        status_code=201,
+        response_class=Response,
+        responses={201: answer(JobEntry, "The job")[200], **CONFLICT},
+        openapi_extra=body(Job, optional=("id",)),
+    )
+    async def create(request: Request) -> Response:
+        _only_in_database(book)
+        given = await _given(request)
+        try:
+            if "id" not in given:
+                given["id"] = await book.next_id()
+            job = _job(given)
+            if await book.save(job, known=False) is None:
+                raise Problem(409, f"there is a job {job.id} already")
+        except MonitorError as error:
+            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+        location = {"location": f"/job/{job.id}"}
+        return Response(_entry(book, job.id), 201, media_type=JSON, headers=location)
+
+    @routes.put(
+        "/job/{job_id}",
+        summary="Change a job: what is left out gets its default",
+        response_class=Response,
+        responses={**answer(JobEntry, "The job"), **NOT_FOUND, **CONFLICT},
+        openapi_extra=body(Job, optional=("id",)),
+    )
+    async def change(request: Request, job_id: JobId) -> Response:
+        _only_in_database(book)
+        given = await _given(request)
+        if given.setdefault("id", job_id) != job_id:
+            raise Problem(422, "body.id: not the id of the path; a job keeps its id")
+        try:
+            if await book.save(_job(given), known=True) is None:
+                raise no_job(job_id)
+        except MonitorError as error:
+            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+        return Response(_entry(book, job_id), media_type=JSON)
+
+    @routes.delete(
+        "/job/{job_id}",
+        summary="Delete a job; its results stay as long as all others",
+        status_code=204,
+        response_class=Response,
+        responses={**NOT_FOUND, **CONFLICT},
+    )
+    async def delete(job_id: JobId) -> Response:
+        _only_in_database(book)
+        try:
+            deleted = await book.delete(job_id)
+        except MonitorError as error:
+            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+        if not deleted:
+            raise no_job(job_id)
+        return Response(status_code=204)
 
     @routes.post(
         "/job/{job_id}/start",
@@ -76,6 +137,32 @@ def router(book: JobBook) -> APIRouter:
     return routes
 
 
+def _only_in_database(book: JobBook) -> None:
+    source = book.probes.source
+    if source != "database":
+        raise Problem(409, f"jobs come from the {source} here: change them there")
+
+
+async def _given(request: Request) -> dict[str, Any]:
+    try:
+        return dict(msgspec.json.decode(await request.body(), type=dict[str, Any]))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(422, f"body: {error}") from None
+
+
+def _job(given: dict[str, Any]) -> Job:
+    """Check a job whole, as one in the config is; whatever is wrong is a problem."""
+    try:
+        job = msgspec.convert(given, Job)
+        job.verify()
+    except msgspec.ValidationError as error:
+        problem, _, place = hide_url_secrets(str(error)).replace("`", "").partition(" - at $")
+        raise Problem(422, f"body{place}: {problem}") from None
+    except SettingError as error:
+        raise Problem(422, f"body.{error}") from None
+    return job
+
+
 def _entry(book: JobBook, job_id: int) -> bytes:
     try:
         return book.encoded(job_id)
@@ -84,16 +171,16 @@ def _entry(book: JobBook, job_id: int) -> bytes:
 
 
 async def _switch(book: JobBook, job_id: int, *, running: bool) -> Response:
-    _entry(book, job_id)
     try:
+        job = book.job(job_id)
         done = await (book.start(job_id) if running else book.stop(job_id))
     except KeyError:
-        job = book.job(job_id)
-        why = "another producer checks it" if job.active else "it is not active"
-        raise Problem(409, f"job {job_id} does not run here: {why}") from None
+        raise no_job(job_id) from None
     except MonitorError as error:
         raise Problem(503, str(error), headers={"retry-after": "5"}) from None
     if not done:
-        word = "started" if running else "stopped"
-        raise Problem(409, f"job {job_id} is {word} already")
+        state = book.entry(job_id).state
+        if state == "inactive" or not (job.active or state == "stopped"):
+            raise Problem(409, f"job {job_id} is not active")
+        raise Problem(409, f"job {job_id} is {'started' if running else 'stopped'} already")
     return Response(book.encoded(job_id), media_type=JSON)

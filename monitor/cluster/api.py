@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import email.utils
 import enum
+import http.client
 import logging
 import socket
 import threading
@@ -147,17 +148,7 @@ class Api:
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         response: urllib3.BaseHTTPResponse | None = None
         try:
-            client, headers = self._credentials()
-            response = client.rest_client.pool_manager.request(
-                "GET",
-                f"{client.configuration.host.rstrip('/')}{path}?{urlencode(query)}",
-                headers=headers,
-                timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
-            assert response is not None
+            response = self._send(path, query, read_s)
             with self._lock:
                 self._open.add(response)
                 if self._stopping:
@@ -175,6 +166,28 @@ class Api:
                     self._open.discard(response)
                 # One that was read to its end is back in the pool by now and stays open.
                 response.close()
+
+    def _send(self, path: str, query: Mapping[str, str], read_s: float) -> urllib3.BaseHTTPResponse:
+        client, headers = self._credentials()
+        try:
+            sent: urllib3.BaseHTTPResponse = client.rest_client.pool_manager.request(
+                "GET",
+                f"{client.configuration.host.rstrip('/')}{path}?{urlencode(query)}",
+                headers=headers,
+                timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except (ValueError, http.client.HTTPException) as error:
+            if isinstance(error, urllib3.exceptions.HTTPError):
+                raise
+            # The text of these shows what could not be sent, which may be the token.
+            self._forget_client()
+            raise ApiError(
+                Reason.UNAUTHORIZED, "the server's address or the token has forbidden characters"
+            ) from None
+        return sent
 
     def _refusal(self, response: urllib3.BaseHTTPResponse) -> ApiError:
         status = response.status

@@ -13,26 +13,29 @@ also where the images are the old ones again, so that nobody goes on believing i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
-from monitor.cluster.mapping import MappingSettings, map_object
+from monitor.cluster.events import (
+    DEPLOYED,
+    FAILED,
+    POD_READY,
+    REMOVED,
+    ROLLED_BACK,
+    UPGRADED,
+    Context,
+    Event,
+    image_changes,
+    make_event,
+)
+from monitor.cluster.mapping import map_object
 from monitor.cluster.objects import Pod, Service
-from monitor.messages import Image, ModelEvent
+from monitor.messages import ModelEvent
 
 __all__ = [
-    "DEPLOYED",
-    "FAILED",
-    "POD_READY",
-    "REMOVED",
-    "ROLLED_BACK",
-    "UPGRADED",
-    "Context",
-    "Event",
     "Facts",
     "Told",
     "Verdict",
@@ -41,13 +44,6 @@ __all__ = [
     "judge_service",
     "wants_facts",
 ]
-
-DEPLOYED = "dev.cdevents.service.deployed"
-UPGRADED = "dev.cdevents.service.upgraded"
-ROLLED_BACK = "dev.cdevents.service.rolledback"
-REMOVED = "dev.cdevents.service.removed"
-FAILED = "org.recodex.monitor.rollout.failed"
-POD_READY = "org.recodex.monitor.pod.ready"
 
 # Kubernetes keeps 10 old ReplicaSets by default; more than those nobody can roll back to.
 _HISTORY = 12
@@ -89,33 +85,6 @@ class Facts:
     past: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """In which light a look is judged.
-
-    ``baseline`` holds during the very first list of what is watched, ``catch_up`` during the
-    first list of this run of the daemon. ``now`` is in s since the epoch.
-    """
-
-    cluster: str
-    mapping: MappingSettings
-    now: float
-    baseline: bool = False
-    catch_up: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A model event with its CloudEvents attributes; ``key`` keeps a service's in order."""
-
-    id: str
-    type: str
-    source: str
-    key: str
-    time: float
-    data: ModelEvent
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a look means: an event or none, and what is told from now on.
@@ -126,19 +95,6 @@ class Verdict:
 
     told: Told | None
     event: Event | None = None
-
-
-def event_id(cluster: str, uid: str, type_: str, revision: int | None, life: int = 0) -> str:
-    """Name a change: a digest of cluster, uid, type and revision, always the same for the same.
-
-    ``life`` counts how often the object came back into view after it was told as removed.
-    """
-    parts = [cluster, uid, type_, "" if revision is None else str(revision)]
-    if life:
-        parts.append(str(life))
-    # Lengths in front, so that no two different lists of parts give the same text.
-    text = "".join(f"{len(part)}:{part}" for part in parts)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def wants_facts(told: Told | None, service: Service) -> bool:
@@ -191,7 +147,7 @@ def judge_gone(told: Told | None, uid: str, context: Context) -> Verdict:
         model=told.model,
         version=told.version,
         previous_version=told.version,
-        images=_image_changes(told.images, {}),
+        images=image_changes(told.images, {}),
         revision=told.revision,
         replicas_wanted=0,
         replicas_ready=0,
@@ -202,7 +158,7 @@ def judge_gone(told: Told | None, uid: str, context: Context) -> Verdict:
         # It never stood, so nobody was told that it did.
         return Verdict(after)
     return Verdict(
-        after, _event(REMOVED, uid, told.revision, told.life, data=data, context=context)
+        after, make_event(REMOVED, uid, told.revision, told.life, data=data, context=context)
     )
 
 
@@ -231,12 +187,12 @@ def judge_pod(told: Told | None, pod: Pod, context: Context) -> Verdict:
         service=f"{kind}/{name}" if pod.service else None,
         model=mapped.model,
         version=mapped.version,
-        images=_image_changes({}, images),
+        images=image_changes({}, images),
         cause="created",
         catch_up=context.catch_up,
     )
     # Keyed by its service, so that a service and its pods stay in order.
-    event = _event(
+    event = make_event(
         POD_READY, pod.uid, None, 0, data=data, context=context, key=f"{pod.namespace}/{name}"
     )
     return Verdict(after, event)
@@ -254,7 +210,7 @@ def _deployed(told: Told | None, service: Service, context: Context, facts: Fact
     stood = context.baseline or (told is not None and told.phase == "seen")
     data = _data(service, after, context, before=None, cause="snapshot" if stood else "created")
     return Verdict(
-        after, _event(DEPLOYED, service.uid, service.revision, life, data=data, context=context)
+        after, make_event(DEPLOYED, service.uid, service.revision, life, data=data, context=context)
     )
 
 
@@ -281,7 +237,7 @@ def _rolled_out(told: Told, service: Service, context: Context, facts: Facts) ->
         revision = service.generation
     data = _data(service, after, context, before=told, cause=cause)
     return Verdict(
-        after, _event(type_, service.uid, revision, told.life, data=data, context=context)
+        after, make_event(type_, service.uid, revision, told.life, data=data, context=context)
     )
 
 
@@ -303,7 +259,7 @@ def _failed(told: Told | None, service: Service, context: Context) -> Verdict:
         message=service.failure[1] if service.failure else None,
     )
     return Verdict(
-        after, _event(FAILED, service.uid, service.revision, life, data=data, context=context)
+        after, make_event(FAILED, service.uid, service.revision, life, data=data, context=context)
     )
 
 
@@ -383,13 +339,6 @@ def _version_differs(before: Told, after: Told) -> bool:
     )
 
 
-def _image_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Image, ...]:
-    names = [*after, *(name for name in before if name not in after)]
-    return tuple(
-        Image(container=name, before=before.get(name), after=after.get(name)) for name in names
-    )
-
-
 def _data(
     service: Service, after: Told, context: Context, *, before: Told | None, cause: str
 ) -> ModelEvent:
@@ -402,31 +351,10 @@ def _data(
         model=after.model,
         version=after.version,
         previous_version=before.version if before is not None else None,
-        images=_image_changes(before.images if before is not None else {}, after.images),
+        images=image_changes(before.images if before is not None else {}, after.images),
         revision=service.revision,
         replicas_wanted=service.replicas_wanted,
         replicas_ready=service.replicas_ready,
         cause=cause,
         catch_up=context.catch_up and cause != "snapshot",
-    )
-
-
-def _event(
-    type_: str,
-    uid: str,
-    revision: int | None,
-    life: int,
-    *,
-    data: ModelEvent,
-    context: Context,
-    key: str | None = None,
-) -> Event:
-    plural = f"{data.kind.lower()}s"
-    return Event(
-        id=event_id(context.cluster, uid, type_, revision, life),
-        type=type_,
-        source=f"/clusters/{data.cluster}/namespaces/{data.namespace}/{plural}/{data.name}",
-        key=key or f"{data.namespace}/{data.name}",
-        time=context.now,
-        data=data,
     )

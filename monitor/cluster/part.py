@@ -118,6 +118,11 @@ class Cluster(Part):
             return State(Health.STARTING)
         return self._session.state()
 
+    def descriptors(self) -> int:
+        """Return two connections a watch, and some for the store and the bus."""
+        settings = self._settings
+        return 2 * len(settings.kinds) * max(1, len(settings.namespaces)) + 32
+
     def metrics(self) -> Iterable[Metric]:
         """Return events by type, and ends of watches by reason."""
         told, restarts = dict(self._told), dict(self._restarts)

@@ -16,8 +16,6 @@ import msgspec
 
 from monitor.cluster.api import ApiError
 from monitor.cluster.changes import (
-    Context,
-    Event,
     Facts,
     Told,
     Verdict,
@@ -26,6 +24,7 @@ from monitor.cluster.changes import (
     judge_service,
     wants_facts,
 )
+from monitor.cluster.events import Context, Event
 from monitor.cluster.lookup import RunningDigests
 from monitor.cluster.mapping import MappingSettings
 from monitor.cluster.objects import Service, WatchEvent, read_metadata, read_pod, read_service

@@ -99,6 +99,7 @@ class Lab:
         self.server = server
         self.directory = directory
         self.store: Callable[[Store], Store] = lambda store: store
+        self.database = DatabaseSettings(file=str(directory / "monitor.db"))
 
     def play(self, *acts: Iterable[Step]) -> None:
         """Write what the controllers write."""
@@ -128,9 +129,9 @@ class Lab:
             kubeconfig = str(
                 write_kubeconfig(self.directory / "kubeconfig", self.server, token=token)
             )
-        store = open_store(DatabaseSettings(file=str(self.directory / "monitor.db")))
+        store = open_store(self.database)
         bus = create_bus(BusSettings(file=str(self.directory / "spool.db")))
-        await store.start()
+        await store.migrate()
         await bus.start()
         section = ClusterSettings(
             name="test", kubeconfig=kubeconfig, **{"kinds": ("Deployment",), **settings}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from monitor.cluster.api import Api, ApiError, Reason
-from monitor.cluster.changes import Event
+from monitor.cluster.events import Event
 from monitor.cluster.lookup import Lookup
 from monitor.cluster.mapping import MappingSettings
 from monitor.cluster.objects import WatchEvent

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from monitor.cluster.changes import event_id
+from monitor.cluster.events import event_id
 from monitor.cluster.mapping import MappingSettings
 from tests.cluster.memory import MemoryCluster, told
 from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay, Play, Step, digest_of

@@ -58,6 +58,31 @@ def test_a_restart_repeats_nothing_and_tells_what_happened_meanwhile(lab: Lab) -
     run(main())
 
 
+def test_on_postgresql_it_is_the_same(lab: Lab, postgres_url: str) -> None:
+    lab.database = DatabaseSettings(url=postgres_url)
+
+    async def main() -> None:
+        play, gone = DeploymentPlay(), DeploymentPlay("gone")
+        lab.play(play.create(V1), gone.create(V1))
+        first = play.template
+        async with lab.run(kinds=("Deployment", "Pod")) as part:
+            await part.healthy()
+            await part.count(2)
+            lab.play(play.set_image(V2))
+            await part.count(2 + 1 + 2)
+        lab.play(play.undo(first), gone.delete())
+        async with lab.run(kinds=("Deployment", "Pod")) as part:
+            await part.healthy()
+            await part.count(5 + 2 + 2)
+            assert {row for row in part.told[5:] if row[1] != "ready"} == {
+                ("churn", "rolledback", "rollback"),
+                ("gone", "removed", "deleted"),
+            }
+            assert len(set(part.ids)) == 9
+
+    run(main())
+
+
 def test_an_empty_cluster_has_been_seen_too(lab: Lab) -> None:
     async def main() -> None:
         async with lab.run() as part:
@@ -257,6 +282,19 @@ def test_without_credentials_the_part_says_what_it_lacks(
         async with lab.run(service_account=directory) as part:
             await until(lambda: part.part.state().health is Health.DEGRADED)
             assert problem in part.part.state().summary
+
+    run(main())
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with lab.run(token="top\nsecret\u20ac") as part:
+            await until(lambda: part.part.state().health is Health.DEGRADED)
+            shown = part.part.state().summary + caplog.text
+            assert "forbidden characters" in shown
+            assert "secret" not in shown
 
     run(main())
 

@@ -59,7 +59,7 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # who signs the site's certificate, where the system's authorities do not
     ca_file: str | None = None
     # which addresses of the host are tried
-    ip_version: Literal["any", "4", "6", 4, 6] = "any"
+    ip_version: Literal["any", "4", "6"] | Literal[4, 6] = "any"
     # what is spoken to the site
     http_version: Literal["any", "1.1", "2"] = "any"
     # http://[user:password@]host:port or socks5://...; the environment's proxies are not used

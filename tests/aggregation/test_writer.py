@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from monitor.aggregation.writer import (
 from monitor.bus import Record
 from monitor.store import Connection, DatabaseSettings, Store, migrate
 from monitor.store.sqlite import SqliteConnection
+from tests.aggregation.conftest import WithStore
 from tests.aggregation.plain import TOPIC, Tables, plain_tables, read_tables, record, result
 from tests.store.conftest import opened
 
@@ -35,19 +36,23 @@ class CrashError(Exception):
     """Stands for the end of a process."""
 
 
-def batch_of(records: list[Record]) -> Batch:
-    return Batch(judge_all(records, now=NOW, keep_s=1e9))
+def batch_of(records: list[Record], now: float) -> Batch:
+    return Batch(judge_all(records, now=now, keep_s=1e9))
 
 
 def write(
-    connection: Connection, records: list[Record], expected: dict[int, int | None]
+    connection: Connection,
+    records: list[Record],
+    expected: dict[int, int | None],
+    *,
+    now: float = NOW,
 ) -> Written:
     return write_batch(
         connection,
-        prepare(batch_of(records), GRANULARITIES, connection.dialect),
+        prepare(batch_of(records, now), GRANULARITIES, connection.dialect),
         topic=TOPIC,
         expected=expected,
-        now=NOW,
+        now=now,
     )
 
 
@@ -194,28 +199,6 @@ def log_of(count: int, *, jobs: int = 7) -> list[Record]:
             value = items[offset // 2].value
         items.append(record(offset, value))
     return items
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration_test)])
-def with_store(
-    request: pytest.FixtureRequest, tmp_path: Any
-) -> Callable[[Callable[[Store], Coroutine[Any, Any, Any]]], None]:
-    if request.param == "sqlite":
-        database = DatabaseSettings(file=str(tmp_path / "monitor.db"))
-    else:
-        database = DatabaseSettings(url=request.getfixturevalue("postgres_url"))
-
-    def run(test: Callable[[Store], Coroutine[Any, Any, Any]]) -> None:
-        async def main() -> None:
-            async with opened(database) as store:
-                await asyncio.wait_for(test(store), 60)
-
-        asyncio.run(main(), debug=True)
-
-    return run
-
-
-WithStore = Callable[[Callable[[Store], Coroutine[Any, Any, Any]]], None]
 
 
 async def tables(store: Store) -> Tables:

@@ -75,7 +75,10 @@ class PostgresServer:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start it and wait until it takes connections."""
+        """Start it and wait until it takes connections.
+
+        To be called from the main thread: the server ends with the thread that started it.
+        """
         import psycopg2
 
         options = [

@@ -74,6 +74,7 @@ def consume(sections: dict[str, Any], messages: int) -> dict[str, float]:
 def show(name: str, messages: int, found: dict[str, float]) -> None:
     print(
         f"{name:42} {messages / found['took_s']:9,.0f} results/s"
+        f"  {found['cpu_s'] / messages * 1e6:4.0f} us of CPU each"
         f"  {found['memory_bytes'] / 1e6:6.0f} MB resident"
         f"  {found['longest_commit_s'] * 1e3:6.0f} ms longest transaction",
         flush=True,

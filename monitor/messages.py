@@ -45,7 +45,7 @@ class Phases(msgspec.Struct, frozen=True, gc=False):
     transfer: _Duration = 0.0
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one run of a job found; ``(job_id, scheduled_at)`` names it.
 
     ``status`` is None where nothing answered, ``response_time`` None unless a whole answer

@@ -35,8 +35,11 @@ logger = logging.getLogger("monitor.aggregation")
 
 _POLL_RECORDS = 2000
 _POLL_S = 0.5
-# On SQLite everyone else's writes wait for a batch.
-_SQLITE_BATCH = 500
+# Of one transaction. On SQLite everyone else's writes wait for it; on PostgreSQL its rows are
+# in memory several times over.
+_LARGEST_BATCH = {"sqlite": 500, "postgresql": 10_000}
+_SQLITE_TARGET_S = 0.03
+_LEAST_SQLITE_BATCH = 100
 _PENDING_BYTES = 33_554_432
 _WRITE_TIMEOUT_S = 30.0
 _OFFSETS_TIMEOUT_S = 3.0
@@ -331,13 +334,22 @@ class Aggregation(Part):
                         self._fall_out_of_step()
                     return False
                 self._batch = None
-                self._limit = min(self._limit * 2, self._settings.flush_messages)
+                self._fit(time.monotonic() - begun)
                 self._recovered()
         self._changed.set()
         return True
 
     def _batch_limit(self) -> int:
-        return min(self._limit, _SQLITE_BATCH if self._store.dialect == "sqlite" else self._limit)
+        largest = min(self._settings.flush_messages, _LARGEST_BATCH[self._store.dialect])
+        return min(self._limit, largest)
+
+    def _fit(self, took_s: float) -> None:
+        """Let batches grow again, on SQLite as far as others need not wait long for them."""
+        limit = self._batch_limit()
+        if self._store.dialect == "sqlite" and took_s > _SQLITE_TARGET_S:
+            self._limit = max(int(limit * _SQLITE_TARGET_S / took_s), _LEAST_SQLITE_BATCH)
+        else:
+            self._limit = limit * 2
 
     async def _write_batch(self, batch: Batch) -> None:
         expected = {partition: self._stored[partition] for partition in batch.next_offsets}

@@ -49,18 +49,18 @@ _BOOLEAN = {None: _NULL, True: "t", False: "f"}
 _encode = msgspec.json.Encoder().encode
 
 
-def result_rows(results: Sequence[Result]) -> str:
+def result_rows(results: Sequence[Result]) -> bytes:
     """Make the rows of raw results, for COPY."""
-    return "".join(map(_result_line, results))
+    return "".join(map(_result_line, results)).encode()
 
 
-def metric_rows(windows: Mapping[Window, Counters]) -> str:
+def metric_rows(windows: Mapping[Window, Counters]) -> bytes:
     """Make the rows of counters, for COPY."""
-    return "".join(map(_metric_line, windows.items()))
+    return "".join(map(_metric_line, windows.items())).encode()
 
 
 def insert_results(
-    connection: Connection, results: Sequence[Result], rows: str
+    connection: Connection, results: Sequence[Result], rows: bytes
 ) -> Sequence[Result]:
     """Insert the results that are new, and return those: ``results`` itself for all."""
     if not results:
@@ -85,7 +85,7 @@ def insert_results(
     return new
 
 
-def add_metrics(connection: Connection, rows: str) -> None:
+def add_metrics(connection: Connection, rows: bytes) -> None:
     """Add the counters to those that are stored."""
     if not rows:
         return
@@ -94,7 +94,7 @@ def add_metrics(connection: Connection, rows: str) -> None:
     _unstage(connection, staged)
 
 
-def _stage(connection: Connection, what: str, columns: str, rows: str) -> str:
+def _stage(connection: Connection, what: str, columns: str, rows: bytes) -> str:
     """Copy ``rows`` into a table of this connection's own and return its name.
 
     It is a temporary one; a role without the right to have those gets an ordinary one, which
@@ -112,7 +112,7 @@ def _stage(connection: Connection, what: str, columns: str, rows: str) -> str:
         table = f"incoming_{what}_{process}"
         connection.execute(f"CREATE UNLOGGED TABLE {table} ({columns})")
     with connection.raw.cursor() as cursor:
-        cursor.copy_expert(f"COPY {table} FROM STDIN", io.BytesIO(rows.encode()))
+        cursor.copy_expert(f"COPY {table} FROM STDIN", io.BytesIO(rows))
     return table
 
 

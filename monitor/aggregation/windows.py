@@ -9,6 +9,7 @@ percentile read from them is off by at most ``(GAMMA - 1) / (GAMMA + 1)``, 1.97 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,6 +92,12 @@ def bucket_of(response_time: float) -> int:
     return math.ceil(math.log(response_time) / _LOG_GAMMA)
 
 
+@functools.cache
+def _key(number: int) -> str:
+    # A thousand statuses and 900 buckets at most.
+    return str(number)
+
+
 def add_up(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
     """Add counts key by key."""
     added = dict(first)
@@ -106,8 +113,8 @@ def aggregate(results: Iterable[Result], granularities: Sequence[str]) -> dict[W
     get = windows.get
     for result in results:
         response_time = result.response_time
-        status = _NO_STATUS if result.status is None else str(result.status)
-        bucket = "" if response_time is None else str(bucket_of(response_time))
+        status = _NO_STATUS if result.status is None else _key(result.status)
+        bucket = "" if response_time is None else _key(bucket_of(response_time))
         for granularity, width in widths:
             # A plain tuple finds a Window, and is four times cheaper to make.
             key = (result.job_id, int(result.scheduled_at // width) * width, granularity)

@@ -114,7 +114,7 @@ def old_rpm(directory: Path) -> Path:
     root = directory / "files"
     _write_files(root)
     spec = directory / "old.spec"
-    listed = "\n".join(f"/{name}" for name in _FILES if not name.startswith("etc/"))
+    listed = "\n".join(f"/{name}" for name in _FILES if name.startswith(("lib/", "usr/bin/")))
     spec.write_text(
         "Name: recodex-monitor\nVersion: 1.3.0\nRelease: 1\nSummary: The old monitor's layout\n"
         "License: MIT\nBuildArch: noarch\n%description\nThe old monitor's layout.\n"
@@ -122,7 +122,7 @@ def old_rpm(directory: Path) -> Path:
         f"%pre\n{_USER}exit 0\n"
         "%postun\nif [ $1 -ge 1 ] && [ -d /run/systemd/system ]; then\n"
         "    systemctl try-restart recodex-monitor.service || :\nfi\n"
-        f"%files\n{listed}\n"
+        f"%files\n{listed}\n/usr/lib/python3/dist-packages/monitor/\n"
         "%dir %attr(-,recodex,recodex) /etc/recodex/monitor\n"
         "%dir %attr(-,recodex,recodex) /var/log/recodex\n"
         "%config(noreplace) %attr(0600,recodex,recodex) /etc/recodex/monitor/config.yml\n"

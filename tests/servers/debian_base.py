@@ -25,6 +25,7 @@ _TESTED_BY = (
     "python3-pytest",
     "python3-pytest-timeout",
     "python3-trustme",
+    "rpm",
 )
 _CONTROL = Path(__file__).resolve().parents[2] / "packaging" / "deb" / "control"
 _APT = ("apt-get", "-qq", "--yes", "--no-install-recommends")

@@ -1,0 +1,31 @@
+"""The fast tests, run by Debian 13's own Python against its versions of the libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.distro.built import Built, copy_of_tree
+from tests.servers.debian import machine
+
+pytestmark = [pytest.mark.distro, pytest.mark.timeout(900)]
+
+
+def test_the_fast_tests_pass_with_debians_libraries(built: Built, tmp_path: Path) -> None:
+    tree = copy_of_tree(tmp_path / "tree")
+    # What the packages carry along for want of a current one in Debian.
+    carried = next((built.tree / "dist").glob("*.deb"))
+    with machine(full=True) as debian:
+        debian.copy_in(carried, "/srv/recodex-monitor.deb")
+        debian.run("dpkg", "--unpack", "/srv/recodex-monitor.deb")
+        debian.copy_in(tree, "/srv/tree")
+        debian.run("ln", "-s", "/usr/share/recodex-monitor/kafka", "/srv/tree/kafka")
+        done = debian.run(
+            *("env", "--chdir=/srv/tree", "PYTHONDONTWRITEBYTECODE=1"),
+            *("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--maxfail=25"),
+            *("-m", "not integration_test and not end_to_end and not distro"),
+            check=False,
+            timeout_s=800,
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

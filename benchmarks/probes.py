@@ -277,7 +277,7 @@ def main() -> None:
             if "http" in args.load:
                 compare(root, "http", page, ca_file, rate=1000)
             if "https" in args.load:
-                compare(root, "https", secure_page, ca_file, rate=400)
+                compare(root, "https", secure_page, ca_file, rate=500)
             if "capacity" in args.load:
                 capacity(root, page, args.rate)
             if "jobs" in args.load:

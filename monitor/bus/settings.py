@@ -14,7 +14,7 @@ __all__ = ["BusSettings", "KafkaSettings"]
 
 _LEAST_SPOOL_BYTES = 1_048_576
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER")
+_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 class BusSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,7 +78,7 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         sasl = self.security_protocol.startswith("SASL")
         if sasl and self.sasl_mechanism not in _MECHANISMS:
             raise SettingError(("sasl_mechanism",), f"must be one of {', '.join(_MECHANISMS)}")
-        if sasl and self.sasl_mechanism in _MECHANISMS[:3]:
+        if sasl:
             if not self.sasl_plain_username:
                 raise SettingError(("sasl_plain_username",), f"{self.sasl_mechanism} needs it")
             if not self.sasl_plain_password_file:

@@ -55,6 +55,12 @@ _SELECT = (
     " FROM message m JOIN topic t ON t.id = m.topic"
 )
 
+_INSERT = "INSERT INTO message (topic, key, headers, value, timestamp) VALUES "
+_ONE_ROW = "(?,?,?,?,?)"
+# Rows of one statement. Each statement hands the interpreter's lock to the loop and has to get
+# it back, so that many small ones cost both threads more than the rows themselves.
+_INSERT_ROWS = (256, 32, 8, 1)
+
 
 class NotASpoolError(Exception):
     """The file is something else; it is left as it is."""
@@ -138,10 +144,14 @@ class SpoolFile:
         try:
             dropped = self._make_room()
             ids = {name: self._topic(name) for name in {message.topic for message in messages}}
-            db.executemany(
-                "INSERT INTO message (topic, key, headers, value, timestamp) VALUES (?,?,?,?,?)",
-                [(ids[topic], *rest) for topic, *rest in messages],
-            )
+            first = 0
+            for rows in _INSERT_ROWS:
+                while len(messages) - first >= rows:
+                    values: list[object] = []
+                    for topic, *rest in messages[first : first + rows]:
+                        values += (ids[topic], *rest)
+                    db.execute(_INSERT + ",".join([_ONE_ROW] * rows), values)
+                    first += rows
             db.execute("COMMIT")
         except BaseException:
             # A topic's id that was made in here is not there any more.

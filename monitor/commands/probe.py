@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.text import Text
 
 from monitor import messages
-from monitor.config import LoadedConfig, load
+from monitor.commands.configured_jobs import load_configured_jobs
+from monitor.config import load
 from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.messages import Result
 from monitor.probes.checks import kind_of, kinds, load_kind
 from monitor.probes.job import Job
-from monitor.probes.part import make_source
 from monitor.probes.runner import Checks, check_job, result_of
 from monitor.probes.schedule import Run
 from monitor.settings import hide_url_secrets
@@ -94,22 +94,13 @@ def _configured_job(args: argparse.Namespace) -> Job:
     if args.config is None or args.job is None:
         raise UsageError("name a URL, or a job with -c FILE --job ID")
     loaded = load(args.config)
-    jobs = asyncio.run(_load_jobs(loaded))
+    jobs = asyncio.run(load_configured_jobs(loaded)).jobs
     found = next((job for job in jobs if job.id == args.job), None)
     if found is None:
         known = ", ".join(str(job.id) for job in jobs[:10]) or "none"
         more = ", ..." if len(jobs) > 10 else ""
         raise MonitorError(f"{args.config} has no job {args.job}; there are: {known}{more}")
     return found
-
-
-async def _load_jobs(loaded: LoadedConfig) -> tuple[Job, ...]:
-    if loaded.config.probes is None:
-        raise loaded.error(SettingError(("probes",), "there is no such section"))
-    try:
-        return (await make_source(loaded.config.probes).load()).jobs
-    except SettingError as error:
-        raise loaded.error(error.under("probes")) from None
 
 
 async def _check(job: Job) -> Result:

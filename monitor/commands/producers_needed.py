@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from monitor.commands.configured_jobs import load_configured_jobs
 from monitor.config import LoadedConfig, load
-from monitor.errors import SettingError
-from monitor.probes.part import make_source
 from monitor.probes.sharding import producers_needed
 
 __all__ = ["add_arguments", "run"]
@@ -25,11 +24,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _needed(loaded: LoadedConfig) -> int:
-    settings = loaded.config.probes
-    if settings is None:
-        raise loaded.error(SettingError(("probes",), "there is no such section"))
-    try:
-        jobs = await make_source(settings).load()
-    except SettingError as error:
-        raise loaded.error(error.under("probes")) from None
-    return producers_needed(len(jobs.active()), settings.websites_per_container)
+    jobs = await load_configured_jobs(loaded)
+    assert loaded.config.probes is not None
+    return producers_needed(len(jobs.active()), loaded.config.probes.websites_per_container)

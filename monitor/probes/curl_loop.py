@@ -6,12 +6,31 @@ Source: curl_multi_socket_action(3), CURLMOPT_SOCKETFUNCTION(3), CURLMOPT_TIMERF
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import select
 from typing import Any
 
 import pycurl
 
 __all__ = ["CurlLoop"]
+
+_EVENTS = {
+    pycurl.POLL_IN: select.EPOLLIN,
+    pycurl.POLL_OUT: select.EPOLLOUT,
+    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+}
+# Handled in one turn of the loop.
+_MOST_EVENTS = 256
+
+
+def _actions(events: int) -> int:
+    actions = 0
+    if events & select.EPOLLIN:
+        actions = pycurl.CSELECT_IN
+    if events & select.EPOLLOUT:
+        actions |= pycurl.CSELECT_OUT
+    if events & (select.EPOLLERR | select.EPOLLHUP):
+        actions |= pycurl.CSELECT_ERR
+    return actions
 
 
 class CurlLoop:
@@ -22,6 +41,10 @@ class CurlLoop:
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        # One epoll for all sockets, watched by the loop as one: a loop's own way to watch and
+        # unwatch each of them costs several times as much, for sockets that live for two events.
+        self._epoll = select.epoll()
+        self._loop.add_reader(self._epoll.fileno(), self._on_ready)
         self._timer: asyncio.TimerHandle | None = None
         self._watched: dict[int, int] = {}
         self._transfers: dict[Any, asyncio.Future[tuple[int, str]]] = {}
@@ -39,22 +62,25 @@ class CurlLoop:
 
     def _watch(self, what: int, fd: int, multi: Any, data: Any) -> None:
         del multi, data
-        loop, had = self._loop, self._watched.get(fd, 0)
-        want = 0 if what == pycurl.POLL_REMOVE else what
-        if want == had:
+        if what == pycurl.POLL_REMOVE:
+            if self._watched.pop(fd, None) is not None:
+                self._epoll.unregister(fd)
             return
-        if want & pycurl.POLL_IN and not had & pycurl.POLL_IN:
-            loop.add_reader(fd, self._act, fd, pycurl.CSELECT_IN)
-        elif had & pycurl.POLL_IN and not want & pycurl.POLL_IN:
-            loop.remove_reader(fd)
-        if want & pycurl.POLL_OUT and not had & pycurl.POLL_OUT:
-            loop.add_writer(fd, self._act, fd, pycurl.CSELECT_OUT)
-        elif had & pycurl.POLL_OUT and not want & pycurl.POLL_OUT:
-            loop.remove_writer(fd)
-        if want:
-            self._watched[fd] = want
-        else:
-            self._watched.pop(fd, None)
+        had = self._watched.get(fd)
+        if what != had:
+            self._watched[fd] = what
+            events = _EVENTS[what]
+            if had is None:
+                self._epoll.register(fd, events)
+            else:
+                self._epoll.modify(fd, events)
+
+    def _on_ready(self) -> None:
+        for fd, events in self._epoll.poll(0, _MOST_EVENTS):
+            # An earlier one of these may have ended it; then another waits under its number.
+            if fd in self._watched:
+                self._multi.socket_action(fd, _actions(events))
+        self._reap()
 
     def _set_timer(self, timeout_ms: int) -> None:
         if self._timer is not None:
@@ -66,10 +92,10 @@ class CurlLoop:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._act(pycurl.SOCKET_TIMEOUT, 0)
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._reap()
 
-    def _act(self, fd: int, events: int) -> None:
-        self._multi.socket_action(fd, events)
+    def _reap(self) -> None:
         while True:
             left, done, failed = self._multi.info_read()
             for easy in done:
@@ -88,9 +114,6 @@ class CurlLoop:
     def close(self) -> None:
         """Let go of everything; transfers under way have been cancelled before."""
         self._set_timer(-1)
-        for fd in list(self._watched):
-            with contextlib.suppress(OSError, ValueError):
-                self._loop.remove_reader(fd)
-                self._loop.remove_writer(fd)
-        self._watched.clear()
+        self._loop.remove_reader(self._epoll.fileno())
         self._multi.close()
+        self._epoll.close()

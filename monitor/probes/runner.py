@@ -28,7 +28,7 @@ logger = logging.getLogger("monitor.probes")
 # The clock is looked at this often at least, so that its jumps are seen.
 _LOOK_S = 0.5
 # Starts are gathered this long: no job is late by that, and the loop turns less.
-_TICK_S = 0.002
+_TICK_S = 0.01
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
 _RETRY_PAUSE_S = 1.0

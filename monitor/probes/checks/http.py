@@ -54,7 +54,7 @@ class HttpCheck(Check):
 
     def __init__(self, *, resolver: Resolver, matcher: Matcher) -> None:
         super().__init__(resolver=resolver, matcher=matcher)
-        self.curl = CurlLoop()
+        self._curls: dict[str | None, CurlLoop] = {}
         self.idle: list[Any] = []
 
     @classmethod
@@ -79,6 +79,16 @@ class HttpCheck(Check):
         """Return what fetches the job's page."""
         return _Fetch(self, job).attempt
 
+    def curl(self, ca_file: str | None) -> CurlLoop:
+        """Return what performs transfers that trust ``ca_file``.
+
+        One each: libcurl keeps the authorities that it has read, for one file a multi handle.
+        """
+        found = self._curls.get(ca_file)
+        if found is None:
+            found = self._curls[ca_file] = CurlLoop()
+        return found
+
     def take(self) -> Any:
         """Return a handle that is set up for nothing."""
         return self.idle.pop() if self.idle else pycurl.Curl()
@@ -93,7 +103,9 @@ class HttpCheck(Check):
         for easy in self.idle:
             easy.close()
         self.idle.clear()
-        self.curl.close()
+        for curl in self._curls.values():
+            curl.close()
+        self._curls.clear()
 
 
 class _Fetch:
@@ -102,6 +114,7 @@ class _Fetch:
     def __init__(self, check: HttpCheck, job: Job) -> None:
         self._check = check
         self._job = job
+        self._curl = check.curl(job.ca_file)
         self._request = Request.of(job)
         self._expected = StatusSet.parse(job.expected_status)
         self._ip_version = str(job.ip_version)
@@ -200,7 +213,7 @@ class _Fetch:
         self._set_up(easy, request, visit.body, left_s=left, pinned=pinned)
         if look:
             easy.setopt(pycurl.OPT_CERTINFO, 1)
-        errno, message = await self._check.curl.perform(easy)
+        errno, message = await self._curl.perform(easy)
         visit.add(*hop_phases(easy))
         visit.status = easy.getinfo(pycurl.RESPONSE_CODE) or None
         if self._job.body_regexp is not None:
@@ -287,7 +300,7 @@ class _Fetch:
             easy.setopt(pycurl.OPT_CERTINFO, 1)
             easy.setopt(pycurl.SSL_VERIFYPEER, 0)
             easy.setopt(pycurl.SSL_VERIFYHOST, 0)
-            await self._check.curl.perform(easy)
+            await self._curl.perform(easy)
             return certificate_expiry(easy)
         finally:
             self._check.give(easy)

@@ -1,0 +1,31 @@
+"""The jobs of a config, wherever they come from, for commands."""
+
+from __future__ import annotations
+
+from monitor.config import LoadedConfig
+from monitor.errors import SettingError
+from monitor.probes.part import make_source
+from monitor.probes.source import JobList
+
+__all__ = ["load_configured_jobs"]
+
+
+async def load_configured_jobs(loaded: LoadedConfig) -> JobList:
+    """Read the jobs; raise ConfigError for what is wrong with them or their source."""
+    settings = loaded.config.probes
+    if settings is None:
+        raise loaded.error(SettingError(("probes",), "there is no such section"))
+    try:
+        if settings.source != "database":
+            return await make_source(settings).load()
+        from monitor.probes.jobs_table import DatabaseJobs
+        from monitor.store import open_store
+
+        store = open_store(loaded.config.database)
+        await store.start()
+        try:
+            return await DatabaseJobs(store).load()
+        finally:
+            await store.close()
+    except SettingError as error:
+        raise loaded.error(error.under("probes")) from None

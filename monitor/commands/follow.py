@@ -1,37 +1,32 @@
 """``follow CHANNEL``: a job's progress in the terminal, as a bar.
 
 Exits with 0 on FINISHED, with 1 on an end without it, and tries again where the relay is
-away. Speaks the old protocol: every connection gets the channel's whole history first.
+away. With the recovering protocol it goes on where it was, and says where messages may be
+missing; a relay that has only the old one gives the whole history again, which is not shown
+twice.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import random
+import asyncio
 import sys
 import time
-from collections.abc import Iterator
 from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.sync.client import ClientConnection, connect
 
 from monitor.commands.progress import Progress
 from monitor.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
-from monitor.settings import address_text, hide_url_secrets
+from monitor.relay.client import RelayClient
+from monitor.relay.following import Away, End, Feed, Gap, Message, Refused, Reset
+from monitor.settings import address_text
 
 __all__ = ["add_arguments", "run"]
-
-_OPEN_S = 10.0
-_RETRY_S = (0.5, 15.0)
-# Ends that another try would not change: not allowed, not understood.
-_FINAL_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,26 +57,48 @@ def run(args: argparse.Namespace) -> int:
         if sys.stdout.isatty()
         else _Lines(args.channel)
     )
-    pause, away_since = _RETRY_S[0], time.monotonic()
     with view:
-        while True:
-            progress = Progress(expected=args.expect)
-            try:
-                with _connected(url) as connection:
-                    away_since, pause = time.monotonic(), _RETRY_S[0]
-                    return _follow(connection, args.channel, progress, view)
-            except _Away as away:
-                if args.wait is not None and time.monotonic() - away_since >= args.wait:
-                    raise UnavailableError(
-                        hide_url_secrets(url), f"{away}; gave up waiting"
-                    ) from None
-                view.away(f"{hide_url_secrets(url)}: {away}; trying again")
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
-            pause = min(pause * 2, _RETRY_S[1])
+        return asyncio.run(_follow(RelayClient(url, [args.channel]), args, view))
 
 
-class _Away(Exception):  # noqa: N818 - it never leaves this module
-    """The relay is not there now; trying again may help."""
+async def _follow(client: RelayClient, args: argparse.Namespace, view: _View) -> int:
+    progress = Progress(expected=args.expect)
+    away_since: float | None = None
+    fed = False
+    async with client:
+        async for event in client:
+            if isinstance(event, Away):
+                now = time.monotonic()
+                away_since = now if away_since is None else away_since
+                if args.wait is not None and now - away_since + event.delay_s >= args.wait:
+                    server, _, problem = event.problem.rpartition(": ")
+                    raise UnavailableError(server, f"{problem}; gave up waiting")
+                view.note(f"{event.problem}; trying again")
+                continue
+            away_since = None
+            if isinstance(event, Message):
+                try:
+                    line = progress.take(event.text)
+                except ValueError as problem:
+                    raise MonitorError(f"{problem}: {event.text[:80]!r}") from None
+                view.message(event.text, line, progress)
+            elif isinstance(event, Reset):
+                view.note("messages may be missing: the relay could not go on where it was")
+                if event.anew:
+                    progress = Progress(expected=args.expect)
+            elif isinstance(event, Gap):
+                view.note(f"after message {event.seq} some may be missing: no broker was connected")
+            elif isinstance(event, Feed):
+                # That none came yet is no news.
+                if fed and event.state != "up":
+                    view.note("a broker's connection is lost; messages may be missing")
+                fed = event.state == "up"
+            elif isinstance(event, Refused):
+                raise MonitorError(event.problem)
+            elif isinstance(event, End):
+                view.end(progress)
+                return 0 if event.finished else 1
+    raise MonitorError("the relay ended the channel without saying how")
 
 
 def _configured_url(file: str | None) -> str:
@@ -93,48 +110,6 @@ def _configured_url(file: str | None) -> str:
     return f"{'wss' if secure else 'ws'}://{address_text((host, port))}/"
 
 
-@contextlib.contextmanager
-def _connected(url: str) -> Iterator[ClientConnection]:
-    shown = hide_url_secrets(url)
-    try:
-        manager = connect(url, open_timeout=_OPEN_S, compression=None, max_size=2**20)
-    except InvalidURI:
-        raise UsageError(f"--url: {shown} is not ws://HOST:PORT/ or wss://HOST:PORT/") from None
-    except InvalidStatus as error:
-        if error.response.status_code in (429, 500, 502, 503, 504):
-            raise _Away(f"answered {error.response.status_code}") from None
-        raise MonitorError(f"{shown}: refused with status {error.response.status_code}") from None
-    except TimeoutError:
-        raise _Away("no answer in time") from None
-    except InvalidHandshake as error:
-        raise MonitorError(f"{shown}: no WebSocket there: {error}") from None
-    except (OSError, EOFError) as error:
-        raise _Away(getattr(error, "strerror", None) or "no answer") from None
-    with manager as connection:
-        yield connection
-
-
-def _follow(connection: ClientConnection, channel: str, progress: Progress, view: _View) -> int:
-    try:
-        connection.send(channel)
-        while True:
-            text = connection.recv()
-            try:
-                line = progress.take(str(text))
-            except ValueError:
-                raise MonitorError(f"not a relay's message: {str(text)[:80]!r}") from None
-            view.message(str(text), line, progress)
-    except ConnectionClosed as closed:
-        code = closed.rcvd.code if closed.rcvd is not None else 1006
-        reason = closed.rcvd.reason if closed.rcvd is not None else ""
-    if code == 1000:
-        view.end(progress)
-        return 0 if progress.finished else 1
-    if code in _FINAL_CODES:
-        raise MonitorError(f"the relay ended the connection: {reason or code}")
-    raise _Away(f"the connection is lost ({reason or code})")
-
-
 class _View(Protocol):
     """How messages are shown."""
 
@@ -143,8 +118,8 @@ class _View(Protocol):
     def message(self, text: str, line: str, progress: Progress) -> None:
         """Show one message."""
 
-    def away(self, problem: str) -> None:
-        """Show that the relay is away."""
+    def note(self, text: str) -> None:
+        """Show that something is not as it should be."""
 
     def end(self, progress: Progress) -> None:
         """Show how the job ended."""
@@ -161,10 +136,10 @@ class _Quiet:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def away(self, problem: str) -> None:
-        if problem != self._said:
-            self._said = problem
-            print(f"recodex-monitor: {problem}", file=sys.stderr, flush=True)
+    def note(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            print(f"recodex-monitor: {text}", file=sys.stderr, flush=True)
 
 
 class _Json(_Quiet):
@@ -253,8 +228,8 @@ class _Terminal:
             last=escape(line.split(" (", maxsplit=1)[0]),
         )
 
-    def away(self, problem: str) -> None:
-        self._bar.update(self._task, last=f"[red]{escape(problem)}[/]")
+    def note(self, text: str) -> None:
+        self._bar.update(self._task, last=f"[red]{escape(text)}[/]")
 
     def end(self, progress: Progress) -> None:
         last = "[green]FINISHED[/]" if progress.finished else "[red]ended without FINISHED[/]"

@@ -127,9 +127,14 @@ class Connection(ServerConnection, Subscriber):
             self.end.set_result(how)
 
     @property
+    def open(self) -> bool:
+        """Whether anything may be written: neither side began to close."""
+        return not self.end.done() and self.protocol.state is State.OPEN
+
+    @property
     def writable(self) -> bool:
         """Whether messages may be written now."""
-        return not self.paused and not self.end.done() and self.protocol.state is State.OPEN
+        return not self.paused and self.open
 
     def untaken_bytes(self) -> int:
         """What waits for this client in our buffer and in the kernel's."""

@@ -60,7 +60,7 @@ class Session:
 
     def take(self, data: bytes) -> None:
         """Do what the client asks."""
-        if self.connection.end.done():
+        if not self.connection.open:
             return
         try:
             request = decode_request(data)
@@ -166,5 +166,5 @@ class Session:
             self._leave(channel.name)
 
     def _write(self, frame: bytes) -> None:
-        if not self.connection.end.done():
+        if self.connection.open:
             self.connection.transport.write(frame)

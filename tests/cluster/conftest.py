@@ -148,13 +148,10 @@ class Lab:
         tasks: list[asyncio.Task[None]] = []
         try:
             await part.start()
-            tasks = [
-                asyncio.create_task(part.run(), name="part"),
-                asyncio.create_task(run.collect(), name="collect"),
-            ]
+            tasks = [asyncio.create_task(part.run()), asyncio.create_task(run.collect())]
             yield run
             for task in tasks:
-                assert not task.done(), repr(task.exception())
+                assert not task.done(), task.exception() if not task.cancelled() else "cancelled"
             await part.drain()
         finally:
             for task in tasks:

@@ -1,0 +1,96 @@
+// How far a client is in a channel, with either protocol: messages in, events out; no I/O.
+//
+// An event is a list: the name of the hook that is told, and what it is told.
+
+export class Position {
+  constructor(channel) {
+    this.channel = channel;
+    this.epoch = undefined;
+    this.seq = 0;
+    // Subscriptions asked for but not answered: what comes before the last answer is stale.
+    this.asked = 0;
+    this.gaps = new Set();
+  }
+
+  disconnected() {
+    this.asked = 0;
+  }
+
+  request() {
+    this.asked += 1;
+    const request = { type: "subscribe", channel: this.channel };
+    if (this.epoch !== undefined) request.after = { epoch: this.epoch, seq: this.seq };
+    return JSON.stringify(request);
+  }
+
+  *take(message) {
+    const { type, seq } = message;
+    if (type === "error") {
+      this.asked = Math.max(0, this.asked - 1);
+      yield ["refused", message];
+    } else if (type === "subscribed") {
+      this.asked = Math.max(0, this.asked - 1);
+      if (!this.asked) yield* this.subscribed(message);
+    } else if (this.asked) {
+      return;
+    } else if (type === "message") {
+      if (message.epoch !== this.epoch || seq <= this.seq) return;
+      // A relay never skips a number; but whoever listens is told the truth of it.
+      if (seq > this.seq + 1) yield ["reset", { seq: seq - 1, epoch: this.epoch, anew: false }];
+      this.seq = seq;
+      yield ["message", message.data, { seq, epoch: this.epoch, time: message.time }];
+    } else if (type === "feed") {
+      const gap = `${seq} ${message.since}`;
+      if (this.gaps.has(gap)) return;
+      this.gaps.add(gap);
+      yield ["gap", { seq, since: message.since, until: message.until }];
+    } else if (type === "finished" || type === "failed") {
+      yield ["end", { finished: type === "finished", reason: message.reason ?? "" }];
+    }
+  }
+
+  *subscribed({ epoch, seq, recovered }) {
+    const known = this.epoch !== undefined;
+    const exact = recovered === true && seq === this.seq;
+    const anew = known && !exact && (epoch !== this.epoch || seq <= this.seq);
+    this.epoch = epoch;
+    this.seq = seq;
+    if (anew) this.gaps.clear();
+    if (known ? !exact : seq > 0) yield ["reset", { seq, epoch, anew }];
+  }
+}
+
+// With the old protocol every connection gets the whole history again. What was delivered is
+// recognized by the messages themselves; another history is delivered as a new one.
+export class LegacyPosition {
+  constructor(channel) {
+    this.channel = channel;
+    this.delivered = [];
+    this.compared = 0;
+  }
+
+  connected() {
+    this.compared = 0;
+  }
+
+  *take(text) {
+    const place = this.compared;
+    this.compared += 1;
+    if (place < this.delivered.length) {
+      if (this.delivered[place] === text) return;
+      this.delivered.length = place;
+      yield ["reset", { seq: 0, anew: true }];
+      for (const [index, told] of this.delivered.entries()) {
+        yield ["message", JSON.parse(told), { seq: index + 1 }];
+      }
+    }
+    this.delivered.push(text);
+    yield ["message", JSON.parse(text), { seq: place + 1 }];
+  }
+
+  *closed(code) {
+    if (code !== 1000) return;
+    const last = this.delivered.at(-1);
+    yield ["end", { finished: last !== undefined && JSON.parse(last).command === "FINISHED", reason: "" }];
+  }
+}

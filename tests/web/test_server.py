@@ -171,7 +171,7 @@ def test_tokens_are_asked_for_and_taken_up_by_a_reload(tmp_path: Path) -> None:
         file.write_text("tokens: []")
         other = create_token(file, "new", Role.READER)
         settings = ApiSettings(tokens_file=str(file))
-        server.call(server.web.prepare(settings))()
+        server.reload(settings)
         assert server.call(_whoami(server.url, token)) == 401
         assert server.call(_whoami(server.url, other)) == 200
 
@@ -192,7 +192,7 @@ def test_a_wrong_tokens_file_refuses_the_reload_and_changes_nothing(tmp_path: Pa
     with serving(routers=[routes], tokens=TokenFile(file)) as server:
         file.write_text("tokens: nonsense")
         with pytest.raises(SettingError, match="tokens_file"):
-            server.call(server.web.prepare(ApiSettings(tokens_file=str(file))))
+            server.reload(ApiSettings(tokens_file=str(file)))
         bearer = {"authorization": f"Bearer {token}"}
         assert requests.get(f"{server.url}/whoami", headers=bearer, timeout=LIMIT_S).ok
 

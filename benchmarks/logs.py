@@ -6,9 +6,9 @@
     python -m benchmarks.logs purge
     python -m benchmarks.logs followers --database postgresql|sqlite
 
-Each starts what it needs (a PostgreSQL cluster with its own defaults, the server in a process
-of its own, clients in this one) and prints one line of JSON. Beside the figures stands how
-long one fsync takes on the disk, which bounds what durability can cost.
+Each starts what it needs (a PostgreSQL cluster with its defaults but for max_wal_size, the
+server in a process of its own, clients in this one) and prints one line of JSON. Beside the
+figures stands how long one fsync takes on the disk, which bounds what durability can cost.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def database(kind: str, directory: Path) -> Iterator[DatabaseSettings]:
     if kind == "sqlite":
         yield DatabaseSettings(file=str(directory / "monitor.db"))
         return
-    server = make_server({"max_connections": "20"})
+    server = make_server({"max_connections": "20", "max_wal_size": "8GB"})
     try:
         server.start()
         yield DatabaseSettings(url=server.url(server.create_database()))

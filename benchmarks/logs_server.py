@@ -53,6 +53,14 @@ class Commands:
     ) -> None:
         width = partition_width_s(self._logs.service.settings.timewindow)
         create_partitions(connection, "log_entry", since=since, until=until, width_s=width)
+        # Indexes are made faster at the end than row by row, and are the same.
+        indexes = connection.query(
+            "SELECT indexname, indexdef FROM pg_indexes"
+            " WHERE schemaname = current_schema() AND tablename = 'log_entry'"
+        )
+        connection.execute("ALTER TABLE log_entry DROP CONSTRAINT log_entry_pkey")
+        for name, _ in indexes:
+            connection.execute(f"DROP INDEX IF EXISTS {name}")
         connection.execute(
             "INSERT INTO log_entry (id, level, time, sender, message, received_at)"
             " SELECT -n, (ARRAY['debug', 'info', 'info', 'warning', 'error'])[1 + n %% 5],"
@@ -62,6 +70,10 @@ class Commands:
             " FROM generate_series(1, %s) AS n",
             (since, until, since, float(count), senders, until, count),
         )
+        connection.execute("ALTER TABLE log_entry ADD PRIMARY KEY (time, id)")
+        for name, definition in indexes:
+            if not name.endswith("_pkey"):
+                connection.execute(definition.replace("%", "%%"))
 
 
 async def serve(given: dict[str, Any]) -> None:

@@ -1,0 +1,290 @@
+"""The log service in the daemon, as users run it: killed, reloaded, twice on one database."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from monitor.store import DatabaseSettings
+from tests.servers.daemon import ROOT, StartDaemon, free_port
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.end_to_end
+
+LIMIT_S = 20
+
+
+def config(port: int, database: DatabaseSettings | None = None, **sections: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "relay": False,
+        "logs": {"timewindow": 600},
+        "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
+        **sections,
+    }
+    if database is not None and database.url is not None:
+        given["database"] = {"url": database.url}
+    return given
+
+
+def program(
+    *arguments: str, file: Path | None = None, environ: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments, *(["-c", str(file)] if file else [])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **(environ or {})},
+    )
+
+
+def configured(daemon_config: dict[str, Any], directory: Path) -> None:
+    """Make the tables, where that is not the daemon's own affair."""
+    if "database" not in daemon_config:
+        return
+    file = directory / "configure.yml"
+    file.write_text(json.dumps(daemon_config))
+    done = program("configure-database", file=file)
+    assert done.returncode == 0, done.stderr
+
+
+def entry(message: str, **fields: Any) -> dict[str, Any]:
+    return {"level": "info", "time": time.time(), "sender": "addon-1", "message": message} | fields
+
+
+def ask(client: ClientConnection, action: str, **message: Any) -> Any:
+    client.send(json.dumps({"action": action, **message}))
+    return json.loads(client.recv(timeout=LIMIT_S))
+
+
+@contextlib.contextmanager
+def client(port: int, token: str | None = None) -> Iterator[ClientConnection]:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    with connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers) as connection:
+        yield connection
+
+
+def test_what_was_answered_ok_survives_kill_9(
+    database: DatabaseSettings, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = config(port, database)
+    configured(settings, tmp_path)
+    answered: set[str] = set()
+    repeatable: dict[str, Any] = {"upload_id": "last", "logs": [entry("repeated")]}
+
+    def upload_until_it_dies(number: int) -> None:
+        with contextlib.suppress(ConnectionClosed, OSError, EOFError), client(port) as connection:
+            for count in range(100_000):
+                texts = [f"{number}.{count}.{each}" for each in range(5)]
+                answer = ask(connection, "uploadLogs", logs=[entry(text) for text in texts])
+                assert answer["accepted"] == 5
+                answered.update(texts)
+
+    daemon = start_daemon(settings, debug=False).wait_ready()
+    with client(port) as connection:
+        first = ask(connection, "uploadLogs", **repeatable)
+    threads = [threading.Thread(target=upload_until_it_dies, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(answered) > 500, "enough is stored")
+    daemon.process.kill()
+    daemon.wait()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    again = start_daemon(settings, debug=False).wait_ready()
+    with client(port) as connection:
+        stored: set[str] = set()
+        cursor = None
+        while True:
+            page = ask(connection, "getLogs", limit=10_000, cursor=cursor)
+            stored.update(each["message"] for each in page["logs"])
+            cursor = page["cursor"]
+            if cursor is None:
+                break
+        assert answered <= stored
+        assert ask(connection, "uploadLogs", **repeatable) == first
+        found = ask(connection, "getLogs", contains="repeated")
+        assert len(found["logs"]) == 1
+    assert again.stop() == 0
+
+
+@pytest.mark.integration_test
+def test_two_daemons_on_one_database(
+    postgres_url: str, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    database = DatabaseSettings(url=postgres_url)
+    ports = [free_port(), free_port()]
+    configured(config(ports[0], database), tmp_path)
+    for number, port in enumerate(ports):
+        settings = config(port, database, logs={"timewindow": 600, "cleanup_interval": 0.2})
+        start_daemon(settings, directory=tmp_path / str(number), debug=False).wait_ready()
+    with client(ports[0]) as one, client(ports[1]) as two, client(ports[1]) as follower:
+        assert ask(follower, "followLogs")["status"] == "ok"
+
+        def followed() -> bool:
+            ask(one, "uploadLogs", **entry("are you there"))
+            with contextlib.suppress(TimeoutError):
+                return bool(json.loads(follower.recv(timeout=0.5)))
+            return False
+
+        wait_for(followed, "the other's listener has begun")
+        for number in range(50):
+            upload = {"upload_id": str(number), "logs": [entry(str(number), sender="both")]}
+            assert ask(one, "uploadLogs", **upload)["accepted"] == 1
+            assert ask(two, "uploadLogs", **upload)["accepted"] == 1
+        for connection in (one, two):
+            assert len(ask(connection, "getLogs", sender="both")["logs"]) == 50
+        seen: list[str] = []
+        while len(seen) < 50:
+            message = json.loads(follower.recv(timeout=LIMIT_S))
+            seen += [each["message"] for each in message["logs"] if each["sender"] == "both"]
+        assert sorted(seen, key=int) == [str(number) for number in range(50)]
+
+
+def test_tokens_roles_and_reload_as_an_operator_uses_them(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    port = free_port()
+    tokens_file = tmp_path / "tokens.yml"
+    settings = config(port, api={"uri": ["0.0.0.0", port], "tokens_file": str(tokens_file)})
+    refused = start_daemon(settings)
+    assert refused.wait() == 78
+    line = refused.stderr.strip().splitlines()[-1]
+    assert re.search(r"config\.yml:\d+: api\.uri: .* is open to others, and there are no", line)
+
+    tokens = {}
+    for name, role in (("ops", "admin"), ("addon-1", "sender")):
+        made = program("token", "create", name, "--role", role, file=refused.config_file)
+        assert made.returncode == 0, made.stderr
+        tokens[role] = made.stdout.splitlines()[-1]
+    again = program("token", "create", "ops", "--role", "admin", file=refused.config_file)
+    assert again.returncode == 2
+    assert "already" in again.stderr
+
+    daemon = start_daemon(settings, debug=False).wait_ready()
+    with client(port, tokens["sender"]) as device:
+        device.send(json.dumps({"action": "uploadLogs", **entry("mine")}))
+        assert json.loads(device.recv(timeout=LIMIT_S))["accepted"] == 1
+        environ = {"RECODEX_MONITOR_TOKEN": tokens["admin"]}
+        shown = program("logs", file=daemon.config_file, environ=environ)
+        assert (shown.returncode, shown.stdout.strip()[-13:]) == (0, "addon-1: mine")
+        unauthorized = program("logs", file=daemon.config_file)
+        assert unauthorized.returncode == 1
+        assert unauthorized.stderr.count("\n") == 1
+        assert "RECODEX_MONITOR_TOKEN" in unauthorized.stderr
+
+        # A token that is gone at a reload ends with it; a file that is wrong changes nothing.
+        good = tokens_file.read_text()
+        tokens_file.write_text("tokens: nonsense")
+        daemon.reload()
+        daemon.wait_log("reload refused")
+        assert ask(device, "uploadLogs", **entry("still"))["accepted"] == 1
+        tokens_file.write_text(good[: good.index("- name: addon-1")])
+        daemon.reload()
+        with pytest.raises(ConnectionClosed):
+            device.recv(timeout=LIMIT_S)
+        assert device.close_code == 1008
+    for secret in tokens.values():
+        assert secret not in daemon.log
+    assert daemon.stop() == 0
+
+
+def test_a_reload_moves_the_window_and_the_environment_wins(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    port = free_port()
+    daemon = start_daemon(config(port), debug=False).wait_ready()
+    with client(port) as connection:
+        old = entry("old", time=time.time() - 300)
+        assert ask(connection, "uploadLogs", **old)["accepted"] == 1
+        daemon.write_config(config(port, logs={"timewindow": 100}))
+        daemon.reload()
+        assert ask(connection, "getLogs")["logs"] == []
+        refused = ask(connection, "uploadLogs", **old)
+        assert refused["rejected"][0]["reason"] == "too-old"
+    assert daemon.stop() == 0
+    environ = {"LOGS_TIMEWINDOW": "500"}
+    again = start_daemon(config(port, logs={"timewindow": 100}), environ=environ).wait_ready()
+    with client(port) as connection:
+        assert ask(connection, "uploadLogs", **old)["accepted"] == 1
+    assert again.stop() == 0
+    wrong = start_daemon(config(port), environ={"LOGS_TIMEWINDOW": "soon"})
+    assert wrong.wait() == 78
+    assert "LOGS_TIMEWINDOW" in wrong.stderr
+
+
+def test_the_command_logs_shows_filters_and_follows(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    port = free_port()
+    daemon = start_daemon(config(port), debug=False).wait_ready()
+    with client(port) as connection:
+        entries = [
+            entry("first\nand more", time=time.time() - 3),
+            entry("\x1b[31mred\x07", time=time.time() - 2, level="error", sender="addon-2"),
+            entry("last", time=time.time() - 1),
+        ]
+        assert ask(connection, "uploadLogs", logs=entries)["accepted"] == 3
+        api = f"http://127.0.0.1:{port}"
+        shown = program("logs", "--api", api)
+        assert shown.returncode == 0, shown.stderr
+        lines = shown.stdout.splitlines()
+        assert [line[24:] for line in lines if not line.startswith(" ")] == [
+            "INFO     addon-1: first",
+            "ERROR    addon-2: \\x1b[31mred\\x07",
+            "INFO     addon-1: last",
+        ]
+        assert lines[1] == "    and more"
+        one = program("logs", "--api", api, "--level", "40", "--json", "--timewindow", "60")
+        assert [json.loads(line)["sender"] for line in one.stdout.splitlines()] == ["addon-2"]
+        assert program("logs", "--api", api, "--level", "loud").returncode == 1
+        assert program("logs", "--api", api, "--timewindow", "0").returncode == 2
+        away = program("logs", "--api", f"http://127.0.0.1:{free_port()}")
+        assert away.returncode == 75
+        assert away.stderr.count("\n") == 1
+
+        output = tmp_path / "followed"
+        with output.open("wb") as stream:
+            follower = subprocess.Popen(
+                [sys.executable, str(ROOT / "main.py"), "logs", "--follow", "--json", "--api", api],
+                stdout=stream,
+                stderr=subprocess.DEVNULL,
+            )
+        try:
+
+            def followed() -> list[str]:
+                return [json.loads(each)["message"] for each in output.read_text().splitlines()]
+
+            wait_for(lambda: len(followed()) == 3, "the last lines")
+            ask(connection, "uploadLogs", **entry("new"))
+            wait_for(lambda: followed()[3:] == ["new"], "the new one")
+            # It comes back, and misses nothing.
+            daemon.process.kill()
+            daemon.wait()
+            daemon = start_daemon(config(port), debug=False).wait_ready()
+            with client(port) as other:
+                ask(other, "uploadLogs", **entry("after"))
+            wait_for(lambda: followed()[4:] == ["after"], "what came after the daemon's return")
+        finally:
+            follower.terminate()
+            follower.wait(LIMIT_S)
+
+
+def test_a_part_that_is_off_loads_nothing_of_the_server() -> None:
+    code = "import monitor.daemon, sys; print({'fastapi', 'pydantic', 'zmq'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"

@@ -255,39 +255,45 @@ async def query(settings: DatabaseSettings, args: argparse.Namespace) -> dict[st
 
 
 async def purge(settings: DatabaseSettings, args: argparse.Namespace) -> dict[str, Any]:
-    """Purge 1 M expired entries of ten minutes while 1000 entries a second are uploaded."""
-    total, window, rounds = 1_000_000, 600, 3
-    times, calm, disturbed, purged = [], [], [], 0
+    """Purge 1 M expired entries of ten minutes while 100 connections upload one a second each."""
+    total, window, rounds, head = 1_000_000, 600, 3, 100_000
+    times, head_times, calm, disturbed = [], [], [], []
     with Server(settings, timewindow=window, cleanup_interval=3600) as server:
         async with contextlib.AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(server.connect()) for _ in range(100)]
             for _ in range(rounds):
-                now = time.time()
-                # From the edge of the window back, so that it is whole partitions and a head.
-                fill = {"since": now - 2 * window, "until": now - window - 5, "senders": 100}
+                # Whole partitions of 60 s, the last of which has just expired.
+                edge = (time.time() - window) // 60 * 60
+                fill = {"since": edge - 600, "until": edge - 0.001, "senders": 100}
                 await asyncio.to_thread(server.tell, do="fill", count=total, **fill)
                 begin = time.perf_counter() + 0.2
                 uploads = asyncio.gather(
                     *(
-                        paced(client, begin + number / 1000, 0.1, 9, f"addon-{number}")
+                        paced(client, begin + number / 100, 1.0, 10, f"addon-{number}")
                         for number, client in enumerate(clients)
                     )
                 )
-                await asyncio.sleep(5)
+                await asyncio.sleep(7)
                 started = time.perf_counter()
                 done = await asyncio.to_thread(server.tell, do="purge")
                 ended = time.perf_counter()
                 times.append(done["took"])
-                purged += done["purged"]
                 for sent, wait in (pair for client in await uploads for pair in client):
                     if started - 0.05 <= sent <= ended + 1:
                         disturbed.append(wait)
                     elif begin + 1 <= sent < started - 0.2:
                         calm.append(wait)
+                edge = (time.time() - window) // 60 * 60
+                fill = {"since": edge, "until": time.time() - window, "senders": 100}
+                await asyncio.to_thread(server.tell, do="fill", count=head, **fill)
+                done = await asyncio.to_thread(server.tell, do="purge")
+                head_times.append(done["took"])
     return {
         "entries": total,
         "purge_s": round(percentile(times, 50), 3),
         "purge_max_s": round(max(times), 3),
+        "head_entries": head,
+        "head_s": round(percentile(head_times, 50), 3),
         "upload_p99_ms_before": ms(percentile(calm, 99)),
         "upload_p99_ms_during": ms(percentile(disturbed, 99)),
         "ratio": round(percentile(disturbed, 99) / percentile(calm, 99), 2),

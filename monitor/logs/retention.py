@@ -15,6 +15,7 @@ __all__ = ["KEEP_UPLOAD_IDS_S", "make_partitions", "purge"]
 KEEP_UPLOAD_IDS_S: Final = 3600.0
 """How long a repeated upload is at least known for one."""
 
+_HEAD_ROWS: Final = 20_000
 _AHEAD: Final = 2  # partitions made before they are needed
 
 
@@ -46,11 +47,11 @@ async def purge(
         rows = await store.read(_rows_of_partitions)
         dropped = await drop_partitions(store, "log_entry", before=oldest)
         purged = sum(rows.get(f"log_entry_{low}_{high}", 0) for low, high in dropped)
-    purged += await delete_in_steps(store, _older("log_entry", "time", oldest))
+    purged += await _delete_older(store, "log_entry", oldest)
     keep_uploads = max(timewindow, KEEP_UPLOAD_IDS_S)
     await delete_in_steps(store, _uploads(now - keep_uploads))
     if keep_notifications is not None:
-        await delete_in_steps(store, _older("notification", "time", now - keep_notifications))
+        await _delete_older(store, "notification", now - keep_notifications)
     await give_pages_back(store)
     return purged
 
@@ -66,26 +67,39 @@ def _rows_of_partitions(connection: Connection) -> dict[str, int]:
     }
 
 
-def _older(table: str, column: str, before: float) -> Callable[[Connection, int], int]:
-    """Return a step that deletes rows of ``table`` before an instant, the oldest first."""
-
-    def delete(connection: Connection, limit: int) -> int:
-        if connection.dialect == "postgresql":
-            # Another instance may be at the same rows: each takes those that are free.
-            return connection.execute(
-                f"WITH old AS (SELECT {column}, id FROM {table} WHERE {column} < %s"  # noqa: S608 - the names are ours
-                f" ORDER BY {column} LIMIT %s FOR UPDATE SKIP LOCKED)"
-                f" DELETE FROM {table} USING old WHERE {table}.{column} = old.{column}"
-                f" AND {table}.id = old.id AND {table}.{column} < %s",
-                (before, limit, before),
-            )
-        return connection.execute(
-            f"DELETE FROM {table} WHERE id IN"  # noqa: S608 - the names are ours
-            f" (SELECT id FROM {table} WHERE {column} < %s ORDER BY {column} LIMIT %s)",
-            (before, limit),
+async def _delete_older(store: Store, table: str, before: float) -> int:
+    """Delete the rows of ``table`` with a time before an instant, the oldest first."""
+    if store.dialect == "sqlite":
+        # Nobody else writes meanwhile, so the steps are small.
+        return await delete_in_steps(
+            store,
+            lambda connection, limit: connection.execute(
+                f"DELETE FROM {table} WHERE id IN"  # noqa: S608 - the names are ours
+                f" (SELECT id FROM {table} WHERE time < %s ORDER BY time LIMIT %s)",
+                (before, limit),
+            ),
         )
+    total = 0
+    while True:
+        deleted = await store.transaction(
+            lambda connection: _delete_head(connection, table, before)
+        )
+        total += deleted
+        if not deleted:
+            return total
 
-    return delete
+
+def _delete_head(table: str, before: float, connection: Connection) -> int:
+    # One range of time, known when the statement is planned, touches one partition; and in
+    # PostgreSQL, what is deleted holds up nobody who uploads.
+    edge = connection.query(
+        f"SELECT time FROM {table} WHERE time < %s ORDER BY time OFFSET %s LIMIT 1",  # noqa: S608
+        (before, _HEAD_ROWS),
+    )
+    if not edge:
+        return connection.execute(f"DELETE FROM {table} WHERE time < %s", (before,))  # noqa: S608
+    # Up to and with the edge, so that it goes on where more rows than that have one time.
+    return connection.execute(f"DELETE FROM {table} WHERE time <= %s", (edge[0][0],))  # noqa: S608
 
 
 def _uploads(before: float) -> Callable[[Connection, int], int]:

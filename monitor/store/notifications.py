@@ -70,6 +70,10 @@ class NotificationThread:
         ended, _ = await asyncio.wait({asyncio.wrap_future(self._ended)}, timeout=_CLOSE_S)
         if not ended:
             logger.error("%s: the listening thread did not end", self._server)
+            return
+        # Not by the thread, which may end before it is woken: the numbers could be another's.
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def _want(self) -> None:
         if not self._closing.is_set():
@@ -114,8 +118,6 @@ class NotificationThread:
                 self._closing.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
                 pause = min(pause * 2, 10.0)
         finally:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
             self._ended.set_result(None)
 
     def _relay(self, raw: RawConnection) -> None:

@@ -36,7 +36,7 @@ class Instances:
         self._seen: OrderedDict[int, None] = OrderedDict()
         # Blocks up to here were taken before we listened; None until then.
         self._base: int | None = None
-        service.on_own_block = self._remember
+        service.on_own_block = self._first
 
     @property
     def listening(self) -> bool:
@@ -62,9 +62,8 @@ class Instances:
         if instance == self._service.instance or not text.isdecimal():
             return
         block = int(text)
-        if block in self._seen:
+        if not self._first(block):
             return
-        self._remember(block)
         if not len(self._service.tail):
             return
         entries = await self._store.read(
@@ -86,12 +85,16 @@ class Instances:
             timeout=_READ_TIMEOUT_S,
         )
         for block, entries in found.items():
-            # While this was read, a notification or a commit of our own may have been first.
-            if block not in self._seen:
-                self._remember(block)
+            # While this was read, a commit of our own may have been told of first, or it may
+            # be told of only after this.
+            if self._first(block):
                 self._service.publish(entries)
 
-    def _remember(self, block: int) -> None:
+    def _first(self, block: int) -> bool:
+        """Remember a block; False where it was published already."""
+        if block in self._seen:
+            return False
         self._seen[block] = None
         while len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
+        return True

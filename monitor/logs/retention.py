@@ -81,25 +81,28 @@ async def _delete_older(store: Store, table: str, before: float) -> int:
         )
     total = 0
     while True:
-        deleted = await store.transaction(
-            lambda connection: _delete_head(connection, table, before)
-        )
+        deleted = await store.transaction(_delete_head(table, before))
         total += deleted
         if not deleted:
             return total
 
 
-def _delete_head(table: str, before: float, connection: Connection) -> int:
+def _delete_head(table: str, before: float) -> Callable[[Connection], int]:
     # One range of time, known when the statement is planned, touches one partition; and in
     # PostgreSQL, what is deleted holds up nobody who uploads.
-    edge = connection.query(
-        f"SELECT time FROM {table} WHERE time < %s ORDER BY time OFFSET %s LIMIT 1",  # noqa: S608
-        (before, _HEAD_ROWS),
-    )
-    if not edge:
-        return connection.execute(f"DELETE FROM {table} WHERE time < %s", (before,))  # noqa: S608
-    # Up to and with the edge, so that it goes on where more rows than that have one time.
-    return connection.execute(f"DELETE FROM {table} WHERE time <= %s", (edge[0][0],))  # noqa: S608
+    # The statement goes up to and with the edge, to go on where more rows have one time.
+    def delete(connection: Connection) -> int:
+        edge = connection.query(
+            f"SELECT time FROM {table} WHERE time < %s ORDER BY time OFFSET %s LIMIT 1",  # noqa: S608
+            (before, _HEAD_ROWS),
+        )
+        if not edge:
+            statement = f"DELETE FROM {table} WHERE time < %s"  # noqa: S608 - the name is ours
+            return connection.execute(statement, (before,))
+        statement = f"DELETE FROM {table} WHERE time <= %s"  # noqa: S608 - the name is ours
+        return connection.execute(statement, (edge[0][0],))
+
+    return delete
 
 
 def _uploads(before: float) -> Callable[[Connection, int], int]:

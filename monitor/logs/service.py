@@ -61,8 +61,8 @@ class LogService:
         self.tail = LiveTail()
         self.instance = secrets.token_hex(8)
         self.rejected: dict[str, int] = {}
-        # Called with each block of our own, which other instances must be told of but not we.
-        self.on_own_block: Callable[[int], None] = lambda _: None
+        # Called with each block of our own; says whether it is yet to be published here.
+        self.on_own_block: Callable[[int], bool] = lambda _: True
         self.committer = Committer(
             store,
             max_pending_bytes=settings.max_pending_bytes,
@@ -187,9 +187,8 @@ class LogService:
             raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=1.0) from None
 
     def _committed(self, entries: Sequence[Entry], block: int | None) -> None:
-        if block is not None:
-            self.on_own_block(block)
-        self.publish(entries)
+        if block is None or self.on_own_block(block):
+            self.publish(entries)
 
     def publish(self, entries: Sequence[Entry]) -> None:
         """Give committed entries, ours or another instance's, to those who follow."""

@@ -86,11 +86,12 @@ def serving(
             call(web.start())
         runs = [asyncio.run_coroutine_threadsafe(part.run(), loop) for part in (web, *parts)]
         yield Serving(web, loop)
+        # As the daemon stops: drain first, then end the parts' tasks.
+        call(_all(part.drain() for part in (web, *parts)))
         for run in runs:
             if run.done():
                 run.result()
             run.cancel()
-        call(_all(part.drain() for part in (web, *parts)))
     finally:
         call(web.close())
         for part in parts:

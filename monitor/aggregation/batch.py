@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from monitor.aggregation.intake import judge
 from monitor.bus import Record
-from monitor.messages import Result
+from monitor.messages import Result, encode
 
 __all__ = ["Batch", "Entry", "Pending", "Rejected", "judge_all"]
 
@@ -27,6 +27,14 @@ class Entry(NamedTuple):
     offset: int
     content: Result | Rejected
     size_bytes: int
+
+    def older(self, oldest: float) -> Entry:
+        """Return this entry, rejected if it is a result scheduled before ``oldest``."""
+        content = self.content
+        if isinstance(content, Rejected) or content.scheduled_at >= oldest:
+            return self
+        reason = f"too-old: scheduled at {content.scheduled_at:.3f}"
+        return self._replace(content=Rejected(reason, encode(content)))
 
 
 def judge_all(records: Iterable[Record], *, now: float, keep_s: float) -> list[Entry]:
@@ -62,6 +70,12 @@ class Batch:
             for entry in self.entries
             if isinstance(entry.content, Rejected)
         ]
+
+    def without_older(self, oldest: float) -> Batch:
+        """Return the batch with results scheduled before ``oldest`` rejected."""
+        if all(result.scheduled_at >= oldest for result in self.results()):
+            return self
+        return Batch([entry.older(oldest) for entry in self.entries])
 
     def halves(self) -> tuple[Batch, Batch]:
         """Split a batch of two or more in two, to be written one after the other."""

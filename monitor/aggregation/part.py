@@ -354,7 +354,11 @@ class Aggregation(Part):
     async def _write_batch(self, batch: Batch) -> None:
         expected = {partition: self._stored[partition] for partition in batch.next_offsets}
         prepared = await asyncio.to_thread(
-            prepare, batch, self._settings.granularities, self._store.dialect
+            prepare,
+            batch,
+            self._settings.granularities,
+            self._store.dialect,
+            oldest=self._clock() - self._settings.keep_results,
         )
         function = functools.partial(
             write_batch,

@@ -50,8 +50,14 @@ class Prepared:
     metrics: Any
 
 
-def prepare(batch: Batch, granularities: Sequence[str], dialect: Dialect) -> Prepared:
-    """Make ``batch`` ready for :func:`write_batch` on a database of this kind."""
+def prepare(
+    batch: Batch, granularities: Sequence[str], dialect: Dialect, *, oldest: float
+) -> Prepared:
+    """Make ``batch`` ready for :func:`write_batch` on a database of this kind.
+
+    Results scheduled before ``oldest`` (s since the epoch) have waited too long to be counted.
+    """
+    batch = batch.without_older(oldest)
     rows = postgres_rows if dialect == "postgresql" else sqlite_rows
     once: dict[tuple[int, float], Result] = {}
     for result in batch.results():

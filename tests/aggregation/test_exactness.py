@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from monitor.bus import Record
+from monitor.bus import BusSettings, Record
+from monitor.bus.spool import SpoolBus
 from monitor.store import DatabaseSettings, open_store
 from tests.aggregation.plain import Tables, plain_tables, read_tables, result
 from tests.servers.cut import CutProxy
@@ -98,14 +100,14 @@ class Producers(threading.Thread):
         recent: list[tuple[bytes, bytes]] = []
         while not self._stopping.is_set():
             for _ in range(25):
-                key, value = self._message(base, recent)
+                key, value = self.message(base, recent)
                 producer.send(TOPIC, key=key, value=value)
                 self.sent += 1
             self._stopping.wait(0.1)
         producer.flush(timeout=120)
         producer.close()
 
-    def _message(self, base: float, recent: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    def message(self, base: float, recent: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
         dice = self._random.random()
         if dice < 0.03:
             poison = self._random.choice([b"", b"{", b"null", b"\xff\x00", b'{"job_id": 1}'])
@@ -314,3 +316,106 @@ def test_missing_tables_are_said_with_the_command_and_consumed_once_they_are_the
     configure(url)
     daemon.wait_log("consumption goes on", limit_s=60)
     assert daemon.stop() == 0
+
+
+def test_embedded_every_result_is_counted_once_whenever_it_is_killed(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool.db"
+    database = DatabaseSettings(file=str(tmp_path / "monitor.db"))
+    records = asyncio.run(spool_records(BusSettings(file=str(spool)), 4000))
+    config = {
+        "bus": {"file": str(spool)},
+        "database": {"file": database.file},
+        "aggregation": {"flush_interval": 0.2},
+    }
+    fleet = Fleet(start_daemon, tmp_path, config)
+    dice = random.Random(SEED)
+
+    def consumed() -> int:
+        if not Path(database.file).exists():
+            return 0
+        with (
+            contextlib.closing(sqlite3.connect(database.file)) as connection,
+            contextlib.suppress(sqlite3.OperationalError),  # no tables yet
+        ):
+            for (offset,) in connection.execute("SELECT next_offset FROM consumed_offset"):
+                return int(offset)
+        return 0
+
+    for number in range(4):
+        daemon = fleet.add()
+        goal = records[number * 1000 + 1].offset
+        wait_for(lambda goal=goal: consumed() > goal, "some to be consumed")  # type: ignore[misc]
+        time.sleep(dice.uniform(0, 0.05))  # somewhere in the following batches
+        fleet.kill(daemon)
+    last = fleet.add().wait_ready()
+    wait_for(lambda: consumed() > records[-1].offset, "all to be consumed")
+    assert last.stop() == 0
+
+    async def read() -> Tables:
+        store = open_store(database)
+        try:
+            return await store.read(read_tables)
+        finally:
+            await store.close()
+
+    assert asyncio.run(read()) == plain_tables(records)
+
+
+async def spool_records(settings: BusSettings, count: int) -> list[Record]:
+    """Publish results, duplicates and poison to the spool, and return what it holds of them."""
+    producers = Producers("", SEED)
+    recent: list[tuple[bytes, bytes]] = []
+    base = time.time() // 86400 * 86400 - 2 * 86400
+    bus = SpoolBus(settings)
+    await bus.start()
+    try:
+        for _ in range(count):
+            key, value = producers.message(base, recent)
+            bus.publish(TOPIC, value=value, key=key.decode(), headers={})
+            producers.sent += 1
+        assert await bus.committed()
+        consumer = bus.consumer(TOPIC, group=None)
+        records: list[Record] = []
+        while len(records) < count:
+            records += await consumer.poll(max_records=1000)
+        await consumer.close()
+        return records
+    finally:
+        await bus.close()
+
+
+def test_what_only_the_database_refuses_is_kept_apart_and_the_rest_counted(
+    kafka: Kafka, postgres: PostgresServer, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    name = postgres.create_database()
+    url = postgres.url(name)
+    configure(url)
+    postgres.execute(
+        "ALTER TABLE website_availability.availability_result"
+        " ADD CHECK (error IS DISTINCT FROM 'refused: \\N\t\n')",
+        name,
+    )
+    config = consumer_config(url, kafka.bootstrap)
+    config["aggregation"] |= {"group": f"refuses-{os.getpid()}"}
+    daemon = Fleet(start_daemon, tmp_path, config).add()
+    daemon.wait_log("has partitions", limit_s=60)
+    producers = Producers(kafka.bootstrap, 2)
+    producers.start()
+    wait_for(lambda: producers.sent > 300, "some results")
+    producers.stop()
+    records = whole_topic(kafka.bootstrap)
+    wait_for(progress(url, records), "all to be consumed", limit_s=60)
+    assert daemon.stop() == 0
+    found = tables(url)
+    refused = {
+        key for key, (reason, _) in found.rejected.items() if reason == "refused-by-database"
+    }
+    assert refused == {
+        (item.partition, item.offset) for item in records if b"refused" in item.value
+    }
+    good = [item for item in records if b"refused" not in item.value]
+    expected = plain_tables(good)
+    assert found.results == expected.results
+    assert found.metrics == expected.metrics

@@ -29,6 +29,7 @@ from tests.aggregation.plain import TOPIC, Tables, plain_tables, read_tables, re
 from tests.store.conftest import opened
 
 NOW = 1_700_000_000.0
+KEEP_S = 30 * 86400.0
 GRANULARITIES = ["minute", "hour", "day"]
 
 
@@ -49,7 +50,7 @@ def write(
 ) -> Written:
     return write_batch(
         connection,
-        prepare(batch_of(records, now), GRANULARITIES, connection.dialect),
+        prepare(batch_of(records, now), GRANULARITIES, connection.dialect, oldest=now - KEEP_S),
         topic=TOPIC,
         expected=expected,
         now=now,
@@ -226,6 +227,20 @@ def test_late_results_go_to_the_window_that_they_belong_to(with_store: WithStore
         await store.transaction(lambda c: write(c, log[:100], {0: None}))
         await store.transaction(lambda c: write(c, log[100:], {0: 100}))
         assert await tables(store) == plain_tables(log)
+
+    with_store(test)
+
+
+def test_a_result_that_waited_until_it_was_too_old_is_not_counted(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        log = log_of(40)
+        log[7] = record(7, result(1, NOW - KEEP_S - 1))
+        await store.transaction(lambda c: write(c, log, {0: None}))
+        found = await tables(store)
+        reason, payload = found.rejected[0, 7]
+        assert reason == "too-old"
+        assert json.loads(payload)["scheduled_at"] == NOW - KEEP_S - 1
+        assert found.results == plain_tables([*log[:7], *log[8:]]).results
 
     with_store(test)
 

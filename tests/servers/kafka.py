@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,10 @@ class Kafka:
         *,
         advertised: int | None = None,
         core: int | None = None,
+        properties: Mapping[str, str] | None = None,
     ) -> None:
+        # "{port}" and "{controller}" in them are the listeners' ports.
+        self._more_properties = properties or {}
         self._pinned = [] if core is None else ["taskset", "-c", str(core)]
         self._java = java
         self._jars = jars
@@ -118,6 +121,11 @@ class Kafka:
             "auto.create.topics.enable": "false",
             "log.cleaner.enable": "false",
         }
+        for key, value in self._more_properties.items():
+            ports = {"{port}": str(self.port), "{controller}": str(self._controller)}
+            for name, port in ports.items():
+                value = value.replace(name, port)  # noqa: PLW2901
+            lines[key] = value
         return "".join(f"{key}={value}\n" for key, value in lines.items())
 
     def _command(self, main: str, *arguments: str) -> list[str]:
@@ -173,10 +181,14 @@ def make_kafka(
     """Return a function that makes and starts brokers; they end with the session."""
     brokers: list[Kafka] = []
 
-    def make(*, advertised: int | None = None) -> Kafka:
+    def make(
+        *, advertised: int | None = None, properties: Mapping[str, str] | None = None
+    ) -> Kafka:
         java = program("java", package="default-jre-headless")
         directory = tmp_path_factory.mktemp("kafka")
-        broker = Kafka(java, find_jars(program), directory, advertised=advertised)
+        broker = Kafka(
+            java, find_jars(program), directory, advertised=advertised, properties=properties
+        )
         brokers.append(broker)
         broker.start()
         return broker

@@ -97,9 +97,18 @@ class Verdict:
     event: Event | None = None
 
 
-def wants_facts(told: Told | None, service: Service) -> bool:
+def _is_rolled_out(service: Service, context: Context) -> bool:
+    """Say whether a service is rolled out.
+
+    While we watch, we see the moment at which it is complete. What is found by the first list
+    may have lost a replica since, and is rolled out all the same.
+    """
+    return service.complete or (context.catch_up and service.stands)
+
+
+def wants_facts(told: Told | None, service: Service, context: Context) -> bool:
     """Say whether judging this look depends on facts that other objects hold."""
-    if not service.complete:
+    if not _is_rolled_out(service, context):
         return False
     if told is None or told.phase in {"seen", "failed", "removed"}:
         return any("@" not in image for image in service.images.values())
@@ -115,7 +124,7 @@ def judge_service(
     if told is not None and (service.revision or 0) < (told.revision or 0) and standing:
         # Revisions only grow: this look is from before what was told.
         return Verdict(told)
-    if service.complete:
+    if _is_rolled_out(service, context):
         if standing:
             assert told is not None
             return _rolled_out(told, service, context, facts)

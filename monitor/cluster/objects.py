@@ -126,8 +126,9 @@ class Service(NamedTuple):
 
     ``images`` has the template's image by container, init containers too. ``revision`` grows
     with each new template; None where the controller has not looked at the object yet.
-    ``complete`` says that all replicas are of this revision and available; ``failure`` is the
-    reason and the message of a rollout that the controller gave up.
+    ``complete`` says that all replicas are of this revision and available; ``stands`` that the
+    controller called this rollout complete, though a replica may be missing by now; ``failure``
+    is the reason and the message of a rollout that the controller gave up.
     """
 
     kind: str
@@ -142,6 +143,7 @@ class Service(NamedTuple):
     replicas_wanted: int
     replicas_ready: int
     complete: bool
+    stands: bool
     failure: tuple[str, str] | None
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -268,6 +270,7 @@ def read_service(kind: str, body: bytes | msgspec.Raw) -> Service:
         replicas_wanted=wanted,
         replicas_ready=status.ready_replicas or 0,
         complete=current and _complete(kind, wanted, status, progressing),
+        stands=current and _stands(wanted, status, progressing),
         failure=_failure(status, progressing) if current else None,
         labels=metadata.labels or {},
         annotations=annotations,
@@ -290,6 +293,17 @@ def _complete(
         updated >= wanted
         and (status.replicas or 0) <= updated
         and (status.available_replicas or 0) >= updated
+    )
+
+
+def _stands(wanted: int, status: _WorkloadStatus, progressing: Condition | None) -> bool:
+    updated = status.updated_replicas or 0
+    return (
+        progressing is not None
+        and progressing.status == "True"
+        and progressing.reason in {"NewReplicaSetAvailable", "NewReplicationControllerAvailable"}
+        and updated >= wanted
+        and (status.replicas or 0) <= updated
     )
 
 

@@ -191,9 +191,10 @@ class Tracker:
                 logger.warning("%s %s can't be read: %s", self._scope, metadata.name, error)
             return metadata.uid
         self._replace(service.namespace, service.name, service.uid)
+        context = self._context()
         told = self._told(service.uid)
-        facts = self._facts(service) if wants_facts(told, service) else None
-        self._keep(service.uid, told, judge_service(told, service, self._context(), facts))
+        facts = self._facts(service) if wants_facts(told, service, context) else None
+        self._keep(service.uid, told, judge_service(told, service, context, facts))
         return service.uid
 
     def _replace(self, namespace: str, name: str, uid: str) -> None:

@@ -195,6 +195,25 @@ def test_the_first_start_tells_each_service_once_as_a_snapshot() -> None:
     assert len(cluster.events) == 1
 
 
+@pytest.mark.parametrize("kind", [DeploymentPlay, DeploymentConfigPlay])
+def test_a_service_that_lost_a_pod_stands_all_the_same_when_the_daemon_starts(
+    kind: type[Play],
+) -> None:
+    play = kind()
+    cluster = MemoryCluster("Deployment", "DeploymentConfig")
+    cluster.play(play.create(V1), islice(play.flap(), 2))
+    cluster.start()
+    assert told(cluster.events) == [("deployed", "snapshot")]
+    assert (cluster.events[0].data.replicas_wanted, cluster.events[0].data.replicas_ready) == (2, 1)
+    cluster.stop()
+    cluster.play(play.set_image(V2), islice(play.flap(), 2))
+    cluster.start()
+    assert told(cluster.events[1:]) == [UPGRADED]
+    assert cluster.events[1].data.catch_up
+    cluster.play(play.flap())
+    assert len(cluster.events) == 2
+
+
 def test_what_was_being_rolled_out_at_the_first_start_is_a_snapshot_when_it_stands() -> None:
     play = DeploymentPlay()
     cluster = MemoryCluster()

@@ -136,6 +136,10 @@ class Aggregation(Part):
         """Return the partitions that are this consumer's."""
         return sorted(self._stored)
 
+    def waiting(self) -> int:
+        """Return how many messages have been read and are not yet being written."""
+        return len(self._pending)
+
     def state(self) -> State:
         """Return lag and counts; degraded while the database can't be written."""
         if self._problem is not None:

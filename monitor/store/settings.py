@@ -48,6 +48,8 @@ class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
                 raise SettingError(("url",), "names no database: postgresql://user@host:port/NAME")
             if self.schema.startswith("pg_") or self.schema == "information_schema":
                 raise SettingError(("schema",), f"{self.schema} belongs to PostgreSQL itself")
+        elif not self.file:
+            raise SettingError(("file",), "must name a file")
         self.password()
 
     def password(self) -> str | None:

@@ -3,7 +3,7 @@
     python -m benchmarks.logs throughput --database postgresql|sqlite
     python -m benchmarks.logs connections --database postgresql|sqlite
     python -m benchmarks.logs query
-    python -m benchmarks.logs purge
+    python -m benchmarks.logs purge --database postgresql|sqlite
     python -m benchmarks.logs followers --database postgresql|sqlite
 
 Each starts what it needs (a PostgreSQL cluster with its defaults but for max_wal_size, the
@@ -296,6 +296,7 @@ async def purge(settings: DatabaseSettings, args: argparse.Namespace) -> dict[st
         "head_s": round(percentile(head_times, 50), 3),
         "upload_p99_ms_before": ms(percentile(calm, 99)),
         "upload_p99_ms_during": ms(percentile(disturbed, 99)),
+        "upload_max_ms_during": ms(max(disturbed)),
         "ratio": round(percentile(disturbed, 99) / percentile(calm, 99), 2),
         "uploads_during": len(disturbed),
     }

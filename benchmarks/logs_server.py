@@ -51,6 +51,16 @@ class Commands:
     def _fill(
         self, connection: Connection, count: int, since: float, until: float, senders: int
     ) -> None:
+        if connection.dialect == "sqlite":
+            connection.execute(
+                "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < %s)"
+                " INSERT INTO log_entry (level, time, sender, message, received_at)"
+                " SELECT 'info', %s + (%s - %s) * n / %s, 'addon-' || n * 7919 %% %s,"
+                " 'the valve of line ' || n %% 97 || ' was opened and closed again after '"
+                " || n %% 1013 || ' ms, as planned', %s FROM n",
+                (count, since, until, since, float(count), senders, until),
+            )
+            return
         width = partition_width_s(self._logs.service.settings.timewindow)
         create_partitions(connection, "log_entry", since=since, until=until, width_s=width)
         # Indexes are made faster at the end than row by row, and are the same.

@@ -67,10 +67,13 @@ def create_partitions(
     return missing
 
 
-async def drop_partitions(store: Store, table: str, *, before: float) -> list[Range]:
+async def drop_partitions(
+    store: Store, table: str, *, before: float, lock_timeout_ms: int = _LOCK_TIMEOUT_MS
+) -> list[Range]:
     """Drop the partitions that end at ``before`` or earlier, each in a transaction; return them.
 
-    Raises UnavailableError when a long query keeps one of them: try again later.
+    Raises UnavailableError when a long query keeps one of them: try again later. Whoever comes
+    to the table meanwhile waits as well, for at most ``lock_timeout_ms``.
     """
     dropped = []
     for low, high in sorted(await store.read(lambda connection: _existing(connection, table))):
@@ -78,7 +81,7 @@ async def drop_partitions(store: Store, table: str, *, before: float) -> list[Ra
             continue
 
         def drop(connection: Connection, name: str = f'"{table}_{low}_{high}"') -> None:
-            connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
+            connection.execute(f"SET LOCAL lock_timeout = {lock_timeout_ms}")
             connection.execute(f"DROP TABLE IF EXISTS {name}")
 
         await store.transaction(drop)

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import Final
 
 from monitor.errors import MonitorError
+from monitor.logfile import RateLimitedLog
 from monitor.logs.service import LogService
 from monitor.logs.tables import CHANNEL, entries_of_block, entries_since_block, last_block
 from monitor.store import Store
@@ -33,6 +34,7 @@ class Instances:
     def __init__(self, service: LogService, store: Store) -> None:
         self._service = service
         self._store = store
+        self._log = RateLimitedLog(_log)
         self._seen: OrderedDict[int, None] = OrderedDict()
         # Blocks up to here were taken before we listened; None until then.
         self._base: int | None = None
@@ -55,7 +57,7 @@ class Instances:
                     else:
                         await self._read(payload)
                 except MonitorError as error:
-                    _log.warning("other instances' entries are not shown live: %s", error)
+                    self._log.warning("live", "others' entries are not shown live: %s", error)
 
     async def _read(self, payload: str) -> None:
         instance, _, text = payload.partition(" ")

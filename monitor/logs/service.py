@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from monitor.errors import MonitorError
+from monitor.logfile import RateLimitedLog
 from monitor.logs import answers
 from monitor.logs.actions import Upload
 from monitor.logs.answers import ActionError, ErrorCode, Head
@@ -71,6 +72,7 @@ class LogService:
             now=now,
             committed=self._committed,
         )
+        self._queries_log = RateLimitedLog(_log)
         self._allowances: dict[str, tuple[Allowance, Allowance]] = {}
 
     def adopt(self, settings: LogsSettings) -> None:
@@ -181,7 +183,7 @@ class LogService:
         try:
             return await self._store.read(read_and_encode, timeout=_QUERY_TIMEOUT_S)
         except MonitorError as error:
-            _log.warning("a query failed: %s", error)
+            self._queries_log.warning("query", "a query failed: %s", error)
             problem = f"no answer from the database in {_QUERY_TIMEOUT_S:.0f} s, or it is away;"
             problem += " a narrower query may help"
             raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=1.0) from None

@@ -284,6 +284,25 @@ def test_the_command_logs_shows_filters_and_follows(
             follower.wait(LIMIT_S)
 
 
+def test_levels_are_coloured_in_a_terminal_alone(start_daemon: StartDaemon) -> None:
+    port = free_port()
+    start_daemon(config(port), debug=False).wait_ready()
+    with client(port) as connection:
+        ask(connection, "uploadLogs", **entry("it broke", level="error"))
+    command = [sys.executable, str(ROOT / "main.py"), "logs", "--api", f"http://127.0.0.1:{port}"]
+    primary, secondary = os.openpty()
+    environ = {**os.environ, "TERM": "xterm-256color"}
+    environ.pop("NO_COLOR", None)
+    with open(primary, "rb", closefd=True) as terminal:  # noqa: PTH123 - a descriptor, no path
+        subprocess.run(command, stdout=secondary, check=True, timeout=60, env=environ)
+        os.close(secondary)
+        shown = terminal.read1(65536).decode()
+    assert "\x1b[31mit broke\x1b[0m" in shown
+    plain = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ)
+    assert "it broke" in plain.stdout
+    assert "\x1b" not in plain.stdout
+
+
 def test_a_part_that_is_off_loads_nothing_of_the_server() -> None:
     code = "import monitor.daemon, sys; print({'fastapi', 'pydantic', 'zmq'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

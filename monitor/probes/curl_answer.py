@@ -108,7 +108,8 @@ def certificate_expiry(easy: Any) -> float | None:
         _certificate_date(value)
         for certificate in easy.getinfo(pycurl.INFO_CERTINFO)
         for name, value in certificate
-        if name == "Expire date"
+        # OpenSSL says "Expire date", GnuTLS "Expire Date".
+        if name.lower() == "expire date"
     ]
     return min((date for date in dates if date is not None), default=None)
 

@@ -210,9 +210,12 @@ ROWS = [
 
 
 def table(results: dict[str, dict[str, list[Result]]], sides: Sequence[str]) -> str:
-    """Return the rows as a Markdown table: medians, and the plain form's over the daemon's."""
+    """Return the rows as a Markdown table: medians, and the plain form's over the daemon's.
+
+    The last column is how busy the load was on its own core while the daemon worked.
+    """
     lines = [
-        f"| load | measure | {' | '.join(sides)} | plain / ours | asked | load's core |",
+        f"| load | measure | {' | '.join(sides)} | plain / ours | aim | load busy |",
         f"|---|---|{'---|' * len(sides)}---|---|---|",
     ]
     for row in ROWS:
@@ -225,8 +228,9 @@ def table(results: dict[str, dict[str, list[Result]]], sides: Sequence[str]) -> 
         }
         ours, plain = medians.get(DAEMON), medians.get(PLAIN)
         ratio = f"{plain / ours:.1f}" if ours and plain else ""
-        shares = [r["load_share"] for side in sides for r in of_side[side] if "load_share" in r]
-        share = f"{max(shares):.0%}" if shares and "latency" not in row.measure else ""
+        shares = [r["load_share"] for r in of_side.get(DAEMON, []) if "load_share" in r]
+        counts = shares and row.load != "idle" and "latency" not in row.measure
+        share = f"{statistics.median(shares):.0%}" if counts else ""
         values = [f"{value:.3g}" if value is not None else "" for value in medians.values()]
         lines.append(
             f"| {TITLES[row.load]} | {row.measure} | {' | '.join(values)} "

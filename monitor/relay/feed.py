@@ -8,7 +8,7 @@ missing. Times are s since the epoch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from monitor.relay.channel import Channel
@@ -96,6 +96,8 @@ class Feed:
         self.outages: deque[Outage] = deque(maxlen=_OUTAGES_KEPT)
         # How often it was interrupted, restarts included.
         self.interruptions = 0
+        # Whether outages changed since they were saved.
+        self.unsaved = False
 
     @property
     def up(self) -> bool:
@@ -105,13 +107,21 @@ class Feed:
     def lost(self, at: float) -> None:
         """The feed is interrupted, or was so while the relay was down."""
         self.interruptions += 1
+        self.unsaved = True
         if not self.outages or self.outages[-1].until is not None:
             self.outages.append(Outage(at, None))
 
     def back(self, at: float) -> None:
         """A broker connected."""
+        self.unsaved = True
         if self.outages and self.outages[-1].until is None:
             self.outages[-1] = self.outages[-1]._replace(until=at)
+
+    def restore(self, outages: Iterable[tuple[float, float | None]], saved_at: float) -> None:
+        """Take what an earlier run knew, which was interrupted at ``saved_at`` at the latest."""
+        for since, until in outages:
+            self.outages.append(Outage(since, saved_at if until is None else until))
+        self.lost(saved_at)
 
     def gaps(self, channel: Channel, position: int) -> Iterator[Gap]:
         """Yield where a channel may lack messages, from ``position`` on.

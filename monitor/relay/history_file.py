@@ -68,7 +68,12 @@ CREATE TABLE chunk (
     checksum INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX chunk_place ON chunk (channel, first);
-CREATE TABLE saved (one INTEGER PRIMARY KEY CHECK (one = 1), at REAL NOT NULL, clean INTEGER);
+CREATE TABLE saved (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    at REAL NOT NULL,
+    clean INTEGER NOT NULL,
+    outages TEXT NOT NULL
+);
 """
 
 
@@ -115,6 +120,8 @@ class Batch:
     """What one transaction saves; ``at`` is now, in s since the epoch."""
 
     at: float
+    # when the feed was interrupted, as a JSON list of pairs
+    outages: str = "[]"
     channels: list[ChannelRow] = field(default_factory=list)
     chunks: list[ChunkRow] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
@@ -128,6 +135,8 @@ class Saved(NamedTuple):
     at: float | None
     # whether nothing can be missing: the relay stopped in order
     clean: bool
+    # when the feed was interrupted: since when, and until when (None: it was still)
+    outages: list[tuple[float, float | None]]
 
 
 class HistoryFile:
@@ -191,7 +200,8 @@ class HistoryFile:
         """Return what is saved, and note that from now on something may be missing."""
         execute = self._database.execute
         try:
-            saved = execute("SELECT at, clean FROM saved").fetchone()
+            saved = execute("SELECT at, clean, outages FROM saved").fetchone()
+            outages = [(s, u) for s, u in json.loads(saved[2])] if saved is not None else []
             channels = self._channels()
             # An orphan is what a defect left; nobody could ever read it.
             execute("DELETE FROM chunk WHERE channel NOT IN (SELECT key FROM channel)")
@@ -202,8 +212,8 @@ class HistoryFile:
         except (ValueError, TypeError) as error:
             raise CorruptHistoryError(str(error)) from None
         if saved is None:
-            return Saved(channels, None, clean=True)
-        return Saved(channels, saved[0], bool(saved[1]))
+            return Saved(channels, None, True, [])
+        return Saved(channels, saved[0], bool(saved[1]), outages)
 
     def write(self, batch: Batch) -> None:
         """Save a batch, all of it or nothing; the same batch may be written twice."""
@@ -222,7 +232,7 @@ class HistoryFile:
                 "DELETE FROM chunk WHERE channel = ? AND first + length(sizes) / 4 <= ?",
                 [(row.key, row.first) for row in batch.channels if row.first],
             )
-            execute("INSERT OR REPLACE INTO saved VALUES (1, ?, 0)", (batch.at,))
+            execute("INSERT OR REPLACE INTO saved VALUES (1, ?, 0, ?)", (batch.at, batch.outages))
         # What was deleted is given back little by little.
         self._database.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
 
@@ -231,7 +241,8 @@ class HistoryFile:
         with contextlib.closing(self._database):
             if clean_at is not None:
                 with self._transaction() as execute:
-                    execute("INSERT OR REPLACE INTO saved VALUES (1, ?, 1)", (clean_at,))
+                    execute("INSERT OR IGNORE INTO saved VALUES (1, ?, 1, '[]')", (clean_at,))
+                    execute("UPDATE saved SET at = ?, clean = 1", (clean_at,))
 
     @contextlib.contextmanager
     def _transaction(self):  # type: ignore[no-untyped-def]

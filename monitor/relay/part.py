@@ -59,7 +59,7 @@ class Relay(Part):
         self._saving: Saving | None = None
         if settings.history_file is not None:
             path = state_directory() / settings.history_file
-            self._saving = Saving(path, self.channels, clock=clock, time=self._time)
+            self._saving = Saving(path, self.channels, self.feed, clock=clock, time=self._time)
         self.receiver = Receiver(
             zeromq_uri,
             max_frame_bytes=settings.max_message_bytes,
@@ -81,10 +81,7 @@ class Relay(Part):
     async def start(self) -> None:
         """Bring histories back, and bind both sockets."""
         if self._saving is not None:
-            saved_at = await self._saving.start()
-            if saved_at is not None:
-                # What brokers sent since then is lost, until one of them is back.
-                self.feed.lost(saved_at)
+            await self._saving.start()
         await self.server.start()
         await self.receiver.start()
         for address in self.server.addresses:

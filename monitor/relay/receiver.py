@@ -219,6 +219,8 @@ class Receiver:
                 peers.succeeded()
                 self._peers_log.info("connect", "a ZeroMQ peer connected, %d now", peers.count)
             elif kind == zmq.EVENT_DISCONNECTED:
+                # What the peer sent before comes before the notice that it is gone.
+                self._drain()
                 peers.disconnected(event["value"])
                 self._peers_log.info("disconnect", "a ZeroMQ peer is gone, %d now", peers.count)
             else:

@@ -20,6 +20,7 @@ from monitor.errors import SettingError
 from monitor.logfile import RateLimitedLog
 from monitor.relay.channel import Channel
 from monitor.relay.channels import Channels
+from monitor.relay.feed import Feed
 from monitor.relay.history_file import (
     Batch,
     ChannelRow,
@@ -53,12 +54,14 @@ class Saving:
         self,
         path: Path,
         channels: Channels,
+        feed: Feed,
         *,
         clock: Callable[[], float],
         time: Callable[[], float],
     ) -> None:
         self._path = path
         self._channels = channels
+        self._feed = feed
         self._clock = clock
         self._time = time
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-history")
@@ -73,8 +76,8 @@ class Saving:
         self.failures = 0
         self.saved_bytes = 0
 
-    async def start(self) -> float | None:
-        """Open the file and bring back what it has; return when it was last written, if ever.
+    async def start(self) -> None:
+        """Open the file and bring back what it has.
 
         Raises SettingError where the file can't be used; a damaged one is set aside.
         """
@@ -93,7 +96,8 @@ class Saving:
         if saved.at is not None:
             how = "" if saved.clean else "; the relay did not stop in order"
             _log.info("%d histories are back from %s%s", len(self._channels), self._path, how)
-        return saved.at
+            # What brokers sent since then is lost, until one of them is back.
+            self._feed.restore(saved.outages, saved.at)
 
     async def run(self) -> None:
         """Save what is new, again and again."""
@@ -172,9 +176,11 @@ class Saving:
         channels = self._channels
         unsaved = channels.unsaved
         assert unsaved is not None
-        if not unsaved and not channels.forgotten:
+        if not unsaved and not channels.forgotten and not self._feed.unsaved:
             return None
-        batch = Batch(self._time(), forgotten=channels.forgotten[:_BATCH_CHANNELS])
+        batch = Batch(self._time(), json.dumps(list(self._feed.outages)))
+        self._feed.unsaved = False
+        batch.forgotten = channels.forgotten[:_BATCH_CHANNELS]
         del channels.forgotten[:_BATCH_CHANNELS]
         now, room = self._clock(), _BATCH_BYTES
         for channel in list(unsaved)[:_BATCH_CHANNELS]:

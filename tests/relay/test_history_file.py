@@ -99,11 +99,12 @@ def test_a_batch_written_twice_and_channels_forgotten(tmp_path: Path) -> None:
         batch = batch_of(a_channel(b"%d" % key, key=key, messages=10), 0, 10)
         file.write(batch)
         file.write(batch)
-    file.write(Batch(6.0, forgotten=[1]))
+    file.write(Batch(6.0, "[[1.0, 2.0], [3.0, null]]", forgotten=[1]))
     file.close(None)
     again = HistoryFile(tmp_path / "history.db").load()
     assert [(channel.name, len(channel)) for channel, _ in again.channels] == [(b"2", 10)]
     assert not again.clean
+    assert again.outages == [(1.0, 2.0), (3.0, None)]
 
 
 def test_deleted_histories_give_their_space_back(tmp_path: Path) -> None:

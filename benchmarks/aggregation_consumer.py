@@ -54,7 +54,7 @@ async def drain(config: Config, messages: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def run() -> None:
     file, messages = sys.argv[1:]
     sys.setswitchinterval(0.0005)  # as the daemon does
     config = load(file).config
@@ -63,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()

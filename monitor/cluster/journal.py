@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
@@ -64,6 +65,7 @@ class Journal:
         self._clock = clock
         self._news = asyncio.Event()
         self._finishing = False
+        self._stopping = asyncio.Event()
 
     async def load(self, scope: Scope) -> Known:
         """Return what is known of a scope; tries until the store answers."""
@@ -170,11 +172,14 @@ class Journal:
                 pass
             if self._finishing:
                 return
-            try:
+            # After a while another look, in case a note was not taken.
+            with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._news.wait()
-            except TimeoutError:
-                pass  # another look, in case a note was not taken
+
+    def stop_trying(self) -> None:
+        """Let what needs the store raise MonitorError from now on where it is away."""
+        self._stopping.set()
 
     def finish(self) -> None:
         """Let :meth:`forward` return once nothing waits."""
@@ -244,7 +249,11 @@ class Journal:
                 result = await action()
             except MonitorError as error:
                 self._worry(str(error))
-                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+                if self._stopping.is_set():
+                    raise
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause * random.uniform(0.75, 1.25)):  # noqa: S311
+                        await self._stopping.wait()
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
             else:
                 if self.problem is not None:

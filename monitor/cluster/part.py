@@ -19,7 +19,7 @@ from monitor.cluster.lookup import Lookup
 from monitor.cluster.settings import ClusterSettings
 from monitor.cluster.tracker import Batch, Known, Tracker
 from monitor.cluster.watch import Scope, Timing, Watch
-from monitor.errors import MissingPackageError
+from monitor.errors import MissingPackageError, MonitorError
 from monitor.part import Health, Metric, Part, State
 from monitor.store import Store
 
@@ -91,6 +91,9 @@ class Cluster(Part):
             self._session = session
             try:
                 await session.run(until=self._adopted)
+            except MonitorError:
+                if not self._draining:
+                    raise
             finally:
                 self._count(session)
                 self._session = None
@@ -230,6 +233,7 @@ class _Session:
     async def stop(self) -> None:
         """End the threads, within 3 s; may be called twice."""
         self._stop.set()
+        self.journal.stop_trying()
         await asyncio.to_thread(self.api.stop)
         ended = {asyncio.wrap_future(future) for future in self._ended if not future.done()}
         if ended:
@@ -299,12 +303,11 @@ class _Session:
         while True:
             try:
                 return future.result(_POLL_S)
-            except concurrent.futures.CancelledError:
+            except (MonitorError, concurrent.futures.CancelledError):
+                # The journal gives up only when it is told to stop.
                 raise ApiError(Reason.ENDED, "stopping") from None
             except TimeoutError:
-                if self._stop.is_set() and self.journal.problem is not None:
-                    future.cancel()
-                    raise ApiError(Reason.ENDED, "stopping") from None
+                continue
 
     async def _purge(self) -> None:
         while True:

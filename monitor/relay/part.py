@@ -14,7 +14,7 @@ from monitor.relay.channels import Channels, Limits
 from monitor.relay.connection import ClientLimits
 from monitor.relay.delivery import Delivery, shown
 from monitor.relay.feed import Feed
-from monitor.relay.protocol import Message, text_frame
+from monitor.relay.protocol import Message
 from monitor.relay.receiver import Receiver
 from monitor.relay.saving import Saving
 from monitor.relay.server import Server
@@ -63,8 +63,8 @@ class Relay(Part):
         self.receiver = Receiver(
             zeromq_uri,
             max_frame_bytes=settings.max_message_bytes,
-            # Subscribers are served between batches: a batch must not outrun who kept up.
-            batch=lambda: self._settings.max_messages,
+            # What waits for a flush and one batch more must not outrun who kept up.
+            batch=lambda: max(self._settings.max_messages // 2, 1),
             curve=settings.curve,
             deliver=self._deliver,
             brokers_changed=self._brokers_changed,
@@ -129,16 +129,13 @@ class Relay(Part):
         ):
             self._stop("a remote exit command")
             return
+        frame = message.frame
         channel = self.channels.publish(
-            message.channel,
-            message.command,
-            text_frame(message.text),
-            self._clock(),
-            self._time(),
+            message.channel, message.command, frame, self._clock(), self._time()
         )
         if channel is None:
             return
-        self.delivery.changed(channel)
+        self.delivery.changed(channel, len(frame))
         if channel.ended:
             _ends_log.info(
                 "channel finished",

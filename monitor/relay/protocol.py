@@ -8,9 +8,9 @@ task_id, task_state, as the old monitor built it; further frames are ignored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from json.encoder import encode_basestring_ascii
-from typing import NamedTuple
+
+import msgspec
 
 __all__ = ["PING", "Malformed", "Message", "decode", "payload", "text_frame"]
 
@@ -20,12 +20,12 @@ PING = b"\x89\x00"
 _MAX_FRAMES = 5
 
 
-class Message(NamedTuple):
-    """One message of a broker: where it goes, what it says, and its text for subscribers."""
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One message of a broker: where it goes, what it says, and its frame for subscribers."""
 
     channel: bytes
     command: bytes
-    text: bytes
+    frame: bytes
 
 
 class Malformed(Exception):  # noqa: N818 - it never leaves the receiver
@@ -37,19 +37,23 @@ class Malformed(Exception):  # noqa: N818 - it never leaves the receiver
         self.details = details
 
 
-_CACHED_BYTES = 64
+# Jobs of one exercise have tasks of the same names, so the same frames come again and again.
+# Longer ones are not kept, and when there are so many, all are let go.
+_recurring: dict[tuple[bytes, ...], bytes] = {}
+_RECURRING_MAX = 4096
+_RECURRING_MAX_BYTES = 256
+_KEYS = ("command", "task_id", "task_state")
 
 
-@lru_cache(maxsize=4096)
-def _recurring(value: bytes) -> str:
-    return encode_basestring_ascii(value.decode())
-
-
-def _json_string(value: bytes) -> str:
-    # Commands, states and task ids recur; longer values would only make the cache large.
-    if len(value) <= _CACHED_BYTES:
-        return _recurring(value)
-    return encode_basestring_ascii(value.decode())
+def _frame(fields: tuple[bytes, ...]) -> bytes:
+    strings = [encode_basestring_ascii(field.decode()) for field in fields]
+    pairs = [f'"{key}": {string}' for key, string in zip(_KEYS, strings, strict=False)]
+    frame = text_frame(f"{{{', '.join(pairs)}}}".encode("ascii"))
+    if len(frame) <= _RECURRING_MAX_BYTES:
+        if len(_recurring) >= _RECURRING_MAX:
+            _recurring.clear()
+        _recurring[fields] = frame
+    return frame
 
 
 def decode(frames: Sequence[bytes]) -> Message:
@@ -65,14 +69,10 @@ def decode(frames: Sequence[bytes]) -> Message:
         raise Malformed("empty", "an empty channel or command")
     try:
         channel.decode()
-        text = f'{{"command": {_json_string(command)}'
-        if len(frames) > 2:
-            text += f', "task_id": {_json_string(frames[2])}'
-            if len(frames) > 3:
-                text += f', "task_state": {_json_string(frames[3])}'
+        fields = tuple(frames[1:4])
+        return Message(channel, command, _recurring.get(fields) or _frame(fields))
     except UnicodeDecodeError:
         raise Malformed("encoding", "bytes that are not UTF-8") from None
-    return Message(channel, command, (text + "}").encode("ascii"))
 
 
 def text_frame(payload: bytes) -> bytes:

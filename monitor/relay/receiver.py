@@ -169,9 +169,10 @@ class Receiver:
         flags = zmq.NOBLOCK
         try:
             for _ in range(min(_BATCH, self._batch())):
+                # The sender's identity, which always has something after it.
+                identity = receive(flags)
                 frame = receive(flags, copy=False)
-                identity = frame
-                frames: list[bytes] = []
+                frames = [frame.bytes]
                 while frame.more:
                     frame = receive(flags, copy=False)
                     if len(frames) < _FRAMES_KEPT:
@@ -179,7 +180,7 @@ class Receiver:
                 try:
                     message = decode(frames)
                 except Malformed as problem:
-                    self._reject(identity, problem)
+                    self._reject(identity, frame, problem)
                 else:
                     self.received += 1
                     deliver(message)
@@ -189,17 +190,17 @@ class Receiver:
             self._peers_log.warning("receive", "receiving failed: %s", _reason(error))
         self._again = asyncio.get_running_loop().call_soon(self._drain)
 
-    def _reject(self, identity: zmq.Frame, problem: Malformed) -> None:
+    def _reject(self, identity: bytes, frame: zmq.Frame, problem: Malformed) -> None:
         self.rejected[problem.reason] = self.rejected.get(problem.reason, 0) + 1
         try:
-            peer = identity.get("Peer-Address")
+            peer = frame.get("Peer-Address")
         except zmq.ZMQError:
             peer = "an unknown address"
         self._peers_log.warning(
             problem.reason,
             "a message from %s (identity %s) is not relayed: %s",
             peer,
-            identity.bytes.hex()[:64],
+            identity.hex()[:64],
             problem.details,
         )
 

@@ -148,10 +148,13 @@ class Lab:
         tasks: list[asyncio.Task[None]] = []
         try:
             await part.start()
-            tasks = [asyncio.create_task(part.run()), asyncio.create_task(run.collect())]
+            tasks = [
+                asyncio.create_task(part.run(), name="part"),
+                asyncio.create_task(run.collect(), name="collect"),
+            ]
             yield run
             for task in tasks:
-                assert not task.done(), task.exception() if not task.cancelled() else "cancelled"
+                assert not task.done(), repr(task.exception())
             await part.drain()
         finally:
             for task in tasks:

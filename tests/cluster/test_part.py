@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import trustme
 
 from monitor.cluster.journal import Journal
+from monitor.cluster.tracker import Tracker
 from monitor.errors import UnavailableError
 from monitor.part import Health
 from monitor.store import Connection, DatabaseSettings, Store, open_store
@@ -187,6 +190,42 @@ def test_a_store_that_is_away_or_in_doubt_loses_and_repeats_nothing(
             assert [row[1] for row in part.told] == ["deployed", "upgraded"]
             assert caplog.text.count("connection refused") == 1
         await store.close()
+
+    run(main())
+
+
+def test_a_store_that_is_away_does_not_hold_up_the_stop(lab: Lab) -> None:
+    store = UnreliableStore(lab.directory / "monitor.db")
+    lab.store = lambda inner: store
+
+    async def main() -> None:
+        await store.start()
+        async with lab.run() as part:
+            await part.healthy()
+            store.failures = itertools.repeat("before")
+            lab.play(DeploymentPlay().create(V1))
+            await until(lambda: part.part.state().health is Health.DEGRADED)
+        assert not [t.name for t in threading.enumerate() if t.name.startswith("watch-")]
+        store.failures = iter(())
+        # Nothing was committed, so nothing is lost.
+        async with lab.run() as part:
+            await part.count(1)
+        await store.close()
+
+    run(main())
+
+
+def test_a_defect_in_a_watch_ends_the_part(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Tracker, "end_list", defect)
+
+    async def main() -> None:
+        with pytest.raises(AssertionError, match="a defect"):
+            async with lab.run(kinds=("Deployment", "Pod")):
+                await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name() == "part"])
+        assert not [t.name for t in threading.enumerate() if t.name.startswith("watch-")]
 
     run(main())
 

@@ -180,6 +180,8 @@ def test_a_stream_that_breaks_loses_and_repeats_nothing(lab: Lab, how: Break) ->
                 lab.server.break_watches(how)
                 lab.play(play.set_image(f"models/churn:{number}"))
                 await part.count(number)
+            if how != "gone":  # it goes on from where it was, and does not list anew
+                assert len(lab.server.requests_of("list", "deployments")) == 1
             assert (
                 part.told
                 == [("churn", "deployed", "created")] + [("churn", "upgraded", "image-changed")] * 3

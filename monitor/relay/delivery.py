@@ -74,6 +74,7 @@ class Delivery:
         self._waiting_max_bytes = 0
         # What was cut for readers of the recovering protocol in this turn.
         self._cut: dict[History, Chunks] = {}
+        self._flushing = False
         # Clients whose transport is full: (bytes untaken at the last look, since when no less).
         self._stalled: dict[Connection, tuple[int, float]] = {}
         # Connections by the second in which they are pinged, so that pings are spread.
@@ -163,6 +164,7 @@ class Delivery:
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
+        self._flushing = True
         started = self._clock()
         dirty, self._dirty = self._dirty, {}
         self._waiting_bytes = 0
@@ -179,6 +181,7 @@ class Delivery:
                 for follower in list(channel.followers):
                     follower.session.advance(follower)  # type: ignore[attr-defined]
         self._cut.clear()
+        self._flushing = False
         kept = self.channels.limits.max_messages * _FRAME_MIN_BYTES
         self._waiting_max_bytes = min(_WAITING_MAX_BYTES, kept // 2)
         now = self._clock()
@@ -199,9 +202,8 @@ class Delivery:
         chunks = self._cut.get(history)
         if chunks is None:
             chunks = self._cut[history] = {}
-            # The flush that follows forgets it.
-            if self._flush_handle is None:
-                self._schedule_flush()
+            if not self._flushing:
+                asyncio.get_running_loop().call_soon(self._cut.clear)
         write = connection.transport.write
         while position < end and not connection.paused:
             chunk = chunks.get(position)

@@ -178,8 +178,11 @@ class Load:
                     continue
                 self.epoll.modify(descriptor, select.EPOLLIN)
                 one.connected = True
-                continue
-            self._read(one)
+            elif not one.connected:
+                self.refusals += 1
+                self.lose(one, BACK_OFF_S)
+            else:
+                self._read(one)
         return bool(events)
 
     def _read(self, one: Subscriber) -> None:

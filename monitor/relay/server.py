@@ -35,6 +35,9 @@ _WRITE_LIMIT_BYTES = 32768
 # A channel's name is the only message that a client of the old protocol sends.
 _MAX_NAME_BYTES = 4096
 _HANDSHAKE_S = 10.0
+# Connections that wait to be accepted: when thousands come back at once, a full queue
+# makes TCP try again after seconds. The kernel takes no more than net.core.somaxconn.
+_BACKLOG = 4096
 _CLOSE_S = 10.0
 # A peer that does not acknowledge a ping is given up by the kernel (TCP_USER_TIMEOUT).
 _UNACKNOWLEDGED_S = 60.0
@@ -89,6 +92,8 @@ class Server:
             server = serve(
                 self._handle,
                 sock=socket,
+                # The loop listens again, and its own backlog is a hundred.
+                backlog=_BACKLOG,
                 ssl=self._tls,
                 compression=None,
                 process_request=self._admit,

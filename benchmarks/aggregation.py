@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import baseline_aggregation
 from monitor.bus import BusSettings
 from monitor.bus.spool import SpoolBus
 from monitor.messages import Phases, Result, encode
@@ -160,6 +161,27 @@ def make_broker(directory: Path) -> Kafka:
     return Kafka(java, find_jars(find), directory)
 
 
+def plain(server: PostgresServer, count: int) -> None:
+    """The same rows and metrics written the plain way, without any bus."""
+    for name, minutes in (("each in a new minute", count // JOBS), ("in the same windows", 5)):
+        url = server.url(server.create_database())
+        asyncio.run(migrate({"url": url}))
+        asyncio.run(make_partitions(url))
+        took = baseline_aggregation.write(url, list(map(encode, results(count, minutes=minutes))))
+        print(f"{f'plain PostgreSQL, {name}':42} {count / took:9,.0f} results/s", flush=True)
+
+
+async def make_partitions(url: str) -> None:
+    store = open_store(DatabaseSettings(url=url))
+    now = time.time()
+    await store.transaction(
+        lambda c: create_partitions(
+            c, "availability_result", since=now - 86400, until=now, width_s=86400
+        )
+    )
+    await store.close()
+
+
 async def migrate(database: dict[str, Any]) -> None:
     store = open_store(DatabaseSettings(**database))
     await store.migrate()
@@ -196,7 +218,7 @@ async def purge(server: PostgresServer, rows: int) -> None:
         await store.close()
 
 
-CASES = ("kafka", "sqlite", "postgres", "purge")
+CASES = ("plain", "kafka", "sqlite", "postgres", "purge")
 
 
 def main() -> int:
@@ -208,10 +230,12 @@ def main() -> int:
     cases = arguments.cases or CASES
     if "sqlite" in cases:
         sqlite(arguments.results)
-    if {"kafka", "postgres", "purge"} & set(cases):
+    if {"plain", "kafka", "postgres", "purge"} & set(cases):
         server = make_server()
         try:
             server.start()
+            if "plain" in cases:
+                plain(server, max(arguments.results // 10, JOBS))
             if "kafka" in cases:
                 with tempfile.TemporaryDirectory() as folder:
                     broker = make_broker(Path(folder))

@@ -218,6 +218,12 @@ def capacity(root: Path, url: str, rate: int) -> None:
     )
 
 
+def most_within(instants: Sequence[float], length_s: float) -> int:
+    """Return how many instants there are at most in any stretch of ``length_s``."""
+    found = sorted(instants)
+    return max(bisect_right(found, start + length_s) - n for n, start in enumerate(found))
+
+
 def many_jobs(root: Path, url: str, count: int) -> None:
     directory = root / "many"
     interval = 60
@@ -228,15 +234,15 @@ def many_jobs(root: Path, url: str, count: int) -> None:
         ended = time.time()
         time.sleep(1)
     found = results(directory, began, ended)
-    starts = sorted(result["checked_at"] for result in found)
-    most = max(bisect_right(starts, start + 0.1) - n for n, start in enumerate(starts))
+    started_share = 100 * most_within([result["checked_at"] for result in found], 0.1) / count
+    due_share = 100 * most_within([result["scheduled_at"] for result in found], 0.1) / count
     memory = {
         name: int(size) // 1024 for name, size in re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status)
     }
     print(
         f"{count} jobs every {interval} s: {len(found)} results, {memory['VmRSS']} MB resident"
-        f" (peak {memory['VmHWM']} MB), at most {100 * most / count:.2f} % of a cycle in any"
-        " 100 ms",
+        f" (peak {memory['VmHWM']} MB), at most {due_share:.2f} % of a cycle due in any 100 ms,"
+        f" {started_share:.2f} % started",
         flush=True,
     )
 

@@ -150,10 +150,10 @@ class _Fetch:
         whole = False
         try:
             whole = await self._follow(visit, easy)
-        except TimeoutError:
-            visit.error = f"timeout: {self._job.timeout:g} s ran out"
-        except ResolveError as error:
-            visit.error = str(error)
+        except (TimeoutError, ResolveError) as error:
+            # Both come of a name alone; libcurl's own timeouts are no exceptions.
+            ran_out = isinstance(error, TimeoutError)
+            visit.error = f"timeout: {self._job.timeout:g} s ran out" if ran_out else str(error)
             visit.add(resolve=time.monotonic() - began - sum(visit.spent))
         finally:
             self._check.give(easy)

@@ -23,6 +23,13 @@ from tests.waiting import wait_for
 pytestmark = [pytest.mark.distro, pytest.mark.timeout(600)]
 
 NAME = "relay.test"
+# Run in the machine: how many results its table holds.
+COUNT = (
+    "import sqlite3; file = 'file:/var/lib/recodex-monitor/monitor.db?mode=ro';"
+    " query = 'SELECT count(*) FROM availability_result';"
+    " rows = sqlite3.connect(file, uri=True).execute(query);"
+    " print(rows.fetchone()[0])"
+)
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +138,8 @@ def test_every_part_works_under_it(hardened: Installed) -> None:
     )
     hardened.restart()
 
-    count = (
-        "import sqlite3; file = 'file:/var/lib/recodex-monitor/monitor.db?mode=ro';"
-        " query = 'SELECT count(*) FROM availability_result';"
-        " rows = sqlite3.connect(file, uri=True).execute(query);"
-        " print(rows.fetchone()[0])"
-    )
     wait_for(
-        lambda: int(hardened.debian.output("python3", "-c", count)) > 0,
+        lambda: int(hardened.debian.output("python3", "-c", COUNT)) > 0,
         f"a result of the probe in the table; {hardened.tail()}",
     )
     fetch = f"import requests; print(requests.get('{api}/healthz', timeout=5).status_code)"
@@ -150,3 +151,41 @@ def test_every_part_works_under_it(hardened: Installed) -> None:
     assert "degraded" not in hardened.debian.show(UNIT, "StatusText")
     assert "Traceback" not in hardened.debian.path(LOG).read_text()
     assert CONFIG in hardened.debian.journal(UNIT)
+
+
+def test_a_producer_and_a_consumer_work_as_units_of_their_own(hardened: Installed) -> None:
+    debian = hardened.debian
+    hardened.configure({"api": {}})
+    hardened.restart()
+    before = int(debian.output("python3", "-c", COUNT))
+    jobs = [{"id": 2, "name": "unit", "url": "http://127.0.0.1:9000/healthz", "interval": 1}]
+    logger = {"level": "info", "file": "/var/log/recodex/parts.log"}
+    debian.write(
+        "/etc/recodex/monitor/producer.yml",
+        json.dumps({"logger": logger, "probes": {"jobs": jobs}}),
+    )
+    debian.write(
+        "/etc/recodex/monitor/consumer.yml",
+        json.dumps({"logger": logger, "aggregation": {"flush_interval": 0.5}}),
+    )
+    units = ("recodex-monitor@producer-1.service", "recodex-monitor@consumer.service")
+    debian.run("systemctl", "start", *units)
+    wait_for(
+        lambda: int(debian.output("python3", "-c", COUNT)) > before,
+        f"a result from one unit to the other; {debian.journal(units[0])[-500:]}"
+        f" {debian.journal(units[1])[-500:]}",
+    )
+    assert "probes" in debian.show(units[0], "StatusText")
+    assert "aggregation" in debian.show(units[1], "StatusText")
+    assert debian.output("stat", "-c", "%U", f"/proc/{debian.show(units[0], 'MainPID')}") == (
+        "recodex"
+    )
+    # An upgrade restarts what runs; a removal stops it.
+    pids = {unit: debian.show(unit, "MainPID") for unit in units}
+    debian.run("dpkg", "--install", "/srv/new.deb")
+    for unit in units:
+        wait_for(lambda: debian.show(unit, "ActiveState") == "active", f"{unit} again")  # noqa: B023
+        assert debian.show(unit, "MainPID") != pids[unit]
+    debian.run("dpkg", "--remove", "recodex-monitor")
+    for unit in units:
+        assert debian.show(unit, "ActiveState") in {"inactive", "failed"}

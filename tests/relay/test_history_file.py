@@ -168,11 +168,16 @@ def test_damage_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         try:
             opened = HistoryFile(path)
-            saved = opened.load()
-            opened.close(None)
         except CorruptHistoryError:
             noticed += 1
             continue
+        try:
+            saved = opened.load()
+        except CorruptHistoryError:
+            noticed += 1
+            continue
+        finally:
+            opened.close(None)
         for channel, _ in saved.channels:
             # A damaged name or number is another channel's; messages are never wrong.
             assert texts(channel) in ([], *expected.values())

@@ -101,7 +101,9 @@ def test_a_batch_written_twice_and_channels_forgotten(tmp_path: Path) -> None:
         file.write(batch)
     file.write(Batch(6.0, "[[1.0, 2.0], [3.0, null]]", forgotten=[1]))
     file.close(None)
-    again = HistoryFile(tmp_path / "history.db").load()
+    opened = HistoryFile(tmp_path / "history.db")
+    again = opened.load()
+    opened.close(None)
     assert [(channel.name, len(channel)) for channel, _ in again.channels] == [(b"2", 10)]
     assert not again.clean
     assert again.outages == [(1.0, 2.0), (3.0, None)]

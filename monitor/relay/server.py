@@ -81,6 +81,8 @@ class Server:
         """Listen; raises ListenError."""
         library_log = logging.getLogger(f"{__name__}.library")
         library_log.addFilter(self._library_says)
+        # What it says below that would be made and thrown away, several times a connection.
+        library_log.setLevel(logging.WARNING)
         sockets = await listening_sockets(
             self._address, key="websocket_uri", unacknowledged_s=_UNACKNOWLEDGED_S
         )

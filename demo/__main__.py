@@ -8,6 +8,7 @@ it stays on loopback and in one temporary folder, and ends with Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
 import signal
@@ -26,6 +27,7 @@ import yaml
 
 from demo.fleet import Fleet
 from demo.models import Models
+from demo.past import write_past
 from demo.progress import Progress
 from demo.sites import Sites
 
@@ -56,6 +58,7 @@ def demonstration(port: int = 0) -> Iterator[str]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recodex-demo-")))
         sites = stack.enter_context(Sites())
         models = stack.enter_context(Models(folder))
+        asyncio.run(write_past(folder, sites.jobs()))
         config = folder / "config.yml"
         config.write_text(
             yaml.safe_dump(

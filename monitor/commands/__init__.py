@@ -12,6 +12,7 @@ __all__ = ["COMMANDS"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "follow": ("follow", "show a job's progress in the terminal"),
     "play": ("play", "send a job's messages to a relay, to try it out"),
+    "job": ("job", "list, show, start and stop the jobs of a running daemon"),
     "logs": ("logs", "show what the fleet said, and with --follow what it says"),
     "token": ("token", "make an API token"),
     "configure-database": ("configure_database", "create or upgrade the tables"),

@@ -25,10 +25,11 @@ SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not served: an HTTP status and a sentence."""
+    """Why a request is not served: an HTTP status and a sentence; and whose it is, if known."""
 
     status: int
     detail: str
+    name: str = ""
 
 
 class Access:
@@ -81,9 +82,11 @@ class Access:
             return Refusal(401, "a valid token is needed, as `Authorization: Bearer TOKEN`")
         if not websocket:
             if not principal.may_read:
-                return Refusal(403, "a sender's token may only upload, over the WebSocket")
+                return Refusal(
+                    403, "a sender's token may only upload, over the WebSocket", principal.name
+                )
             if changes and principal.role is not Role.ADMIN:
-                return Refusal(403, "only an admin's token may change anything")
+                return Refusal(403, "only an admin's token may change anything", principal.name)
         return principal
 
     def _is_ours(self, origin: str, host: str) -> bool:

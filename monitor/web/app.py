@@ -163,7 +163,7 @@ def _audit(scope: Scope, found: Principal | Refusal | None, status: int) -> None
         "audit: %s %s by %s from %s: %d",
         scope["method"],
         scope["path"][:200].encode("unicode_escape").decode(),
-        found.name if isinstance(found, Principal) else "nobody",
+        (found.name if found is not None else "") or "nobody",
         client[0] if client else "unknown",
         status,
     )

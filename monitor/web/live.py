@@ -48,7 +48,7 @@ class _Asked(msgspec.Struct):
 
     watch: list[str] | msgspec.UnsetType = msgspec.UNSET
     follow: str | msgspec.UnsetType | None = msgspec.UNSET
-    action: msgspec.Raw | None = None
+    action: msgspec.Raw = msgspec.Raw()
 
 
 class _JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,7 +144,7 @@ class LiveFeed:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             page.connection.write(_frame({"type": "error", "message": "not understood"}))
             return
-        if asked.action is not None:
+        if bytes(asked.action):
             await self._log_action(page, data)
             return
         if asked.watch is not msgspec.UNSET:
@@ -212,13 +212,14 @@ class LiveFeed:
             dirty, book.dirty = book.dirty, dirty
         changes = self._changes.since(self._told_changes)
         self._told_changes = self._changes.total
+        listed_anew = book is not None and book.listing != self._told_listing
+        self._told_listing = 0 if book is None else book.listing
         if not self._pages:
             return
         frames = [_frame(status)]
         if changes:
             frames.append(_frame({"type": "changes", "items": changes}))
-        if book is not None and book.listing != self._told_listing:
-            self._told_listing = book.listing
+        if book is not None and listed_anew:
             frames.append(self._snapshot(book))
         elif book is not None and dirty:
             lines = [_line(book, job_id) for job_id in dirty]

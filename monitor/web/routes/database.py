@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.errors import MonitorError
-from monitor.store import Store
+from monitor.store import Store, TablesError
 from monitor.web.answers import json_answer
 from monitor.web.app import admin_only
 from monitor.web.problems import Problem
@@ -38,6 +39,9 @@ def router(store: Store) -> APIRouter:
     ) -> Response:
         del confirm
         try:
+            # Also in a database where nothing ever was, and over a newer program's tables.
+            with contextlib.suppress(TablesError):
+                await store.migrate()
             await store.reset()
         except MonitorError as error:
             raise Problem(503, str(error), headers={"retry-after": "5"}) from None

@@ -247,6 +247,8 @@ function askToLogIn() {
     },
     h('h1', {}, 'Log in'),
     h('p', { class: 'muted' }, 'With an API token of this daemon. An administrator makes one with ', h('code', { class: 'mono' }, 'recodex-monitor token create'), '.'),
+    // Password managers keep a name with each secret.
+    h('input', { type: 'text', autocomplete: 'username', value: 'token', hidden: true, 'aria-hidden': 'true' }),
     h('label', { for: 'token' }, 'Token'),
     input,
     button,

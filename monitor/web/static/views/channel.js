@@ -20,7 +20,7 @@ export function channel(root, { state, live }, [name]) {
     h(
       'section',
       { class: 'panel' },
-      h('header', {}, h('h2', {}, 'Tasks'), h('label', { class: 'more muted', for: 'expected' }, 'of ', expected)),
+      h('header', {}, h('h2', {}, 'Tasks'), h('label', { class: 'more muted', for: 'expected' }, 'expected', expected)),
       h('div', { class: 'body' }, bar, numbers),
     ),
     h('br', {}),

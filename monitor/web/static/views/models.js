@@ -84,7 +84,7 @@ export function models(root, { state, get }) {
   function draw() {
     const wanted = events.filter((event) => (pods || !event.type.endsWith('pod.ready')) && (filter === '' || text(event).includes(filter)));
     const failed = events.filter((event) => event.type.endsWith('rollout.failed')).length;
-    setText(about, `${events.length} events${cursor === null ? '' : ', and older ones'}${failed ? `; ${failed} rollouts failed` : ''}`);
+    setText(about, `${events.length} events${cursor === null ? '' : ', and older ones'}${failed ? `; ${failed} ${failed === 1 ? 'rollout' : 'rollouts'} failed` : ''}`);
     const pieces = [];
     let day = null;
     let list = null;
@@ -108,7 +108,7 @@ export function models(root, { state, get }) {
       : data.version ? [h('span', { class: 'tag' }, data.version)] : [];
     const details = [
       `${data.namespace} on ${data.cluster}`,
-      data.replicas_wanted === null ? null : `${data.replicas_ready ?? 0} of ${data.replicas_wanted} ready`,
+      data.replicas_wanted === null || event.type.endsWith('.removed') ? null : `${data.replicas_ready ?? 0} of ${data.replicas_wanted} ready`,
       data.reason,
       data.message,
       data.catch_up ? 'happened while the daemon was away' : null,

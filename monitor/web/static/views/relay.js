@@ -7,9 +7,9 @@ import { bytes, count, duration, rate } from '../format.js';
 export function relay(root, { state, live }) {
   const tiles = h('dl', { class: 'tiles' });
   const tile = (label, drawn = false) => {
-    const value = h('dd', {}, '–');
-    const line = h('div', {});
-    tiles.append(h('div', { class: 'tile' }, h('dt', {}, label), value, drawn ? line : null));
+    const value = h('span', {}, '–');
+    const line = h('span', {});
+    tiles.append(h('div', { class: 'tile' }, h('dt', {}, label), h('dd', {}, value, drawn ? line : null)));
     return [value, line];
   };
   const [clients] = tile('Clients');

@@ -76,7 +76,7 @@ export function site(root, { state, get, request, admin }, [id]) {
             ...[['up', 'all checks up'], ['some', 'some failed'], ['down', 'all failed'], ['gap', 'not checked']].map(([key, text]) => h('span', {}, h('i', { class: `key-${key}` }), text)),
           )),
         ),
-        h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Response time'), h('span', { class: 'more muted' }, 'p50, p95 and p99 of each window; gaps were not checked')), h('div', { class: 'body' }, chartBox)),
+        h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Response time'), h('span', { class: 'more muted wide-only' }, 'p50, p95 and p99 of each window; gaps were not checked')), h('div', { class: 'body' }, chartBox)),
         h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Phases of the last check')), phaseBox),
         h(
           'section',
@@ -179,7 +179,7 @@ export function site(root, { state, get, request, admin }, [id]) {
     });
     phaseBox.replaceChildren(
       bar,
-      h('dl', { class: 'phase-list' }, values.map(([label, value], index) => h('div', {}, h('i', { class: `phase-${index}` }), h('dt', {}, label), h('dd', {}, value === 0 ? '–' : milliseconds(value))))),
+      h('dl', { class: 'phase-list' }, values.map(([label, value], index) => h('div', {}, h('dt', {}, h('i', { class: `phase-${index}` }), label), h('dd', {}, value === 0 ? '–' : milliseconds(value))))),
     );
   }
 

@@ -1,0 +1,160 @@
+"""``job list|show|start|stop``: the jobs of a running daemon, through its API."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from monitor.commands.api import Api, add_api_arguments
+from monitor.errors import UsageError
+
+__all__ = ["add_arguments", "run"]
+
+_ACTIONS: Final = ("list", "show", "start", "stop")
+_STATES: Final = ("up", "down", "unknown", "stopped", "inactive")
+_STYLES: Final = {"up": "green", "down": "bold red", "stopped": "dim", "inactive": "dim"}
+_PAGE: Final = 1000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("action", choices=_ACTIONS, help="what to do")
+    parser.add_argument("id", nargs="*", type=int, help="of the job or jobs, but for list")
+    parser.add_argument("--state", choices=_STATES, help="list only these")
+    parser.add_argument("--json", action="store_true", help="print jobs as JSON, one a line")
+    add_api_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; a refusal (an unknown id, a job that is stopped already) is a MonitorError."""
+    if args.action == "list":
+        if args.id:
+            raise UsageError("list takes no id; `job show ID` shows one")
+        found = [job for job in _all(Api(args)) if args.state in (None, job["state"])]
+        _print_list(found, as_json=args.json)
+        return 0
+    if not args.id:
+        raise UsageError(f"{args.action}: which job? give its id")
+    if any(job_id < 1 for job_id in args.id):
+        raise UsageError("an id is a number above 0")
+    api = Api(args)
+    for job_id in args.id:
+        if args.action == "show":
+            _print_job(api.request("GET", f"/job/{job_id}"), as_json=args.json)
+            continue
+        job = api.request("POST", f"/job/{job_id}/{args.action}")
+        if args.json:
+            print(json.dumps(job))
+        else:
+            word = "started" if args.action == "start" else "stopped"
+            print(f"job {job_id} ({_plain(job['name'] or job['url'])}) is {word}")
+    return 0
+
+
+def _all(api: Api) -> Iterator[dict[str, Any]]:
+    cursor = None
+    while True:
+        page = api.request("GET", "/job", {"limit": _PAGE, "cursor": cursor})
+        yield from page["items"]
+        cursor = page["cursor"]
+        if cursor is None:
+            return
+
+
+def _print_list(jobs: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        for job in jobs:
+            print(json.dumps(job))
+        return
+    columns = ("ID", "STATE", "FOR", "STATUS", "RESPONSE", "CHECKED", "NAME", "URL")
+    rows = [_row(job) for job in jobs]
+    if not sys.stdout.isatty():
+        # For the eye and for cut, awk and the like: tabs, and every row whole.
+        for row in (columns, *rows):
+            print("\t".join(row))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in columns:
+        table.add_column(
+            name, justify="right" if name in ("ID", "RESPONSE") else "left", no_wrap=name != "URL"
+        )
+    for row in rows:
+        style = _STYLES.get(row[1], "")
+        table.add_row(
+            *(Text(text, style=style if place == 1 else "") for place, text in enumerate(row))
+        )
+    Console(highlight=False).print(table)
+
+
+def _row(job: dict[str, Any]) -> tuple[str, ...]:
+    last = job["last"] or {}
+    return (
+        str(job["id"]),
+        job["state"],
+        _ago(job["since"]),
+        str(last.get("status") or "-"),
+        _milliseconds(last.get("response_time")),
+        _ago(last.get("checked_at")),
+        _plain(job["name"]),
+        _plain(job["url"]),
+    )
+
+
+def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(job))
+        return
+    last = job["last"] or {}
+    lines = {
+        "job": f"{job['id']} {job['name']}",
+        "url": job["url"] if job["kind"] != "http" else f"{job['method']} {job['url']}",
+        "state": f"{job['state']}, {_since(job)}",
+        "interval": f"{job['interval']:g} s, timeout {job['timeout']:g} s",
+        "next run": "-"
+        if job["next_run"] is None
+        else f"in {_span(job['next_run'] - time.time())}",
+        "last run": f"{_ago(last.get('checked_at'))} ago" if last else "none yet",
+    }
+    if last:
+        lines["status"] = str(last["status"] or "-")
+        lines["response"] = _milliseconds(last["response_time"])
+        lines["phases"] = ", ".join(
+            f"{name} {_milliseconds(value)}" for name, value in last["phases"].items() if value
+        )
+        if last["error"]:
+            lines["error"] = last["error"]
+    for name, text in lines.items():
+        print(f"{name + ':':10} {_plain(text)}")
+
+
+def _since(job: dict[str, Any]) -> str:
+    return "for how long is not known" if job["since"] is None else f"for {_ago(job['since'])}"
+
+
+def _ago(instant: float | None) -> str:
+    return "-" if instant is None else _span(time.time() - instant)
+
+
+def _span(seconds: float) -> str:
+    seconds = max(0, round(seconds))
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds // unit} {name}"
+    return f"{seconds} s"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
+def _plain(text: str) -> str:
+    """Return ``text`` without what could command a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

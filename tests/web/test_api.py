@@ -1,0 +1,310 @@
+"""Each row of the API, of a daemon that runs, with tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.relay.broker import Broker
+from tests.waiting import wait_for
+from tests.web.whole import LIMIT_S, Whole, whole
+
+METRICS = """
+part_up relay_clients relay_channels relay_history_bytes relay_messages
+relay_deliveries relay_rejected relay_disconnects probe_results probe_duration_seconds
+probe_lag_seconds probe_missed bus_published bus_spooled_messages consumer_lag
+consumer_rejected log_entries log_rejected log_purged config_last_reload_successful
+"""
+
+pytestmark = pytest.mark.integration_test
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Whole]:
+    with whole(tokens=True) as running:
+        yield running
+
+
+@pytest.fixture
+def job(daemon: Whole) -> Iterator[int]:
+    """A job in the database that is up."""
+    created = daemon.request("POST", "/job", json={"name": "mock", **daemon.mock()})
+    assert created.status_code == 201, created.text
+    job_id = int(created.json()["id"])
+    assert created.headers["location"] == f"/job/{job_id}"
+    daemon.wait_for_state(job_id, "up")
+    yield job_id
+    daemon.request("DELETE", f"/job/{job_id}")
+
+
+def problem(answer: requests.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert body["detail"]
+    return body
+
+
+def test_the_page_for_people_and_json_for_machines(daemon: Whole) -> None:
+    page = daemon.request("GET", "/", role=None)
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+    asked = {"accept": "application/json"}
+    overview = daemon.get("/", headers=asked)
+    assert overview["name"] == "recodex-monitor"
+    assert overview["parts"]["relay"]["health"] == "ok"
+    problem(daemon.request("GET", "/", role=None, headers=asked), 401)
+
+
+@pytest.mark.parametrize(
+    "path", ["/job", "/job/1", "/channel", "/log", "/metrics", "/docs", "/openapi.json", "/uptime"]
+)
+def test_nobody_gets_anything_and_a_sender_neither(daemon: Whole, path: str) -> None:
+    problem(daemon.request("GET", path, role=None), 401)
+    problem(daemon.request("GET", path, role="sender"), 403)
+
+
+def test_a_job_from_its_creation_to_its_end(daemon: Whole, job: int) -> None:
+    entry = daemon.get(f"/job/{job}")
+    assert entry["name"] == "mock"
+    assert entry["last"]["status"] == 200
+    assert entry["next_run"] > entry["last"]["scheduled_at"]
+    assert daemon.tokens["reader"] not in json.dumps(entry)
+    assert [each["id"] for each in daemon.get("/job")["items"]] == [job]
+
+    changed = {"name": "ill", **daemon.mock("status=500&delay=0&size=0")}
+    assert daemon.request("PUT", f"/job/{job}", json=changed).status_code == 200
+    down = daemon.wait_for_state(job, "down")
+    assert down["name"] == "ill"
+    assert down["last"]["error"].startswith("bad-status")
+    assert down["since"] >= entry["since"]
+
+    assert daemon.request("DELETE", f"/job/{job}").status_code == 204
+    problem(daemon.request("GET", f"/job/{job}"), 404)
+    problem(daemon.request("DELETE", f"/job/{job}"), 404)
+    problem(daemon.request("PUT", f"/job/{job}", json=changed), 404)
+
+
+def test_stop_and_start_and_409_where_it_already_is(daemon: Whole, job: int) -> None:
+    problem(daemon.request("POST", f"/job/{job}/start"), 409)
+    stopped = daemon.request("POST", f"/job/{job}/stop")
+    assert stopped.status_code == 200
+    assert stopped.json()["state"] == "stopped"
+    assert stopped.json()["next_run"] is None
+    assert stopped.json()["since"] == pytest.approx(time.time(), abs=60)
+    problem(daemon.request("POST", f"/job/{job}/stop"), 409)
+    started = daemon.request("POST", f"/job/{job}/start")
+    assert started.json()["state"] == "up"
+    assert started.json()["next_run"] is not None
+    for action in ("start", "stop"):
+        problem(daemon.request("POST", f"/job/999/{action}"), 404)
+        problem(daemon.request("POST", f"/job/{job}/{action}", role="reader"), 403)
+        assert daemon.request("GET", f"/job/{job}/{action}").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({}, "url"),
+        ({"url": "gopher://x"}, "http://"),
+        ({"url": "http://x/", "interval": "often"}, "interval"),
+        ({"url": "http://x/", "intervall": 1}, "intervall"),
+        ({"url": "http://x/", "body_regexp": "("}, "body_regexp"),
+        ({"url": "http://x/", "id": 0}, "id"),
+        ([], "body"),
+    ],
+)
+def test_a_job_that_makes_no_sense_is_refused_whole(daemon: Whole, body: Any, word: str) -> None:
+    before = daemon.get("/job")["items"]
+    assert word in problem(daemon.request("POST", "/job", json=body), 422)["detail"]
+    assert daemon.get("/job")["items"] == before
+
+
+def test_an_id_can_be_given_once_and_never_changes(daemon: Whole, job: int) -> None:
+    problem(daemon.request("POST", "/job", json={"id": job, **daemon.mock()}), 409)
+    problem(daemon.request("PUT", f"/job/{job}", json={"id": job + 1, **daemon.mock()}), 422)
+    other = daemon.request("POST", "/job", json={"id": 77, **daemon.mock()})
+    assert other.json()["id"] == 77
+    assert daemon.request("DELETE", "/job/77").status_code == 204
+
+
+def test_results_come_in_pages_newest_first_each_once(daemon: Whole, job: int) -> None:
+    def enough() -> bool:
+        return len(daemon.get(f"/job/{job}/result")["items"]) >= 5
+
+    wait_for(enough, "five results in the database")
+    until = time.time()
+    whole_list = daemon.get(f"/job/{job}/result?until={until}")["items"]
+    instants = [each["scheduled_at"] for each in whole_list]
+    assert instants == sorted(set(instants), reverse=True)
+    paged, cursor = [], ""
+    while True:
+        page = daemon.get(f"/job/{job}/result?limit=2&until={until}{cursor}")
+        paged += page["items"]
+        if page["cursor"] is None:
+            break
+        cursor = f"&cursor={page['cursor']}"
+    assert paged == whole_list
+    since = instants[1]
+    found = daemon.get(f"/job/{job}/result?since={since}&until={until}")["items"]
+    assert [each["scheduled_at"] for each in found] == instants[:2]
+    problem(daemon.request("GET", f"/job/{job}/result?cursor=nonsense"), 422)
+
+
+def test_metrics_are_what_the_results_say_and_gaps_are_gaps(daemon: Whole, job: int) -> None:
+    def enough() -> Any:
+        items = daemon.get(f"/job/{job}/metric?granularity=hour")["items"]
+        return items if items and sum(each["checks"] for each in items) >= 4 else None
+
+    items = wait_for(enough, "four checks in the metrics")
+    for window in items:
+        assert window["width"] == 3600
+        assert window["start"] % 3600 == 0
+        assert window["rt_min"] <= window["p50"] <= window["p95"] <= window["p99"]
+        assert window["p99"] <= window["rt_max"]
+        assert sum(window["status"].values()) == window["checks"]
+    (uptime,) = daemon.get(f"/uptime?job={job}&granularity=hour&windows=5")["items"]
+    assert len(uptime["checks"]) == 5
+    assert uptime["checks"][0] == 0
+    assert uptime["checks"][-1] + uptime["checks"][-2] >= 4
+    problem(daemon.request("GET", f"/job/{job}/metric?granularity=week"), 422)
+
+
+def test_a_list_is_not_sent_to_who_has_it(daemon: Whole) -> None:
+    with_etag = daemon.request("GET", "/job")
+    etag = with_etag.headers["etag"]
+    again = daemon.request("GET", "/job", headers={"if-none-match": etag})
+    assert again.status_code == 304
+    assert again.content == b""
+    daemon.request("POST", "/job", json={"id": 5, "active": False, **daemon.mock()})
+    changed = daemon.request("GET", "/job", headers={"if-none-match": etag})
+    assert changed.status_code == 200
+    daemon.request("DELETE", "/job/5")
+
+
+def test_channels_are_for_admins(daemon: Whole) -> None:
+    port = daemon.config["zeromq_uri"][1]
+    with contextlib.closing(Broker(f"tcp://127.0.0.1:{port}")) as broker:
+        for name in ("c-1", "c-2", "c-3"):
+            broker.send(name, "STARTED")
+            broker.task(name, 1)
+        broker.send("c-1", "FINISHED")
+        channels = wait_for(
+            lambda: (
+                found
+                if len(found := daemon.get("/channel")["items"]) == 3 and found[0]["ended"]
+                else None
+            ),
+            "three channels",
+        )
+    assert [each["name"] for each in channels] == ["c-1", "c-2", "c-3"]
+    assert [each["messages"] for each in channels] == [3, 2, 2]
+    first = daemon.get("/channel?limit=2")
+    rest = daemon.get(f"/channel?limit=2&cursor={first['cursor']}")
+    assert [each["name"] for each in rest["items"]] == ["c-3"]
+    assert rest["cursor"] is None
+    problem(daemon.request("GET", "/channel", role="reader"), 403)
+
+
+def test_logs_are_as_the_action_gives_them(daemon: Whole) -> None:
+    assert daemon.get("/log", role="reader")["logs"] == []
+    assert daemon.get("/notification")["notifications"] == []
+
+
+def test_the_mock_site_answers_as_it_is_asked(daemon: Whole) -> None:
+    answer = daemon.request("GET", "/website_mock?status=418&delay=0&size=1234")
+    assert answer.status_code == 418
+    assert len(answer.content) == 1234
+    assert daemon.request("GET", "/website_mock?status=204&delay=0").content == b""
+    problem(daemon.request("GET", "/website_mock?delay=600"), 422)
+
+
+def test_metrics_have_the_names_that_dashboards_know(daemon: Whole, job: int) -> None:
+    del job
+    answer = daemon.request("GET", "/metrics", role="reader")
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    prefix = "recodex_monitor_"
+    for name in METRICS.split():
+        assert prefix + name in families, name
+    up = families[f"{prefix}part_up"].samples
+    assert {sample.labels["part"]: sample.value for sample in up}["probes"] == 1.0
+    buckets = families[f"{prefix}probe_duration_seconds"].samples
+    assert buckets[-1].name.endswith(("_sum", "_count"))
+    openmetrics = {"accept": "application/openmetrics-text; version=1.0.0"}
+    text = daemon.request("GET", "/metrics", headers=openmetrics).text
+    assert text.endswith("# EOF\n")
+
+
+def test_head_is_answered_as_get_without_a_body(daemon: Whole) -> None:
+    answer = daemon.request("HEAD", "/healthz", role=None)
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert int(answer.headers["content-length"]) > 0
+
+
+def test_the_documentation_names_every_call_and_no_other_host(daemon: Whole) -> None:
+    document = daemon.get("/openapi.json")
+    page = daemon.request("GET", "/docs").text
+    for path in document["paths"]:
+        assert path in page
+    assert not any(each in page for each in ("src=", 'href="http', 'href="//', "@import"))
+
+
+def test_login_keeps_the_token_where_scripts_cannot_read_it(daemon: Whole) -> None:
+    page = requests.Session()
+    page.headers["origin"] = daemon.url
+    assert page.get(f"{daemon.url}/session", timeout=LIMIT_S).json()["role"] is None
+    wrong = page.post(f"{daemon.url}/session", json={"token": "rmt_wrong"}, timeout=LIMIT_S)
+    problem(wrong, 401)
+    sender = {"token": daemon.tokens["sender"]}
+    problem(page.post(f"{daemon.url}/session", json=sender, timeout=LIMIT_S), 403)
+    token = {"token": daemon.tokens["admin"]}
+    answer = page.post(f"{daemon.url}/session", json=token, timeout=LIMIT_S)
+    assert answer.json()["role"] == "admin"
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert page.get(f"{daemon.url}/job", timeout=LIMIT_S).status_code == 200
+    foreign = {"origin": "https://evil.example"}
+    problem(page.post(f"{daemon.url}/job/1/stop", headers=foreign, timeout=LIMIT_S), 403)
+    problem(page.post(f"{daemon.url}/job/1/stop", headers={"origin": ""}, timeout=LIMIT_S), 403)
+    assert page.delete(f"{daemon.url}/session", timeout=LIMIT_S).status_code == 204
+    problem(page.get(f"{daemon.url}/job", timeout=LIMIT_S), 401)
+
+
+def test_each_change_leaves_a_line_that_says_who_and_so_does_each_try(daemon: Whole) -> None:
+    daemon.request("POST", "/job", json={"id": 4242, **daemon.mock()})
+    daemon.request("POST", "/job/4242/stop", role="reader")
+    daemon.request("DELETE", "/job/4242", role=None)
+    daemon.request("DELETE", "/job/4242")
+    for line in (
+        "POST /job by admin from 127.0.0.1: 201",
+        "POST /job/4242/stop by reader from 127.0.0.1: 403",
+        "DELETE /job/4242 by nobody from 127.0.0.1: 401",
+        "DELETE /job/4242 by admin from 127.0.0.1: 204",
+    ):
+        daemon.daemon.wait_log(f"audit: {line}")
+
+
+def test_no_path_leads_out_of_the_static_files(daemon: Whole) -> None:
+    assert daemon.request("GET", "/static/app.js", role=None).status_code == 200
+    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd", "/static/"):
+        assert daemon.request("GET", path).status_code == 404
+
+
+def test_tables_are_dropped_only_by_an_admin_who_says_so(daemon: Whole, job: int) -> None:
+    problem(daemon.request("POST", "/db/init", role="admin"), 422)
+    problem(daemon.request("POST", "/db/init?confirm=yes"), 422)
+    problem(daemon.request("POST", "/db/init?confirm=drop", role="reader"), 403)
+    assert daemon.get(f"/job/{job}")["state"] == "up"
+    assert daemon.request("POST", "/db/init?confirm=drop").status_code == 200
+    assert daemon.get(f"/job/{job}/result?until=1")["items"] == []

@@ -111,13 +111,13 @@ class JobBook:
         self._look()
         return self._ids
 
-    def page(self, *, after: int, limit: int) -> tuple[list[msgspec.Raw], int | None]:
+    def page(self, *, after: int, limit: int) -> tuple[list[bytes], int | None]:
         """Return the entries after an id, encoded, and the id to go on after, if any."""
         ids = self.ids()
         start = bisect_right(ids, after)
         taken = ids[start : start + limit]
         more = taken[-1] if start + limit < len(ids) else None
-        return [msgspec.Raw(self.encoded(job_id)) for job_id in taken], more
+        return [self.encoded(job_id) for job_id in taken], more
 
     def encoded(self, job_id: int) -> bytes:
         """Return a job's entry as JSON; raises KeyError."""

@@ -45,7 +45,7 @@ def router(book: JobBook) -> APIRouter:
         after = 0 if cursor is None else parse_cursor(cursor, tuple[int])[0]
         items, more = book.page(after=after, limit=limit)
         tail = "null" if more is None else f'"{cursor_of(more)}"'
-        content = b'{"items":[%b],"cursor":%b}' % (b",".join(map(bytes, items)), tail.encode())
+        content = b'{"items":[%b],"cursor":%b}' % (b",".join(items), tail.encode())
         etag = f'"{book.epoch}-{book.version}-{after}-{limit}"'
         return conditional(request, content, JSON, etag=etag)
 

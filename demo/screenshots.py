@@ -23,6 +23,8 @@ _VIEWS = {
     "channel": "#/relay/student_4201",
 }
 _SIZES = {"desktop": (1280, 860), "phone": (390, 844)}
+# Each view by day on a desktop and by night on a phone; the overview both ways.
+_KEPT = (("desktop", "light"), ("phone", "dark"))
 
 
 def main() -> int:
@@ -30,19 +32,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make screenshots", description=__doc__)
     parser.add_argument("--url", help="of a daemon that runs; without it, a demonstration is run")
     parser.add_argument("--wait", type=float, default=90.0, help="s for things to happen first")
+    parser.add_argument("--every", action="store_true", help="each view in each way")
     parser.add_argument("--folder", type=Path, default=_FOLDER)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.url:
-        _all(args.url, args.folder)
+        _all(args.url, args.folder, every=args.every)
         return 0
     with demonstration() as url:
         time.sleep(args.wait)
-        _all(url, args.folder)
+        _all(url, args.folder, every=args.every)
     return 0
 
 
-def _all(url: str, folder: Path) -> None:
+def _all(url: str, folder: Path, *, every: bool) -> None:
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -50,23 +53,26 @@ def _all(url: str, folder: Path) -> None:
         )
         for size in _SIZES:
             for scheme in ("light", "dark"):
-                _views(browser, url, folder, size=size, scheme=scheme)
+                names = list(_VIEWS) if every or (size, scheme) in _KEPT else ["overview"]
+                _views(browser, url, folder, names, size=size, scheme=scheme)
         browser.close()
 
 
-def _views(browser: Browser, url: str, folder: Path, *, size: str, scheme: str) -> None:
+def _views(
+    browser: Browser, url: str, folder: Path, names: list[str], *, size: str, scheme: str
+) -> None:
     width, height = _SIZES[size]
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",
-        device_scale_factor=1 if size == "desktop" else 2,
+        device_scale_factor=1 if size == "desktop" else 1.5,
         reduced_motion="reduce",
     )
     page = context.new_page()
     page.goto(url)
     page.wait_for_selector('body[data-connection="live"]')
-    for name, fragment in _VIEWS.items():
-        _shown(page, fragment)
+    for name in names:
+        _shown(page, _VIEWS[name])
         page.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
     context.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -93,6 +94,9 @@ class Daemon:
             tasks.append(asyncio.create_task(self._beat(), name="heartbeat"))
             for task in tasks:
                 task.add_done_callback(self._on_task_ended)
+            # What is loaded by now stays. Left to the collector, it would stop the loop for some
+            # 50 ms now and then, to find just that.
+            gc.freeze()
             self.ready = True
             self._manager.ready()
             _log.info("ready: %s", self.status_text())

@@ -53,8 +53,9 @@ mount -t overlay overlay "$SCRATCH/root" \
 echo held
 read -r the_end
 """
-# The test process may die of anything: then the machine dies with it.
-_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+# The test process may die of anything: then the machine ends too. systemd-nspawn gets a
+# signal that it can pass on: killed at once it would leave its system running.
+_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 # systemd-nspawn's own word for "the system asked for a reboot", meant for a service manager.
 _REBOOT_STATUS = 133
 
@@ -243,6 +244,8 @@ def _number() -> Iterator[int]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                continue
+            if Path(f"/sys/class/net/ve-rm{number}").exists():
                 continue
             yield number
             return

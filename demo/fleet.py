@@ -7,6 +7,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from websockets.exceptions import WebSocketException
@@ -42,11 +43,19 @@ class Fleet:
     def _run(self) -> None:
         choose = random.Random(3)
         while not self._stop.wait(0.5):
-            with contextlib.suppress(OSError, WebSocketException), connect(self._url) as socket:
+            with (
+                contextlib.suppress(OSError, TimeoutError, WebSocketException),
+                connect(self._url) as socket,
+            ):
                 now = time.time()
+
+                def send(message: str) -> None:
+                    socket.send(message)
+                    socket.recv(timeout=10)  # its answer
+
                 past = sorted(now - choose.uniform(0, 600) for _ in range(150))
                 for at in past:
-                    self._say(choose, socket.send, at)
+                    self._say(choose, send, at)
                 for number, text in enumerate(_NOTICES):
                     entry = {
                         "level": "info",
@@ -54,12 +63,11 @@ class Fleet:
                         "sender": "ops",
                         "message": text,
                     }
-                    socket.send(json.dumps({"action": "uploadNotifications", **entry}))
+                    send(json.dumps({"action": "uploadNotifications", **entry}))
                 while not self._stop.wait(choose.uniform(0.1, 0.9)):
-                    self._say(choose, socket.send, time.time())
+                    self._say(choose, send, time.time())
 
-    def _say(self, choose: random.Random, send: object, at: float) -> None:
-        assert callable(send)
+    def _say(self, choose: random.Random, send: Callable[[str], None], at: float) -> None:
         ((level, text),) = choose.choices(_SAYINGS, _WEIGHTS)
         message = text.format(n=choose.randint(2, 900), t=round(choose.uniform(0.1, 9), 1))
         entry = {"level": level, "time": at, "sender": choose.choice(_SENDERS), "message": message}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import threading
@@ -17,6 +18,10 @@ __all__ = ["Models"]
 
 _STEP_S = 0.25
 _PAUSE_S = 6.0
+
+
+class _Ended(Exception):  # noqa: N818 - the way out of a play that is broken off
+    """The demonstration is over."""
 
 
 class Models:
@@ -42,12 +47,16 @@ class Models:
         self._thread.start()
 
     def _run(self) -> None:
+        with contextlib.suppress(_Ended):
+            self._play()
+
+    def _play(self) -> None:
         churn, grader = DeploymentPlay("churn"), DeploymentPlay("grader", replicas=1)
         hints = DeploymentPlay("hints")
         self._write(churn.create("registry.example/churn:1.4"))
         self._write(grader.create("registry.example/grader:0.9"))
         version = 4
-        while not self._stop.is_set():
+        while True:
             template = copy.deepcopy(churn.template)
             version += 1
             self._write(churn.set_image(f"registry.example/churn:1.{version}"))
@@ -63,13 +72,14 @@ class Models:
             self._rest(120)
 
     def _rest(self, seconds: float = _PAUSE_S) -> None:
-        self._stop.wait(seconds)
+        if self._stop.wait(seconds):
+            raise _Ended
 
     def _write(self, steps: Iterator[Step]) -> None:
         for step in steps:
             for write in step:
                 if self._stop.is_set():
-                    return
+                    raise _Ended
                 if write.item is None:
                     self._server.delete(write.plural, write.namespace, write.name)
                 else:

@@ -84,7 +84,7 @@ export function tick(root = document) {
   const at = now();
   for (const element of root.querySelectorAll('time[data-ago]')) {
     const then = element.dataset.ago;
-    let text = '–';
+    let text = element.dataset.empty ?? '–';
     if (then !== '') {
       const passed = at - Number(then);
       const prefix = element.dataset.prefix;

@@ -93,6 +93,7 @@ export function overview(root, { state }) {
         );
       },
       (element, job) => {
+        element.querySelector('time').dataset.empty = 'for more than a day';
         element.querySelector('time').dataset.ago = (shownState(job) === 'down' ? job.since : job.last.checked_at) ?? '';
         setText(element.querySelector('.why'), job.last.error ?? (job.last.status ? `status ${job.last.status}` : ''));
       },

@@ -145,6 +145,10 @@ class Connection(ServerConnection, Subscriber):
             waiting += struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4))[0]
         return waiting
 
+    def __str__(self) -> str:
+        """Write the client's address: what a line of the log shows, if there is one."""
+        return self.peer()
+
     def peer(self) -> str:
         """The client's address, for the log."""
         address = self.remote_address

@@ -123,9 +123,7 @@ class Delivery:
         self.faults_log.warning(kind, "%s %s", connection.peer(), text)
 
     def _say_subscribed(self, connection: Connection, channel: Channel) -> None:
-        self.clients_log.info(
-            "client", "%s subscribed to %s", connection.peer(), shown(channel.name)
-        )
+        self.clients_log.info("client", "%s subscribed to %s", connection, shown(channel.name))
 
     def sessions(self) -> Iterator[Session]:
         """Yield the clients of the recovering protocol."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +27,6 @@ _log = logging.getLogger(__name__)
 _ends_log = RateLimitedLog(_log, lines=300, period_s=30)
 
 _DRAIN_S = 3.0
-# Objects before a look at the youngest; looks at those before one at the older, and so on.
-_GARBAGE_THRESHOLDS = (20_000, 20, 50)
 # Handshakes in progress, listeners and refused clients, beside max_clients.
 _SPARE_DESCRIPTORS = 384
 # A change of these is taken up only by a restart.
@@ -85,7 +82,6 @@ class Relay(Part):
         """Bring histories back, and bind both sockets."""
         if self._saving is not None:
             await self._saving.start()
-        _collect_garbage_rarely()
         await self.server.start()
         await self.receiver.start()
         for address in self.server.addresses:
@@ -263,16 +259,6 @@ class Relay(Part):
             return restart
 
         return switch
-
-
-def _collect_garbage_rarely() -> None:
-    """Let the collector look less often at what lives long.
-
-    Every connection is some hundred objects that stay: with the interpreter's defaults half the
-    time of thousands that connect at once goes into looking at all of them again and again.
-    """
-    gc.freeze()
-    gc.set_threshold(*_GARBAGE_THRESHOLDS)
 
 
 def _limits(settings: RelaySettings) -> Limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,7 +32,12 @@ def built(tmp_path_factory: pytest.TempPathFactory, program: Callable[..., str])
     directory = tmp_path_factory.mktemp("built")
     tree = copy_of_tree(directory / "tree")
     home = signing_home(directory / "gnupg", _KEY)
-    make(tree, "repo", GNUPGHOME=str(home), REPO_KEY=_KEY, REPO_URL="http://repository.invalid")
+    url = "http://repository.invalid"
+    try:
+        make(tree, "repo", GNUPGHOME=str(home), REPO_KEY=_KEY, REPO_URL=url)
+    finally:
+        # gpg leaves its agent running.
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True, timeout=60)
     return Built(tree, version_of(tree))
 
 

@@ -129,8 +129,18 @@ class Feed:
         A channel is concerned by an outage that began after its first message kept and, if it
         finished, before that.
         """
+        last: Gap | None = None
         for outage in self.outages:
             seq = channel.position_at(outage.since)
             finished = channel.ended and seq == channel.end
-            if channel.first < seq and seq >= position and not finished:
-                yield Gap(seq, outage.since, outage.until)
+            if not channel.first < seq or seq < position or finished:
+                continue
+            if last is not None and (last.seq, last.until) == (seq, outage.since):
+                # A restart while no broker was there is one interruption.
+                last = last._replace(until=outage.until)
+                continue
+            if last is not None:
+                yield last
+            last = Gap(seq, *outage)
+        if last is not None:
+            yield last

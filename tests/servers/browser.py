@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 
-@pytest.fixture(scope="session")
+# Not for longer than a module: while playwright runs, this thread has a running event loop,
+# in which no other test could start its own.
+@pytest.fixture(scope="module")
 def browser(program: Callable[..., str]) -> Iterator[Browser]:
     """Return a running Chromium."""
     executable = program("chromium", "chromium-browser", "google-chrome", package="chromium")

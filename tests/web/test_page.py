@@ -145,8 +145,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
         context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_every_view_shows_what_is_there_and_can_be_used_by_all(
     daemon: Whole, open_page: Open, scheme: str, width: int
 ) -> None:

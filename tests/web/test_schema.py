@@ -21,7 +21,7 @@ from tests.web.whole import LIMIT_S, Whole, whole
 
 pytestmark = pytest.mark.integration_test
 
-EXAMPLES = 60
+EXAMPLES = 40
 CHECKS = [
     not_a_server_error,
     content_type_conformance,

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from monitor.bus import Bus, create_bus
 from monitor.config import Config
+from monitor.errors import SettingError
 from monitor.part import Metric, Part, State
 from monitor.store import Store, open_store
 from monitor.tokens import TokenFile
@@ -110,7 +111,10 @@ def _logs(services: Services) -> Part | None:
         return None
     from monitor.logs.part import Logs
 
-    return Logs(services.config.logs, services.store(), tokens=services.tokens)
+    try:
+        return Logs(services.config.logs, services.store(), tokens=services.tokens)
+    except SettingError as error:
+        raise error.under("logs") from None
 
 
 def _cluster(services: Services) -> Part | None:

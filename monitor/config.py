@@ -168,6 +168,10 @@ def _setting_error(text: str, data: Any) -> SettingError:
     if missing:
         return SettingError(tuple(path), f"the key {missing[1]} is missing")
     value = _value_at(data, path)
+    if problem.startswith("Invalid enum value"):
+        allowed = _allowed_values(path)
+        if allowed:
+            return SettingError(tuple(path), f"{value!r} is none of {', '.join(allowed)}")
     shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
     problem = problem.replace("`", "").replace("Expected ", "expected ").replace(", got", ", not")
     if " not " in problem:
@@ -186,10 +190,30 @@ def _value_at(data: Any, path: list[str | int]) -> Any:
 
 def _known_keys(path: list[str | int]) -> list[str]:
     """Return the keys of the section at ``path``."""
+    return [
+        field.encode_name
+        for option in _types_at(path)
+        if isinstance(option, msgspec.inspect.StructType)
+        for field in option.fields
+    ]
+
+
+def _allowed_values(path: list[str | int]) -> list[str]:
+    """Return the values that may stand at ``path``, where they are a few fixed ones."""
+    allowed: list[str] = []
+    for option in _types_at(path):
+        if isinstance(option, msgspec.inspect.LiteralType):
+            allowed += [str(value) for value in option.values]
+        elif isinstance(option, msgspec.inspect.EnumType):
+            allowed += [str(member.value) for member in option.cls]
+    return list(dict.fromkeys(allowed))
+
+
+def _types_at(path: list[str | int]) -> tuple[msgspec.inspect.Type, ...]:
+    """Return what the value at ``path`` may be."""
     kind: msgspec.inspect.Type = msgspec.inspect.type_info(Config)
     for step in path:
-        options = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
-        for option in options:
+        for option in _options(kind):
             if isinstance(option, msgspec.inspect.StructType) and isinstance(step, str):
                 found = [field.type for field in option.fields if field.encode_name == step]
                 if found:
@@ -201,14 +225,17 @@ def _known_keys(path: list[str | int]) -> list[str]:
                     kind = item
                     break
         else:
-            return []
-    options = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
-    return [
-        field.encode_name
-        for option in options
-        if isinstance(option, msgspec.inspect.StructType)
-        for field in option.fields
-    ]
+            return ()
+    return _options(kind)
+
+
+def _options(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:
+    """Return the types of a union, or the one that it is, without their bounds."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _options(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return tuple(option for one in kind.types for option in _options(one))
+    return (kind,)
 
 
 def _shown(section: Section) -> dict[str, Any]:

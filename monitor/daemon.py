@@ -114,8 +114,11 @@ class Daemon:
         # Threads take turns with the loop; at the default 5 ms one busy thread delays it as long.
         sys.setswitchinterval(0.0005)
         for make in PARTS:
-            with needed_by(make.__name__.lstrip("_")):
-                part = make(self._services)
+            try:
+                with needed_by(make.__name__.lstrip("_")):
+                    part = make(self._services)
+            except SettingError as error:
+                raise self._loaded.error(error) from None
             if part is not None:
                 self.parts.append(part)
         self._services.parts = self.parts

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +20,10 @@ __all__ = ["Document"]
 _MAX_FILE_BYTES = 16 * 1024 * 1024
 _MAX_NODES = 2_000_000
 _MAX_DEPTH = 50
+_OWN_PIPES = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TEXT = "tag:yaml.org,2002:str"
+_KEY_TAGS = (_TEXT, "tag:yaml.org,2002:merge")
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -37,6 +40,10 @@ class Document:
     def read(cls, file: str) -> Document:
         """Read ``file``: a mapping, or nothing. Raises ConfigError."""
         try:
+            kind = Path(file).stat().st_mode
+            # A pipe may never have a writer. /dev/stdin and /dev/fd/N are the caller's own.
+            if stat.S_ISFIFO(kind) and not file.startswith(_OWN_PIPES):
+                raise ConfigError("is a pipe, not a regular file", file=file)
             with Path(file).open("rb") as stream:
                 raw = stream.read(_MAX_FILE_BYTES + 1)
         except OSError as error:
@@ -151,6 +158,9 @@ def _refuse_doubles(path: SettingPath, node: yaml.MappingNode) -> None:
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise SettingError(path, "a key must be plain text")
+        if key.tag not in _KEY_TAGS:
+            problem = f"a key must be text; {key.value} is none unless it stands in quotes"
+            raise SettingError((*path, key.value), problem)
         if key.value in keys and key.value != "<<":
             raise SettingError((*path, key.value), "stands here twice")
         keys.add(key.value)

@@ -51,7 +51,9 @@ class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     # debug, info, warning, error or critical
     level: str = "info"
     # Past this many bytes the file is rotated; 0 never rotates.
-    max_size: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name="max-size", default=1048576)
+    max_size: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = msgspec.field(
+        name="max-size", default=1048576
+    )
     # Rotated files kept beside it; 0 never rotates.
     rotations: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 3
 

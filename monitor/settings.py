@@ -8,9 +8,10 @@ can't say in :meth:`Section.verify`, which may read the files that the section n
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 import msgspec
 
@@ -32,14 +33,20 @@ __all__ = [
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Address = tuple[str, Port]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Bytes = Annotated[int, msgspec.Meta(ge=1)]
+# Bounds that no use reaches (a century, 1 TiB), but within what clocks, sockets and
+# libraries take; they keep .inf and .nan out, too.
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3_200_000_000)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=2**40)]
 
 # Annotation for a value that check-config must not print: Annotated[str, secret].
 secret = msgspec.Meta(extra={"secret": True})
 
 _SECRET_LIMIT_BYTES = 65536
+
+# Of a query (RFC 3986, 3.4) or a fragment; a value ends where its text may go on in words.
+_PARAMETER = re.compile(r"([?&;#])([^?&;#=\s]*)=([^&#\s]+)")
+_SECRET_NAME = re.compile("password|passwd|secret|token|key", re.IGNORECASE)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,7 +99,12 @@ def address_text(address: tuple[str, int]) -> str:
 
 
 def hide_url_secrets(url: str) -> str:
-    """Return ``url`` with the user information's password, or a lone user name, hidden."""
+    """Return ``url``, or a text with one in it, without the secrets in it.
+
+    These are the password in its user information, and the values of its query whose names
+    say what they are, such as ``sslpassword`` or ``access_token``.
+    """
+    url = _PARAMETER.sub(_hide_parameter, url)
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -103,3 +115,8 @@ def hide_url_secrets(url: str) -> str:
     user, colon, _ = userinfo.partition(":")
     hidden = f"{user}:***" if colon else user
     return urlunsplit(parts._replace(netloc=f"{hidden}@{host}"))
+
+
+def _hide_parameter(match: re.Match[str]) -> str:
+    before, name, _ = match.groups()
+    return f"{before}{name}=***" if _SECRET_NAME.search(unquote_plus(name)) else match[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 import yaml
 from hypothesis import given
 
+from monitor.assembly import PARTS, Services
 from monitor.config import Config, load, settings_in_force
-from monitor.errors import ConfigError
-from monitor.settings import Section
+from monitor.errors import ConfigError, SettingError
+from monitor.logs.settings import LogsSettings
+from monitor.settings import Section, hide_url_secrets
+from monitor.web.context import PartsStatus
 from tests.servers.daemon import ROOT
 
 
@@ -85,6 +89,22 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("zeromq_uri: 7894", ":1: zeromq_uri: expected array, not int"),
         ("relay: {origins: [1]}", ":1: relay.origins[0]: expected str, not int"),
         ("a: 1\na: 2", ":2: a: stands here twice"),
+        ("relay: {}\n1: x", ":2: 1: a key must be text; 1 is none unless it stands in quotes"),
+        (
+            "probes: {jobs: [{id: 1, url: 'http://x/', headers: {2: x}}]}",
+            ":1: probes.jobs[0].headers.2: a key must be text",
+        ),
+        ("on: x", ":1: on: a key must be text"),
+        (
+            "cluster: {kinds: [Pod, Foo]}",
+            ":1: cluster.kinds[1]: 'Foo' is none of Deployment, DeploymentConfig, Pod",
+        ),
+        ("probes: {source: x}", ":1: probes.source: 'x' is none of "),
+        (
+            "probes: {jobs: [{id: 1, url: 'http://x/', ip_version: 5}]}",
+            ":1: probes.jobs[0].ip_version: 5 is none of ",
+        ),
+        ("aggregation: {granularities: [week]}", ":1: aggregation.granularities[0]: 'week' is"),
         ("relay: [", ":2: not YAML: "),
         ("relay: *nothing", ":1: not YAML: found undefined alias"),
         ("- a\n- b", ":1: expected keys and values at the top"),
@@ -94,6 +114,105 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
 )
 def test_what_is_wrong_is_said_by_line_and_key(file: Path, text: str, said: str) -> None:
     assert complaint(file, text).startswith(said)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "0", "3.3e+9", "1" + "0" * 30])
+@pytest.mark.parametrize("key", ["relay.keep_idle", "logs.timewindow", "logs.cleanup_interval"])
+def test_seconds_are_above_0_and_at_most_a_century(file: Path, key: str, value: str) -> None:
+    section, name = key.split(".")
+    assert complaint(file, f"{section}: {{{name}: {value}}}").startswith(f":1: {key}: expected ")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "relay.max_message_bytes",
+        "relay.max_clients",
+        "relay.max_history_bytes",
+        "logs.max_message_bytes",
+        "logs.max_followers",
+        "logs.max_pending_bytes",
+        "logger.max-size",
+        "api.max_body_bytes",
+        "api.keep_alive",
+        "probes.id",
+    ],
+)
+def test_numbers_beyond_reason_are_refused(file: Path, key: str) -> None:
+    section, name = key.split(".")
+    said = complaint(file, f"{section}: {{{name}: {10**24}}}")
+    assert said.startswith(f":1: {key}: expected ")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "0", "1e10", "1e999", "soon"])
+@pytest.mark.parametrize(
+    ("variable", "field"),
+    [("LOGS_TIMEWINDOW", "timewindow"), ("CLEANUP_INTERVAL", "cleanup_interval")],
+)
+def test_the_environments_seconds_have_the_same_bounds(
+    monkeypatch: pytest.MonkeyPatch, variable: str, field: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    services = Services(Config(logs=LogsSettings()), stop=lambda _: None, status=PartsStatus({}))
+    with pytest.raises(SettingError, match=f"^logs.{field}: the environment's {variable} is "):
+        [make(services) for make in PARTS]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://x/?token=S3CR3T", "http://x/?token=***"),
+        ("http://x/?a=1&Access_Token=S3CR3T&b=2#c", "http://x/?a=1&Access_Token=***&b=2#c"),
+        ("http://x/?pass%77ord=S3CR3T", "http://x/?pass%77ord=***"),
+        ("http://x/#access_token=S3CR3T", "http://x/#access_token=***"),
+        (
+            "postgresql://u:S3CR3T@h/d?password=S3CR3T&sslpassword=S3CR3T&sslmode=require",
+            "postgresql://u:***@h/d?password=***&sslpassword=***&sslmode=require",
+        ),
+        (
+            "http://x/?passwd=S3CR3T&client_secret=S3C;R3T&k=1&api_key=S3CR3T",
+            "http://x/?passwd=***&client_secret=***&k=1&api_key=***",
+        ),
+        ("http://x/?a=b&c", "http://x/?a=b&c"),
+        ("'http://x/?token=S3CR3T' - at `$.url`", "'http://x/?token=*** - at `$.url`"),
+    ],
+)
+def test_secrets_in_a_url_are_hidden_and_nothing_else(url: str, shown: str) -> None:
+    assert hide_url_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "{id: 1, kind: websocket, url: 'http://x/?token=S3CR3T'}",
+        "{id: 1, url: 'http://x:99999/?token=S3CR3T'}",
+        "{id: 1, kind: tcp, url: 'tcp://x/?token=S3CR3T'}",
+    ],
+)
+def test_a_bad_jobs_url_keeps_its_secrets(file: Path, job: str) -> None:
+    assert "S3CR3T" not in complaint(file, f"probes: {{jobs: [{job}]}}")
+
+
+def test_a_good_jobs_url_is_printed_without_its_secrets(file: Path) -> None:
+    text = "probes: {jobs: [{id: 1, url: 'http://x/?token=S3CR3T'}]}"
+    shown = settings_in_force(read(file, text))
+    assert "http://x/?token=***" in shown
+    assert "S3CR3T" not in shown
+
+
+def test_a_pipe_is_no_config_but_for_the_callers_own(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(ConfigError, match="is a pipe, not a regular file"):
+        load(str(fifo))
+    reading, writing = os.pipe()
+    os.write(writing, b"relay: {keep_idle: 12}")
+    os.close(writing)
+    relay = load(f"/dev/fd/{reading}").config.relay
+    os.close(reading)
+    assert relay is not None
+    assert relay.keep_idle == 12
+    assert load("/dev/null").config == Config()
 
 
 def test_values_come_from_the_environment(file: Path) -> None:

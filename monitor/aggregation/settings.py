@@ -13,7 +13,7 @@ __all__ = ["AggregationSettings", "KeepMetrics"]
 
 Granularity = Literal["minute", "hour", "day"]
 FlushMessages = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
-Keep = Annotated[float, msgspec.Meta(ge=3600)]
+Keep = Annotated[float, msgspec.Meta(ge=3600, le=3_200_000_000)]
 
 
 class KeepMetrics(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

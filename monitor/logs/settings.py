@@ -34,7 +34,7 @@ class LogsSettings(Section, frozen=True, kw_only=True):
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=50_000)] = 10_000
     """Entries of one upload. All of a commit share one block of 65,536 ids."""
 
-    max_message_bytes: Bytes = 8 * 1024 * 1024
+    max_message_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 8 * 1024 * 1024
     """Bytes of one message on the wire; a WebSocket that sends more is closed with 1009."""
 
     max_entries_per_second: Count = 20_000
@@ -76,7 +76,10 @@ class LogsSettings(Section, frozen=True, kw_only=True):
             try:
                 seconds = msgspec.convert(text, Seconds, strict=False)
             except msgspec.ValidationError:
-                problem = f"the environment's {variable} is {text[:40]!r}, not a number above 0"
+                problem = (
+                    f"the environment's {variable} is {text[:40]!r}, not a number above 0"
+                    " (of seconds, a century at most)"
+                )
                 raise SettingError((field,), problem) from None
             settings = settings.replace(**{field: seconds})
         return settings

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Bytes, Seconds, Section, hide_url_secrets, secret
+from monitor.settings import Section, hide_url_secrets, secret
 
 __all__ = ["Job", "StatusSet", "compile_expression", "split_url"]
 
@@ -39,7 +39,7 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # s between two runs, on a grid that never moves
     interval: Annotated[float, msgspec.Meta(ge=0.1, le=7 * _DAY_S)] = 60.0
     # s for one attempt, from its start to the last byte
-    timeout: Annotated[Seconds, msgspec.Meta(le=3600)] = 10.0
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10.0
     # tries more before "down" is reported
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     # status codes that mean up, one by one or as ranges
@@ -65,7 +65,7 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # http://[user:password@]host:port or socks5://...; the environment's proxies are not used
     proxy: Annotated[str, secret] | None = None
     # of the decompressed body; a longer one is down
-    max_body_bytes: Annotated[Bytes, msgspec.Meta(le=1 << 30)] = 1_048_576
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 1_048_576
     # whether it is checked at all
     active: bool = True
 

@@ -27,7 +27,7 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     # active sites of one producer
     websites_per_container: Count = 1000
     # a producer's range of the active sites, from 1; null: all sites
-    id: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    id: Count | None = None
     # attempts that are open at once
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 500
     # what to check, for source: config

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Bytes, Count, Seconds, Section, read_secret
+from monitor.settings import Count, Seconds, Section, read_secret
 
 __all__ = ["CurveSettings", "RelaySettings", "TLSSettings", "read_curve_key", "read_tls"]
 
@@ -50,7 +50,7 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # messages in the history of one channel; the oldest go first
     max_messages: Count = 100_000
     # bytes of all histories with their bookkeeping; finished, then idle channels go first
-    max_history_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 268_435_456
+    max_history_bytes: Annotated[int, msgspec.Meta(ge=65536, le=2**40)] = 268_435_456
     # s a client may take nothing while messages wait, before close 1013
     client_stall: Seconds = 30.0
     # subscribers at once; the next one is turned away
@@ -58,7 +58,7 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # s for a client to name its channel
     subscribe_timeout: Seconds = 30.0
     # one frame of a ZeroMQ message
-    max_message_bytes: Bytes = 65_536
+    max_message_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 65_536
     # allowed Origin headers; empty allows all
     origins: tuple[str, ...] = ()
     # wss:// instead of ws://

@@ -37,7 +37,7 @@ class ApiSettings(Section, frozen=True, kw_only=True):
     request_timeout: Seconds = 20.0
     """s from a request's first byte, or the connection, to its last byte."""
 
-    keep_alive: Annotated[int, msgspec.Meta(ge=1)] = 75
+    keep_alive: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 75
     """s that a connection may stay idle between requests."""
 
     client_stall: Seconds = 30.0

@@ -14,6 +14,7 @@ import email.utils
 import enum
 import http.client
 import logging
+import os
 import socket
 import threading
 import time
@@ -234,7 +235,10 @@ class Api:
                 settings = client.configuration.auth_settings()
         except (ConfigException, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
             where = self._kubeconfig or self._service_account
-            raise ApiError(Reason.UNAUTHORIZED, f"{where}: {_line(error)}") from None
+            problem = f"{where}: {_line(error)}"
+            if self._kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
+                problem = "this is no pod of a cluster; set cluster.kubeconfig"
+            raise ApiError(Reason.UNAUTHORIZED, problem) from None
         for setting in settings.values():
             if setting["in"] == "header" and setting["value"]:
                 headers[setting["key"]] = setting["value"].strip()

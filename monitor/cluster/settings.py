@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import yaml
 
 from monitor.cluster.mapping import MappingSettings
 from monitor.errors import SettingError
@@ -20,6 +22,7 @@ Kind = Literal["Deployment", "DeploymentConfig", "Pod"]
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # Each namespace and kind is a connection and a thread.
 _MAX_NAMESPACES = 50
+_MAX_KUBECONFIG_BYTES = 4 * 1024 * 1024
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,198}[A-Za-z0-9])?$")]
 
 
@@ -66,13 +69,7 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
             raise error.under("mapping") from None
         kubeconfig = self.kubeconfig_path()
         if kubeconfig is not None:
-            try:
-                with kubeconfig.open("rb"):
-                    pass
-            except OSError as error:
-                raise SettingError(
-                    ("kubeconfig",), f"cannot read {kubeconfig}: {error.strerror}"
-                ) from None
+            _verify_kubeconfig(kubeconfig)
 
     def kubeconfig_path(self) -> Path | None:
         """Return where the kubeconfig is; a relative name first in $CREDENTIALS_DIRECTORY."""
@@ -83,3 +80,27 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
         if credentials and not path.is_absolute() and (Path(credentials) / path).exists():
             return Path(credentials) / path
         return path
+
+
+def _verify_kubeconfig(file: Path) -> None:
+    """Raise SettingError for a file that leads to no cluster; its words might be secrets."""
+
+    def refuse(problem: str) -> SettingError:
+        return SettingError(("kubeconfig",), problem)
+
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise refuse(f"{file} is no regular file")
+        with file.open("rb") as stream:
+            content = stream.read(_MAX_KUBECONFIG_BYTES + 1)
+    except OSError as error:
+        raise refuse(f"cannot read {file}: {error.strerror}") from None
+    if len(content) > _MAX_KUBECONFIG_BYTES:
+        raise refuse(f"{file} is longer than {_MAX_KUBECONFIG_BYTES} bytes")
+    try:
+        found = yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        raise refuse(f"{file} is not YAML") from None
+    clusters = found.get("clusters") if isinstance(found, dict) else None
+    if not isinstance(clusters, list) or not clusters:
+        raise refuse(f"{file} is no kubeconfig: it has no clusters")

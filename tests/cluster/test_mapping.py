@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from monitor.cluster.api import Api, ApiError
 from monitor.cluster.mapping import ImageName, Mapped, MappingSettings, map_object
 from monitor.cluster.settings import ClusterSettings
 from monitor.errors import SettingError
@@ -89,3 +93,32 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], pr
     with pytest.raises(SettingError) as caught:
         ClusterSettings(**settings).verify()  # type: ignore[arg-type]
     assert str(caught.value).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["0123456789abcdef0123456789abcdef\n", "", "- a", "a: 1", "clusters: []", "{: no", "[" * 5000],
+    ids=lambda content: content[:20],
+)
+def test_a_kubeconfig_without_clusters_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(content)
+    with pytest.raises(SettingError) as caught:
+        ClusterSettings(kubeconfig=str(file)).verify()
+    said = str(caught.value)
+    assert said.startswith(f"kubeconfig: {file} is no")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_kubeconfig_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(SettingError, match="is no regular file"):
+        ClusterSettings(kubeconfig=str(tmp_path / "fifo")).verify()
+
+
+def test_outside_a_pod_the_kubeconfig_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(ApiError, match="this is no pod of a cluster; set cluster"):
+        Api(None, service_account=tmp_path).items("/api/v1/pods")

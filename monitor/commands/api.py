@@ -6,18 +6,19 @@ import argparse
 import os
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 
+from monitor.commands.arguments import server_url
 from monitor.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.settings import address_text, hide_url_secrets
 from monitor.web.settings import ApiSettings
 
-__all__ = ["TOKEN_VARIABLE", "Api", "add_api_arguments"]
+__all__ = ["TLS_FAILED", "TOKEN_VARIABLE", "Api", "add_api_arguments"]
 
 TOKEN_VARIABLE = "RECODEX_MONITOR_TOKEN"  # noqa: S105 - the name of one
+TLS_FAILED = "TLS failed; is its certificate valid, or does it speak plain http:// there?"
 _TIMEOUT_S = 30.0
 # An address to listen on everywhere is reached at home.
 _HOME = {"*": "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -37,11 +38,13 @@ class Api:
     def __init__(self, args: argparse.Namespace) -> None:
         """Take --api, or the address in -c; raises UsageError, ConfigError."""
         self.url = (args.api or _configured(args.config)).rstrip("/")
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            shown = hide_url_secrets(self.url)
-            raise UsageError(f"--api: {shown} is not http://HOST:PORT or https://HOST:PORT")
+        server_url("--api", self.url, ("http", "https"))
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        if any(not "!" <= letter <= "~" for letter in token):
+            # RFC 6750, 2.1; in a header a line break would begin another one.
+            raise UsageError(
+                f"{TOKEN_VARIABLE}: a token has no space, line break or the like in it"
+            )
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     @property
@@ -89,6 +92,8 @@ def _configured(file: str | None) -> str:
 def _why(error: requests.RequestException) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return TLS_FAILED
     text = str(error)
     if "refused" in text:
         return "connection refused; is the daemon running, with the api section in its config?"

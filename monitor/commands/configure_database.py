@@ -6,11 +6,15 @@ import argparse
 import asyncio
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from monitor.config import LoadedConfig, load
 from monitor.errors import SettingError, UsageError
 from monitor.store import DatabaseSettings, open_store
+
+if TYPE_CHECKING:
+    from monitor.probes.source import JobList
 
 __all__ = ["add_arguments", "run"]
 
@@ -64,7 +68,17 @@ def _as_administrator(settings: DatabaseSettings, url: str) -> DatabaseSettings:
     return changed
 
 
+async def _read(jobs: str) -> JobList:
+    from monitor.probes.jobs_file import read_jobs
+
+    try:
+        return await asyncio.to_thread(read_jobs, Path(jobs))
+    except SettingError as error:
+        raise UsageError(f"--import: {error.problem}") from None
+
+
 async def _configure(settings: DatabaseSettings, owner: str | None, jobs: str | None) -> int:
+    found = None if jobs is None else await _read(jobs)
     store = open_store(settings)
     try:
         applied = await store.migrate(owner=owner)
@@ -72,15 +86,10 @@ async def _configure(settings: DatabaseSettings, owner: str | None, jobs: str | 
         if store.dialect == "postgresql":
             where = f"{where}, schema {settings.schema}"
         print(f"{where}: {'applied ' + ', '.join(applied) if applied else 'up to date'}")
-        if jobs is None:
+        if found is None:
             return 0
-        from monitor.probes.jobs_file import read_jobs
         from monitor.probes.jobs_table import save_jobs
 
-        try:
-            found = await asyncio.to_thread(read_jobs, Path(jobs))
-        except SettingError as error:
-            raise UsageError(f"--import: {error.problem}") from None
         saved = await store.transaction(lambda connection: save_jobs(connection, found.jobs))
         print(f"{jobs}: {saved.added} sites added, {saved.changed} changed, {saved.same} as before")
         for line in found.refused:

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from monitor.commands.arguments import channel_name, seconds, server_url
 from monitor.commands.progress import Progress
 from monitor.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expect", type=int, metavar="N", help="how many tasks the job has")
     parser.add_argument("--url", metavar="WS", help="the relay, such as ws://127.0.0.1:4567/")
     parser.add_argument(
-        "--wait", type=float, metavar="S", help="give up after S seconds without a relay"
+        "--wait", type=seconds, metavar="S", help="give up after S seconds without a relay"
     )
     parser.add_argument("--json", action="store_true", help="print the messages as they come")
     parser.add_argument(
@@ -45,10 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Follow the channel to its end."""
-    if not args.channel:
-        raise UsageError("the channel's name is empty")
+    channel_name(args.channel)
     if args.expect is not None and args.expect < 1:
         raise UsageError("--expect: at least 1 task")
+    if args.url is not None:
+        server_url("--url", args.url, ("ws", "wss"))
     url = args.url or _configured_url(args.config)
     view: _View = (
         _Json()

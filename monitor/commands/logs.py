@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import random
+import ssl
 import sys
 import time
 from collections import Counter, deque
@@ -23,9 +24,10 @@ from rich.text import Text
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from monitor.commands.api import TOKEN_VARIABLE, Api, add_api_arguments
+from monitor.commands.api import TLS_FAILED, TOKEN_VARIABLE, Api, add_api_arguments
+from monitor.commands.arguments import seconds
 from monitor.errors import MonitorError, UnavailableError, UsageError
-from monitor.logs.levels import LEVELS
+from monitor.logs.levels import LEVELS, level_name
 
 __all__ = ["add_arguments", "run"]
 
@@ -62,7 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--follow", action="store_true", help="go on with new ones as they come")
     parser.add_argument(
-        "--wait", type=float, metavar="S", help="with --follow: give up after S s without a daemon"
+        "--wait",
+        type=seconds,
+        metavar="S",
+        help="with --follow: give up after S s without a daemon",
     )
     parser.add_argument("--json", action="store_true", help="print entries as JSON, one a line")
     add_api_arguments(parser)
@@ -76,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.limit is not None and args.limit < 1:
         raise UsageError("--limit: at least 1")
     filter_ = {
-        key: _level(value) if key.endswith("level") else value
+        key: _level(key, value) if key.endswith("level") else value
         for key in ("sender", "level", "min_level", "contains")
         if (value := getattr(args, key)) is not None
     }
@@ -90,8 +95,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _level(text: str) -> str | int:
-    return int(text) if text.isascii() and text.isdigit() else text
+def _level(key: str, text: str) -> str:
+    named = text.lower()
+    # No level's number has more digits, and int() refuses thousands of them.
+    found = level_name(int(text) if text.isascii() and text.isdigit() and len(text) < 9 else named)
+    if found is None:
+        option = f"--{key.replace('_', '-')}"
+        raise UsageError(f"{option}: {text[:40]!r} is none of {', '.join(LEVELS)}")
+    return found
 
 
 def _pages(
@@ -169,6 +180,8 @@ class _Tail:
             raise _AwayError("no answer in time") from None
         except InvalidHandshake as error:
             raise MonitorError(f"{self._api.shown}: no WebSocket there: {error}") from None
+        except ssl.SSLError:
+            raise _AwayError(TLS_FAILED) from None
         except (OSError, EOFError) as error:
             raise _AwayError(getattr(error, "strerror", None) or "no answer") from None
         with manager as connection:

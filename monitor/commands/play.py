@@ -7,25 +7,32 @@ the frames as latin-1 text.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import msgspec
 import zmq
 from zmq.auth import load_certificate
 from zmq.utils.monitor import recv_monitor_message
 
+from monitor.commands.arguments import channel_name, seconds, server_url
 from monitor.config import Config, load
-from monitor.errors import ConfigError, MonitorError, UnavailableError, UsageError
+from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.relay.settings import read_curve_key
 from monitor.settings import address_text
 
 __all__ = ["add_arguments", "run"]
 
 _LINGER_S = 10.0
+_LONGEST_PAUSE_S = 86400.0
+
+
+class _Record(msgspec.Struct):
+    t: Annotated[float, msgspec.Meta(ge=0, le=3_200_000_000)]
+    frames: list[str]
 
 
 class _Entry(NamedTuple):
@@ -41,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="X times as fast")
     parser.add_argument(
         "--wait",
-        type=float,
+        type=seconds,
         default=10.0,
         metavar="S",
         help="give up after S seconds without a relay",
@@ -63,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--speed: a number above 0")
     entries = _read(args.file)
     if args.channel is not None:
-        if not args.channel:
-            raise UsageError("--channel: the name is empty")
+        channel_name(args.channel)
         first = entries[0].frames[0]
         entries = [
             _Entry(entry.t, [args.channel.encode(), *entry.frames[1:]])
@@ -72,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
             if entry.frames[0] == first
         ]
     config = load(args.config).config
+    if args.uri is not None:
+        server_url("--uri", args.uri, ("tcp",))
     uri = args.uri or _configured_uri(config)
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, int(_LINGER_S * 1000))
@@ -79,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
         _connect(socket, uri, args.wait)
         began = time.monotonic()
         for entry in entries:
-            time.sleep(max(0.0, (entry.t - entries[0].t) / args.speed - (time.monotonic() - began)))
+            pause = (entry.t - entries[0].t) / args.speed - (time.monotonic() - began)
+            time.sleep(min(max(0.0, pause), _LONGEST_PAUSE_S))
             if not socket.poll(int(args.wait * 1000), zmq.POLLOUT):
                 raise UnavailableError(uri, "the relay takes no more messages; gave up waiting")
             socket.send_multipart(entry.frames)
@@ -107,22 +116,16 @@ def _read(file: str | None) -> list[_Entry]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            t, frames = (
-                float(record["t"]),
-                [str(frame).encode("latin-1") for frame in record["frames"]],
-            )
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError(
-                'not a message: expected {"t": seconds, "frames": [channel, command, ...]}',
-                file=shown,
-                line=number,
+            record = msgspec.json.decode(line, type=_Record)
+            frames = [frame.encode("latin-1") for frame in record.frames]
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            raise MonitorError(
+                f"{shown}:{number}: not a message: expected"
+                ' {"t": seconds, "frames": [channel, command, ...]}'
             ) from None
-        if not frames or not math.isfinite(t):
-            raise ConfigError(
-                "a message needs a finite time and a channel", file=shown, line=number
-            )
-        entries.append(_Entry(t, frames))
+        if not frames:
+            raise MonitorError(f"{shown}:{number}: a message needs a channel")
+        entries.append(_Entry(record.t, frames))
     if not entries:
         raise MonitorError(f"{shown}: no message in it")
     return entries

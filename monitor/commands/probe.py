@@ -30,6 +30,14 @@ __all__ = ["add_arguments", "run"]
 
 _PHASES = ("resolve", "connect", "tls", "processing", "transfer")
 _CHART_WIDTH = 48
+# (option, the job's field) -> the kinds that heed it; the rest is heeded by all.
+_ONLY_FOR = {
+    ("--method", "method"): ("http",),
+    ("--status", "expected_status"): ("http",),
+    ("--regexp", "body_regexp"): ("http", "tcp"),
+    ("--ca-file", "ca_file"): ("http", "websocket"),
+    ("--insecure", "verify_tls"): ("http", "websocket"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--regexp", metavar="RE", help="must be found in the body or banner")
     parser.add_argument("--ca-file", metavar="PEM", help="who signs the site's certificate")
     parser.add_argument("--insecure", action="store_true", help="take any certificate")
-    parser.add_argument("-4", dest="ip", action="store_const", const="4", help="IPv4 only")
-    parser.add_argument("-6", dest="ip", action="store_const", const="6", help="IPv6 only")
+    version = parser.add_mutually_exclusive_group()
+    version.add_argument("-4", dest="ip", action="store_const", const="4", help="IPv4 only")
+    version.add_argument("-6", dest="ip", action="store_const", const="6", help="IPv6 only")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,6 +88,9 @@ def _given_job(args: argparse.Namespace) -> Job:
             raise UsageError(f"{hide_url_secrets(args.url)!r} can't be checked: known are {known}")
         # "example.org" is what people type.
         args.url, kind = f"http://{args.url}", "http"
+    for (option, name), heeding in _ONLY_FOR.items():
+        if name in fields and kind not in heeding:
+            raise UsageError(f"{option} means nothing for a URL of {kind}")
     try:
         job = msgspec.convert({"id": 1, "kind": kind, "url": args.url, **fields}, Job)
         job.verify()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from monitor.config import load
-from monitor.errors import SettingError, UsageError
+from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.tokens import Role, create_token
 from monitor.web.settings import ApiSettings
 
@@ -35,11 +36,21 @@ def run(args: argparse.Namespace) -> int:
     file = (loaded.config.api or ApiSettings()).tokens_file
     if file is None:
         raise loaded.error(SettingError(("api", "tokens_file"), "no file for tokens is set"))
+    directory = Path(file).parent
+    if not directory.is_dir():
+        raise MonitorError(
+            f"{file}: there is no directory {directory}; make it, or name with -c FILE a config"
+            " whose api.tokens_file is elsewhere"
+        )
     try:
         token = create_token(file, args.name, Role(args.role))
     except SettingError as error:
         if error.path == ("name",):
             raise UsageError(f"name: {error.problem}") from None
+        if loaded.file is None:
+            raise MonitorError(
+                f"{error.problem}; -c FILE names a config whose api.tokens_file is elsewhere"
+            ) from None
         raise loaded.error(error.under("api")) from None
     print(
         f"added to {file}; a running daemon takes it up on reload (SIGHUP)."

@@ -52,6 +52,12 @@ def test_sqlite_is_made_once_and_filled_from_a_file(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_that_cannot_be_imported_leaves_no_tables(tmp_path: Path) -> None:
+    done = configure(tmp_path, "--import", str(tmp_path / "nothing.json"))
+    assert done.returncode == 2
+    assert not (tmp_path / "monitor.db").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "database", "status", "problem"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,36 @@ from tests.waiting import wait_for
         (["--nonsense"], 2, "--nonsense"),
         (["follow"], 2, "channel"),
         (["follow", "c", "--expect", "0"], 2, "--expect: at least 1 task"),
-        (["follow", "c", "--url", "http://x/"], 2, "is not ws://HOST:PORT/"),
+        (
+            ["follow", "c", "--url", "http://x/"],
+            2,
+            "--url: http://x/ is not ws://HOST:PORT or wss://HOST:PORT",
+        ),
         (["check-config"], 2, "-c"),
         (["play", "/nowhere"], 1, "/nowhere: cannot read it"),
         (["play", "--uri", "nonsense"], 2, "--uri: nonsense is not tcp://HOST:PORT"),
+        (["play", "--uri", "tcp://127.0.0.1:99999"], 2, "--uri: tcp://127.0.0.1:99999 is not tcp"),
+        (["play", "--wait", "nan"], 2, "--wait: 'nan' is no number of seconds"),
+        (["play", "--wait", "inf"], 2, "--wait: 'inf' is no number of seconds"),
+        (["play", "--channel", "c" * 4097], 2, "longer than 4096 bytes"),
+        (["follow", "c", "--wait", "-1"], 2, "--wait"),
+        (["follow", "c", "--wait=-1"], 2, "--wait: '-1' is no number of seconds"),
+        (["follow", "c", "--wait", "nan"], 2, "--wait: 'nan' is no number of seconds"),
+        (["follow", "c", "--url", "ws://127.0.0.1:99999/"], 2, "is not ws://HOST:PORT"),
+        (["follow", "c", "--url", "ws://[::1/"], 2, "is not ws://HOST:PORT"),
+        (["follow", "c", "--url", "ws://a..b/"], 2, "is not ws://HOST:PORT"),
+        (["follow", "é" * 2049], 2, "longer than 4096 bytes"),
+        (["follow", "\udcff"], 2, "the channel's name is not UTF-8 text"),
+        (["logs", "--api", "http://127.0.0.1:99999"], 2, "--api: http://127.0.0.1:99999 is not"),
+        (["job", "list", "--api", "http://[::1"], 2, "is not http://HOST:PORT"),
+        (["logs", "--level", "foo"], 2, "--level: 'foo' is none of debug, info, warning, error"),
+        (["logs", "--min-level", "9" * 5000], 2, "is none of debug, info, warning, error"),
+        (["logs", "--level", "25"], 2, "--level: '25' is none of debug"),
+        (["probe", "http://x/", "-4", "-6"], 2, "-6"),
+        (["probe", "tcp://x:1", "--method", "GET"], 2, "--method means nothing for a URL of tcp"),
+        (["probe", "tcp://x:1", "--status", "200"], 2, "--status means nothing"),
+        (["probe", "tcp://x:1", "--insecure"], 2, "--insecure means nothing"),
+        (["probe", "ws://x/", "--regexp", "a"], 2, "--regexp means nothing"),
         (["play", "--speed", "0"], 2, "--speed: a number above 0"),
     ],
 )
@@ -47,6 +75,45 @@ def test_mistakes_get_a_line_and_a_status(
     assert len(error.splitlines()) == 1
     assert error.startswith("recodex-monitor: ")
     assert said in error
+
+
+@pytest.mark.parametrize("token", ["a\nX-Header: b", "a b", "ü"])
+def test_a_token_that_is_none_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str
+) -> None:
+    monkeypatch.setenv("RECODEX_MONITOR_TOKEN", token)
+    assert main(["logs", "--api", "http://127.0.0.1:1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("recodex-monitor: RECODEX_MONITOR_TOKEN: ")
+    assert token not in error
+
+
+@pytest.mark.parametrize("arguments", [["logs"], ["logs", "--follow", "--wait", "0"]])
+def test_tls_to_a_port_without_it_is_said(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    handler = http.server.BaseHTTPRequestHandler
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            assert main([*arguments, "--api", f"https://127.0.0.1:{server.server_port}"]) == 75
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "TLS failed" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_token_create_says_what_to_do_where_the_directory_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, missing = tmp_path / "config.yml", tmp_path / "etc"
+    file.write_text(f"api: {{tokens_file: {missing}/tokens.yml}}")
+    assert main(["token", "create", "a", "--role", "admin", "-c", str(file)]) == 1
+    assert capsys.readouterr().err == (
+        f"recodex-monitor: {missing}/tokens.yml: there is no directory {missing}; make it, or name"
+        " with -c FILE a config whose api.tokens_file is elsewhere\n"
+    )
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,15 +149,34 @@ def test_the_config_may_stand_before_or_after_the_command(
 
 
 @pytest.mark.parametrize(
-    "line", ["[]", "{}", "nonsense", '{"t": 1, "frames": []}', '{"t": "NaN", "frames": ["a"]}']
+    "line",
+    [
+        "[]",
+        "{}",
+        "nonsense",
+        "[" * 100_000,
+        '{"t": 1, "frames": []}',
+        '{"t": "NaN", "frames": ["a"]}',
+        '{"t": -5, "frames": ["a"]}',
+        '{"t": NaN, "frames": ["a"]}',
+        '{"t": true, "frames": ["a"]}',
+        '{"t": 1' + "0" * 400 + ', "frames": ["a"]}',
+        '{"t": 1, "frames": ["a", 5]}',
+        '{"t": 1, "frames": ["a", null]}',
+        '{"t": 1, "frames": "ab"}',
+        '{"t": 1, "frames": ["\\u1234"]}',
+    ],
+    ids=lambda line: line[:40],
 )
 def test_a_recording_that_is_none_is_refused_by_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     file = tmp_path / "recording"
     file.write_text('{"t": 0, "frames": ["c", "STARTED"]}\n' + line)
-    assert main(["play", str(file)]) == 78
-    assert f"{file}:2: " in capsys.readouterr().err
+    assert main(["play", str(file)]) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert f"{file}:2: " in error
 
 
 def test_progress_counts_by_state() -> None:

@@ -168,11 +168,13 @@ class Daemon:
             try:
                 await part.run()
                 problem = "ended by itself"
-            except MonitorError as error:
-                problem = str(error)
             except Exception as error:  # noqa: BLE001 - here a part's defects are said
-                _log.exception("%s failed", part.name)
-                problem = f"failed: {type(error).__name__}"
+                cause = _first_cause(error)
+                if isinstance(cause, MonitorError):
+                    problem = str(cause)
+                else:
+                    _log.error("%s failed", part.name, exc_info=cause)
+                    problem = f"failed: {type(cause).__name__}"
             if time.monotonic() - began > 60:
                 pause = _RESTART_PAUSE_S[0]
             delay = pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter is no secret
@@ -325,6 +327,13 @@ class Daemon:
                 _log.error("%s %s failed: %s: %s", what, running[task], type(error).__name__, error)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*late, return_exceptions=True)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what made a task group fail: the first error in it, however deep it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def run_daemon(

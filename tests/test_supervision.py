@@ -172,3 +172,23 @@ def test_a_heartbeat_that_ends_ends_the_daemon(
 
     assert run(part, play, tmp_path) == 1
     assert "the task heartbeat ended" in caplog.text
+
+
+def test_of_a_task_group_that_fails_the_first_cause_is_said(
+    part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = UnavailableError("a server", "is away")
+    part.failures = [
+        ExceptionGroup("unhandled errors", [ExceptionGroup("more", [away]), KeyError("later")]),
+        ExceptionGroup("unhandled errors", [RuntimeError("a defect")]),
+    ]
+
+    async def play(daemon: Daemon) -> None:
+        await until(lambda: part.done.count("run") == 3)
+        stop(daemon)
+
+    with caplog.at_level(logging.INFO, logger="monitor"):
+        assert run(part, play, tmp_path) == 0
+    assert "relay a server: is away; it runs again in" in caplog.text
+    assert "relay failed: RuntimeError; it runs again in" in caplog.text
+    assert "ExceptionGroup" not in caplog.text

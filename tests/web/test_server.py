@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
@@ -11,6 +12,8 @@ import requests
 from fastapi import APIRouter, Request
 
 from monitor.errors import ListenError, SettingError
+from monitor.part import Health as PartHealth
+from monitor.part import Part, State
 from monitor.tokens import Role, TokenFile, create_token
 from monitor.web.app import Requester
 from monitor.web.part import Web
@@ -69,6 +72,39 @@ def exchange(port: int, data: bytes, *, more: bytes = b"") -> bytes:
             if not piece:
                 return got
             got += piece
+
+
+class Ailing(Part):
+    """A part that is what it is told to be."""
+
+    name = "ailing"
+    health = PartHealth.OK
+
+    async def start(self) -> None:
+        pass
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def drain(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def state(self) -> State:
+        return State(self.health, "")
+
+
+def test_one_degraded_part_makes_the_health_degraded() -> None:
+    part = Ailing()
+    with serving(parts=[part]) as server:
+        for health, status in (("starting", "ok"), ("degraded", "degraded"), ("ok", "ok")):
+            part.health = PartHealth(health)
+            answer = requests.get(f"{server.url}/healthz", timeout=LIMIT_S)
+            assert answer.status_code == 200
+            assert answer.json()["status"] == status
+            assert answer.json()["parts"]["ailing"]["health"] == health
 
 
 def test_it_answers_and_errors_are_problems(caplog: pytest.LogCaptureFixture) -> None:

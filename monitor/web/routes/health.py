@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from monitor.errors import MonitorError
+from monitor.part import Health as PartHealth
 from monitor.store import Store
 from monitor.web.context import Context
 from monitor.web.exposition import Exposition
@@ -31,9 +32,9 @@ class PartState(BaseModel):
 
 
 class Health(BaseModel):
-    """How the daemon fares."""
+    """How the daemon fares; ``degraded`` where any part of it, or the bus, is."""
 
-    status: str
+    status: Literal["ok", "degraded"]
     parts: dict[str, PartState]
 
 
@@ -56,7 +57,9 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/healthz", summary="Whether the daemon lives, with each part's state")
     async def healthz() -> Health:
-        return Health(status="ok", parts=_parts(context))
+        parts = _parts(context)
+        degraded = any(part.health == PartHealth.DEGRADED for part in parts.values())
+        return Health(status="degraded" if degraded else "ok", parts=parts)
 
     @routes.get(
         "/readyz",

@@ -10,15 +10,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
 from monitor.bus.interface import Assignment, Bus, Consumer
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_consumer import SpoolConsumer
-from monitor.bus.spool_file import NotASpoolError, Outgoing, SpoolFile
-from monitor.errors import SettingError
+from monitor.bus.spool_file import Outgoing, SpoolFile
+from monitor.bus.spool_opening import open_spool
 from monitor.part import Health, Metric, State
 
 __all__ = ["SpoolBus"]
@@ -66,9 +65,9 @@ class SpoolBus(Bus):
         self._news: set[asyncio.Event] = set()
 
     async def start(self) -> None:
-        """Open the file and start the writer."""
+        """Open the file and start the writer; see :func:`open_spool` for what it raises."""
         self._loop = asyncio.get_running_loop()
-        file = await asyncio.to_thread(_open_file, self._path, self._max_bytes)
+        file = await asyncio.to_thread(open_spool, self._path, max_bytes=self._max_bytes)
         self._closing = False
         self._writer = threading.Thread(
             target=self._write, args=(file,), name="spool-writer", daemon=True
@@ -268,15 +267,3 @@ class SpoolBus(Bus):
         writer, self._writer = self._writer, None
         if writer is not None:
             await asyncio.to_thread(writer.join, _CLOSE_S)
-
-
-def _open_file(path: Path, max_bytes: int) -> SpoolFile:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return SpoolFile(path, max_bytes=max_bytes)
-    except NotASpoolError:
-        raise SettingError(("bus", "file"), f"{path} is another program's database") from None
-    except OSError as error:
-        raise SettingError(("bus", "file"), f"cannot use {path}: {error.strerror}") from None
-    except sqlite3.DatabaseError as error:
-        raise SettingError(("bus", "file"), f"cannot use {path}: {error}") from None

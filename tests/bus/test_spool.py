@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,9 @@ import pytest
 
 from monitor.bus import Assignment, BusSettings, Consumer, Record, create_bus
 from monitor.bus.spool import SpoolBus
+from monitor.bus.spool_opening import open_spool
 from monitor.errors import SettingError
+from tests.conftest import missing
 from tests.waiting import until
 
 
@@ -289,7 +294,8 @@ def test_a_disk_that_takes_nothing_costs_the_oldest_and_is_said(
 
 @pytest.mark.parametrize("content", [b"not a database" * 100, None])
 def test_a_file_that_is_no_spool_is_refused_and_kept(state: Path, content: bytes | None) -> None:
-    file = state / "spool.db"
+    # A good database of another program, also where ours would be; text anywhere else.
+    file = state / ("spool.db" if content is None else "notes.txt")
     if content is None:
         db = sqlite3.connect(file)
         db.execute("CREATE TABLE precious (a)")
@@ -298,8 +304,82 @@ def test_a_file_that_is_no_spool_is_refused_and_kept(state: Path, content: bytes
         file.write_bytes(content)
     before = file.read_bytes()
     with pytest.raises(SettingError, match=r"^bus\.file: "):
-        run(make().start())
+        run(create_bus(BusSettings(file=file.name)).start())
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("file", ["spool.db", "other.db"])
+def test_a_damaged_spool_is_set_aside_and_said(
+    state: Path, caplog: pytest.LogCaptureFixture, file: str
+) -> None:
+    # Where the default spool lies, any bytes are a damaged one; elsewhere SQLite's mark is wanted.
+    rubbish = bytes(range(256)) * 20
+    damaged = (
+        [rubbish, b"SQLite format 3\0" + rubbish]
+        if file == "spool.db"
+        else [b"SQLite format 3\0" + rubbish]
+    )
+
+    async def body() -> None:
+        bus = create_bus(BusSettings(file=file))
+        await bus.start()
+        consumer = bus.consumer("t", group=None)
+        assert isinstance(bus, SpoolBus)
+        put(bus, "t", 7)
+        assert await bus.committed()
+        await consumer.close()
+        await bus.close()
+
+    for number, data in enumerate(damaged, start=1):
+        forget(state)
+        (state / file).write_bytes(data)
+        caplog.clear()
+        run(body())
+        aside = state / f"{file}.corrupt-1"
+        assert aside.read_bytes() == data
+        assert f"set aside as {aside} ({len(data)} bytes)" in caplog.text, number
+        aside.unlink()
+
+
+def test_each_damaged_spool_is_kept(state: Path) -> None:
+    for data in (b"first" * 1000, b"second" * 1000):
+        file = state / "spool.db"
+        file.write_bytes(data)
+        open_spool(file, max_bytes=1 << 20).close()
+    assert (state / "spool.db.corrupt-1").read_bytes() == b"first" * 1000
+    assert (state / "spool.db.corrupt-2").read_bytes() == b"second" * 1000
+
+
+def test_a_full_disk_is_not_the_configs_fault(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from monitor.bus.spool_opening import open_spool\n"
+        "from monitor.errors import MonitorError\n"
+        "try:\n    open_spool(Path(sys.argv[1], 'spool.db'), max_bytes=1 << 20)\n"
+        "except MonitorError as error:\n    print(error.exit_status, error)\n"
+    )
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"]).returncode:
+        missing("user namespaces, for a disk that is full")
+    full = 'mount -t tmpfs -o size=16k tmpfs "$1" && exec "$0" -c "$2" "$1"'
+    done = subprocess.run(
+        [*namespace, "sh", "-c", full, sys.executable, str(disk), script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith(f"1 cannot use the spool {disk}/spool.db: "), done.stderr
+    assert "; make room on its disk" in done.stdout
+
+
+@pytest.mark.parametrize("what", ["long name", "directory"])
+def test_a_path_that_waiting_cannot_mend_is_bad_config(state: Path, what: str) -> None:
+    (state / "taken").mkdir()
+    file = "taken" if what == "directory" else "x" * 300 + "/spool.db"
+    with pytest.raises(SettingError, match=r"^bus\.file: cannot use .*"):
+        run(create_bus(BusSettings(file=file)).start())
 
 
 def test_a_directory_that_cannot_be_is_refused(

@@ -99,7 +99,7 @@ class NotificationThread:
             while not self._closing.is_set():
                 try:
                     raw = self._connect()
-                except MonitorError as error:
+                except (MonitorError, psycopg2.Error, OSError) as error:
                     if not away:
                         logger.warning("not listening: %s", error)
                     away = True

@@ -162,19 +162,25 @@ class PostgresStore(Store):
     def connect(self) -> psycopg2.extensions.connection:
         """Return a new connection in autocommit mode; blocks for at most connect_timeout.
 
-        Raises UnavailableError.
+        Raises UnavailableError, and MonitorError for a URL that libpq does not take.
         """
         settings = self.settings
         options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
         password: dict[str, Any] = {} if self._password is None else {"password": self._password}
         with self._errors():
-            raw: psycopg2.extensions.connection = psycopg2.connect(
-                settings.url,
-                **password,
-                connect_timeout=max(2, round(settings.connect_timeout)),
-                options=f"{options} -c search_path={settings.schema}",
-                **_KEEPALIVE,
-            )
+            try:
+                raw: psycopg2.extensions.connection = psycopg2.connect(
+                    settings.url,
+                    **password,
+                    connect_timeout=max(2, round(settings.connect_timeout)),
+                    options=f"{options} -c search_path={settings.schema}",
+                    **_KEEPALIVE,
+                )
+            except psycopg2.ProgrammingError:
+                # Its text repeats pieces of the URL, a password's among them.
+                raise MonitorError(
+                    f"{self.server}: libpq cannot parse database.url; check-config tells more"
+                ) from None
             raw.autocommit = True
             psycopg2.extras.register_default_json(raw, loads=_as_text)
             psycopg2.extras.register_default_jsonb(raw, loads=_as_text)

@@ -46,6 +46,7 @@ class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
                 )
             if not parts.path.strip("/"):
                 raise SettingError(("url",), "names no database: postgresql://user@host:port/NAME")
+            _check_url(self.url)
             if self.schema.startswith("pg_") or self.schema == "information_schema":
                 raise SettingError(("schema",), f"{self.schema} belongs to PostgreSQL itself")
         elif not self.file:
@@ -61,3 +62,40 @@ class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
     def sqlite_file(self) -> Path:
         """Return the SQLite file's whole path."""
         return state_directory() / self.file
+
+
+def _check_url(url: str) -> None:
+    """Refuse what libpq can't parse. Nothing of a URL is repeated: any piece may be a secret."""
+    try:
+        parts = urlsplit(url)
+        ports = [host.rpartition("]")[2] for host in parts.netloc.rpartition("@")[2].split(",")]
+    except ValueError:
+        raise SettingError(("url",), "is not a URL") from None
+    wanted = [port.rpartition(":")[2] for port in ports]
+    wanted = [port for port, text in zip(wanted, ports, strict=True) if ":" in text]
+    try:
+        from psycopg2 import Error
+        from psycopg2.extensions import parse_dsn
+    except ImportError:  # whoever opens the store says which package is missing
+        pass
+    else:
+        try:
+            wanted += parse_dsn(url).get("port", "").split(",")
+        except Error as error:
+            raise SettingError(("url",), _parse_problem(str(error))) from None
+    for port in wanted:
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+            raise SettingError(
+                ("url",),
+                "has a port that is no number from 1 to 65535 (is a special character of the"
+                " password not percent-encoded?)",
+            )
+
+
+def _parse_problem(said: str) -> str:
+    # What libpq says repeats pieces of the URL, a password's among them.
+    if "query parameter" in said:
+        return "has a parameter after ? that libpq does not know or cannot read"
+    if "percent-encoded" in said:
+        return "has a % that begins no percent-encoded character; write %25 for it"
+    return "is no URL that libpq can parse"

@@ -7,12 +7,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from monitor.errors import UnavailableError
+from monitor.errors import MonitorError, UnavailableError
 from monitor.store import migrate
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
 from monitor.store.listeners import Listeners
@@ -190,11 +191,25 @@ class SqliteStore(Store):
             text = str(error)
             if text.startswith(("no such table", "no such column")):
                 raise TablesError(self.server, text) from error
+            unwritable = self._unwritable()
+            if unwritable is not None:
+                raise MonitorError(f"{self.server}: cannot write in {unwritable}") from error
             raise UnavailableError(self.server, text) from error
         except sqlite3.DatabaseError as error:
             if type(error) is sqlite3.DatabaseError:  # "file is not a database", "malformed"
-                raise UnavailableError(self.server, str(error)) from error
+                raise MonitorError(
+                    f"{self.server}: {error}; move it aside and start again (the tables are made"
+                    " anew)"
+                ) from error
             raise
+
+    def _unwritable(self) -> Path | None:
+        """Return what no waiting makes writable: the directory, or the file itself."""
+        if not os.access(self.file.parent, os.W_OK | os.X_OK):
+            return self.file.parent
+        if self.file.exists() and not os.access(self.file, os.R_OK | os.W_OK):
+            return self.file
+        return None
 
 
 def _roll_back(raw: sqlite3.Connection) -> None:

@@ -1,0 +1,108 @@
+"""Databases that no waiting makes usable: one line that says what to do, and no traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from monitor.errors import MonitorError, SettingError
+from monitor.store import DatabaseSettings, open_store
+from tests.waiting import until
+
+
+def start(settings: DatabaseSettings) -> None:
+    async def main() -> None:
+        store = open_store(settings)
+        try:
+            await store.start()
+        finally:
+            await store.close()
+
+    asyncio.run(main(), debug=True)
+
+
+@pytest.mark.parametrize("content", [b"random" * 1000, b"SQLite format 3\0" + b"\xff" * 8000])
+def test_a_damaged_file_ends_with_advice(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "monitor.db"
+    file.write_bytes(content)
+    with pytest.raises(MonitorError, match="move it aside and start again") as caught:
+        start(DatabaseSettings(file=str(file)))
+    assert caught.value.exit_status == 1
+    assert str(file) in str(caught.value)
+    assert file.read_bytes() == content
+
+
+def test_a_directory_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    directory = tmp_path / "missing"
+    with pytest.raises(MonitorError, match=f"cannot write in {directory}$") as caught:
+        start(DatabaseSettings(file=str(directory / "monitor.db")))
+    assert caught.value.exit_status == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@127.0.0.1:1/x?password=PW&foo=bar",
+        "postgresql://u@127.0.0.1/x?port=PW",
+        "postgresql://u@127.0.0.1:PW/x",
+        "postgresql://u@127.0.0.1:70000/x",
+        "postgresql://u@[::1]:PW/x",
+        "postgresql://u@one:5432,two:PW/x",
+        "postgresql://u:PW/@host/x",
+        "postgresql://u:PW%zz@host/x",
+        "postgresql://u:PW@host/x?novalue",
+        "postgresql://u@[::1/PW",
+    ],
+)
+def test_a_url_that_libpq_cannot_parse_is_bad_config(url: str) -> None:
+    pytest.importorskip("psycopg2")
+    with pytest.raises(SettingError) as caught:
+        DatabaseSettings(url=url).verify()
+    said = str(caught.value)
+    assert said.startswith("url: ")
+    assert "\n" not in said
+    assert "PW" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:pw@127.0.0.1:5432/x?sslmode=require&application_name=a",
+        "postgres://[::1]:5432/x",
+        "postgresql://one:5432,two/x?target_session_attrs=read-write",
+        "postgresql:///x?host=/run/postgresql&port=5433",
+    ],
+)
+def test_a_url_that_libpq_takes_is_taken(url: str) -> None:
+    DatabaseSettings(url=url).verify()
+
+
+def test_connecting_with_such_a_url_leaves_no_traceback(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("psycopg2")
+    ended: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+
+    async def main() -> None:
+        # Not verified, as a URL would be that only a later libpq refuses.
+        store = open_store(DatabaseSettings(url="postgresql://u@127.0.0.1:1/x?password=PW&foo=bar"))
+        listening = asyncio.create_task(anext(store.listen("c")))
+        try:
+            with pytest.raises(MonitorError, match="libpq cannot parse") as caught:
+                await store.read(lambda connection: connection.query("SELECT 1"))
+            assert caught.value.exit_status == 1
+            await until(lambda: "not listening" in caplog.text)
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            await store.close()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(main())
+    assert not ended
+    assert "PW" not in caplog.text

@@ -35,6 +35,8 @@ __all__ = [
 # "RxHi": what PRAGMA application_id of a history file says.
 _APPLICATION_ID = 0x52784869
 _VERSION = 1
+# What every SQLite file begins with: https://sqlite.org/fileformat.html#magic_header_string
+_MAGIC = b"SQLite format 3\0"
 _FREED_PAGES = 2000
 # What SQLite's error codes begin with where the file's content is wrong.
 _DAMAGE = (
@@ -148,6 +150,8 @@ class HistoryFile:
     def __init__(self, path: Path) -> None:
         """Open, or create; raises CorruptHistoryError, ForeignFileError or sqlite3.Error."""
         new = not path.exists() or not path.stat().st_size
+        if not new and not _is_sqlite(path):
+            raise ForeignFileError("is not a history file of this daemon; name another")
         if new:
             # Readable by the group, and by nobody else, whatever the umask says.
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))
@@ -192,7 +196,7 @@ class HistoryFile:
         version = execute("PRAGMA user_version").fetchone()[0]
         tables = {name for (name,) in execute("SELECT name FROM sqlite_schema")}
         if found != _APPLICATION_ID and not tables & {"chunk", "channel", "saved"}:
-            raise ForeignFileError("it is another program's SQLite file")
+            raise ForeignFileError("is another program's SQLite file; name another")
         if (found, version) != (_APPLICATION_ID, _VERSION):
             raise CorruptHistoryError(f"its version is {version}, this program's is {_VERSION}")
 
@@ -282,6 +286,12 @@ class HistoryFile:
                 channel.trim(row.first - channel.first)
             channel.saved = channel.end
         return [(channel, float(row.at)) for channel, row in found.values()]
+
+
+def _is_sqlite(path: Path) -> bool:
+    """Tell a history, however damaged, from what never was one."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def _raise_if_damaged(error: sqlite3.Error) -> None:

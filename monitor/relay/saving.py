@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import sqlite3
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from monitor.errors import SettingError
+from monitor.errors import MonitorError, SettingError
 from monitor.logfile import RateLimitedLog
 from monitor.relay.channel import Channel
 from monitor.relay.channels import Channels
@@ -44,6 +45,9 @@ _RETRY_S = 5.0
 _BATCH_CHANNELS = 200
 _BATCH_BYTES = 4 * 1024 * 1024
 _KEY = ("history_file",)
+# What is no fault of the config, and may be gone when the daemon is started again.
+_DISK = ("SQLITE_FULL", "SQLITE_IOERR")
+_DISK_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 _T = TypeVar("_T")
 
 
@@ -68,6 +72,8 @@ class Saving:
         self._file: HistoryFile | None = None
         self._lock = asyncio.Lock()
         self._next_key = 1
+        # What is wrong with the file, until it is set aside and a new one is begun.
+        self._damage = ""
         # Cut, but not known to be written.
         self._pending: Batch | None = None
         self._faults_log = RateLimitedLog(_log, lines=1, period_s=300)
@@ -79,7 +85,9 @@ class Saving:
     async def start(self) -> None:
         """Open the file and bring back what it has.
 
-        Raises SettingError where the file can't be used; a damaged one is set aside.
+        Raises SettingError where the file can't be used, MonitorError where its disk is full
+        or fails. A damaged one stays as it is until the first saving, when the daemon has bound
+        all its addresses and will really run.
         """
         saved = await self._in_thread(self._open)
         restored = [channel for channel, _ in saved.channels]
@@ -108,6 +116,8 @@ class Saving:
     async def save(self) -> bool:
         """Save all that is new; return whether that could be done."""
         async with self._lock:
+            if self._damage and not await self._begin_anew():
+                return False
             while True:
                 if self._pending is None:
                     self._pending = self._cut()
@@ -118,12 +128,7 @@ class Saving:
                     assert self._file is not None
                     await self._in_thread(self._file.write, batch)
                 except (sqlite3.Error, OSError) as error:
-                    self.failures += 1
-                    self.problem = f"cannot write {self._path}: {error}"
-                    self._faults_log.warning(
-                        "write", "%s; going on without it, and trying again", self.problem
-                    )
-                    return False
+                    return self._failed(error)
                 if self.problem:
                     _log.info("%s can be written again", self._path)
                     self.problem = ""
@@ -142,34 +147,66 @@ class Saving:
     async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
+    def _failed(self, error: Exception) -> bool:
+        self.failures += 1
+        self.problem = f"cannot write {self._path}: {error}"
+        self._faults_log.warning("write", "%s; going on without it, and trying again", self.problem)
+        return False
+
+    async def _begin_anew(self) -> bool:
+        """Set a damaged file aside and begin a new one; return whether that could be done."""
+
+        def swap() -> tuple[Path | None, HistoryFile]:
+            # An earlier try may have got as far as this.
+            aside = set_aside(self._path) if self._path.exists() else None
+            file = HistoryFile(self._path)
+            file.load()
+            return aside, file
+
+        try:
+            aside, self._file = await self._in_thread(swap)
+        except (sqlite3.Error, OSError, CorruptHistoryError, ForeignFileError) as error:
+            return self._failed(error)
+        _log.error(
+            "history file %s is damaged (%s): set aside as %s, histories begin anew",
+            self._path,
+            self._damage,
+            aside,
+        )
+        self._damage = ""
+        return True
+
     def _open(self) -> Saved:
-        for attempt in (1, 2):
-            try:
-                self._file = HistoryFile(self._path)
-                return self._file.load()
-            except CorruptHistoryError as damage:
-                if self._file is not None:
-                    with contextlib.suppress(sqlite3.Error):
-                        self._file.close(None)
-                    self._file = None
-                if attempt == 2:
-                    raise SettingError(_KEY, f"{self._path}: {damage}") from None
-                aside = set_aside(self._path)
-                _log.error(
-                    "history file %s is damaged (%s): set aside as %s, histories begin anew",
-                    self._path,
-                    damage,
-                    aside,
-                )
-            except ForeignFileError as problem:
-                raise SettingError(_KEY, f"{self._path}: {problem}") from None
-            except sqlite3.Error as error:
-                in_use = "locked" in str(error)
-                reason = "another process uses it" if in_use else str(error)
-                raise SettingError(_KEY, f"cannot use {self._path}: {reason}") from None
-            except OSError as error:
-                raise SettingError(_KEY, f"cannot use {self._path}: {error.strerror}") from None
-        raise AssertionError
+        file = None
+        try:
+            file = HistoryFile(self._path)
+            saved = file.load()
+        except CorruptHistoryError as damage:
+            if file is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    file.close(None)
+            self._damage = str(damage)
+            return Saved([], None, True, [])
+        except ForeignFileError as problem:
+            raise SettingError(_KEY, f"{self._path} {problem}") from None
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorname", "").startswith(_DISK):
+                raise self._disk_error(str(error)) from None
+            in_use = "locked" in str(error)
+            reason = "another process uses it" if in_use else str(error)
+            raise SettingError(_KEY, f"cannot use {self._path}: {reason}") from None
+        except OSError as error:
+            if error.errno in _DISK_ERRNO:
+                raise self._disk_error(str(error.strerror)) from None
+            raise SettingError(_KEY, f"cannot use {self._path}: {error.strerror}") from None
+        self._file = file
+        return saved
+
+    def _disk_error(self, problem: str) -> MonitorError:
+        return MonitorError(
+            f"cannot use relay.history_file {self._path}: {problem}; make room on its disk, or"
+            " name a file on another"
+        )
 
     def _cut(self) -> Batch | None:
         """Cut the next batch of what is new, or return None."""

@@ -170,7 +170,7 @@ def test_damage_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         try:
             opened = HistoryFile(path)
-        except CorruptHistoryError:
+        except (CorruptHistoryError, ForeignFileError):
             noticed += 1
             continue
         try:
@@ -189,10 +189,15 @@ def test_damage_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
 def test_files_that_are_no_histories(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("not a database\n" * 100)
-    with pytest.raises(CorruptHistoryError):
+    with pytest.raises(ForeignFileError, match="not a history file"):
         HistoryFile(text)
-    assert set_aside(text).read_text().startswith("not a database")
-    assert not text.exists()
+    assert text.read_text() == "not a database\n" * 100
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    with pytest.raises(CorruptHistoryError):
+        HistoryFile(damaged)
+    assert set_aside(damaged).read_bytes().endswith(b"\xff")
+    assert not damaged.exists()
     other = tmp_path / "other.db"
     with sqlite3.connect(other) as database:
         database.execute("CREATE TABLE precious (data TEXT)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_a_damaged_file_is_set_aside_and_said(
     assert everything(relay.client("job")) == (['{"command": "FINISHED"}'], 1000)
 
 
-@pytest.mark.parametrize("what", ["directory", "foreign", "in use"])
+@pytest.mark.parametrize("what", ["directory", "foreign", "text", "in use"])
 def test_a_file_that_cannot_be_used_is_bad_config(
     start_relay: StartRelay, start_daemon: StartDaemon, tmp_path: Path, what: str
 ) -> None:
@@ -137,6 +138,9 @@ def test_a_file_that_cannot_be_used_is_bad_config(
         database = sqlite3.connect(file)
         database.execute("CREATE TABLE precious (data TEXT)")
         database.close()
+    elif what == "text":
+        file = tmp_path / "notes.txt"
+        file.write_text("precious")
     else:
         file = tmp_path / "used.db"
         start_relay(history_file=str(file))
@@ -147,6 +151,26 @@ def test_a_file_that_cannot_be_used_is_bad_config(
     assert daemon.wait() == 78
     assert "relay.history_file: " in daemon.stderr
     assert len(daemon.stderr.strip().splitlines()) <= 3
+    if what == "text":
+        assert [path.name for path in tmp_path.glob("notes*")] == ["notes.txt"]
+        assert file.read_text() == "precious"
+
+
+def test_a_damaged_file_stays_where_an_address_is_in_use(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    file = tmp_path / FILE
+    data = b"SQLite format 3\0" + b"\xff" * 5000
+    file.write_bytes(data)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = {
+            "zeromq_uri": ["127.0.0.1", taken.getsockname()[1]],
+            "websocket_uri": ["127.0.0.1", 0],
+            "relay": {"history_file": str(file)},
+        }
+        assert start_daemon(config).wait() == 1
+    assert file.read_bytes() == data
+    assert not Path(f"{file}.corrupt").exists()
 
 
 def test_a_full_disk_is_said_and_costs_nobody_anything(start_relay: StartRelay) -> None:

@@ -251,7 +251,7 @@ def test_the_command_logs_shows_filters_and_follows(
         assert lines[1] == "    and more"
         one = program("logs", "--api", api, "--level", "40", "--json", "--timewindow", "60")
         assert [json.loads(line)["sender"] for line in one.stdout.splitlines()] == ["addon-2"]
-        assert program("logs", "--api", api, "--level", "loud").returncode == 1
+        assert program("logs", "--api", api, "--level", "loud").returncode == 2
         assert program("logs", "--api", api, "--timewindow", "0").returncode == 2
         away = program("logs", "--api", f"http://127.0.0.1:{free_port()}")
         assert away.returncode == 75

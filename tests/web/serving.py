@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -71,7 +71,7 @@ def serving(
     loop = asyncio.new_event_loop()
     loop.set_debug(True)
     loop.slow_callback_duration = 5
-    thread = threading.Thread(target=loop.run_forever, name="serving")
+    thread = threading.Thread(target=loop.run_forever, name="serving", daemon=True)
     thread.start()
 
     def call(coroutine: Any) -> Any:
@@ -93,13 +93,19 @@ def serving(
                 run.result()
             run.cancel()
     finally:
-        call(web.close())
-        for part in parts:
-            call(part.close())
-        call(_settle())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(LIMIT_S)
-        loop.close()
+        # Whatever goes wrong with one step, the thread must end, or the whole run never does.
+        with contextlib.ExitStack() as ending:
+            ending.callback(loop.close)
+            ending.callback(thread.join, LIMIT_S)
+            ending.callback(loop.call_soon_threadsafe, loop.stop)
+            ending.callback(lambda: call(_settle()))
+            for part in reversed(parts):
+                ending.callback(_closing, call, part)
+            ending.callback(_closing, call, web)
+
+
+def _closing(call: Callable[[Any], Any], part: Part) -> None:
+    call(part.close())
 
 
 def _instead(given: tuple[list[APIRouter], dict[str, Handler], int]) -> Any:

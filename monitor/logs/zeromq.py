@@ -164,8 +164,9 @@ class ZeroMq:
         except zmq.ZMQError:
             self._forget(peer)
             return False
-        # Sending may have eaten the edge that told of something to read.
-        self._come_back()
+        finally:
+            # Sending, also in vain, may have eaten the edge that told of something to read.
+            self._come_back()
         return True
 
     def _stop_reading(self) -> None:

@@ -167,7 +167,7 @@ def test_the_repositorys_package_and_index_are_signed(built: Built, tmp_path: Pa
     home = tmp_path / "gnupg"
     home.mkdir(mode=0o700)
     index = built.repository / "yum" / "repodata" / "repomd.xml"
-    gpg = ("gpg", "--batch", "--homedir", home)
+    gpg = ("gpg", "--batch", "--no-autostart", "--homedir", home)  # which needs no agent
     for command in ((*gpg, "--import", key), (*gpg, "--verify", f"{index}.asc", index)):
         subprocess.run(
             command,

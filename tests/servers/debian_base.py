@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ _TESTED_BY = (
     "rpm",
 )
 _CONTROL = Path(__file__).resolve().parents[2] / "packaging" / "deb" / "control"
+_KEEP_S = 7 * 86400.0
 _APT = ("apt-get", "-qq", "--yes", "--no-install-recommends")
 
 
@@ -92,7 +94,16 @@ def _made(target: Path, make: Callable[[Path], None]) -> Path:
             unfinished.mkdir()
             make(unfinished)
             unfinished.rename(target)
+        os.utime(target)
+        _prune(target.parent)
     return target
+
+
+def _prune(cache: Path) -> None:
+    """Remove what no test has used for long: a change of the dependencies leaves it behind."""
+    for kept in cache.glob("debian-*/"):
+        if kept.stat().st_mtime < time.time() - _KEEP_S:
+            shutil.rmtree(kept)
 
 
 def _call(*command: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.end_to_end
 
-AXE = Path(__file__).parent / "axe" / "axe.min.js"
 LIMIT_MS = 20_000
 VIEWS = {
     "overview": ("#/", "text=2 sites are down"),
@@ -157,12 +157,13 @@ def test_every_view_shows_what_is_there_and_can_be_used_by_all(
         bypass_csp=True,  # for axe alone; the policy has a test of its own
     )
     page = watched.open()
+    axe = (files("axe_playwright_python") / "axe.min.js").read_text()
     for name, (fragment, selector) in VIEWS.items():
         page.goto(f"{daemon.url}/{fragment}")
         page.wait_for_selector(selector)
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, f"{name} is {wide} px wider than the screen"
-        page.add_script_tag(path=str(AXE))
+        page.add_script_tag(content=axe)
         found = page.evaluate(
             "axe.run(document, {resultTypes: ['violations']}).then(result => result.violations"
             ".filter(each => ['serious', 'critical'].includes(each.impact))"

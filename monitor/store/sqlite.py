@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -151,37 +151,38 @@ class SqliteStore(Store):
         await asyncio.gather(self._writer.close(), self._readers.close())
 
     def _open_writer(self) -> _SqliteSession:
+        with self._opening() as raw:
+            # Has an effect on a file without tables only, and lets a purge give pages back.
+            raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            raw.execute("PRAGMA journal_mode=WAL")
+            raw.execute("PRAGMA synchronous=FULL")
+            raw.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            raw.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}")
+            raw.execute("BEGIN IMMEDIATE")
+            self._applied = migrate.apply(SqliteConnection(raw), self.server)
+            raw.execute("COMMIT")
+        self._migrated = True
+        return _SqliteSession(raw)
+
+    def _open_reader(self) -> _SqliteSession:
+        with self._opening() as raw:
+            raw.execute("PRAGMA query_only=ON")
+        return _SqliteSession(raw)
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[sqlite3.Connection]:
+        """Open the file; it is closed again where the block, or a setting before it, fails."""
         with self._errors():
-            raw = self._connect()
+            raw = sqlite3.connect(
+                self.file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            )
             try:
-                # Has an effect on a file without tables only, and lets a purge give pages back.
-                raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
-                raw.execute("PRAGMA journal_mode=WAL")
-                raw.execute("PRAGMA synchronous=FULL")
-                raw.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-                raw.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}")
-                raw.execute("BEGIN IMMEDIATE")
-                self._applied = migrate.apply(SqliteConnection(raw), self.server)
-                raw.execute("COMMIT")
+                raw.execute("PRAGMA cache_size=-8000")
+                raw.execute("PRAGMA temp_store=MEMORY")
+                yield raw
             except BaseException:
                 raw.close()
                 raise
-            self._migrated = True
-            return _SqliteSession(raw)
-
-    def _open_reader(self) -> _SqliteSession:
-        with self._errors():
-            raw = self._connect()
-            raw.execute("PRAGMA query_only=ON")
-            return _SqliteSession(raw)
-
-    def _connect(self) -> sqlite3.Connection:
-        raw = sqlite3.connect(
-            self.file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        raw.execute("PRAGMA cache_size=-8000")
-        raw.execute("PRAGMA temp_store=MEMORY")
-        return raw
 
     @contextlib.contextmanager
     def _errors(self) -> Any:

@@ -77,7 +77,10 @@ class Misbehaving:
             if line.lower().startswith(b"content-length:"):
                 wanted = int(line.split(b":")[1])
                 while len(body) < wanted:
-                    body += connection.recv(65536)
+                    piece = connection.recv(65536)
+                    if not piece:
+                        return
+                    body += piece
         self.requests.append(head + b"\r\n\r\n" + body)
         path = head.split(b" ")[1].decode()
         name, _, argument = path[1:].partition("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import socket
 import ssl
@@ -300,9 +301,11 @@ def banner() -> Iterator[Callable[[bytes, bool], int]]:
 
     def start(text: bytes, keep_open: bool) -> int:
         listener = socket.create_server(("127.0.0.1", 0))
+        listener.settimeout(10)
 
         def talk() -> None:
-            with listener, listener.accept()[0] as connection:
+            # A check that has seen enough hangs up, and may reset what is still being said.
+            with contextlib.suppress(OSError), listener, listener.accept()[0] as connection:
                 for byte in text:
                     connection.sendall(bytes([byte]))
                 if keep_open:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from monitor.logfile import RateLimitedLog
+from monitor.settings import address_text
 from monitor.web.problems import MEDIA_TYPE, problem_body
 from monitor.web.settings import ApiSettings
 
 __all__ = ["MAX_HEADER_BYTES", "Connections", "LimitedHttp"]
+
+_log = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 16 * 1024
 """Bytes of a request's line and headers."""
@@ -22,6 +28,7 @@ class Connections:
 
     def __init__(self, settings: ApiSettings) -> None:
         self.settings = settings
+        self.faults_log = RateLimitedLog(_log)
         self._transports: set[Any] = set()
 
     def __len__(self) -> int:
@@ -66,6 +73,7 @@ class LimitedHttp(H11Protocol):
         try:
             super().data_received(data)
         except h11.ProtocolError:
+            self._say_no_http()
             self.transport.close()
             return
         if self.transport.get_protocol() is not self:  # it became a WebSocket
@@ -74,6 +82,14 @@ class LimitedHttp(H11Protocol):
             self._arm()
         else:
             self._disarm()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be read as HTTP, in the API's form."""
+        self._say_no_http()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._refuse(400, "this is not HTTP/1.1")
+        else:  # in the middle of an answer
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         """Keep the clock running for a request that began while the last was answered."""
@@ -125,13 +141,20 @@ class LimitedHttp(H11Protocol):
         else:
             self.transport.abort()
 
+    def _say_no_http(self) -> None:
+        peer = "a peer" if self.client is None else address_text(self.client)
+        self.limits.faults_log.warning(
+            "no HTTP", "%s sent what is not HTTP/1.1; its connection is closed", peer
+        )
+
     def _refuse(self, status: int, detail: str) -> None:
         """Answer without a request to answer to, and close."""
         body = problem_body(status, detail)
+        later = "retry-after: 5\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
         head = (
-            f"HTTP/1.1 {status} {'Request Timeout' if status == 408 else 'Service Unavailable'}\r\n"
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
             f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            f"connection: close\r\n{'retry-after: 5' if status == 503 else 'x-limit: time'}\r\n\r\n"
+            f"connection: close\r\n{later}\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()

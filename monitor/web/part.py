@@ -134,8 +134,8 @@ class Web(Part):
             timeout_keep_alive=settings.keep_alive,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
-        # Its words about rubbish that a peer sends are enough; its life cycle is ours.
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        # What peers do wrong is said by LimitedHttp, with the peer; its life cycle is ours.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config.load()
         # Not Server.serve(): signals, and when to stop, are the daemon's.
         server = uvicorn.Server(config)

@@ -6,7 +6,7 @@ A part that is off imports nothing; a service is made when the first part asks f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from monitor.bus import Bus, create_bus
 from monitor.config import Config
@@ -16,6 +16,9 @@ from monitor.store import Store, open_store
 from monitor.tokens import TokenFile
 from monitor.web.context import DaemonStatus
 from monitor.web.settings import ApiSettings
+
+if TYPE_CHECKING:
+    from monitor.logs.reader import LogReader
 
 __all__ = ["PARTS", "Service", "Services"]
 
@@ -126,19 +129,33 @@ def _cluster(services: Services) -> Part | None:
 
 
 def _web(services: Services) -> Part | None:
-    if services.config.api is None:
+    config = services.config
+    if config.api is None:
         return None
     from monitor.web.part import Web
 
-    config = services.config
     keeps = (config.probes, config.aggregation, config.cluster, config.logs, config.database.url)
     return Web(
-        services.config.api,
+        config.api,
         tokens=services.tokens,
         parts=lambda: services.parts,
         status=services.status,
         store=services.store() if any(each is not None for each in keeps) else None,
+        log_reader=_log_reader(services),
     )
+
+
+def _log_reader(services: Services) -> LogReader | None:
+    """Return what reads the logs that other daemons keep in a shared PostgreSQL."""
+    config = services.config
+    if config.logs is not None or config.database.url is None:
+        return None
+    from monitor.logs.reader import LogReader
+
+    try:
+        return LogReader(services.store())
+    except SettingError as error:
+        raise error.under("logs") from None
 
 
 # One line a part; a part that is off imports nothing. Settings are found by the part's name.

@@ -7,6 +7,7 @@ missed while the connection was away is found as the recent blocks that were nev
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
@@ -38,6 +39,7 @@ class Instances:
         self._seen: OrderedDict[int, None] = OrderedDict()
         # Blocks up to here were taken before we listened; None until then.
         self._base: int | None = None
+        self.began = asyncio.Event()
         service.on_own_block = self._first
 
     @property
@@ -77,6 +79,7 @@ class Instances:
         """Publish what was committed while nobody told us."""
         if self._base is None:
             self._base = await self._store.read(last_block, timeout=_READ_TIMEOUT_S)
+            self.began.set()
             return
         since = max(self._base + 1, max(self._seen, default=0) - _REMEMBERED // 2)
         seen = tuple(self._seen)

@@ -65,6 +65,9 @@ class Logs(Part):
         """Return a session for a new connection."""
         return Session(self.service, send=send, follower=follower)
 
+    async def attend(self) -> None:
+        """It hears of everything as long as it runs."""
+
     async def start(self) -> None:
         """Bind the ZeroMQ socket, where there is one: beyond loopback only with tokens."""
         address = self._settings.zeromq_uri

@@ -54,8 +54,10 @@ class LogService:
         *,
         now: Callable[[], float],
         clock: Callable[[], float],
+        takes_uploads: bool = True,
     ) -> None:
         self.settings = settings
+        self._takes_uploads = takes_uploads
         self._store = store
         self.now = now
         self.clock = clock
@@ -112,6 +114,9 @@ class LogService:
         """
         if not principal.may_upload:
             raise ActionError(ErrorCode.FORBIDDEN, "a reader's token may not upload")
+        if not self._takes_uploads:
+            problem = "the logs part is off here: upload to a daemon where it is on"
+            raise ActionError(ErrorCode.FORBIDDEN, problem)
         accepted, rejected = await self._judge(upload, principal)
         for rejection in rejected:
             self.count(rejection.reason)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,30 +70,33 @@ class Saved:
 
 
 class DatabaseJobs(JobSource):
-    """The active rows, read again every minute and whenever :data:`CHANNEL` is told."""
+    """The rows, read again every minute and whenever :data:`CHANNEL` is told."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        # Stays open from one change to the next: what is told during a load is not missed.
+        self._told: AsyncGenerator[str | None, None] | None = None
 
     async def load(self) -> JobList:
-        """Read the rows; what was stopped by hand is not active."""
+        """Read the rows, and what was stopped by hand."""
         return await self._store.read(load_jobs)
 
     async def changed(self) -> None:
-        """Return after a minute, or as soon as somebody tells of a change."""
+        """Return after a minute, or as soon as somebody may have told of a change.
+
+        That is also where it has just begun to listen: what was told before was not heard.
+        """
+        told = self._told or self._store.listen(CHANNEL)
+        self._told = None
         with contextlib.suppress(TimeoutError):
-            async with (
-                asyncio.timeout(_LOOK_S),
-                contextlib.aclosing(self._store.listen(CHANNEL)) as told,
-            ):
-                async for payload in told:
-                    if payload is not None:
-                        return
+            # Cut off, the generator is closed, and the next call begins anew.
+            async with asyncio.timeout(_LOOK_S):
+                await anext(told)
+                self._told = told
 
 
 def load_jobs(connection: Connection) -> JobList:
     """Read and check all rows; bad ones are named in ``refused`` and left out."""
-    stopped = stopped_jobs(connection)
     jobs, refused = [], []
     for row in connection.query(f"{_SELECT} ORDER BY amc_id"):
         try:
@@ -103,8 +106,8 @@ def load_jobs(connection: Connection) -> JobList:
             text = str(error).replace("`", "").replace(" - at $.", ", ")
             refused.append(f"availability_monitor_config: site {row[0]}: {text[:200]}")
             continue
-        jobs.append(job.replace(active=False) if job.id in stopped else job)
-    return JobList(tuple(jobs), tuple(refused))
+        jobs.append(job)
+    return JobList(tuple(jobs), tuple(refused), stopped_jobs(connection))
 
 
 def save_jobs(connection: Connection, jobs: Iterable[Job]) -> Saved:

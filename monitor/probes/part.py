@@ -16,7 +16,7 @@ from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
 
-__all__ = ["Probes", "make_source"]
+__all__ = ["Probes", "make_source", "own_jobs"]
 
 logger = logging.getLogger("monitor.probes")
 
@@ -77,7 +77,7 @@ class Probes(Part):
         except MonitorError as error:
             self._fail(str(error))
             return
-        self._adopt(jobs, _range(jobs, self._settings))
+        self._adopt(jobs, own_jobs(jobs, self._settings))
 
     @property
     def source(self) -> str:
@@ -100,7 +100,7 @@ class Probes(Part):
             source, settings = self._source, self._settings
             try:
                 jobs = await source.load()
-                mine = _range(jobs, settings)
+                mine = own_jobs(jobs, settings)
             except MonitorError as error:
                 self._fail(str(error))
                 await asyncio.sleep(_RETRY_S)
@@ -148,7 +148,7 @@ class Probes(Part):
         """Load the jobs of new settings; see :meth:`Part.prepare`."""
         source = make_source(settings, database=self._database)
         jobs = await source.load()
-        mine = _range(jobs, settings)
+        mine = own_jobs(jobs, settings)
 
         def switch() -> Sequence[str]:
             old = self._settings
@@ -195,9 +195,12 @@ class Probes(Part):
         return self.runner.metrics() if self.runner is not None else ()
 
 
-def _range(jobs: JobList, settings: ProbesSettings) -> Sequence[Job]:
-    """Return the active jobs that this producer checks; raise SettingError if there's no range."""
-    active = jobs.active()
-    if settings.id is None:
-        return active
-    return shard(active, settings.websites_per_container, settings.id)
+def own_jobs(jobs: JobList, settings: ProbesSettings) -> Sequence[Job]:
+    """Return the jobs that this producer runs; raise SettingError if there's no range.
+
+    Ranges are cut from all active jobs, the stopped ones too, so that a stop moves no other.
+    """
+    active: Sequence[Job] = jobs.active()
+    if settings.id is not None:
+        active = shard(active, settings.websites_per_container, settings.id)
+    return [job for job in active if job.id not in jobs.stopped]

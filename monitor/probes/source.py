@@ -14,13 +14,20 @@ __all__ = ["ConfigJobs", "JobList", "JobSource"]
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """All jobs that can run, verified, with ids of their own; and a line for each that can't."""
+    """All jobs that can run, verified, with ids of their own; and a line for each that can't.
+
+    ``stopped`` are the ids of those that somebody stopped by hand, as far as the source knows.
+    """
 
     jobs: tuple[Job, ...]
     refused: tuple[str, ...] = ()
+    stopped: frozenset[int] = frozenset()
 
     def active(self) -> list[Job]:
-        """Return the active jobs in the order of their ids, which shards are cut from."""
+        """Return the active jobs in the order of their ids, which shards are cut from.
+
+        Stopped ones are among them: a stop must not move other jobs to other producers.
+        """
         return sorted((job for job in self.jobs if job.active), key=lambda job: job.id)
 
 

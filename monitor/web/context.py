@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from monitor.part import Metric, Part, State
 from monitor.store import Store
 from monitor.tokens import TokenFile
 from monitor.web.access import Access
 from monitor.web.settings import ApiSettings
+
+if TYPE_CHECKING:
+    from monitor.logs.reader import LogReader
 
 __all__ = ["Context", "DaemonStatus", "PartsStatus"]
 
@@ -53,7 +56,10 @@ class PartsStatus:
 
 @dataclass
 class Context:
-    """What a router may be made of; ``store`` is None where no part keeps anything in one."""
+    """What a router may be made of; ``store`` is None where no part keeps anything in one.
+
+    ``log_reader`` reads other daemons' logs, where the logs part is off and the database shared.
+    """
 
     settings: ApiSettings
     access: Access
@@ -61,6 +67,7 @@ class Context:
     status: DaemonStatus
     tokens: TokenFile
     store: Store | None = None
+    log_reader: LogReader | None = None
 
     def has(self, part: str) -> bool:
         """Return whether there is anything to show of what the part writes to the database.

@@ -20,6 +20,7 @@ __all__ = [
     "MetricWindow",
     "Uptime",
     "last_known",
+    "latest_results",
     "metric_windows",
     "results_before",
     "uptimes",
@@ -91,6 +92,23 @@ def results_before(
         f"SELECT {_RESULT_COLUMNS} FROM availability_result WHERE job_id = %s"  # noqa: S608
         " AND scheduled_at >= %s AND scheduled_at < %s ORDER BY scheduled_at DESC LIMIT %s",
         (job_id, since, end, limit),
+    )
+    return [_result(row) for row in rows]
+
+
+def latest_results(connection: Connection, after: Mapping[int, float]) -> list[Result]:
+    """Return the newest result of each job in ``after`` that is newer than the time there.
+
+    For PostgreSQL, where it takes one look into an index a job.
+    """
+    if not after:
+        return []
+    rows = connection.query(
+        f"SELECT found.* FROM unnest(%s::bigint[], %s::double precision[]) AS job (id, newest)"  # noqa: S608
+        f" CROSS JOIN LATERAL (SELECT {_RESULT_COLUMNS} FROM availability_result"
+        " WHERE job_id = job.id AND scheduled_at > job.newest AND scheduled_at > %s"
+        " ORDER BY scheduled_at DESC LIMIT 1) AS found",
+        (list(after), list(after.values()), min(after.values())),
     )
     return [_result(row) for row in rows]
 

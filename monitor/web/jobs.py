@@ -14,7 +14,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,12 +22,14 @@ from monitor.errors import MonitorError
 from monitor.messages import Result
 from monitor.probes.job import Job
 from monitor.probes.jobs_table import CHANNEL, save_jobs, start_job, stop_job
-from monitor.probes.part import Probes
+from monitor.probes.runner import Runner
+from monitor.probes.schedule import due_after
 from monitor.probes.source import JobList
 from monitor.store import Connection, Row, Store
 from monitor.web.history import Last, last_known
+from monitor.web.shared_jobs import SharedJobs
 
-__all__ = ["JobBook", "JobEntry"]
+__all__ = ["JobBook", "JobEntry", "Probing"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,15 +62,37 @@ class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
     last: Result | None
 
 
+class Probing(Protocol):
+    """Where the book's jobs and results come from: the daemon's probes, or SharedJobs.
+
+    ``runner`` is None where nothing runs here (or not yet), ``source`` where jobs come from.
+    """
+
+    on_result: Callable[[Result], None]
+
+    @property
+    def jobs(self) -> JobList:
+        """All jobs, those of other producers too."""
+
+    @property
+    def runner(self) -> Runner | None:
+        """What runs some of them here."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from: config, file or database."""
+
+
 class JobBook:
-    """All jobs of this daemon's probes; belongs to the loop's thread.
+    """All jobs of this daemon's probes, or of others' (SharedJobs); belongs to the loop's thread.
 
     ``on_change`` is called with a job's id, whether it is up now, and since when, each time
     a job goes up or down.
     """
 
-    def __init__(self, probes: Probes, store: Store | None) -> None:
+    def __init__(self, probes: Probing, store: Store | None) -> None:
         self.probes = probes
+        self._shared = probes if isinstance(probes, SharedJobs) else None
         self.on_change: Callable[[Job, bool, Result], None] = lambda *_: None
         self.epoch = secrets.token_hex(4)
         self.version = 0
@@ -89,10 +113,14 @@ class JobBook:
         self._turned: set[int] = set()
         self._restored: set[int] = set()
         self._writes = 0
+        self._stops_known = False
+        self._stops_changed = asyncio.Event()
         probes.on_result = self._take
 
     async def run(self) -> None:
         """Read how jobs stood before, and which are stopped, until cancelled."""
+        if self._shared is not None:
+            await self._shared.asked()
         said = False
         while True:
             try:
@@ -102,7 +130,18 @@ class JobBook:
                 if not said:
                     _log.warning("how jobs stood before is not known: %s", error)
                 said = True
-            await asyncio.sleep(_LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._stops_changed.wait()
+            self._stops_changed.clear()
+
+    async def refresh(self) -> None:
+        """Read what other daemons wrote, where all jobs are theirs; raises MonitorError."""
+        if self._shared is None:
+            return
+        await self._shared.refresh()
+        if not self._stops_known:
+            await self.restore_stops()
 
     # Reading
 
@@ -141,13 +180,7 @@ class JobBook:
         elif job.active:
             state = "unknown" if last is None else "up" if last.up else "down"
             since = self._since.get(job_id)
-            runner = self.probes.runner
-            try:
-                status = None if runner is None else runner.job_status(job_id)
-            except KeyError:
-                status = None  # another producer's
-            if status is not None:
-                next_run = status.next_run
+            next_run = self._next_run(job)
         return JobEntry(
             id=job.id,
             name=job.name,
@@ -162,6 +195,16 @@ class JobBook:
             next_run=next_run,
             last=last,
         )
+
+    def _next_run(self, job: Job) -> float | None:
+        if self._shared is not None:
+            # All producers share one grid.
+            return due_after(job.id, round(job.interval * 1000), int(time.time() * 1000)) / 1000
+        runner = self.probes.runner
+        try:
+            return None if runner is None else runner.job_status(job.id).next_run
+        except KeyError:
+            return None  # another producer's
 
     def has_turned(self, job_id: int) -> bool:
         """Return whether the job is known to have been down before it was up, or up before."""
@@ -198,7 +241,7 @@ class JobBook:
         if runner is not None:
             with contextlib.suppress(KeyError):
                 runner.start_job(job_id)
-        await self._settle(lambda: self._jobs[job_id].active)
+        await self._settle(lambda: job_id not in self.probes.jobs.stopped)
         self._touch(job_id)
         return started is not False
 
@@ -265,7 +308,9 @@ class JobBook:
         job_id = result.job_id
         before = self._last.get(job_id)
         if before is None or before.up != result.up:
-            self._since[job_id] = result.scheduled_at
+            # The first that is known of another daemon's job need not be its first.
+            known = before is not None or self._shared is None or job_id in self._restored
+            self._since[job_id] = result.scheduled_at if known else None
             job = self._jobs.get(job_id)
             if job is not None and before is not None:
                 self._turned.add(job_id)
@@ -279,6 +324,8 @@ class JobBook:
         if listed is self._listed:
             return
         self._listed = listed
+        if self.probes.source == "database" and listed.stopped != self._stopped_at.keys():
+            self._stops_changed.set()
         jobs = {job.id: job for job in listed.jobs}
         for job_id in self._jobs.keys() - jobs.keys():
             by_id: tuple[dict[int, Any], ...] = (
@@ -313,6 +360,7 @@ class JobBook:
         rows = await store.read(_stops, timeout=_STOPS_TIMEOUT_S)
         if writes == self._writes:
             self._adopt_stops({int(job_id): float(at) for job_id, at in rows})
+            self._stops_known = True
 
     async def _restore(self) -> None:
         await self.restore_stops()

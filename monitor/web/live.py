@@ -9,6 +9,8 @@ that takes nothing misses updates, not the connection, and gets a snapshot when 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from monitor import __version__
+from monitor.errors import MonitorError
+from monitor.logfile import RateLimitedLog
 from monitor.messages import Result
 from monitor.tokens import Role
 from monitor.web.changes import Change, Changes
@@ -24,16 +28,23 @@ from monitor.web.websocket import WebSocket, text_frame
 
 if TYPE_CHECKING:
     from monitor.logs.part import Logs
+    from monitor.logs.reader import LogReader
     from monitor.logs.session import Session
     from monitor.probes.job import Job
     from monitor.relay.channel import Channel
     from monitor.relay.part import Relay
     from monitor.web.jobs import JobBook
+    from monitor.web.shared_models import ModelEvents
 
 __all__ = ["LiveFeed"]
 
+_log = logging.getLogger(__name__)
+
 _TICK_S = 0.25
 _UPDATE_TICKS = 4
+# How often what other daemons wrote is read, and how long a new page waits for it.
+_OTHERS_S = 2.0
+_FIRST_S = 3.0
 # What a page may not be sent unless it takes it: then it gets a snapshot later.
 _BEHIND_BYTES = 1024 * 1024
 _CHANNELS_SHOWN = 100
@@ -92,10 +103,13 @@ class LiveFeed:
         *,
         book: JobBook | None,
         relay: Relay | None,
-        logs: Logs | None,
+        logs: Logs | LogReader | None,
+        events: ModelEvents | None = None,
     ) -> None:
         self._context = context
         self._book = book
+        self._events = events
+        self._log = RateLimitedLog(_log)
         self._relay = relay
         self._logs = logs
         self._pages: set[_Page] = set()
@@ -119,12 +133,31 @@ class LiveFeed:
             ticks += 1
             await asyncio.sleep(_TICK_S)
 
+    async def follow_others(self) -> None:
+        """Read what other daemons write as long as somebody looks, until cancelled."""
+        while True:
+            if self._pages:
+                await self._refresh()
+            await asyncio.sleep(_OTHERS_S)
+
+    async def _refresh(self) -> None:
+        try:
+            if self._book is not None:
+                await self._book.refresh()
+            if self._events is not None:
+                await self._events.refresh()
+        except MonitorError as error:
+            self._log.warning("database", "pages are not told what is new: %s", error)
+
     async def serve(self, connection: WebSocket) -> None:
         """Serve one page until it goes."""
         page = _Page(connection)
         if not connection.principal.may_read:
             connection.begin_close(1008, "a sender's token may only upload")
             return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_S):
+                await self._refresh()
         self._greet(page)
         self._pages.add(page)
         try:
@@ -165,6 +198,8 @@ class LiveFeed:
             return
         if page.session is None:
             from monitor.web.routes.logs import SocketFollower
+
+            await self._logs.attend()
 
             def send(answer: bytes) -> None:
                 page.connection.write(text_frame(answer))
@@ -258,6 +293,8 @@ class LiveFeed:
                 if metric.name == "model_updates_total"
                 for _, value in metric.samples
             )
+        elif self._events is not None:
+            found["models"] = self._events.newest
         return found
 
     def _snapshot(self, book: JobBook) -> bytes:

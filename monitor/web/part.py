@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -25,6 +25,9 @@ from monitor.web.routes import Served, served
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
 from monitor.web.sockets import Sockets
+
+if TYPE_CHECKING:
+    from monitor.logs.reader import LogReader
 
 __all__ = ["Web"]
 
@@ -50,6 +53,7 @@ class Web(Part):
         parts: Callable[[], Sequence[Part]],
         status: DaemonStatus | None = None,
         store: Store | None = None,
+        log_reader: LogReader | None = None,
     ) -> None:
         """Take what is shared with other parts, how to get these, and how the daemon fares."""
         self._settings = settings
@@ -57,6 +61,7 @@ class Web(Part):
         self._parts = parts
         self._status = status
         self._store = store
+        self._log_reader = log_reader
         self._access = Access(
             lambda: tokens.current, origins=settings.origins, open_paths=OPEN_PATHS
         )
@@ -103,6 +108,7 @@ class Web(Part):
             status=self._status or PartsStatus(parts),
             tokens=self._tokens,
             store=self._store,
+            log_reader=self._log_reader,
         )
 
     async def _accept(

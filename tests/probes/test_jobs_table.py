@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,14 @@ def test_a_job_stopped_by_hand_stays_stopped_until_it_is_started(with_store: Wit
         await store.transaction(lambda c: save_jobs(c, JOBS))
         assert await store.transaction(lambda c: stop_job(c, 1))
         assert not await store.transaction(lambda c: stop_job(c, 1))
-        assert [job.id for job in (await DatabaseJobs(store).load()).active()] == [2**40]
+        found = await DatabaseJobs(store).load()
+        assert found.stopped == {1}
+        assert [job.id for job in found.active()] == [1, 2**40]
         await store.transaction(lambda c: save_jobs(c, JOBS))
         assert await store.read(stopped_jobs) == {1}
         assert await store.transaction(lambda c: start_job(c, 1))
         assert not await store.transaction(lambda c: start_job(c, 1))
-        assert [job.id for job in (await DatabaseJobs(store).load()).active()] == [1, 2**40]
+        assert (await DatabaseJobs(store).load()).stopped == frozenset()
 
     with_store(test)
 
@@ -115,5 +118,19 @@ def test_a_change_is_told_at_once(with_store: WithStore) -> None:
         while not changed.done():  # what is told before the source listens is not heard
             await store.transaction(lambda c: save_jobs(c, JOBS))
             await asyncio.wait({changed}, timeout=0.05)
+
+    with_store(test)
+
+
+def test_what_is_told_while_the_jobs_are_read_is_not_missed(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        source = DatabaseJobs(store)
+        await source.changed()  # it listens from now on
+        await store.transaction(lambda c: save_jobs(c, JOBS))
+        await source.load()
+        for job_id in (1, 2**40):
+            await store.transaction(functools.partial(stop_job, job_id=job_id))
+        while (await source.load()).stopped != {1, 2**40}:
+            await asyncio.wait_for(source.changed(), 20)
 
     with_store(test)

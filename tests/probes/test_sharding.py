@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.errors import SettingError
 from monitor.probes.job import Job
+from monitor.probes.part import own_jobs
+from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import ordinal_id, producers_needed, shard
 from monitor.probes.source import JobList
 
@@ -30,6 +34,24 @@ def test_every_active_site_is_in_exactly_one_shard(
         found = [job.id for i in range(1, needed + 1) for job in shard(active, per, i)]
         assert sorted(found) == sorted(job_id for job_id, is_active in chosen.items() if is_active)
         assert all(0 < len(shard(active, per, i)) <= per for i in range(1, needed + 1))
+
+
+@given(sites, st.sets(st.integers(1, 10**9)), st.integers(1, 50), st.data())
+def test_a_stop_moves_no_other_site_to_another_producer(
+    chosen: dict[int, bool], stopped: set[int], per: int, data: st.DataObject
+) -> None:
+    if chosen:
+        stopped |= data.draw(st.sets(st.sampled_from(sorted(chosen))))
+    before = jobs(chosen)
+    after = dataclasses.replace(before, stopped=frozenset(stopped))
+    needed = producers_needed(len(before.active()), per)
+    assert producers_needed(len(after.active()), per) == needed
+    for producer in (None, *range(1, needed + 1)):
+        settings = ProbesSettings(id=producer, websites_per_container=per)
+        ran = [job.id for job in own_jobs(before, settings)]
+        assert [job.id for job in own_jobs(after, settings)] == [
+            job_id for job_id in ran if job_id not in stopped
+        ]
 
 
 @given(st.integers(0, 5000), st.integers(1, 1000))

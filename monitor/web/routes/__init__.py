@@ -15,8 +15,10 @@ from monitor.web.sockets import Handler
 
 if TYPE_CHECKING:
     from monitor.logs.part import Logs
+    from monitor.logs.reader import LogReader
     from monitor.relay.part import Relay
     from monitor.web.jobs import JobBook
+    from monitor.web.shared_models import ModelEvents
 
 __all__ = ["Served", "served"]
 
@@ -44,18 +46,8 @@ def served(context: Context) -> Served:
     """
     parts = context.parts
     found = Served([health.router(context), session.router(context.tokens)])
-    book: JobBook | None = None
-    if "probes" in parts:
-        from monitor.probes.part import Probes
-        from monitor.web.jobs import JobBook
-        from monitor.web.routes import jobs
-
-        probes = parts["probes"]
-        assert isinstance(probes, Probes)
-        book = JobBook(probes, context.store)
-        found.routers.append(jobs.router(book))
-        found.tasks.append(book.run)
-        found.first.append(book.restore_stops)
+    book = _jobs(context, found)
+    events: ModelEvents | None = None
     if context.store is not None:
         from monitor.web.routes import database
 
@@ -68,6 +60,10 @@ def served(context: Context) -> Served:
             from monitor.web.routes import models
 
             found.routers.append(models.router(context.store))
+            if "cluster" not in parts:
+                from monitor.web.shared_models import ModelEvents
+
+                events = ModelEvents(context.store)
     relay: Relay | None = None
     if "relay" in parts:
         from monitor.relay.part import Relay
@@ -77,23 +73,59 @@ def served(context: Context) -> Served:
         assert isinstance(of_relay, Relay)
         relay = of_relay
         found.routers.append(channels.router(relay))
-    logs: Logs | None = None
-    if "logs" in parts:
-        from monitor.logs.part import Logs
+    logs = _logs(context, found)
+    if logs is not None:
         from monitor.web.routes import logs as log_routes
 
-        of_logs = parts["logs"]
-        assert isinstance(of_logs, Logs)
-        logs = of_logs
         found.routers.append(log_routes.router(logs))
         found.websockets["/ws"] = log_routes.websocket(logs)
         found.max_message_bytes = logs.service.settings.max_message_bytes
-    live = LiveFeed(context, book=book, relay=relay, logs=logs)
+    live = LiveFeed(context, book=book, relay=relay, logs=logs, events=events)
     found.websockets["/live"] = live.serve
-    found.tasks.append(live.run)
+    found.tasks += [live.run, live.follow_others]
     if context.settings.website_mock:
         from monitor.web.routes import mock
 
         found.routers.append(mock.router())
     found.routers.append(pages.router(context))
     return found
+
+
+def _jobs(context: Context, found: Served) -> JobBook | None:
+    """Add what there is of jobs: the probes' of this daemon, else those in a shared database."""
+    store = context.store
+    if not context.has("probes"):
+        return None
+    from monitor.web.jobs import JobBook
+    from monitor.web.routes import jobs
+
+    if "probes" in context.parts:
+        from monitor.probes.part import Probes
+
+        probes = context.parts["probes"]
+        assert isinstance(probes, Probes)
+        book = JobBook(probes, store)
+        found.first.append(book.restore_stops)
+    else:
+        from monitor.web.shared_jobs import SharedJobs
+
+        assert store is not None
+        shared = SharedJobs(store)
+        book = JobBook(shared, store)
+        found.tasks.append(shared.run)
+    found.routers.append(jobs.router(book))
+    found.tasks.append(book.run)
+    return book
+
+
+def _logs(context: Context, found: Served) -> Logs | LogReader | None:
+    """Return the logs part of this daemon, else what reads those in a shared database."""
+    if "logs" in context.parts:
+        from monitor.logs.part import Logs
+
+        part = context.parts["logs"]
+        assert isinstance(part, Logs)
+        return part
+    if context.log_reader is not None:
+        found.tasks.append(context.log_reader.run)
+    return context.log_reader

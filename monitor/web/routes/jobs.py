@@ -28,7 +28,7 @@ def no_job(job_id: int) -> Problem:
 
 
 def router(book: JobBook) -> APIRouter:
-    """Return the routes over the jobs of this daemon's probes."""
+    """Return the routes over the jobs of this daemon's probes, or of others'."""
     routes = APIRouter(tags=["jobs"])
 
     @routes.get(
@@ -43,6 +43,7 @@ def router(book: JobBook) -> APIRouter:
         cursor: str | None = None,
     ) -> Response:
         after = 0 if cursor is None else parse_cursor(cursor, tuple[int])[0]
+        await _refresh(book)
         items, more = book.page(after=after, limit=limit)
         tail = "null" if more is None else f'"{cursor_of(more)}"'
         content = b'{"items":[%b],"cursor":%b}' % (b",".join(items), tail.encode())
@@ -56,6 +57,7 @@ def router(book: JobBook) -> APIRouter:
         responses={**answer(JobEntry, "The job"), **NOT_FOUND},
     )
     async def job(request: Request, job_id: JobId) -> Response:
+        await _refresh(book)
         return conditional(request, _entry(book, job_id), JSON)
 
     @routes.post(
@@ -69,6 +71,7 @@ def router(book: JobBook) -> APIRouter:
     async def create(request: Request) -> Response:
         _only_in_database(book)
         given = await _given(request)
+        await _refresh(book)
         try:
             if "id" not in given:
                 given["id"] = await book.next_id()
@@ -92,6 +95,7 @@ def router(book: JobBook) -> APIRouter:
         given = await _given(request)
         if given.setdefault("id", job_id) != job_id:
             raise Problem(422, "body.id: not the id of the path; a job keeps its id")
+        await _refresh(book)
         try:
             if await book.save(_job(given), known=True) is None:
                 raise no_job(job_id)
@@ -108,6 +112,7 @@ def router(book: JobBook) -> APIRouter:
     )
     async def delete(job_id: JobId) -> Response:
         _only_in_database(book)
+        await _refresh(book)
         try:
             deleted = await book.delete(job_id)
         except MonitorError as error:
@@ -170,7 +175,15 @@ def _entry(book: JobBook, job_id: int) -> bytes:
         raise no_job(job_id) from None
 
 
+async def _refresh(book: JobBook) -> None:
+    try:
+        await book.refresh()
+    except MonitorError as error:
+        raise Problem(503, str(error), headers={"retry-after": "5"}) from None
+
+
 async def _switch(book: JobBook, job_id: int, *, running: bool) -> Response:
+    await _refresh(book)
     try:
         job = book.job(job_id)
         done = await (book.start(job_id) if running else book.stop(job_id))

@@ -12,6 +12,7 @@ from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.filters import Kind
 from monitor.logs.followers import LiveMessage
 from monitor.logs.part import Logs
+from monitor.logs.reader import LogReader
 from monitor.web.app import Requester
 from monitor.web.problems import Problem
 from monitor.web.sockets import Handler
@@ -70,7 +71,7 @@ class NotificationPage(BaseModel):
     cursor: str | None
 
 
-def router(logs: Logs) -> APIRouter:
+def router(logs: Logs | LogReader) -> APIRouter:
     """Return the routes over the logs part."""
     routes = APIRouter(tags=["logs"])
 
@@ -87,7 +88,9 @@ def router(logs: Logs) -> APIRouter:
     return routes
 
 
-async def _list(logs: Logs, kind: Kind, action: str, asked: LogQuery, who: Requester) -> Response:
+async def _list(
+    logs: Logs | LogReader, kind: Kind, action: str, asked: LogQuery, who: Requester
+) -> Response:
     try:
         wanted = query(
             kind,
@@ -110,10 +113,11 @@ def _level(text: str | None) -> str | int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() else text
 
 
-def websocket(logs: Logs) -> Handler:
+def websocket(logs: Logs | LogReader) -> Handler:
     """Return what serves WS /ws."""
 
     async def serve(connection: WebSocket) -> None:
+        await logs.attend()
         session = logs.session(
             send=lambda answer: _ignore(connection.write(text_frame(answer))),
             follower=SocketFollower(connection),

@@ -1,0 +1,69 @@
+"""What a daemon without the logs part can do with a PostgreSQL that others write logs to: read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+from monitor.logs.followers import Follower
+from monitor.logs.instances import Instances
+from monitor.logs.service import LogService
+from monitor.logs.session import Session
+from monitor.logs.settings import LogsSettings
+from monitor.store import Store
+
+__all__ = ["LogReader"]
+
+_CATCH_UP_S = 1.0
+_BEGIN_S = 3.0
+
+
+class LogReader:
+    """Queries and live tails of what other daemons take; uploads are refused.
+
+    The window is $LOGS_TIMEWINDOW, or the default of ``logs.timewindow``: the database does not
+    say what it is elsewhere, and nothing older may be shown. Raises SettingError.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.service = LogService(
+            LogsSettings().with_environment(os.environ),
+            store,
+            now=now,
+            clock=clock,
+            takes_uploads=False,
+        )
+        self._instances = Instances(self.service, store)
+        self._wanted = asyncio.Event()
+
+    def session(self, *, send: Callable[[bytes], None], follower: Follower) -> Session:
+        """Return a session for a new connection."""
+        return Session(self.service, send=send, follower=follower)
+
+    async def attend(self) -> None:
+        """Be sure to hear of commits from now on; for no longer than some seconds."""
+        self._wanted.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BEGIN_S):
+                await self._instances.began.wait()
+
+    async def run(self) -> None:
+        """Listen to other instances, from the first :meth:`attend` on, until cancelled."""
+        await self._wanted.wait()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._instances.run(), name="logs:instances")
+            tasks.create_task(self._catch_up(), name="logs:followers")
+
+    async def _catch_up(self) -> None:
+        while True:
+            await asyncio.sleep(_CATCH_UP_S)
+            self.service.tail.catch_up()

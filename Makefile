@@ -4,8 +4,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MINUTES ?= 2
 
-.PHONY: docs run test fast check bench clean install deb rpm repo
+.PHONY: docs run test fast chaos check bench clean install deb rpm repo
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +38,12 @@ test: install
 # The pure tests alone: seconds.
 fast: install
 	$(BIN)/pytest -m "not integration_test and not end_to_end and not distro"
+
+# Random faults under load with all parts on, embedded and with servers, for MINUTES each; then
+# every promise is checked. The same SEED gives the same faults.
+chaos: install
+	tests/install-servers
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: install
 	$(BIN)/ruff check .

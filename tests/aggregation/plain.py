@@ -89,17 +89,11 @@ def plain_tables(
         except (ValueError, KeyError, TypeError):
             rejected[item.partition, item.offset] = ("not-a-result", item.value)
     metrics: dict[tuple[int, int, str], tuple[Any, ...]] = {}
-    keys = {
-        (job, start_of(at, granularity), granularity)
-        for job, at in results
-        for granularity in granularities
-    }
-    for job, start, granularity in keys:
-        here = [
-            data
-            for (of, at), data in results.items()
-            if of == job and start_of(at, granularity) == start
-        ]
+    windows: dict[tuple[int, int, str], list[dict[str, Any]]] = {}
+    for (job, at), data in results.items():
+        for granularity in granularities:
+            windows.setdefault((job, start_of(at, granularity), granularity), []).append(data)
+    for (job, start, granularity), here in windows.items():
         times = [data["response_time"] for data in here if data["response_time"] is not None]
         metrics[job, start, granularity] = (
             len(here),

@@ -6,7 +6,8 @@ import random
 import selectors
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 __all__ = ["CuttingProxy"]
 
@@ -36,6 +37,8 @@ class CuttingProxy:
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._stop = False
+        self._flows = threading.Event()
+        self._flows.set()
         self._cut_share = 0.0
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -44,6 +47,15 @@ class CuttingProxy:
         """Cut this share of the connections now."""
         self._cut_share = share
         self._wake.send(b"x")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Carry nothing for a while, and say nothing: connections are half-open for all."""
+        self._flows.clear()
+        try:
+            yield
+        finally:
+            self._flows.set()
 
     def close(self) -> None:
         """Stop, and let go of everything."""
@@ -56,7 +68,10 @@ class CuttingProxy:
 
     def _run(self) -> None:
         while not self._stop:
-            for key, _ in self._selector.select(1):
+            found = self._selector.select(1)
+            while not self._stop and not self._flows.wait(0.2):
+                pass
+            for key, _ in found:
                 peer = key.fileobj
                 assert isinstance(peer, socket.socket)
                 if peer is self._listener:

@@ -14,17 +14,14 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from monitor.relay.client import RelayClient
-from monitor.relay.following import Away, End, Event, Feed, Gap, Message, Reset
+from monitor.relay.following import Away, End, Feed, Message
 from tests.relay.broker import Broker
 from tests.relay.conftest import Relay, StartRelay, everything
 from tests.relay.proxy import CuttingProxy
+from tests.relay.readers import Old, Recovering, number_of
 from tests.servers.daemon import StartDaemon
 
 pytestmark = pytest.mark.integration_test
@@ -32,105 +29,6 @@ pytestmark = pytest.mark.integration_test
 CHANNELS = [f"job{number}" for number in range(20)]
 RECOVERING_CLIENTS, OLD_CLIENTS = 140, 80
 FAULTS_S = 12.0
-# Where a broker's loss is noticed while another is sending already, a few messages may be on
-# the wrong side of the notice.
-NEAR = 20
-
-
-def number_of(data: dict[str, str]) -> int:
-    """Return a message's number; FINISHED comes after all."""
-    return int(data["task_id"]) if data["command"] == "TASK" else 1 << 30
-
-
-@dataclass
-class Recovering:
-    """A client of the recovering protocol and all that it was told."""
-
-    channels: list[str]
-    events: list[Event] = field(default_factory=list)
-
-    async def follow(self, url: str) -> None:
-        async with RelayClient(url, self.channels) as client:
-            async for event in client:
-                self.events.append(event)
-
-    def check(self, channel: str) -> tuple[int, int]:
-        """Check what was told of a channel; return how many holes and resets there were."""
-        last_number, last_seq, last_place = -1, 0, 0
-        holes = resets = 0
-        excused = False
-        ended = False
-        for place, event in enumerate(self.events):
-            if getattr(event, "channel", channel) != channel:
-                continue
-            if isinstance(event, Reset):
-                resets += 1
-                excused = True
-                last_seq = event.seq
-                if event.anew:
-                    last_number = -1
-            elif isinstance(event, Message):
-                number = number_of(event.data)
-                assert number > last_number, f"{channel}: {number} after {last_number}"
-                assert event.seq == last_seq + 1, f"{channel}: seq {event.seq} after {last_seq}"
-                if number != last_number + 1 and number != 1 << 30 and not excused:
-                    holes += 1
-                    assert self.told_of_a_gap(channel, last_seq, last_place, place), (
-                        f"{channel}: nothing said of what is missing between {last_number} and"
-                        f" {number} (seq {event.seq}): {self.events[last_place : place + 1]}"
-                    )
-                last_number, last_seq, last_place = number, event.seq, place
-                excused = False
-            elif isinstance(event, End):
-                assert event.finished
-                ended = True
-        assert ended, f"{channel} did not end"
-        return holes, resets
-
-    def told_of_a_gap(self, channel: str, seq: int, before: int, after: int) -> bool:
-        return any(
-            isinstance(event, Gap) and event.channel == channel and abs(event.seq - seq) <= NEAR
-            for event in self.events
-        ) or any(
-            isinstance(event, Feed) and event.state != "up"
-            for event in self.events[max(0, before - NEAR) : after + NEAR]
-        )
-
-
-@dataclass
-class Old:
-    """A client of the old protocol, which comes back as its users do: from the beginning."""
-
-    channel: str
-    connections: list[list[int]] = field(default_factory=list)
-    finished: list[int] | None = None
-
-    async def follow(self, url: str) -> None:
-        while self.finished is None:
-            got: list[int] = []
-            self.connections.append(got)
-            try:
-                async with connect(url, compression=None, close_timeout=0.5) as connection:
-                    await connection.send(self.channel)
-                    while True:
-                        got.append(number_of(json.loads(await connection.recv())))
-            except ConnectionClosed as closed:
-                if closed.rcvd is not None and closed.rcvd.code == 1000:
-                    self.finished = got
-            except (OSError, EOFError, InvalidHandshake, TimeoutError):
-                pass
-            await asyncio.sleep(random.uniform(0.1, 0.5))
-
-    def check(self, history: list[int]) -> None:
-        """Each connection gave the history from its beginning, as far as it lasted."""
-        assert self.finished == history
-        for got in self.connections:
-            kept = [number for number in got if number in set(history)]
-            assert kept == history[: len(kept)]
-            lost = [number for number in got if number not in set(history)]
-            # What a crash took from the history was its end then.
-            assert got == kept + lost
-            assert lost == sorted(set(lost))
 
 
 class Faults:

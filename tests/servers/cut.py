@@ -1,4 +1,4 @@
-"""A TCP proxy that can be cut, and mended: the network between a client and its server."""
+"""A TCP proxy that can be cut, frozen, and mended: the network between a client and its server."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import threading
 
 
 class CutProxy:
-    """Carries bytes from 127.0.0.1:port to ``target``, unless it is cut."""
+    """Carries bytes from 127.0.0.1:port to ``target``, unless it is cut or frozen."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: int = 0) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.target = 0
+        self.target = target
+        self._flows = threading.Event()
+        self._flows.set()
         self._cut = threading.Event()
         self._ended = threading.Event()
         self._open: set[socket.socket] = set()
@@ -29,14 +31,20 @@ class CutProxy:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
+    def freeze(self) -> None:
+        """Carry nothing, and say nothing: connections stay and can be made, half-open for all."""
+        self._flows.clear()
+
     def mend(self) -> None:
-        """Carry again."""
+        """Carry again, also what was held back meanwhile."""
         self._cut.clear()
+        self._flows.set()
 
     def close(self) -> None:
         """End."""
         self._ended.set()
         self.cut()
+        self._flows.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -74,6 +82,9 @@ class CutProxy:
         while not self._cut.is_set():
             for source in select.select(list(other), [], [], 0.5)[0]:
                 data = source.recv(65536)
+                while not self._flows.wait(0.2):
+                    if self._cut.is_set():
+                        return
                 if not data or self._cut.is_set():
                     return
                 other[source].sendall(data)

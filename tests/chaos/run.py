@@ -1,0 +1,399 @@
+"""One run: set up, load, faults, settle, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import requests
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from monitor.bus import Record
+from monitor.store import DatabaseSettings, open_store
+from tests.aggregation import plain
+from tests.aggregation.producers import whole_topic
+from tests.chaos import invariants
+from tests.chaos.faults import Faults
+from tests.chaos.findings import Finding
+from tests.chaos.peers import Peers
+from tests.chaos.plan import DAEMON_FAULTS, WORLD_FAULTS, plan
+from tests.chaos.probe_load import results_finding
+from tests.chaos.service import Resources, resources
+from tests.chaos.stage import Stage
+from tests.waiting import wait_for
+
+__all__ = ["Run"]
+
+_WARM_S = 6.0
+_SETTLE_S = 180.0
+_SENDERS = 10
+_GROWTH_BYTES = 48_000_000
+# Connections to servers that a pool made meanwhile and keeps.
+_DESCRIPTORS = 16
+# Of pools that grow to a bound where they are needed.
+_THREADS = 8
+
+
+class Run:
+    """A run on a stage that is not yet set up; ``say`` is told what happens."""
+
+    def __init__(self, stage: Stage, *, duration_s: float, say: Callable[[str], None]) -> None:
+        self._stage = stage
+        self._duration_s = duration_s
+        self._say = say
+        self._loop = asyncio.new_event_loop()
+        self._loop_thread = threading.Thread(target=self._run_loop, name="load", daemon=True)
+        self._before: dict[str, Resources] = {}
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _call(self, work: Coroutine[Any, Any, Any], limit_s: float = 60.0) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(limit_s)
+
+    def play(self) -> list[Finding]:
+        """Do all of it and return what was found; the stage is left as it is then."""
+        stage = self._stage
+        began = time.monotonic()
+        stage.start_servers()
+        stage.prepare()
+        stage.start_daemons()
+        stage.make_loads()
+        for missing in stage.missing:
+            self._say(f"  without: {missing}")
+        self._say(
+            f"  {len(stage.services)} daemons ready after {time.monotonic() - began:.1f} s; load on"
+        )
+        self._loop_thread.start()
+        peers = Peers(stage)
+        faults = Faults(stage, self._say)
+        try:
+            self._start_loads()
+            peers.start()
+            time.sleep(min(_WARM_S, self._duration_s / 3))  # the load alone, for so long
+            self._before = {service.name: resources(service.pid) for service in stage.services}
+            self._play_faults(faults)
+        finally:
+            faults.stop.set()
+            peers.stop()
+        self._say(f"  faults over: {faults.count}; hostile acts: {dict(peers.done)}")
+        try:
+            settled = self._settle()
+            return [settled, *self._judge(faults)]
+        finally:
+            stage.relay.stop()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop_thread.join(10)
+
+    # Load and faults.
+
+    def _start_loads(self) -> None:
+        stage = self._stage
+
+        async def start() -> None:
+            stage.relay.start()
+            stage.logs.start(senders=_SENDERS)
+
+        self._call(start())
+        stage.cluster.start()
+        if stage.producers is not None:
+            process = stage.services[0].process
+            assert process is not None
+            # The daemon makes the topic.
+            wait_for(lambda: "has partitions" in process.stderr, "partitions", limit_s=60)
+            stage.producers.start()
+
+    def _play_faults(self, faults: Faults) -> None:
+        stage = self._stage
+        targets = [service.name for service in stage.services]
+        abilities = frozenset(stage.abilities)
+        lanes = [
+            plan(stage.seed, self._duration_s, kinds, targets=names, abilities=abilities)
+            for kinds, names in ((DAEMON_FAULTS, targets), (WORLD_FAULTS, [""]))
+        ]
+        began = time.monotonic()
+        daemons = threading.Thread(target=faults.play, args=(lanes[0], began), name="daemon-faults")
+        daemons.start()
+        try:
+            # Here, as PostgreSQL ends with the thread that started it.
+            faults.play(lanes[1], began)
+        finally:
+            daemons.join(self._duration_s + 120)
+
+    # Settling.
+
+    def _settle(self) -> Finding:
+        """Stop what is new, and wait until all that was begun is done."""
+        stage = self._stage
+        began = time.monotonic()
+        problems = []
+        for what, step in (
+            ("the uploads", lambda: self._call(stage.logs.finish(_SETTLE_S), _SETTLE_S + 30)),
+            ("the readers", lambda: self._call(stage.relay.finish(_SETTLE_S), _SETTLE_S + 30)),
+            ("the cluster", self._settle_cluster),
+            ("the results", self._settle_results),
+            ("the daemons", self._settle_health),
+        ):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - the others are judged all the same
+                problems.append(f"{what}: {type(error).__name__}: {str(error)[:800]}")
+        took = time.monotonic() - began
+        return Finding("everything settles", f"in {took:.1f} s", tuple(problems))
+
+    def _settle_cluster(self) -> None:
+        stage = self._stage
+        wait_for(stage.cluster.settled, "every change told", limit_s=_SETTLE_S)
+        stage.cluster.stop()
+        wait_for(stage.cluster.settled, "every change told", limit_s=_SETTLE_S)
+        wait_for(lambda: stage.tables.unforwarded() == 0, "events forwarded", limit_s=_SETTLE_S)
+
+    def _settle_results(self) -> None:
+        stage = self._stage
+        one = stage.services[0]
+        # No new checks, so that there is an end.
+        config = dict(one.config)
+        config["probes"] = {"jobs": stage.probes.jobs(active=False)}
+        assert one.reload(config)
+        wait_for(
+            lambda: ", 0 open" in f", {self._summary(one.config, 'probes')}",
+            "checks under way to end",
+        )
+        if stage.producers is not None:
+            stage.producers.stop()
+        spools = [service.state / "spool.db" for service in stage.services]
+        if stage.servers:
+            wait_for(
+                lambda: all(_spooled(spool) == 0 for spool in spools),
+                "every spool to be forwarded",
+                limit_s=_SETTLE_S,
+            )
+            wanted: dict[int, int] = {}
+            self.records = whole_topic(stage.bootstrap)
+            for record in self.records:
+                wanted[record.partition] = record.offset + 1
+        else:
+            last = _last_offset(spools[0], plain.TOPIC)
+            wanted = {0: last + 1}
+        wait_for(
+            lambda: _reached(stage.tables.offsets(), wanted),
+            f"results consumed up to {wanted}",
+            limit_s=_SETTLE_S,
+        )
+
+    def _settle_health(self) -> None:
+        for service in self._stage.services:
+            wait_for(lambda: self._healthy(service.config), "a healthy daemon", limit_s=90)  # noqa: B023
+
+    def _healthy(self, config: dict[str, Any]) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            answer = self._get(config, "/healthz")
+            return answer.ok and answer.json()["status"] == "ok"
+        return False
+
+    def _summary(self, config: dict[str, Any], part: str) -> str:
+        return str(self._get(config, "/healthz").json()["parts"][part]["summary"])
+
+    def _get(self, config: dict[str, Any], path: str) -> requests.Response:
+        return requests.get(
+            f"http://127.0.0.1:{config['api']['uri'][1]}{path}",
+            headers={"authorization": f"Bearer {self._stage.admin}"},
+            timeout=10,
+        )
+
+    # Judging.
+
+    def _judge(self, faults: Faults) -> list[Finding]:
+        stage = self._stage
+        found: list[Finding] = []
+        steps: list[Callable[[], list[Finding]]] = [
+            self._judge_relay,
+            lambda: stage.logs.findings(stage.tables.log_texts()),
+            self._judge_results,
+            self._judge_cluster,
+            self._judge_resources,
+            lambda: [self._judge_processes(faults)],
+            lambda: [invariants.output_finding(stage.texts(), stage.secrets)],
+        ]
+        for step in steps:
+            try:
+                found += step()
+            except Exception as error:  # noqa: BLE001 - the others are judged all the same
+                problem = f"{type(error).__name__}: {str(error)[:800]}"
+                found.append(Finding("could be judged", "", (problem,)))
+        return found
+
+    def _judge_relay(self) -> list[Finding]:
+        relay = self._stage.relay
+        relay.finish_all_again()
+        read = {old.channel: self._history(old.channel) for old in relay.old}
+        return relay.findings(relay.histories(read))
+
+    def _history(self, channel: str) -> list[str]:
+        """Read a channel's history, which has ended, as a late reader does."""
+        texts: list[str] = []
+        url = f"ws://127.0.0.1:{self._stage.websocket_port}/"
+        with connect(url, compression=None, close_timeout=1) as connection:
+            connection.send(channel)
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    texts.append(str(connection.recv(timeout=20)))
+        return texts
+
+    def _judge_results(self) -> list[Finding]:
+        stage = self._stage
+        history = stage.services[0].history
+        checks = results_finding(
+            stage.probes.honest.served,
+            stage.tables.statuses(below=101),
+            ends=history.ends,
+            bad=history.bad,
+        )
+        found = asyncio.run(self._read_tables())
+        if stage.servers:
+            return [
+                checks,
+                invariants.tables_finding(found, plain.plain_tables(self.records), offsets=True),
+            ]
+        # The spool keeps no more than it must: the raw results are what there is to count.
+        expected = plain.plain_tables(_records_of(stage.services[0].state / "monitor.db"))
+        return [checks, invariants.tables_finding(found, expected, offsets=False)]
+
+    async def _read_tables(self) -> plain.Tables:
+        stage = self._stage
+        store = open_store(
+            DatabaseSettings(url=stage.database_url)
+            if stage.servers
+            else DatabaseSettings(file=str(stage.services[0].state / "monitor.db"))
+        )
+        try:
+            return await store.read(plain.read_tables)
+        finally:
+            await store.close()
+
+    def _judge_cluster(self) -> list[Finding]:
+        stage = self._stage
+        ids = stage.tables.event_ids()
+        found = [stage.cluster.finding(ids)]
+        if stage.servers:
+            found.append(invariants.forwarded_finding(ids, _topic_ids(stage.bootstrap)))
+        return found
+
+    def _judge_resources(self) -> list[Finding]:
+        """See what is left once nobody is there and no channel is kept."""
+        stage = self._stage
+        one = stage.services[0]
+        config = dict(one.config)
+        config["relay"] = {**config["relay"], "keep_finished": 1, "keep_idle": 1}
+        assert one.reload(config)
+        wait_for(
+            lambda: "relay_channels 0.0" in self._get(one.config, "/metrics").text,
+            "all channels gone",
+            limit_s=60,
+        )
+        stage.relay.stop()
+        return [
+            invariants.resources_finding(
+                service.name,
+                self._before[service.name],
+                resources(service.pid),
+                growth_bytes=_GROWTH_BYTES,
+                descriptors=_DESCRIPTORS,
+                threads=_THREADS,
+            )
+            for service in stage.services
+        ]
+
+    def _judge_processes(self, faults: Faults) -> Finding:
+        services = self._stage.services
+        for service in services:
+            status = service.close()
+            if status != 0:
+                service.history.problems.append(f"ended with status {status} in the end")
+        return invariants.processes_finding(
+            {service.name: len(service.history.ends) for service in services},
+            {service.name: service.history.problems for service in services},
+            faults.problems,
+        )
+
+
+def _reached(offsets: dict[int, int] | None, wanted: dict[int, int]) -> bool:
+    return offsets is not None and all(
+        offsets.get(partition, 0) >= offset for partition, offset in wanted.items()
+    )
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Any:
+    with contextlib.closing(
+        sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)
+    ) as connection:
+        yield connection
+
+
+def _spooled(spool: Path) -> int:
+    with _opened(spool) as connection:
+        return int(connection.execute("SELECT count(*) FROM message").fetchone()[0])
+
+
+def _last_offset(spool: Path, topic: str) -> int:
+    with _opened(spool) as connection:
+        sql = (
+            "SELECT max(offset) FROM message JOIN topic ON topic.id = message.topic WHERE name = ?"
+        )
+        return int(connection.execute(sql, (topic,)).fetchone()[0])
+
+
+def _records_of(database: Path) -> list[Record]:
+    """Return the raw results of an SQLite file as if they had come over the bus."""
+    names = (
+        "job_id", "scheduled_at", "checked_at", "url", "kind", "up", "status", "response_time",
+        "error",
+    )  # fmt: skip
+    with _opened(database) as connection:
+        rows = connection.execute(f"SELECT {', '.join(names)} FROM availability_result").fetchall()
+    return [
+        Record(
+            plain.TOPIC,
+            0,
+            number,
+            None,
+            {},
+            json.dumps({**dict(zip(names, row, strict=True)), "up": bool(row[5])}).encode(),
+            0.0,
+        )
+        for number, row in enumerate(rows)
+    ]
+
+
+def _topic_ids(bootstrap: str) -> list[str]:
+    """Return the ids of the model events in Kafka, those of one key in order."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    try:
+        places = [
+            TopicPartition("model-updates", number)
+            for number in consumer.partitions_for_topic("model-updates")
+        ]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        ends = consumer.end_offsets(places)
+        ids = []
+        deadline = time.monotonic() + 60
+        while any(consumer.position(place) < ends[place] for place in places):
+            assert time.monotonic() < deadline, "the topic could not be read to its end"
+            for batch in consumer.poll(timeout_ms=500).values():
+                ids += [dict(item.headers)["ce_id"].decode() for item in batch]
+        return ids
+    finally:
+        consumer.close()

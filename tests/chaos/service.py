@@ -1,0 +1,215 @@
+"""A daemon under a service manager's rules: what ends by itself is started again, and noted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.servers.daemon import DaemonProcess
+from tests.waiting import wait_for
+
+__all__ = ["History", "Service", "resources"]
+
+_READY_S = 60.0
+_STOP_S = 20.0
+_AGAIN_S = 0.5
+
+
+@dataclass
+class History:
+    """What befell a daemon; instants are monotonic, in s."""
+
+    ends: list[float] = field(default_factory=list)
+    """When its process ended, however."""
+    bad: list[tuple[float, float]] = field(default_factory=list)
+    """When it stood still, was not there, or could not write."""
+    problems: list[str] = field(default_factory=list)
+    """What it should not have done: ended by itself, or did not end when told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a process holds; memory in bytes."""
+
+    resident: int
+    descriptors: int
+    threads: int
+
+
+def resources(pid: int) -> Resources:
+    """Return what a process holds now."""
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return Resources(
+        int(status["VmRSS"].split()[0]) * 1024,
+        len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208 - as many as there are, no paths
+        int(status["Threads"]),
+    )
+
+
+class Service:
+    """One daemon of the run: its config, its process now, and all that befell it."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        config: Mapping[str, Any],
+        *,
+        state: Path,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self.directory = directory
+        self.config: dict[str, Any] = dict(config)
+        self.state = state
+        self.history = History()
+        self.starts = 0
+        self.full = threading.Event()
+        """Set while its disk is full: then it may end by itself."""
+        self.process: DaemonProcess | None = None
+        self._environ = {**environ, "STATE_DIRECTORY": str(state)}
+        # Whoever starts or ends the process, and the watch, which starts it again.
+        self.lock = threading.RLock()
+        self._closing = threading.Event()
+        self._watch = threading.Thread(target=self._supervise, name=f"service-{name}")
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> None:
+        """Start it for the first time, and watch over it from now on."""
+        with self.lock:
+            self._start()
+            self._wait_ready()
+        self._watch.start()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def _start(self) -> None:
+        self.starts += 1
+        if self.process is not None:
+            self.process.release()
+        self.process = DaemonProcess(
+            self.directory, self.config, environ=self._environ, debug=False
+        )
+
+    def _wait_ready(self) -> None:
+        # The watch starts what ends; a disk may be full at the very start.
+        def ready() -> bool:
+            assert self.process is not None
+            if self.process.process.poll() is not None:
+                if self.full.is_set() or self._closing.is_set():
+                    return True
+                raise AssertionError(
+                    f"{self.name} ended at its start with {self.process.process.returncode}:"
+                    f" {self.process.stderr[-2000:]}"
+                )
+            return bool(self.process.notices("READY"))
+
+        wait_for(ready, f"{self.name} ready", limit_s=_READY_S)
+
+    def end(self, how: signal.Signals, *, pause_s: float) -> None:
+        """End the process, and start it again after the pause."""
+        with self.lock:
+            assert self.process is not None
+            process = self.process.process
+            began = time.monotonic()
+            process.send_signal(how)
+            try:
+                status = process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self.history.problems.append(f"did not end within {_STOP_S:g} s of {how.name}")
+                process.kill()
+                status = process.wait(_STOP_S)
+            self.history.ends.append(began)
+            wanted = {0} if how is signal.SIGTERM else {-how}
+            if status not in wanted and not self.full.is_set():
+                self.history.problems.append(f"ended with status {status} after {how.name}")
+            self._closing.wait(pause_s)
+            self._start()
+            self._wait_ready()
+            self.history.bad.append((began, time.monotonic()))
+
+    def pause(self, lasts_s: float) -> None:
+        """Let it stand still."""
+        with self.lock:
+            assert self.process is not None
+            began = time.monotonic()
+            self.process.process.send_signal(signal.SIGSTOP)
+            self._closing.wait(lasts_s)
+            self.process.process.send_signal(signal.SIGCONT)
+            self.history.bad.append((began, time.monotonic()))
+
+    def reload(self, config: Mapping[str, Any] | str) -> bool:
+        """Give it another config file and SIGHUP; return whether it took it.
+
+        One that it does not take is put right again.
+        """
+        with self.lock:
+            process = self.process
+            assert process is not None
+            log_before = len(process.stderr)
+            notices = len(process.notices("READY"))
+            process.write_config(config)
+            process.process.send_signal(signal.SIGHUP)
+            wait_for(
+                lambda: len(process.notices("READY")) > notices or self.gone,
+                f"{self.name} to answer SIGHUP",
+            )
+            refused = "reload refused" in process.stderr[log_before:]
+            if not isinstance(config, str) and not refused:
+                self.config = dict(config)
+            else:
+                process.write_config(self.config)
+            return not refused
+
+    @property
+    def gone(self) -> bool:
+        return self.process is not None and self.process.process.poll() is not None
+
+    def _supervise(self) -> None:
+        while not self._closing.wait(_AGAIN_S):
+            with self.lock:
+                if not self.gone or self._closing.is_set():
+                    continue
+                assert self.process is not None
+                began = time.monotonic()
+                status = self.process.process.returncode
+                self.history.ends.append(began)
+                if not self.full.is_set():
+                    last = self.process.stderr.strip().rpartition("\n")[2]
+                    self.history.problems.append(f"ended by itself with status {status}: {last}")
+                with contextlib.suppress(AssertionError):
+                    self._start()
+                    self._wait_ready()
+                self.history.bad.append((began, time.monotonic()))
+
+    def close(self) -> int | None:
+        """Stop it for good, orderly, and return its status."""
+        if self._closing.is_set():
+            return None
+        self._closing.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        if self.process is None:
+            return None
+        status: int | None = None
+        try:
+            self.process.process.send_signal(signal.SIGCONT)
+            self.process.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = self.process.process.wait(_STOP_S)
+        finally:
+            self.process.release()
+        return status

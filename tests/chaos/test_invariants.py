@@ -1,0 +1,162 @@
+"""Each judgement sees what it is there to see, and lets pass what is right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.aggregation.plain import Tables, plain_tables, record, result
+from tests.chaos.clock import Clock, build_clock
+from tests.chaos.findings import Finding
+from tests.chaos.invariants import (
+    forwarded_finding,
+    output_finding,
+    resources_finding,
+    tables_finding,
+)
+from tests.chaos.log_load import upload_finding
+from tests.chaos.probe_load import is_due, results_finding
+from tests.chaos.relay_load import prefix_problem
+from tests.chaos.service import Resources
+from tests.relay.readers import Old
+
+FINISHED = 1 << 30
+
+
+def uploads(stored: Counter[str]) -> Finding:
+    return upload_finding(
+        "logs", sent={"a", "b", "c", "d"}, acknowledged={"a", "b"}, refused={"d"},
+        stored=stored, counts="",
+    )  # fmt: skip
+
+
+def test_an_acknowledged_upload_is_stored_once_and_what_was_not_answered_may_be() -> None:
+    assert uploads(Counter({"a": 1, "b": 1})).holds
+    assert uploads(Counter({"a": 1, "b": 1, "c": 1})).holds
+
+
+@pytest.mark.parametrize(
+    ("stored", "problem"),
+    [
+        ({"a": 1}, "acknowledged, not stored: b"),
+        ({"a": 2, "b": 1}, "stored 2 times: a"),
+        ({"a": 1, "b": 1, "c": 2}, "stored 2 times: c"),
+        ({"a": 1, "b": 1, "d": 1}, "refused, but stored: d"),
+        ({"a": 1, "b": 1, "e": 1}, "stored, but never sent: e"),
+    ],
+)
+def test_a_lost_or_repeated_upload_is_found(stored: dict[str, int], problem: str) -> None:
+    assert uploads(Counter(stored)).problems == (problem,)
+
+
+def test_a_check_is_owed_where_the_daemon_stood_from_before_it_until_it_was_on_the_disk() -> None:
+    assert is_due(10.0, ends=[], bad=[])
+    assert is_due(10.0, ends=[8.9, 12.1], bad=[(5.0, 8.9), (12.1, 13.0)])
+    assert not is_due(10.0, ends=[11.9], bad=[])
+    assert not is_due(10.0, ends=[9.1], bad=[])
+    assert not is_due(10.0, ends=[], bad=[(0.0, 9.5)])
+    assert not is_due(10.0, ends=[], bad=[(11.0, 20.0)])
+
+
+def test_a_lost_or_repeated_check_is_found_whatever_its_time() -> None:
+    served = {1: [float(at) for at in range(250)]}
+    whole = Counter(400 + number % 200 for number in range(250))
+    assert results_finding(served, {1: whole}, ends=[], bad=[]).holds
+    lost, twice = whole.copy(), whole.copy()
+    lost[449] -= 1
+    twice[450] += 1
+    assert results_finding(served, {1: lost}, ends=[], bad=[]).problems == (
+        "job 1: 1 of status 449 lost",
+    )
+    assert results_finding(served, {1: twice}, ends=[], bad=[]).problems == (
+        "job 1: 1 of status 450 too many",
+    )
+    # The 50th and the 250th had this status; one of them was made just before an end.
+    assert results_finding(served, {1: lost}, ends=[50.0], bad=[]).holds
+
+
+def test_a_metric_that_counts_once_too_often_is_found() -> None:
+    expected = plain_tables([record(0, result(1, 60.0)), record(1, result(1, 61.0))])
+    assert tables_finding(expected, expected, offsets=True).holds
+    more = plain_tables([record(n, result(1, 60.0 + n)) for n in range(3)])
+    wrong = Tables(expected.results, more.metrics, expected.rejected, expected.offsets)
+    problems = tables_finding(wrong, expected, offsets=True).problems
+    assert len(problems) == 3
+    assert problems[0].startswith("metrics: (1, 0, 'day') is (3, 0,")
+    assert not tables_finding(more, expected, offsets=True).holds
+
+
+def test_model_events_may_come_again_but_none_may_lack_in_the_bus() -> None:
+    assert forwarded_finding(["a", "b"], ["a", "b", "a", "b"]).holds
+    assert not forwarded_finding(["a", "b"], ["a"]).holds
+    assert not forwarded_finding(["a"], ["a", "b"]).holds
+
+
+@pytest.mark.parametrize(
+    ("connections", "history", "fine"),
+    [
+        ([[0, 1, 2], [0, 1, 2, 3]], [0, 1, 2, 3], True),
+        # A crash took 2 and 3; the channel went on with 5.
+        ([[0, 1, 2, 3], [0, 1, 5]], [0, 1, 5], True),
+        # So it did, and FINISHED was said again.
+        ([[0, 1, 2, FINISHED], [0, 1, FINISHED]], [0, 1, FINISHED], True),
+        ([[0, FINISHED, 1]], [0, 1, FINISHED], False),
+        ([[0, FINISHED, FINISHED]], [0, FINISHED], False),
+        ([[0, 2]], [0, 1, 2], False),
+        ([[1, 2]], [0, 1, 2], False),
+        ([[0, 1, 1]], [0, 1], False),
+        ([[0, 1, 3, 2]], [0, 1], False),
+    ],
+)
+def test_an_old_reader_gets_prefixes(
+    connections: list[list[int]], history: list[int], fine: bool
+) -> None:
+    reader = Old("c", connections=connections, finished=connections[-1])
+    assert (prefix_problem(reader, history) is None) is fine
+
+
+def test_tracebacks_and_secrets_in_the_output_are_found() -> None:
+    secrets = ["site-0123"]
+    assert output_finding([("log", "[INFO] all is well\n")], secrets).holds
+    traceback = "x\nTraceback (most recent call last):\n  File"
+    assert not output_finding([("log", traceback)], secrets).holds
+    assert not output_finding([("log", "--- Logging error ---\n")], secrets).holds
+    (problem,) = output_finding([("log", "GET /?token=site-0123")], secrets).problems
+    assert problem == "log: shows the secret site"
+
+
+def test_what_a_process_keeps_is_found() -> None:
+    before = Resources(50_000_000, 20, 10)
+
+    def judge(resident: int, descriptors: int, threads: int) -> int:
+        after = Resources(resident, descriptors, threads)
+        return len(
+            resources_finding(
+                "one", before, after, growth_bytes=10_000_000, descriptors=5, threads=2
+            ).problems
+        )
+
+    assert judge(59_000_000, 25, 12) == 0
+    assert judge(61_000_000, 26, 13) == 3
+
+
+def test_a_process_takes_the_time_that_its_clock_is_set_to(
+    program: Callable[..., str], tmp_path: Path
+) -> None:
+    clock = Clock(build_clock(program("cc", "gcc", package="gcc"), tmp_path), tmp_path / "clock")
+    clock.set(-7200.0)
+    code = "import time; a = time.monotonic(); time.sleep(0.01); print(time.time(), a)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=dict(clock.environ), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told, monotonic = map(float, done.stdout.split())
+    assert abs(told - (time.time() - 7200)) < 60
+    assert abs(monotonic - time.monotonic()) < 60
+    assert abs(clock.now() - told) < 60

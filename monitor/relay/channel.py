@@ -1,8 +1,8 @@
 """One channel: its messages, what became of it, and who reads it; no I/O, no clock.
 
 A channel is the history of its frames as the old protocol has them, which is all that most
-channels ever need. While someone reads it with the recovering protocol it also has the
-frames of that one, made of the same messages, each once for all who read them.
+channels ever need: what readers of the recovering protocol get is made of them
+(:mod:`monitor.relay.batches`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from array import array
 from bisect import bisect_right
 
 from monitor.relay.history import History
-from monitor.relay.protocol import payload
-from monitor.relay.protocol_v2 import message_frame, message_head
 
 __all__ = ["CHANNEL_BYTES", "MESSAGE_BYTES", "Channel", "End", "Subscriber"]
 
@@ -60,9 +58,9 @@ class Channel(History):
         "epoch",
         "failed",
         "followers",
+        "head",
         "key",
         "name",
-        "recovering",
         "saved",
         "subscribers",
     )
@@ -76,9 +74,9 @@ class Channel(History):
         # Whether FAILED is the last word so far.
         self.failed = False
         self.subscribers: set[Subscriber] = set()
-        # Those who read the frames of the recovering protocol, which are there as long as they.
+        # Those who read it with the recovering protocol, and what its messages begin with there.
         self.followers: set[Subscriber] = set()
-        self.recovering: History | None = None
+        self.head = b""
         # For each message in _data, when it came, in s since the epoch.
         self._times = array("d")
         # What the history file calls it (0: nothing yet), and up to where it has the messages.
@@ -98,8 +96,7 @@ class Channel(History):
     @property
     def size_bytes(self) -> int:
         """What the messages take, bookkeeping included."""
-        size = len(self._data) + MESSAGE_BYTES * len(self._ends)
-        return size if self.recovering is None else size + self.recovering.size_bytes
+        return len(self._data) + MESSAGE_BYTES * len(self._ends)
 
     def append(self, frame: bytes, at: float = 0.0) -> None:
         """Add a message that came at ``at``, in s since the epoch."""
@@ -149,16 +146,6 @@ class Channel(History):
         if dead:
             self._times = self._times[dead:]
 
-    def trim(self, count: int) -> None:
-        """Let go of the ``count`` oldest messages, in all their forms."""
-        super().trim(count)
-        recovering = self.recovering
-        if recovering is not None:
-            if recovering.end < self.first:
-                self.recovering = History(self.first)
-            else:
-                recovering.trim(self.first - recovering.first)
-
     def resume(self, epoch: str, seq: int) -> tuple[int, str]:
         """Return where a reader of ``seq`` messages of ``epoch`` goes on, and why not there.
 
@@ -177,25 +164,3 @@ class Channel(History):
         if seq < self.first:
             return self.first, "trimmed"
         return seq, ""
-
-    def recover(self, limit: int) -> int:
-        """Make frames of the recovering protocol for at most ``limit`` messages more.
-
-        Returns by how many bytes the channel grew. Whether all are there now shows where
-        ``recovering.end`` is ``end``.
-        """
-        recovering = self.recovering
-        if recovering is None:
-            recovering = self.recovering = History(self.first)
-        position = recovering.end
-        stop = min(self.end, position + limit)
-        if position >= stop:
-            return 0
-        before = recovering.size_bytes
-        head = message_head(self.name, self.epoch)
-        append = recovering.append
-        times = self.times(position, stop)
-        for frame, at in zip(self.frames(position, stop), times, strict=True):
-            position += 1
-            append(message_frame(head, position, at, payload(frame)))
-        return recovering.size_bytes - before

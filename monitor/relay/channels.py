@@ -139,10 +139,6 @@ class Channels:
         channel.subscribers.discard(subscriber)
         if subscriber.follows:
             channel.followers.discard(subscriber)
-            if not channel.followers and channel.recovering is not None:
-                if self._by_name.get(channel.name) is channel:
-                    self.history_bytes -= channel.recovering.size_bytes
-                channel.recovering = None
         if (
             not channel.read_by_someone
             and not len(channel)
@@ -152,13 +148,6 @@ class Channels:
                 self._forget(channel)
             else:
                 self._awaited[channel] = now
-
-    def recover(self, channel: Channel, limit: int) -> bool:
-        """Make frames for who follows a channel, of ``limit`` messages; return whether all are."""
-        grown = channel.recover(limit)
-        if self._by_name.get(channel.name) is channel:
-            self.history_bytes += grown
-        return channel.recovering is not None and channel.recovering.end == channel.end
 
     def expire(self, now: float) -> list[Channel]:
         """End what is due to end and forget what is due to be forgotten.

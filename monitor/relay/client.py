@@ -37,12 +37,12 @@ from monitor.relay.following import (
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.settings import hide_url_secrets
 
-__all__ = ["RelayClient"]
+__all__ = ["MAX_MESSAGE_BYTES", "RelayClient"]
 
 _OPEN_S = 10.0
 _RETRY_S = (0.5, 15.0)
 _EVENTS_AHEAD = 1000
-_MAX_MESSAGE_BYTES = 2**22
+MAX_MESSAGE_BYTES = 2**22
 # Answers to the handshake that another try may change.
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -191,7 +191,7 @@ class RelayClient:
                 open_timeout=_OPEN_S,
                 close_timeout=1,
                 compression=None,
-                max_size=_MAX_MESSAGE_BYTES,
+                max_size=MAX_MESSAGE_BYTES,
                 subprotocols=[Subprotocol(name) for name in subprotocols] or None,
             )
         except InvalidURI:

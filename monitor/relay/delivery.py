@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from websockets.protocol import State
 
 from monitor.logfile import RateLimitedLog
+from monitor.relay.batches import Batches
 from monitor.relay.channel import Channel, Subscriber
 from monitor.relay.channels import Channels
 from monitor.relay.codes import NORMAL, TRY_AGAIN_LATER
 from monitor.relay.connection import ClientLimits, Connection
 from monitor.relay.feed import Feed
-from monitor.relay.history import History
 from monitor.relay.protocol import PING
 from monitor.relay.session import Recoveries, Session, Subscription
 
@@ -34,8 +34,9 @@ _log = logging.getLogger(__name__)
 PING_S = 20
 # What one write may hold; a transport takes at most this beyond its own limit.
 _CHUNK_BYTES = 65536
-# Messages of a channel that are put into the recovering protocol's frames in one turn.
-_RECOVER_MESSAGES = 1000
+# Blocks that are put into the recovering protocol's frames for one client in one turn: 64 KB
+# take about half a millisecond.
+_BATCHES_A_TURN = 8
 # A flush is followed by a rest of so many times what it took, but no longer than this: a send
 # costs the kernel more than everything else costs us, so where there is much to send, what
 # comes meanwhile goes out joined. Writing takes a fifth of the time at most.
@@ -47,6 +48,7 @@ _WAITING_MAX_BYTES = 1_048_576
 _FRAME_MIN_BYTES = 16
 
 Chunks = dict[int, tuple[bytearray, int]]
+Batch = dict[int, tuple[bytes, int]]
 
 
 class Delivery:
@@ -72,8 +74,9 @@ class Delivery:
         # Frames that came since the last flush, and how many end a rest.
         self._waiting_bytes = 0
         self._waiting_max_bytes = 0
-        # What was cut for readers of the recovering protocol in this turn.
-        self._cut: dict[History, Chunks] = {}
+        self._batches = Batches()
+        # What was made for readers of the recovering protocol in this turn.
+        self._cut: dict[Channel, Batch] = {}
         self._flushing = False
         # Clients whose transport is full: (bytes untaken at the last look, since when no less).
         self._stalled: dict[Connection, tuple[int, float]] = {}
@@ -96,10 +99,7 @@ class Delivery:
     ) -> None:
         """Begin with what a new subscription has to get."""
         self._say_subscribed(connection, channel)
-        if self.channels.recover(channel, _RECOVER_MESSAGES):
-            subscription.session.advance(subscription)
-        else:
-            self.changed(channel)
+        subscription.session.advance(subscription)
 
     def leave(self, subscriber: Subscriber) -> None:
         """Take a subscription away."""
@@ -174,8 +174,6 @@ class Delivery:
                 for subscriber in list(readers) if channel.ended else readers:
                     self._advance(subscriber, chunks)  # type: ignore[arg-type]
             if channel.followers:
-                if not self.channels.recover(channel, _RECOVER_MESSAGES):
-                    self.changed(channel)
                 for follower in list(channel.followers):
                     follower.session.advance(follower)  # type: ignore[attr-defined]
         self._cut.clear()
@@ -190,26 +188,31 @@ class Delivery:
         if self._flush_handle is not None:
             self._flush_handle.cancel()
 
-    def write_frames(
-        self, connection: Connection, subscription: Subscription, history: History
+    def write_messages(
+        self, connection: Connection, subscription: Subscription, channel: Channel
     ) -> None:
         """Write what a subscription has not got yet, as far as its client takes it."""
-        position, end = subscription.position, history.end
+        position, end = subscription.position, channel.end
         if position >= end:
             return
-        chunks = self._cut.get(history)
-        if chunks is None:
-            chunks = self._cut[history] = {}
+        cut = self._cut.get(channel)
+        if cut is None:
+            cut = self._cut[channel] = {}
             if not self._flushing:
                 asyncio.get_running_loop().call_soon(self._cut.clear)
-        write = connection.transport.write
+        write, batches = connection.transport.write, self._batches
+        enough = batches.made + _BATCHES_A_TURN
         while position < end and not connection.paused:
-            chunk = chunks.get(position)
-            if chunk is None:
-                chunk = chunks[position] = history.read(position, _CHUNK_BYTES)
-            write(chunk[0])
-            self.deliveries += chunk[1] - position
-            position = subscription.position = chunk[1]
+            batch = cut.get(position)
+            if batch is None:
+                if batches.made >= enough:
+                    # A long history that nobody read before: others have their turn, too.
+                    self.changed(channel)
+                    return
+                batch = cut[position] = batches.read(channel, position)
+            write(batch[0])
+            self.deliveries += batch[1] - position
+            position = subscription.position = batch[1]
 
     def _advance(self, connection: Connection, chunks: Chunks) -> None:
         """Write what lies between a subscriber's position and the end, as far as it takes it."""
@@ -266,6 +269,8 @@ class Delivery:
                 self.fault(connection, "stalled", f"took nothing for {now - since:.0f} s: 1013")
                 connection.finish((TRY_AGAIN_LATER, "took nothing for too long"))
         self._turn = (self._turn + 1) % PING_S
+        if not self._turn:
+            self._batches.grow_old()
         for connection in self._ping_turns[self._turn]:
             if connection.protocol.state is State.OPEN and not connection.paused:
                 connection.transport.write(PING)

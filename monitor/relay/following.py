@@ -166,14 +166,11 @@ class Position:
             return
         seq = int(message["seq"])
         if kind == "message":
-            if message["epoch"] != self._epoch or seq <= self._seq:
-                return
-            if seq > self._seq + 1:
-                # A relay never does this; but whoever listens is told the truth of it.
-                yield Reset(self.channel, seq - 1, anew=False, epoch=self._epoch)
-            self._seq = seq
-            data = dict(message["data"])
-            yield Message(self.channel, data, seq, self._epoch, float(message["time"]))
+            yield from self._message(message["epoch"], seq, message["time"], message["data"])
+        elif kind == "messages":
+            first, told = float(message["time"]), zip(message["ms"], message["data"], strict=True)
+            for number, (ms, data) in enumerate(list(told), seq):
+                yield from self._message(message["epoch"], number, first + ms / 1000, data)
         elif kind == "feed":
             gap = (seq, float(message["since"]))
             if gap not in self._gaps:
@@ -181,6 +178,15 @@ class Position:
                 yield Gap(self.channel, *gap, message["until"])
         elif kind in ("finished", "failed"):
             yield End(self.channel, kind == "finished", str(message.get("reason", "")))
+
+    def _message(self, epoch: str, seq: int, time: float, data: dict[str, Any]) -> Iterator[Event]:
+        if epoch != self._epoch or seq <= self._seq:
+            return
+        if seq > self._seq + 1:
+            # A relay never does this; but whoever listens is told the truth of it.
+            yield Reset(self.channel, seq - 1, anew=False, epoch=self._epoch)
+        self._seq = seq
+        yield Message(self.channel, dict(data), seq, self._epoch, round(float(time), 3))
 
     def _subscribed(self, message: dict[str, Any]) -> Iterator[Event]:
         epoch, seq = str(message["epoch"]), int(message["seq"])

@@ -7,8 +7,9 @@ A position is the number of a frame, counted from the very first one: those from
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+
+from monitor.relay.protocol import HEAD_BYTES
 
 __all__ = ["History"]
 
@@ -64,15 +65,32 @@ class History:
         stop = ends[stop_index - 1]
         return self._data[start - base : stop - base], position + stop_index - index
 
-    def frames(self, start: int, stop: int) -> Iterator[bytearray]:
-        """Yield each frame from ``start`` up to ``stop``; both must be kept."""
+    def payloads(self, start: int, stop: int) -> list[bytearray]:
+        """Return what is in each frame from ``start`` up to ``stop``; both must be kept."""
         ends, base, data = self._ends, self._base, self._data
         index = start - self.first + self._dead
         begin = (ends[index - 1] if index else base) - base
+        found = []
         for place in range(index, index + stop - start):
             end = ends[place] - base
-            yield data[begin:end]
+            found.append(data[begin + HEAD_BYTES[data[begin + 1]] : end])
             begin = end
+        return found
+
+    def block(self, position: int, size_bytes: int) -> tuple[int, bool]:
+        """Return where the block ends that ``position`` is in, and whether it begins there.
+
+        Blocks divide the whole stream, so that they are the same whoever asks: a frame is in
+        the block of its first byte, of ``size_bytes`` each. The position must be kept.
+        """
+        ends = self._ends
+        index = position - self.first + self._dead
+        start = ends[index - 1] if index else self._base
+        number = start // size_bytes
+        before = ends[index - 2] if index > 1 else self._base
+        begins = position == self.first or before // size_bytes != number
+        stop = bisect_left(ends, (number + 1) * size_bytes, index) + 1
+        return position + min(stop, len(ends)) - index, begins
 
     def trim(self, count: int) -> None:
         """Let go of the ``count`` oldest frames."""

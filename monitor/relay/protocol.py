@@ -12,10 +12,12 @@ from json.encoder import encode_basestring_ascii
 
 import msgspec
 
-__all__ = ["PING", "Malformed", "Message", "decode", "payload", "text_frame"]
+__all__ = ["HEAD_BYTES", "PING", "Malformed", "Message", "decode", "text_frame"]
 
 # A whole ping frame without payload (RFC 6455, section 5.5.2); its pong needs no bookkeeping.
 PING = b"\x89\x00"
+# How many bytes of a server's frame come before its payload, by the frame's second byte.
+HEAD_BYTES = bytes([2] * 126 + [4, 10])
 
 _MAX_FRAMES = 5
 
@@ -83,9 +85,3 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2) + payload
     return b"\x81\x7f" + size.to_bytes(8) + payload
-
-
-def payload(frame: bytes | bytearray) -> bytes | bytearray:
-    """Return what a frame of :func:`text_frame` is built around."""
-    size = frame[1]
-    return frame[2 if size < 126 else 4 if size == 126 else 10 :]

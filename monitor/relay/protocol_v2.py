@@ -1,12 +1,13 @@
 """The wire format of the recovering protocol, ``recodex.monitor.v2``. Pure functions, no I/O.
 
 Every message is one JSON object with a ``type``; docs/reference/recovering-protocol.md
-describes them all. A message of a channel is built once, whole with its WebSocket frame, and
-the same bytes go to everyone who reads the channel: nothing in it depends on the reader.
+describes them all. What a channel's readers get of its messages is whole with its WebSocket
+frame, and nothing in it depends on the reader: the same bytes go to everyone at one position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -29,6 +30,7 @@ __all__ = [
     "gap_frame",
     "message_frame",
     "message_head",
+    "messages_frame",
     "subscribed_frame",
 ]
 
@@ -88,19 +90,38 @@ def decode_request(data: bytes) -> Request:
 
 
 def message_head(channel: bytes, epoch: str) -> bytes:
-    """Return what all messages of a channel begin with."""
-    return b'{"type":"message","channel":%b,"epoch":%b,"seq":' % (
-        _encode(channel.decode()),
-        _encode(epoch),
-    )
+    """Return what tells a channel's messages from all others, for the frames of them."""
+    return b'"channel":%b,"epoch":%b,"seq":' % (_encode(channel.decode()), _encode(epoch))
 
 
 def message_frame(head: bytes, seq: int, at: float, text: bytes | bytearray) -> bytes:
     """Return the whole frame of a channel's ``seq``-th message (from 1), with its JSON text.
 
-    ``at`` is when the relay received it, in s since the epoch.
+    ``at`` is when the relay received it, in s since the epoch (of Unix).
     """
-    return text_frame(b'%b%d,"time":%.3f,"data":%b}' % (head, seq, at, bytes(text)))
+    return text_frame(
+        b'{"type":"message",%b%d,"time":%.3f,"data":%b}' % (head, seq, at, bytes(text))
+    )
+
+
+def messages_frame(
+    head: bytes, seq: int, times: Sequence[float], texts: Iterable[bytes | bytearray]
+) -> bytes:
+    """Return the whole frame of several messages in a row, of which ``seq`` is the first.
+
+    ``times`` are when they came, at least one, in s since the epoch (of Unix).
+    """
+    first = round(times[0] * 1000)
+    return text_frame(
+        b'{"type":"messages",%b%d,"time":%.3f,"ms":%b,"data":[%b]}'
+        % (
+            head,
+            seq,
+            first / 1000,
+            _encode([round(at * 1000) - first for at in times]),
+            b",".join(texts),
+        )
+    )
 
 
 def subscribed_frame(channel: bytes, epoch: str, seq: int, recovered: bool | None) -> bytes:

@@ -85,10 +85,7 @@ class Session:
             return
         if subscription.position < channel.first:
             self._outrun(subscription, channel)
-        recovering = channel.recovering
-        if recovering is None:
-            return
-        self._delivery.write_frames(connection, subscription, recovering)
+        self._delivery.write_messages(connection, subscription, channel)
         if channel.ended and subscription.position == channel.end:
             self._end(subscription, channel)
 

@@ -23,7 +23,7 @@ from monitor.relay.history_file import (
     after_a_crash,
     set_aside,
 )
-from monitor.relay.protocol import payload, text_frame
+from monitor.relay.protocol import text_frame
 
 
 def batch_of(
@@ -50,7 +50,7 @@ def batch_of(
 
 
 def texts(channel: Channel) -> list[bytes]:
-    return [bytes(payload(frame)) for frame in channel.frames(channel.first, channel.end)]
+    return [bytes(text) for text in channel.payloads(channel.first, channel.end)]
 
 
 def a_channel(name: bytes = b"c", *, key: int = 1, messages: int = 0) -> Channel:

@@ -34,11 +34,13 @@ export class Position {
     } else if (this.asked) {
       return;
     } else if (type === "message") {
-      if (message.epoch !== this.epoch || seq <= this.seq) return;
-      // A relay never skips a number; but whoever listens is told the truth of it.
-      if (seq > this.seq + 1) yield ["reset", { seq: seq - 1, epoch: this.epoch, anew: false }];
-      this.seq = seq;
-      yield ["message", message.data, { seq, epoch: this.epoch, time: message.time }];
+      yield* this.message(message.epoch, seq, message.time, message.data);
+    } else if (type === "messages") {
+      for (const [index, data] of message.data.entries()) {
+        // In whole milliseconds: the sum of two fractions has more digits than either.
+        const time = Math.round(message.time * 1000 + message.ms[index]) / 1000;
+        yield* this.message(message.epoch, seq + index, time, data);
+      }
     } else if (type === "feed") {
       const gap = `${seq} ${message.since}`;
       if (this.gaps.has(gap)) return;
@@ -47,6 +49,14 @@ export class Position {
     } else if (type === "finished" || type === "failed") {
       yield ["end", { finished: type === "finished", reason: message.reason ?? "" }];
     }
+  }
+
+  *message(epoch, seq, time, data) {
+    if (epoch !== this.epoch || seq <= this.seq) return;
+    // A relay never skips a number; but whoever listens is told the truth of it.
+    if (seq > this.seq + 1) yield ["reset", { seq: seq - 1, epoch, anew: false }];
+    this.seq = seq;
+    yield ["message", data, { seq, epoch, time }];
   }
 
   *subscribed({ epoch, seq, recovered }) {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import itertools
 import json
 import random
 import select
@@ -60,6 +61,10 @@ class Channel:
         self.published = [wire.zmtp_message(self.name, one) for one in fields]
         self.tails = [b'"data":' + wire.text(one) + b"}" for one in fields]
         self.texts = [wire.text(one) for one in fields]
+        # As several come in one: the texts with a comma after each, and where each begins.
+        self.joined = b"".join(text + b"," for text in self.texts)
+        self.begins = [0, *itertools.accumulate(len(text) + 1 for text in self.texts)]
+        self.numbers = {begin: number for number, begin in enumerate(self.begins)}
 
 
 class Subscriber:
@@ -98,6 +103,10 @@ class Subscriber:
                 if size - place < 4:
                     break
                 length, begin = (data[place + 2] << 8) | data[place + 3], place + 4
+            elif length == 127:
+                if size - place < 10:
+                    break
+                length, begin = int.from_bytes(data[place + 2 : place + 10], "big"), place + 10
             if begin + length > size:
                 break
             if data[place] == 0x81:
@@ -118,11 +127,26 @@ class Subscriber:
             ):
                 raise StreamError(f"{payload!r} as message {self.seq + 1}")
             self.seq += 1
+        elif payload.startswith(b'{"type":"messages",'):
+            self._messages(payload)
         elif payload.startswith(b'{"type":"subscribed",'):
             told = json.loads(payload)
             if self.epoch and not (told["recovered"] and told["seq"] == self.seq):
                 raise StreamError(f"{payload!r} where {self.seq} messages were there")
             self.epoch, self.subscribed = told["epoch"], True
+
+    def _messages(self, payload: bytes) -> None:
+        head, _, rest = payload.partition(b'"data":[')
+        channel, begin = self.channel, self.channel.begins[self.seq]
+        # What must stand there, and whether it ends where a message does.
+        after = channel.numbers.get(begin + len(rest) - 1)
+        if (
+            b'"seq":%d,' % (self.seq + 1) not in head
+            or after is None
+            or not channel.joined.startswith(rest[:-2], begin)
+        ):
+            raise StreamError(f"{payload[:200]!r} as messages from {self.seq + 1}")
+        self.seq = after
 
 
 class Load:

@@ -22,6 +22,7 @@ from tests.relay.broker import Broker
 from tests.relay.conftest import Relay, StartRelay, everything
 from tests.relay.proxy import CuttingProxy
 from tests.relay.readers import Old, Recovering, number_of
+from tests.relay.recovering import RecoveringClient
 from tests.servers.daemon import StartDaemon
 
 pytestmark = pytest.mark.integration_test
@@ -77,7 +78,15 @@ class Faults:
         self.proxy.cut_all(self.random.choice((0.2, 0.5, 1.0)))
 
     def broker(self) -> None:
+        witness = RecoveringClient(self.relay)
+        told = witness.feed
+        while told["state"] != "up":
+            told = witness.receive()
         self.relay.brokers.pop().close()
+        # What two brokers send at once may come in any order: this one's is in before the next.
+        while told["state"] != "down":
+            told = witness.receive()
+        witness.connection.close()
         self.relay.brokers.append(Broker(f"tcp://127.0.0.1:{self.relay.zeromq_port}"))
 
     def term(self) -> None:

@@ -1,6 +1,7 @@
 """``start-producer FILE [ID]``: the probes of one range of sites, and no other part.
 
-Without an ID it is the ordinal in $POD_NAME plus one, as a StatefulSet numbers its pods.
+Without an ID it is the ordinal in $POD_NAME plus one, as a StatefulSet numbers its pods. Several on
+one host share a config, so the API in it is off, unless ``--api`` is given.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="the range of sites, from 1 (default: the ordinal in $POD_NAME plus one)",
     )
+    parser.add_argument(
+        "--api", action="store_true", help="serve the config's API, too, for health and metrics"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from monitor.daemon import run_daemon
 
     def narrow(config: Config) -> Config:
-        off = {name: None for name, _ in config.sections() if name not in _KEPT}
+        kept = _KEPT | {"api"} if args.api else _KEPT
+        off = {name: None for name, _ in config.sections() if name not in kept}
         probes = None if config.probes is None else config.probes.replace(id=producer)
         narrowed: Config = config.replace(**off, probes=probes)
         return narrowed

@@ -13,7 +13,7 @@ from monitor.part import Health, Metric, Part, State
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner
 from monitor.probes.settings import ProbesSettings
-from monitor.probes.sharding import shard
+from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
 
 __all__ = ["Probes", "make_source", "own_jobs"]
@@ -142,7 +142,8 @@ class Probes(Part):
         self.runner.producer = self._settings.id or 1
         self.runner.set_concurrency(self._settings.concurrency)
         self.runner.set_jobs(mine)
-        logger.info("checking %d of %d jobs", len(mine), len(jobs.jobs))
+        producer = "" if self._settings.id is None else f" as producer {self._settings.id}"
+        logger.info("checking %d of %d jobs%s", len(mine), len(jobs.jobs), producer)
 
     async def prepare(self, settings: ProbesSettings) -> Callable[[], Sequence[str]]:
         """Load the jobs of new settings; see :meth:`Part.prepare`."""
@@ -199,8 +200,12 @@ def own_jobs(jobs: JobList, settings: ProbesSettings) -> Sequence[Job]:
     """Return the jobs that this producer runs; raise SettingError if there's no range.
 
     Ranges are cut from all active jobs, the stopped ones too, so that a stop moves no other.
+    Rows of a database come and go: there, a producer too many has none for now.
     """
     active: Sequence[Job] = jobs.active()
     if settings.id is not None:
-        active = shard(active, settings.websites_per_container, settings.id)
+        per = settings.websites_per_container
+        if settings.source == "database" and settings.id > producers_needed(len(active), per):
+            return []
+        active = shard(active, per, settings.id)
     return [job for job in active if job.id not in jobs.stopped]

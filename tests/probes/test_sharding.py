@@ -61,6 +61,15 @@ def test_an_id_beyond_the_last_range_is_an_error(active: int, per: int) -> None:
         shard(range(active), per, needed + 1)
 
 
+def test_a_producer_too_many_of_a_database_idles_until_there_are_sites_for_it() -> None:
+    settings = ProbesSettings(source="database", id=2, websites_per_container=2)
+    assert own_jobs(JobList(()), settings) == []
+    assert own_jobs(jobs({1: True, 2: True}), settings) == []
+    assert [job.id for job in own_jobs(jobs({1: True, 2: True, 3: True}), settings)] == [3]
+    with pytest.raises(SettingError, match="there is no range 2"):
+        own_jobs(JobList(()), settings.replace(source="config"))
+
+
 @pytest.mark.parametrize(
     ("pod", "found"),
     [("probes-0", 1), ("a-b-41", 42), ("probes", None), ("", None), ("probes-x", None)],

@@ -150,7 +150,7 @@ def fill_topic(broker: Kafka, topic: str, count: int, minutes: int) -> None:
     producer.close()
 
 
-def make_broker(directory: Path) -> Kafka:
+def make_broker(directory: Path, *, core: int | None = None) -> Kafka:
     java = shutil.which("java")
     if java is None:
         raise SystemExit("the case kafka needs java (Debian package default-jre-headless)")
@@ -158,7 +158,7 @@ def make_broker(directory: Path) -> Kafka:
     def find(name: str, *, package: str) -> str:
         return shutil.which(name) or sys.exit(f"the case kafka needs {name} (package {package})")
 
-    return Kafka(java, find_jars(find), directory)
+    return Kafka(java, find_jars(find), directory, core=core)
 
 
 def plain(server: PostgresServer, count: int) -> None:

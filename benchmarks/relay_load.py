@@ -304,8 +304,12 @@ class Load:
         schedule: Iterable[tuple[float, Channel, bytes]] = (),
         *,
         latencies: bool = False,
+        sleeps: bool = False,
     ) -> None:
-        """Publish what is due (seconds from now), and read until every target is reached."""
+        """Publish what is due (seconds from now), and read until every target is reached.
+
+        One that ``sleeps`` waits in epoll for what comes next: where others share its core.
+        """
         due = deque(schedule)
         start = moved = now = time.perf_counter()
         # Whoever sends to a sleeping reader pays for waking it, and the sender's time is what
@@ -316,7 +320,10 @@ class Load:
                 _, channel, data = due.popleft()
                 channel.sent_at.append(time.perf_counter())
                 self.publish(data)
-            some = self._poll(0, latencies=latencies)
+            wait = 0.0
+            if sleeps:
+                wait = max(0.0, due[0][0] - (time.perf_counter() - start)) if due else 0.1
+            some = self._poll(wait, latencies=latencies)
             if not some and not latencies:
                 time.sleep(NAP_S)
             before, now = now, time.perf_counter()
@@ -459,6 +466,33 @@ def steady(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 1
     )
 
 
+def beside(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 15.0) -> Result:
+    """The same stream beside the daemon's other parts, on a core that others use too."""
+    total = int(rate * seconds)
+    channels = [Channel(i, total // count + 1, nchan=load.nchan) for i in range(count)]
+    start(load, channels, 1)
+    for channel in channels:
+        channel.sent_at = [0.0]  # the first message is through
+    rounds = range(1, total // count + 1)
+    order = [(channel, channel.published[i]) for i in rounds for channel in channels]
+    load.mark()
+    load.run(
+        ((i / rate, channel, data) for i, (channel, data) in enumerate(order)),
+        latencies=True,
+        sleeps=True,
+    )
+    load.mark()
+    load.finish(channels)
+    ordered = sorted(load.latencies)
+    assert len(ordered) == total
+    return load.result(
+        total,
+        p50_s=ordered[total // 2],
+        p99_s=ordered[total * 99 // 100],
+        max_s=ordered[-1],
+    )
+
+
 def idle(load: Load, *, subscribers: int = 10_000) -> Result:
     """Subscribers that wait, each for a channel of its own; and that all of them still listen."""
     channels = [Channel(i, 1, nchan=load.nchan) for i in range(subscribers)]
@@ -483,6 +517,7 @@ LOADS: dict[str, Callable[[Load], Result]] = {
     "fan-out": fan_out,
     "replay": replay,
     "steady": steady,
+    "beside": beside,
     "idle": idle,
 }
 
@@ -494,6 +529,7 @@ def run() -> None:
     parser.add_argument("--pid", type=int, required=True)
     parser.add_argument("--websocket-port", type=int, required=True)
     parser.add_argument("--publish-port", type=int, required=True)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of the load beside")
     parser.add_argument("--nchan", action="store_true", help="publish by HTTP, as nginx's nchan")
     parser.add_argument(
         "--compression", action="store_true", help="offer permessage-deflate, as browsers do"
@@ -508,7 +544,10 @@ def run() -> None:
         compression=arguments.compression,
     )
     try:
-        result = LOADS[arguments.load](load)
+        chosen = LOADS[arguments.load]
+        if chosen is beside:
+            chosen = functools.partial(beside, seconds=arguments.seconds)
+        result = chosen(load)
     except (StreamError, OSError) as error:
         raise SystemExit(f"relay_load: {error}") from error
     print(json.dumps(result))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -211,11 +212,12 @@ def show_relay(name: str, found: dict[str, float]) -> None:
 def show_loop(running: Running, told: dict[str, list[float]], since: float) -> None:
     ordered, pauses = sorted(told["late"]), told["pauses"] or [0.0]
     beats = [at for at in running.beats if at >= since]
-    longest = max((b - a for a, b in zip(beats, beats[1:], strict=False)), default=0.0)
+    longest = max((b - a for a, b in itertools.pairwise(beats)), default=0.0)
     print(
         f"  loop late: p50 {ordered[len(ordered) // 2] * 1e3:.2f} ms,"
         f" p99 {ordered[len(ordered) * 99 // 100] * 1e3:.2f} ms, max {ordered[-1] * 1e3:.1f} ms;"
-        f" {len(pauses)} collections of garbage, {max(pauses) * 1e3:.0f} ms at most; longest from WATCHDOG=1 to the next {longest:.2f} s of {WATCHDOG_S:.0f} s",
+        f" {len(pauses)} collections of garbage, {max(pauses) * 1e3:.0f} ms at most;"
+        f" longest from WATCHDOG=1 to the next {longest:.2f} s of {WATCHDOG_S:.0f} s",
         flush=True,
     )
 
@@ -309,9 +311,7 @@ def roll_out(site: Site, seconds: float) -> None:
         time.sleep(1)
 
 
-def show_threads(
-    names: dict[str, str], threads: Sequence[dict[int, float]], took: float
-) -> None:
+def show_threads(names: dict[str, str], threads: Sequence[dict[int, float]], took: float) -> None:
     """Print each kind of thread's share of the core."""
     shares: dict[str, float] = {}
     for thread, spent in threads[1].items():

@@ -51,7 +51,9 @@ class Watched(Daemon):
             threads = {each.native_id: each.name for each in threading.enumerate()}
             report = Path(sys.argv[2])
             part = report.with_suffix(".part")
-            part.write_text(json.dumps({"late": late, "pauses": pauses, "threads": threads}), encoding="utf-8")
+            part.write_text(
+                json.dumps({"late": late, "pauses": pauses, "threads": threads}), encoding="utf-8"
+            )
             part.rename(report)
             late.clear()
             pauses.clear()

@@ -25,6 +25,7 @@ from monitor.config import Config, LoadedConfig, load
 from monitor.errors import MonitorError, SettingError
 from monitor.libraries import needed_by
 from monitor.logfile import DaemonLog
+from monitor.pace import attending
 from monitor.part import Health, Metric, Part, State
 from monitor.systemd import ServiceManager, watchdog_interval
 
@@ -349,7 +350,7 @@ def run_daemon(
     log = DaemonLog(loaded.config.logger)
     log.start()
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner, attending(runner.get_loop()):
             return runner.run(Daemon(file, loaded, log, narrow=narrow).run())
     except MonitorError as error:
         error.logged = True

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from monitor.aggregation.intake import judge
 from monitor.bus import Record
 from monitor.messages import Result, encode
@@ -20,8 +22,12 @@ class Rejected(NamedTuple):
     payload: bytes
 
 
-class Entry(NamedTuple):
-    """A message as it waits, judged."""
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A message as it waits, judged.
+
+    Tens of thousands wait at a time: the collector of garbage, which stops all threads while it
+    looks at what there is, is not shown them.
+    """
 
     partition: int
     offset: int
@@ -34,7 +40,8 @@ class Entry(NamedTuple):
         if isinstance(content, Rejected) or content.scheduled_at >= oldest:
             return self
         reason = f"too-old: scheduled at {content.scheduled_at:.3f}"
-        return self._replace(content=Rejected(reason, encode(content)))
+        rejected = Rejected(reason, encode(content))
+        return Entry(self.partition, self.offset, rejected, self.size_bytes)
 
 
 def judge_all(records: Iterable[Record], *, now: float, keep_s: float) -> list[Entry]:

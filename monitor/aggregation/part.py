@@ -26,6 +26,7 @@ from monitor.aggregation.writer import OffsetsMovedError, prepare, stored_offset
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
 from monitor.messages import encode
+from monitor.pace import unhurried
 from monitor.part import Health, Metric, Part, State
 from monitor.store import Store
 
@@ -197,7 +198,10 @@ class Aggregation(Part):
                 known = [record for record in records if record.partition in self._stored]
                 # In a thread: the loop has others to serve.
                 entries = await asyncio.to_thread(
-                    judge_all, known, now=self._clock(), keep_s=self._settings.keep_results
+                    judge_all,
+                    unhurried(known),
+                    now=self._clock(),
+                    keep_s=self._settings.keep_results,
                 )
                 if self._in_step:
                     self._pending.add(entries, clock=loop.time())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from monitor.aggregation.windows import Counters, Window
 from monitor.messages import Result
+from monitor.pace import unhurried
 from monitor.store import Connection
 from monitor.store.partitions import create_partitions
 
@@ -49,14 +50,14 @@ _BOOLEAN = {None: _NULL, True: "t", False: "f"}
 _encode = msgspec.json.Encoder().encode
 
 
-def result_rows(results: Sequence[Result]) -> bytes:
+def result_rows(results: Iterable[Result]) -> bytes:
     """Make the rows of raw results, for COPY."""
     return "".join(map(_result_line, results)).encode()
 
 
 def metric_rows(windows: Mapping[Window, Counters]) -> bytes:
     """Make the rows of counters, for COPY."""
-    return "".join(map(_metric_line, windows.items())).encode()
+    return "".join(map(_metric_line, unhurried(windows.items()))).encode()
 
 
 def insert_results(

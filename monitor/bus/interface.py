@@ -24,14 +24,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+
+import msgspec
 
 from monitor.part import Metric, State
 
 __all__ = ["Assignment", "Bus", "Consumer", "Record"]
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One message as a consumer gets it. ``timestamp`` is when it was published, in epoch s."""
 
     topic: str

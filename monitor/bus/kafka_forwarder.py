@@ -24,6 +24,7 @@ from monitor.bus.interface import Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
 from monitor.bus.spool_file import GroupLock, SpoolFile
+from monitor.pace import unhurried
 
 __all__ = ["Forwarder"]
 
@@ -161,7 +162,7 @@ class Forwarder:
     def _send(self, producer: Any, records: list[Record], file: SpoolFile) -> None:
         futures = []
         failure: BaseException | None = None
-        for record in records:
+        for record in unhurried(records):
             try:
                 futures.append(
                     producer.send(

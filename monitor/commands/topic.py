@@ -89,4 +89,4 @@ def _json(record: Record) -> str:
         value = msgspec.json.decode(record.value)
     except (msgspec.DecodeError, UnicodeDecodeError):
         value = record.value.decode("utf-8", "backslashreplace")
-    return msgspec.json.encode({**record._asdict(), "value": value}).decode()
+    return msgspec.json.encode({**msgspec.structs.asdict(record), "value": value}).decode()

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from monitor.logs.cursor import Cursor
 from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind, Query
+from monitor.pace import unhurried
 from monitor.store import Connection
 from monitor.store.partitions import create_partitions
 
@@ -150,7 +151,7 @@ def _copy(
     lines = [
         f"{number}\t{entry.level}\t{entry.time!r}\t{_escape(entry.sender)}"
         f"\t{_escape(entry.message)}\t{received_at!r}\n"
-        for number, entry in enumerate(entries, first)
+        for number, entry in enumerate(unhurried(entries), first)
     ]
     with connection.raw.cursor() as cursor:
         cursor.copy_expert(

@@ -29,6 +29,8 @@ logger = logging.getLogger("monitor.probes")
 _LOOK_S = 0.5
 # Starts are gathered this long: no job is late by that, and the loop turns less.
 _TICK_S = 0.01
+# Runs started in one turn of the loop: a few milliseconds, also where many are late.
+_MOST_STARTS = 16
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
 _RETRY_PAUSE_S = 1.0
@@ -175,6 +177,8 @@ class Runner:
         self._running: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._starting = False
+        # Starts what one turn of the loop left over.
+        self._more: asyncio.Handle | None = None
         self._up = {True: 0, False: 0}
         self._durations = Histogram(
             "probe_duration_seconds", "How long the last attempt of a run took.", _SECONDS
@@ -270,7 +274,11 @@ class Runner:
                 pass
 
     def _fill_slots(self) -> None:
-        while self._starting and (taken := self._slots.take()) is not None:
+        if self._more is not None:
+            return  # in the next turn
+        for _ in range(_MOST_STARTS):
+            if not self._starting or (taken := self._slots.take()) is None:
+                return
             run, slow = taken
             active = self._jobs.get(run.job_id)
             if active is None or run.job_id in self._stopped:
@@ -280,6 +288,11 @@ class Runner:
             task = asyncio.create_task(self._check(run, active, slow), name=f"job:{run.job_id}")
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+        self._more = asyncio.get_running_loop().call_soon(self._fill_more)
+
+    def _fill_more(self) -> None:
+        self._more = None
+        self._fill_slots()
 
     async def _check(self, run: Run, active: _Active, slow: bool) -> None:
         try:

@@ -163,7 +163,7 @@ class Delivery:
             self._flush_handle.cancel()
             self._flush_handle = None
         self._flushing = True
-        started = self._clock()
+        started = time.thread_time()
         dirty, self._dirty = self._dirty, {}
         self._waiting_bytes = 0
         for channel in dirty:
@@ -180,8 +180,9 @@ class Delivery:
         self._flushing = False
         kept = self.channels.limits.max_messages * _FRAME_MIN_BYTES
         self._waiting_max_bytes = min(_WAITING_MAX_BYTES, kept // 2)
-        now = self._clock()
-        self._rested_at = now + min(_REST_FACTOR * (now - started), _REST_MAX_S)
+        # Of this thread's own time: what others took meanwhile is no reason to rest.
+        took = time.thread_time() - started
+        self._rested_at = self._clock() + min(_REST_FACTOR * took, _REST_MAX_S)
 
     def stop(self) -> None:
         """Flush no more."""

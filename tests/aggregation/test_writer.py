@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -135,7 +136,7 @@ def with_equal_duplicates(log: dict[int, list[Record]]) -> dict[int, list[Record
                 changed[partition].append(item)
                 continue
             value = first.setdefault(key, item.value)
-            changed[partition].append(item._replace(value=value))
+            changed[partition].append(msgspec.structs.replace(item, value=value))
     return changed
 
 
@@ -222,7 +223,7 @@ def test_batches_give_what_a_plain_computation_gives(with_store: WithStore) -> N
 def test_late_results_go_to_the_window_that_they_belong_to(with_store: WithStore) -> None:
     async def test(store: Store) -> None:
         log = list(reversed(log_of(200)))
-        log = [item._replace(offset=offset) for offset, item in enumerate(log)]
+        log = [msgspec.structs.replace(item, offset=offset) for offset, item in enumerate(log)]
         log.append(record(200, result(1, NOW - 20 * 86400)))
         await store.transaction(lambda c: write(c, log[:100], {0: None}))
         await store.transaction(lambda c: write(c, log[100:], {0: 100}))
@@ -294,9 +295,10 @@ def test_two_with_different_partitions_and_the_same_results_do_not_deadlock(
 ) -> None:
     async def test(store: Store) -> None:
         log = [item for item in log_of(400) if not item.value.startswith(b"poison")]
-        one = [item._replace(offset=offset) for offset, item in enumerate(log)]
+        one = [msgspec.structs.replace(item, offset=offset) for offset, item in enumerate(log)]
         other = [
-            item._replace(offset=offset, partition=1) for offset, item in enumerate(reversed(log))
+            msgspec.structs.replace(item, offset=offset, partition=1)
+            for offset, item in enumerate(reversed(log))
         ]
         await asyncio.gather(
             store.transaction(lambda c: write(c, one, {0: None})),

@@ -254,10 +254,12 @@ def together(site: Site, options: argparse.Namespace) -> None:
             threads = [running.cpu_by_thread()]
             spent = [cpu_seconds(running.pid)]
             loads = [load_cpu()]
+            others = [others_cpu()]
             found = relay(running, seconds)
             at.append(time.monotonic())
             spent.append(cpu_seconds(running.pid))
             loads.append(load_cpu())
+            others.append(others_cpu())
             threads.append(running.cpu_by_thread())
             counts.append(count(site, running))
             told = running.tell()
@@ -285,7 +287,11 @@ def together(site: Site, options: argparse.Namespace) -> None:
             f" {resident_bytes(running.pid) / 1e6:.0f} MB resident",
             flush=True,
         )
-        print(f"  the loads' core is busy for {(loads[1] - loads[0]) / took:.0%}", flush=True)
+        print(
+            f"  the loads' core is busy for {(loads[1] - loads[0]) / took:.0%}; what is none of"
+            f" this benchmark's took {(others[1] - others[0]) / took:.0%} of a core meanwhile",
+            flush=True,
+        )
 
 
 def load_cpu() -> float:
@@ -293,6 +299,30 @@ def load_cpu() -> float:
     (line,) = re.findall(rf"^cpu{LOAD_CORE} (.*)$", Path("/proc/stat").read_text(), re.M)
     user, nice, system, _, _, *interrupts = map(int, line.split())
     return (user + nice + system + sum(interrupts[:2])) / TICKS_PER_S
+
+
+def others_cpu() -> float:
+    """Return the CPU s of all processes that are no descendants of this one."""
+    total, ours = 0.0, os.times()
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("cpu "):
+            user, nice, system = map(int, line.split()[1:4])
+            total = (user + nice + system) / TICKS_PER_S
+    parents, spent = {}, {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            parents[int(process.name)] = int(fields[1])
+            spent[int(process.name)] = sum(map(int, fields[11:15])) / TICKS_PER_S
+
+    def is_ours(process: int) -> bool:
+        while process := parents.get(process, 0):
+            if process == os.getpid():
+                return True
+        return False
+
+    children = sum(cpu for process, cpu in spent.items() if is_ours(process))
+    return total - children - ours.user - ours.system - ours.children_user - ours.children_system
 
 
 def count(site: Site, running: Running) -> dict[str, float]:

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["attending", "breathe", "unhurried"]
+__all__ = ["attending", "breathe", "step_back", "unhurried"]
 
 T = TypeVar("T")
 
 _PIECE_S = 0.002
+# How nice threads are that do what can wait.
+_NICE = 10
 # How long a thread makes way for a loop that does not turn.
 _PATIENCE_S = 0.05
 
@@ -38,6 +41,17 @@ def attending(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         yield
     finally:
         _attended = before
+
+
+def step_back() -> None:
+    """Let the calling thread's work wait where the processor has other threads to run.
+
+    One that holds the interpreter's lock and has to wait for a processor keeps the loop waiting
+    too; but it waits for no other thread of this process, since those want the lock.
+    """
+    # Linux has a niceness for each thread; where it may not be set, all are alike.
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def breathe() -> None:

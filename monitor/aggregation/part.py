@@ -15,7 +15,8 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, TypeVar
 
 from monitor.aggregation.batch import Batch, Entry, Pending, Rejected, judge_all
 from monitor.aggregation.intake import printable
@@ -26,13 +27,15 @@ from monitor.aggregation.writer import OffsetsMovedError, prepare, stored_offset
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
 from monitor.messages import encode
-from monitor.pace import unhurried
+from monitor.pace import step_back, unhurried
 from monitor.part import Health, Metric, Part, State
 from monitor.store import Store
 
 __all__ = ["Aggregation"]
 
 logger = logging.getLogger("monitor.aggregation")
+
+T = TypeVar("T")
 
 _POLL_RECORDS = 2000
 _POLL_S = 0.5
@@ -75,6 +78,8 @@ class Aggregation(Part):
         self._store = store
         self._clock = clock
         self.statistics = Statistics(settings.topic)
+        # For what is to be decoded, counted and written out, while the loop serves others.
+        self._thread = ThreadPoolExecutor(1, "aggregation", initializer=step_back)
         self._pending = Pending()
         # The batch being written; it stays here until it is known to be committed.
         self._batch: Batch | None = None
@@ -131,7 +136,8 @@ class Aggregation(Part):
         await self._ended.wait()
 
     async def close(self) -> None:
-        """Nothing is held beyond run()."""
+        """Let go of the thread."""
+        self._thread.shutdown(wait=False)
 
     def partitions(self) -> list[int]:
         """Return the partitions that are this consumer's."""
@@ -197,7 +203,7 @@ class Aggregation(Part):
             if records:
                 known = [record for record in records if record.partition in self._stored]
                 # In a thread: the loop has others to serve.
-                entries = await asyncio.to_thread(
+                entries = await self._aside(
                     judge_all,
                     unhurried(known),
                     now=self._clock(),
@@ -206,6 +212,10 @@ class Aggregation(Part):
                 if self._in_step:
                     self._pending.add(entries, clock=loop.time())
                     self._changed.set()
+
+    async def _aside(self, work: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        call = functools.partial(work, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     def _disturbs(self) -> bool:
         # SQLite lets go of the interpreter's lock for each row. A thread that takes it meanwhile
@@ -361,7 +371,7 @@ class Aggregation(Part):
 
     async def _write_batch(self, batch: Batch) -> None:
         expected = {partition: self._stored[partition] for partition in batch.next_offsets}
-        prepared = await asyncio.to_thread(
+        prepared = await self._aside(
             prepare,
             batch,
             self._settings.granularities,

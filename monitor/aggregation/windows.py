@@ -13,7 +13,8 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from monitor.messages import Result
 
@@ -40,31 +41,27 @@ _LEAST_BUCKET = math.ceil(math.log(_LEAST_S) / _LOG_GAMMA)
 _NO_STATUS = "null"
 
 
-class Window(NamedTuple):
-    """Which results are counted together; ``start`` is in s since the epoch."""
+Window = tuple[int, int, str]
+"""Which results are counted together: job id, start in s since the epoch, granularity.
 
-    job_id: int
-    start: int
-    granularity: str
+A plain tuple: thousands are made in a batch, and the collector of garbage lets go of those.
+"""
 
 
-class Counters:
+class Counters(msgspec.Struct, gc=False):
     """What is counted in one window.
 
     ``rt_min`` and ``rt_max`` are None where no result has a response time; ``data`` counts
     by status (``null`` where nothing answered), ``rt_buckets`` by bucket.
     """
 
-    __slots__ = ("checks", "data", "failures", "rt_buckets", "rt_max", "rt_min", "rt_sum")
-
-    def __init__(self) -> None:
-        self.checks = 0
-        self.failures = 0
-        self.rt_min: float | None = None
-        self.rt_max: float | None = None
-        self.rt_sum = 0.0
-        self.data: dict[str, int] = {}
-        self.rt_buckets: dict[str, int] = {}
+    checks: int = 0
+    failures: int = 0
+    rt_min: float | None = None
+    rt_max: float | None = None
+    rt_sum: float = 0.0
+    data: dict[str, int] = {}
+    rt_buckets: dict[str, int] = {}
 
     def add(self, other: Counters) -> None:
         """Add another's counts, as the database does."""
@@ -116,11 +113,10 @@ def aggregate(results: Iterable[Result], granularities: Sequence[str]) -> dict[W
         status = _NO_STATUS if result.status is None else _key(result.status)
         bucket = "" if response_time is None else _key(bucket_of(response_time))
         for granularity, width in widths:
-            # A plain tuple finds a Window, and is four times cheaper to make.
             key = (result.job_id, int(result.scheduled_at // width) * width, granularity)
-            counters = get(key)  # type: ignore[call-overload]
+            counters = get(key)
             if counters is None:
-                counters = windows[Window(*key)] = Counters()
+                counters = windows[key] = Counters()
             counters.checks += 1
             if not result.up:
                 counters.failures += 1

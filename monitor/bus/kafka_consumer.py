@@ -18,7 +18,7 @@ from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
 from monitor.errors import UnavailableError
-from monitor.pace import breathe
+from monitor.pace import breathe, step_back
 
 __all__ = ["TopicConsumer"]
 
@@ -55,7 +55,7 @@ class TopicConsumer(Consumer):
         self._callbacks = assignment
         # Told what is wrong with Kafka, and None when it is well again.
         self._tell = trouble
-        self._thread = ThreadPoolExecutor(1, f"kafka-{topic}")
+        self._thread = ThreadPoolExecutor(1, f"kafka-{topic}", initializer=step_back)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._partitions: frozenset[int] = frozenset()

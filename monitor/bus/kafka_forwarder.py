@@ -24,7 +24,7 @@ from monitor.bus.interface import Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
 from monitor.bus.spool_file import GroupLock, SpoolFile
-from monitor.pace import unhurried
+from monitor.pace import step_back, unhurried
 
 __all__ = ["Forwarder"]
 
@@ -81,6 +81,7 @@ class Forwarder:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        step_back()
         lock = GroupLock(self._path, "", "forwarder")
         pause = _BACKOFF_S[0]
         try:

@@ -46,7 +46,7 @@ def results(draw: st.DrawFn) -> list[Result]:
 
 def plain(windows: dict[Window, Counters]) -> dict[tuple[int, int, str], tuple[object, ...]]:
     return {
-        (window.job_id, window.start, window.granularity): (
+        window: (
             counters.checks,
             counters.failures,
             counters.rt_min,

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 2
 
-.PHONY: docs run test fast chaos check bench clean install deb rpm repo
+.PHONY: docs reference run demo screenshots test fast chaos check bench clean install deb rpm repo
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -65,6 +65,10 @@ rpm:
 # in gpg's keyring, to be served at REPO_URL.
 repo: deb rpm
 	packaging/build-repo
+
+# The parts of docs/reference that are made from the code.
+reference: install
+	$(BIN)/python -m docs.generate
 
 # These pages as HTML, into build/docs.
 docs: install

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +23,15 @@ _SITES = (
     ("Statistics", "/statistics", 5, 0.4, 0.4, 35),
     ("Course wiki", "/wiki", 4, 0.06, 0.0, 0),
 )
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that goes in the middle: a check, or the daemon, has ended."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class Sites:
@@ -53,8 +63,7 @@ class Sites:
             def log_message(self, format: str, *args: object) -> None:
                 del format, args
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return the jobs, as the config has them."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
+
+from pygments.lexers.special import TextLexer
+from sphinx.highlighting import lexers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -19,3 +24,17 @@ html_theme_options = {"description": "Operational events, to those who watch the
 # Links to files of the checkout, outside these pages, are for readers of the checkout.
 suppress_warnings = ["myst.xref_missing"]
 exclude_patterns = ["_build"]
+
+# Code hosts draw these; here they are shown as they are.
+lexers["mermaid"] = TextLexer()
+
+
+def setup(app: Any) -> None:
+    """Give the index a table of contents: on a code host its links do."""
+    app.connect("source-read", _contents)
+
+
+def _contents(app: Any, name: str, source: list[str]) -> None:
+    if name == "index":
+        pages = "\n".join(re.findall(r"\]\(([\w/.-]+)\.md\)", source[0]))
+        source[0] += f"\n```{{toctree}}\n:hidden:\n:maxdepth: 1\n\n{pages}\n```\n"

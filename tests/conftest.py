@@ -20,6 +20,7 @@ pytest_plugins = [
     "tests.servers.daemon",
     "tests.servers.kafka",
     "tests.servers.kubernetes",
+    "tests.servers.packages",
     "tests.servers.postgres",
 ]
 

@@ -27,6 +27,7 @@ from monitor.settings import address_text
 __all__ = ["add_arguments", "run"]
 
 _LINGER_S = 10.0
+_STAY_S = 0.5
 _LONGEST_PAUSE_S = 86400.0
 
 
@@ -94,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
             socket.send_multipart(entry.frames)
             shown = " ".join(frame.decode("latin-1") for frame in entry.frames)
             print(f"{entry.t - entries[0].t:8.3f} {shown}", flush=True)
+        # A broker stays: readers must not hear that it is gone before they have its last words.
+        time.sleep(_STAY_S)
     print(f"sent {len(entries)} messages to {uri}")
     return 0
 

@@ -14,7 +14,7 @@ from monitor import __version__
 from monitor.part import Health, Metric
 from monitor.web.context import DaemonStatus
 
-__all__ = ["PREFIX", "Exposition"]
+__all__ = ["PREFIX", "Exposition", "own_metrics"]
 
 PREFIX = "recodex_monitor_"
 
@@ -40,7 +40,7 @@ class _DaemonCollector(Collector):
     def collect(self) -> Iterator[Family]:
         """Yield all families; those of one name that several parts have are joined."""
         families: dict[str, Family] = {}
-        for metric in (*_own(self._status), *self._status.metrics()):
+        for metric in (*own_metrics(self._status), *self._status.metrics()):
             family = _family(metric)
             known = families.setdefault(family.name, family)
             if known is not family:
@@ -48,7 +48,8 @@ class _DaemonCollector(Collector):
         yield from families.values()
 
 
-def _own(status: DaemonStatus) -> Iterator[Metric]:
+def own_metrics(status: DaemonStatus) -> Iterator[Metric]:
+    """Yield what is measured of the daemon itself."""
     states = status.states()
     yield Metric(
         "part_up",

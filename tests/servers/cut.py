@@ -9,10 +9,10 @@ import threading
 
 
 class CutProxy:
-    """Carries bytes from 127.0.0.1:port to ``target``, unless it is cut or frozen."""
+    """Carries bytes from its address to 127.0.0.1:``target``, unless it is cut or frozen."""
 
-    def __init__(self, target: int = 0) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, target: int = 0, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._listener = socket.create_server((host, port))
         self.port: int = self._listener.getsockname()[1]
         self.target = target
         self._flows = threading.Event()

@@ -131,7 +131,11 @@ class Machine:
 
     def run(self, *command: str, **how: Unpack[_How]) -> subprocess.CompletedProcess[str]:
         """Run a command in the running system as root."""
-        return _run("nsenter", "-t", str(self._init), "-a", *command, **how)
+        return _run(*self.command(*command), **how)
+
+    def command(self, *command: str) -> tuple[str, ...]:
+        """Return what runs a command in the running system as root, from outside."""
+        return ("nsenter", "-t", str(self._init), "-a", *command)
 
     def run_in_files(self, *command: str, **how: Unpack[_How]) -> subprocess.CompletedProcess[str]:
         """Run a command in the machine's files by chroot, booted or not, on the host's network."""

@@ -22,12 +22,16 @@ _RELEASE = "trixie"
 _BOOTED_BY = ("systemd", "systemd-sysv", "dbus")
 # What the daemon's own tests need to run against Debian's versions of the libraries.
 _TESTED_BY = (
+    "ca-certificates",
+    "curl",
     "python3-hypothesis",
     "python3-pytest",
     "python3-pytest-timeout",
     "python3-trustme",
     "rpm",
 )
+# What the documents have their readers install: fetched, and installed by who reads them.
+_FETCHED = ("apache2", "nginx", "postgresql-client", "python3-venv")
 _CONTROL = Path(__file__).resolve().parents[2] / "packaging" / "deb" / "control"
 _KEEP_S = 7 * 86400.0
 _APT = ("apt-get", "-qq", "--yes", "--no-install-recommends")
@@ -44,7 +48,7 @@ class Base:
 
     def __init__(self) -> None:
         self._packages = (*_dependencies(_CONTROL.read_text()), *_TESTED_BY)
-        names = " ".join((_RELEASE, *_BOOTED_BY, *self._packages))
+        names = " ".join((_RELEASE, *_BOOTED_BY, *self._packages, *_FETCHED))
         digest = hashlib.sha256(names.encode()).hexdigest()[:12]
         self._bare = cache_directory() / f"debian-{_RELEASE}-{digest}"
 
@@ -66,6 +70,7 @@ class Base:
         _call("chroot", str(root), *_APT, "update")
         # One download for all: apt plans as for a system that installs them together.
         _call("chroot", str(root), *_APT, "--download-only", "install", *self._packages)
+        _call("chroot", str(root), *_APT, "--download-only", "install", *_FETCHED)
         (root / "etc/resolv.conf").unlink()
 
     def _install(self, root: Path) -> None:

@@ -1,0 +1,46 @@
+"""The parts of the reference that are made from the code.
+
+``python -m docs.generate`` writes them into the pages, between ``<!-- generated: NAME -->`` and
+``<!-- end -->``; a test compares what is committed with what they would be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from docs.generate.api import calls
+from docs.generate.commands import command_sections, exit_statuses
+from docs.generate.config import config_keys
+from docs.generate.metrics import metrics_table
+
+__all__ = ["PAGES", "renewed"]
+
+PAGES = Path(__file__).resolve().parents[1]
+
+_MADE = {
+    "calls": calls,
+    "commands": command_sections,
+    "config-keys": config_keys,
+    "exit-statuses": exit_statuses,
+    "metrics": metrics_table,
+}
+_BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->\n)", re.S)
+
+
+def renewed() -> Iterator[tuple[Path, str, str]]:
+    """Yield each page that has generated blocks: its file, its text, and what it should be."""
+    left = set(_MADE)
+    for file in sorted(PAGES.rglob("*.md")):
+        text = file.read_text(encoding="utf-8")
+        names = [found[2] for found in _BLOCK.finditer(text)]
+        if names:
+            left -= set(names)
+            yield (
+                file,
+                text,
+                _BLOCK.sub(lambda found: f"{found[1]}\n{_MADE[found[2]]()}\n\n{found[3]}", text),
+            )
+    if left:
+        raise LookupError(f"no page has a block for {', '.join(sorted(left))}")

@@ -1,0 +1,72 @@
+"""The API's calls, of the OpenAPI document that the daemon serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+
+from docs.generate.daemon import assembled
+from monitor.tokens import TokenFile
+from monitor.web.access import Access
+from monitor.web.app import Gate, make_app
+from monitor.web.context import Context, PartsStatus
+from monitor.web.routes import served
+from monitor.web.routes.pages import OPEN_PATHS
+from monitor.web.settings import ApiSettings
+
+__all__ = ["calls", "document"]
+
+_METHODS = ("get", "post", "put", "delete")
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI document of a daemon with all parts on."""
+    services = assembled()
+    parts = {part.name: part for part in services.parts}
+    tokens = TokenFile(None)
+    context = Context(
+        settings=services.config.api or ApiSettings(),
+        access=Access(lambda: tokens.current, open_paths=OPEN_PATHS),
+        parts=parts,
+        status=PartsStatus(parts),
+        tokens=tokens,
+        store=services.store(),
+    )
+    gate = make_app(context.settings, context.access, served(context).routers)
+    assert isinstance(gate, Gate)
+    app = gate._app
+    assert isinstance(app, FastAPI)
+    return app.openapi()
+
+
+def calls() -> str:
+    """Return the table of calls."""
+    lines = ["| call | parameters | does | answers |", "|---|---|---|---|"]
+    for path, methods in sorted(document()["paths"].items()):
+        found = [method for method in _METHODS if method in methods]
+        lines.extend(_row(path, method, methods[method]) for method in found)
+    return "\n".join(lines)
+
+
+def _row(path: str, method: str, operation: Mapping[str, Any]) -> str:
+    statuses = " ".join(_statuses(operation))
+    parameters = ", ".join(_parameters(operation))
+    return f"| `{method.upper()} {path}` | {parameters} | {operation['summary']} | {statuses} |"
+
+
+def _parameters(operation: Mapping[str, Any]) -> Iterator[str]:
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "query":
+            yield f"`{parameter['name']}`" + (" (required)" if parameter.get("required") else "")
+    if "requestBody" in operation:
+        yield "a body"
+
+
+def _statuses(operation: Mapping[str, Any]) -> Iterator[str]:
+    # Those of every call are told once, beside the table.
+    general = {"304", "400", "401", "403", "405", "413", "422", "431", "500", "503", "default"}
+    for status in sorted(operation["responses"]):
+        if status not in general:
+            yield status

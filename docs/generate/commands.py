@@ -1,0 +1,78 @@
+"""The command line, of the commands' own parsers, and what programs end with."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Iterator
+
+from monitor.commands import COMMANDS
+from monitor.errors import MonitorError
+
+__all__ = ["command_sections", "exit_statuses"]
+
+
+def command_sections() -> str:
+    """Return a section for each command, in the order of ``--help``."""
+    lines = []
+    for name, (module_name, text) in COMMANDS.items():
+        parser = argparse.ArgumentParser(add_help=False)
+        importlib.import_module(f"monitor.commands.{module_name}").add_arguments(parser)
+        # No public face tells a parser's arguments; this one has been the same since Python 2.7.
+        actions = list(parser._actions)
+        usage = " ".join([f"recodex-monitor {name}", *(_use(action) for action in actions)])
+        lines += [f"## {name}", "", f"{text[0].upper()}{text[1:]}.", "", "```text", usage, "```"]
+        lines += ["", "| argument | is |", "|---|---|"]
+        lines += [f"| `{_name(action)}` | {_help(action)} |" for action in actions]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _value(action: argparse.Action) -> str:
+    if action.nargs == 0:
+        return ""
+    if action.metavar is not None:
+        return str(action.metavar)
+    return "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
+
+
+def _name(action: argparse.Action) -> str:
+    names = ", ".join(action.option_strings)
+    return " ".join(filter(None, [names, _value(action)])).replace("|", "\\|")
+
+
+def _use(action: argparse.Action) -> str:
+    value = _value(action)
+    if not action.option_strings:
+        return {"?": f"[{value}]", "*": f"[{value} ...]"}.get(str(action.nargs), value)
+    use = " ".join(filter(None, [action.option_strings[0], value]))
+    return use if action.required else f"[{use}]"
+
+
+def _help(action: argparse.Action) -> str:
+    return (action.help or "").replace("|", "\\|")
+
+
+def exit_statuses() -> str:
+    """Return the table of what errors end a program with."""
+    lines = ["| status | after |", "|---|---|"]
+    lines.append("| 0 | all was done, or a signal said to stop |")
+    seen: dict[int, list[str]] = {}
+    for kind in _kinds(MonitorError):
+        said = re.split(r"[.;]| \(|: ", kind.__doc__ or "", maxsplit=1)[0]
+        seen.setdefault(kind.exit_status, []).append(f"{said[0].lower()}{said[1:]}")
+    seen[1] = [
+        *(text for text in seen[1] if not text.startswith("root of all")),
+        "any other failure",
+    ]
+    for status, texts in sorted(seen.items()):
+        lines.append(f"| {status} | {'; '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def _kinds(kind: type[MonitorError]) -> Iterator[type[MonitorError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        if child.__module__ == MonitorError.__module__:
+            yield from _kinds(child)

@@ -1,0 +1,73 @@
+"""The config's keys, read from the source as recodex-monitor.yml(5) is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from typing import Any
+
+__all__ = ["config_keys"]
+
+_MAN_PAGE = Path(__file__).resolve().parents[2] / "packaging" / "man" / "config-page"
+
+
+def _man_page() -> Any:
+    """Load the program that prints the manual page: it knows how to read the source."""
+    import sys
+
+    loader = SourceFileLoader("config_page", str(_MAN_PAGE))
+    spec = spec_from_loader("config_page", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    # Its dataclass looks itself up there; nothing is to be left beside the program.
+    sys.modules["config_page"] = module
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+def config_keys() -> str:
+    """Return a table for each section."""
+    source = _man_page().Source()
+    top = list(source.fields("Config"))
+    lines = ["## Addresses", "", *_table([field for field in top if field.section is None], source)]
+    for field in top:
+        if field.section is not None:
+            text = field.text or source.summary(field.section)
+            lines += ["", f"## {field.name}", "", _plain(text), ""]
+            lines += _table(list(source.fields(field.section)), source)
+    return "\n".join(lines)
+
+
+def _table(fields: list[Any], source: Any) -> Iterator[str]:
+    yield "| key | takes | default | is |"
+    yield "|---|---|---|---|"
+    for name, field in _rows(fields, source, ""):
+        default = f"`{_cell(field.default)}`" if field.default is not None else ""
+        text = _plain(field.text or (source.summary(field.section) if field.section else ""))
+        yield f"| `{name}` | {_cell(field.kind)} | {default} | {_cell(text)} |"
+
+
+def _rows(fields: list[Any], source: Any, path: str) -> Iterator[tuple[str, Any]]:
+    for field in fields:
+        name = f"{path}{field.name}"
+        yield name, field
+        if field.section is not None:
+            inner = f"{name}[]." if field.many else f"{name}."
+            yield from _rows(list(source.fields(field.section)), source, inner)
+
+
+def _plain(text: str) -> str:
+    text = text.strip().replace("``", "`")
+    if text.startswith("s "):
+        text = f"seconds {text[2:]}"
+    return text.rstrip(".")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

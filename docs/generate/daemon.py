@@ -1,0 +1,28 @@
+"""A daemon with every part on that never starts: what it would serve and measure is known."""
+
+from __future__ import annotations
+
+from monitor.aggregation.settings import AggregationSettings
+from monitor.assembly import PARTS, Services
+from monitor.cluster.settings import ClusterSettings
+from monitor.config import Config
+from monitor.logs.settings import LogsSettings
+from monitor.probes.settings import ProbesSettings
+from monitor.web.context import PartsStatus
+from monitor.web.settings import ApiSettings
+
+__all__ = ["assembled"]
+
+
+def assembled() -> Services:
+    """Return all parts, made but not started, with what they share."""
+    config = Config(
+        probes=ProbesSettings(),
+        aggregation=AggregationSettings(),
+        cluster=ClusterSettings(),
+        logs=LogsSettings(),
+        api=ApiSettings(website_mock=True),
+    )
+    services = Services(config, stop=lambda _: None, status=PartsStatus({}))
+    services.parts = [part for make in PARTS if (part := make(services)) is not None]
+    return services

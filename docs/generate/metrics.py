@@ -1,0 +1,66 @@
+"""The metrics, of the parts that measure them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from docs.generate.daemon import assembled
+from monitor.part import Metric, Part
+from monitor.probes.part import Probes
+from monitor.web.context import PartsStatus
+from monitor.web.exposition import PREFIX, own_metrics
+
+__all__ = ["all_metrics", "metrics_table"]
+
+# Labels whose values come with what happens; a part that has not started has none.
+_LABELS = {
+    "build_info": ("version",),
+    "bus_published_total": ("topic",),
+    "cluster_watch_restarts_total": ("reason",),
+    "consumer_lag": ("topic", "partition"),
+    "consumer_rejected_total": ("topic",),
+    "log_rejected_total": ("reason",),
+    "model_updates_total": ("type",),
+    "part_up": ("part",),
+    "probe_results_total": ("up",),
+    "relay_disconnects_total": ("code",),
+    "relay_rejected_total": ("reason",),
+}
+
+
+def all_metrics() -> list[Metric]:
+    """Return every metric of a daemon with all parts on."""
+    services = assembled()
+    found = [*own_metrics(PartsStatus({})), *services.metrics()]
+    for part in services.parts:
+        found.extend(asyncio.run(_of(part)))
+    unique = {metric.name: metric for metric in found}
+    return [unique[name] for name in sorted(unique)]
+
+
+async def _of(part: Part) -> list[Metric]:
+    if not isinstance(part, Probes):
+        return list(part.metrics())
+    # Its runner measures, and is made at the start; without a job it does nothing.
+    await part.start()
+    try:
+        return list(part.metrics())
+    finally:
+        await part.close()
+
+
+def labels(metric: Metric) -> tuple[str, ...]:
+    """Return the names of a metric's labels."""
+    known = [name for values, _ in metric.samples for name in values]
+    names = dict.fromkeys(name for name in known if name not in {"le", "__suffix__"})
+    return tuple(names) or _LABELS.get(metric.name, ())
+
+
+def metrics_table() -> str:
+    """Return the table of metrics."""
+    lines = ["| metric | type | says |", "|---|---|---|"]
+    for metric in all_metrics():
+        names = ",".join(labels(metric))
+        name = f"{PREFIX}{metric.name}" + (f"{{{names}}}" if names else "")
+        lines.append(f"| `{name}` | {metric.kind} | {metric.help.rstrip('.')} |")
+    return "\n".join(lines)

@@ -1,0 +1,16 @@
+"""The parts of the reference that are made from the code are what they would be made anew."""
+
+from __future__ import annotations
+
+import pytest
+
+from docs.generate import PAGES, renewed
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "anew"),
+    [(str(file.relative_to(PAGES)), text, anew) for file, text, anew in renewed()],
+    ids=lambda value: value if value.endswith(".md") and "\n" not in value else "",
+)
+def test_a_generated_page_is_as_the_code_says(name: str, text: str, anew: str) -> None:
+    assert text == anew, f"docs/{name} is old: run make reference"

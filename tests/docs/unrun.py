@@ -1,0 +1,48 @@
+"""The commands in the pages that no test runs where they stand, and why that is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+__all__ = ["NEEDS_A_CLUSTER", "NOT_IN_A_CHECKOUT", "UNRUN_PAGES"]
+
+
+def _nothing() -> None:
+    """Stand in for a command that is not run here."""
+
+
+# pattern -> what is done instead; each has its reason above it.
+NOT_IN_A_CHECKOUT: Mapping[str, Callable[[], object]] = {
+    # It is what runs this.
+    r"make test": _nothing,
+    # They change the machine that they run on; docs/deploy/debian.md has them run in one.
+    r"apt install recodex-monitor .*": _nothing,
+    r"systemctl start recodex-monitor": _nothing,
+}
+
+# A cluster is not to be had in a test. What kubectl changes is played on the tests' Kubernetes API
+# as the controllers would; the manifest that is applied is checked by tests/cluster/test_rights.py.
+NEEDS_A_CLUSTER: Mapping[str, Callable[[], object]] = {
+    r"(kubectl|oc) apply -f .*": _nothing,
+}
+
+# Pages whose commands nothing runs as they stand there: pattern -> what shows them to be right.
+UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
+    # A Fedora or RHEL is not to be had in a test.
+    "docs/deploy/fedora.md": {
+        r"curl -fsSLo /etc/yum\.repos\.d/recodex-monitor\.repo \S+/yum/recodex-monitor\.repo": (
+            "tests/distro/test_rpm.py: the repository has that file, and is signed"
+        ),
+        r"yum install recodex-monitor": "tests/distro/test_rpm.py: rpm itself installs and runs it",
+        r"systemctl enable --now recodex-monitor": "docs/deploy/source.md runs it",
+        r'packaging/build-rpm --define "rhel 9" --define "dist \.el9"': (
+            "tests/distro/test_build.py runs it"
+        ),
+    },
+    # They take as long as all of docs/deploy together, and tests/servers/packages.py runs them
+    # for whatever installs a package.
+    "docs/deploy/packages.md": {
+        r"make (deb|rpm)": "make repo makes both",
+        r"make repo REPO_KEY=\S+ REPO_URL=\S+": "tests/servers/packages.py",
+    },
+}

@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CHECKOUT = ("README.md",)
 # Pages whose commands run in a booted Debian 13 with the package installed.
 DEBIAN = (
-    "docs/deploy/debian.md",
     "docs/how-to/relay.md",
     "docs/how-to/relay-clients.md",
     "docs/how-to/probes.md",
@@ -39,6 +38,7 @@ DEBIAN = (
     "docs/deploy/instances.md",
     "docs/deploy/source.md",
     "docs/deploy/upgrade.md",
+    "docs/deploy/debian.md",
 )
 # ... of which these begin without the package.
 NOT_INSTALLED = (

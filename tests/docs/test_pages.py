@@ -103,6 +103,12 @@ def test_every_link_leads_somewhere(page: str) -> None:
     assert lost == []
 
 
+def test_the_index_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#\s]+)\)", text_of("docs/index.md")))
+    here = {page.removeprefix("docs/") for page in pages() if page.startswith("docs/")}
+    assert here - linked == {"index.md"}
+
+
 @pytest.mark.parametrize("page", pages())
 def test_what_stands_in_backticks_exists(page: str) -> None:
     words = [

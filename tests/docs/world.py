@@ -31,18 +31,36 @@ _HERE = ("example.org", "mail.example.org", "packages.example.org", "db.example.
 _HERE_TOO = ("kafka-1.example.org", "kubernetes.example.org")
 _THERE = ("recodex.example.org", "monitor.example.org")
 
-# The package and all that a page may have done to the machine.
+# All that a page may have left behind but the package.
 _CLEAN = """
 cd /
 systemctl stop 'recodex-monitor*.service' 'nginx*.service' 'apache2*.service' 2>/dev/null
-dpkg --purge recodex-monitor >/dev/null 2>&1
-rm -rf /etc/recodex /etc/credstore/* /etc/systemd/system/recodex-monitor* /srv/story
-rm -rf /var/lib/recodex-monitor /var/log/recodex /root /etc/ssl/private/recodex*
-rm -f /etc/nginx/sites-*/recodex* /etc/apache2/sites-*/recodex*
+rm -rf /etc/credstore/* /etc/systemd/system/recodex-monitor*
+rm -f /etc/systemd/system/multi-user.target.wants/recodex-monitor@*
+rm -rf /etc/ssl/private/recodex* /etc/nginx/sites-*/recodex* /etc/apache2/sites-*/recodex*
+rm -rf /srv/story /root
 mkdir -p /srv/story /root
 echo /root >/srv/story/cwd
 systemctl daemon-reload
 systemctl reset-failed
+"""
+_PURGE = """
+dpkg --purge recodex-monitor
+rm -rf /etc/recodex /var/lib/recodex-monitor /var/log/recodex
+systemctl daemon-reload
+"""
+# As the package left it when it was installed.
+_RENEW = """
+set -e
+if [ -d /srv/config ]; then
+    rm -rf /etc/recodex/monitor
+    cp -a /srv/config /etc/recodex/monitor
+    find /var/lib/recodex-monitor /var/log/recodex -mindepth 1 -delete
+    systemctl start recodex-monitor
+else
+    dpkg --install /srv/recodex-monitor.deb
+    cp -a /etc/recodex/monitor /srv/config
+fi
 """
 
 
@@ -54,12 +72,19 @@ class World:
         self.built = built
         self.directory = directory
         self.authority = trustme.CA()
+        self._purged = False
 
     def begin(self, *, installed: bool) -> None:
         """Bring the machine to where a page begins: nothing there, or the package alone."""
         self.debian.run("bash", "-c", _CLEAN, check=False)
-        if installed:
+        if installed and not self._purged:
+            self.debian.run("bash", "-c", _RENEW)
+        elif installed:
             self.debian.run("dpkg", "--install", "/srv/recodex-monitor.deb")
+            self._purged = False
+        else:
+            self.debian.run("bash", "-c", _PURGE)
+            self._purged = True
 
     def pem(self, *names: str) -> tuple[str, str]:
         """Return the chain and the key (PKCS 8) of a certificate for ``names``."""
@@ -154,11 +179,19 @@ class _Site(BaseHTTPRequestHandler):
         """Say nothing: pytest's output is for what fails."""
 
 
-class _Sites(ThreadingHTTPServer):
+class _Quiet:
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that go."""
+
+
+class _Sites(_Quiet, ThreadingHTTPServer):
+    pass
+
+
+class _Mail(_Quiet, socketserver.ThreadingTCPServer):
+    pass
 
 
 @contextmanager
@@ -195,7 +228,5 @@ class _Greeting(socketserver.BaseRequestHandler):
 @contextmanager
 def _mail(found: World) -> Iterator[None]:
     """Greet as a mail server does."""
-    with socketserver.ThreadingTCPServer((found.debian.host_address, 25), _Greeting) as server:
-        server.daemon_threads = True
-        with _running(server):
-            yield
+    with _Mail((found.debian.host_address, 25), _Greeting) as server, _running(server):
+        yield

@@ -10,8 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from monitor import errors
 from monitor.commands import COMMANDS
-from monitor.config import Config
+from monitor.config import Config, load
+from tests.docs.book import CHECKOUT, DEBIAN, all_fences
+from tests.docs.fences import commands
 
 TREE = Path(__file__).resolve().parents[2]
 PAGES = TREE / "packaging" / "man"
@@ -101,3 +104,35 @@ def test_the_page_is_sound(
         text=True,
     )
     assert groff.stderr == ""
+
+
+def test_every_command_of_the_examples_is_one_that_the_documents_have_run() -> None:
+    page = (PAGES / "recodex-monitor.8").read_text().replace("\\-", "-")
+    examples = re.findall(r"^\.Dl (.*)$", page, re.M)
+    run = {
+        command.text
+        for fence in all_fences()
+        if fence.page in {*CHECKOUT, *DEBIAN} and fence.language in {"sh", "console"}
+        for command in commands(fence)
+    }
+    assert examples
+    assert [example for example in examples if example not in run] == []
+
+
+def test_every_config_of_the_examples_is_one_that_the_daemon_takes(tmp_path: Path) -> None:
+    _, _, examples = (PAGES / "recodex-monitor.yml.5.tail").read_text().partition(".Sh EXAMPLES")
+    found = re.findall(r"^\.Bd .*\n((?:.*\n)*?)\.Ed$", examples, re.M)
+    assert len(found) == 3
+    for number, text in enumerate(found):
+        file = tmp_path / f"{number}.yml"
+        file.write_text(text)
+        load(str(file))
+
+
+def test_the_exit_statuses_are_those_of_the_errors() -> None:
+    page = (PAGES / "recodex-monitor.8").read_text()
+    listed = re.search(r"\.Sh EXIT STATUS\n(.*?)\.El", page, re.S)
+    assert listed
+    statuses = {int(status) for status in re.findall(r"^\.It (\d+)$", listed[1], re.M)}
+    kinds = {kind.exit_status for kind in vars(errors).values() if hasattr(kind, "exit_status")}
+    assert statuses == kinds | {0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from monitor.config import Config, load
+from monitor.tokens import Role, TokenFile
 from tests.packaging.kustomize import Object, objects, pod_template, render
 
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
@@ -302,3 +304,27 @@ def test_every_pod_writes_only_where_a_volume_is() -> None:
         }  # fmt: skip
         assert mounts["/etc/recodex/monitor"]["readOnly"]
         assert mounts[str(SECRETS)]["readOnly"]
+
+
+def test_the_first_token_is_made_as_the_page_says(tmp_path: Path) -> None:
+    page = (PACKAGING.parent / "docs" / "deploy" / "kubernetes.md").read_text()
+    (line,) = [each.strip() for each in page.splitlines() if "token create" in each]
+    command = line.replace("recodex-monitor", f"{sys.executable} {PACKAGING.parent / 'main.py'}", 1)
+    done = subprocess.run(
+        ["bash", "-c", command.replace("config/", f"{KUBERNETES}/config/")],
+        env={"PATH": "/usr/bin:/bin", "PWD": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0, "there is no folder secrets yet"
+    (tmp_path / "secrets").mkdir()
+    done = subprocess.run(done.args, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    # What --from-file=secrets/ takes: no more than is meant to be there.
+    assert [file.name for file in (tmp_path / "secrets").iterdir()] == ["tokens.yml"]
+    token = done.stdout.splitlines()[-1]
+    found = TokenFile(tmp_path / "secrets" / "tokens.yml").read().identify(token)
+    assert found is not None
+    assert found.role is Role.ADMIN

@@ -26,7 +26,7 @@ from tests.conftest import missing
 from tests.servers.debian_base import Base, cache_directory
 from tests.waiting import wait_for
 
-__all__ = ["Machine", "base", "machine"]
+__all__ = ["Machine", "base", "free_number", "machine"]
 
 _TOOLS = {
     "debootstrap": "debootstrap",
@@ -230,7 +230,7 @@ def machine(*, full: bool = False, booted: bool = True) -> Iterator[Machine]:
     """Give a Debian 13, ``full`` as :func:`base` says, and take it down at the end."""
     layer = base(full=full)
     with ExitStack() as stack:
-        number = stack.enter_context(_number())
+        number = stack.enter_context(free_number())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rm-debian-")))
         (scratch / "machine").mkdir()
         debian = Machine(layer, scratch / "machine", number)
@@ -241,7 +241,7 @@ def machine(*, full: bool = False, booted: bool = True) -> Iterator[Machine]:
 
 
 @contextmanager
-def _number() -> Iterator[int]:
+def free_number() -> Iterator[int]:
     """Hold a number that no other machine on this host has; its name and addresses follow."""
     for number in range(1, 250):
         with (cache_directory() / f"machine-{number}.lock").open("w") as lock:

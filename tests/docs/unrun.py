@@ -49,4 +49,46 @@ UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
         r"make (deb|rpm)": "make repo makes both",
         r"make repo REPO_KEY=\S+ REPO_URL=\S+": "tests/servers/packages.py",
     },
+    # buildah takes a minute, for the image that tests/distro/test_container.py makes and runs.
+    "docs/deploy/container.md": {
+        r"make deb": "tests/distro/test_build.py runs it",
+        r"buildah build --tag recodex-monitor --file packaging/container/Containerfile \.": (
+            "tests/distro/test_container.py builds with it"
+        ),
+        r"podman run --read-only .* recodex-monitor": (
+            "tests/distro/test_container.py: systemd-nspawn runs the image like that"
+        ),
+    },
+    # A cluster is not to be had in a test: tests/packaging/test_kubernetes.py checks what is
+    # applied, tests/end_to_end/test_kubernetes.py runs it as processes.
+    "docs/deploy/kubernetes.md": {
+        r"mkdir secrets": "tests/packaging/test_kubernetes.py does it",
+        r"printf %s PASSWORD >secrets/database-password": "tests/packaging/test_kubernetes.py",
+        r"CREDENTIALS_DIRECTORY=\$PWD/secrets recodex-monitor token create .*": (
+            "tests/packaging/test_kubernetes.py runs it"
+        ),
+        r"kubectl create namespace monitoring": "it is in packaging/kubernetes/namespace.yaml",
+        r"kubectl -n monitoring create secret generic recodex-monitor --from-file=secrets/": (
+            "tests/packaging/test_kubernetes.py: all pods mount a secret of that name"
+        ),
+        r"kubectl apply -k \.": "tests/packaging/test_kubernetes.py: what it applies is valid",
+        r"kubectl -n monitoring port-forward service/recodex-monitor-web 9000": (
+            "tests/packaging/test_kubernetes.py: the service has that port"
+        ),
+        r"RECODEX_MONITOR_TOKEN=TOKEN recodex-monitor job list --api \S+": (
+            "tests/commands/test_job.py runs it"
+        ),
+        r"kubectl -n monitoring exec \S+ -- recodex-monitor producers-needed -c \S+": (
+            "tests/end_to_end/test_kubernetes.py runs it with the pod's config"
+        ),
+        r"kubectl -n monitoring scale statefulset recodex-monitor-producer --replicas=N": (
+            "tests/probes/test_sharding.py: any number of producers is right"
+        ),
+        r"kubectl -n monitoring delete job recodex-monitor-database --ignore-not-found": (
+            "tests/packaging/test_kubernetes.py: the job has that name"
+        ),
+    },
+    "docs/deploy/openshift.md": {
+        r"oc apply -k packaging/openshift": "tests/packaging/test_kubernetes.py: it is valid",
+    },
 }

@@ -96,6 +96,14 @@ def test_the_package_has_all_of_the_daemon_and_nothing_else(
     }
     assert code == tracked
     assert f"{share}kafka/__init__.py" in found
+    examples = "/usr/share/doc/recodex-monitor/examples/"
+    packaging = built.tree / "packaging"
+    assert {name.removeprefix(examples) for name in found if name.startswith(examples)} == {
+        str(file.relative_to(packaging))
+        for folder in ("container", "kubernetes", "openshift")
+        for file in (packaging / folder).rglob("*")
+        if file.is_file()
+    }
     for stray in ("/tests/", "/benchmarks/", "/site-packages/", "/dist-packages/", "__pycache__"):
         assert [name for name in found if stray in name] == []
 

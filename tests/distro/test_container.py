@@ -42,7 +42,7 @@ def image(built: Built) -> Iterator[Image]:
 class Volumes:
     """What a pod mounts, with the owner that fsGroup would give it."""
 
-    def __init__(self, directory: Path, user: int) -> None:
+    def __init__(self, directory: Path, group: int) -> None:
         self.config = directory / "config"
         self.secrets = directory / "secrets"
         self.state = directory / "state"
@@ -55,9 +55,9 @@ class Volumes:
         (self.secrets / "database-password").write_text("secret\n")
         for file in self.secrets.iterdir():
             file.chmod(0o440)
-            os.chown(file, 0, user)
+            os.chown(file, 0, group)
         for each in (self.state, self.tmp):
-            os.chown(each, 0, user)
+            os.chown(each, 0, group)
             each.chmod(0o2775)
 
     def mounts(self) -> dict[str, tuple[Path, bool]]:
@@ -69,13 +69,22 @@ class Volumes:
         }
 
 
-@pytest.fixture
-def volumes(image: Image, tmp_path: Path) -> Volumes:
-    return Volumes(tmp_path, int(image.config["User"].partition(":")[0]))
+# None is the image's own user; another is what OpenShift assigns to a project.
+ASSIGNED = 1000690000
 
 
 @pytest.fixture
-def pod(image: Image, volumes: Volumes, tmp_path: Path) -> Callable[..., Any]:
+def user() -> int | None:
+    return None
+
+
+@pytest.fixture
+def volumes(image: Image, tmp_path: Path, user: int | None) -> Volumes:
+    return Volumes(tmp_path, int(image.config["User"].partition(":")[2]) if user is None else 0)
+
+
+@pytest.fixture
+def pod(image: Image, volumes: Volumes, tmp_path: Path, user: int | None) -> Callable[..., Any]:
     """Return a context that runs a pod of the relay's workload with any config."""
 
     def run(config: str) -> Any:
@@ -86,6 +95,7 @@ def pod(image: Image, volumes: Volumes, tmp_path: Path) -> Callable[..., Any]:
             volumes=volumes.mounts(),
             environ=environment(RELAY),
             directory=tmp_path,
+            user=user,
         )
 
     return run
@@ -100,10 +110,10 @@ def stopped(container: Container) -> None:
 
 def test_it_says_what_it_is_and_has_no_secrets(image: Image) -> None:
     config = image.config
-    user, _, group = config["User"].partition(":")
+    number, _, group = config["User"].partition(":")
     # By its number Kubernetes knows that it is not root.
-    assert int(user) >= 1000
-    assert group == user
+    assert int(number) >= 1000
+    assert group == number
     assert config["ExposedPorts"].keys() == {"4567/tcp", "7894/tcp", "9000/tcp"}
     assert config["StopSignal"] == "SIGTERM"
     assert config["Volumes"].keys() == {"/var/lib/recodex-monitor"}
@@ -116,6 +126,7 @@ def test_it_says_what_it_is_and_has_no_secrets(image: Image) -> None:
     assert fs_group == int(group)
 
 
+@pytest.mark.parametrize("user", [None, ASSIGNED])
 def test_the_relay_serves_from_a_read_only_root_as_nobody_in_particular(
     pod: Callable[..., Any], volumes: Volumes
 ) -> None:

@@ -116,8 +116,13 @@ def running(
     volumes: Mapping[str, tuple[Path, bool]],
     environ: Mapping[str, str],
     directory: Path,
+    user: int | None = None,
 ) -> Iterator[Container]:
-    """Run a container: ``volumes`` are host directories by where they go, and if read-only."""
+    """Run a container: ``volumes`` are host directories by where they go, and if read-only.
+
+    With a ``user`` it runs as that number in the group 0, as OpenShift has it, with a line in
+    /etc/passwd, as OpenShift's runtime writes one.
+    """
     with ExitStack() as stack:
         root = stack.enter_context(image.files())
         number = stack.enter_context(free_number())
@@ -131,9 +136,13 @@ def running(
         _call(*inside, "address", "add", f"{address}/30", "dev", "pod")
         _call(*inside, "link", "set", "pod", "up")
         _call(*inside, "link", "set", "lo", "up")
-        uid = image.config["User"].partition(":")[0]
-        passwd = (root / "etc/passwd").read_text().splitlines()
-        (user,) = [line.split(":")[0] for line in passwd if line.split(":")[2] == uid]
+        passwd = root / "etc/passwd"
+        if user is not None:
+            with passwd.open("a") as stream:
+                stream.write(f"assigned:x:{user}:0::/:/usr/sbin/nologin\n")
+        uid = image.config["User"].partition(":")[0] if user is None else str(user)
+        lines = [line.split(":") for line in passwd.read_text().splitlines()]
+        (login,) = [line[0] for line in lines if line[2] == uid]
         binds = [
             f"--bind{'-ro' if read_only else ''}={source}:{target}"
             for target, (source, read_only) in volumes.items()
@@ -145,7 +154,7 @@ def running(
                     *("setpriv", "--pdeathsig", "TERM", "systemd-nspawn", "--quiet"),
                     *(f"--directory={root}", f"--machine={name}", "--read-only"),
                     *("--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off"),
-                    *("--link-journal=no", "--console=pipe", f"--user={user}"),
+                    *("--link-journal=no", "--console=pipe", f"--user={login}"),
                     *("--drop-capability=all", "--no-new-privileges=yes"),
                     f"--network-namespace-path=/run/netns/{name}",
                     f"--kill-signal={image.config['StopSignal']}",

@@ -38,6 +38,10 @@ _DRAIN_S = 3.5
 _CLOSE_S = 1.0
 _RESTART_PAUSE_S = (1.0, 30.0)
 _HEARTBEAT_S = 2.0
+# After how many new objects the collector looks through the new, the middle-aged and all of
+# them (see gc.set_threshold). Python's own 700 make it look thousands of times while thousands
+# connect, and what they need is no garbage; what is gone needs no collector in the relay.
+_GARBAGE = (20_000, 5, 10)
 # Descriptors for the process itself: log, loop, libzmq's threads, files of the state directory.
 _OWN_DESCRIPTORS = 128
 
@@ -98,6 +102,7 @@ class Daemon:
             # What is loaded by now stays. Left to the collector, it would stop the loop for some
             # 50 ms now and then, to find just that.
             gc.freeze()
+            gc.set_threshold(*_GARBAGE)
             self.ready = True
             self._manager.ready()
             _log.info("ready: %s", self.status_text())

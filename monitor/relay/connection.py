@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import struct
 import termios
 from collections.abc import Iterable
@@ -16,7 +17,6 @@ from websockets.protocol import State
 
 from monitor.relay.channel import Subscriber
 from monitor.relay.codes import UNSUPPORTED
-from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.settings import address_text
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Connection(ServerConnection, Subscriber):
         self.relay = relay
         self.channel = None
         self.position = 0
-        # Set where the client speaks the recovering protocol.
+        # Whether the client speaks the recovering protocol; then it has a session once it is in.
+        self.recovering = False
         self.session: Session | None = None
         # Set once the client sent a whole message; what follows means nothing.
         self.named = False
@@ -73,11 +74,30 @@ class Connection(ServerConnection, Subscriber):
         super().connection_lost(exc)
         self.finish(None)
         self.relay.lost(self)
+        self._unravel()
+
+    def _unravel(self) -> None:
+        """Undo what refers to itself, so that all of a lost connection is freed at once.
+
+        Where thousands come and go, the garbage collector would find it late, or stop the loop
+        often to find it. The library's parser is a generator of an object that holds it, and an
+        error that ended it holds the frames of both.
+        """
+        self.session = None
+        if isinstance(self.logger, logging.LoggerAdapter):
+            # It knows the connection, too, up to websockets 15.
+            self.logger = self.protocol.logger = self.logger.logger
+        parser = getattr(self.protocol, "parser", None)
+        if parser is not None:
+            parser.close()
+        error = getattr(self.protocol, "parser_exc", None)
+        if error is not None:
+            error.__traceback__ = None
 
     def process_event(self, event: Any) -> None:
         """Let the first message through, and no other; a session takes all of its own."""
         if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
-            if self.protocol.subprotocol == SUBPROTOCOL:
+            if self.recovering:
                 self._take(event)
                 return
             if self.named:

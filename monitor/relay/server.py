@@ -10,7 +10,7 @@ import asyncio
 import http
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.server import Server as WebSocketServer
@@ -18,7 +18,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
-from websockets.typing import Subprotocol
 
 from monitor.listen import listening_sockets
 from monitor.relay.codes import CLOSE_CODES, GOING_AWAY, NORMAL, POLICY, TOO_LONG, UNSUPPORTED
@@ -99,13 +98,13 @@ class Server:
                 ssl=self._tls,
                 compression=None,
                 process_request=self._admit,
+                process_response=_answer,
                 server_header=None,
                 open_timeout=_HANDSHAKE_S,
                 # One sweep pings all connections, instead of a task for each.
                 ping_interval=None,
                 close_timeout=_CLOSE_S,
                 max_size=MAX_MESSAGE_BYTES,
-                select_subprotocol=_select_subprotocol,
                 # At most one message is ever queued: see Connection.process_event.
                 max_queue=None,
                 write_limit=_WRITE_LIMIT_BYTES,
@@ -226,7 +225,7 @@ class Server:
         if connection.request is not None and connection.response is not None:
             connection.request.headers.clear()
             connection.response.headers.clear()
-        if connection.subprotocol == SUBPROTOCOL:
+        if connection.recovering:
             self.delivery.join(connection, None)
             connection.open_session(Session(connection, self.delivery))
             how = await self._until_end(connection)
@@ -303,6 +302,16 @@ class Server:
         return False
 
 
-def _select_subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Speak the recovering protocol to who asks for it, and the old one to everyone else."""
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
+def _answer(connection: ServerConnection, request: Request, response: Response) -> None:
+    """Speak the recovering protocol to who asks for it, and the old one to everyone else.
+
+    The library's select_subprotocol would do it with a function for each connection that refers
+    to it and is referred to by it, so that neither is freed when the connection is gone.
+    """
+    assert isinstance(connection, Connection)
+    offers = request.headers.get_all("Sec-WebSocket-Protocol")
+    if offers and response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        offered = {name.strip() for offer in offers for name in offer.split(",")}
+        if SUBPROTOCOL in offered:
+            connection.recovering = True
+            response.headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL

@@ -27,7 +27,7 @@ from monitor.libraries import needed_by
 from monitor.logfile import DaemonLog
 from monitor.pace import attending
 from monitor.part import Health, Metric, Part, State
-from monitor.systemd import ServiceManager, watchdog_interval
+from monitor.systemd import ServiceManager, hold_reloads, watchdog_interval
 
 __all__ = ["Daemon", "new_event_loop", "run_daemon"]
 
@@ -272,6 +272,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
+        # One that came before is taken now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _on_stop_signal(self, name: str) -> None:
         self._stop_signals += 1
@@ -350,6 +352,7 @@ def run_daemon(
     ``narrow`` makes the config to run of the config in the file, also after each reload.
     Raises MonitorError, already logged, where the daemon can't start.
     """
+    hold_reloads()
     loaded = load(file)
     loaded.config = narrow(loaded.config)
     log = DaemonLog(loaded.config.logger)

@@ -64,6 +64,10 @@ def _run(argv: list[str]) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.command is None:
+        from monitor.systemd import hold_reloads
+
+        # Before all else that a daemon loads.
+        hold_reloads()
         from monitor.daemon import run_daemon
 
         return run_daemon(args.config)

@@ -264,3 +264,34 @@ def test_a_relay_alone_imports_nothing_of_the_other_parts(
     maps = Path(f"/proc/{daemon.pid}/maps").read_text()
     for library in ("pydantic_core", "pycurl", "psycopg2", "_crc32c"):
         assert library not in maps
+
+
+def test_a_reload_asked_for_during_the_start_is_done_after_it(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    # Held from the process's first moment on, as from main's first step (a mask is inherited).
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        daemon = start_daemon(ports)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_ready(2).wait_log("reloaded")
+    assert daemon.stop() == 0
+
+
+def test_a_reload_during_the_start_does_not_end_the_daemon() -> None:
+    # Where the daemon would load its config, the signal comes.
+    program = (
+        "import os, signal, sys, monitor.daemon, monitor.main\n"
+        "def start(file):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('still there')\n"
+        "    return 0\n"
+        "monitor.daemon.run_daemon = start\n"
+        "sys.exit(monitor.main.main([]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "still there\n")

@@ -27,6 +27,8 @@ logger = logging.getLogger("monitor.bus")
 _KEY = ("bus", "file")
 # What every SQLite file begins with: https://sqlite.org/fileformat.html#magic_header_string
 _MAGIC = b"SQLite format 3\0"
+# How many damaged spools stay: the newest, to be looked at.
+_KEPT_ASIDE = 3
 _DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 # Paths that no waiting makes right.
 _WRONG_PATH = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -82,9 +84,8 @@ def _set_aside(path: Path) -> None:
         size = os.fstat(file.fileno()).st_size
     if not ours:
         raise SettingError(_KEY, f"{path} is not a spool of this daemon; name another")
-    number = 1
-    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
-        number += 1
+    number = 1 + max(_set_aside_before(path), default=0)
+    aside = path.with_name(f"{path.name}.corrupt-{number}")
     for suffix in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
@@ -92,6 +93,18 @@ def _set_aside(path: Path) -> None:
     logger.warning(
         "spool: %s is damaged: set aside as %s (%d bytes), and a new one begins", path, aside, size
     )
+    # A disk that damages one after the other must not be filled with them.
+    for old in sorted(_set_aside_before(path))[:-_KEPT_ASIDE]:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
+
+
+def _set_aside_before(path: Path) -> list[int]:
+    """Return the numbers of the damaged spools that were set aside."""
+    prefix = f"{path.name}.corrupt-"
+    names = [other.name for other in path.parent.iterdir() if other.name.startswith(prefix)]
+    numbers = [name.removeprefix(prefix) for name in names]
+    return [int(number) for number in numbers if number.isascii() and number.isdigit()]
 
 
 @contextlib.contextmanager

@@ -57,6 +57,9 @@ class Connection(ServerConnection, Subscriber):
         # Whether the client speaks the recovering protocol; then it has a session once it is in.
         self.recovering = False
         self.session: Session | None = None
+        # Whether it was told that it may not connect, and whether it said anything at all.
+        self.refused = False
+        self.heard = False
         # Set once the client sent a whole message; what follows means nothing.
         self.named = False
         self._early: list[bytes] = []
@@ -93,6 +96,25 @@ class Connection(ServerConnection, Subscriber):
         error = getattr(self.protocol, "parser_exc", None)
         if error is not None:
             error.__traceback__ = None
+
+    def data_received(self, data: bytes) -> None:
+        """Note that the peer said something: who only knocks is no fault."""
+        self.heard = True
+        super().data_received(data)
+
+    def rubbish(self) -> str:
+        """Return what was wrong with what a lost connection sent; empty where nothing was."""
+        if not self.heard or self.refused:
+            return ""
+        error: BaseException | None = self.protocol.handshake_exc
+        if error is None:
+            error = getattr(self.protocol, "parser_exc", None)
+            if error is None or isinstance(error, EOFError):
+                return ""
+        reasons = [str(error)]
+        if error.__cause__ is not None:
+            reasons.append(str(error.__cause__))
+        return ": ".join(reasons)[:200]
 
     def process_event(self, event: Any) -> None:
         """Let the first message through, and no other; a session takes all of its own."""

@@ -166,23 +166,32 @@ class Delivery:
         started = time.thread_time()
         dirty, self._dirty = self._dirty, {}
         self._waiting_bytes = 0
-        for channel in dirty:
-            if channel.subscribers:
-                # Most subscribers stand at the same position: its bytes are cut once.
-                chunks: Chunks = {}
-                readers = channel.subscribers
-                for subscriber in list(readers) if channel.ended else readers:
-                    self._advance(subscriber, chunks)  # type: ignore[arg-type]
-            if channel.followers:
-                for follower in list(channel.followers):
-                    follower.session.advance(follower)  # type: ignore[attr-defined]
-        self._cut.clear()
-        self._flushing = False
-        kept = self.channels.limits.max_messages * _FRAME_MIN_BYTES
-        self._waiting_max_bytes = min(_WAITING_MAX_BYTES, kept // 2)
-        # Of this thread's own time: what others took meanwhile is no reason to rest.
-        took = time.thread_time() - started
-        self._rested_at = self._clock() + min(_REST_FACTOR * took, _REST_MAX_S)
+        try:
+            while dirty:
+                channel, _ = dirty.popitem()
+                self._write_to_readers(channel)
+        finally:
+            self._cut.clear()
+            self._flushing = False
+            kept = self.channels.limits.max_messages * _FRAME_MIN_BYTES
+            self._waiting_max_bytes = min(_WAITING_MAX_BYTES, kept // 2)
+            # Of this thread's own time: what others took meanwhile is no reason to rest.
+            took = time.thread_time() - started
+            self._rested_at = self._clock() + min(_REST_FACTOR * took, _REST_MAX_S)
+            # A defect with one channel is for the loop to tell; the others go on without it.
+            for channel in dirty:
+                self.changed(channel)
+
+    def _write_to_readers(self, channel: Channel) -> None:
+        if channel.subscribers:
+            # Most subscribers stand at the same position: its bytes are cut once.
+            chunks: Chunks = {}
+            readers = channel.subscribers
+            for subscriber in list(readers) if channel.ended else readers:
+                self._advance(subscriber, chunks)  # type: ignore[arg-type]
+        if channel.followers:
+            for follower in list(channel.followers):
+                follower.session.advance(follower)  # type: ignore[attr-defined]
 
     def stop(self) -> None:
         """Flush no more."""

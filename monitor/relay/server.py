@@ -188,6 +188,7 @@ class Server:
         self, connection: ServerConnection, status: http.HTTPStatus, reason: str, text: str
     ) -> Response:
         assert isinstance(connection, Connection)
+        connection.refused = True
         self._turned_away(reason, "refused %s: %s", connection.peer(), text)
         response = connection.respond(status, f"{text}\n")
         if status is http.HTTPStatus.SERVICE_UNAVAILABLE:
@@ -202,8 +203,11 @@ class Server:
             connection.transport.abort()
 
     def lost(self, connection: Connection) -> None:
-        """Forget a connection that is gone."""
+        """Forget a connection that is gone; say what it sent where that was no WebSocket."""
         self._connections.discard(connection)
+        problem = connection.rubbish()
+        if problem:
+            self._turned_away("rubbish", "%s sent no WebSocket: %s", connection.peer(), problem)
         names = self.delivery.left(connection)
         if names:
             code = connection.close_code
@@ -291,14 +295,14 @@ class Server:
                 return
 
     def _library_says(self, record: logging.LogRecord) -> bool:
-        """Turn what the library says of a peer's garbage into a line, limited in rate."""
-        if record.levelno >= logging.WARNING:
+        """Turn what the library complains of into a line, limited in rate."""
+        # Of handshakes that fail lost() tells, whatever the library's version says of them.
+        handshake = record.getMessage().startswith("opening handshake")
+        if record.levelno >= logging.WARNING and not handshake:
             error = record.exc_info[1] if record.exc_info else None
             cause = error.__cause__ or error.__context__ or error if error is not None else None
             details = f": {cause}" if cause is not None else ""
-            self.delivery.faults_log.warning(
-                "handshake", "%s%s", record.getMessage(), details[:200]
-            )
+            self.delivery.faults_log.warning("library", "%s%s", record.getMessage(), details[:200])
         return False
 
 

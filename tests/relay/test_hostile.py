@@ -25,6 +25,10 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.integration_test
 
 KILO = 1024
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 def resident_kilobytes(pid: int) -> int:
@@ -36,6 +40,12 @@ def resident_kilobytes(pid: int) -> int:
 
 def open_descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def complaints(relay: Relay) -> list[str]:
+    """Return the relay's own warnings (the loop's debug mode has some, too)."""
+    lines = relay.daemon.log.splitlines()
+    return [line for line in lines if "[WARNING]" in line and "[monitor.relay" in line]
 
 
 def drain_frames(peer: socket.socket) -> tuple[int, int | None]:
@@ -142,7 +152,44 @@ def test_garbage_instead_of_a_handshake_is_one_line_each_and_limited(
     wait_for(lambda: open_descriptors(relay.daemon.pid) <= before, "descriptors are back")
     relay.broker.send("c", "FINISHED")
     assert everything(relay.client("c"))[1] == 1000
-    assert len([line for line in relay.daemon.log.splitlines() if "[WARNING]" in line]) < 10
+    assert 5 <= len(complaints(relay)) < 10
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "header"),
+        (b"POST / HTTP/1.1\r\n\r\n", "POST"),
+        (b"\x16\x03\x01\x02\r\n", "HTTP request"),
+        (UPGRADE + b"\xff" * 50, "opcode"),
+    ],
+    ids=["plain HTTP", "another method", "TLS", "no frames"],
+)
+def test_what_is_no_websocket_is_one_line(relay: Relay, said: bytes, problem: str) -> None:
+    with socket.create_connection(("127.0.0.1", relay.websocket_port), 20) as peer:
+        peer.sendall(said)
+        while peer.recv(4096):
+            pass
+    assert problem in relay.daemon.wait_log("sent no WebSocket: ")
+    # Who only knocks, as load balancers do, is not worth one.
+    socket.create_connection(("127.0.0.1", relay.websocket_port), 20).close()
+    relay.broker.send("c", "FINISHED")
+    assert everything(relay.client("c"))[1] == 1000
+    assert len(complaints(relay)) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\xff" * 64, b"hello\r\n"],
+    ids=["plain HTTP", "bytes", "text"],
+)
+def test_what_is_no_zeromq_is_one_line(relay: Relay, said: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", relay.zeromq_port), 20) as peer:
+        peer.sendall(said)
+    relay.daemon.wait_log("a ZeroMQ peer was turned away: it does not speak as we do")
+    relay.broker.send("c", "FINISHED")
+    assert everything(relay.client("c"))[1] == 1000
+    assert len(complaints(relay)) == 1
 
 
 def test_a_flood_of_new_channels_is_bounded(start_relay: StartRelay) -> None:

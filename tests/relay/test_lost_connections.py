@@ -7,7 +7,6 @@ import gc
 import json
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,14 +14,11 @@ from typing import Any
 import pytest
 from websockets.server import ServerProtocol
 
-from monitor.daemon import new_event_loop
-from monitor.relay.channels import Channels, Limits
-from monitor.relay.connection import ClientLimits, Connection
-from monitor.relay.delivery import Delivery
-from monitor.relay.feed import Feed
+from monitor.relay.connection import Connection
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.relay.server import Server
 from monitor.relay.session import Session
+from tests.relay.serving import run, serving
 
 pytestmark = pytest.mark.integration_test
 
@@ -78,20 +74,12 @@ async def come_and_go(server: Server, *, recovering: bool, politely: bool) -> No
 @pytest.mark.parametrize("politely", [True, False], ids=["closed", "reset"])
 @pytest.mark.parametrize("recovering", [True, False], ids=["recovering", "old protocol"])
 def test_a_lost_connection_is_freed_without_the_collector(recovering: bool, politely: bool) -> None:
-    async def run() -> list[Any]:
-        limits = ClientLimits(max_clients=10, client_stall=30, subscribe_timeout=30, origins=())
-        delivery = Delivery(Channels(Limits()), limits, Feed(), time.monotonic)
-        server = Server(("127.0.0.1", 0), delivery, tls=None, clock=time.monotonic)
-        await server.start()
-        try:
+    async def body() -> list[Any]:
+        async with serving() as server:
             with garbage() as found:
                 for _ in range(3):
                     await come_and_go(server, recovering=recovering, politely=politely)
-        finally:
-            await server.close()
-        return found
+            return found
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        found = runner.run(asyncio.wait_for(run(), 30))
     kinds = (Connection, ServerProtocol, Session)
-    assert [type(one).__name__ for one in found if isinstance(one, kinds)] == []
+    assert [type(one).__name__ for one in run(body) if isinstance(one, kinds)] == []

@@ -1,0 +1,65 @@
+"""The relay's WebSocket side in the test's own loop, for what cannot be seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from monitor.daemon import new_event_loop
+from monitor.relay.channels import Channels, Limits
+from monitor.relay.connection import ClientLimits
+from monitor.relay.delivery import Delivery
+from monitor.relay.feed import Feed
+from monitor.relay.protocol import decode
+from monitor.relay.server import Server
+
+T = TypeVar("T")
+
+
+def run(body: Callable[[], Awaitable[T]]) -> T:
+    """Run a test's body in the loop that the daemon has."""
+
+    async def limited() -> T:
+        async with asyncio.timeout(30):
+            return await body()
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(limited())
+
+
+@contextlib.asynccontextmanager
+async def serving(clock: Callable[[], float] = time.monotonic) -> AsyncIterator[Server]:
+    """Listen on a free port of this host."""
+    limits = ClientLimits(max_clients=10, client_stall=30, subscribe_timeout=30, origins=())
+    delivery = Delivery(Channels(Limits()), limits, Feed(), clock)
+    server = Server(("127.0.0.1", 0), delivery, tls=None, clock=clock)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+def say(server: Server, channel: str, task: str) -> None:
+    """Publish a message as the receiver does."""
+    message = decode([channel.encode(), b"TASK", task.encode(), b"COMPLETED"])
+    delivery = server.delivery
+    found = delivery.channels.publish(message.channel, message.command, message.frame, 0.0)
+    assert found is not None
+    delivery.changed(found, len(message.frame))
+
+
+async def reader(server: Server, channel: str) -> ClientConnection:
+    """Connect with the old protocol, and wait until the subscription stands."""
+    host, port = server.addresses[0]
+    client = await connect(f"ws://{host}:{port}/", compression=None)
+    before = server.delivery.channels.subscriber_count
+    await client.send(channel)
+    while server.delivery.channels.subscriber_count == before:
+        await asyncio.sleep(0.01)
+    return client

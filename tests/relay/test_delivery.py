@@ -1,0 +1,105 @@
+"""When what is due is written, and that one defect does not keep it from the others."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from monitor.relay import delivery as module
+from monitor.relay.channel import Subscriber
+from tests.relay.serving import reader, run, say, serving
+
+pytestmark = pytest.mark.integration_test
+
+
+async def turns() -> None:
+    """Let the loop do what it would do now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def task(client: ClientConnection) -> str:
+    return str(json.loads(await client.recv())["task_id"])
+
+
+class Slow:
+    """A clock on which every look at it takes a second, so that a flush takes one, too."""
+
+    def __init__(self) -> None:
+        self._seconds = itertools.count(1.0)
+
+    def __call__(self) -> float:
+        return next(self._seconds)
+
+
+def test_after_a_flush_writes_rest_and_what_came_meanwhile_goes_out_joined() -> None:
+    async def body() -> None:
+        async with serving(Slow()) as server:
+            client = await reader(server, "c")
+            flushes: list[None] = []
+            flush = server.delivery.flush
+
+            def counted() -> None:
+                flushes.append(flush())
+
+            server.delivery.flush = counted  # type: ignore[method-assign]
+            say(server, "c", "first")
+            assert await task(client) == "first"
+            for number in range(100):
+                say(server, "c", f"t{number}")
+            # The rest ends by itself.
+            assert [await task(client) for _ in range(100)] == [f"t{n}" for n in range(100)]
+            assert len(flushes) == 2
+
+    run(body)
+
+
+def test_a_rest_lasts_unless_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A rest that would outlast the test.
+    monkeypatch.setattr(module, "_REST_FACTOR", 1000)
+    monkeypatch.setattr(module, "_REST_MAX_S", 1000.0)
+
+    async def body() -> None:
+        async with serving(Slow()) as server:
+            client = await reader(server, "c")
+            say(server, "c", "first")
+            assert await task(client) == "first"
+            say(server, "c", "second")
+            await turns()
+            assert server.delivery.deliveries == 1
+            say(server, "c", "x" * 500_000)
+            await turns()
+            assert server.delivery.deliveries == 1
+            # What waits is more than a megabyte now.
+            say(server, "c", "y" * 600_000)
+            await turns()
+            assert server.delivery.deliveries == 4
+            assert await task(client) == "second"
+            assert [(await task(client))[0] for _ in range(2)] == ["x", "y"]
+
+    run(body)
+
+
+def test_a_defect_with_one_channel_keeps_nothing_from_the_others() -> None:
+    async def body() -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async with serving() as server:
+            names = [f"c{number}" for number in range(5)]
+            clients = [await reader(server, name) for name in names]
+            for name in (*names[:3], "defect", *names[3:]):
+                say(server, name, "t")
+            channel = server.delivery.channels.get(b"defect")
+            assert channel is not None
+            # A reader that is no connection.
+            channel.subscribers.add(Subscriber())
+            assert [await task(client) for client in clients] == ["t"] * 5
+        return told
+
+    (told,) = run(body)
+    assert isinstance(told["exception"], AttributeError)

@@ -148,7 +148,7 @@ def under_load(
 ) -> Result:
     """Put a load on the server, from a process on the other core; return its result."""
     command = [
-        *(sys.executable, str(HERE / "relay_load.py"), load),
+        *(sys.executable, str(HERE / "relay_loads.py"), load),
         *("--pid", str(server.pid)),
         *("--websocket-port", str(ports.websocket), "--publish-port", str(ports.publish)),
         *(["--nchan"] if side == NCHAN else []),

@@ -1,106 +1,31 @@
-"""The load that the relay benchmarks put on a server: a process of its own, on its own core.
+"""The sockets of one load on a relay, and the loop that drives them.
 
 One epoll loop reads all subscribers' raw sockets. What a subscriber must get is known
 beforehand, byte by byte, so that content and order of every message are checked by one
 ``startswith`` on what a read returned; only control frames (pings, the close) leave that
 path. What is published is encoded beforehand too. So the load stays well below the cost
 of the servers, which its own share of its core, printed with each result, shows.
-
-Usage: ``relay_load.py LOAD --pid PID --websocket-port P --publish-port P [--nchan]``; prints
-one line of JSON. CPU and memory are those of the server, process PID, between the first
-message that counts and the last one received.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import functools
-import itertools
-import json
 import select
 import socket
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from collections.abc import Iterable
 
 from benchmarks import relay_wire as wire
-from benchmarks.process import cpu_seconds, raise_descriptors, resident_bytes
+from benchmarks.process import cpu_seconds
+from benchmarks.relay_streams import Channel, StreamError, Subscriber
 
-__all__ = ["LOADS", "Channel", "Load", "StreamError", "Subscriber"]
+__all__ = ["Load", "Result"]
 
 Result = dict[str, float]
 STALL_S = 30.0
 NAP_S = 0.0005
 OPEN_AT_ONCE = 64  # less than asyncio's backlog of 100
-
-
-class StreamError(Exception):
-    """A subscriber got something else than what was published, or not all of it."""
-
-
-class Stream:
-    """What a subscriber gets: the bytes of all messages, and where each ends."""
-
-    __slots__ = ("data", "ends")
-
-    def __init__(self, frames: Iterable[bytes]) -> None:
-        listed = list(frames)
-        self.data = b"".join(listed)
-        self.ends = list(itertools.accumulate(map(len, listed)))
-
-
-class Channel:
-    """One channel's messages, FINISHED the last, as they are published and as they arrive."""
-
-    def __init__(self, number: int, messages: int, *, nchan: bool) -> None:
-        self.name = f"job_{number:05}"
-        fields = [*(wire.task(number, i) for i in range(messages)), wire.FINISHED]
-        publish = wire.http_publish if nchan else wire.zmtp_message
-        self.published = [publish(self.name, one) for one in fields]
-        self._texts = [wire.text(one) for one in fields]
-        self.sent_at: list[float] = []
-
-    @functools.cached_property
-    def plain(self) -> Stream:
-        """The stream of a connection without compression."""
-        return Stream(map(wire.server_frame, self._texts))
-
-    @functools.cached_property
-    def deflated(self) -> Stream:
-        """The stream of a connection with it."""
-        return Stream(wire.deflated(self._texts))
-
-
-class Subscriber:
-    """One WebSocket: what it must get, and how far it is."""
-
-    __slots__ = (
-        "channel",
-        "count",
-        "ends",
-        "expected",
-        "position",
-        "receive",
-        "rest",
-        "socket",
-        "target",
-    )
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.expected = b""
-        self.ends: list[int] = []
-        self.position = 0
-        self.count = 0  # of whole messages, kept where latencies are taken
-        self.target = 0
-        self.rest = b""  # of a control frame that came in pieces
-        self.socket: socket.socket
-        self.receive: Callable[[int], bytes]
 
 
 class Load:
@@ -368,190 +293,3 @@ class Load:
             self.expect(one, len(one.ends), closed=True)
         self.publish(b"".join(channel.published[-1] for channel in channels))
         self.run()
-
-
-# The loads. Each returns its result; the counts are the ones that the figures stand for.
-
-
-def start(load: Load, channels: Iterable[Channel], each: int) -> None:
-    """Subscribe, and let one message through each channel, so that all stands and is warm."""
-    channels = list(channels)
-    subscribers = [Subscriber(channel) for channel in channels for _ in range(each)]
-    load.connect(subscribers)
-    for one in subscribers:
-        load.expect(one, 1)
-    load.publish(b"".join(channel.published[0] for channel in channels))
-    load.run()
-    for one in subscribers:
-        one.count = 1
-        load.expect(one, len(one.ends) - 1)
-
-
-def jobs(load: Load, *, count: int = 1000, messages: int = 200) -> Result:
-    """Many jobs at once, as fast as the server takes them, one subscriber each, interleaved."""
-    channels = [Channel(i, messages + 1, nchan=load.nchan) for i in range(count)]
-    start(load, channels, 1)
-    load.rest()
-    burst = b"".join(c.published[i] for i in range(1, messages + 1) for c in channels)
-    load.mark()
-    load.publish(burst)
-    load.run()
-    load.mark()
-    load.finish(channels)
-    return load.result(count * messages)
-
-
-def fan_out(
-    load: Load, *, subscribers: int = 1000, rate: int = 100, seconds: float = 5.0
-) -> Result:
-    """One channel with many subscribers, a message every 10 ms."""
-    messages = int(rate * seconds)
-    channel = Channel(0, messages + 1, nchan=load.nchan)
-    start(load, [channel], subscribers)
-    load.rest()
-    load.mark()
-    load.run((i / rate, channel, channel.published[i + 1]) for i in range(messages))
-    load.mark()
-    load.finish([channel])
-    return load.result(subscribers * messages)
-
-
-def replay(load: Load, *, subscribers: int = 100, messages: int = 2000) -> Result:
-    """Late subscribers to a channel with a long history; their handshakes are not counted."""
-    load.read_size = 65536
-    channel = Channel(0, messages, nchan=load.nchan)
-    start(load, [channel], 1)
-    load.publish(b"".join(channel.published[1:-1]))
-    load.run()
-    late = [Subscriber(channel) for _ in range(subscribers)]
-    if not load.nchan:
-        load.connect(late, subscribe=False)
-    load.rest(0.01)
-    load.mark()
-    if load.nchan:
-        load.connect(late)  # there the handshake is the subscription
-    for one in late:
-        load.subscribe(one)
-        load.expect(one, messages)
-    load.run()
-    load.mark()
-    load.finish([channel])
-    return load.result(subscribers * messages)
-
-
-def steady(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 10.0) -> Result:
-    """An even stream over many channels; the time from each send to its receipt."""
-    total = int(rate * seconds)
-    channels = [Channel(i, total // count + 1, nchan=load.nchan) for i in range(count)]
-    start(load, channels, 1)
-    load.rest(0.01)
-    for channel in channels:
-        channel.sent_at = [0.0]  # the first message is through
-    rounds = range(1, total // count + 1)
-    order = [(channel, channel.published[i]) for i in rounds for channel in channels]
-    load.mark()
-    load.run(
-        ((i / rate, channel, data) for i, (channel, data) in enumerate(order)),
-        latencies=True,
-    )
-    load.mark()
-    load.finish(channels)
-    ordered = sorted(load.latencies)
-    assert len(ordered) == total
-    return load.result(
-        total,
-        p50_s=ordered[total // 2],
-        p99_s=ordered[total * 99 // 100],
-        max_s=ordered[-1],
-    )
-
-
-def beside(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 15.0) -> Result:
-    """The same stream beside the daemon's other parts, on a core that others use too."""
-    total = int(rate * seconds)
-    channels = [Channel(i, total // count + 1, nchan=load.nchan) for i in range(count)]
-    start(load, channels, 1)
-    for channel in channels:
-        channel.sent_at = [0.0]  # the first message is through
-    rounds = range(1, total // count + 1)
-    order = [(channel, channel.published[i]) for i in rounds for channel in channels]
-    load.mark()
-    load.run(
-        ((i / rate, channel, data) for i, (channel, data) in enumerate(order)),
-        latencies=True,
-        sleeps=True,
-    )
-    load.mark()
-    load.finish(channels)
-    ordered = sorted(load.latencies)
-    assert len(ordered) == total
-    return load.result(
-        total,
-        p50_s=ordered[total // 2],
-        p99_s=ordered[total * 99 // 100],
-        max_s=ordered[-1],
-    )
-
-
-def idle(load: Load, *, subscribers: int = 10_000) -> Result:
-    """Subscribers that wait, each for a channel of its own; and that all of them still listen."""
-    channels = [Channel(i, 1, nchan=load.nchan) for i in range(subscribers)]
-    load.rest(0.01)
-    before = resident_bytes(load.pid)
-    load.mark()
-    waiting = [Subscriber(channel) for channel in channels]
-    load.connect(waiting)
-    load.rest()
-    after = resident_bytes(load.pid)
-    load.mark()
-    for one in waiting:
-        load.expect(one, 1)
-    load.publish(b"".join(channel.published[0] for channel in channels))
-    load.run()
-    load.finish(channels)
-    return load.result(subscribers, resident_bytes=after, bytes_each=(after - before) / subscribers)
-
-
-LOADS: dict[str, Callable[[Load], Result]] = {
-    "jobs": jobs,
-    "fan-out": fan_out,
-    "replay": replay,
-    "steady": steady,
-    "beside": beside,
-    "idle": idle,
-}
-
-
-def run() -> None:
-    """Read the command line, put one load on the server, print what it cost."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("load", choices=LOADS)
-    parser.add_argument("--pid", type=int, required=True)
-    parser.add_argument("--websocket-port", type=int, required=True)
-    parser.add_argument("--publish-port", type=int, required=True)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of the load beside")
-    parser.add_argument("--nchan", action="store_true", help="publish by HTTP, as nginx's nchan")
-    parser.add_argument(
-        "--compression", action="store_true", help="offer permessage-deflate, as browsers do"
-    )
-    arguments = parser.parse_args()
-    raise_descriptors()
-    load = Load(
-        arguments.pid,
-        arguments.websocket_port,
-        arguments.publish_port,
-        nchan=arguments.nchan,
-        compression=arguments.compression,
-    )
-    try:
-        chosen = LOADS[arguments.load]
-        if chosen is beside:
-            chosen = functools.partial(beside, seconds=arguments.seconds)
-        result = chosen(load)
-    except (StreamError, OSError) as error:
-        raise SystemExit(f"relay_load: {error}") from error
-    print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    run()

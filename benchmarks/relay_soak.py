@@ -15,7 +15,8 @@ from pathlib import Path
 
 from benchmarks.process import free_ports, raise_descriptors, resident_bytes, running
 from benchmarks.relay import Ports, config_of
-from benchmarks.relay_load import Channel, Load, Subscriber
+from benchmarks.relay_load import Load
+from benchmarks.relay_streams import Channel, Subscriber
 
 __all__ = ["main"]
 

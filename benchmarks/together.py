@@ -187,7 +187,7 @@ def relay(running: Running, seconds: float) -> dict[str, float]:
     websocket, zeromq, _ = running.ports
     done = subprocess.run(
         load_command(
-            *(sys.executable, str(HERE / "relay_load.py"), "beside", "--pid", str(running.pid)),
+            *(sys.executable, str(HERE / "relay_loads.py"), "beside", "--pid", str(running.pid)),
             *("--websocket-port", str(websocket), "--publish-port", str(zeromq)),
             *("--seconds", str(seconds)),
             first=True,

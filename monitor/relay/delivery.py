@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from websockets.protocol import State
 
@@ -166,9 +167,10 @@ class Delivery:
         started = time.thread_time()
         dirty, self._dirty = self._dirty, {}
         self._waiting_bytes = 0
+        begun = 0
         try:
-            while dirty:
-                channel, _ = dirty.popitem()
+            for channel in dirty:
+                begun += 1
                 self._write_to_readers(channel)
         finally:
             self._cut.clear()
@@ -179,7 +181,7 @@ class Delivery:
             took = time.thread_time() - started
             self._rested_at = self._clock() + min(_REST_FACTOR * took, _REST_MAX_S)
             # A defect with one channel is for the loop to tell; the others go on without it.
-            for channel in dirty:
+            for channel in islice(dirty, begun, None):
                 self.changed(channel)
 
     def _write_to_readers(self, channel: Channel) -> None:

@@ -222,9 +222,10 @@ def test_requests_in_pieces_and_bytes(relay: Relay) -> None:
 
 
 def test_a_client_that_asks_for_nothing_is_sent_away(start_relay: StartRelay) -> None:
-    relay = start_relay(subscribe_timeout=0.3)
-    asking, silent = RecoveringClient(relay), RecoveringClient(relay)
+    relay = start_relay(subscribe_timeout=2)
+    asking = RecoveringClient(relay)
     asking.subscribe("job")
+    silent = RecoveringClient(relay)
     with pytest.raises(ConnectionClosed):
         silent.receive()
     assert silent.connection.close_code == 1008

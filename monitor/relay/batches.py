@@ -42,15 +42,16 @@ class Batches:
         self._blocks: OrderedDict[tuple[str, int], _Block] = OrderedDict()
         self._age = 0
 
-    def read(self, channel: Channel, position: int) -> tuple[bytes, int]:
+    def read(self, channel: Channel, position: int, *, resuming: bool = False) -> tuple[bytes, int]:
         """Return the frame of what comes at ``position``, and the position after it.
 
-        The position must be kept, and not be the end.
+        The position must be kept, and not be the end. What who is ``resuming`` gets is kept,
+        too: those who lost the connection together come back to the same position.
         """
         if position + 1 == channel.end:
             return self._make(channel, position, position + 1), position + 1
         stop, begins = channel.block(position, BLOCK_BYTES)
-        if not begins:
+        if not begins and not resuming:
             return self._make(channel, position, stop), stop
         key = channel.epoch, position
         known = self._blocks.get(key)

@@ -221,7 +221,8 @@ class Delivery:
                     # A long history that nobody read before: others have their turn, too.
                     self.changed(channel)
                     return
-                batch = cut[position] = batches.read(channel, position)
+                resuming = not self._flushing
+                batch = cut[position] = batches.read(channel, position, resuming=resuming)
             write(batch[0])
             self.deliveries += batch[1] - position
             position = subscription.position = batch[1]

@@ -264,14 +264,18 @@ class Server:
 
     async def _until_end(self, connection: Connection) -> tuple[int, str] | None:
         """Wait until a session ends, which it does soon where nothing is asked of it."""
+        limit_s = self.delivery.limits.subscribe_timeout
+        patience = asyncio.get_running_loop().call_later(limit_s, self._lose_patience, connection)
         try:
-            async with asyncio.timeout(self.delivery.limits.subscribe_timeout):
-                return await asyncio.shield(connection.end)
-        except TimeoutError:
-            if connection.session is None or not connection.session.asked:
-                self.delivery.fault(connection, "no-subscription", "named no channel in time")
-                connection.finish((POLICY, "no channel was named in time"))
-        return await connection.end
+            return await connection.end
+        finally:
+            patience.cancel()
+
+    def _lose_patience(self, connection: Connection) -> None:
+        session = connection.session
+        if connection.open and session is not None and not session.asked:
+            self.delivery.fault(connection, "no-subscription", "named no channel in time")
+            connection.finish((POLICY, "no channel was named in time"))
 
     async def _close(
         self, connection: Connection, code: int, reason: str, limit_s: float = _CLOSE_S

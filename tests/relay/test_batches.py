@@ -82,11 +82,13 @@ class Readers(RuleBasedStateMachine):
     def trim(self, data: st.DataObject) -> None:
         self.channel.trim(data.draw(st.integers(0, len(self.channel))))
 
-    @rule(data=st.data())
-    def read(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), resuming=st.booleans())
+    def read(self, data: st.DataObject, resuming: bool) -> None:
         at = data.draw(st.sampled_from(["first", "any"]))
         first, end = self.channel.first, self.channel.end
         position = first if at == "first" else data.draw(st.integers(first, end))
+        if resuming and position < end:
+            self.batches.read(self.channel, position, resuming=True)
         assert read_all(self.batches, self.channel, position) == self.said[position:]
 
     @rule()
@@ -124,6 +126,14 @@ def test_late_readers_share_what_was_made_wherever_they_begin() -> None:
     say(channel, 100)
     read_all(batches, channel, 0)
     assert batches.made == blocks + 2
+
+
+def test_who_comes_back_to_the_same_position_shares_what_was_made() -> None:
+    channel, batches = long_channel(), Batches()
+    resumed = [batches.read(channel, 2990, resuming=True) for _ in range(10)]
+    assert batches.made == 1
+    assert resumed == [resumed[0]] * 10
+    assert resumed[0] == batches.read(channel, 2990)
 
 
 def test_what_nobody_reads_any_more_is_let_go() -> None:

@@ -33,11 +33,11 @@ def run(body: Callable[[], Awaitable[T]]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def serving(clock: Callable[[], float] = time.monotonic) -> AsyncIterator[Server]:
+async def serving() -> AsyncIterator[Server]:
     """Listen on a free port of this host."""
     limits = ClientLimits(max_clients=10, client_stall=30, subscribe_timeout=30, origins=())
-    delivery = Delivery(Channels(Limits()), limits, Feed(), clock)
-    server = Server(("127.0.0.1", 0), delivery, tls=None, clock=clock)
+    delivery = Delivery(Channels(Limits()), limits, Feed(), time.monotonic)
+    server = Server(("127.0.0.1", 0), delivery, tls=None, clock=time.monotonic)
     await server.start()
     try:
         yield server

@@ -10,6 +10,8 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from monitor.daemon import new_event_loop
@@ -23,12 +25,18 @@ from monitor.web.part import Web
 from monitor.web.settings import ApiSettings
 
 
+purging: ContextVar[bool] = ContextVar("purging", default=False)
+"""Set in the task that purges, and nowhere else."""
+
+
 class Commands:
     """What the benchmark may have done."""
 
     def __init__(self, store: Store, logs: Logs) -> None:
         self._store = store
         self._logs = logs
+        self._steps: list[float] = []
+        store.transaction = self._timed(store.transaction)  # type: ignore[method-assign]
 
     async def do(self, command: dict[str, Any]) -> dict[str, Any]:
         """Do one of them and return what is to be told."""
@@ -42,11 +50,36 @@ class Commands:
                 return {}
             case "purge":
                 before, begun = self._logs.purged, time.perf_counter()
+                self._steps.clear()
+                purging.set(True)
                 await self._logs.retain()
+                purging.set(False)
                 took = time.perf_counter() - begun
-                return {"took": took, "purged": self._logs.purged - before}
+                return {
+                    "took": took,
+                    "purged": self._logs.purged - before,
+                    "steps": len(self._steps),
+                    "longest_step": max(self._steps),
+                }
             case other:
                 raise ValueError(other)
+
+    def _timed(self, transaction: Any) -> Any:
+        """Have a purge's transactions measured: on SQLite, each holds the one write lock."""
+
+        async def timed(function: Callable[[Connection], Any], **options: Any) -> Any:
+            used: list[Connection] = []
+
+            def run(connection: Connection) -> Any:
+                used.append(connection)
+                return function(connection)
+
+            result = await transaction(run, **options)
+            if purging.get():
+                self._steps.append(used[0].took_s)
+            return result
+
+        return timed
 
     def _fill(
         self, connection: Connection, count: int, since: float, until: float, senders: int

@@ -39,6 +39,9 @@ class Connection(ABC):
     raw: Any
     """The DB-API connection (psycopg2 or sqlite3), for COPY and the like. Never commit on it."""
 
+    took_s: float = 0.0
+    """How long a transaction took with its commit, once it is committed, from when it began."""
+
     @abstractmethod
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one statement and return all its rows."""

@@ -203,8 +203,10 @@ class PostgresStore(Store):
                         migrate.check(connection, f"{self.server}, schema {self.settings.schema}")
                         session.checked = True
                     connection.execute(f"{begin}; SET LOCAL statement_timeout = {limit_ms}")
+                    begun = time.monotonic()
                     result = function(connection)
                     connection.execute("COMMIT")
+                    connection.took_s = time.monotonic() - begun
                 except BaseException:
                     self._roll_back(session)
                     raise

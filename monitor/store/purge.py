@@ -3,48 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from monitor.store.interface import Connection, Store
 
 __all__ = ["delete_in_steps", "give_pages_back"]
 
-_TARGET_S = 0.015  # a step's time; others wait for at most one step
-_LEAST, _MOST = 20, 5000
-_VACUUM_PAGES = 100
+_TARGET_S = 0.010  # a step's time, with its commit; others wait for at most one step
+# A commit costs what it costs: where the disk is slow, less work in each makes only more of them.
+_LEAST, _MOST = 200, 5000
 _KEEP_FREE_PAGES = 1000  # 4 MB that the next rows will use
 
 
-async def delete_in_steps(
-    store: Store,
-    delete: Callable[[Connection, int], int],
-    *,
-    clock: Callable[[], float] = time.monotonic,
-) -> int:
+async def delete_in_steps(store: Store, delete: Callable[[Connection, int], int]) -> int:
     """Call ``delete(connection, limit)`` until it deletes fewer than ``limit`` rows.
 
-    Each call is one transaction; ``limit`` is fitted to take about 15 ms, and between two
+    Each call is one transaction; ``limit`` is fitted to take about 10 ms, and between two
     of them others have as long. Returns how many rows went.
     """
-    limit, total = 200, 0
+    limit, total = _LEAST, 0
     while True:
-        spent = 0.0
 
-        def step(connection: Connection) -> int:
-            nonlocal spent
-            begun = clock()
-            deleted = delete(connection, limit)  # noqa: B023 - it runs at once
-            spent = clock() - begun
-            return deleted
+        def step(connection: Connection, limit: int = limit) -> int:
+            return delete(connection, limit)
 
-        deleted = await store.transaction(step)
+        deleted, spent = await _step(store, step)
         total += deleted
         if deleted < limit:
             return total
-        fitted = int(limit * _TARGET_S / max(spent, 1e-4))
-        limit = min(max(fitted, limit // 2, _LEAST), limit * 2, _MOST)
+        limit = _fitted(limit, spent)
         await asyncio.sleep(spent)
+
+
+async def _step(store: Store, function: Callable[[Connection], int]) -> tuple[int, float]:
+    """Return what ``function`` returns, and how long its transaction took (s)."""
+    used: list[Connection] = []
+
+    def run(connection: Connection) -> int:
+        used.append(connection)
+        return function(connection)
+
+    result = await store.transaction(run)
+    return result, used[0].took_s
 
 
 async def give_pages_back(store: Store) -> None:
@@ -55,15 +55,26 @@ async def give_pages_back(store: Store) -> None:
     if store.dialect != "sqlite":
         return
 
-    def step(connection: Connection) -> int:
-        begun = time.monotonic()
-        while True:
-            ((free,),) = connection.query("PRAGMA freelist_count")
-            if free <= _KEEP_FREE_PAGES or time.monotonic() - begun > _TARGET_S:
-                return int(free)
-            connection.query(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
-
+    pages = _LEAST
     while True:
-        if await store.transaction(step) <= _KEEP_FREE_PAGES:
+
+        def step(connection: Connection, pages: int = pages) -> int:
+            ((free,),) = connection.query("PRAGMA freelist_count")
+            surplus = int(free) - _KEEP_FREE_PAGES
+            for _ in range(min(pages, surplus)):
+                # A page each, whatever number it is given: it has a step for each page, and the
+                # driver takes the first step of a statement without columns for its last.
+                connection.execute("PRAGMA incremental_vacuum(1)")
+            return surplus
+
+        surplus, spent = await _step(store, step)
+        if surplus <= pages:
             return
-        await asyncio.sleep(_TARGET_S)
+        pages = _fitted(pages, spent)
+        await asyncio.sleep(spent)
+
+
+def _fitted(limit: int, spent: float) -> int:
+    """Return how much takes about as long as a step should, where ``limit`` took ``spent`` s."""
+    fitted = int(limit * _TARGET_S / max(spent, 1e-4))
+    return min(max(fitted, limit // 2, _LEAST), limit * 2, _MOST)

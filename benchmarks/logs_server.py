@@ -24,6 +24,7 @@ from monitor.tokens import TokenFile
 from monitor.web.part import Web
 from monitor.web.settings import ApiSettings
 
+_PIECE = 20_000
 
 purging: ContextVar[bool] = ContextVar("purging", default=False)
 """Set in the task that purges, and nowhere else."""
@@ -46,7 +47,10 @@ class Commands:
                 self._logs.service.now = lambda: at
                 return {}
             case "fill":
-                await self._store.transaction(lambda c: self._fill(c, **command), timeout=600)
+                if self._store.dialect == "sqlite":
+                    await self._fill_sqlite(**command)
+                else:
+                    await self._store.transaction(lambda c: self._fill(c, **command), timeout=600)
                 return {}
             case "purge":
                 before, begun = self._logs.purged, time.perf_counter()
@@ -81,19 +85,28 @@ class Commands:
 
         return timed
 
+    async def _fill_sqlite(self, count: int, since: float, until: float, senders: int) -> None:
+        # In pieces: one that filled the log with all of it would be copied into the file long after.
+        for first in range(0, count, _PIECE):
+            await self._store.transaction(
+                lambda connection, first=first: connection.execute(  # type: ignore[misc]
+                    "WITH RECURSIVE n(n) AS (SELECT %s + 1 UNION ALL SELECT n + 1 FROM n WHERE n < %s)"
+                    " INSERT INTO log_entry (level, time, sender, message, received_at)"
+                    " SELECT 'info', %s + (%s - %s) * n / %s, 'addon-' || n * 7919 %% %s,"
+                    " 'the valve of line ' || n %% 97 || ' was opened and closed again after '"
+                    " || n %% 1013 || ' ms, as planned', %s FROM n",
+                    (
+                        *(first, min(first + _PIECE, count)),
+                        *(since, until, since, float(count), senders, until),
+                    ),
+                ),
+                timeout=600,
+            )
+        await asyncio.sleep(1)  # for the last of it to be copied
+
     def _fill(
         self, connection: Connection, count: int, since: float, until: float, senders: int
     ) -> None:
-        if connection.dialect == "sqlite":
-            connection.execute(
-                "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < %s)"
-                " INSERT INTO log_entry (level, time, sender, message, received_at)"
-                " SELECT 'info', %s + (%s - %s) * n / %s, 'addon-' || n * 7919 %% %s,"
-                " 'the valve of line ' || n %% 97 || ' was opened and closed again after '"
-                " || n %% 1013 || ' ms, as planned', %s FROM n",
-                (count, since, until, since, float(count), senders, until),
-            )
-            return
         width = partition_width_s(self._logs.service.settings.timewindow)
         create_partitions(connection, "log_entry", since=since, until=until, width_s=width)
         # Indexes are made faster at the end than row by row, and are the same.

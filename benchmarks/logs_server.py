@@ -86,11 +86,12 @@ class Commands:
         return timed
 
     async def _fill_sqlite(self, count: int, since: float, until: float, senders: int) -> None:
-        # In pieces: one that filled the log with all of it would be copied into the file long after.
+        # In pieces: a log with all of it would be copied into the file for long afterwards.
         for first in range(0, count, _PIECE):
             await self._store.transaction(
                 lambda connection, first=first: connection.execute(  # type: ignore[misc]
-                    "WITH RECURSIVE n(n) AS (SELECT %s + 1 UNION ALL SELECT n + 1 FROM n WHERE n < %s)"
+                    "WITH RECURSIVE n(n) AS"
+                    " (SELECT %s + 1 UNION ALL SELECT n + 1 FROM n WHERE n < %s)"
                     " INSERT INTO log_entry (level, time, sender, message, received_at)"
                     " SELECT 'info', %s + (%s - %s) * n / %s, 'addon-' || n * 7919 %% %s,"
                     " 'the valve of line ' || n %% 97 || ' was opened and closed again after '"

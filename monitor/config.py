@@ -137,6 +137,10 @@ def _section_types() -> dict[str, type]:
     return types
 
 
+# What YAML 1.1 took for a number and 1.2 does not.
+_FOREIGN_NUMBER = re.compile(r"[-+]?(?:0[0-9_]+|[0-9_]+(?::[0-9]+)+(?:\.[0-9_]*)?)")
+
+
 def _convert(document: Document) -> Config:
     while True:
         data = _forgiving(document.data())
@@ -173,6 +177,8 @@ def _setting_error(text: str, data: Any) -> SettingError:
         if allowed:
             return SettingError(tuple(path), f"{value!r} is none of {', '.join(allowed)}")
     shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
+    if isinstance(value, str) and _FOREIGN_NUMBER.fullmatch(value):
+        return SettingError(tuple(path), "expected a plain number, without colons or leading zeros")
     problem = problem.replace("`", "").replace("Expected ", "expected ").replace(", got", ", not")
     if " not " in problem:
         shown = ""

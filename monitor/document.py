@@ -1,6 +1,7 @@
 """A YAML file whose values know where they stand.
 
 ``${NAME}`` in a value is taken from the environment; ``$${NAME}`` is left as ``${NAME}``.
+Numbers are as in YAML 1.2: ``1:30``, ``010`` and dates are text, not 90, 8 and a day.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import yaml
 
@@ -25,6 +26,27 @@ _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TEXT = "tag:yaml.org,2002:str"
 _KEY_TAGS = (_TEXT, "tag:yaml.org,2002:merge")
 _NULL = "tag:yaml.org,2002:null"
+
+
+# YAML 1.1's numbers (https://yaml.org/type/int.html, .../float.html) but those to the base of 60
+# and those that begin with a 0 for octal.
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)",
+    "tag:yaml.org,2002:float": r"[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?"
+    r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+}
+_NOT_RESOLVED = {*_NUMBERS, "tag:yaml.org,2002:timestamp"}
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [each for each in resolvers if each[0] not in _NOT_RESOLVED]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+for _tag, _form in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_form})\\Z"), list("-+.0123456789"))
 
 
 class Document:
@@ -93,8 +115,7 @@ class Document:
         if not isinstance(node, yaml.ScalarNode) or id(node) not in self._substituted:
             return False
         self._substituted.discard(id(node))
-        loader = yaml.SafeLoader("")
-        node.tag = loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+        node.tag = _Loader("").resolve(yaml.ScalarNode, node.value, (True, False))
         return bool(node.tag != _TEXT)
 
     def data(self) -> dict[str, Any]:
@@ -167,18 +188,17 @@ def _refuse_doubles(path: SettingPath, node: yaml.MappingNode) -> None:
 
 
 def _compose(file: str, text: str) -> yaml.Node | None:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         # libyaml's composer recurses in C: a file nested deeply enough would end the process.
         depth = 0
-        for event in yaml.parse(text, loader):
+        for event in yaml.parse(text, _Loader):
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > _MAX_DEPTH:
                     raise ConfigError(f"nested deeper than {_MAX_DEPTH}", file=file)
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
-        return yaml.compose(text, loader)
+        return yaml.compose(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else None

@@ -105,6 +105,12 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
             ":1: probes.jobs[0].ip_version: 5 is none of ",
         ),
         ("aggregation: {granularities: [week]}", ":1: aggregation.granularities[0]: 'week' is"),
+        # Base 60, octal and a day in YAML 1.1, none of which is meant.
+        ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a plain number, with"),
+        ("relay: {keep_finished: 1:30.5}", ":1: relay.keep_finished: expected a plain number"),
+        ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a plain number, without"),
+        ("relay: {max_clients: ${OCTAL}}", ":1: relay.max_clients: expected a plain number"),
+        ("logs: {timewindow: 2021-02-09}", ":1: logs.timewindow: expected float, not str"),
         ("relay: [", ":2: not YAML: "),
         ("relay: *nothing", ":1: not YAML: found undefined alias"),
         ("- a\n- b", ":1: expected keys and values at the top"),
@@ -112,8 +118,29 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("x: !!python/object:os.system {}", ":1: "),
     ],
 )
-def test_what_is_wrong_is_said_by_line_and_key(file: Path, text: str, said: str) -> None:
+def test_what_is_wrong_is_said_by_line_and_key(
+    file: Path, text: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTAL", "0777")
     assert complaint(file, text).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["1:30", "010", "2021-02-09", "1e3", "0o17"])
+def test_text_that_looks_like_a_number_elsewhere_is_text(file: Path, name: str) -> None:
+    config = read(file, f"cluster: {{name: {name}}}")
+    assert config.cluster is not None
+    assert config.cluster.name == name
+
+
+def test_numbers_are_written_as_usual(file: Path) -> None:
+    config = read(file, "relay: {keep_finished: 90.5, client_stall: .5, max_clients: 1_000}")
+    assert config.relay is not None
+    assert (config.relay.keep_finished, config.relay.client_stall) == (90.5, 0.5)
+    assert config.relay.max_clients == 1000
+    config = read(file, "relay: {keep_finished: 1.0e+2, max_clients: 0x10, max_messages: 0b11}")
+    assert config.relay is not None
+    assert (config.relay.keep_finished, config.relay.max_clients) == (100, 16)
+    assert config.relay.max_messages == 3
 
 
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "0", "3.3e+9", "1" + "0" * 30])

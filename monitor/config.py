@@ -177,7 +177,7 @@ def _setting_error(text: str, data: Any) -> SettingError:
         if allowed:
             return SettingError(tuple(path), f"{value!r} is none of {', '.join(allowed)}")
     shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
-    if isinstance(value, str) and _FOREIGN_NUMBER.fullmatch(value):
+    if isinstance(value, str) and "got `str`" in problem and _FOREIGN_NUMBER.fullmatch(value):
         return SettingError(tuple(path), "expected a plain number, without colons or leading zeros")
     problem = problem.replace("`", "").replace("Expected ", "expected ").replace(", got", ", not")
     if " not " in problem:

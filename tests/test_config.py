@@ -109,7 +109,6 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a plain number, with"),
         ("relay: {keep_finished: 1:30.5}", ":1: relay.keep_finished: expected a plain number"),
         ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a plain number, without"),
-        ("relay: {max_clients: ${OCTAL}}", ":1: relay.max_clients: expected a plain number"),
         ("logs: {timewindow: 2021-02-09}", ":1: logs.timewindow: expected float, not str"),
         ("relay: [", ":2: not YAML: "),
         ("relay: *nothing", ":1: not YAML: found undefined alias"),
@@ -118,14 +117,11 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("x: !!python/object:os.system {}", ":1: "),
     ],
 )
-def test_what_is_wrong_is_said_by_line_and_key(
-    file: Path, text: str, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OCTAL", "0777")
+def test_what_is_wrong_is_said_by_line_and_key(file: Path, text: str, said: str) -> None:
     assert complaint(file, text).startswith(said)
 
 
-@pytest.mark.parametrize("name", ["1:30", "010", "2021-02-09", "1e3", "0o17"])
+@pytest.mark.parametrize("name", ["010", "2021-02-09", "1e3", "0o17"])
 def test_text_that_looks_like_a_number_elsewhere_is_text(file: Path, name: str) -> None:
     config = read(file, f"cluster: {{name: {name}}}")
     assert config.cluster is not None

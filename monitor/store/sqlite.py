@@ -1,7 +1,6 @@
 """The embedded store: one SQLite file in WAL mode, one thread that writes, two that read.
 
-A fourth copies the write-ahead log into the file beside them (a checkpoint), which takes longer
-than a commit may: https://sqlite.org/wal.html#ckpt
+A fourth copies the write-ahead log into the file beside them.
 """
 
 # ruff: noqa: D102 - what the methods do is said once, in interface.py
@@ -20,6 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from monitor.errors import MonitorError, UnavailableError
 from monitor.store import migrate
+from monitor.store.checkpoints import Checkpoints, copy_log
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
 from monitor.store.listeners import Listeners
 from monitor.store.threads import Session, Threads
@@ -29,14 +29,9 @@ __all__ = ["SqliteConnection", "SqliteStore"]
 T = TypeVar("T")
 
 _BUSY_S = 10.0  # another process (a consumer of its own unit) may hold the file's one write lock
-# Between a commit and the next copying of the log into the file.
-_CHECKPOINT_S = 0.2
-# Pages in the log from which on the writer copies the last ones, so that the log begins anew.
-_RESTART_PAGES = 1000
 # Where the copying falls behind, whoever commits the page that fills the log does it.
 _MOST_PAGES = 16_000
 _JOURNAL_LIMIT_BYTES = 67_108_864
-_CHECKPOINT_TIMEOUT_S = 30.0
 
 
 class SqliteConnection(Connection):
@@ -103,9 +98,7 @@ class SqliteStore(Store):
         self._listeners = Listeners()
         self._writer = Threads("sqlite-writer", self.server, self._open_writer)
         self._readers = Threads("sqlite-reader", self.server, self._open_reader, count=2)
-        self._copier = Threads("sqlite-checkpoint", self.server, self._open_copier)
-        self._checkpoint: asyncio.Task[None] | None = None
-        self._to_copy = False
+        self._checkpoints = Checkpoints(self._open_copier)
         self._migrated = False
         self._applied: list[str] = []
 
@@ -125,12 +118,14 @@ class SqliteStore(Store):
                 except BaseException:
                     _roll_back(session.raw)
                     raise
+            self._checkpoints.committed()
+            if self._checkpoints.behind:
+                self._checkpoints.behind = False
+                with contextlib.suppress(sqlite3.Error):  # whatever it is, this is committed
+                    copy_log(session.raw)
             return result, connection.notifications
 
         result, notifications = await self._writer.run(job, timeout=timeout)
-        self._to_copy = True
-        if self._checkpoint is None or self._checkpoint.done():
-            self._checkpoint = asyncio.create_task(self._copy_log(), name="sqlite-checkpoint")
         for channel, payload in notifications:
             self._listeners.tell(channel, payload)
         return result
@@ -165,31 +160,11 @@ class SqliteStore(Store):
         await self.transaction(migrate.reset, timeout=600.0)
 
     async def close(self) -> None:
-        if self._checkpoint is not None:
-            self._checkpoint.cancel()
-            await asyncio.gather(self._checkpoint, return_exceptions=True)
-        await asyncio.gather(self._writer.close(), self._readers.close(), self._copier.close())
-
-    async def _copy_log(self) -> None:
-        """Copy the log into the file while there are commits, nearly all of it beside the writer.
-
-        The log begins anew where a commit finds all of it copied. While there is always another
-        commit, that takes the writer itself, for the few pages that came meanwhile.
-        """
-        while self._to_copy:
-            await asyncio.sleep(_CHECKPOINT_S)
-            self._to_copy = False
-            # A disk that takes nothing is told by the commits, the next of which tries again.
-            with contextlib.suppress(MonitorError):
-                pages, copied = await self._copier.run(self._copy, timeout=_CHECKPOINT_TIMEOUT_S)
-                if copied < pages and pages >= _RESTART_PAGES:
-                    await self._writer.run(self._copy, timeout=_CHECKPOINT_TIMEOUT_S)
-
-    def _copy(self, session: _SqliteSession) -> tuple[int, int]:
-        """Return the pages in the log, and how many of them are in the file."""
-        with self._errors():
-            _, pages, copied = session.raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            return pages, copied
+        await asyncio.gather(
+            self._writer.close(),
+            self._readers.close(),
+            asyncio.to_thread(self._checkpoints.close),
+        )
 
     def _open_writer(self) -> _SqliteSession:
         with self._opening() as raw:
@@ -205,10 +180,10 @@ class SqliteStore(Store):
         self._migrated = True
         return _SqliteSession(raw)
 
-    def _open_copier(self) -> _SqliteSession:
+    def _open_copier(self) -> sqlite3.Connection:
         with self._opening() as raw:
             raw.execute("PRAGMA synchronous=FULL")
-        return _SqliteSession(raw)
+        return raw
 
     def _open_reader(self) -> _SqliteSession:
         with self._opening() as raw:

@@ -338,7 +338,7 @@ class Aggregation(Part):
                     self._changed.set()
                 begun = time.monotonic()
                 try:
-                    await self._write_batch(self._batch)
+                    took_s = await self._write_batch(self._batch)
                 except OffsetsMovedError as error:
                     logger.warning("%s; reading on from what is stored", error)
                     self.statistics.lost_races += 1
@@ -352,7 +352,7 @@ class Aggregation(Part):
                         self._fall_out_of_step()
                     return False
                 self._batch = None
-                self._fit(time.monotonic() - begun)
+                self._fit(took_s)
                 self._recovered()
         self._changed.set()
         return True
@@ -369,7 +369,8 @@ class Aggregation(Part):
         else:
             self._limit = limit * 2
 
-    async def _write_batch(self, batch: Batch) -> None:
+    async def _write_batch(self, batch: Batch) -> float:
+        """Write a batch, and return how long its longest transaction took (s)."""
         expected = {partition: self._stored[partition] for partition in batch.next_offsets}
         prepared = await self._aside(
             prepare,
@@ -385,17 +386,14 @@ class Aggregation(Part):
             expected=expected,
             now=self._clock(),
         )
-        begun = time.monotonic()
         try:
-            written = await self._store.transaction(function, timeout=_WRITE_TIMEOUT_S)
+            written, took_s = await self._store.timed(function, timeout=_WRITE_TIMEOUT_S)
         except (MonitorError, OffsetsMovedError):
             raise
         except Exception as error:
             # The database refuses something in here that looked right. Find it, keep the rest.
             if len(batch) > 1:
-                for half in batch.halves():
-                    await self._write_batch(half)
-                return
+                return max([await self._write_batch(half) for half in batch.halves()])
             (entry,) = batch.entries
             if isinstance(entry.content, Rejected):
                 raise
@@ -404,11 +402,11 @@ class Aggregation(Part):
                 encode(entry.content),
             )
             refused = Entry(entry.partition, entry.offset, rejected, entry.size_bytes)
-            await self._write_batch(Batch([refused]))
-            return
+            return await self._write_batch(Batch([refused]))
         self._stored.update(batch.next_offsets)
         self._to_commit.update(batch.next_offsets)
-        self.statistics.committed(written, messages=len(batch), took_s=time.monotonic() - begun)
+        self.statistics.committed(written, messages=len(batch), took_s=took_s)
+        return took_s
 
     def _fall_out_of_step(self) -> None:
         self._in_step = False

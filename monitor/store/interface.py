@@ -91,6 +91,22 @@ class Store(ABC):
         On SQLite one such function runs at a time and all others wait: keep it under 50 ms.
         """
 
+    async def timed(
+        self, function: Callable[[Connection], T], *, timeout: float = 30.0
+    ) -> tuple[T, float]:
+        """Run a transaction; return also how long it took with its commit (s), once it had begun.
+
+        That is how long others may have waited for it, with no wait for others in it.
+        """
+        used: list[Connection] = []
+
+        def run(connection: Connection) -> T:
+            used.append(connection)
+            return function(connection)
+
+        result = await self.transaction(run, timeout=timeout)
+        return result, used[0].took_s
+
     @abstractmethod
     async def read(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
         """Run ``function``, which changes nothing, on one snapshot.

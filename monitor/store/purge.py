@@ -27,24 +27,12 @@ async def delete_in_steps(store: Store, delete: Callable[[Connection, int], int]
         def step(connection: Connection, limit: int = limit) -> int:
             return delete(connection, limit)
 
-        deleted, spent = await _step(store, step)
+        deleted, spent = await store.timed(step)
         total += deleted
         if deleted < limit:
             return total
         limit = _fitted(limit, spent)
         await asyncio.sleep(spent)
-
-
-async def _step(store: Store, function: Callable[[Connection], int]) -> tuple[int, float]:
-    """Return what ``function`` returns, and how long its transaction took (s)."""
-    used: list[Connection] = []
-
-    def run(connection: Connection) -> int:
-        used.append(connection)
-        return function(connection)
-
-    result = await store.transaction(run)
-    return result, used[0].took_s
 
 
 async def give_pages_back(store: Store) -> None:
@@ -67,7 +55,7 @@ async def give_pages_back(store: Store) -> None:
                 connection.execute("PRAGMA incremental_vacuum(1)")
             return surplus
 
-        surplus, spent = await _step(store, step)
+        surplus, spent = await store.timed(step)
         if surplus <= pages:
             return
         pages = _fitted(pages, spent)

@@ -59,6 +59,8 @@ class Probes(Part):
         self.on_result: Callable[[Result], None] = lambda _: None
         self._problem: str | None = None
         self._refused: tuple[str, ...] = ()
+        # The jobs that the log was last told of, and of how many they are.
+        self._told: tuple[list[Job], int] | None = None
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -143,7 +145,11 @@ class Probes(Part):
         self.runner.set_concurrency(self._settings.concurrency)
         self.runner.set_jobs(mine)
         producer = "" if self._settings.id is None else f" as producer {self._settings.id}"
-        logger.info("checking %d of %d jobs%s", len(mine), len(jobs.jobs), producer)
+        told = (list(mine), len(jobs.jobs))
+        # After a reload the source is read once more.
+        if told != self._told:
+            logger.info("checking %d of %d jobs%s", len(mine), len(jobs.jobs), producer)
+        self._told = told
 
     async def prepare(self, settings: ProbesSettings) -> Callable[[], Sequence[str]]:
         """Load the jobs of new settings; see :meth:`Part.prepare`."""

@@ -16,6 +16,7 @@ from monitor.aggregation.part import Aggregation
 from monitor.bus import create_bus
 from monitor.config import Config, load
 from monitor.daemon import new_event_loop
+from monitor.pace import attending
 from monitor.store import open_store
 
 _LIMIT_S = 200
@@ -58,7 +59,7 @@ def run() -> None:
     file, messages = sys.argv[1:]
     sys.setswitchinterval(0.0005)  # as the daemon does
     config = load(file).config
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner, attending(runner.get_loop()):
         print(json.dumps(runner.run(drain(config, int(messages)))))
 
 

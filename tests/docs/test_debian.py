@@ -14,7 +14,7 @@ from tests.docs.story import Story
 from tests.docs.world import World, world
 from tests.servers.kafka import Kafka
 
-pytestmark = [pytest.mark.distro, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.distro, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tests.servers.kubernetes import KubernetesServer
 from tests.web.whole import Whole, whole
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.end_to_end
 
@@ -131,6 +131,13 @@ class Watched:
 Open = Callable[..., Watched]
 
 
+def wait_for_count(found: Locator, count: int) -> None:
+    # wait_for_function() evaluates text in the page, which its policy forbids.
+    from playwright.sync_api import expect
+
+    expect(found).to_have_count(count, timeout=LIMIT_MS)
+
+
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
     contexts = []
@@ -228,13 +235,13 @@ def test_sites_are_found_by_state_name_and_error(daemon: Whole, open_page: Open)
     watched = open_page(daemon.url)
     page = watched.open("#/sites")
     rows = page.locator(".sites li")
-    page.wait_for_function("document.querySelectorAll('.sites li').length === 4")
+    wait_for_count(rows, 4)
     # The worst come first.
     assert rows.first.locator(".state.down").count() == 1
     page.get_by_role("button", name="Down", exact=True).click()
-    page.wait_for_function("document.querySelectorAll('.sites li').length === 2")
+    wait_for_count(rows, 2)
     page.get_by_label("Search sites").fill("refused")
-    page.wait_for_function("document.querySelectorAll('.sites li').length === 1")
+    wait_for_count(rows, 1)
     assert "gone" in rows.first.inner_text()
     watched.assert_quiet()
 
@@ -253,7 +260,7 @@ def test_logs_come_live_are_filtered_paused_and_exported(daemon: Whole, open_pag
     page.wait_for_selector(".log li:has-text('a held line')")
     page.get_by_label("Search messages").fill("DISK")
     page.wait_for_selector(".log li mark:has-text('disk')")
-    page.wait_for_function("document.querySelectorAll('.log li').length === 1")
+    wait_for_count(page.locator(".log li"), 1)
     upload(daemon, "info", "not of this search")
     upload(daemon, "warning", "another disk")
     page.wait_for_selector(".log li:has-text('another')")

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any, TypeVar
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -311,5 +312,15 @@ def _record(message: Any) -> Record:
         key,
         headers,
         message.value or b"",
-        (message.timestamp or 0) / 1000,
+        _time(message.timestamp, headers),
     )
+
+
+def _time(timestamp_ms: int | None, headers: Mapping[str, str]) -> float:
+    """Return a record's time in epoch s; where it has none, its event's, or 0."""
+    if timestamp_ms is not None and timestamp_ms >= 0:
+        return timestamp_ms / 1000
+    try:
+        return datetime.fromisoformat(headers["ce_time"]).timestamp()
+    except (KeyError, ValueError):
+        return 0.0

@@ -4,6 +4,11 @@ One window of messages is sent at a time and awaited whole. The producer tries a
 for as long as it takes, so a broker that is away, slow or restarted changes no order; it is
 idempotent, so its own retries repeat nothing. Only what was under way when the daemon was
 killed is sent again: it is the same message with the same id.
+
+A broker refuses messages whose time is more than an hour ahead of its own clock
+(``message.timestamp.after.max.ms``; a topic may have a bound for the past, too). One clock that
+is wrong must not hold up everything, so then messages go without a time of the record's own for a
+while; the one in their headers is there in any case.
 """
 
 from __future__ import annotations
@@ -37,6 +42,9 @@ _AWAY_S = 5.0
 _BACKOFF_S = (0.5, 10.0)
 _STOP_S = 0.5
 _STEP_S = 0.1
+# How long messages go without their times after Kafka has refused one, until the next try.
+_UNTIMED_S = 60.0
+_NO_TIME = -1
 # What sending again can't mend: the message itself is refused.
 _REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.InvalidTopicError)
 
@@ -61,6 +69,7 @@ class Forwarder:
         self._news = threading.Event()
         self._thread: threading.Thread | None = None
         self._ensured: set[str] = set()
+        self._untimed_until = 0.0
         self.trouble: str | None = None
         self.forwarded = 0
 
@@ -163,6 +172,7 @@ class Forwarder:
     def _send(self, producer: Any, records: list[Record], file: SpoolFile) -> None:
         futures = []
         failure: BaseException | None = None
+        timed = time.monotonic() >= self._untimed_until
         for record in unhurried(records):
             try:
                 futures.append(
@@ -171,7 +181,7 @@ class Forwarder:
                         value=record.value,
                         key=None if record.key is None else record.key.encode(),
                         headers=[(name, text.encode()) for name, text in record.headers.items()],
-                        timestamp_ms=int(record.timestamp * 1000),
+                        timestamp_ms=int(record.timestamp * 1000) if timed else _NO_TIME,
                     )
                 )
             except _REFUSED as error:
@@ -200,6 +210,8 @@ class Forwarder:
             self._recover()
         if failure is not None and not self._stopping.is_set():
             self._ensured.clear()
+            if timed and _may_be_of_time(failure):
+                self._untimed_until = time.monotonic() + _UNTIMED_S
             raise failure
 
     def _wait(self, future: Any) -> BaseException | None:
@@ -224,6 +236,16 @@ class Forwarder:
                 return _exception(error)
         problem: BaseException | None = future.exception if future.failed() else None
         return problem
+
+
+def _may_be_of_time(error: BaseException) -> bool:
+    """Tell whether Kafka may refuse a message's time, its own or that of another in its batch.
+
+    Records are refused for other reasons, too; going without times then changes nothing.
+    """
+    return isinstance(
+        error, kafka_errors.InvalidTimestampError | kafka_errors.InvalidRecordError
+    ) or "part of a batch which had" in str(error)
 
 
 def _exception(error: BaseException) -> BaseException:

@@ -178,6 +178,9 @@ class Logs(Part):
         tokens = await asyncio.to_thread(self._tokens.read)
         if self.zeromq is not None and self._settings.zeromq_uri is not None:
             require_tokens(self._settings.zeromq_uri, tokens, key="zeromq_uri")
+        if settings.zeromq_uri is not None:
+            # It is taken up by a restart, which must not be the one to refuse it.
+            require_tokens(settings.zeromq_uri, tokens, key="zeromq_uri")
 
         def switch() -> Sequence[str]:
             old, self._settings = self._settings, settings

@@ -8,14 +8,37 @@ missing. Times are s since the epoch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from monitor.relay.channel import Channel
 
-__all__ = ["Feed", "Gap", "Outage", "Peers"]
+__all__ = ["Feed", "Gap", "Outage", "Peers", "SteadyTime"]
 
 _OUTAGES_KEPT = 100
+# What two times differ by at least; a double has room for it until the year 2200.
+_TICK_S = 1e-6
+
+
+class SteadyTime:
+    """The time of day, in s since the epoch, but never the same twice and never back.
+
+    Where an outage stands among a channel's messages is told by their times. A clock that is set
+    back must not move it: until the clock has caught up, times go on from the latest one in ticks.
+    """
+
+    def __init__(self, time: Callable[[], float]) -> None:
+        self._time = time
+        self._latest = 0.0
+
+    def __call__(self) -> float:
+        """Return the time now."""
+        self._latest = max(self._time(), self._latest + _TICK_S)
+        return self._latest
+
+    def not_before(self, latest: float) -> None:
+        """Go on after this time, which an earlier run gave."""
+        self._latest = max(self._latest, latest)
 
 
 class Peers:
@@ -108,14 +131,17 @@ class Feed:
         """The feed is interrupted, or was so while the relay was down."""
         self.interruptions += 1
         self.unsaved = True
-        if not self.outages or self.outages[-1].until is not None:
-            self.outages.append(Outage(at, None))
+        # Also while another is open: with several brokers one may be long gone, and each loss is
+        # one of its own for the channels that began since.
+        self.outages.append(Outage(at, None))
 
     def back(self, at: float) -> None:
         """A broker connected."""
         self.unsaved = True
-        if self.outages and self.outages[-1].until is None:
-            self.outages[-1] = self.outages[-1]._replace(until=at)
+        place = len(self.outages)
+        while place and self.outages[place - 1].until is None:
+            place -= 1
+            self.outages[place] = self.outages[place]._replace(until=at)
 
     def restore(self, outages: Iterable[tuple[float, float | None]], saved_at: float) -> None:
         """Take what an earlier run knew, which was interrupted at ``saved_at`` at the latest."""
@@ -135,8 +161,10 @@ class Feed:
             finished = channel.ended and seq == channel.end
             if not channel.first < seq or seq < position or finished:
                 continue
-            if last is not None and (last.seq, last.until) == (seq, outage.since):
-                # A restart while no broker was there is one interruption.
+            if last is not None and (
+                last.seq == seq and (last.until is None or last.until >= outage.since)
+            ):
+                # One interruption: a restart while no broker was there, several losses at once.
                 last = last._replace(until=outage.until)
                 continue
             if last is not None:

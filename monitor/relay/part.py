@@ -13,7 +13,7 @@ from monitor.part import Health, Metric, Part, State
 from monitor.relay.channels import Channels, Limits
 from monitor.relay.connection import ClientLimits
 from monitor.relay.delivery import Delivery, shown
-from monitor.relay.feed import Feed
+from monitor.relay.feed import Feed, SteadyTime
 from monitor.relay.protocol import Message
 from monitor.relay.receiver import Receiver
 from monitor.relay.saving import Saving
@@ -49,7 +49,7 @@ class Relay(Part):
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._time = time.time
+        self._time = SteadyTime(time.time)
         self._stop = stop
         self._tls = read_tls(settings.tls) if settings.tls is not None else None
         self.channels = Channels(_limits(settings))

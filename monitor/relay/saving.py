@@ -21,7 +21,7 @@ from monitor.errors import MonitorError, SettingError
 from monitor.logfile import RateLimitedLog
 from monitor.relay.channel import Channel
 from monitor.relay.channels import Channels
-from monitor.relay.feed import Feed
+from monitor.relay.feed import Feed, SteadyTime
 from monitor.relay.history_file import (
     Batch,
     ChannelRow,
@@ -61,7 +61,7 @@ class Saving:
         feed: Feed,
         *,
         clock: Callable[[], float],
-        time: Callable[[], float],
+        time: SteadyTime,
     ) -> None:
         self._path = path
         self._channels = channels
@@ -93,6 +93,8 @@ class Saving:
         restored = [channel for channel, _ in saved.channels]
         if not saved.clean:
             after_a_crash(restored, self._channels.new_epoch())
+        if saved.at is not None:
+            self._time.not_before(saved.at)
         now = self._time()
         self._next_key = 1 + max((channel.key for channel in restored), default=0)
         self._channels.unsaved = {}

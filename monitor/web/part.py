@@ -219,6 +219,8 @@ class Web(Part):
             fresh = TokenFile(self._tokens.file)
         tokens = await asyncio.to_thread(fresh.read)
         require_tokens(self._settings.uri, tokens, key="tokens_file")
+        # The address is taken up by a restart, which must not be the one to refuse it.
+        require_tokens(settings.uri, tokens, key="uri")
 
         def switch() -> Sequence[str]:
             old, self._settings = self._settings, settings

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -15,6 +17,8 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from monitor.bus import Assignment, Bus, BusSettings, Consumer, KafkaSettings, Record, create_bus
+from monitor.bus.spool_file import Outgoing, SpoolFile
+from monitor.messages import cloud_event
 from tests.servers.cut import CutProxy
 from tests.servers.kafka import Kafka
 from tests.waiting import until
@@ -92,6 +96,51 @@ def test_what_is_published_comes_through_with_keys_headers_and_time(
         # acknowledged, so trimmed
         await until(lambda: spooled(bus) == 0)
         assert bus.state().health == "ok"
+        await consumer.close()
+        await bus.close()
+
+    run(body())
+
+
+def test_a_clock_that_is_ahead_holds_up_nothing(kafka: Kafka, topic: str, state: Path) -> None:
+    # Kafka refuses times that are more than an hour ahead of its own.
+    now = time.time()
+    times = [now + (7200 if 100 <= number < 150 else 0) for number in range(300)]
+    spool = SpoolFile(state / "spool.db", max_bytes=1 << 26)
+    spool.append(
+        [
+            Outgoing(
+                topic,
+                str(number % 7),
+                json.dumps(cloud_event(type="t", source="/s", id=str(number), time=at)).encode(),
+                str(number).encode(),
+                at,
+            )
+            for number, at in enumerate(times)
+        ]
+    )
+    spool.close()
+
+    async def body() -> None:
+        bus = make(kafka.bootstrap)
+        await bus.start()
+        consumer = bus.consumer(topic, group=None)
+        # What was sent beside the refused ones may come again, as the same messages.
+        first: dict[int, Record] = {}
+        async with asyncio.timeout(60):
+            while len(first) < 300:
+                for record in await consumer.poll(max_records=1000):
+                    first.setdefault(int(record.value), record)
+        assert_in_order_and_whole(list(first.values()), range(300))
+        told = {number: round(record.timestamp, 2) for number, record in first.items()}
+        assert told == {number: round(at, 2) for number, at in enumerate(times)}
+        await until(lambda: bus.state().health == "ok")
+        # What is published from then on goes, too.
+        put(bus, topic, range(300, 310))
+        wanted = set(range(300, 310))
+        async with asyncio.timeout(60):
+            while wanted:
+                wanted -= {int(r.value) for r in await consumer.poll(max_records=1000)}
         await consumer.close()
         await bus.close()
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,23 @@ class Service:
 
         wait_for(ready, f"{self.name} ready", limit_s=_READY_S)
 
+    @contextlib.contextmanager
+    def standing(self) -> Iterator[None]:
+        """Hold the process still for what is to be done to it: it runs, and is ready."""
+        deadline = time.monotonic() + _READY_S
+        while True:
+            with self.lock:
+                process = self.process
+                if process is not None and not self.gone and process.notices("READY"):
+                    yield
+                    return
+            # The watch starts it again meanwhile.
+            assert time.monotonic() < deadline, f"{self.name} does not get ready"
+            time.sleep(0.1)
+
     def end(self, how: signal.Signals, *, pause_s: float) -> None:
         """End the process, and start it again after the pause."""
-        with self.lock:
+        with self.lock if self.full.is_set() else self.standing():
             assert self.process is not None
             process = self.process.process
             began = time.monotonic()
@@ -143,7 +157,7 @@ class Service:
 
     def pause(self, lasts_s: float) -> None:
         """Let it stand still."""
-        with self.lock:
+        with self.standing():
             assert self.process is not None
             began = time.monotonic()
             self.process.process.send_signal(signal.SIGSTOP)
@@ -156,7 +170,7 @@ class Service:
 
         One that it does not take is put right again.
         """
-        with self.lock:
+        with self.standing():
             process = self.process
             assert process is not None
             log_before = len(process.stderr)

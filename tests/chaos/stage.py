@@ -297,7 +297,8 @@ class Stage:
                 filler.unlink()
             if fatal:
                 # What it ended with while there was no space is its service manager's business.
-                service.full.clear()
+                with service.standing():
+                    service.full.clear()
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Yield name and text of everything that the daemons wrote for people."""

@@ -226,6 +226,21 @@ def test_zeromq_beyond_loopback_needs_tokens_and_a_free_port(tmp_path: Path) -> 
             asyncio.run(start(("127.0.0.1", port)))
 
 
+def test_a_reload_refuses_a_zeromq_address_that_the_next_start_would(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with opened(DatabaseSettings(file=str(tmp_path / "monitor.db"))) as store:
+            logs = Logs(LogsSettings(), store, tokens=TokenFile(None))
+            await logs.start()
+            try:
+                with pytest.raises(SettingError, match=r"zeromq_uri: .*open to others"):
+                    await logs.prepare(LogsSettings(zeromq_uri=("0.0.0.0", 7895)))
+                (await logs.prepare(LogsSettings(zeromq_uri=("127.0.0.1", 7895))))()
+            finally:
+                await logs.close()
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize(
     "frames", [[b""], [b"", b"", b"{}"], [b"x", b"{}"], [b"{"], [b"", b"\xff"], [b"{}"] * 50]
 )

@@ -12,7 +12,7 @@ from hypothesis import given
 from monitor.relay.batches import Batches
 from monitor.relay.channel import Channel, End
 from monitor.relay.codes import CLOSE_CODES, ComeBack, close_code
-from monitor.relay.feed import Feed, Gap, Peers
+from monitor.relay.feed import Feed, Gap, Peers, SteadyTime
 from monitor.relay.following import End as EndEvent
 from monitor.relay.following import (
     Event,
@@ -291,12 +291,36 @@ class TestFeed:
             assert list(feed.gaps(self.channel(), expected)) == gaps
             assert list(feed.gaps(self.channel(), expected + 1)) == []
 
+    @pytest.mark.parametrize("restarted", [False, True])
+    def test_a_clock_that_is_set_back_moves_no_gap(self, restarted: bool) -> None:
+        clock = 1_700_000_000.0
+        time = SteadyTime(lambda: clock)
+        feed, channel = Feed(), Channel(b"c", "e")
+        channel.append(b"1", time())
+        clock -= 7 * 3600
+        if restarted:
+            time, saved_at = SteadyTime(lambda: clock), time()
+            time.not_before(saved_at)
+            feed.restore([], saved_at)
+        else:
+            feed.lost(time())
+        feed.back(time())
+        channel.append(b"2", time())
+        assert [gap.seq for gap in feed.gaps(channel, 0)] == [1]
+
     def test_an_outage_after_the_end_concerns_nobody(self) -> None:
         feed = Feed()
         feed.lost(40.0)
         channel = self.channel()
         channel.end_kind = End.FINISHED
         assert list(feed.gaps(channel, 0)) == []
+
+    def test_a_loss_is_told_where_it_was_also_while_another_broker_stays_away(self) -> None:
+        feed = Feed()
+        feed.lost(5.0)
+        feed.lost(22.0)
+        feed.back(25.0)
+        assert list(feed.gaps(self.channel(), 0)) == [Gap(2, 22.0, 25.0)]
 
     def test_two_losses_before_one_return_are_one_outage(self) -> None:
         feed = Feed()

@@ -241,6 +241,18 @@ def test_a_wrong_tokens_file_refuses_the_reload_and_changes_nothing(tmp_path: Pa
         assert requests.get(f"{server.url}/whoami", headers=bearer, timeout=LIMIT_S).ok
 
 
+def test_a_reload_refuses_what_the_next_start_would(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "ops", Role.ADMIN)
+    with serving(routers=[routes], tokens=TokenFile(file)) as server:
+        server.reload(ApiSettings(tokens_file=str(file)))
+        with pytest.raises(SettingError, match=r"uri: .*open to others"):
+            server.reload(ApiSettings(uri=("0.0.0.0", 9000), tokens_file=None))
+        assert requests.get(f"{server.url}/whoami", timeout=LIMIT_S).status_code == 401
+        bearer = {"authorization": f"Bearer {token}"}
+        assert requests.get(f"{server.url}/whoami", headers=bearer, timeout=LIMIT_S).ok
+
+
 def test_it_refuses_to_be_open_to_others_without_tokens() -> None:
     import asyncio
 

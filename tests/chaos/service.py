@@ -21,6 +21,7 @@ __all__ = ["History", "Service", "resources"]
 _READY_S = 60.0
 _STOP_S = 20.0
 _AGAIN_S = 0.5
+_ANSWERS = ("reload refused", "[monitor.daemon] [INFO] reloaded")
 
 
 @dataclass
@@ -174,14 +175,18 @@ class Service:
             process = self.process
             assert process is not None
             log_before = len(process.stderr)
-            notices = len(process.notices("READY"))
             process.write_config(config)
             process.process.send_signal(signal.SIGHUP)
-            wait_for(
-                lambda: len(process.notices("READY")) > notices or self.gone,
-                f"{self.name} to answer SIGHUP",
+
+            def answer() -> str | None:
+                # READY=1 comes before the log's thread has written why.
+                said = process.stderr[log_before:]
+                return next((word for word in _ANSWERS if word in said), None)
+
+            refused = (
+                wait_for(lambda: answer() or self.gone, f"{self.name} to answer SIGHUP")
+                == _ANSWERS[0]
             )
-            refused = "reload refused" in process.stderr[log_before:]
             if not isinstance(config, str) and not refused:
                 self.config = dict(config)
             else:

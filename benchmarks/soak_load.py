@@ -14,7 +14,8 @@ from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from benchmarks.relay_load import Channel, Load, Subscriber
+from benchmarks.relay_load import Load
+from benchmarks.relay_streams import Channel, Subscriber
 from monitor.bus import BusSettings
 from monitor.bus.spool import SpoolBus
 from monitor.messages import Phases, Result, encode

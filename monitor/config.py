@@ -64,6 +64,7 @@ class LoadedConfig:
     def __init__(self, config: Config, document: Document | None) -> None:
         self.config = config
         self.file = document.file if document is not None else None
+        self.empty = document is not None and document.empty
         self._document = document
 
     def error(self, error: SettingError) -> ConfigError:

@@ -22,7 +22,7 @@ from typing import Any
 from monitor import __version__
 from monitor.assembly import PARTS, Services
 from monitor.config import Config, LoadedConfig, load
-from monitor.errors import MonitorError, SettingError
+from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
 from monitor.libraries import needed_by
 from monitor.logfile import DaemonLog
 from monitor.pace import attending
@@ -228,6 +228,11 @@ class Daemon:
         self._manager.reloading()
         try:
             loaded = await asyncio.to_thread(load, self._file)
+            if loaded.empty and not self._loaded.empty:
+                # So it is for a moment where an editor or a copy writes it anew.
+                raise ConfigError(
+                    "is empty; for the defaults write a comment into it", file=loaded.file or ""
+                )
             loaded.config = self._narrow(loaded.config)
             await self._adopt(loaded)
         except MonitorError as error:
@@ -362,6 +367,9 @@ def run_daemon(
             return runner.run(Daemon(file, loaded, log, narrow=narrow).run())
     except MonitorError as error:
         error.logged = True
+        if isinstance(error, UnavailableError):
+            # Of a command it means to try again; the daemon is started again after any failure.
+            error.exit_status = MonitorError.exit_status
         _log.critical("%s", error)
         raise
     finally:

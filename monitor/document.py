@@ -52,8 +52,10 @@ for _tag, _form in _NUMBERS.items():
 class Document:
     """The nodes of a YAML file; :meth:`data` gives what they mean, :meth:`line` where they are."""
 
-    def __init__(self, file: str, root: yaml.Node | None) -> None:
+    def __init__(self, file: str, root: yaml.Node | None, *, empty: bool = False) -> None:
         self.file = file
+        # Whether there is nothing in the file, not even a comment.
+        self.empty = empty
         self._root = root
         # Scalars with a variable's value in them, which may mean more than text.
         self._substituted: set[int] = set()
@@ -82,7 +84,7 @@ class Document:
             root = None
         if root is not None and not isinstance(root, yaml.MappingNode):
             raise ConfigError("expected keys and values at the top", file=file, line=1)
-        return cls(file, root)
+        return cls(file, root, empty=not text.strip())
 
     def substitute(self, environ: Mapping[str, str]) -> None:
         """Put the environment's values into scalars, and refuse keys that stand twice.

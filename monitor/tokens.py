@@ -136,13 +136,25 @@ class TokenFile:
         self.file = None if file is None else Path(file)
         self.current = Tokens()
 
-    def read(self) -> Tokens:
-        """Read the file without adopting it; raises SettingError for one that is wrong."""
+    def read(self, *, after: Tokens | None = None, moved: bool = False) -> Tokens:
+        """Read the file without adopting it; raises SettingError for one that is wrong.
+
+        ``after`` are the tokens in force. Where there are some, a file that is empty, as it is
+        for a moment while it is written anew, or gone is wrong, too: without tokens everyone
+        could do everything. Only ``tokens: []`` takes the last one away. A file that may have
+        ``moved`` may be gone.
+        """
         if self.file is None:
             return Tokens()
+        lines = _lines(self.file)
+        if lines is None and after and not (moved and not self.file.exists()):
+            problem = (
+                f"{self.file} is empty or gone, and there were tokens; `tokens: []` means none"
+            )
+            raise SettingError(("tokens_file",), problem)
         return Tokens(
             (line.hash.removeprefix(_HASH_PREFIX), Principal(line.name, line.role))
-            for line in _lines(self.file)
+            for line in lines or []
         )
 
     def load(self) -> None:
@@ -165,7 +177,7 @@ def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
     if not re.match(_NAME_PATTERN, name):
         raise SettingError(("name",), "expected 1 to 255 characters, none of them a control")
     with _locked(path):
-        lines = _lines(path)
+        lines = _lines(path) or []
         if any(line.name == name for line in lines):
             raise SettingError(("name",), f"{path} has a token called {name!r} already")
         token = _PREFIX + secrets.token_urlsafe(32)
@@ -227,12 +239,13 @@ def _unusable(path: Path, verb: str, error: OSError) -> SettingError:
     return SettingError(("tokens_file",), f"cannot {verb} {path}: {error.strerror}")
 
 
-def _lines(path: Path) -> list[_Line]:
+def _lines(path: Path) -> list[_Line] | None:
+    """Return what the file lists; None for one that is missing, or says nothing."""
     try:
         with path.open("rb") as stream:
             content = stream.read(_FILE_LIMIT_BYTES + 1)
     except FileNotFoundError:
-        return []
+        return None
     except OSError as error:
         raise _unusable(path, "read", error) from None
     if len(content) > _FILE_LIMIT_BYTES:
@@ -244,7 +257,7 @@ def _lines(path: Path) -> list[_Line]:
         # The parser's own words would quote the file, which might hold a token by mistake.
         raise SettingError(("tokens_file",), f"{path} is not YAML") from None
     if found is None:
-        return []
+        return None
     try:
         lines = msgspec.convert(found, _File).tokens
     except msgspec.ValidationError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import socket
@@ -132,6 +133,7 @@ def test_a_bad_reload_changes_nothing_and_says_so(
     for bad, complaint in (
         ("relay: {keep_finishd: 3}", "config.yml:1: relay.keep_finishd: unknown key; did you mean"),
         ("relay: [", "not YAML"),
+        ("", "config.yml: is empty"),
         (
             "relay: {tls: {certificate: /nowhere, key: /nowhere}}",
             "relay.tls.certificate: cannot read",
@@ -145,6 +147,26 @@ def test_a_bad_reload_changes_nothing_and_says_so(
         client.send("still here")
         daemon.wait_log("subscribed to still here")
     assert daemon.stop() == 0
+
+
+def test_a_full_disk_at_the_start_is_a_failure_and_not_to_be_tried_again_by_hand(
+    tmp_path: Path, ports: dict[str, Any]
+) -> None:
+    log = str(tmp_path / "monitor.log")
+    (tmp_path / "config.yml").write_text(
+        json.dumps({**ports, "relay": False, "logs": {}, "logger": {"file": log}})
+    )
+    # No file may grow past 4096 bytes: what a full disk does, for this process alone.
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -f 8; exec {sys.executable} -m monitor -c {tmp_path}/config.yml"],
+        cwd=ROOT,
+        env={**os.environ, "STATE_DIRECTORY": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "[CRITICAL] database" in done.stderr.splitlines()[-1]
 
 
 def test_the_log_level_reloads(start_daemon: StartDaemon, ports: dict[str, Any]) -> None:

@@ -175,7 +175,8 @@ class Logs(Part):
         """Adopt everything but the ZeroMQ address and the largest message."""
         assert isinstance(settings, LogsSettings)
         effective = settings.with_environment(os.environ)
-        tokens = await asyncio.to_thread(self._tokens.read)
+        # Where api.tokens_file changes, the web part reads the new one.
+        tokens = await asyncio.to_thread(self._tokens.read, after=self._tokens.current, moved=True)
         if self.zeromq is not None and self._settings.zeromq_uri is not None:
             require_tokens(self._settings.zeromq_uri, tokens, key="zeromq_uri")
         if settings.zeromq_uri is not None:

@@ -217,7 +217,7 @@ class Web(Part):
             fresh = TokenFile(settings.tokens_file)
         else:
             fresh = TokenFile(self._tokens.file)
-        tokens = await asyncio.to_thread(fresh.read)
+        tokens = await asyncio.to_thread(fresh.read, after=self._tokens.current)
         require_tokens(self._settings.uri, tokens, key="tokens_file")
         # The address is taken up by a restart, which must not be the one to refuse it.
         require_tokens(settings.uri, tokens, key="uri")

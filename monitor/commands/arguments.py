@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from monitor.errors import UsageError
 from monitor.settings import hide_url_secrets
 
-__all__ = ["channel_name", "seconds", "server_url"]
+__all__ = ["channel_name", "plain_text", "seconds", "server_url"]
 
 # A week: more is a slip, and nothing that waits in ms takes more than 2**31 of them.
 _MAX_WAIT_S = 604800.0
@@ -26,6 +26,15 @@ def seconds(text: str) -> float:
     if not 0 <= value <= _MAX_WAIT_S:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to a week")
     return value
+
+
+def plain_text(text: str) -> str:
+    """Return an option's text as it is, unless its bytes are no UTF-8; an ``argparse`` type."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8 text") from None
+    return text
 
 
 def server_url(option: str, url: str, schemes: tuple[str, ...]) -> SplitResult:

@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from monitor.commands.api import TLS_FAILED, TOKEN_VARIABLE, Api, add_api_arguments
-from monitor.commands.arguments import seconds
+from monitor.commands.arguments import plain_text, seconds
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.logs.levels import LEVELS, level_name
 
@@ -55,10 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timewindow", type=float, metavar="S", help="the last S seconds (default: all kept)"
     )
-    parser.add_argument("--sender", metavar="NAME", help="only of this sender")
+    parser.add_argument("--sender", type=plain_text, metavar="NAME", help="only of this sender")
     parser.add_argument("--level", metavar="LEVEL", help=f"only this level: {', '.join(LEVELS)}")
     parser.add_argument("--min-level", metavar="LEVEL", help="this level and more severe ones")
-    parser.add_argument("--contains", metavar="TEXT", help="only with this text, in any case")
+    parser.add_argument(
+        "--contains", type=plain_text, metavar="TEXT", help="only with this text, in any case"
+    )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="the newest N at most (default: 1000)"
     )

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from monitor.commands.arguments import plain_text
 from monitor.config import load
 from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.tokens import Role, create_token
@@ -20,7 +21,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("verb", choices=["create"], help="what to do with tokens")
-    parser.add_argument("name", help="whose token it is; of a sender's, the sender it writes as")
+    parser.add_argument(
+        "name", type=plain_text, help="whose token it is; of a sender's, the sender it writes as"
+    )
     parser.add_argument(
         "--role",
         required=True,

@@ -129,6 +129,10 @@ def compile_expression(expression: str | None) -> None:
         return
     try:
         re.compile(expression)
+        # As the process that matches gets it.
+        expression.encode()
+    except UnicodeEncodeError:
+        raise SettingError(("body_regexp",), "is not text that UTF-8 can hold") from None
     except (re.error, RecursionError, OverflowError) as error:
         raise SettingError(("body_regexp",), f"not a regular expression: {error}") from None
 

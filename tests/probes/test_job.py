@@ -37,6 +37,7 @@ from monitor.probes.slots import Slots
         ({"method": ""}, "method: "),
         ({"body_regexp": "("}, "body_regexp: not a regular expression"),
         ({"body_regexp": "(?P<a>x)(?P<a>y)"}, "body_regexp: not a regular expression"),
+        ({"body_regexp": "a\udcff"}, "body_regexp: is not text"),
         ({"expected_status": []}, "expected_status: must name at least one"),
         ({"expected_status": ["2xx"]}, "expected_status[0]: '2xx' is neither"),
         ({"expected_status": [200, "299-200"]}, "expected_status[1]: "),

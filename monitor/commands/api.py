@@ -76,6 +76,8 @@ class Api:
             return body
         detail = body.get("detail") if isinstance(body, dict) else None
         problem = detail or f"status {answer.status_code}, and no JSON"
+        if answer.status_code == 404 and detail == "Not Found":
+            problem = f"serves no {path}; is the part that it belongs to in the daemon's config?"
         if answer.status_code == 401:
             problem += f"; set {TOKEN_VARIABLE}"
         if answer.status_code in (502, 503, 504):

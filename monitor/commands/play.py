@@ -174,6 +174,8 @@ def _connect(socket: zmq.Socket[bytes], uri: str, wait_s: float) -> None:
     monitor = socket.get_monitor_socket(
         zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     )
+    # Only where it is one: with it libzmq would look for IPv6 addresses of names first.
+    socket.setsockopt(zmq.IPV6, "[" in uri)
     try:
         try:
             socket.connect(uri)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from monitor.main import main
-from tests.servers.daemon import ROOT, free_port
+from tests.servers.daemon import ROOT, StartDaemon, free_port
 from tests.web.whole import Whole, whole
 
 
@@ -98,3 +98,13 @@ def test_mistakes_get_a_line_and_a_status(
 def test_a_daemon_that_is_away_is_75(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["job", "list", "--api", f"http://127.0.0.1:{free_port()}"]) == 75
     assert "is the daemon running" in capsys.readouterr().err
+
+
+@pytest.mark.integration_test
+def test_a_daemon_without_probes_says_so(
+    capsys: pytest.CaptureFixture[str], start_daemon: StartDaemon
+) -> None:
+    port = free_port()
+    start_daemon({"relay": False, "api": {"uri": ["127.0.0.1", port]}}).wait_ready()
+    assert main(["job", "list", "--api", f"http://127.0.0.1:{port}"]) == 1
+    assert "serves no /job; is the part" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from monitor import __version__
 from monitor.commands import COMMANDS
@@ -341,3 +342,16 @@ def test_a_terminal_gets_a_bar(start_daemon: StartDaemon, config: dict[str, Any]
     assert "9 done 1 failed 1 skipped" in last
     assert "FINISHED" in last
     assert "━" in last
+
+
+@pytest.mark.integration_test
+def test_play_reaches_a_relay_at_an_ipv6_address() -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.setsockopt(zmq.IPV6, 1)
+        router.setsockopt(zmq.LINGER, 0)
+        try:
+            port = router.bind_to_random_port("tcp://[::1]")
+        except zmq.ZMQError:
+            pytest.skip("no IPv6 on this machine")
+        assert main(["play", "--uri", f"tcp://[::1]:{port}", "--speed", "1000"]) == 0
+        assert router.poll(10_000)

@@ -258,19 +258,25 @@ class Channels:
     def _evict(self, current: Channel | None) -> None:
         """Get below max_history_bytes: finished channels go first, then the longest idle.
 
-        A channel that someone reads is only emptied, so that its readers stay; the one that
-        is being written loses its older half, again and again while it must.
+        A channel that someone reads is only emptied, so that its readers stay. The one that is
+        being written goes last, also where this message has just finished it: it loses its
+        older half, again and again while it must.
         """
         limit = self.limits.max_history_bytes
         while self.history_bytes > limit:
-            channel = next(iter(self._awaited or self._ended or self._open), None)
+            oldest = chain(self._awaited, self._ended, self._open)
+            channel = next((each for each in oldest if each is not current), current)
             if channel is None:
                 return
             if channel is current and len(channel) > 1:
                 self._trim(channel, (len(channel) + 1) // 2, compact=True)
             elif channel.ended or not channel.read_by_someone:
                 self._forget(channel)
+                if channel is current:
+                    return
             else:
                 self._trim(channel, len(channel))
                 # Nothing is left to take here until the next message.
                 del self._open[channel]
+                if channel is current:
+                    return

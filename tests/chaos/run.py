@@ -34,6 +34,9 @@ __all__ = ["Run"]
 
 _WARM_S = 6.0
 _SETTLE_S = 180.0
+# The bus commits twice a second.
+_LOOK_AGAIN_S = 1.0
+_OWED_S = 20.0
 _SENDERS = 10
 _GROWTH_BYTES = 48_000_000
 # Connections to servers that a pool made meanwhile and keeps.
@@ -170,6 +173,20 @@ class Run:
         )
         if stage.producers is not None:
             stage.producers.stop()
+        # The last results may still be on their way to the disk: look until two looks, further
+        # apart than the bus commits, see the same, and no check is missing that is owed.
+        seen: dict[int, int] = {}
+        until = time.monotonic() + _OWED_S
+        while True:
+            wanted = self._consumed()
+            if wanted == seen and (self._checks().holds or time.monotonic() > until):
+                return
+            seen = wanted
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _consumed(self) -> dict[int, int]:
+        """Wait until what is published by now is consumed; return up to which offsets."""
+        stage = self._stage
         spools = [service.state / "spool.db" for service in stage.services]
         if stage.servers:
             wait_for(
@@ -182,12 +199,22 @@ class Run:
             for record in self.records:
                 wanted[record.partition] = record.offset + 1
         else:
-            last = _last_offset(spools[0], plain.TOPIC)
-            wanted = {0: last + 1}
+            wanted = {0: _last_offset(spools[0], plain.TOPIC) + 1}
         wait_for(
             lambda: _reached(stage.tables.offsets(), wanted),
             f"results consumed up to {wanted}",
             limit_s=_SETTLE_S,
+        )
+        return wanted
+
+    def _checks(self) -> Finding:
+        stage = self._stage
+        history = stage.services[0].history
+        return results_finding(
+            stage.probes.honest.served,
+            stage.tables.statuses(below=101),
+            ends=history.ends,
+            bad=history.bad,
         )
 
     def _settle_health(self) -> None:
@@ -251,13 +278,7 @@ class Run:
 
     def _judge_results(self) -> list[Finding]:
         stage = self._stage
-        history = stage.services[0].history
-        checks = results_finding(
-            stage.probes.honest.served,
-            stage.tables.statuses(below=101),
-            ends=history.ends,
-            bad=history.bad,
-        )
+        checks = self._checks()
         found = asyncio.run(self._read_tables())
         if stage.servers:
             return [

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from monitor.tokens import Role, create_token
 from tests.distro.built import Built
 from tests.packaging.kustomize import pod_template
-from tests.packaging.test_kubernetes import (
+from tests.packaging.workloads import (
     ALL_WORKLOADS,
     component,
     config_file,

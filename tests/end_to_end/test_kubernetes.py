@@ -27,7 +27,7 @@ from monitor.tokens import Role, create_token
 from tests.cluster.conftest import Lab, write_kubeconfig
 from tests.cluster.plays import DeploymentPlay
 from tests.packaging.kustomize import Object, pod_template
-from tests.packaging.test_kubernetes import (
+from tests.packaging.workloads import (
     ALL_WORKLOADS,
     component,
     config_file,

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -15,70 +14,26 @@ import yaml
 from monitor.config import Config, load
 from monitor.tokens import Role, TokenFile
 from tests.packaging.kustomize import Object, objects, pod_template, render
+from tests.packaging.workloads import (
+    ALL_WORKLOADS,
+    KUBERNETES,
+    OPENSHIFT,
+    PACKAGING,
+    PORTS,
+    RENDERED,
+    SECRETS,
+    SERVING,
+    WORKLOADS,
+    component,
+    config_file,
+    container_of,
+    environment,
+    name_of,
+    of_kind,
+)
 
-PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
-KUBERNETES = PACKAGING / "kubernetes"
-OPENSHIFT = PACKAGING / "openshift"
 # The oldest one that knows all that is used, and the newest that there are schemas of.
 VERSIONS = ("1.30", str(kubernetes_validate.latest_version()))
-WORKLOADS = ("StatefulSet", "Deployment", "Job")
-PORTS = {"http": 9000, "websocket": 4567, "zeromq": 7894}
-SECRETS = Path("/run/secrets/recodex-monitor")
-
-
-def of_kind(found: list[Object], *kinds: str) -> list[Object]:
-    return [each for each in found if each["kind"] in kinds]
-
-
-RENDERED = render(KUBERNETES)
-ALL_WORKLOADS = of_kind(RENDERED, *WORKLOADS)
-SERVING = of_kind(RENDERED, "StatefulSet", "Deployment")
-
-
-def name_of(found: Any) -> str:
-    return str(found["metadata"]["name"]) if isinstance(found, dict) else str(found)
-
-
-def component(found: Object) -> str:
-    return str(found["metadata"]["labels"]["app.kubernetes.io/component"])
-
-
-def container_of(workload: Object) -> Object:
-    (container,) = pod_template(workload)["spec"]["containers"]
-    return dict(container)
-
-
-def config_map(name: str) -> dict[str, str]:
-    (data,) = [
-        each["data"] for each in of_kind(RENDERED, "ConfigMap") if each["metadata"]["name"] == name
-    ]
-    return dict(data)
-
-
-def config_file(workload: Object) -> str:
-    """Return the daemon's config that a workload's pods are given."""
-    volumes = {each["name"]: each for each in pod_template(workload)["spec"]["volumes"]}
-    return config_map(volumes["config"]["configMap"]["name"])["config.yml"]
-
-
-def environment(workload: Object) -> dict[str, str]:
-    """Return the environment of a workload's first pod."""
-    container = container_of(workload)
-    found: dict[str, str] = {}
-    for source in container.get("envFrom", []):
-        found |= config_map(source["configMapRef"]["name"])
-    for variable in container["env"]:
-        if "value" in variable:
-            found[variable["name"]] = variable["value"]
-        else:
-            assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
-            found[variable["name"]] = f"{workload['metadata']['name']}-0"
-    return found
-
-
-def with_secrets(text: str, directory: Path) -> str:
-    """Return a config, or a value of the environment, with its secrets in another directory."""
-    return text.replace(str(SECRETS), str(directory))
 
 
 @pytest.fixture

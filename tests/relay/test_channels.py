@@ -173,6 +173,27 @@ def test_finished_then_idle_channels_make_room_for_the_rest() -> None:
     assert channels.history_bytes <= room
 
 
+def test_a_channel_that_has_just_finished_goes_after_all_others() -> None:
+    channels = Channels(Limits(max_history_bytes=65_536))
+    for number in range(1000):
+        channels.publish(b"open%d" % number, b"STARTED", b"x", number)
+    channels.publish(b"last", b"FINISHED", b"x" * 1000, 1000)
+    assert channels.history_bytes <= 65_536
+    channel = channels.subscribe(Subscriber(), b"last")
+    assert channel.ended
+    assert frames_of(channel, 0) == b"x" * 1000
+
+
+@pytest.mark.parametrize("command", [b"FINISHED", b"TASK"])
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_message_larger_than_all_room_is_not_kept(command: bytes, is_read: bool) -> None:
+    channels = Channels(Limits(max_history_bytes=5000))
+    if is_read:
+        channels.subscribe(Subscriber(), b"c")
+    channels.publish(b"c", command, b"x" * 10_000, 0)
+    assert channels.history_bytes <= 5000
+
+
 def test_an_evicted_channel_keeps_its_readers_but_not_its_history() -> None:
     channels = Channels(Limits(max_history_bytes=65_536))
     reader = Subscriber()

@@ -115,6 +115,7 @@ def test_a_client_outrun_by_the_history_is_told(start_relay: StartRelay) -> None
     relay.wait_subscribed("c")
     flood(relay, "c", 10_000)
     relay.broker.send("c", "FINISHED")
+    relay.daemon.wait_log("channel c finished")
     texts, code = drain_frames(slow)
     assert texts < 10_001
     assert code == 1013

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from monitor.daemon import new_event_loop
+from monitor.daemon import new_event_loop, settle_garbage
 from monitor.logs.part import Logs
 from monitor.logs.settings import LogsSettings
 from monitor.logs.tables import partition_width_s
@@ -36,7 +36,7 @@ class Commands:
     def __init__(self, store: Store, logs: Logs) -> None:
         self._store = store
         self._logs = logs
-        self._steps: list[float] = []
+        self._steps: list[tuple[float, float]] = []
         store.transaction = self._timed(store.transaction)  # type: ignore[method-assign]
 
     async def do(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -62,8 +62,7 @@ class Commands:
                 return {
                     "took": took,
                     "purged": self._logs.purged - before,
-                    "steps": len(self._steps),
-                    "longest_step": max(self._steps),
+                    "steps": self._steps,
                 }
             case other:
                 raise ValueError(other)
@@ -72,15 +71,16 @@ class Commands:
         """Have a purge's transactions measured: on SQLite, each holds the one write lock."""
 
         async def timed(function: Callable[[Connection], Any], **options: Any) -> Any:
-            used: list[Connection] = []
+            used: list[tuple[float, Connection]] = []
 
             def run(connection: Connection) -> Any:
-                used.append(connection)
+                used.append((time.perf_counter(), connection))
                 return function(connection)
 
             result = await transaction(run, **options)
             if purging.get():
-                self._steps.append(used[0].took_s)
+                ((begun, connection),) = used
+                self._steps.append((begun, connection.took_s))
             return result
 
         return timed
@@ -146,6 +146,7 @@ async def serve(given: dict[str, Any]) -> None:
     await logs.start()
     await web.start()
     tasks = [asyncio.create_task(part.run()) for part in (logs, web)]
+    settle_garbage()
     say({"port": web.addresses[0][1]})
     commands = Commands(store, logs)
     while line := await asyncio.to_thread(sys.stdin.readline):

@@ -7,6 +7,7 @@ nanoseconds where ``/proc/PID/stat`` counts ticks of 10 ms; both include all thr
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import shutil
@@ -30,6 +31,7 @@ __all__ = [
     "resident_bytes",
     "running",
     "settle",
+    "uncollected",
 ]
 
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -64,6 +66,17 @@ def raise_descriptors() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the collector of garbage from this process, whose pauses nobody wants to measure."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def free_ports(count: int) -> list[int]:

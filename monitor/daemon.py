@@ -29,7 +29,7 @@ from monitor.pace import attending
 from monitor.part import Health, Metric, Part, State
 from monitor.systemd import ServiceManager, hold_reloads, watchdog_interval
 
-__all__ = ["Daemon", "new_event_loop", "run_daemon"]
+__all__ = ["Daemon", "new_event_loop", "run_daemon", "settle_garbage"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +53,16 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def settle_garbage() -> None:
+    """Have the collector of garbage pass by all that is there, and look more rarely at the rest.
+
+    What is loaded once a daemon has started stays. Left to the collector, it would stop the loop
+    for some 50 ms now and then, to find just that.
+    """
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
 
 
 class Daemon:
@@ -99,10 +109,7 @@ class Daemon:
             tasks.append(asyncio.create_task(self._beat(), name="heartbeat"))
             for task in tasks:
                 task.add_done_callback(self._on_task_ended)
-            # What is loaded by now stays. Left to the collector, it would stop the loop for some
-            # 50 ms now and then, to find just that.
-            gc.freeze()
-            gc.set_threshold(*_GARBAGE)
+            settle_garbage()
             self.ready = True
             self._manager.ready()
             _log.info("ready: %s", self.status_text())

@@ -64,6 +64,11 @@ class Services:
             self.opened.append(self._bus)
         return self._bus
 
+    def prepare(self, config: Config) -> None:
+        """Let parts know what they share of a new config, before they are asked to adopt it."""
+        api = config.api
+        self.tokens.next = None if api is None else TokenFile(api.tokens_file)
+
     def states(self) -> dict[str, State]:
         """Return the state of what is shared and in use, by its section's name."""
         return {} if self._bus is None else {"bus": self._bus.state()}

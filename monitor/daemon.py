@@ -252,6 +252,7 @@ class Daemon:
         """Swap to a new config: every part agrees first, then all switch."""
         old, new = self._loaded.config, loaded.config
         live = {part.section or part.name: part for part in self.parts}
+        self._services.prepare(new)
         switches: list[tuple[str, Callable[[], Sequence[str]]]] = []
         for name, part in live.items():
             settings = getattr(new, name, None)

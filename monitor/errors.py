@@ -55,18 +55,20 @@ class SettingError(MonitorError):
     """A setting is wrong.
 
     ``path`` leads to it from the top of whatever raised this; a caller further up may
-    put its own steps in front with :meth:`under`.
+    put its own steps in front with :meth:`under`. A ``whole`` path leads from the top of the
+    config already: what several parts share is one setting, whoever finds it wrong.
     """
 
     exit_status = 78
 
-    def __init__(self, path: SettingPath, problem: str) -> None:
+    def __init__(self, path: SettingPath, problem: str, *, whole: bool = False) -> None:
         self.path = path
         self.problem = problem
+        self.whole = whole
 
     def under(self, *steps: str | int) -> SettingError:
-        """Return the same error with ``steps`` in front of its path."""
-        return SettingError((*steps, *self.path), self.problem)
+        """Return the same error with ``steps`` in front of its path, unless that is whole."""
+        return self if self.whole else SettingError((*steps, *self.path), self.problem)
 
     def __str__(self) -> str:
         return f"{key_text(self.path)}: {self.problem}" if self.path else self.problem

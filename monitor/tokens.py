@@ -135,23 +135,23 @@ class TokenFile:
     def __init__(self, file: str | os.PathLike[str] | None) -> None:
         self.file = None if file is None else Path(file)
         self.current = Tokens()
+        # What a reload that is being prepared will read; by its tokens every part judges.
+        self.next: TokenFile | None = None
 
-    def read(self, *, after: Tokens | None = None, moved: bool = False) -> Tokens:
+    def read(self, *, after: Tokens | None = None) -> Tokens:
         """Read the file without adopting it; raises SettingError for one that is wrong.
 
         ``after`` are the tokens in force. Where there are some, a file that is empty, as it is
         for a moment while it is written anew, or gone is wrong, too: without tokens everyone
-        could do everything. Only ``tokens: []`` takes the last one away. A file that may have
-        ``moved`` may be gone.
+        could do everything. Only ``tokens: []`` takes the last one away.
         """
         if self.file is None:
             return Tokens()
         lines = _lines(self.file)
-        if lines is None and after and not (moved and not self.file.exists()):
-            problem = (
+        if lines is None and after:
+            raise _wrong(
                 f"{self.file} is empty or gone, and there were tokens; `tokens: []` means none"
             )
-            raise SettingError(("tokens_file",), problem)
         return Tokens(
             (line.hash.removeprefix(_HASH_PREFIX), Principal(line.name, line.role))
             for line in lines or []
@@ -236,7 +236,11 @@ def _digest(token: str) -> str:
 
 
 def _unusable(path: Path, verb: str, error: OSError) -> SettingError:
-    return SettingError(("tokens_file",), f"cannot {verb} {path}: {error.strerror}")
+    return _wrong(f"cannot {verb} {path}: {error.strerror}")
+
+
+def _wrong(problem: str) -> SettingError:
+    return SettingError(("api", "tokens_file"), problem, whole=True)
 
 
 def _lines(path: Path) -> list[_Line] | None:
@@ -249,22 +253,21 @@ def _lines(path: Path) -> list[_Line] | None:
     except OSError as error:
         raise _unusable(path, "read", error) from None
     if len(content) > _FILE_LIMIT_BYTES:
-        problem = f"{path} is longer than {_FILE_LIMIT_BYTES} bytes"
-        raise SettingError(("tokens_file",), problem)
+        raise _wrong(f"{path} is longer than {_FILE_LIMIT_BYTES} bytes")
     try:
         found = yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError):
         # The parser's own words would quote the file, which might hold a token by mistake.
-        raise SettingError(("tokens_file",), f"{path} is not YAML") from None
+        raise _wrong(f"{path} is not YAML") from None
     if found is None:
         return None
     try:
         lines = msgspec.convert(found, _File).tokens
     except msgspec.ValidationError as error:
         problem = str(error).replace("`", "")
-        raise SettingError(("tokens_file",), f"{path}: {problem}") from None
+        raise _wrong(f"{path}: {problem}") from None
     if len({line.hash for line in lines}) < len(lines):
-        raise SettingError(("tokens_file",), f"{path} has the same hash twice")
+        raise _wrong(f"{path} has the same hash twice")
     return lines
 
 

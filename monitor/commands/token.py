@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             raise MonitorError(
                 f"{error.problem}; -c FILE names a config whose api.tokens_file is elsewhere"
             ) from None
-        raise loaded.error(error.under("api")) from None
+        raise loaded.error(error) from None
     print(
         f"added to {file}; a running daemon takes it up on reload (SIGHUP)."
         " Keep the token: it is not shown again.",

@@ -175,8 +175,9 @@ class Logs(Part):
         """Adopt everything but the ZeroMQ address and the largest message."""
         assert isinstance(settings, LogsSettings)
         effective = settings.with_environment(os.environ)
-        # Where api.tokens_file changes, the web part reads the new one.
-        tokens = await asyncio.to_thread(self._tokens.read, after=self._tokens.current, moved=True)
+        # Where api.tokens_file changes, its new tokens are what the sockets will be open with.
+        fresh = self._tokens.next or self._tokens
+        tokens = await asyncio.to_thread(fresh.read, after=self._tokens.current)
         if self.zeromq is not None and self._settings.zeromq_uri is not None:
             require_tokens(self._settings.zeromq_uri, tokens, key="zeromq_uri")
         if settings.zeromq_uri is not None:
@@ -189,7 +190,7 @@ class Logs(Part):
             self.service.adopt(
                 effective.replace(**{key: getattr(self.service.settings, key) for key in fixed})
             )
-            self._tokens.current = tokens
+            self._tokens.file, self._tokens.current = fresh.file, tokens
             self._purge_now.set()
             return [key for key in fixed if getattr(old, key) != getattr(settings, key)]
 

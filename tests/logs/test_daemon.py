@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from monitor.store import DatabaseSettings
+from monitor.tokens import Role, create_token
 from tests.servers.daemon import ROOT, StartDaemon, free_port
 from tests.waiting import wait_for
 
@@ -191,7 +193,8 @@ def test_tokens_roles_and_reload_as_an_operator_uses_them(
         good = tokens_file.read_text()
         tokens_file.write_text("tokens: nonsense")
         daemon.reload()
-        daemon.wait_log("reload refused")
+        refusal = daemon.wait_log("reload refused")
+        assert re.search(rf"config\.yml:\d+: api\.tokens_file: {tokens_file}: ", refusal)
         assert ask(device, "uploadLogs", **entry("still"))["accepted"] == 1
         tokens_file.write_text(good[: good.index("- name: addon-1")])
         daemon.reload()
@@ -200,6 +203,45 @@ def test_tokens_roles_and_reload_as_an_operator_uses_them(
         assert device.close_code == 1008
     for secret in tokens.values():
         assert secret not in daemon.log
+    assert daemon.stop() == 0
+
+
+def test_tokens_that_move_guard_zeromq_from_the_reload_on(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.yml", tmp_path / "second.yml"
+    port, zeromq_port = free_port(), free_port()
+
+    def settings(file: Path) -> dict[str, Any]:
+        return config(
+            port,
+            logs={"zeromq_uri": ["0.0.0.0", zeromq_port]},
+            api={"uri": ["127.0.0.1", port], "tokens_file": str(file)},
+        )
+
+    old = create_token(first, "ops", Role.ADMIN)
+    daemon = start_daemon(settings(first), debug=False).wait_ready()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.setsockopt(zmq.RCVTIMEO, LIMIT_S * 1000)
+        dealer.connect(f"tcp://127.0.0.1:{zeromq_port}")
+
+        def code(token: str | None) -> str:
+            dealer.send(json.dumps({"action": "getLogs", "token": token or ""}).encode())
+            answer = json.loads(dealer.recv())
+            return str(answer["error"]["code"] if answer["status"] == "error" else "ok")
+
+        assert (code(old), code(None)) == ("ok", "unauthorized")
+        # The old file still has tokens, but it is the new one that would let anyone in.
+        second.write_text("tokens: []")
+        daemon.write_config(settings(second))
+        daemon.reload()
+        assert "logs.zeromq_uri: " in daemon.wait_log("reload refused")
+        assert (code(old), code(None)) == ("ok", "unauthorized")
+        first.unlink()
+        new = create_token(second, "ops", Role.ADMIN)
+        daemon.reload()
+        assert (code(new), code(old), code(None)) == ("ok", "unauthorized", "unauthorized")
     assert daemon.stop() == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,6 +78,7 @@ def serving(
     def call(coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(LIMIT_S)
 
+    runs: list[concurrent.futures.Future[None]] = []
     try:
         with contextlib.ExitStack() as stack:
             if routers is not None or websockets is not None:
@@ -84,14 +86,13 @@ def serving(
             for part in parts:
                 call(part.start())
             call(web.start())
-        runs = [asyncio.run_coroutine_threadsafe(part.run(), loop) for part in (web, *parts)]
+        runs += [asyncio.run_coroutine_threadsafe(part.run(), loop) for part in (web, *parts)]
         yield Serving(web, loop)
         # As the daemon stops: drain first, then end the parts' tasks.
         call(_all(part.drain() for part in (web, *parts)))
         for run in runs:
             if run.done():
                 run.result()
-            run.cancel()
     finally:
         # Whatever goes wrong with one step, the thread must end, or the whole run never does.
         with contextlib.ExitStack() as ending:
@@ -102,6 +103,8 @@ def serving(
             for part in reversed(parts):
                 ending.callback(_closing, call, part)
             ending.callback(_closing, call, web)
+            for run in runs:
+                ending.callback(run.cancel)
 
 
 def _closing(call: Callable[[Any], Any], part: Part) -> None:

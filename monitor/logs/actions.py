@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.cursor import Cursor
-from monitor.logs.entries import DECODING_ERRORS, decoding_problem
+from monitor.logs.entries import DECODING_ERRORS, decoding_problem, is_sender
 from monitor.logs.filters import Filter, Kind, Query
 from monitor.logs.levels import LEVELS, level_name
 
@@ -145,6 +145,8 @@ def _bad(problem: str) -> ActionError:
 
 def head(data: bytes) -> Head:
     """Read what every message has; raises ActionError where it is no JSON object with an action."""
+    if not data:
+        raise _bad("the message is empty")
     try:
         raw = _decode_head(data)
     except DECODING_ERRORS as error:
@@ -232,20 +234,27 @@ def _upload(data: bytes, found: Head, kind: Kind, max_batch: int) -> Upload:
     if other is not UNSET:
         raise _bad(f"{found.action} takes its entries under {kind}")
     if batch is UNSET:
-        sender = _string(given.sender, "sender") or ""
+        sender = "" if given.upload_id is None else _sender_of((data,))
         return Upload(found, kind, (data,), True, given.upload_id, sender)
     if bytes(given.level) or bytes(given.time) or bytes(given.message):
         raise _bad(f"entries stand either in the message itself or under {kind}, not both")
     if len(batch) > max_batch:
         problem = f"{len(batch)} entries under {kind}, {max_batch} are allowed"
         raise ActionError(ErrorCode.TOO_LARGE, problem)
-    sender = ""
-    if given.upload_id is not None and batch:
-        try:
-            sender = _decode_sender(batch[0]).sender
-        except DECODING_ERRORS:
-            sender = ""
+    sender = "" if given.upload_id is None else _sender_of(batch)
     return Upload(found, kind, batch, False, given.upload_id, sender)
+
+
+def _sender_of(items: Sequence[bytes | Raw]) -> str:
+    """Return the first sender that is one; what it is known by must not change with the clock."""
+    for item in items:
+        try:
+            sender = _decode_sender(item).sender
+        except DECODING_ERRORS:
+            continue
+        if is_sender(sender):
+            return sender
+    return ""
 
 
 def _query(data: bytes, kind: Kind) -> Query:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,7 +65,8 @@ class ActionError(MonitorError):
         """Return the error as the client gets it."""
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.retry_after is not None:
-            error["retry_after"] = round(max(self.retry_after, 0.001), 3)
+            # Rounded up: who waits so long must not come too early.
+            error["retry_after"] = max(math.ceil(self.retry_after * 1000), 1) / 1000
         answer = _begin(head, "error") | {"error": error}
         if self.rejected is not None:
             answer |= {"accepted": 0, "rejected": self.rejected}
@@ -79,7 +81,7 @@ def _begin(head: Head, status: str) -> dict[str, Any]:
     return answer
 
 
-def stored(head: Head, accepted: int, rejected: Sequence[Rejected] | Raw) -> bytes:
+def stored(head: Head, accepted: int, rejected: Sequence[Rejected]) -> bytes:
     """Return the answer to an upload that is committed."""
     return _encode(_begin(head, "ok") | {"accepted": accepted, "rejected": rejected})
 

@@ -20,7 +20,7 @@ from monitor.logs.filters import Kind
 from monitor.logs.tables import Batch, Committed, commit
 from monitor.store import Store
 
-__all__ = ["Committer"]
+__all__ = ["Committer", "describe", "is_to_blame"]
 
 _log = logging.getLogger(__name__)
 
@@ -155,18 +155,12 @@ class Committer:
                 for waiting in group:
                     await self._commit([waiting])
                 return
-            _log.error(
-                "an upload can't be stored: %s: %s",
-                type(error).__name__,
-                str(error).partition("\n")[0][:200],
-            )
-            # Both drivers call it so (PEP 249): only then are the entries to blame.
-            to_blame = any(kind.__name__ == "DataError" for kind in type(error).__mro__)
+            _log.error("an upload can't be stored: %s", describe(error))
             refused = ActionError(ErrorCode.BAD_REQUEST, "the database refuses these entries")
             for waiting in group:
                 if not waiting.done.done():
                     waiting.done.set_exception(
-                        refused if to_blame else _unavailable("the server failed")
+                        refused if is_to_blame(error) else _unavailable("the server failed")
                     )
             return
         if self.problem is not None:
@@ -197,6 +191,18 @@ class Committer:
                 waiting.done.set_result(answer)
         if fresh:
             self._committed(fresh, done.block)
+
+
+def describe(error: Exception) -> str:
+    """Return an error of a driver's in a line."""
+    first = str(error).partition("\n")[0][:200]
+    return f"{type(error).__name__}: {first}"
+
+
+def is_to_blame(error: Exception) -> bool:
+    """Return whether what a client sent made the database refuse, not how the server is."""
+    # Both drivers call it so (PEP 249).
+    return any(kind.__name__ == "DataError" for kind in type(error).__mro__)
 
 
 def _unavailable(problem: str) -> ActionError:

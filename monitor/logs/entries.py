@@ -20,6 +20,7 @@ __all__ = [
     "Rejected",
     "Rules",
     "decoding_problem",
+    "is_sender",
     "judge",
 ]
 
@@ -153,6 +154,11 @@ def _sender(given: str | None, fixed: str | None) -> str:
         problem = f"sender has {len(given)} characters, {_MAX_SENDER_CHARACTERS} are allowed"
         raise _RejectedError(Reason.BAD_ENTRY, problem)
     return given
+
+
+def is_sender(text: str) -> bool:
+    """Return whether an entry may be from a sender of this name."""
+    return 0 < len(text) <= _MAX_SENDER_CHARACTERS and "\0" not in text
 
 
 def decoding_problem(error: Exception) -> str:

@@ -10,7 +10,7 @@ from monitor.logs.cursor import Cursor
 from monitor.logs.entries import Entry
 from monitor.logs.levels import levels_from
 
-__all__ = ["Filter", "Kind", "Query"]
+__all__ = ["Filter", "Kind", "Query", "folded"]
 
 
 class Kind(StrEnum):
@@ -18,6 +18,15 @@ class Kind(StrEnum):
 
     LOGS = "logs"
     NOTIFICATIONS = "notifications"
+
+
+def folded(text: str) -> str:
+    """Return ``text`` without case: equal for any two texts whose Unicode case folding is.
+
+    Each character is folded by itself, whatever stands beside it, so a part of a text is found
+    in it. Lower and then upper case is what PostgreSQL can do alike (its casefold() is new).
+    """
+    return text.upper() if text.isascii() else text.lower().upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +58,8 @@ class Filter:
         if levels is not None:
             entries = [entry for entry in entries if entry.level in levels]
         if self.contains:
-            needle = self.contains.lower()
-            entries = [entry for entry in entries if needle in entry.message.lower()]
+            needle = folded(self.contains)
+            entries = [entry for entry in entries if needle in folded(entry.message)]
         return entries
 
 

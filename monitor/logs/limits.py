@@ -1,8 +1,12 @@
-"""How much a client may send: a token bucket with time as an argument."""
+"""How much a client may send: token buckets with time as an argument."""
 
 from __future__ import annotations
 
-__all__ = ["Allowance"]
+from monitor.logs.settings import LogsSettings
+
+__all__ = ["Allowance", "Allowances"]
+
+_BURST_S = 2.0
 
 
 class Allowance:
@@ -31,3 +35,33 @@ class Allowance:
     def spend(self, amount: float) -> None:
         """Count what passed; call :meth:`wait_s` before."""
         self._saved -= amount
+
+    def change(self, rate: float, burst: float) -> None:
+        """Go on at another rate; what is saved is kept as far as it may be, and a debt too."""
+        self.rate, self.burst = rate, burst
+        self._saved = min(self._saved, burst)
+
+
+class Allowances:
+    """What one connection, or one token, may send: entries and bytes, as the settings say."""
+
+    __slots__ = ("_settings", "bytes", "entries")
+
+    def __init__(self, settings: LogsSettings, now: float) -> None:
+        self._settings = settings
+        entries, size = _rates(settings)
+        self.entries = Allowance(entries, entries * _BURST_S, now)
+        self.bytes = Allowance(size, size * _BURST_S, now)
+
+    def wait_s(self, settings: LogsSettings, now: float) -> float:
+        """Return the seconds until the next request may pass, under the settings in force."""
+        if settings is not self._settings:
+            self._settings = settings
+            entries, size = _rates(settings)
+            self.entries.change(entries, entries * _BURST_S)
+            self.bytes.change(size, size * _BURST_S)
+        return max(self.entries.wait_s(now), self.bytes.wait_s(now))
+
+
+def _rates(settings: LogsSettings) -> tuple[float, float]:
+    return float(settings.max_entries_per_second), float(settings.max_bytes_per_second)

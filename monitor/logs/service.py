@@ -11,22 +11,22 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
-from msgspec import Raw
 
 from monitor.errors import MonitorError
 from monitor.logfile import RateLimitedLog
 from monitor.logs import answers
 from monitor.logs.actions import Upload
 from monitor.logs.answers import ActionError, ErrorCode, Head
-from monitor.logs.commits import Committer
+from monitor.logs.commits import Committer, describe, is_to_blame
 from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, judge
 from monitor.logs.filters import Kind, Query
 from monitor.logs.followers import LiveTail
-from monitor.logs.limits import Allowance
+from monitor.logs.limits import Allowances
+from monitor.logs.pages import page
 from monitor.logs.settings import LogsSettings
-from monitor.logs.tables import Batch, UploadKey, page, partition_width_s
-from monitor.store import Store
-from monitor.tokens import Principal
+from monitor.logs.tables import Batch, UploadKey, partition_width_s
+from monitor.store import Connection, Store
+from monitor.tokens import ANYONE, Principal
 
 __all__ = ["LogService"]
 
@@ -38,7 +38,7 @@ _QUERY_TIMEOUT_S = 10.0
 _SLICE = 1000
 # Notifications without a window may be of any time since the epoch.
 _EPOCH = 0.0
-_BURST_S = 2.0
+_MAX_PEERS = 1000
 
 
 class LogService:
@@ -75,7 +75,8 @@ class LogService:
             committed=self._committed,
         )
         self._queries_log = RateLimitedLog(_log)
-        self._allowances: dict[str, tuple[Allowance, Allowance]] = {}
+        self._allowances: dict[str, Allowances] = {}
+        self._peers: dict[str, Allowances] = {}  # the latest last
 
     def adopt(self, settings: LogsSettings) -> None:
         """Take new settings; all of them apply from now on."""
@@ -86,20 +87,48 @@ class LogService:
 
     # Limits
 
-    def allowances(self) -> tuple[Allowance, Allowance]:
-        """Return a fresh allowance of entries and one of bytes, as each connection has."""
-        settings, now = self.settings, self.clock()
-        rates = (float(settings.max_entries_per_second), float(settings.max_bytes_per_second))
-        entries, size = (Allowance(rate, rate * _BURST_S, now) for rate in rates)
-        return entries, size
+    def allowances(self) -> Allowances:
+        """Return fresh ones, as each connection has."""
+        return Allowances(self.settings, self.clock())
 
-    def token_allowances(self, principal: Principal) -> tuple[Allowance, Allowance]:
-        """Return the allowances that all connections of one token share."""
+    def token_allowances(self, principal: Principal) -> Allowances:
+        """Return those that all connections of one token share."""
         found = self._allowances.get(principal.name)
         if found is None:
             # There are no more of them than tokens.
             found = self._allowances[principal.name] = self.allowances()
         return found
+
+    def check(self, *allowances: Allowances) -> None:
+        """Raise ActionError where one of them is used up."""
+        now = self.clock()
+        wait = max(each.wait_s(self.settings, now) for each in allowances)
+        if wait > 0:
+            problem = "more than is allowed a second"
+            raise ActionError(ErrorCode.RATE_LIMITED, problem, retry_after=wait)
+
+    def admit(self, principal: Principal, *, peer: str, size: int) -> None:
+        """Count a request of ``size`` bytes that comes without a session; raises ActionError.
+
+        Its token's allowances are those of the token's sessions. Without tokens its ``peer``
+        has some, by its address.
+        """
+        if principal is not ANYONE:
+            allowances = self.token_allowances(principal)
+        else:
+            # Without tokens only this machine is served, but it has many addresses.
+            allowances = self._peers[peer] = (
+                self._peers.pop(peer) if peer in self._peers else self.allowances()
+            )
+            if len(self._peers) > _MAX_PEERS:
+                del self._peers[next(iter(self._peers))]
+        try:
+            self.check(allowances)
+        except ActionError as error:
+            self.count(error.code)
+            raise
+        allowances.entries.spend(1)
+        allowances.bytes.spend(size)
 
     def count(self, reason: str, number: int = 1) -> None:
         """Count what was refused, for /metrics; ``reason`` comes from a fixed set."""
@@ -120,18 +149,15 @@ class LogService:
         accepted, rejected = await self._judge(upload, principal)
         for rejection in rejected:
             self.count(rejection.reason)
-        if upload.single and rejected:
-            raise _refusal(rejected[0])
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        stored = answers.stored(upload.head, len(accepted), rejected)
         if upload.upload_id is None:
             key, kept = None, ""
             if not accepted:
-                answer.set_result(stored)
+                answer.set_result(_answer(upload, 0, rejected))
                 return answer
         else:
-            sender = principal.sender or upload.sender.replace("\0", "")
-            key = UploadKey(sender, upload.upload_id, upload.kind)
+            # Also where nothing is accepted: the first time it may have been.
+            key = UploadKey(principal.sender or upload.sender, upload.upload_id, upload.kind)
             kept = msgspec.json.encode([len(accepted), rejected]).decode()
         done = self.committer.submit(Batch(upload.kind, accepted, key, kept))
 
@@ -145,7 +171,11 @@ class LogService:
                 answer.set_exception(error)
             else:
                 before = done.result()
-                answer.set_result(stored if before is None else _repeated(upload.head, before))
+                judged = (len(accepted), rejected) if before is None else _judged(before)
+                try:
+                    answer.set_result(_answer(upload, *judged))
+                except ActionError as refusal:
+                    answer.set_exception(refusal)
 
         done.add_done_callback(finished)
         return answer
@@ -175,14 +205,17 @@ class LogService:
         """Read a page and return the answer; raises ActionError."""
         if not principal.may_read:
             raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
-        now, settings = self.now(), self.settings
+        settings = self.settings
         kept = settings.timewindow if query.kind is Kind.LOGS else settings.keep_notifications
         windows = [each for each in (kept, query.window_s) if each is not None]
-        oldest = now - min(windows) if windows else None
 
-        def read_and_encode(connection: object) -> bytes:
-            # In the store's thread, and so is the encoding of ten thousand entries.
-            entries, cursor = page(connection, query, oldest=oldest)  # type: ignore[arg-type]
+        def read_and_encode(connection: Connection) -> bytes:
+            # In the store's thread, and so is the encoding of ten thousand entries. It may have
+            # waited for it, and the window is that of now.
+            oldest = self.now() - min(windows) if windows else None
+            entries, cursor = page(
+                connection, query, oldest=oldest, max_bytes=settings.max_message_bytes
+            )
             return answers.listed(head, query.kind, entries, cursor)
 
         try:
@@ -192,14 +225,26 @@ class LogService:
             problem = f"no answer from the database in {_QUERY_TIMEOUT_S:.0f} s, or it is away;"
             problem += " a narrower query may help"
             raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=1.0) from None
+        except Exception as error:  # noqa: BLE001 - one query must not end its connection
+            self._queries_log.warning("defect", "a query failed: %s", describe(error))
+            if is_to_blame(error):
+                problem = "the database refuses this query's sender, contains or cursor"
+                raise ActionError(ErrorCode.BAD_REQUEST, problem) from None
+            problem = "the server failed"
+            raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=1.0) from None
 
     def _committed(self, entries: Sequence[Entry], block: int | None) -> None:
         if block is None or self.on_own_block(block):
             self.publish(entries)
 
     def publish(self, entries: Sequence[Entry]) -> None:
-        """Give committed entries, ours or another instance's, to those who follow."""
-        self.tail.publish(entries)
+        """Give committed entries, ours or another instance's, to those who follow.
+
+        Another instance may keep what is too old here, and its entries may have been long on
+        their way.
+        """
+        oldest = self.now() - self.settings.timewindow
+        self.tail.publish([entry for entry in entries if entry.time >= oldest])
 
     def rejections(self) -> Iterator[tuple[str, int]]:
         """Yield each reason and how often."""
@@ -217,6 +262,13 @@ def _refusal(rejected: Rejected) -> ActionError:
     return ActionError(code, rejected.message, rejected=[rejected])
 
 
-def _repeated(head: Head, kept: str) -> bytes:
-    accepted, rejected = msgspec.json.decode(kept, type=tuple[int, Raw])
-    return answers.stored(head, accepted, rejected)
+def _answer(upload: Upload, accepted: int, rejected: Sequence[Rejected]) -> bytes:
+    """Return the answer to an upload; raises ActionError where its one entry is rejected."""
+    if upload.single and rejected:
+        raise _refusal(rejected[0])
+    return answers.stored(upload.head, accepted, rejected)
+
+
+def _judged(kept: str) -> tuple[int, Sequence[Rejected]]:
+    """Return what became of an upload when it came first."""
+    return msgspec.json.decode(kept, type=tuple[int, list[Rejected]])

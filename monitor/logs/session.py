@@ -18,7 +18,7 @@ from monitor.logs import answers
 from monitor.logs.actions import Follow, ListRequest, Request, Unfollow, Upload, echo, parse
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.followers import Follower
-from monitor.logs.limits import Allowance
+from monitor.logs.limits import Allowances
 from monitor.logs.service import LogService
 from monitor.tokens import ANYONE, Principal
 
@@ -54,8 +54,10 @@ class Session:
         self._room.set()
         self._answered = asyncio.Event()
         self._answered.set()
-        self._entries, self._bytes = service.allowances()
+        self._allowances = service.allowances()
         self._closed = False
+        self.follows = 0
+        """How often it has begun to follow."""
 
     @property
     def following(self) -> bool:
@@ -84,6 +86,10 @@ class Session:
         """Wait until all that was asked is answered."""
         await self._answered.wait()
 
+    def unfollow(self) -> None:
+        """Follow no more."""
+        self._service.tail.unfollow(self._follower)
+
     def close(self) -> None:
         """Follow no more and send no more; what is on its way is committed all the same."""
         self._closed = True
@@ -94,20 +100,16 @@ class Session:
         if len(data) > service.settings.max_message_bytes:
             problem = f"the message has more than {service.settings.max_message_bytes} bytes"
             raise ActionError(ErrorCode.TOO_LARGE, problem)
+        allowances = [self._allowances]
+        if principal is not None and principal is not ANYONE:
+            allowances.append(service.token_allowances(principal))
+        service.check(*allowances)
+        for each in allowances:
+            each.bytes.spend(len(data))
         if principal is None:
+            self._allowances.entries.spend(1)
             raise ActionError(ErrorCode.UNAUTHORIZED, "a valid token is needed")
-        allowances = [self._entries, self._bytes]
-        if principal is not ANYONE:
-            allowances.extend(service.token_allowances(principal))
-        now = service.clock()
-        wait = max(allowance.wait_s(now) for allowance in allowances)
-        if wait > 0:
-            raise ActionError(
-                ErrorCode.RATE_LIMITED, "more than is allowed a second", retry_after=wait
-            )
-        for allowance in allowances[1::2]:
-            allowance.spend(len(data))
-        request = self._parse(data, allowances[::2])
+        request = self._parse(data, allowances)
         if isinstance(request, Upload):
             # Judging slices may take turns of the loop, in which earlier answers go out.
             answer = await service.upload(request, principal)
@@ -125,15 +127,15 @@ class Session:
                 service.tail.unfollow(self._follower)
                 self._send(answers.succeeded(request.head))
 
-    def _parse(self, data: bytes, allowances: Sequence[Allowance]) -> Request:
+    def _parse(self, data: bytes, allowances: Sequence[Allowances]) -> Request:
         cost = 1
         try:
             request = parse(data, max_batch=self._service.settings.max_batch)
             if isinstance(request, Upload):
                 cost = max(1, len(request.items))
         finally:
-            for allowance in allowances:
-                allowance.spend(cost)
+            for each in allowances:
+                each.entries.spend(cost)
         return request
 
     def _follow(self, request: Follow, principal: Principal) -> None:
@@ -142,11 +144,12 @@ class Session:
         if self.no_follower:
             raise ActionError(ErrorCode.BAD_REQUEST, self.no_follower)
         tail = self._service.tail
-        if len(tail) >= self._service.settings.max_followers:
+        if not self.following and len(tail) >= self._service.settings.max_followers:
             problem = "as many follow already as are allowed"
             raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=10.0)
         if not self._closed:
             tail.follow(self._follower, request.filter)
+            self.follows += 1
 
     def _queue(self, head: Head, answer: asyncio.Future[bytes]) -> None:
         self._slots.append(answer)

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from monitor.logs.cursor import Cursor
 from monitor.logs.entries import Entry
-from monitor.logs.filters import Kind, Query
+from monitor.logs.filters import Kind
 from monitor.pace import unhurried
 from monitor.store import Connection
 from monitor.store.partitions import create_partitions
@@ -24,7 +23,6 @@ __all__ = [
     "entries_of_block",
     "entries_since_block",
     "last_block",
-    "page",
     "partition_width_s",
 ]
 
@@ -34,7 +32,6 @@ BLOCK_BITS: Final = 16
 CHANNEL: Final = "log_entry"
 """Where a commit of log entries is told, as ``INSTANCE BLOCK``."""
 
-_TABLES: Final = {Kind.LOGS: "log_entry", Kind.NOTIFICATIONS: "notification"}
 _LOG_COLUMNS: Final = ("id", "level", "time", "sender", "message", "received_at")
 
 
@@ -171,73 +168,8 @@ def _escape(text: str) -> str:
     return text
 
 
-def page(
-    connection: Connection, query: Query, *, oldest: float | None
-) -> tuple[list[Entry], Cursor | None]:
-    """Return a page of what matches and is not older than ``oldest``, and the next's cursor."""
-    conditions: list[str] = []
-    values: list[Any] = []
-    if oldest is not None:
-        conditions.append("time >= %s")
-        values.append(oldest)
-    filter_ = query.filter
-    if filter_.sender is not None:
-        conditions.append("sender = %s")
-        values.append(filter_.sender)
-    levels = filter_.levels
-    if levels is not None:
-        if not levels:
-            return [], None
-        conditions.append(f"level IN ({', '.join(['%s'] * len(levels))})")
-        values.extend(sorted(levels))
-    if filter_.contains:
-        condition, value = _contains(connection, filter_.contains)
-        conditions.append(condition)
-        values.append(value)
-    if query.cursor is not None:
-        # The first of the two lets PostgreSQL pass by whole partitions.
-        conditions.append("time <= %s AND (time, id) < (%s, %s)")
-        values.extend((query.cursor.time, *query.cursor))
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    # Along an index, from the newest on, is always right here: sorting what matches is what
-    # PostgreSQL may choose where it has no statistics of a partition yet.
-    settings = (
-        "SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; "
-        if connection.dialect == "postgresql"
-        else ""
-    )
-    rows = connection.query(
-        f"{settings}SELECT level, time, sender, message, id FROM {_TABLES[query.kind]} {where}"  # noqa: S608 - all of it is ours
-        " ORDER BY time DESC, id DESC LIMIT %s",
-        (*values, query.limit + 1),
-    )
-    more = len(rows) > query.limit
-    entries = _entries(rows[: query.limit])
-    return entries, Cursor(rows[query.limit - 1][1], rows[query.limit - 1][4]) if more else None
-
-
 def _entries(rows: Iterable[Sequence[Any]]) -> list[Entry]:
     return [Entry(row[0], row[1], row[2], row[3]) for row in rows]
-
-
-def _contains(connection: Connection, text: str) -> tuple[str, str]:
-    """Return a condition and its value that find ``text`` without regard to case."""
-    text = text.lower()
-    if connection.dialect == "postgresql":
-        # What the database's own locale calls lower case may end with ASCII.
-        collation = "C"
-        if not text.isascii() and connection.query(
-            "SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'"
-        ):
-            collation = "und-x-icu"
-        return f'position(%s IN lower(message COLLATE "{collation}")) > 0', text
-    if text.isascii():
-        # LIKE ignores the case of ASCII, and needs no call of ours for each row.
-        for special in "\\%_":
-            text = text.replace(special, "\\" + special)
-        return "message LIKE %s ESCAPE '\\'", f"%{text}%"
-    connection.raw.create_function("unicode_lower", 1, str.lower, deterministic=True)
-    return "instr(unicode_lower(message), %s) > 0", text
 
 
 def entries_of_block(connection: Connection, block: int) -> list[Entry]:

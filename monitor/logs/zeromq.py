@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import Final
 
 import zmq
@@ -18,10 +17,9 @@ from monitor.errors import ListenError
 from monitor.listen import zeromq_endpoints
 from monitor.logfile import RateLimitedLog
 from monitor.logs.actions import echo
-from monitor.logs.answers import ActionError, ErrorCode
-from monitor.logs.followers import LiveMessage
+from monitor.logs.answers import ActionError, ErrorCode, Head
+from monitor.logs.peers import Peer
 from monitor.logs.service import LogService
-from monitor.logs.session import Session
 from monitor.settings import address_text
 from monitor.tokens import TokenFile
 
@@ -31,41 +29,18 @@ _log = logging.getLogger(__name__)
 
 # Messages a turn of the loop; its other work comes in between.
 _BATCH: Final = 100
-# Complete messages that libzmq may hold for one peer, either way.
-_QUEUE: Final = 100
+# Answers that libzmq may hold for one peer, and messages of one that are not read yet.
+_SEND_QUEUE: Final = 100
+_RECEIVE_QUEUE: Final = 8
+# A frame over max_message_bytes is refused in words; one over so many times that is refused by
+# libzmq, which ends the connection without any.
+_OVERSIZE: Final = 2
 _MAX_PEERS: Final = 10_000
 _MAX_INBOX: Final = 64
 # Bytes that all inboxes may hold; past it the socket is not read.
 _MAX_INBOX_BYTES: Final = 64 * 1024 * 1024
 _FORGET_S: Final = 600.0
 _SWEEP_S: Final = 10.0
-
-
-class _Peer:
-    """One identity: its session, what it sent that waits, and how it sees the live tail."""
-
-    def __init__(self, transport: ZeroMq, identity: bytes, service: LogService) -> None:
-        self.identity = identity
-        self.delimited = False
-        self.inbox: deque[bytes] = deque()
-        self.task: asyncio.Task[None] | None = None
-        self.last_heard = service.clock()
-        self._transport = transport
-        self._dropped = 0
-        self.session = Session(service, send=self._answer, follower=self)
-
-    def _answer(self, answer: bytes) -> None:
-        self._transport.send(self, answer)
-
-    def offer(self, message: LiveMessage) -> None:
-        if self._transport.send(self, message.text(self._dropped)):
-            self._dropped = 0
-        else:
-            self._dropped += message.count
-
-    def catch_up(self) -> None:
-        if self._dropped:
-            self.offer(LiveMessage([]))
 
 
 class ZeroMq:
@@ -79,7 +54,7 @@ class ZeroMq:
         self._socket: zmq.Socket[bytes] | None = None
         self._reader: int | None = None
         self._again: asyncio.Handle | None = None
-        self._peers: dict[bytes, _Peer] = {}
+        self._peers: dict[bytes, Peer] = {}
         self._inbox_bytes = 0
         self._full = False
         self._peers_log = RateLimitedLog(_log)
@@ -95,9 +70,9 @@ class ZeroMq:
         socket = self._socket = context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, 500)  # for the last answers of a stop
         socket.setsockopt(zmq.IPV6, any("[" in endpoint for endpoint in endpoints))
-        socket.setsockopt(zmq.RCVHWM, _QUEUE)
-        socket.setsockopt(zmq.SNDHWM, _QUEUE)
-        socket.setsockopt(zmq.MAXMSGSIZE, self._service.settings.max_message_bytes)
+        socket.setsockopt(zmq.RCVHWM, _RECEIVE_QUEUE)
+        socket.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
+        socket.setsockopt(zmq.MAXMSGSIZE, _OVERSIZE * self._service.settings.max_message_bytes)
         # Who is gone, or takes nothing, is said at once instead of being dropped in silence.
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
@@ -123,8 +98,7 @@ class ZeroMq:
             await asyncio.sleep(_SWEEP_S)
             oldest = self._service.clock() - _FORGET_S
             for peer in list(self._peers.values()):
-                idle = peer.task is None and not peer.session.unanswered
-                if idle and not peer.session.following and peer.last_heard < oldest:
+                if peer.idle and peer.last_heard < oldest:
                     self._forget(peer)
 
     async def drain(self) -> None:
@@ -150,7 +124,7 @@ class ZeroMq:
             self._context.term()
             self._context = None
 
-    def send(self, peer: _Peer, text: bytes) -> bool:
+    def send(self, peer: Peer, text: bytes) -> bool:
         """Send to a peer at once; False where it is gone or takes nothing."""
         socket = self._socket
         if socket is None:
@@ -167,6 +141,7 @@ class ZeroMq:
         finally:
             # Sending, also in vain, may have eaten the edge that told of something to read.
             self._come_back()
+        peer.last_told = self._service.clock()
         return True
 
     def _stop_reading(self) -> None:
@@ -203,44 +178,63 @@ class ZeroMq:
 
     def _take(self, frames: list[bytes]) -> None:
         identity, *rest = frames
-        delimited = len(rest) == 2 and rest[0] == b""
-        if len(rest) != 1 and not delimited:
-            self._peers_log.warning(
-                "frames", "a ZeroMQ message of %d frames is none of ours", len(rest)
-            )
+        peer = self._peer(identity)
+        delimited = peer.delimited = len(rest) > 1 and rest[0] == b""
+        if identity not in self._peers:
+            self._refuse(peer, ErrorCode.UNAVAILABLE, "too many peers at once", 10.0)
             return
-        peer = self._peers.get(identity)
-        if peer is None:
-            if len(self._peers) >= _MAX_PEERS:
-                self._peers_log.warning("peers", "more than %d ZeroMQ peers at once", _MAX_PEERS)
-                return
-            peer = self._peers[identity] = _Peer(self, identity, self._service)
-        peer.delimited = delimited
-        peer.last_heard = self._service.clock()
+        if len(rest) - delimited != 1:
+            problem = "a message is one frame of JSON, behind an empty one where the peer is a REQ"
+            self._peers_log.warning("frames", "a ZeroMQ message of several frames is none of ours")
+            self._refuse(peer, ErrorCode.BAD_REQUEST, problem)
+            return
         # A REQ takes one message for each of its own; the live tail would break its turns.
         peer.session.no_follower = (
             "a REQ peer can't follow; use a DEALER, without an empty frame" if delimited else ""
         )
         data = rest[-1]
         if len(peer.inbox) >= _MAX_INBOX:
-            error = ActionError(
-                ErrorCode.RATE_LIMITED, "too many messages wait already", retry_after=1.0
-            )
-            self._service.count(error.code)
-            self.send(peer, error.answer(echo(data)))
+            problem = "too many messages wait already"
+            self._refuse(peer, ErrorCode.RATE_LIMITED, problem, 1.0, echo(data))
             return
         peer.inbox.append(data)
         self._inbox_bytes += len(data)
         if peer.task is None:
             peer.task = asyncio.create_task(self._serve(peer), name="logs:zeromq-peer")
 
-    async def _serve(self, peer: _Peer) -> None:
+    def _peer(self, identity: bytes) -> Peer:
+        """Return who sent a message; one that is not among the peers where there is no room."""
+        peer = self._peers.pop(identity, None) or Peer(
+            identity, self._service, self._tokens, send=self.send
+        )
+        peer.last_heard = self._service.clock()
+        if len(self._peers) >= _MAX_PEERS:
+            # Whoever was silent the longest comes first.
+            idle = next((each for each in self._peers.values() if each.idle), None)
+            if idle is None:
+                self._peers_log.warning("peers", "more than %d ZeroMQ peers at once", _MAX_PEERS)
+                return peer
+            self._forget(idle)
+        self._peers[identity] = peer
+        return peer
+
+    def _refuse(
+        self,
+        peer: Peer,
+        code: ErrorCode,
+        problem: str,
+        retry_after: float | None = None,
+        head: Head = Head(),  # noqa: B008 - it is frozen
+    ) -> None:
+        self._service.count(code)
+        self.send(peer, ActionError(code, problem, retry_after=retry_after).answer(head))
+
+    async def _serve(self, peer: Peer) -> None:
         try:
             while peer.inbox:
                 data = peer.inbox.popleft()
                 self._inbox_bytes -= len(data)
-                principal = self._tokens.identify(echo(data).token)
-                await peer.session.receive(data, principal)
+                await peer.serve(data)
         except Exception as error:  # noqa: BLE001 - a defect must end one peer's turn, not more
             _log.error("serving a ZeroMQ peer failed: %s: %s", type(error).__name__, error)
         finally:
@@ -249,7 +243,7 @@ class ZeroMq:
                 self._full = False
                 self._come_back()
 
-    def _forget(self, peer: _Peer) -> None:
+    def _forget(self, peer: Peer) -> None:
         peer.session.close()
         self._inbox_bytes -= sum(map(len, peer.inbox))
         peer.inbox.clear()

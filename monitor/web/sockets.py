@@ -105,6 +105,10 @@ class Sockets:
                 _log.info("closing the WebSocket of %s: %s", socket.peer, found.detail)
                 socket.begin_close(1008, "no longer allowed")
             elif found is not None:
+                if socket.principal.may_read and not found.may_read:
+                    # It may follow, which only asks at the beginning.
+                    _log.info("closing the WebSocket of %s: its role has changed", socket.peer)
+                    socket.begin_close(1008, "no longer allowed")
                 socket.principal = found
 
     async def drain(self, limit_s: float) -> None:

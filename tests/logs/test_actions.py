@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from monitor.logs.actions import Follow, ListRequest, Unfollow, Upload, echo, pa
 from monitor.logs.answers import ActionError, ErrorCode, Head, listed, live, stored
 from monitor.logs.cursor import Cursor
 from monitor.logs.entries import Entry, Reason, Rejected
-from monitor.logs.filters import Filter, Kind, Query
+from monitor.logs.filters import Filter, Kind, Query, folded
 from monitor.logs.levels import LEVELS
 from tests.logs.test_entries import json_values
 
@@ -91,7 +92,7 @@ def test_following() -> None:
 @pytest.mark.parametrize(
     ("message", "code", "words"),
     [
-        (b"", "bad-request", "JSON"),
+        (b"", "bad-request", "empty"),
         (b"{", "bad-request", "JSON"),
         (b"[]", "bad-request", "object"),
         (b"nonsense", "bad-request", "not JSON"),
@@ -235,6 +236,28 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
 
 
 texts = st.text(alphabet="abÄä", max_size=4)
+
+
+@given(st.text(max_size=20), st.text(max_size=5), st.text(max_size=20))
+@example("", "ΟΔΟΣ", "ΕΔΩ")
+@example("", "İ", "")
+def test_a_part_of_a_text_is_found_in_it_whatever_its_case(
+    before: str, part: str, after: str
+) -> None:
+    whole = before + part + after
+    for text in (whole, whole.lower(), whole.casefold()):
+        assert folded(part) in folded(text)
+    assert folded(part.casefold()) in folded(whole)
+
+
+def test_texts_that_unicode_calls_equal_without_case_are_folded_to_one() -> None:
+    folds: dict[str, set[str]] = {}
+    for number in range(sys.maxunicode + 1):
+        if not 0xD800 <= number < 0xE000:
+            folds.setdefault(chr(number).casefold(), set()).add(folded(chr(number)))
+    assert not {fold for fold, found in folds.items() if len(found) > 1}
+
+
 log_entries = st.builds(
     Entry, st.sampled_from(LEVELS), st.just(0.0), st.sampled_from(["a", "b"]), texts
 )
@@ -261,5 +284,5 @@ def test_a_filter_selects_what_each_of_its_conditions_allows(
         if (sender is None or entry.sender == sender)
         and (level is None or entry.level == level)
         and (min_level is None or LEVELS.index(entry.level) >= LEVELS.index(min_level))
-        and (contains is None or contains.lower() in entry.message.lower())
+        and (contains is None or contains.casefold() in entry.message.casefold())
     ]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.errors import SettingError
+from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.limits import Allowance
 from monitor.logs.settings import LogsSettings
 from monitor.logs.tables import partition_width_s
@@ -52,6 +55,26 @@ def test_a_clock_that_goes_back_takes_nothing() -> None:
     allowance = Allowance(rate=10, burst=20, now=100)
     allowance.spend(19)
     assert allowance.wait_s(50) == 0
+
+
+def test_a_change_of_rates_keeps_debts_and_grants_nothing_at_once() -> None:
+    allowance = Allowance(rate=10, burst=20, now=0)
+    allowance.change(rate=100, burst=200)
+    allowance.spend(21)
+    assert allowance.wait_s(0) == pytest.approx(0.02)
+    allowance.change(rate=1, burst=2)
+    assert allowance.wait_s(0) == pytest.approx(2)
+    fuller = Allowance(rate=10, burst=20, now=0)
+    fuller.change(rate=1, burst=2)
+    fuller.spend(3)
+    assert fuller.wait_s(0) == pytest.approx(2)
+
+
+@given(st.floats(1e-9, 1e6))
+def test_a_retry_after_is_never_too_short_and_within_a_millisecond(wait: float) -> None:
+    error = ActionError(ErrorCode.RATE_LIMITED, "slower", retry_after=wait)
+    told = json.loads(error.answer(Head("getLogs")))["error"]["retry_after"]
+    assert wait <= told <= wait + 0.001 + 1e-9
 
 
 def test_the_environment_wins_over_the_file() -> None:

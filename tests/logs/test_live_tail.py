@@ -98,6 +98,8 @@ def test_there_are_so_many_followers_and_no_more(scratch: DatabaseSettings) -> N
             answers = [await client.ask("followLogs") for client in clients]
             assert [answer["status"] for answer in answers] == ["ok", "ok", "error"]
             assert answers[2]["error"]["code"] == "unavailable"
+            # Who follows already may follow something else.
+            assert (await clients[0].ask("followLogs", sender="a"))["status"] == "ok"
             clients[0].session.close()
             assert (await clients[2].ask("followLogs"))["status"] == "ok"
 
@@ -117,6 +119,29 @@ def test_large_live_messages_are_split(scratch: DatabaseSettings) -> None:
             await until(lambda: len(client.followed()) == 5005)
             assert max(len(message["logs"]) for message in client.live) <= 1000
             assert max(sum(len(e["message"]) for e in m["logs"]) for m in client.live) <= 456_144
+
+    run(test())
+
+
+@pytest.mark.integration_test
+def test_an_instance_with_a_smaller_window_shows_nothing_older(postgres_url: str) -> None:
+    async def test() -> None:
+        database = DatabaseSettings(url=postgres_url)
+        async with (
+            opened(database) as one,
+            opened(database) as two,
+            running(one, Clock(), timewindow=3600) as here,
+            running(two, Clock(), timewindow=60) as there,
+        ):
+            follower, own, sender = Client(there), Client(here), Client(here)
+            await follower.ask("followLogs")
+            await own.ask("followLogs")
+            await until(lambda: there._instances.listening)
+            for age in (61, 60, 0):
+                await sender.upload(f"-{age}", time=NOW - age)
+            await until(lambda: len(own.followed()) == 3)
+            await until(lambda: len(follower.followed()) == 2)
+            assert follower.followed() == ["-60", "-0"]
 
     run(test())
 

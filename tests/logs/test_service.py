@@ -90,6 +90,48 @@ def test_filters_are_exact(database: DatabaseSettings) -> None:
     run(test())
 
 
+ODD_CASES = [
+    *("İstanbul", "ISTANBUL", "ıstanbul", "straße", "STRASSE", "ẞ", "ΟΔΟΣΕΔΩ", "οδος", "ﬁn", "Fin"),
+    *(
+        "\u212a",
+        "k",
+        "ÉCOLE",
+        "école",
+        "e\u0301cole",
+        "a%b_c\\d",
+        "A%B",
+        "ǅ",
+        "ǆ",
+        "ab\ncd",
+        "B\nC",
+    ),
+]
+
+
+def test_contains_means_the_same_in_a_query_and_in_a_live_tail(database: DatabaseSettings) -> None:
+    async def test() -> None:
+        async with opened(database) as store, running(store, Clock()) as logs:
+            client, sender = Client(logs), Client(logs)
+            await sender.upload(*ODD_CASES)
+            for number, needle in enumerate(
+                [*ODD_CASES, "%", "_", "\\", "ss", "i", "\u0307", "ΟΔΟΣ"]
+            ):
+                name = f"sender-{number}"
+                expected = [text for text in ODD_CASES if needle.casefold() in text.casefold()]
+                assert needle not in ODD_CASES or needle in expected
+                got = set(await client.texts(contains=needle))
+                # Upper case makes no difference between the i with and without a dot.
+                dotless = {text for text in ODD_CASES if needle.upper() in text.lower().upper()}
+                assert set(expected) <= got <= set(expected) | dotless, needle
+                await client.ask("followLogs", contains=needle, sender=name)
+                client.live.clear()
+                await sender.upload(*ODD_CASES, sender=name)
+                logs.service.tail.flush()
+                assert set(client.followed()) == got, needle
+
+    run(test())
+
+
 def test_a_window_is_never_left_whatever_is_asked_and_before_any_purge(
     database: DatabaseSettings,
 ) -> None:
@@ -214,6 +256,107 @@ def test_a_repeated_upload_answers_as_before_and_stores_nothing(
     run(test())
 
 
+def test_an_entry_that_is_repeated_when_it_is_too_old_answers_as_before(
+    database: DatabaseSettings,
+) -> None:
+    async def test() -> None:
+        clock = Clock()
+        async with opened(database) as store, running(store, clock) as logs:
+            client = Client(logs)
+            good = await client.ask("uploadLogs", id=1, upload_id="g", **line("good"))
+            bad = await client.ask("uploadLogs", id=2, upload_id="b", **line("bad", level="loud"))
+            assert (good["accepted"], bad["error"]["code"]) == (1, "bad-request")
+            clock.now += 100
+            assert await client.ask("uploadLogs", id=1, upload_id="g", **line("good")) == good
+            # What was rejected stays so, also where it is another entry now.
+            later = line("other", time=clock.now)
+            assert await client.ask("uploadLogs", id=2, upload_id="b", **later) == bad
+            assert await client.texts() == []
+
+    run(test())
+
+
+def test_an_upload_is_known_by_the_first_sender_that_is_one(database: DatabaseSettings) -> None:
+    """A sender that no index could hold must not refuse what others upload meanwhile."""
+    huge = "".join(random.Random(7).choices("0123456789abcdef", k=50_000))
+
+    async def test() -> None:
+        async with opened(database) as store, running(store, Clock()) as logs:
+            client, other = Client(logs), Client(logs)
+            for number, bad in enumerate((huge, 7, None, "", "a\0")):
+                upload_id = f"u{number}"
+                for sender in ("one", "two"):
+                    items = [line("bad", sender=bad), line("good", sender=sender)]
+                    await client.send("uploadLogs", logs=items, upload_id=upload_id)
+                    await other.send("uploadLogs", **line("beside"))
+                await client.send("uploadLogs", upload_id=upload_id, **line("bad", sender=bad))
+            await client.session.answered()
+            await other.session.answered()
+            assert {answer["status"] for answer in other.answers} == {"ok"}
+            assert [answer.get("accepted") for answer in client.answers] == [1, 1, 0] * 5
+            assert len(await client.texts(sender="one")) == 5
+            assert len(await client.texts(sender="two")) == 5
+            assert logs.state().health == "ok"
+
+    run(test())
+
+
+def test_a_page_is_bounded_in_bytes_and_goes_on_where_it_ended(database: DatabaseSettings) -> None:
+    async def test() -> None:
+        async with (
+            opened(database) as store,
+            running(store, Clock(), max_entry_bytes=1000, max_message_bytes=5000) as logs,
+        ):
+            client = Client(logs)
+            sizes = [1000, 0, 999, 1000, 1000, 1000, 3, 500, 1000, 1000, 1000, 1000, 0, 0]
+            for number, size in enumerate(sizes):
+                await client.upload("é" * (size // 2) + "x" * (size % 2), time=NOW + number)
+            for action, kept in (("getLogs", sizes), ("getNotifications", [])):
+                found: list[int] = []
+                pages, cursor = [], None
+                while True:
+                    answer = await client.ask(action, limit=9, cursor=cursor)
+                    entries = answer[action[3:].lower()]
+                    page = [len(entry["message"].encode()) for entry in entries]
+                    assert sum(page) <= 5000
+                    found += page
+                    pages.append(len(page))
+                    cursor = answer["cursor"]
+                    if cursor is None:
+                        break
+                assert found == kept[::-1]
+                assert pages in ([8, 6], [0])
+            # An entry that was allowed once is a page of its own.
+            logs.service.settings = logs.service.settings.replace(max_message_bytes=100)
+            first = await client.ask("getLogs", limit=5)
+            second = await client.ask("getLogs", limit=5, cursor=first["cursor"])
+            assert [len(entry["message"]) for entry in first["logs"]] == [0, 0]
+            assert [len(entry["message"].encode()) for entry in second["logs"]] == [1000]
+            assert second["cursor"] is not None
+
+    run(test())
+
+
+def test_a_query_that_the_database_refuses_is_an_error_on_a_connection_that_lives(
+    postgres_server: Any,
+) -> None:
+    name = f"latin_{random.getrandbits(48)}"
+    postgres_server.execute(f"CREATE DATABASE {name} ENCODING LATIN1 TEMPLATE template0")
+
+    async def test() -> None:
+        database = DatabaseSettings(url=postgres_server.url(name))
+        async with opened(database) as store, running(store, Clock()) as logs:
+            client = Client(logs)
+            assert (await client.upload("école", "漢"))["error"]["code"] == "bad-request"
+            assert (await client.upload("école"))["accepted"] == 1
+            for narrow in ({"contains": "漢"}, {"sender": "漢"}):
+                refused = await client.ask("getLogs", **narrow)
+                assert refused["error"]["code"] == "bad-request"
+            assert await client.texts(contains="ÉCO") == ["école"]
+
+    run(test())
+
+
 def test_uploads_of_one_connection_are_answered_in_order_and_seen_by_its_next_query(
     database: DatabaseSettings,
 ) -> None:
@@ -251,6 +394,48 @@ def test_many_connections_share_commits(database: DatabaseSettings) -> None:
             assert all(client.answers[0]["accepted"] == 1 for client in clients)
             assert transactions < 30
             assert len(await clients[0].texts()) == 300
+
+    run(test())
+
+
+def test_the_window_is_that_of_when_the_answer_is_read(scratch: DatabaseSettings) -> None:
+    async def test() -> None:
+        clock = Clock()
+        async with opened(scratch) as store, running(store, clock) as logs:
+            client = Client(logs)
+            await client.upload("old", time=NOW - 59)
+            read = store.read
+
+            async def late(*args: Any, **options: Any) -> Any:
+                clock.now += 2  # it waits for a thread
+                return await read(*args, **options)
+
+            store.read = late  # type: ignore[method-assign]
+            assert await client.texts() == []
+
+    run(test())
+
+
+@pytest.mark.parametrize("back", [-1e6, -3600, 3600, 1e6])
+def test_a_clock_that_jumps_returns_nothing_too_old_and_stores_on(
+    database: DatabaseSettings, back: float
+) -> None:
+    async def test() -> None:
+        clock = Clock()
+        async with opened(database) as store, running(store, clock) as logs:
+            client = Client(logs)
+            await client.upload("before", time=NOW - 30)
+            clock.now += back
+            await logs.retain()
+            assert (await client.upload("then", time=clock.now))["accepted"] == 1
+            # A clock that is set back has the earlier entries ahead of it; they are not old.
+            assert await client.texts() == (["before", "then"] if back < 0 else ["then"])
+            clock.now = NOW
+            await logs.retain()
+            assert (await client.upload("now"))["accepted"] == 1
+            texts = await client.texts()
+            assert ("before" in texts) == (back < 0)
+            assert texts[-1 if back > 0 else 0] == "now"
 
     run(test())
 
@@ -357,6 +542,46 @@ def test_rates_are_limited_for_each_connection_and_each_token(scratch: DatabaseS
             assert (await Client(logs, token).upload(*"x" * 25))["accepted"] == 25
             again = await Client(logs, token).upload("x")  # the same token on a new connection
             assert again["error"]["code"] == "rate-limited"
+
+    run(test())
+
+
+def test_open_connections_take_up_limits_at_a_reload(scratch: DatabaseSettings) -> None:
+    async def test() -> None:
+        elapsed = Clock(0.0)
+        async with (
+            opened(scratch) as store,
+            running(store, Clock(), elapsed=elapsed, max_entries_per_second=1000) as logs,
+        ):
+            client = Client(logs)
+            assert (await client.upload(*"x" * 1000))["accepted"] == 1000
+            fewer = logs.service.settings.replace(max_entries_per_second=10)
+            (await logs.prepare(fewer))()
+            assert (await client.upload(*"x" * 25))["accepted"] == 25
+            limited = await client.upload("x")
+            assert limited["error"]["code"] == "rate-limited"
+            # So long and not a moment less.
+            elapsed.now += limited["error"]["retry_after"]
+            assert (await client.upload("x"))["accepted"] == 1
+            more = logs.service.settings.replace(max_entries_per_second=10**6)
+            (await logs.prepare(more))()
+            elapsed.now += 0.1
+            assert (await client.upload(*"x" * 5000))["accepted"] == 5000
+            assert (await client.upload(*"x" * 5000))["accepted"] == 5000
+
+    run(test())
+
+
+def test_who_has_no_valid_token_is_limited_too(scratch: DatabaseSettings) -> None:
+    async def test() -> None:
+        elapsed = Clock(0.0)
+        async with (
+            opened(scratch) as store,
+            running(store, Clock(), elapsed=elapsed, max_entries_per_second=1) as logs,
+        ):
+            client = Client(logs, None)
+            codes = [(await client.ask("getLogs"))["error"]["code"] for _ in range(4)]
+            assert codes == ["unauthorized", "unauthorized", "rate-limited", "rate-limited"]
 
     run(test())
 

@@ -5,12 +5,13 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import yaml
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from monitor.errors import ListenError, SettingError
+from monitor.logs import peers, zeromq
 from monitor.logs.part import Logs
 from monitor.logs.settings import LogsSettings
 from monitor.store import DatabaseSettings, open_store
@@ -42,13 +44,19 @@ class Service:
 
 @contextlib.contextmanager
 def service(
-    directory: Path, *, tokens: TokenFile | None = None, api: Any = None, **options: Any
+    directory: Path,
+    *,
+    tokens: TokenFile | None = None,
+    api: Any = None,
+    clock: Callable[[], float] = time.monotonic,
+    **options: Any,
 ) -> Iterator[Service]:
     tokens = tokens or TokenFile(None)
     logs = Logs(
         LogsSettings(zeromq_uri=("127.0.0.1", 0), **options),
         open_store(DatabaseSettings(file=str(directory / "monitor.db"))),
         tokens=tokens,
+        clock=clock,
     )
     with serving(parts=[logs], tokens=tokens, **(api or {})) as server:
         yield Service(server, logs)
@@ -242,15 +250,161 @@ def test_a_reload_refuses_a_zeromq_address_that_the_next_start_would(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "frames", [[b""], [b"", b"", b"{}"], [b"x", b"{}"], [b"{"], [b"", b"\xff"], [b"{}"] * 50]
+    ("frames", "words"),
+    [
+        ([b""], "empty"),
+        ([b"{"], "ends too early"),
+        ([b"\xff"], "not JSON"),
+        ([b"", b""], "empty"),
+        ([b"", b"\xff"], "not JSON"),
+        ([b"", b"", b"{}"], "one frame"),
+        ([b"x", b"{}"], "one frame"),
+        ([b"{}"] * 50, "one frame"),
+    ],
 )
-def test_strange_zeromq_messages_harm_nobody(tmp_path: Path, frames: list[bytes]) -> None:
+def test_strange_zeromq_messages_are_answered_and_harm_nobody(
+    tmp_path: Path, frames: list[bytes], words: str
+) -> None:
     with service(tmp_path) as running_service:
         with peer(running_service.endpoint) as strange:
             for _ in range(5):
                 strange.send_multipart(frames)
+                *envelope, text = strange.recv_multipart()
+                assert envelope == ([b""] if frames[0] == b"" and len(frames) > 1 else [])
+                error = json.loads(text)["error"]
+                assert error["code"] == "bad-request"
+                assert words in error["message"]
         with peer(running_service.endpoint) as dealer:
             assert ask(dealer, "uploadLogs", **entry("x"))["accepted"] == 1
+
+
+def test_a_req_peer_gets_its_errors_and_goes_on(tmp_path: Path) -> None:
+    with (
+        service(tmp_path, max_entry_bytes=1000, max_message_bytes=5000) as running_service,
+        peer(running_service.endpoint, zmq.REQ) as req,
+    ):
+        req.send_multipart([b'{"action": "getLogs"}', b"more"])
+        assert receive(req)["error"]["code"] == "bad-request"
+        large = ask(req, "uploadLogs", **entry("x" * 6000))
+        assert large["error"]["code"] == "too-large"
+        assert "5000 bytes" in large["error"]["message"]
+        assert ask(req, "nonsense")["error"]["code"] == "unknown-action"
+        assert ask(req, "uploadLogs", **entry("x"))["accepted"] == 1
+
+
+def test_zeromq_peers_beyond_the_limit_take_the_place_of_who_was_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zeromq, "_MAX_PEERS", 2)
+    with service(tmp_path) as running_service, contextlib.ExitStack() as stack:
+        first, second, third, fourth = (
+            stack.enter_context(peer(running_service.endpoint)) for _ in range(4)
+        )
+        assert ask(first, "followLogs")["status"] == "ok"
+        for _ in range(2):
+            for client in (second, third):
+                assert ask(client, "uploadLogs", **entry("x"))["accepted"] == 1
+        assert receive(first)["logs"]
+        assert ask(third, "followLogs")["status"] == "ok"
+        refused = ask(fourth, "uploadLogs", **entry("y"))
+        assert refused["error"]["code"] == "unavailable"
+        assert refused["error"]["retry_after"] > 0
+        assert len(running_service.logs.zeromq or ()) == 2
+
+
+def test_a_zeromq_follower_that_is_gone_is_found_though_nothing_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "_PROBE_S", 0.2)
+    with service(tmp_path) as running_service:
+        with peer(running_service.endpoint) as dealer:
+            assert ask(dealer, "followLogs", sender="nobody")["status"] == "ok"
+            assert receive(dealer) == {"action": "log", "logs": [], "dropped": 0}
+        wait_for(lambda: len(running_service.logs.service.tail) == 0, "it is forgotten")
+
+
+def test_a_token_that_is_taken_away_ends_a_live_tail_over_zeromq(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    made = {role.value: create_token(file, f"{role}-1", role) for role in Role}
+    tokens = TokenFile(file)
+    with (
+        service(tmp_path, tokens=tokens) as running_service,
+        peer(running_service.endpoint) as stays,
+        peer(running_service.endpoint) as goes,
+        peer(running_service.endpoint) as sender,
+    ):
+        for client, role in ((stays, "admin"), (goes, "reader")):
+            assert ask(client, "followLogs", token=made[role])["status"] == "ok"
+            # Another message's token, also a wrong one, is not the one that it follows by.
+            assert ask(client, "followLogs", token="wrong")["error"]["code"] == "unauthorized"
+            assert ask(client, "getLogs", token=made["reader"])["status"] == "ok"
+        lines = yaml.safe_load(file.read_text())["tokens"]
+        kept = [each for each in lines if each["role"] != "reader"]
+        file.write_text(yaml.safe_dump({"tokens": kept}))
+        running_service.server.reload(ApiSettings(tokens_file=str(file)))
+        assert ask(sender, "uploadLogs", token=made["admin"], **entry("secret"))["accepted"] == 1
+        assert texts(receive(stays)) == ["secret"]
+        ended = receive(goes)
+        assert (ended["action"], ended["error"]["code"]) == ("followLogs", "unauthorized")
+        assert ask(goes, "getLogs", token=made["reader"])["error"]["code"] == "unauthorized"
+        assert len(running_service.logs.service.tail) == 1
+
+
+def test_a_reader_that_becomes_a_sender_reads_no_more(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    bearer = {"authorization": f"Bearer {create_token(file, 'r', Role.READER)}"}
+    with service(tmp_path, tokens=TokenFile(file)) as running_service:
+        with connect(running_service.url, additional_headers=bearer) as follower:
+            assert ask(follower, "followLogs")["status"] == "ok"
+            file.write_text(file.read_text().replace("role: reader", "role: sender"))
+            running_service.server.reload(ApiSettings(tokens_file=str(file)))
+            with pytest.raises(ConnectionClosed):
+                follower.recv(timeout=LIMIT_S)
+            assert follower.close_code == 1008
+        with connect(running_service.url, additional_headers=bearer) as sender:
+            assert ask(sender, "getLogs")["error"]["code"] == "forbidden"
+
+
+def test_queries_over_http_are_limited_as_those_over_the_socket(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    headers = {
+        name: {"authorization": f"Bearer {create_token(file, name, Role.READER)}"}
+        for name in ("one", "two")
+    }
+
+    def get(server: Service, path: str, name: str | None = None) -> requests.Response:
+        url = f"{server.server.url}{path}"
+        return requests.get(url, headers=headers[name] if name else {}, timeout=LIMIT_S)
+
+    def limited(answer: requests.Response) -> None:
+        assert answer.status_code == 429
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["code"] == "rate-limited"
+        assert int(answer.headers["retry-after"]) >= 1
+
+    limits: dict[str, Any] = {"clock": lambda: 0.0, "max_entries_per_second": 1}
+    with service(tmp_path, tokens=TokenFile(file), **limits) as some:
+        # What a token asks by one way counts for the other.
+        with connect(some.url, additional_headers=headers["one"]) as socket:
+            assert ask(socket, "getLogs")["status"] == "ok"
+        assert get(some, "/notification", "one").ok
+        limited(get(some, "/log", "one"))
+        limited(get(some, "/log?limit=nonsense", "one"))
+        assert get(some, "/log", "two").ok
+        assert some.logs.service.rejected["rate-limited"] == 2
+    with service(tmp_path, **limits) as some:
+        assert [get(some, "/log").status_code for _ in range(2)] == [200, 200]
+        limited(get(some, "/log"))
+
+
+def test_a_level_of_thousands_of_digits_is_none(tmp_path: Path) -> None:
+    with service(tmp_path) as some:
+        for key in ("level", "min_level"):
+            answer = requests.get(
+                f"{some.server.url}/log", params={key: "1" * 5000}, timeout=LIMIT_S
+            )
+            assert answer.status_code == 422
+            assert answer.json()["detail"].startswith(key)
 
 
 def test_a_zeromq_peer_may_send_ahead_and_is_answered_in_order(tmp_path: Path) -> None:

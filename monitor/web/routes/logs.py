@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from monitor.logs.actions import DEFAULT_LIMIT, MAX_LIMIT, filter_of, query
@@ -14,7 +15,7 @@ from monitor.logs.followers import LiveMessage
 from monitor.logs.part import Logs
 from monitor.logs.reader import LogReader
 from monitor.web.app import Requester
-from monitor.web.problems import Problem
+from monitor.web.problems import TOO_MANY_REQUESTS, Problem
 from monitor.web.sockets import Handler
 from monitor.web.websocket import WebSocket, text_frame
 
@@ -26,6 +27,7 @@ _FOLLOWER_BUFFER_BYTES = 1024 * 1024
 _STATUS = {
     ErrorCode.BAD_REQUEST: 422,
     ErrorCode.FORBIDDEN: 403,
+    ErrorCode.RATE_LIMITED: 429,
     ErrorCode.UNAVAILABLE: 503,
 }
 
@@ -75,12 +77,24 @@ def router(logs: Logs | LogReader) -> APIRouter:
     """Return the routes over the logs part."""
     routes = APIRouter(tags=["logs"])
 
-    @routes.get("/log", summary="Log entries, newest first", response_model=LogPage)
+    async def admitted(request: Request, who: Requester) -> None:
+        peer = request.client.host if request.client is not None else ""
+        try:
+            logs.service.admit(who, peer=peer, size=len(request.scope["query_string"]))
+        except ActionError as error:
+            raise _problem(error) from None
+
+    limited: Any = {"dependencies": [Depends(admitted)], "responses": TOO_MANY_REQUESTS}
+
+    @routes.get("/log", summary="Log entries, newest first", response_model=LogPage, **limited)
     async def log(asked: Annotated[LogQuery, Query()], who: Requester) -> Response:
         return await _list(logs, Kind.LOGS, "getLogs", asked, who)
 
     @routes.get(
-        "/notification", summary="Notifications, newest first", response_model=NotificationPage
+        "/notification",
+        summary="Notifications, newest first",
+        response_model=NotificationPage,
+        **limited,
     )
     async def notification(asked: Annotated[LogQuery, Query()], who: Requester) -> Response:
         return await _list(logs, Kind.NOTIFICATIONS, "getNotifications", asked, who)
@@ -101,16 +115,23 @@ async def _list(
         )
         body = await logs.service.list(wanted, who, Head(action))
     except ActionError as error:
-        headers = None
-        if error.retry_after is not None:
-            headers = {"retry-after": str(max(1, round(error.retry_after)))}
-        status = _STATUS.get(error.code, 500)
-        raise Problem(status, error.message, headers=headers, code=error.code) from None
+        raise _problem(error) from None
     return Response(body, media_type="application/json")
 
 
+def _problem(error: ActionError) -> Problem:
+    headers = None
+    if error.retry_after is not None:
+        headers = {"retry-after": str(math.ceil(error.retry_after))}
+    status = _STATUS.get(error.code, 500)
+    return Problem(status, error.message, headers=headers, code=error.code)
+
+
 def _level(text: str | None) -> str | int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+    # No level's number has more digits, and int() refuses thousands of them.
+    if text is not None and text.isascii() and text.isdigit() and len(text) < 9:
+        return int(text)
+    return text
 
 
 def websocket(logs: Logs | LogReader) -> Handler:

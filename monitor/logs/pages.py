@@ -1,0 +1,117 @@
+"""The SQL of queries: a page of log entries or notifications, newest first, for both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from monitor.logs.cursor import Cursor
+from monitor.logs.entries import Entry
+from monitor.logs.filters import Kind, Query, folded
+from monitor.store import Connection
+
+__all__ = ["page"]
+
+_TABLES: Final = {Kind.LOGS: "log_entry", Kind.NOTIFICATIONS: "notification"}
+
+
+def page(
+    connection: Connection, query: Query, *, oldest: float | None, max_bytes: int
+) -> tuple[list[Entry], Cursor | None]:
+    """Return a page of what matches and is not older than ``oldest``, and the next's cursor.
+
+    A page ends before its messages have more than ``max_bytes`` bytes, but has one at least.
+    """
+    conditions: list[str] = []
+    values: list[Any] = []
+    if oldest is not None:
+        conditions.append("time >= %s")
+        values.append(oldest)
+    filter_ = query.filter
+    if filter_.sender is not None:
+        conditions.append("sender = %s")
+        values.append(filter_.sender)
+    levels = filter_.levels
+    if levels is not None:
+        if not levels:
+            return [], None
+        conditions.append(f"level IN ({', '.join(['%s'] * len(levels))})")
+        values.extend(sorted(levels))
+    if filter_.contains:
+        condition, needles = _contains(connection, filter_.contains)
+        conditions.append(condition)
+        values.extend(needles)
+    if query.cursor is not None:
+        # The first of the two lets PostgreSQL pass by whole partitions.
+        conditions.append("time <= %s AND (time, id) < (%s, %s)")
+        values.extend((query.cursor.time, *query.cursor))
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    newest = (
+        f"SELECT level, time, sender, message, id FROM {_TABLES[query.kind]} {where}"  # noqa: S608 - all of it is ours
+        " ORDER BY time DESC, id DESC LIMIT %s"
+    )
+    values.append(query.limit + 1)
+    entries: list[Entry] = []
+    last: Cursor | None = None
+    for level, time, sender, message, number, size in _sized(connection, newest, values, max_bytes):
+        if len(entries) == query.limit or (entries and size > max_bytes):
+            return entries, last
+        entries.append(Entry(level, time, sender, message))
+        last = Cursor(time, number)
+    return entries, None
+
+
+def _sized(
+    connection: Connection, newest: str, values: Sequence[Any], max_bytes: int
+) -> Iterable[Sequence[Any]]:
+    """Yield rows, each with the bytes of messages up to and with its own.
+
+    Holds none after the first, but for the very first row, with which these are more than
+    ``max_bytes``.
+    """
+    if connection.dialect == "postgresql":
+        # Along an index, from the newest on, is always right here: sorting what matches is what
+        # PostgreSQL may choose where it has no statistics of a partition yet.
+        settings = "SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; "
+        sized = (
+            "SELECT *, sum(octet_length(message)) OVER newest AS size, row_number() OVER newest"  # noqa: S608 - as above
+            f" AS place FROM ({newest}) AS entry"
+            " WINDOW newest AS (ORDER BY time DESC, id DESC ROWS UNBOUNDED PRECEDING)"
+        )
+        yield from connection.query(
+            f"{settings}SELECT level, time, sender, message, id, size FROM ({sized}) AS sized"  # noqa: S608
+            " WHERE size - octet_length(message) <= %s OR place = 2 ORDER BY time DESC, id DESC",
+            (*values, max_bytes),
+        )
+        return
+    size = 0
+    # A row at a time, where query() would fetch all of them.
+    for row in connection.raw.execute(newest.replace("%s", "?"), values):
+        size += len(row[3].encode())
+        yield *row, size
+
+
+def _contains(connection: Connection, text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a condition and its values that find ``text`` as :func:`folded` would."""
+    text = folded(text)
+    if connection.dialect == "postgresql":
+        # What the database's own locale calls upper case may end with ASCII.
+        ascii_ = 'position(%s IN upper(message COLLATE "C")) > 0'
+        if not connection.query("SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'"):
+            return ascii_, (text,)
+        unicode = 'position(%s IN upper(lower(message COLLATE "und-x-icu"))) > 0'
+        if connection.raw.info.parameter_status("server_encoding") != "UTF8":
+            return unicode, (text,)
+        # Most messages are ASCII, which takes a third of the time.
+        is_ascii = "octet_length(message) = char_length(message)"
+        return f"CASE WHEN {is_ascii} THEN {ascii_} ELSE {unicode} END", (text, text)
+    # LIKE ignores the case of ASCII, and needs no call of ours for each row.
+    like = text
+    for special in "\\%_":
+        like = like.replace(special, "\\" + special)
+    connection.raw.create_function("unicode_folded", 1, folded, deterministic=True)
+    return (
+        "CASE WHEN length(message) = length(CAST(message AS BLOB))"
+        " THEN message LIKE %s ESCAPE '\\' ELSE instr(unicode_folded(message), %s) > 0 END",
+        (f"%{like}%", text),
+    )

@@ -1,0 +1,95 @@
+"""A ZeroMQ peer of the log actions: it has no connection that ends, and a token a message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from monitor.logs.actions import echo
+from monitor.logs.answers import ActionError, ErrorCode, Head
+from monitor.logs.followers import LiveMessage
+from monitor.logs.service import LogService
+from monitor.logs.session import Session
+from monitor.tokens import TokenFile, Tokens
+
+__all__ = ["Peer"]
+
+# A follower that was sent nothing for so long gets an empty message: only at a send does libzmq
+# tell that a peer is gone.
+_PROBE_S: Final = 60.0
+
+
+class Peer:
+    """One identity: its session, what it sent that waits, and how the live tail sees it.
+
+    ``send`` sends it a message at once, and returns False where it is gone or takes nothing.
+    """
+
+    def __init__(
+        self,
+        identity: bytes,
+        service: LogService,
+        tokens: TokenFile,
+        *,
+        send: Callable[[Peer, bytes], bool],
+    ) -> None:
+        self.identity = identity
+        self.delimited = False
+        self.inbox: deque[bytes] = deque()
+        self.task: asyncio.Task[None] | None = None
+        self._clock = service.clock
+        self.last_heard = self.last_told = service.clock()
+        self._send = send
+        self._dropped = 0
+        self._tokens = tokens
+        # The token that it follows by, and the tokens among which that was found last.
+        self._token: str | None = None
+        self._found_in: Tokens | None = None
+        self.session = Session(service, send=self._answer, follower=self)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is lost where it is forgotten."""
+        session = self.session
+        return self.task is None and not session.unanswered and not session.following
+
+    async def serve(self, data: bytes) -> None:
+        """Answer one message, which brings its own token."""
+        token, tokens, follows = echo(data).token, self._tokens.current, self.session.follows
+        await self.session.receive(data, tokens.identify(token))
+        if self.session.follows > follows:
+            self._token, self._found_in = token, tokens
+
+    def _answer(self, answer: bytes) -> None:
+        self._send(self, answer)
+
+    def offer(self, message: LiveMessage) -> None:
+        """Send the message, or count it as dropped where too much waits."""
+        if not self._may_follow():
+            return
+        if self._send(self, message.text(self._dropped)):
+            self._dropped = 0
+        else:
+            self._dropped += message.count
+
+    def catch_up(self) -> None:
+        """Tell how many were dropped; and now and then that there is nothing to tell."""
+        if self._may_follow() and (self._dropped or self._clock() - self.last_told >= _PROBE_S):
+            self.offer(LiveMessage([]))
+
+    def _may_follow(self) -> bool:
+        """Whether its token still lets it follow; where tokens have changed it may be told not."""
+        tokens = self._tokens.current
+        if tokens is self._found_in:
+            return True
+        self._found_in = tokens
+        principal = tokens.identify(self._token)
+        if principal is not None and principal.may_read:
+            return True
+        self.session.unfollow()
+        self._dropped = 0
+        error = ActionError(ErrorCode.UNAUTHORIZED, "the token is no longer valid")
+        self._answer(error.answer(Head("followLogs")))
+        return False

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,9 @@ def _run(argv: list[str]) -> int:
         module = importlib.import_module(f"monitor.commands.{module_name}")
     command = _Parser(prog=f"recodex-monitor {args.command}", description=text)
     module.add_arguments(command)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the terminal's encoding lacks is shown escaped, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = args.arguments + (["-c", args.config] if args.config is not None else [])
     with needed_by(args.command):
         status: int = module.run(command.parse_args(given))

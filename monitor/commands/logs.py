@@ -170,7 +170,7 @@ class _Tail:
                 additional_headers=self._api.headers,
                 open_timeout=_OPEN_S,
                 compression=None,
-                max_size=2**24,
+                max_size=None,  # a page may be large where what was said is
             )
         except InvalidStatus as error:
             status = error.response.status_code
@@ -201,11 +201,26 @@ class _Tail:
             limit, window = 10_000, time.time() - self._lost_at + 5
             self._lost_at = None
         connection.send(json.dumps({"action": "followLogs", "id": "follow", **self._filter}))
-        query: dict[str, Any] = {"action": "getLogs", "id": "get", "limit": limit, **self._filter}
+        query: dict[str, Any] = {"action": "getLogs", "id": "get", **self._filter}
         if window is not None:
             query["timewindow"] = window
-        connection.send(json.dumps(query))
+        found: list[dict[str, Any]] = []
         live: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            connection.send(json.dumps({**query, "limit": limit - len(found), "cursor": cursor}))
+            page = self._page(connection, live)
+            found += page["logs"]
+            cursor = page["cursor"]
+            if cursor is None or len(found) >= limit:
+                break
+        self._overlap_until = time.monotonic() + _OVERLAP_S
+        self._show(list(reversed(found)))
+        for each in live:
+            self._live(each)
+
+    def _page(self, connection: ClientConnection, live: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the answer to getLogs; what comes of the live tail meanwhile goes to ``live``."""
         while True:
             try:
                 message = json.loads(connection.recv(timeout=_ANSWER_S))
@@ -219,11 +234,7 @@ class _Tail:
             if message["action"] == "log":
                 live.append(message)
             elif message.get("id") == "get":
-                break
-        self._overlap_until = time.monotonic() + _OVERLAP_S
-        self._show(list(reversed(message["logs"])))
-        for each in live:
-            self._live(each)
+                return dict(message)
 
     def _go_on(self, connection: ClientConnection) -> None:
         while True:

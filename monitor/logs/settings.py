@@ -35,7 +35,8 @@ class LogsSettings(Section, frozen=True, kw_only=True):
     """Entries of one upload. All of a commit share one block of 65,536 ids."""
 
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 8 * 1024 * 1024
-    """Bytes of one message on the wire; a WebSocket that sends more is closed with 1009."""
+    """Bytes of one message on the wire; a WebSocket that sends more is closed with 1009. The
+    messages of an answer's entries have as many together."""
 
     max_entries_per_second: Count = 20_000
     """Entries that one connection, and one token, may upload in the long run; each further

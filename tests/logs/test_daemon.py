@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import zmq
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
@@ -324,6 +326,74 @@ def test_the_command_logs_shows_filters_and_follows(
         finally:
             follower.terminate()
             follower.wait(LIMIT_S)
+
+
+def test_the_command_logs_shows_any_text_in_any_encoding(start_daemon: StartDaemon) -> None:
+    port = free_port()
+    start_daemon(config(port), debug=False).wait_ready()
+    with client(port) as connection:
+        ask(connection, "uploadLogs", **entry("école 漢"))
+    for encoding, expected in (("ascii", "\\xe9cole \\u6f22"), ("utf-8", "école 漢")):
+        environ = {"PYTHONIOENCODING": encoding}
+        shown = program("logs", "--api", f"http://127.0.0.1:{port}", environ=environ)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert shown.stdout.rstrip().endswith(f"addon-1: {expected}")
+
+
+def test_the_command_follow_shows_all_it_was_asked_for_over_several_pages(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    port, count = free_port(), 900
+    start_daemon(config(port), debug=False).wait_ready()
+    with client(port) as connection:
+        for first in range(0, count, 100):
+            logs = [entry(f"{first + n} {'x' * 20_000}") for n in range(100)]
+            assert ask(connection, "uploadLogs", logs=logs)["accepted"] == 100
+        page = requests.get(f"http://127.0.0.1:{port}/log?limit={count}", timeout=LIMIT_S).json()
+        assert len(page["logs"]) < count
+    output = tmp_path / "followed"
+    arguments = ["logs", "--follow", "--api", f"http://127.0.0.1:{port}", "--limit", str(count)]
+    with output.open("wb") as stream:
+        follower = subprocess.Popen(
+            [sys.executable, str(ROOT / "main.py"), *arguments], stdout=stream
+        )
+    try:
+
+        def shown() -> list[str]:
+            return [
+                line.split("addon-1: ")[1].split()[0] for line in output.read_text().splitlines()
+            ]
+
+        wait_for(lambda: output.stat().st_size > count * 20_000, "all of them")
+        with client(port) as connection:
+            ask(connection, "uploadLogs", **entry("new"))
+        wait_for(lambda: output.read_text().endswith("new\n"), "the new one")
+        assert shown() == [*map(str, range(count)), "new"]
+    finally:
+        follower.terminate()
+        follower.wait(LIMIT_S)
+
+
+def test_a_full_disk_is_said_and_uploads_go_on_when_there_is_room(
+    start_daemon: StartDaemon,
+) -> None:
+    port = free_port()
+    daemon = start_daemon(config(port), debug=False).wait_ready()
+    with client(port) as connection:
+        assert ask(connection, "uploadLogs", **entry("before"))["accepted"] == 1
+        # No file may grow any more, as on a disk without room.
+        before = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        refused = ask(connection, "uploadLogs", id=1, **entry("lost"))
+        assert refused["error"]["code"] == "unavailable"
+        assert refused["error"]["retry_after"] > 0
+        assert [each["message"] for each in ask(connection, "getLogs")["logs"]] == ["before"]
+        health = requests.get(f"http://127.0.0.1:{port}/healthz", timeout=LIMIT_S).json()
+        assert health["parts"]["logs"]["health"] == "degraded"
+        resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, before)
+        assert ask(connection, "uploadLogs", **entry("after"))["accepted"] == 1
+        found = [each["message"] for each in ask(connection, "getLogs")["logs"]]
+        assert found == ["after", "before"]
+    assert daemon.stop() == 0
 
 
 def test_levels_are_coloured_in_a_terminal_alone(start_daemon: StartDaemon) -> None:

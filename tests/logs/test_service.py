@@ -178,6 +178,31 @@ def test_pages_are_stable_under_equal_times_and_new_entries(database: DatabaseSe
     run(test())
 
 
+def test_pages_go_on_over_a_purge_and_a_cursor_fits_any_query(database: DatabaseSettings) -> None:
+    async def test() -> None:
+        clock = Clock()
+        async with opened(database) as store, running(store, clock, timewindow=600) as logs:
+            client = Client(logs)
+            items = [line(str(n), time=NOW - 10 * n, sender="ab"[n % 2]) for n in range(60)]
+            assert (await client.ask("uploadLogs", logs=items))["accepted"] == 60
+            notices = [line(f"n{n}", time=NOW - 10 * n - 5) for n in range(60)]
+            await client.ask("uploadNotifications", notifications=notices)
+            page = await client.ask("getLogs", limit=20)
+            clock.now += 300  # of 600 s; whole partitions go
+            await logs.retain()
+            rest = await client.texts(cursor=page["cursor"])
+            assert rest == [str(n) for n in range(20, 31)]
+            # It is a place in time, whatever is asked next.
+            assert await client.texts(cursor=page["cursor"], sender="a") == rest[::2]
+            other = await client.ask("getNotifications", cursor=page["cursor"], limit=2)
+            assert [entry["message"] for entry in other["notifications"]] == ["n19", "n20"]
+            clock.now += 1000
+            await logs.retain()
+            assert await client.texts(cursor=page["cursor"]) == []
+
+    run(test())
+
+
 def test_a_page_that_ends_exactly_has_no_cursor(database: DatabaseSettings) -> None:
     async def test() -> None:
         async with opened(database) as store, running(store, Clock()) as logs:
@@ -252,6 +277,32 @@ def test_a_repeated_upload_answers_as_before_and_stores_nothing(
             await client.ask("uploadLogs", upload_id="u2", logs=[line("e")])
             await client.ask("uploadNotifications", upload_id="u1", notifications=[line("n")])
             assert sorted(await client.texts()) == ["a", "c", "d", "e"]
+
+    run(test())
+
+
+@pytest.mark.integration_test
+def test_one_upload_to_two_instances_at_once_is_stored_once(postgres_url: str) -> None:
+    async def test() -> None:
+        database = DatabaseSettings(url=postgres_url)
+        async with (
+            opened(database) as one,
+            opened(database) as two,
+            running(one, Clock()) as here,
+            running(two, Clock()) as there,
+        ):
+            clients = [Client(logs) for logs in (here, there) for _ in range(5)]
+            # Each in an order of its own, so that their commits hold some and want others.
+            for client in clients:
+                numbers = random.sample(range(60), 60)
+                for number in numbers:
+                    logs = [line(str(number)), line("bad", level="loud")]
+                    await client.send("uploadLogs", id=number, upload_id=str(number), logs=logs)
+            for client in clients:
+                await client.session.answered()
+                assert [answer["accepted"] for answer in client.answers] == [1] * 60
+                assert {answer["rejected"][0]["index"] for answer in client.answers} == {1}
+            assert sorted(await clients[0].texts(), key=int) == [str(n) for n in range(60)]
 
     run(test())
 

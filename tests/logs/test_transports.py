@@ -438,7 +438,9 @@ def test_what_cannot_be_done_is_said_on_a_connection_that_lives_on(tmp_path: Pat
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.binary(max_size=60) | st.text(max_size=60) | messages | json_values, max_size=9))
-def test_fuzzed_messages_are_each_answered(fuzzed: ClientConnection, sent: list[Any]) -> None:
+def test_fuzzed_messages_are_each_answered(
+    fuzzed: ClientConnection | zmq.Socket[bytes], sent: list[Any]
+) -> None:
     for message in sent:
         data = message if isinstance(message, bytes | str) else json.dumps(message)
         if isinstance(data, str):
@@ -453,13 +455,18 @@ def test_fuzzed_messages_are_each_answered(fuzzed: ClientConnection, sent: list[
             assert answer["error"]["message"]
 
 
-@pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientConnection]:
+@pytest.fixture(scope="module", params=["websocket", "zeromq"])
+def fuzzed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ClientConnection | zmq.Socket[bytes]]:
     with (
         service(tmp_path_factory.mktemp("fuzzed"), max_entries_per_second=10**6) as running_service,
-        connect(running_service.url) as client,
+        connect(running_service.url) as socket,
+        peer(running_service.endpoint) as dealer,
     ):
+        client = socket if request.param == "websocket" else dealer
         yield client
+        assert ask(client, "unfollowLogs")["status"] == "ok"
         assert ask(client, "uploadLogs", **entry("alive"))["accepted"] == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from monitor.relay.following import End, Event, Gap, Message, Position, Reset
 from tests.relay.broker import Broker
+from tests.waiting import wait_for
 from tests.web.whole import LIMIT_S, Whole, whole
 
 pytestmark = pytest.mark.integration_test
@@ -77,9 +80,11 @@ def test_who_may_not_see_channels_gets_none(daemon: Whole) -> None:
     with page(daemon, "reader") as client:
         hello = json.loads(client.recv(timeout=LIMIT_S))
         assert "channels" not in hello["has"]
-        client.send(json.dumps({"watch": ["channels"], "follow": "c"}))
+        client.send(json.dumps({"watch": ["channels"]}))
+        client.send(json.dumps({"type": "subscribe", "channel": "c"}))
+        assert "admins" in until(client, of("error"))["message"]
         seen = [json.loads(client.recv(timeout=LIMIT_S)) for _ in range(6)]
-        assert not {"channels", "channel"} & {message.get("type") for message in seen}
+        assert not {"channels", "absent"} & {message.get("type") for message in seen}
 
 
 def test_a_sender_and_a_page_of_another_site_get_nothing(daemon: Whole) -> None:
@@ -93,7 +98,8 @@ def test_a_sender_and_a_page_of_another_site_get_nothing(daemon: Whole) -> None:
 
 
 @pytest.mark.parametrize(
-    "rubbish", ["", "nonsense", "[]", '{"watch": 3}', '{"follow": []}', "null"]
+    "rubbish",
+    ["", "nonsense", "[]", '{"watch": 3}', '{"type": []}', '{"type": "x"}', "null", "[" * 60_000],
 )
 def test_what_is_not_understood_is_said_and_the_page_lives_on(daemon: Whole, rubbish: str) -> None:
     with page(daemon) as client:
@@ -111,26 +117,139 @@ def test_log_actions_are_answered_as_on_their_own_socket(daemon: Whole) -> None:
         assert until(client, lambda m: m.get("id") == 8)["error"]["code"] == "unknown-action"
 
 
+def follow(client: ClientConnection, position: Position, *, until_kind: type[Event]) -> list[Event]:
+    """Return what a page is told of a channel, up to the first event of a kind."""
+    found: list[Event] = []
+
+    def last(message: dict[str, Any]) -> bool:
+        if message.get("channel") == position.channel and message["type"] != "absent":
+            found.extend(position.take(message))
+        return any(isinstance(event, until_kind) for event in found)
+
+    until(client, last)
+    return found
+
+
 def test_a_channel_is_followed_from_its_beginning_each_message_once(daemon: Whole) -> None:
     uri = f"tcp://127.0.0.1:{daemon.config['zeromq_uri'][1]}"
+    position = Position("c")
     with contextlib.closing(Broker(uri)) as broker, page(daemon) as client:
         broker.send("c", "STARTED")
         for number in range(100):
             broker.task("c", number)
-        client.send(json.dumps({"follow": "c"}))
-        until(client, lambda m: m.get("type") == "channel" and m.get("reset"))
+        client.send(position.request())
+        seen = follow(client, position, until_kind=Message)
         for number in range(100, 200):
             broker.task("c", number)
         broker.send("c", "FINISHED")
-        seen = []
+        seen += follow(client, position, until_kind=End)
+    assert seen.pop() == End("c", finished=True)
+    messages = [event for event in seen if isinstance(event, Message)]
+    assert messages == seen
+    assert [m.data.get("task_id") for m in messages[1:-1]] == [f"t{n}" for n in range(200)]
+    assert (messages[0].data["command"], messages[-1].data["command"]) == ("STARTED", "FINISHED")
 
-        def ended(message: dict[str, Any]) -> bool:
-            if "command" in message:
-                seen.append(message)
-            elif message.get("type") == "channel" and message.get("reset"):
-                seen.clear()
-            return message.get("type") == "channel" and bool(message.get("ended"))
 
-        until(client, ended)
-        assert [m.get("task_id") for m in seen[1:-1]] == [f"t{number}" for number in range(200)]
-        assert (seen[0]["command"], seen[-1]["command"]) == ("STARTED", "FINISHED")
+def test_a_page_that_comes_back_goes_on_where_it_was(daemon: Whole) -> None:
+    uri = f"tcp://127.0.0.1:{daemon.config['zeromq_uri'][1]}"
+    position = Position("back")
+    with contextlib.closing(Broker(uri)) as broker:
+        broker.send("back", "STARTED")
+        with page(daemon) as client:
+            client.send(position.request())
+            follow(client, position, until_kind=Message)
+        broker.task("back", 1)
+        broker.send("back", "FINISHED")
+        with page(daemon) as client:
+            position.disconnected()
+            client.send(position.request())
+            seen = follow(client, position, until_kind=End)
+    assert [event.data["command"] for event in seen if isinstance(event, Message)] == [
+        "TASK",
+        "FINISHED",
+    ]
+    assert not any(isinstance(event, Reset) for event in seen)
+
+
+def test_a_page_is_told_when_the_relay_had_lost_its_broker(daemon: Whole) -> None:
+    uri = f"tcp://127.0.0.1:{daemon.config['zeromq_uri'][1]}"
+    position = Position("cut")
+    with page(daemon) as client:
+        with contextlib.closing(Broker(uri)) as broker:
+            broker.send("cut", "STARTED")
+            client.send(position.request())
+            follow(client, position, until_kind=Message)
+        (gap,) = follow(client, position, until_kind=Gap)
+        assert isinstance(gap, Gap)
+        assert (gap.seq, gap.until) == (1, None)
+        until(client, lambda m: m.get("type") == "status" and m["relay"]["brokers"] == 0)
+        with contextlib.closing(Broker(uri)):
+            closed = until(client, lambda m: m.get("state") == "gap")
+        assert closed["until"] >= closed["since"] == gap.since
+
+
+def test_a_channel_that_is_left_is_told_of_no_more(daemon: Whole) -> None:
+    uri = f"tcp://127.0.0.1:{daemon.config['zeromq_uri'][1]}"
+    with contextlib.closing(Broker(uri)) as broker, page(daemon) as client:
+        client.send(json.dumps({"type": "subscribe", "channel": "left"}))
+        assert until(client, of("absent"))["channel"] == "left"
+        client.send(json.dumps({"type": "subscribe", "channel": "kept"}))
+        assert until(client, of("absent"))["channel"] == "kept"
+        broker.send("left", "STARTED")
+        broker.send("kept", "STARTED")
+        assert until(client, lambda m: "channel" in m)["channel"] == "kept"
+        client.send(json.dumps({"type": "leave", "channel": "kept"}))
+        client.send(json.dumps({"type": "subscribe", "channel": ""}))
+        assert until(client, of("error"))["code"] == "bad-request"
+        broker.send("kept", "FINISHED")
+        wait_for(lambda: _channel(daemon, "kept")["ended"], "the channel's end")
+        seen = [json.loads(client.recv(timeout=LIMIT_S)) for _ in range(3)]
+        assert all("channel" not in message for message in seen)
+    # Nobody was its subscriber: a page only looks on.
+    assert _channel(daemon, "kept")["subscribers"] == 0
+
+
+def _channel(daemon: Whole, name: str) -> dict[str, Any]:
+    items = daemon.get("/channel")["items"]
+    return next(entry for entry in items if entry["name"] == name)
+
+
+def test_who_watches_notifications_is_told_when_there_are_others(daemon: Whole) -> None:
+    with page(daemon) as client, page(daemon) as other:
+        client.send(json.dumps({"watch": ["notifications"]}))
+        assert until(client, of("notifications")) == {"type": "notifications", "stale": False}
+        # Once more after the first look, which nobody can compare with one before.
+        until(client, of("notifications"))
+        entry = {"level": "info", "time": time.time(), "sender": "a", "message": "done"}
+        other.send(json.dumps({"action": "uploadNotifications", "id": 1, **entry}))
+        assert until(other, lambda m: m.get("id") == 1)["status"] == "ok"
+        until(client, of("notifications"))
+        client.send(json.dumps({"watch": []}))
+        other.send(json.dumps({"action": "uploadNotifications", "id": 2, **entry}))
+        until(other, lambda m: m.get("id") == 2)
+        seen = [json.loads(client.recv(timeout=LIMIT_S)) for _ in range(5)]
+        assert "notifications" not in {message.get("type") for message in seen}
+
+
+def test_a_role_that_is_taken_away_is_gone_from_an_open_page() -> None:
+    with whole(tokens=True) as daemon:
+        uri = f"tcp://127.0.0.1:{daemon.config['zeromq_uri'][1]}"
+        file = daemon.folder / "tokens.yml"
+        with contextlib.closing(Broker(uri)) as broker, page(daemon) as client:
+            client.send(json.dumps({"type": "subscribe", "channel": "c"}))
+            until(client, of("absent"))
+            file.write_text(file.read_text().replace("role: admin", "role: reader"))
+            daemon.daemon.reload()
+            hello = until(client, of("hello"))
+            while hello["role"] == "admin":
+                hello = until(client, of("hello"))
+            assert "channels" not in hello["has"]
+            broker.send("c", "STARTED")
+            seen = [json.loads(client.recv(timeout=LIMIT_S)) for _ in range(5)]
+            assert all("channel" not in message for message in seen)
+            file.write_text(file.read_text().replace("role: reader", "role: sender"))
+            daemon.daemon.reload()
+            with pytest.raises(ConnectionClosed) as closed:
+                until(client, of("never"))
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008

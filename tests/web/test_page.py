@@ -20,7 +20,7 @@ from tests.servers.kubernetes import KubernetesServer
 from tests.web.whole import Whole, whole
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Locator, Page, WebSocket
 
 pytestmark = pytest.mark.end_to_end
 
@@ -292,6 +292,105 @@ def test_a_channel_is_followed_as_a_bar(daemon: Whole, open_page: Open) -> None:
         broker.send("student_2", "STARTED")
         page.wait_for_selector("text=running, last: STARTED")
         assert page.get_by_role("progressbar").get_attribute("aria-valuenow") == "0"
+    watched.assert_quiet()
+
+
+def test_a_channel_says_when_the_relay_had_lost_its_broker(daemon: Whole, open_page: Open) -> None:
+    uri = f"tcp://127.0.0.1:{daemon.config['zeromq_uri'][1]}"
+    watched = open_page(daemon.url)
+    page = watched.open("#/relay/student_3")
+    notes = page.get_by_label("What may be missing")
+    with contextlib.closing(Broker(uri)) as broker:
+        broker.send("student_3", "STARTED")
+        page.wait_for_selector("text=running, last: STARTED")
+        assert notes.is_hidden()
+    notes.get_by_text("The relay lost a broker at").wait_for()
+    with contextlib.closing(Broker(uri)) as broker:
+        notes.get_by_text("The relay lost a broker from").wait_for()
+        broker.send("student_3", "FINISHED")
+        page.wait_for_selector("text=finished")
+    assert "after message 1 some may be missing" in notes.inner_text()
+    watched.assert_quiet()
+
+
+def test_a_channel_goes_on_after_a_restart_or_says_what_may_be_missing(
+    open_page: Open, start_daemon: StartDaemon
+) -> None:
+    port, zeromq = free_port(), free_port()
+    config = {
+        "zeromq_uri": ["127.0.0.1", zeromq],
+        "relay": {"history_file": "channels.db"},
+        "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
+    }
+    daemon = start_daemon(config).wait_ready()
+    watched = open_page(f"http://127.0.0.1:{port}")
+    page = watched.open("#/relay/student_1")
+    with contextlib.closing(Broker(f"tcp://127.0.0.1:{zeromq}")) as broker:
+        broker.send("student_1", "STARTED")
+        broker.task("student_1", 1)
+        page.wait_for_selector("text=1 completed")
+    # The same channel under its old name: nothing is lost but what nobody heard meanwhile.
+    assert daemon.stop() == 0
+    page.wait_for_selector('body[data-connection="lost"]')
+    daemon = start_daemon(config).wait_ready()
+    with contextlib.closing(Broker(f"tcp://127.0.0.1:{zeromq}")) as broker:
+        broker.task("student_1", 2)
+        page.wait_for_selector("text=2 completed")
+    steps = page.get_by_label("Messages, newest first")
+    assert steps.locator("li").count() == 3
+    notes = page.get_by_label("What may be missing")
+    notes.get_by_text("after message 2 some may be missing").first.wait_for()
+    assert notes.get_by_text("no longer").count() == 0
+    # A relay that has forgotten it.
+    assert daemon.stop() == 0
+    page.wait_for_selector('body[data-connection="lost"]')
+    daemon = start_daemon({**config, "relay": {}}).wait_ready()
+    notes.get_by_text("The relay no longer knows this channel").wait_for()
+    assert steps.locator("li").count() == 3
+    with contextlib.closing(Broker(f"tcp://127.0.0.1:{zeromq}")) as broker:
+        broker.task("student_1", 3)
+        notes.get_by_text("no longer knew what this page had seen").wait_for()
+        page.wait_for_selector("text=1 completed")
+    assert watched.foreign == []
+    assert daemon.stop() == 0
+
+
+def test_notifications_come_by_themselves_and_are_not_asked_for_again_and_again(
+    daemon: Whole, open_page: Open
+) -> None:
+    def notify(message: str) -> None:
+        entry = {"level": "info", "time": time.time(), "sender": "a", "message": message}
+        with connect(f"ws://127.0.0.1:{daemon.port}/ws") as socket:
+            socket.send(json.dumps({"action": "uploadNotifications", **entry}))
+            assert json.loads(socket.recv(timeout=20))["status"] == "ok"
+
+    watched = open_page(daemon.url)
+    asked: list[str] = []
+    sockets: list[WebSocket] = []
+    page = watched.page
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda socket: sockets.append(socket))  # noqa: PLW0108 - no builtin
+    notify("the first one")
+    watched.open("#/logs")
+    page.get_by_text("Notifications", exact=True).click()
+    page.wait_for_selector(".log li:has-text('the first one')")
+    notify("the second one")
+    page.wait_for_selector(".log li:has-text('the second one')")
+
+    def hear(count: int) -> None:
+        for _ in range(count):
+            sockets[-1].wait_for_event("framereceived", timeout=LIMIT_MS)
+
+    hear(12)
+    settled = sum("/notification" in url for url in asked)
+    hear(12)
+    assert sum("/notification" in url for url in asked) == settled
+    page.get_by_role("button", name="Pause").click()
+    notify("the third one")
+    page.wait_for_selector("text=There are other notifications")
+    assert page.locator(".log li:has-text('the third one')").count() == 0
+    page.get_by_role("button", name="Go on").click()
+    page.wait_for_selector(".log li:has-text('the third one')")
     watched.assert_quiet()
 
 

@@ -82,7 +82,7 @@ def served(context: Context) -> Served:
         found.max_message_bytes = logs.service.settings.max_message_bytes
     live = LiveFeed(context, book=book, relay=relay, logs=logs, events=events)
     found.websockets["/live"] = live.serve
-    found.tasks += [live.run, live.follow_others]
+    found.tasks += live.tasks()
     if context.settings.website_mock:
         from monitor.web.routes import mock
 

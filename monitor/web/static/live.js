@@ -31,8 +31,13 @@ export class Live extends EventTarget {
 
   /** Send an object; false where there is no connection to send it on. */
   send(object) {
+    return this.sendText(JSON.stringify(object));
+  }
+
+  /** The same of an object that is JSON already. */
+  sendText(text) {
     if (this.#socket?.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(JSON.stringify(object));
+    this.#socket.send(text);
     return true;
   }
 

@@ -5,7 +5,6 @@ import { clock, date, dayName } from '../format.js';
 
 const KEPT = 2000;
 const PAGE = 300;
-const NOTIFICATIONS_MS = 5000;
 const LEVELS = ['debug', 'info', 'warning', 'error', 'critical'];
 
 export function logs(root, { live, get }) {
@@ -15,7 +14,10 @@ export function logs(root, { live, get }) {
   let paused = false;
   let gone = false;
   let asked = 0;
-  let timer = 0;
+  let anew = true; // whether all is asked for anew, also by a paused page
+  let waiting = false; // whether there are notifications that a paused page does not show
+  let loading = false;
+  let stale = false;
   let typing = 0;
   let cursor = null;
 
@@ -65,26 +67,34 @@ export function logs(root, { live, get }) {
 
   /** Ask anew: first to be told of what comes, then for what was there before. */
   function begin() {
-    clearInterval(timer);
+    asked += 1;
     held = [];
-    if (kind === 'log') live.send({ action: 'followLogs', id: 'follow', ...filters() });
-    else {
+    waiting = stale = loading = false;
+    anew = true;
+    more.hidden = true;
+    if (kind === 'log') {
+      live.send({ watch: [] });
+      live.send({ action: 'followLogs', id: 'follow', ...filters() });
+      load();
+    } else {
       live.send({ action: 'unfollowLogs', id: 'unfollow' });
-      timer = setInterval(load, NOTIFICATIONS_MS);
+      // Its answer, and whatever comes later, says to load them.
+      live.send({ watch: ['notifications'] });
     }
-    load();
   }
 
   async function load(page = null) {
     const mine = (asked += 1);
+    loading = true;
     try {
       const query = new URLSearchParams({ limit: PAGE, ...filters(), ...(page ? { cursor: page } : {}) });
       const found = await get(`/${kind}?${query}`);
       if (gone || mine !== asked) return;
       const fresh = kind === 'log' ? found.logs : found.notifications;
-      if (paused && kind === 'notification' && !page) return;
-      entries = page ? [...entries, ...fresh] : fresh;
-      cursor = found.cursor;
+      if (page) entries.push(...fresh);
+      else if (anew || !goesOn(fresh)) entries = fresh;
+      if (page || entries === fresh) cursor = found.cursor;
+      anew = false;
       problem.hidden = true;
       draw();
     } catch (error) {
@@ -92,6 +102,22 @@ export function logs(root, { live, get }) {
       problem.textContent = `The ${kind === 'log' ? 'logs' : 'notifications'} cannot be shown: ${error.message}.`;
       problem.hidden = false;
     }
+    loading = false;
+    if (waiting && !paused) again();
+  }
+
+  /** Load what is new; not while it is loaded already, or there would be no end to it. */
+  function again() {
+    waiting = loading;
+    if (!loading) load();
+  }
+
+  /** Put the newest page before the older ones that are here, where it reaches them. */
+  function goesOn(fresh) {
+    const end = fresh.length ? entries.map(identity).indexOf(identity(fresh.at(-1))) : -1;
+    if (end < 0 || fresh.length + entries.length > KEPT) return false;
+    entries = [...fresh, ...entries.slice(end + 1)];
+    return true;
   }
 
   function loadOlder() {
@@ -123,6 +149,7 @@ export function logs(root, { live, get }) {
       const fresh = held;
       held = [];
       if (fresh.length) take(fresh);
+      if (waiting) again();
     }
     describe();
   }
@@ -138,7 +165,7 @@ export function logs(root, { live, get }) {
     empty.hidden = entries.length > 0;
     const filtered = Object.keys(filters()).length > 0;
     setText(empty, filtered ? 'No entry matches.' : kind === 'log' ? 'No log entry within the time that they are kept.' : 'No notification yet.');
-    const how = paused ? 'paused' : kind === 'log' ? 'live' : 'looked for every few seconds';
+    const how = stale ? 'the newest may be missing: the database is away' : paused ? 'paused' : 'live';
     setText(about, `${entries.length}${cursor === null ? '' : '+'} ${entries.length === 1 ? 'entry' : 'entries'}, newest first, ${how}`);
   }
 
@@ -174,6 +201,14 @@ export function logs(root, { live, get }) {
           problem.hidden = false;
         }
         take([...message.logs].reverse());
+      } else if (message.type === 'notifications' && kind === 'notification') {
+        stale = message.stale;
+        if (paused && !anew) {
+          waiting = true;
+          more.hidden = false;
+          setText(more, 'There are other notifications – show');
+        } else again();
+        describe();
       } else if (message.status === 'error') {
         problem.textContent = message.error.message;
         problem.hidden = false;
@@ -181,8 +216,8 @@ export function logs(root, { live, get }) {
     },
     destroy() {
       gone = true;
-      clearInterval(timer);
       clearTimeout(typing);
+      live.send({ watch: [] });
       live.send({ action: 'unfollowLogs', id: 'unfollow' });
     },
   };

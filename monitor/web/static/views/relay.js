@@ -12,6 +12,7 @@ export function relay(root, { state, live }) {
     tiles.append(h('div', { class: 'tile' }, h('dt', {}, label), h('dd', {}, value, drawn ? line : null)));
     return [value, line];
   };
+  const [brokers] = tile('Brokers');
   const [clients] = tile('Clients');
   const [channels] = tile('Channels');
   const [messages, messageLine] = tile('Messages/s in', true);
@@ -54,6 +55,7 @@ export function relay(root, { state, live }) {
   function numbers() {
     const found = state.status?.relay;
     if (!found) return;
+    setText(brokers, count(found.brokers));
     setText(clients, count(found.clients));
     setText(channels, count(found.channels));
     setText(history, bytes(found.history_bytes));

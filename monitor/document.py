@@ -63,6 +63,8 @@ class Document:
     @classmethod
     def read(cls, file: str) -> Document:
         """Read ``file``: a mapping, or nothing. Raises ConfigError."""
+        if not file:
+            raise ConfigError("the name of the config file is empty", file=file)
         try:
             kind = Path(file).stat().st_mode
             # A pipe may never have a writer. /dev/stdin and /dev/fd/N are the caller's own.

@@ -41,6 +41,8 @@ from tests.waiting import wait_for
             "--url: http://x/ is not ws://HOST:PORT or wss://HOST:PORT",
         ),
         (["check-config"], 2, "-c"),
+        (["-c", ""], 78, "the name of the config file is empty"),
+        (["check-config", "-c", ""], 78, "the name of the config file is empty"),
         (["play", "/nowhere"], 1, "/nowhere: cannot read it"),
         (["play", "--uri", "nonsense"], 2, "--uri: nonsense is not tcp://HOST:PORT"),
         (["play", "--uri", "tcp://127.0.0.1:99999"], 2, "--uri: tcp://127.0.0.1:99999 is not tcp"),

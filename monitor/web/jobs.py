@@ -14,7 +14,8 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -29,7 +30,7 @@ from monitor.store import Connection, Row, Store
 from monitor.web.history import Last, last_known
 from monitor.web.shared_jobs import SharedJobs
 
-__all__ = ["JobBook", "JobEntry", "Probing"]
+__all__ = ["JobBook", "JobEntry", "JobState", "Probing"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,11 +43,12 @@ _STOPS_TIMEOUT_S = 3.0
 _SETTLE_S = 2.0
 
 
-class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it stands; ``since`` is None where the state is older than what was looked at.
+JobState = Literal["up", "down", "unknown", "stopped", "inactive"]
+"""``unknown`` is without a result yet, ``stopped`` by hand."""
 
-    ``state`` is up, down, unknown (no result yet), stopped (by hand) or inactive.
-    """
+
+class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it stands; ``since`` is None where the state is older than what was looked at."""
 
     id: int
     name: str
@@ -56,7 +58,7 @@ class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
     interval: float
     timeout: float
     active: bool
-    state: str
+    state: JobState
     since: float | None
     next_run: float | None
     last: Result | None
@@ -150,12 +152,21 @@ class JobBook:
         self._look()
         return self._ids
 
-    def page(self, *, after: int, limit: int) -> tuple[list[bytes], int | None]:
-        """Return the entries after an id, encoded, and the id to go on after, if any."""
+    def page(
+        self, *, after: int, limit: int, state: JobState | None = None
+    ) -> tuple[list[bytes], int | None]:
+        """Return the entries after an id, encoded, and the id to go on after, if any.
+
+        With ``state`` only those in it.
+        """
         ids = self.ids()
-        start = bisect_right(ids, after)
-        taken = ids[start : start + limit]
-        more = taken[-1] if start + limit < len(ids) else None
+        wanted = (
+            job_id
+            for job_id in islice(ids, bisect_right(ids, after), None)
+            if state is None or self._state(self._jobs[job_id]) == state
+        )
+        taken = list(islice(wanted, limit))
+        more = taken[-1] if next(wanted, None) is not None else None
         return [self.encoded(job_id) for job_id in taken], more
 
     def encoded(self, job_id: int) -> bytes:
@@ -173,12 +184,11 @@ class JobBook:
     def entry(self, job_id: int) -> JobEntry:
         """Return a job as it stands; raises KeyError."""
         job = self.job(job_id)
-        last = self._last.get(job_id)
-        state, since, next_run = "inactive", None, None
-        if job_id in self._stopped_at:
-            state, since = "stopped", self._stopped_at[job_id]
+        state = self._state(job)
+        since, next_run = None, None
+        if state == "stopped":
+            since = self._stopped_at[job_id]
         elif job.active:
-            state = "unknown" if last is None else "up" if last.up else "down"
             since = self._since.get(job_id)
             next_run = self._next_run(job)
         return JobEntry(
@@ -193,8 +203,16 @@ class JobBook:
             state=state,
             since=since,
             next_run=next_run,
-            last=last,
+            last=self._last.get(job_id),
         )
+
+    def _state(self, job: Job) -> JobState:
+        if job.id in self._stopped_at:
+            return "stopped"
+        if not job.active:
+            return "inactive"
+        last = self._last.get(job.id)
+        return "unknown" if last is None else "up" if last.up else "down"
 
     def _next_run(self, job: Job) -> float | None:
         if self._shared is not None:

@@ -179,6 +179,50 @@ def test_metrics_are_what_the_results_say_and_gaps_are_gaps(daemon: Whole, job: 
     problem(daemon.request("GET", f"/job/{job}/metric?granularity=week"), 422)
 
 
+def test_jobs_are_listed_by_their_state(daemon: Whole, job: int) -> None:
+    assert daemon.request("POST", "/job", json={"id": 900, **daemon.mock()}).status_code == 201
+    assert daemon.request("POST", "/job/900/stop").status_code == 200
+
+    def ids(query: str) -> list[int]:
+        return [entry["id"] for entry in daemon.get(f"/job{query}")["items"]]
+
+    assert ids("?state=stopped") == [900]
+    assert job in ids("?state=up")
+    assert 900 not in ids("?state=up")
+    first = daemon.get("/job?state=stopped&limit=1")
+    assert first["cursor"] is None
+    assert daemon.request("DELETE", "/job/900").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("path", "named", "words"),
+    [
+        ("/job?state=broken", "query.state", ["up", "down", "unknown", "stopped", "inactive"]),
+        ("/job?state=", "query.state", ["stopped"]),
+        ("/job?stat=up", "query.stat", ["did you mean state"]),
+        ("/job/1?state=up", "query.state", ["none here"]),
+        ("/job/1/metric?granularity=week", "query.granularity", ["minute", "hour", "day"]),
+        ("/job/1/result?sinse=1", "query.sinse", ["did you mean since"]),
+        ("/uptime?job=1&granularity=x", "query.granularity", ["minute", "hour", "day"]),
+        ("/channel?name=x", "query.name", ["limit, cursor"]),
+        ("/log?level=loud", "level", ["debug", "critical"]),
+        ("/log?levle=info", "query.levle", []),
+    ],
+)
+def test_a_parameter_or_word_that_is_not_known_is_refused_and_named(
+    daemon: Whole, path: str, named: str, words: list[str]
+) -> None:
+    detail = problem(daemon.request("GET", path), 422)["detail"]
+    assert detail.startswith(f"{named}: ")
+    assert all(word in detail for word in words), detail
+
+
+def test_nothing_is_dropped_by_a_request_with_a_parameter_that_is_not_known(daemon: Whole) -> None:
+    detail = problem(daemon.request("POST", "/db/init?confirm=drop&dry_run=1"), 422)["detail"]
+    assert "dry_run" in detail
+    problem(daemon.request("POST", "/db/init?confirm=yes"), 422)
+
+
 def test_a_list_is_not_sent_to_who_has_it(daemon: Whole) -> None:
     with_etag = daemon.request("GET", "/job")
     etag = with_etag.headers["etag"]

@@ -12,6 +12,7 @@ from monitor.relay.channel import Channel
 from monitor.relay.part import Relay
 from monitor.web.answers import cursor_of, item_list, parse_cursor
 from monitor.web.app import admin_only
+from monitor.web.parameters import known_parameters
 from monitor.web.schemas import listed
 
 __all__ = ["ChannelEntry", "channel_entry", "router"]
@@ -45,7 +46,9 @@ def channel_entry(relay: Relay, channel: Channel) -> ChannelEntry:
 
 def router(relay: Relay) -> APIRouter:
     """Return the routes over the relay."""
-    routes = APIRouter(tags=["relay"], dependencies=[Depends(admin_only)])
+    routes = APIRouter(
+        tags=["relay"], dependencies=[Depends(admin_only), Depends(known_parameters)]
+    )
 
     @routes.get(
         "/channel",

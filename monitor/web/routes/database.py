@@ -12,6 +12,7 @@ from monitor.errors import MonitorError
 from monitor.store import Store, TablesError
 from monitor.web.answers import json_answer
 from monitor.web.app import admin_only
+from monitor.web.parameters import known_parameters
 from monitor.web.problems import Problem
 from monitor.web.schemas import answer
 
@@ -26,7 +27,9 @@ class Initialized(msgspec.Struct, frozen=True):
 
 def router(store: Store) -> APIRouter:
     """Return the route."""
-    routes = APIRouter(tags=["database"], dependencies=[Depends(admin_only)])
+    routes = APIRouter(
+        tags=["database"], dependencies=[Depends(admin_only), Depends(known_parameters)]
+    )
 
     @routes.post(
         "/db/init",

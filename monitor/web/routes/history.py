@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Literal, TypeVar
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.aggregation.windows import WIDTHS_S, window_start
 from monitor.errors import MonitorError
@@ -20,6 +20,7 @@ from monitor.web.history import (
     results_before,
     uptimes,
 )
+from monitor.web.parameters import known_parameters
 from monitor.web.problems import Problem
 from monitor.web.routes.jobs import JobId
 from monitor.web.schemas import listed
@@ -47,7 +48,7 @@ async def read(store: Store, function: Callable[[Connection], T]) -> T:
 
 def router(store: Store) -> APIRouter:
     """Return the routes over the tables that the aggregation writes."""
-    routes = APIRouter(tags=["jobs"])
+    routes = APIRouter(tags=["jobs"], dependencies=[Depends(known_parameters)])
 
     @routes.get(
         "/job/{job_id}/result",

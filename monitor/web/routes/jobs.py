@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from monitor.errors import MonitorError, SettingError
 from monitor.probes.job import Job
 from monitor.settings import hide_url_secrets
 from monitor.web.answers import conditional, cursor_of, parse_cursor
-from monitor.web.jobs import JobBook, JobEntry
+from monitor.web.jobs import JobBook, JobEntry, JobState
+from monitor.web.parameters import known_parameters
 from monitor.web.problems import CONFLICT, NOT_FOUND, Problem
 from monitor.web.schemas import JSON, answer, body, listed
 
@@ -29,7 +30,7 @@ def no_job(job_id: int) -> Problem:
 
 def router(book: JobBook) -> APIRouter:
     """Return the routes over the jobs of this daemon's probes, or of others'."""
-    routes = APIRouter(tags=["jobs"])
+    routes = APIRouter(tags=["jobs"], dependencies=[Depends(known_parameters)])
 
     @routes.get(
         "/job",
@@ -39,15 +40,16 @@ def router(book: JobBook) -> APIRouter:
     )
     async def jobs(
         request: Request,
+        state: JobState | None = None,
         limit: Annotated[int, Query(ge=1, le=_MOST)] = 1000,
         cursor: str | None = None,
     ) -> Response:
         after = 0 if cursor is None else parse_cursor(cursor, tuple[int])[0]
         await _refresh(book)
-        items, more = book.page(after=after, limit=limit)
+        items, more = book.page(after=after, limit=limit, state=state)
         tail = "null" if more is None else f'"{cursor_of(more)}"'
         content = b'{"items":[%b],"cursor":%b}' % (b",".join(items), tail.encode())
-        etag = f'"{book.epoch}-{book.version}-{after}-{limit}"'
+        etag = f'"{book.epoch}-{book.version}-{after}-{limit}-{state or ""}"'
         return conditional(request, content, JSON, etag=etag)
 
     @routes.get(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.store import Connection, Store
 from monitor.web.answers import cursor_of, item_list, parse_cursor
+from monitor.web.parameters import known_parameters
 from monitor.web.routes.history import Instant, read
 from monitor.web.schemas import listed
 
@@ -27,7 +28,7 @@ class ModelUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 def router(store: Store) -> APIRouter:
     """Return the routes over the table that the cluster part writes."""
-    routes = APIRouter(tags=["models"])
+    routes = APIRouter(tags=["models"], dependencies=[Depends(known_parameters)])
 
     @routes.get(
         "/model-update",

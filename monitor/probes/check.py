@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from monitor.probes.matching import Matcher
     from monitor.probes.resolver import Resolver
 
-__all__ = ["REASONS", "Attempt", "Check", "Outcome"]
+__all__ = ["OS_REASONS", "REASONS", "Attempt", "Check", "Outcome"]
 
 # The first word of every result's ``error``, which operators group by.
 REASONS = {
@@ -34,6 +35,16 @@ REASONS = {
     "bad-redirect": "a redirect to something that is no web address",
     "proxy": "the proxy could not be found, reached or used",
     "internal": "the check itself failed; the log says how",
+}
+# Which of them an error of the operating system is.
+OS_REASONS = {
+    errno.ECONNREFUSED: "refused",
+    errno.ENETUNREACH: "unreachable",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.EADDRNOTAVAIL: "unreachable",
+    errno.ECONNRESET: "reset",
+    errno.EPIPE: "reset",
+    errno.ETIMEDOUT: "timeout",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno as os_errors
 import os
 import socket
 import ssl
@@ -14,21 +13,11 @@ from typing import Any
 
 from monitor.errors import SettingError
 from monitor.messages import Phases
-from monitor.probes.check import Outcome
+from monitor.probes.check import OS_REASONS, Outcome
 from monitor.probes.job import Job
 from monitor.probes.resolver import ResolveError, Resolver
 
 __all__ = ["Connection", "ProbeError", "tls_context", "verify_authorities"]
-
-_WORDS = {
-    os_errors.ECONNREFUSED: "refused",
-    os_errors.ENETUNREACH: "unreachable",
-    os_errors.EHOSTUNREACH: "unreachable",
-    os_errors.EADDRNOTAVAIL: "unreachable",
-    os_errors.ECONNRESET: "reset",
-    os_errors.EPIPE: "reset",
-    os_errors.ETIMEDOUT: "timeout",
-}
 
 
 class ProbeError(Exception):
@@ -157,7 +146,7 @@ def _describe(error: BaseException, timeout_s: float) -> str | None:
     if isinstance(error, EOFError):
         return "reset: the connection was closed"
     if isinstance(error, OSError):
-        word = _WORDS.get(error.errno or 0, "reset")
+        word = OS_REASONS.get(error.errno or 0, "reset")
         # asyncio's own texts name addresses; the system's can be grouped by.
         return f"{word}: {os.strerror(error.errno) if error.errno else error}"
     return None

@@ -13,6 +13,8 @@ from typing import Any
 
 import pycurl
 
+from monitor.probes.check import OS_REASONS
+
 __all__ = [
     "Body",
     "certificate_expiry",
@@ -42,15 +44,6 @@ _WORDS = {
     pycurl.E_SSL_ISSUER_ERROR: "bad-certificate",
     pycurl.E_SEND_ERROR: "reset",
     97: "proxy",  # CURLE_PROXY, since 7.73
-}
-_OS_WORDS = {
-    os_errors.ECONNREFUSED: "refused",
-    os_errors.ENETUNREACH: "unreachable",
-    os_errors.EHOSTUNREACH: "unreachable",
-    os_errors.EADDRNOTAVAIL: "unreachable",
-    os_errors.ECONNRESET: "reset",
-    os_errors.EPIPE: "reset",
-    os_errors.ETIMEDOUT: "timeout",
 }
 
 
@@ -142,7 +135,7 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
     if errno == pycurl.E_COULDNT_CONNECT or (
         errno in (pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING)
     ):
-        word = _OS_WORDS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else None)
+        word = OS_REASONS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else None)
     if errno == pycurl.E_SSL_CONNECT_ERROR and system == os_errors.ECONNRESET:
         word = "reset"
     detail = os.strerror(system) if word in ("refused", "unreachable", "reset") and system else ""

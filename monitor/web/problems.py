@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -10,7 +12,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-__all__ = ["ERRORS", "Problem", "install", "problem_body", "problem_response"]
+from monitor.errors import MonitorError
+
+__all__ = ["ERRORS", "Problem", "from_database", "install", "problem_body", "problem_response"]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -64,6 +68,15 @@ class Problem(HTTPException):
     ) -> None:
         super().__init__(status, detail, headers)
         self.members = members
+
+
+@contextmanager
+def from_database() -> Iterator[None]:
+    """Make a database that is away, or refuses, a problem with status 503."""
+    try:
+        yield
+    except MonitorError as error:
+        raise Problem(503, str(error), headers={"retry-after": "5"}) from None
 
 
 def problem_body(status: int, detail: str, **members: Any) -> bytes:

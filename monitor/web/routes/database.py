@@ -8,12 +8,11 @@ from typing import Annotated, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from monitor.errors import MonitorError
 from monitor.store import Store, TablesError
 from monitor.web.answers import json_answer
 from monitor.web.app import admin_only
 from monitor.web.parameters import known_parameters
-from monitor.web.problems import Problem
+from monitor.web.problems import from_database
 from monitor.web.schemas import answer
 
 __all__ = ["router"]
@@ -41,13 +40,11 @@ def router(store: Store) -> APIRouter:
         request: Request, confirm: Annotated[Literal["drop"], Query()]
     ) -> Response:
         del confirm
-        try:
+        with from_database():
             # Also in a database where nothing ever was, and over a newer program's tables.
             with contextlib.suppress(TablesError):
                 await store.migrate()
             await store.reset()
-        except MonitorError as error:
-            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
         return json_answer(request, Initialized("ok"))
 
     return routes

@@ -9,7 +9,6 @@ from typing import Annotated, Literal, TypeVar
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.aggregation.windows import WIDTHS_S, window_start
-from monitor.errors import MonitorError
 from monitor.messages import Result
 from monitor.store import Connection, Store
 from monitor.web.answers import cursor_of, item_list, parse_cursor
@@ -21,7 +20,7 @@ from monitor.web.history import (
     uptimes,
 )
 from monitor.web.parameters import known_parameters
-from monitor.web.problems import Problem
+from monitor.web.problems import from_database
 from monitor.web.routes.jobs import JobId
 from monitor.web.schemas import listed
 
@@ -40,10 +39,8 @@ Granularity = Literal["minute", "hour", "day"]
 
 async def read(store: Store, function: Callable[[Connection], T]) -> T:
     """Read from the database; one that is away is a problem with status 503."""
-    try:
+    with from_database():
         return await store.read(function, timeout=_QUERY_TIMEOUT_S)
-    except MonitorError as error:
-        raise Problem(503, str(error), headers={"retry-after": "5"}) from None
 
 
 def router(store: Store) -> APIRouter:

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from monitor.errors import MonitorError, SettingError
+from monitor.errors import SettingError
 from monitor.probes.job import Job
 from monitor.settings import hide_url_secrets
 from monitor.web.answers import conditional, cursor_of, parse_cursor
 from monitor.web.jobs import JobBook, JobEntry, JobState
 from monitor.web.parameters import known_parameters
-from monitor.web.problems import CONFLICT, NOT_FOUND, Problem
+from monitor.web.problems import CONFLICT, NOT_FOUND, Problem, from_database
 from monitor.web.schemas import JSON, answer, body, listed
 
 __all__ = ["JobId", "no_job", "router"]
@@ -74,14 +74,12 @@ def router(book: JobBook) -> APIRouter:
         _only_in_database(book)
         given = await _given(request)
         await _refresh(book)
-        try:
+        with from_database():
             if "id" not in given:
                 given["id"] = await book.next_id()
             job = _job(given)
             if await book.save(job, known=False) is None:
                 raise Problem(409, f"there is a job {job.id} already")
-        except MonitorError as error:
-            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
         location = {"location": f"/job/{job.id}"}
         return Response(_entry(book, job.id), 201, media_type=JSON, headers=location)
 
@@ -98,11 +96,9 @@ def router(book: JobBook) -> APIRouter:
         if given.setdefault("id", job_id) != job_id:
             raise Problem(422, "body.id: not the id of the path; a job keeps its id")
         await _refresh(book)
-        try:
+        with from_database():
             if await book.save(_job(given), known=True) is None:
                 raise no_job(job_id)
-        except MonitorError as error:
-            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
         return Response(_entry(book, job_id), media_type=JSON)
 
     @routes.delete(
@@ -115,10 +111,8 @@ def router(book: JobBook) -> APIRouter:
     async def delete(job_id: JobId) -> Response:
         _only_in_database(book)
         await _refresh(book)
-        try:
+        with from_database():
             deleted = await book.delete(job_id)
-        except MonitorError as error:
-            raise Problem(503, str(error), headers={"retry-after": "5"}) from None
         if not deleted:
             raise no_job(job_id)
         return Response(status_code=204)
@@ -178,21 +172,18 @@ def _entry(book: JobBook, job_id: int) -> bytes:
 
 
 async def _refresh(book: JobBook) -> None:
-    try:
+    with from_database():
         await book.refresh()
-    except MonitorError as error:
-        raise Problem(503, str(error), headers={"retry-after": "5"}) from None
 
 
 async def _switch(book: JobBook, job_id: int, *, running: bool) -> Response:
     await _refresh(book)
     try:
         job = book.job(job_id)
-        done = await (book.start(job_id) if running else book.stop(job_id))
+        with from_database():
+            done = await (book.start(job_id) if running else book.stop(job_id))
     except KeyError:
         raise no_job(job_id) from None
-    except MonitorError as error:
-        raise Problem(503, str(error), headers={"retry-after": "5"}) from None
     if not done:
         state = book.entry(job_id).state
         if state == "inactive" or not (job.active or state == "stopped"):

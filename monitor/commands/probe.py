@@ -20,9 +20,9 @@ from monitor.commands.configured_jobs import load_configured_jobs
 from monitor.config import load
 from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.messages import Result
+from monitor.probes.checking import Checks, check_job, result_of
 from monitor.probes.checks import kind_of, kinds, load_kind
 from monitor.probes.job import Job
-from monitor.probes.runner import Checks, check_job, result_of
 from monitor.probes.schedule import Run
 from monitor.settings import hide_url_secrets
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,18 +11,14 @@ from monitor import messages
 from monitor.bus import Bus
 from monitor.messages import Result
 from monitor.part import Metric
-from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.checks import load_kind
+from monitor.probes.check import Attempt
+from monitor.probes.checking import Checks, check_job, result_of
 from monitor.probes.histogram import Histogram
 from monitor.probes.job import Job
-from monitor.probes.matching import Matcher
-from monitor.probes.resolver import Resolver
 from monitor.probes.schedule import Run, Schedule
 from monitor.probes.slots import Slots
 
-__all__ = ["Checks", "JobStatus", "Runner", "check_job", "result_of"]
-
-logger = logging.getLogger("monitor.probes")
+__all__ = ["JobStatus", "Runner"]
 
 # The clock is looked at this often at least, so that its jumps are seen.
 _LOOK_S = 0.5
@@ -33,7 +28,6 @@ _TICK_S = 0.01
 _MOST_STARTS = 16
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
-_RETRY_PAUSE_S = 1.0
 _SECONDS = (
     0.001,
     0.0025,
@@ -51,80 +45,6 @@ _SECONDS = (
     30.0,
     60.0,
 )
-
-
-class Checks:
-    """One check of each kind in use, and what they share."""
-
-    def __init__(self, *, resolver_threads: int) -> None:
-        self._resolver = Resolver(threads=resolver_threads)
-        self._matcher = Matcher()
-        self._checks: dict[str, Check] = {}
-
-    def prepare(self, job: Job) -> Attempt:
-        """Return what makes one attempt at the job."""
-        check = self._checks.get(job.kind)
-        if check is None:
-            kind = load_kind(job.kind)
-            check = self._checks[job.kind] = kind(resolver=self._resolver, matcher=self._matcher)
-        return check.prepare(job)
-
-    def forget(self, job_id: int) -> None:
-        """Let go of what is known of a job."""
-        self._matcher.forget(job_id)
-
-    async def close(self) -> None:
-        """Let go of everything."""
-        for check in self._checks.values():
-            await check.close()
-        await self._matcher.close()
-        self._resolver.close()
-
-
-async def check_job(job: Job, attempt: Attempt) -> tuple[Outcome, int]:
-    """Check once, with the job's retries; return the last attempt's outcome and its number."""
-    number = 0
-    while True:
-        number += 1
-        try:
-            outcome = await attempt()
-        except Exception as error:
-            logger.exception("%s: the check itself failed", job.title)
-            outcome = Outcome(up=False, duration=0.0, error=f"internal: {type(error).__name__}")
-        if outcome.up or number > job.retries:
-            return outcome, number
-        await asyncio.sleep(min(_RETRY_PAUSE_S, job.interval / 10))
-
-
-def result_of(
-    job: Job,
-    run: Run,
-    outcome: Outcome,
-    *,
-    url: str,
-    checked_at: float,
-    producer: int,
-    attempt: int,
-) -> Result:
-    """Put together the result that a run of a job gives."""
-    return Result(
-        job_id=job.id,
-        url=url,
-        scheduled_at=run.scheduled_at,
-        checked_at=checked_at,
-        kind=job.kind,
-        up=outcome.up,
-        status=outcome.status,
-        response_time=outcome.response_time,
-        duration=outcome.duration,
-        error=outcome.error,
-        matched=outcome.matched,
-        phases=outcome.phases,
-        certificate_expires_at=outcome.certificate_expires_at,
-        producer=producer,
-        attempt=attempt,
-        missed=run.missed,
-    )
 
 
 class _Active:

@@ -18,8 +18,8 @@ import trustme
 from websockets.sync.server import Server, ServerConnection, serve
 
 from monitor.probes.check import REASONS, Outcome
+from monitor.probes.checking import Checks
 from monitor.probes.job import Job
-from monitor.probes.runner import Checks
 from tests.probes.misbehaving import Misbehaving
 
 pytestmark = pytest.mark.integration_test

@@ -1,0 +1,94 @@
+"""One run of a job: the checks that make it, its attempts, and the result that it gives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from monitor.messages import Result
+from monitor.probes.check import Attempt, Check, Outcome
+from monitor.probes.checks import load_kind
+from monitor.probes.job import Job
+from monitor.probes.matching import Matcher
+from monitor.probes.resolver import Resolver
+from monitor.probes.schedule import Run
+
+__all__ = ["Checks", "check_job", "result_of"]
+
+logger = logging.getLogger("monitor.probes")
+
+_RETRY_PAUSE_S = 1.0
+
+
+class Checks:
+    """One check of each kind in use, and what they share."""
+
+    def __init__(self, *, resolver_threads: int) -> None:
+        self._resolver = Resolver(threads=resolver_threads)
+        self._matcher = Matcher()
+        self._checks: dict[str, Check] = {}
+
+    def prepare(self, job: Job) -> Attempt:
+        """Return what makes one attempt at the job."""
+        check = self._checks.get(job.kind)
+        if check is None:
+            kind = load_kind(job.kind)
+            check = self._checks[job.kind] = kind(resolver=self._resolver, matcher=self._matcher)
+        return check.prepare(job)
+
+    def forget(self, job_id: int) -> None:
+        """Let go of what is known of a job."""
+        self._matcher.forget(job_id)
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        for check in self._checks.values():
+            await check.close()
+        await self._matcher.close()
+        self._resolver.close()
+
+
+async def check_job(job: Job, attempt: Attempt) -> tuple[Outcome, int]:
+    """Check once, with the job's retries; return the last attempt's outcome and its number."""
+    number = 0
+    while True:
+        number += 1
+        try:
+            outcome = await attempt()
+        except Exception as error:
+            logger.exception("%s: the check itself failed", job.title)
+            outcome = Outcome(up=False, duration=0.0, error=f"internal: {type(error).__name__}")
+        if outcome.up or number > job.retries:
+            return outcome, number
+        await asyncio.sleep(min(_RETRY_PAUSE_S, job.interval / 10))
+
+
+def result_of(
+    job: Job,
+    run: Run,
+    outcome: Outcome,
+    *,
+    url: str,
+    checked_at: float,
+    producer: int,
+    attempt: int,
+) -> Result:
+    """Put together the result that a run of a job gives."""
+    return Result(
+        job_id=job.id,
+        url=url,
+        scheduled_at=run.scheduled_at,
+        checked_at=checked_at,
+        kind=job.kind,
+        up=outcome.up,
+        status=outcome.status,
+        response_time=outcome.response_time,
+        duration=outcome.duration,
+        error=outcome.error,
+        matched=outcome.matched,
+        phases=outcome.phases,
+        certificate_expires_at=outcome.certificate_expires_at,
+        producer=producer,
+        attempt=attempt,
+        missed=run.missed,
+    )

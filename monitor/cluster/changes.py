@@ -13,9 +13,7 @@ also where the images are the old ones again, so that nobody goes on believing i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import msgspec
 
@@ -32,57 +30,27 @@ from monitor.cluster.events import (
     make_event,
 )
 from monitor.cluster.mapping import map_object
-from monitor.cluster.objects import Pod, Service
+from monitor.cluster.pods import Pod
+from monitor.cluster.services import Service
+from monitor.cluster.told import (
+    Facts,
+    Told,
+    former_revisions,
+    images_differ,
+    same_revision,
+    tell,
+    version_differs,
+    with_digest,
+)
 from monitor.messages import ModelEvent
 
 __all__ = [
-    "Facts",
-    "Told",
     "Verdict",
     "judge_gone",
     "judge_pod",
     "judge_service",
     "wants_facts",
 ]
-
-# Kubernetes keeps 10 old ReplicaSets by default; more than those nobody can roll back to.
-_HISTORY = 12
-
-
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The last state told of an object, as the table cluster_state keeps it.
-
-    ``phase`` is ``seen`` for a service that was there at the first start but not yet rolled
-    out, ``told`` for one that stands, ``failed`` for one whose very first rollout failed, and
-    ``removed`` for one that is gone: kept for a time, so that an object that only left the
-    label selector and comes back starts another life, with other event ids.
-    """
-
-    kind: str
-    namespace: str
-    name: str
-    phase: Literal["seen", "told", "failed", "removed"]
-    revision: int | None = None
-    generation: int = 0
-    model: str | None = None
-    version: str | None = None
-    images: dict[str, str] = {}
-    fingerprint: str = ""
-    history: tuple[tuple[int, str], ...] = ()
-    failed_revision: int | None = None
-    life: int = 0
-    removed_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What only other objects know: digests by container, and former templates.
-
-    ``past`` has by fingerprint the revisions at which a template was current.
-    """
-
-    digests: Mapping[str, str] = field(default_factory=dict)
-    past: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +80,7 @@ def wants_facts(told: Told | None, service: Service, context: Context) -> bool:
         return False
     if told is None or told.phase in {"seen", "failed", "removed"}:
         return any("@" not in image for image in service.images.values())
-    return not _same_revision(told, service)
+    return not same_revision(told, service)
 
 
 def judge_service(
@@ -132,11 +100,11 @@ def judge_service(
     if service.failure is not None and service.revision != (
         told.failed_revision if told is not None and told.phase != "removed" else None
     ):
-        if standing and told is not None and _same_revision(told, service):
+        if standing and told is not None and same_revision(told, service):
             return Verdict(told)
         return _failed(told, service, context)
     if told is None and context.baseline:
-        return Verdict(_tell(None, service, context, facts, phase="seen"))
+        return Verdict(tell(None, service, context, facts, phase="seen"))
     return Verdict(told)
 
 
@@ -207,15 +175,10 @@ def judge_pod(told: Told | None, pod: Pod, context: Context) -> Verdict:
     return Verdict(after, event)
 
 
-def with_digest(image: str, digest: str | None) -> str:
-    """Write an image with its digest, where one is known and the image doesn't say it."""
-    return image if "@" in image or not digest else f"{image}@{digest}"
-
-
 def _deployed(told: Told | None, service: Service, context: Context, facts: Facts) -> Verdict:
     removed = told is not None and told.phase == "removed"
     life = 0 if told is None else told.life + removed
-    after = _tell(None, service, context, facts, phase="told", life=life)
+    after = tell(None, service, context, facts, phase="told", life=life)
     stood = context.baseline or (told is not None and told.phase == "seen")
     data = _data(service, after, context, before=None, cause="snapshot" if stood else "created")
     return Verdict(
@@ -224,14 +187,14 @@ def _deployed(told: Told | None, service: Service, context: Context, facts: Fact
 
 
 def _rolled_out(told: Told, service: Service, context: Context, facts: Facts) -> Verdict:
-    if _same_revision(told, service):
+    if same_revision(told, service):
         return Verdict(told)
-    after = _tell(told, service, context, facts, phase="told")
-    images_changed = _images_differ(told.images, after.images)
-    version_changed = _version_differs(told, after)
+    after = tell(told, service, context, facts, phase="told")
+    images_changed = images_differ(told.images, after.images)
+    version_changed = version_differs(told, after)
     # Back means: to before the last revision that anybody heard of, failed ones included.
     latest = max(told.revision or 0, told.failed_revision or 0)
-    back = any(number < latest for number in _former(told, service, facts))
+    back = any(number < latest for number in former_revisions(told, service, facts))
     if not (images_changed or version_changed or told.failed_revision is not None):
         return Verdict(after)
     if back:
@@ -258,10 +221,10 @@ def _failed(told: Told | None, service: Service, context: Context) -> Verdict:
     else:
         life = told.life + (told.phase == "removed") if told is not None else 0
         after = msgspec.structs.replace(
-            _tell(None, service, context, Facts(), phase="failed", life=life),
+            tell(None, service, context, Facts(), phase="failed", life=life),
             failed_revision=service.revision,
         )
-    wanted = _tell(told if standing else None, service, context, Facts(), phase="told")
+    wanted = tell(told if standing else None, service, context, Facts(), phase="told")
     data = msgspec.structs.replace(
         _data(service, wanted, context, before=told if standing else None, cause="failed"),
         reason=service.failure[0] if service.failure else None,
@@ -269,82 +232,6 @@ def _failed(told: Told | None, service: Service, context: Context) -> Verdict:
     )
     return Verdict(
         after, make_event(FAILED, service.uid, service.revision, life, data=data, context=context)
-    )
-
-
-def _tell(
-    told: Told | None,
-    service: Service,
-    context: Context,
-    facts: Facts,
-    *,
-    phase: Literal["seen", "told", "failed"],
-    life: int = 0,
-) -> Told:
-    images = {
-        name: with_digest(image, facts.digests.get(name)) for name, image in service.images.items()
-    }
-    mapped = map_object(
-        context.mapping,
-        name=service.name,
-        labels=service.labels,
-        annotations=service.annotations,
-        images=images,
-    )
-    history = dict(told.history) if told is not None else {}
-    history |= {
-        number: fingerprint for fingerprint, numbers in facts.past.items() for number in numbers
-    }
-    if service.revision is not None:
-        history[service.revision] = service.fingerprint
-    return Told(
-        kind=service.kind,
-        namespace=service.namespace,
-        name=service.name,
-        phase=phase,
-        revision=service.revision,
-        generation=service.generation,
-        model=mapped.model,
-        version=mapped.version,
-        images=images,
-        fingerprint=service.fingerprint,
-        history=tuple(sorted(history.items())[-_HISTORY:]),
-        life=told.life if told is not None else life,
-    )
-
-
-def _same_revision(told: Told, service: Service) -> bool:
-    if told.revision is None or service.revision is None:
-        return told.fingerprint == service.fingerprint
-    return told.revision == service.revision
-
-
-def _former(told: Told, service: Service, facts: Facts) -> set[int]:
-    """Return the revisions other than the present one that had the present template."""
-    numbers = set(facts.past.get(service.fingerprint, ()))
-    numbers |= {number for number, seen in told.history if seen == service.fingerprint}
-    return numbers - {service.revision}
-
-
-def _images_differ(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
-    if before.keys() != after.keys():
-        return True
-    for name, old in before.items():
-        old_reference, _, old_digest = old.partition("@")
-        reference, _, digest = after[name].partition("@")
-        if old_digest and digest:
-            if old_digest != digest or old_reference != reference:
-                return True
-        elif old_reference != reference:
-            return True
-    return False
-
-
-def _version_differs(before: Told, after: Told) -> bool:
-    # What was not known before, or is not now, has not changed: a digest that could not be
-    # looked up, for example.
-    return before.model != after.model or (
-        None not in (before.version, after.version) and before.version != after.version
     )
 
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from monitor.cluster.api import Api, ApiError, Reason
-from monitor.cluster.changes import Facts
-from monitor.cluster.objects import Pod, Revision, Service, read_pod, read_revisions
+from monitor.cluster.pods import Pod, read_pod
+from monitor.cluster.services import Revision, Service, read_revisions
+from monitor.cluster.told import Facts
 from monitor.cluster.watch import Scope, path_of
 
 __all__ = ["Lookup"]

@@ -16,8 +16,6 @@ import msgspec
 
 from monitor.cluster.api import ApiError
 from monitor.cluster.changes import (
-    Facts,
-    Told,
     Verdict,
     judge_gone,
     judge_pod,
@@ -27,7 +25,10 @@ from monitor.cluster.changes import (
 from monitor.cluster.events import Context, Event
 from monitor.cluster.lookup import RunningDigests
 from monitor.cluster.mapping import MappingSettings
-from monitor.cluster.objects import Service, WatchEvent, read_metadata, read_pod, read_service
+from monitor.cluster.objects import WatchEvent, read_metadata
+from monitor.cluster.pods import read_pod
+from monitor.cluster.services import Service, read_service
+from monitor.cluster.told import Facts, Told
 from monitor.cluster.watch import Scope
 
 __all__ = ["Batch", "Known", "Row", "Tracker"]

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.cluster.objects import read_page, read_pod, read_revisions, read_service
+from monitor.cluster.objects import read_page
+from monitor.cluster.pods import read_pod
+from monitor.cluster.services import read_revisions, read_service
 
 DIGEST = "sha256:" + "ab" * 32
 

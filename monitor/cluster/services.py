@@ -1,0 +1,208 @@
+"""Reads Deployments and DeploymentConfigs, and their former templates; pure.
+
+Sources: the Kubernetes API reference (apps/v1), the conditions that kubectl's and oc's
+``rollout status`` go by, and OpenShift's apps.openshift.io/v1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from monitor.cluster.objects import Condition, Metadata
+from monitor.cluster.templates import (
+    CONFIG_VERSION,
+    NOTHING,
+    TEMPLATE_HASH,
+    Lenient,
+    fingerprint_of,
+    selector_text,
+    template_images,
+)
+
+__all__ = ["Revision", "Service", "read_revisions", "read_service"]
+
+_REVISION = "deployment.kubernetes.io/revision"
+_REVISION_HISTORY = "deployment.kubernetes.io/revision-history"
+
+
+class _WorkloadSpec(Lenient):
+    replicas: int | None = None
+    template: msgspec.Raw = NOTHING
+    selector: msgspec.Raw = NOTHING
+
+
+class _WorkloadStatus(Lenient):
+    observed_generation: int | None = None
+    latest_version: int | None = None
+    replicas: int | None = None
+    updated_replicas: int | None = None
+    ready_replicas: int | None = None
+    available_replicas: int | None = None
+    conditions: list[Condition] | None = None
+
+
+class _Workload(Lenient):
+    metadata: Metadata
+    spec: _WorkloadSpec = msgspec.field(default_factory=_WorkloadSpec)
+    status: _WorkloadStatus = msgspec.field(default_factory=_WorkloadStatus)
+
+
+class Service(NamedTuple):
+    """A model service as the cluster shows it now.
+
+    ``images`` has the template's image by container, init containers too. ``revision`` grows
+    with each new template; None where the controller has not looked at the object yet.
+    ``complete`` says that all replicas are of this revision and available; ``stands`` that the
+    controller called this rollout complete, though a replica may be missing by now; ``failure``
+    is the reason and the message of a rollout that the controller gave up.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    generation: int
+    revision: int | None
+    fingerprint: str
+    images: dict[str, str]
+    replicas_wanted: int
+    replicas_ready: int
+    complete: bool
+    stands: bool
+    failure: tuple[str, str] | None
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    selector: str
+
+
+class Revision(NamedTuple):
+    """A template that a service had, and the numbers under which it was current.
+
+    ``owner`` is the service's uid; ``pods`` is the label selector of this revision's pods.
+    """
+
+    owner: str
+    fingerprint: str
+    numbers: frozenset[int]
+    pods: str
+
+
+_decoder = msgspec.json.Decoder(_Workload)
+
+
+def read_service(kind: str, body: bytes | msgspec.Raw) -> Service:
+    """Decode a Deployment or DeploymentConfig; raise msgspec.DecodeError for what isn't one."""
+    item = _decoder.decode(body)
+    metadata, spec, status = item.metadata, item.spec, item.status
+    annotations = metadata.annotations or {}
+    if kind == "DeploymentConfig":
+        revision = status.latest_version or None
+    else:
+        revision = _number(annotations.get(_REVISION))
+    wanted = 1 if spec.replicas is None else spec.replicas
+    progressing = next((c for c in status.conditions or () if c.type == "Progressing"), None)
+    # The controllers stamp the generation that a status speaks of; an older one says nothing
+    # about this template.
+    current = (status.observed_generation or 0) >= (metadata.generation or 0)
+    return Service(
+        kind=kind,
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        resource_version=metadata.resource_version,
+        generation=metadata.generation or 0,
+        revision=revision,
+        fingerprint=fingerprint_of(spec.template),
+        images=template_images(spec.template),
+        replicas_wanted=wanted,
+        replicas_ready=status.ready_replicas or 0,
+        complete=current and _complete(kind, wanted, status, progressing),
+        stands=current and _stands(wanted, status, progressing),
+        failure=_failure(status, progressing) if current else None,
+        labels=metadata.labels or {},
+        annotations=annotations,
+        selector=selector_text(kind, spec.selector),
+    )
+
+
+def _complete(
+    kind: str, wanted: int, status: _WorkloadStatus, progressing: Condition | None
+) -> bool:
+    """Decide as ``kubectl rollout status`` and ``oc rollout status`` do."""
+    if kind == "DeploymentConfig" and (
+        not status.latest_version
+        or progressing is None
+        or progressing.reason != "NewReplicationControllerAvailable"
+    ):
+        return False
+    updated = status.updated_replicas or 0
+    return (
+        updated >= wanted
+        and (status.replicas or 0) <= updated
+        and (status.available_replicas or 0) >= updated
+    )
+
+
+def _stands(wanted: int, status: _WorkloadStatus, progressing: Condition | None) -> bool:
+    updated = status.updated_replicas or 0
+    return (
+        progressing is not None
+        and progressing.status == "True"
+        and progressing.reason in {"NewReplicaSetAvailable", "NewReplicationControllerAvailable"}
+        and updated >= wanted
+        and (status.replicas or 0) <= updated
+    )
+
+
+def _failure(status: _WorkloadStatus, progressing: Condition | None) -> tuple[str, str] | None:
+    if (
+        progressing is None
+        or progressing.status != "False"
+        or progressing.reason not in {"ProgressDeadlineExceeded", "RolloutCancelled"}
+    ):
+        return None
+    # What kept the pods from being made (a quota, say) is a condition of its own.
+    messages = [progressing.message or ""]
+    messages += [
+        condition.message or ""
+        for condition in status.conditions or ()
+        if condition.type == "ReplicaFailure" and condition.status == "True"
+    ]
+    return progressing.reason or "", "; ".join(filter(None, messages))
+
+
+def read_revisions(kind: str, items: Sequence[bytes | msgspec.Raw]) -> list[Revision]:
+    """Decode the ReplicaSets of Deployments, or the ReplicationControllers of DeploymentConfigs.
+
+    A ReplicaSet that is taken up again by a rollback gets a new number and remembers its
+    old ones; a ReplicationController has one number for good.
+    """
+    found = []
+    for body in items:
+        item = _decoder.decode(body)
+        annotations = item.metadata.annotations or {}
+        if kind == "DeploymentConfig":
+            texts = [annotations.get(CONFIG_VERSION, "")]
+        else:
+            texts = annotations.get(_REVISION_HISTORY, "").split(",")
+            texts.append(annotations.get(_REVISION, ""))
+        numbers = frozenset(number for text in texts if (number := _number(text)) is not None)
+        if kind == "DeploymentConfig":
+            pods = f"deployment={item.metadata.name}"
+        else:
+            pods = f"{TEMPLATE_HASH}={(item.metadata.labels or {}).get(TEMPLATE_HASH, '')}"
+        fingerprint = fingerprint_of(item.spec.template)
+        found += [
+            Revision(owner.uid, fingerprint, numbers, pods)
+            for owner in item.metadata.owner_references or ()
+            if owner.kind == kind and numbers
+        ]
+    return found
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None

@@ -16,17 +16,16 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
-from monitor.aggregation.batch import Batch, Entry, Pending, Rejected, judge_all
-from monitor.aggregation.intake import printable
+from monitor.aggregation.batch import Batch, Pending, judge_all
 from monitor.aggregation.retention import purge
 from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.statistics import Statistics
-from monitor.aggregation.writer import OffsetsMovedError, prepare, stored_offsets, write_batch
+from monitor.aggregation.transactions import TooSlowError, Transactions
+from monitor.aggregation.writer import OffsetsMovedError, Written, stored_offsets
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
-from monitor.messages import encode
 from monitor.pace import step_back, unhurried
 from monitor.part import Health, Metric, Part, State
 from monitor.store import Store
@@ -35,17 +34,9 @@ __all__ = ["Aggregation"]
 
 logger = logging.getLogger("monitor.aggregation")
 
-T = TypeVar("T")
-
 _POLL_RECORDS = 2000
 _POLL_S = 0.5
-# Of one transaction. On SQLite everyone else's writes wait for it; on PostgreSQL its rows are
-# in memory several times over.
-_LARGEST_BATCH = {"sqlite": 500, "postgresql": 10_000}
-_SQLITE_TARGET_S = 0.03
-_LEAST_SQLITE_BATCH = 100
 _PENDING_BYTES = 33_554_432
-_WRITE_TIMEOUT_S = 30.0
 _OFFSETS_TIMEOUT_S = 3.0
 _REVOKE_TIMEOUT_S = 8.0
 _IDLE_INTERVAL_S = 30.0
@@ -80,6 +71,14 @@ class Aggregation(Part):
         self.statistics = Statistics(settings.topic)
         # For what is to be decoded, counted and written out, while the loop serves others.
         self._thread = ThreadPoolExecutor(1, "aggregation", initializer=step_back)
+        self._transactions = Transactions(
+            store,
+            topic=self._topic,
+            executor=self._thread,
+            offset=lambda partition: self._stored[partition],
+            written=self._written,
+            clock=clock,
+        )
         self._pending = Pending()
         # The batch being written; it stays here until it is known to be committed.
         self._batch: Batch | None = None
@@ -89,7 +88,6 @@ class Aggregation(Part):
         # Partitions that came while the database could not say where to go on.
         self._unknown: set[int] = set()
         self._in_step = False
-        self._limit = settings.flush_messages
         self._to_commit: dict[int, int] = {}
         self._problem: str | None = None
         self._changed = asyncio.Event()
@@ -203,19 +201,16 @@ class Aggregation(Part):
             if records:
                 known = [record for record in records if record.partition in self._stored]
                 # In a thread: the loop has others to serve.
-                entries = await self._aside(
+                judge = functools.partial(
                     judge_all,
                     unhurried(known),
                     now=self._clock(),
                     keep_s=self._settings.keep_results,
                 )
+                entries = await loop.run_in_executor(self._thread, judge)
                 if self._in_step:
                     self._pending.add(entries, clock=loop.time())
                     self._changed.set()
-
-    async def _aside(self, work: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        call = functools.partial(work, *arguments, **options)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     def _disturbs(self) -> bool:
         # SQLite lets go of the interpreter's lock for each row. A thread that takes it meanwhile
@@ -334,79 +329,32 @@ class Aggregation(Part):
         async with self._writing:
             while self._in_step and (self._batch is not None or self._pending):
                 if self._batch is None:
-                    self._batch = self._pending.take(self._batch_limit())
+                    limit = self._transactions.limit(self._settings)
+                    self._batch = self._pending.take(limit)
                     self._changed.set()
-                begun = time.monotonic()
                 try:
-                    took_s = await self._write_batch(self._batch)
+                    await self._transactions.write(self._batch, self._settings)
                 except OffsetsMovedError as error:
                     logger.warning("%s; reading on from what is stored", error)
                     self.statistics.lost_races += 1
                     self._fall_out_of_step()
                     return True
+                except TooSlowError as error:
+                    self._say(error)
+                    self._fall_out_of_step()
+                    return False
                 except MonitorError as error:
                     self._say(error)
-                    if time.monotonic() - begun >= _WRITE_TIMEOUT_S * 0.9:
-                        # Too much for a database this slow: once more in smaller pieces.
-                        self._limit = max(self._limit // 2, 1)
-                        self._fall_out_of_step()
                     return False
                 self._batch = None
-                self._fit(took_s)
                 self._recovered()
         self._changed.set()
         return True
 
-    def _batch_limit(self) -> int:
-        largest = min(self._settings.flush_messages, _LARGEST_BATCH[self._store.dialect])
-        return min(self._limit, largest)
-
-    def _fit(self, took_s: float) -> None:
-        """Let batches grow again, on SQLite as far as others need not wait long for them."""
-        limit = self._batch_limit()
-        if self._store.dialect == "sqlite" and took_s > _SQLITE_TARGET_S:
-            self._limit = max(int(limit * _SQLITE_TARGET_S / took_s), _LEAST_SQLITE_BATCH)
-        else:
-            self._limit = limit * 2
-
-    async def _write_batch(self, batch: Batch) -> float:
-        """Write a batch, and return how long its longest transaction took (s)."""
-        expected = {partition: self._stored[partition] for partition in batch.next_offsets}
-        prepared = await self._aside(
-            prepare,
-            batch,
-            self._settings.granularities,
-            self._store.dialect,
-            oldest=self._clock() - self._settings.keep_results,
-        )
-        function = functools.partial(
-            write_batch,
-            prepared=prepared,
-            topic=self._topic,
-            expected=expected,
-            now=self._clock(),
-        )
-        try:
-            written, took_s = await self._store.timed(function, timeout=_WRITE_TIMEOUT_S)
-        except (MonitorError, OffsetsMovedError):
-            raise
-        except Exception as error:
-            # The database refuses something in here that looked right. Find it, keep the rest.
-            if len(batch) > 1:
-                return max([await self._write_batch(half) for half in batch.halves()])
-            (entry,) = batch.entries
-            if isinstance(entry.content, Rejected):
-                raise
-            rejected = Rejected(
-                printable(f"refused-by-database: {str(error).splitlines()[0]}"),
-                encode(entry.content),
-            )
-            refused = Entry(entry.partition, entry.offset, rejected, entry.size_bytes)
-            return await self._write_batch(Batch([refused]))
+    def _written(self, batch: Batch, written: Written, took_s: float) -> None:
         self._stored.update(batch.next_offsets)
         self._to_commit.update(batch.next_offsets)
         self.statistics.committed(written, messages=len(batch), took_s=took_s)
-        return took_s
 
     def _fall_out_of_step(self) -> None:
         self._in_step = False

@@ -15,20 +15,21 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from monitor.errors import MonitorError
 from monitor.messages import Result
 from monitor.probes.job import Job
-from monitor.probes.jobs_table import CHANNEL, save_jobs, start_job, stop_job
 from monitor.probes.runner import Runner
 from monitor.probes.schedule import due_after
 from monitor.probes.source import JobList
-from monitor.store import Connection, Row, Store
+from monitor.store import Store
 from monitor.web.history import Last, last_known
 from monitor.web.shared_jobs import SharedJobs
+from monitor.web.standings import Standings
+from monitor.web.stops import Stops
 
 __all__ = ["JobBook", "JobEntry", "JobState", "Probing"]
 
@@ -38,7 +39,6 @@ _encode = msgspec.json.Encoder().encode
 # Jobs whose past is read in one transaction, and how often stops made elsewhere are looked for.
 _RESTORED_AT_ONCE = 50
 _LOOK_S = 15.0
-_STOPS_TIMEOUT_S = 3.0
 # For the probes to read the jobs anew.
 _SETTLE_S = 2.0
 
@@ -88,8 +88,8 @@ class Probing(Protocol):
 class JobBook:
     """All jobs of this daemon's probes, or of others' (SharedJobs); belongs to the loop's thread.
 
-    ``on_change`` is called with a job's id, whether it is up now, and since when, each time
-    a job goes up or down.
+    ``on_change`` is called with a job, whether it is up now, and the result that says so, each
+    time that a job goes up or down.
     """
 
     def __init__(self, probes: Probing, store: Store | None) -> None:
@@ -108,14 +108,8 @@ class JobBook:
         self._jobs: dict[int, Job] = {}
         self._ids: list[int] = []
         self._encoded: dict[int, bytes] = {}
-        self._last: dict[int, Result] = {}
-        self._since: dict[int, float | None] = {}
-        self._stopped_at: dict[int, float] = {}
-        # Jobs whose state is known to have been another one before.
-        self._turned: set[int] = set()
-        self._restored: set[int] = set()
-        self._writes = 0
-        self._stops_known = False
+        self._standings = Standings(all_seen=self._shared is None)
+        self._stops = Stops(probes, store)
         self._stops_changed = asyncio.Event()
         probes.on_result = self._take
 
@@ -142,7 +136,7 @@ class JobBook:
         if self._shared is None:
             return
         await self._shared.refresh()
-        if not self._stops_known:
+        if not self._stops.known:
             await self.restore_stops()
 
     # Reading
@@ -176,6 +170,9 @@ class JobBook:
             found = self._encoded[job_id] = _encode(self.entry(job_id))
         return found
 
+    def __contains__(self, job_id: int) -> bool:
+        return job_id in self._jobs
+
     def job(self, job_id: int) -> Job:
         """Return the job itself; raises KeyError."""
         self._look()
@@ -187,9 +184,9 @@ class JobBook:
         state = self._state(job)
         since, next_run = None, None
         if state == "stopped":
-            since = self._stopped_at[job_id]
+            since = self._stops.since(job_id)
         elif job.active:
-            since = self._since.get(job_id)
+            since = self._standings.since(job_id)
             next_run = self._next_run(job)
         return JobEntry(
             id=job.id,
@@ -203,15 +200,15 @@ class JobBook:
             state=state,
             since=since,
             next_run=next_run,
-            last=self._last.get(job_id),
+            last=self._standings.last(job_id),
         )
 
     def _state(self, job: Job) -> JobState:
-        if job.id in self._stopped_at:
+        if job.id in self._stops:
             return "stopped"
         if not job.active:
             return "inactive"
-        last = self._last.get(job.id)
+        last = self._standings.last(job.id)
         return "unknown" if last is None else "up" if last.up else "down"
 
     def _next_run(self, job: Job) -> float | None:
@@ -226,7 +223,7 @@ class JobBook:
 
     def has_turned(self, job_id: int) -> bool:
         """Return whether the job is known to have been down before it was up, or up before."""
-        return job_id in self._turned
+        return self._standings.has_turned(job_id)
 
     # Changing
 
@@ -236,65 +233,23 @@ class JobBook:
         Raises KeyError for a job that is not there, MonitorError where the database does not
         take it: then nothing has changed.
         """
-        if not self.job(job_id).active or job_id in self._stopped_at:
+        if not self.job(job_id).active or job_id in self._stops:
             return False
-        now = time.time()
-        stopped = await self._write(partial(stop_job, job_id=job_id, now=now))
-        self._stopped_at[job_id] = now
-        runner = self.probes.runner
-        if runner is not None:
-            with contextlib.suppress(KeyError):
-                runner.stop_job(job_id)
+        stopped = await self._stops.stop(job_id)
         self._touch(job_id)
-        return stopped is not False
+        return stopped
 
     async def start(self, job_id: int) -> bool:
         """Start a stopped job; False where it is not stopped. Raises as :meth:`stop`."""
         self.job(job_id)
-        if job_id not in self._stopped_at:
+        if job_id not in self._stops:
             return False
-        started = await self._write(partial(start_job, job_id=job_id))
-        self._stopped_at.pop(job_id, None)
-        runner = self.probes.runner
-        if runner is not None:
-            with contextlib.suppress(KeyError):
-                runner.start_job(job_id)
-        await self._settle(lambda: job_id not in self.probes.jobs.stopped)
+        started = await self._stops.start(job_id)
+        await self.settle(lambda: job_id not in self.probes.jobs.stopped)
         self._touch(job_id)
-        return started is not False
+        return started
 
-    async def save(self, job: Job, *, known: bool) -> int | None:
-        """Create a job, or change one that is ``known``.
-
-        Returns its id; None where one of that id is there and should not be, or should and
-        is not. Raises MonitorError where the database does not take it.
-        """
-        assert self._store is not None
-        before = self.probes.jobs
-        job_id = await self._store.transaction(partial(_save, job=job, known=known))
-        if job_id is not None:
-            await self._settle(lambda: self.probes.jobs is not before and job_id in self._jobs)
-        return job_id
-
-    async def next_id(self) -> int:
-        """Return an id that is free now."""
-        assert self._store is not None
-        rows = await self._store.read(
-            lambda c: c.query(
-                "SELECT coalesce(max(amc_id), 0) + 1 FROM availability_monitor_config"
-            )
-        )
-        return int(rows[0][0])
-
-    async def delete(self, job_id: int) -> bool:
-        """Delete a job, not its results; False where it is not there."""
-        assert self._store is not None
-        deleted = await self._store.transaction(partial(_delete, job_id=job_id))
-        if deleted:
-            await self._settle(lambda: job_id not in self._jobs)
-        return deleted
-
-    async def _settle(self, condition: Callable[[], bool]) -> None:
+    async def settle(self, condition: Callable[[], bool]) -> None:
         """Wait, not for long, until the probes have taken up what was written."""
         deadline = time.monotonic() + _SETTLE_S
         while time.monotonic() < deadline:
@@ -305,16 +260,6 @@ class JobBook:
 
     # Inside
 
-    async def _write(self, function: Callable[[Connection], bool]) -> bool | None:
-        # What was read meanwhile may be from before.
-        self._writes += 1
-        try:
-            if self._store is not None:
-                return await self._store.transaction(function, timeout=10.0)
-        finally:
-            self._writes += 1
-        return None
-
     def _touch(self, job_id: int) -> None:
         self.version += 1
         self.dirty.add(job_id)
@@ -323,18 +268,11 @@ class JobBook:
     def _take(self, result: Result) -> None:
         """Take a result as soon as the runner has it."""
         self._look()
-        job_id = result.job_id
-        before = self._last.get(job_id)
-        if before is None or before.up != result.up:
-            # The first that is known of another daemon's job need not be its first.
-            known = before is not None or self._shared is None or job_id in self._restored
-            self._since[job_id] = result.scheduled_at if known else None
-            job = self._jobs.get(job_id)
-            if job is not None and before is not None:
-                self._turned.add(job_id)
-                self.on_change(job, result.up, result)
-        self._last[job_id] = result
-        self._touch(job_id)
+        job = self._jobs.get(result.job_id)
+        turned = self._standings.take(result, listed=job is not None)
+        if turned and job is not None:
+            self.on_change(job, result.up, result)
+        self._touch(result.job_id)
 
     def _look(self) -> None:
         """Take over the probes' jobs, if they are others than before."""
@@ -342,100 +280,39 @@ class JobBook:
         if listed is self._listed:
             return
         self._listed = listed
-        if self.probes.source == "database" and listed.stopped != self._stopped_at.keys():
+        if self.probes.source == "database" and listed.stopped != self._stops.ids():
             self._stops_changed.set()
         jobs = {job.id: job for job in listed.jobs}
         for job_id in self._jobs.keys() - jobs.keys():
-            by_id: tuple[dict[int, Any], ...] = (
-                self._last,
-                self._since,
-                self._encoded,
-            )
-            for known in by_id:
-                known.pop(job_id, None)
-            self._restored.discard(job_id)
-            self._turned.discard(job_id)
+            self._encoded.pop(job_id, None)
+            self._standings.forget(job_id)
         old, self._jobs = self._jobs, jobs
         self._ids = sorted(jobs)
         for job_id, job in jobs.items():
             if old.get(job_id) != job:
                 self._touch(job_id)
-        runner = self.probes.runner
-        if runner is not None:
-            for job_id in self._stopped_at:
-                with contextlib.suppress(KeyError):
-                    runner.stop_job(job_id)
+        self._stops.apply()
         self.dirty &= jobs.keys()
         self.version += 1
         self.listing += 1
 
     async def restore_stops(self) -> None:
         """Stop what was stopped before a restart, or at another daemon."""
-        store = self._store
-        if store is None:
-            return
-        writes = self._writes
-        rows = await store.read(_stops, timeout=_STOPS_TIMEOUT_S)
-        if writes == self._writes:
-            self._adopt_stops({int(job_id): float(at) for job_id, at in rows})
-            self._stops_known = True
+        for job_id in await self._stops.restore():
+            if job_id in self._jobs:
+                self._touch(job_id)
 
     async def _restore(self) -> None:
         await self.restore_stops()
         store = self._store
         if store is None:
             return
-        missing = [job_id for job_id in self.ids() if job_id not in self._restored]
+        missing = self._standings.missing(self.ids())
         for start in range(0, len(missing), _RESTORED_AT_ONCE):
             some = missing[start : start + _RESTORED_AT_ONCE]
             found: Mapping[int, Last] = await store.read(
                 partial(last_known, job_ids=some, now=time.time())
             )
-            self._restored.update(some)
-            for job_id, last in found.items():
-                if last.turned:
-                    self._turned.add(job_id)
-                if job_id in self._last:
-                    # It has been checked meanwhile.
-                    if self._last[job_id].up == last.result.up:
-                        self._since[job_id] = last.since
-                else:
-                    self._last[job_id], self._since[job_id] = last.result, last.since
-                self._touch(job_id)
-
-    def _adopt_stops(self, stopped_at: dict[int, float]) -> None:
-        """Stop and start what was stopped and started before, or at another daemon."""
-        before, self._stopped_at = self._stopped_at, stopped_at
-        runner = self.probes.runner
-        for job_id in before.keys() ^ stopped_at.keys():
-            if runner is not None:
-                with contextlib.suppress(KeyError):
-                    if job_id in stopped_at:
-                        runner.stop_job(job_id)
-                    else:
-                        runner.start_job(job_id)
-            if job_id in self._jobs:
-                self._touch(job_id)
-
-
-def _stops(connection: Connection) -> list[Row]:
-    return connection.query("SELECT job_id, stopped_at FROM job_state")
-
-
-def _save(connection: Connection, job: Job, *, known: bool) -> int | None:
-    rows = connection.query(
-        "SELECT 1 FROM availability_monitor_config WHERE amc_id = %s", (job.id,)
-    )
-    if bool(rows) != known:
-        return None
-    save_jobs(connection, [job])
-    return job.id
-
-
-def _delete(connection: Connection, job_id: int) -> bool:
-    deleted = connection.execute(
-        "DELETE FROM availability_monitor_config WHERE amc_id = %s", (job_id,)
-    )
-    connection.execute("DELETE FROM job_state WHERE job_id = %s", (job_id,))
-    connection.notify(CHANNEL, "deleted")
-    return deleted > 0
+            for job_id in some:
+                if self._standings.restore(job_id, found.get(job_id)):
+                    self._touch(job_id)

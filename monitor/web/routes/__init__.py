@@ -113,7 +113,7 @@ def _jobs(context: Context, found: Served) -> JobBook | None:
         shared = SharedJobs(store)
         book = JobBook(shared, store)
         found.tasks.append(shared.run)
-    found.routers.append(jobs.router(book))
+    found.routers.append(jobs.router(book, store))
     found.tasks.append(book.run)
     return book
 

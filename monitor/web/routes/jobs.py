@@ -10,11 +10,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from monitor.errors import SettingError
 from monitor.probes.job import Job
 from monitor.settings import hide_url_secrets
+from monitor.store import Store
 from monitor.web.answers import conditional, cursor_of, parse_cursor
 from monitor.web.jobs import JobBook, JobEntry, JobState
 from monitor.web.parameters import known_parameters
 from monitor.web.problems import CONFLICT, NOT_FOUND, Problem, from_database
 from monitor.web.schemas import JSON, answer, body, listed
+from monitor.web.sites import Sites
 
 __all__ = ["JobId", "no_job", "router"]
 
@@ -28,8 +30,20 @@ def no_job(job_id: int) -> Problem:
     return Problem(404, f"there is no job {job_id}")
 
 
-def router(book: JobBook) -> APIRouter:
-    """Return the routes over the jobs of this daemon's probes, or of others'."""
+def router(book: JobBook, store: Store | None) -> APIRouter:
+    """Return the routes over the jobs of this daemon's probes, or of others'.
+
+    ``store`` is where sites are changed, if they come from there.
+    """
+    in_database = None if store is None else Sites(store, book)
+
+    def changeable() -> Sites:
+        source = book.probes.source
+        if source != "database":
+            raise Problem(409, f"jobs come from the {source} here: change them there")
+        assert in_database is not None
+        return in_database
+
     routes = APIRouter(tags=["jobs"], dependencies=[Depends(known_parameters)])
 
     @routes.get(
@@ -71,14 +85,14 @@ def router(book: JobBook) -> APIRouter:
         openapi_extra=body(Job, optional=("id",)),
     )
     async def create(request: Request) -> Response:
-        _only_in_database(book)
+        sites = changeable()
         given = await _given(request)
         await _refresh(book)
         with from_database():
             if "id" not in given:
-                given["id"] = await book.next_id()
+                given["id"] = await sites.next_id()
             job = _job(given)
-            if await book.save(job, known=False) is None:
+            if not await sites.save(job, known=False):
                 raise Problem(409, f"there is a job {job.id} already")
         location = {"location": f"/job/{job.id}"}
         return Response(_entry(book, job.id), 201, media_type=JSON, headers=location)
@@ -91,13 +105,13 @@ def router(book: JobBook) -> APIRouter:
         openapi_extra=body(Job, optional=("id",)),
     )
     async def change(request: Request, job_id: JobId) -> Response:
-        _only_in_database(book)
+        sites = changeable()
         given = await _given(request)
         if given.setdefault("id", job_id) != job_id:
             raise Problem(422, "body.id: not the id of the path; a job keeps its id")
         await _refresh(book)
         with from_database():
-            if await book.save(_job(given), known=True) is None:
+            if not await sites.save(_job(given), known=True):
                 raise no_job(job_id)
         return Response(_entry(book, job_id), media_type=JSON)
 
@@ -109,10 +123,10 @@ def router(book: JobBook) -> APIRouter:
         responses={**NOT_FOUND, **CONFLICT},
     )
     async def delete(job_id: JobId) -> Response:
-        _only_in_database(book)
+        sites = changeable()
         await _refresh(book)
         with from_database():
-            deleted = await book.delete(job_id)
+            deleted = await sites.delete(job_id)
         if not deleted:
             raise no_job(job_id)
         return Response(status_code=204)
@@ -136,12 +150,6 @@ def router(book: JobBook) -> APIRouter:
         return await _switch(book, job_id, running=False)
 
     return routes
-
-
-def _only_in_database(book: JobBook) -> None:
-    source = book.probes.source
-    if source != "database":
-        raise Problem(409, f"jobs come from the {source} here: change them there")
 
 
 async def _given(request: Request) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -60,8 +61,9 @@ def problem(response: requests.Response, status: int) -> dict[str, Any]:
 def exchange(port: int, data: bytes, *, more: bytes = b"") -> bytes:
     """Send raw bytes and return everything that comes until the server closes."""
     with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as raw:
-        raw.sendall(data)
-        if more:
+        # The server may have closed already, having read enough.
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            raw.sendall(data)
             raw.sendall(more)
         got = b""
         while True:

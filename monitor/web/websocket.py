@@ -22,6 +22,7 @@ from websockets.server import ServerProtocol
 
 from monitor.tokens import ANYONE, Principal
 from monitor.web.access import Refusal
+from monitor.web.headers import headers_by_name
 from monitor.web.problems import MEDIA_TYPE, problem_body
 
 __all__ = ["ClosedError", "WebSocket", "text_frame"]
@@ -77,9 +78,11 @@ class WebSocket(asyncio.Protocol):
         self._protocol = ServerProtocol(max_size=max_message_bytes, logger=_protocol_log)
         self._client_stall = client_stall
         self._messages: deque[bytes] = deque()
-        self._fragments: list[bytes] = []
+        # What has come of a message in pieces; joined at once, for pieces may be of a byte each.
+        self._fragments = bytearray()
         self._reader: asyncio.Future[None] | None = None
-        self._paused = False
+        # Why nothing is read: messages wait for the handler, or answers for the client.
+        self._holds: set[str] = set()
         self._writable = asyncio.Event()
         self._writable.set()
         self._lost = asyncio.Event()
@@ -109,9 +112,8 @@ class WebSocket(asyncio.Protocol):
             finally:
                 self._reader = None
         message = self._messages.popleft()
-        if self._paused and not self._messages:
-            self._paused = False
-            self.transport.resume_reading()
+        if not self._messages:
+            self._release("messages")
         return message
 
     async def send(self, text: bytes) -> None:
@@ -178,11 +180,14 @@ class WebSocket(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Give a client that takes nothing a limited time."""
         self._writable.clear()
+        # Each ping is answered, also one of a client that takes no answers.
+        self._hold("answers")
         self._timer("stall", self._client_stall, self._stalled)
 
     def resume_writing(self) -> None:
         """The client takes again."""
         self._writable.set()
+        self._release("answers")
         self._cancel("stall")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -199,7 +204,7 @@ class WebSocket(asyncio.Protocol):
 
     def _handshake(self, request: Request) -> None:
         try:
-            self.headers = {key.lower(): value for key, value in request.headers.raw_items()}
+            self.headers = headers_by_name(request.headers.raw_items())
             self.path = request.path.partition("?")[0]
             refusal = self._owner.admit(self)
             response = self._protocol.accept(request)
@@ -241,11 +246,13 @@ class WebSocket(asyncio.Protocol):
     def _frame(self, frame: Frame) -> None:
         match frame.opcode:
             case Opcode.TEXT | Opcode.BINARY | Opcode.CONT:
-                if frame.data:
-                    self._fragments.append(bytes(frame.data))
+                if frame.fin and not self._fragments:
+                    self._message(bytes(frame.data))
+                    return
+                self._fragments += frame.data
                 if frame.fin:
-                    fragments, self._fragments = self._fragments, []
-                    self._message(fragments[0] if len(fragments) == 1 else b"".join(fragments))
+                    fragments, self._fragments = self._fragments, bytearray()
+                    self._message(bytes(fragments))
             case Opcode.PONG if self._ping is not None and bytes(frame.data) == self._ping:
                 self._ping = None
                 self._cancel("pong")
@@ -254,10 +261,20 @@ class WebSocket(asyncio.Protocol):
         if self._closing or self._stopped:
             return
         self._messages.append(message)
-        if len(self._messages) >= _MAX_QUEUED_MESSAGES and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+        if len(self._messages) >= _MAX_QUEUED_MESSAGES:
+            self._hold("messages")
         self._wake()
+
+    def _hold(self, why: str) -> None:
+        if not self._holds and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._holds.add(why)
+
+    def _release(self, why: str) -> None:
+        if why in self._holds:
+            self._holds.remove(why)
+            if not self._holds and not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -289,8 +306,7 @@ class WebSocket(asyncio.Protocol):
             self._cancel("ping")
             self._cancel("pong")
             self._wake()
-            if self._paused and not self.transport.is_closing():
-                self.transport.resume_reading()  # the client's answer to our close must get through
+            self._release("messages")  # the client's answer to our close must get through
         if self._lost.is_set() or self.transport.is_closing():
             return
         if self._protocol.close_rcvd is not None and self._protocol.close_sent is not None:
@@ -309,6 +325,9 @@ class WebSocket(asyncio.Protocol):
         self._timer("ping", _PING_INTERVAL_S + _PONG_TIMEOUT_S, self._send_ping)
 
     def _no_pong(self) -> None:
+        if self._holds:  # it may have answered: we do not read
+            self._timer("pong", _PONG_TIMEOUT_S, self._no_pong)
+            return
         self.begin_close(1011, "no answer to a ping")
 
     def _timer(self, name: str, delay: float, callback: Callable[[], object]) -> None:

@@ -4,16 +4,19 @@ import contextlib
 import logging
 import socket
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from monitor.tokens import Role, TokenFile, create_token
+from monitor.web import websocket as websocket_module
 from monitor.web.websocket import WebSocket, text_frame
 from tests.web.serving import LIMIT_S, serving
 
@@ -178,6 +181,85 @@ def test_rubbish_after_the_handshake_ends_that_connection_alone(frames: bytes) -
         with connect(f"{server.websocket_url}/ws") as client:
             client.send("a")
             assert client.recv(timeout=LIMIT_S) == "a"
+
+
+def masked(opcode: int, data: bytes, *, fin: bool = True) -> bytes:
+    """Return a client's frame of up to 125 bytes, with a mask that changes nothing."""
+    return bytes([opcode | 0x80 * fin, 0x80 | len(data), 0, 0, 0, 0]) + data
+
+
+@contextlib.contextmanager
+def raw_client(port: int) -> Iterator[socket.socket]:
+    """Connect without a library that would read by itself."""
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(LIMIT_S)
+        raw.connect(("127.0.0.1", port))
+        raw.sendall(UPGRADE + KEY)
+        got = b""
+        while not got.endswith(b"\r\n\r\n"):
+            got += raw.recv(4096)
+        yield raw
+
+
+def test_pings_of_a_client_that_takes_no_answers_are_not_read_without_end() -> None:
+    pings = masked(0x9, b"p" * 125) * 500
+    sent = 0
+    with serving(websockets={"/ws": echo}) as server, raw_client(server.port) as raw:
+        raw.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while sent < 2**26:
+                sent += raw.send(pings)
+        assert sent < 2**25, "all of it was read, and as much waits to be written"
+        assert requests.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
+
+
+def test_a_client_that_takes_its_pongs_again_is_read_again() -> None:
+    ping = masked(0x9, b"p" * 125)
+    with serving(websockets={"/ws": echo}) as server, raw_client(server.port) as raw:
+        raw.settimeout(0.2)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sent += raw.send((ping * 500)[sent % len(ping) :])
+        raw.settimeout(LIMIT_S)
+        rest = ping[sent % len(ping) :] + masked(0x1, b"again")
+        pongs = sent // len(ping) * 127
+        while pongs > 0:
+            pongs -= len(raw.recv(65536))
+        raw.sendall(rest)
+        got = b""
+        while not got.endswith(b"\x81\x05again"):
+            got += raw.recv(65536)
+
+
+def test_a_message_in_tiny_pieces_costs_what_it_holds() -> None:
+    pieces = 200_000
+    with serving(websockets={"/ws": echo}, max_message_bytes=2**20) as server:
+        with raw_client(server.port) as raw:
+            tracemalloc.start()
+            try:
+                raw.sendall(masked(0x1, b"ab", fin=False))
+                raw.sendall(masked(0x0, b"ab", fin=False) * (pieces - 1))
+                raw.sendall(masked(0x9, b"sent"))
+                assert raw.recv(4096).endswith(b"sent")
+                held = tracemalloc.take_snapshot().filter_traces(
+                    [tracemalloc.Filter(True, websocket_module.__file__)]
+                )
+            finally:
+                tracemalloc.stop()
+        assert sum(trace.size for trace in held.statistics("filename")) < 4 * 2 * pieces
+
+
+def test_no_second_header_hides_behind_a_first(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "admin", Role.ADMIN)
+    good = f"authorization: Bearer {token}\r\n".encode()
+    with serving(websockets={"/ws": ask_who}, tokens=TokenFile(str(file))) as server:
+        for headers, status in ((good, b"101"), (b"authorization: Bearer x\r\n" + good, b"401")):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S) as raw:
+                raw.sendall(UPGRADE + headers + KEY)
+                assert raw.recv(4096).startswith(b"HTTP/1.1 " + status)
 
 
 def test_a_bad_handshake_is_a_problem() -> None:

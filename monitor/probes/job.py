@@ -74,6 +74,10 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         from monitor.probes.checks import load_kind
 
         check = load_kind(self.kind)
+        for key in ("name", "body_regexp", "body"):
+            # No database holds it as text; `\0` in a regular expression means the same.
+            if "\0" in (getattr(self, key) or ""):
+                raise SettingError((key,), "must not contain NUL")
         compile_expression(self.body_regexp)
         StatusSet.parse(self.expected_status)
         _verify_headers(self.headers)

@@ -204,6 +204,15 @@ def test_names_are_text_and_never_markup(daemon: Whole, open_page: Open) -> None
     watched.assert_quiet()
 
 
+def test_an_address_that_is_none_shows_a_view_all_the_same(daemon: Whole, open_page: Open) -> None:
+    watched = open_page(daemon.url)
+    page = watched.open("#/relay/%zz")
+    page.wait_for_selector("h1:has-text('%zz')")
+    page.goto(f"{daemon.url}/#/nowhere/%")
+    page.wait_for_selector("text=2 sites are down")
+    watched.assert_quiet()
+
+
 def test_the_first_paint_is_small(daemon: Whole, open_page: Open) -> None:
     watched = open_page(daemon.url)
     sizes: list[int] = []

@@ -32,8 +32,17 @@ let known = null;
 // Views
 
 function route() {
-  const [name, ...rest] = location.hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent);
+  const [name, ...rest] = location.hash.replace(/^#\/?/, '').split('/').map(decoded);
   return [name ?? '', rest];
+}
+
+/** A piece of the address as it was meant; as it stands where it is no sound encoding. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 async function show() {

@@ -11,14 +11,18 @@ export class Live extends EventTarget {
   #retry = 0;
   #wanted = false;
 
-  start() {
-    this.#wanted = true;
-    this.#connect();
+  constructor() {
+    super();
     // A network that is back, or a page that is looked at again, need not wait.
     addEventListener('online', () => this.#hurry());
     document.addEventListener('visibilitychange', () => {
       if (!document.hidden) this.#hurry();
     });
+  }
+
+  start() {
+    this.#wanted = true;
+    this.#connect();
   }
 
   stop() {

@@ -6,14 +6,22 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import Request, Response
 
 from monitor.web.problems import Problem
 
-__all__ = ["conditional", "cursor_of", "item_list", "json_answer", "parse_cursor"]
+__all__ = [
+    "Place",
+    "Time",
+    "conditional",
+    "cursor_of",
+    "item_list",
+    "json_answer",
+    "parse_cursor",
+]
 
 _encoder = msgspec.json.Encoder()
 
@@ -34,10 +42,13 @@ def conditional(
     media_type: str,
     *,
     etag: str | None = None,
-    cache_control: str = "no-cache",
+    cache_control: str = "private, no-cache",
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Return ``body`` with an ETag, or 304 where If-None-Match names it (RFC 9110, 13.1.2)."""
+    """Return ``body`` with an ETag, or 304 where If-None-Match names it (RFC 9110, 13.1.2).
+
+    Unless said otherwise only the client itself may keep it, and asks again each time.
+    """
     if etag is None:
         etag = f'"{hashlib.blake2b(body, digest_size=9).hexdigest()}"'
     all_headers = {"etag": etag, "cache-control": cache_control, **(headers or {})}
@@ -56,6 +67,13 @@ def _matches(header: str | None, etag: str) -> bool:
 def cursor_of(*place: str | int | float) -> str:
     """Write a place in a list as an opaque cursor."""
     return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+
+
+Place = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A number that a cursor may hold, as far as databases count."""
+
+Time = Annotated[float, msgspec.Meta(ge=0, le=253402300800)]
+"""An instant in s since the epoch that a cursor may hold, as far as calendars go."""
 
 
 def parse_cursor(text: str, kind: Any) -> Any:

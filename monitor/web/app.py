@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor import __version__
+from monitor.logfile import RateLimitedLog
 from monitor.tokens import Principal, Role
 from monitor.web.access import COOKIE, SAFE_METHODS, Access, Refusal
+from monitor.web.headers import headers_by_name
 from monitor.web.problems import ERRORS, Problem, install, problem_response
 from monitor.web.schemas import Schemas
 from monitor.web.settings import ApiSettings
@@ -20,6 +22,7 @@ __all__ = ["Gate", "Requester", "admin_only", "make_app", "requester"]
 
 _log = logging.getLogger(__name__)
 _audit_log = logging.getLogger("monitor.web.audit")
+_AUDIT = "audit: %s by %s from %s: %d"
 
 # Nothing but our own files, no script or style inside the page, no frame around it.
 _POLICY = (
@@ -41,6 +44,8 @@ def make_app(settings: ApiSettings, access: Access, routers: Iterable[APIRouter]
         version=__version__,
         docs_url=None,  # a page of ours: FastAPI's own loads scripts from another host
         redoc_url=None,
+        # It would lead to whatever the request's Host says.
+        redirect_slashes=False,
     )
     install(app)
     for router in routers:
@@ -94,19 +99,22 @@ class Gate:
         self._app = app
         self._settings = settings
         self._access = access
+        self._nobodys_log = RateLimitedLog(_audit_log, lines=30)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        headers = _headers(scope["headers"])
+        headers = headers_by_name(
+            (key.decode("latin-1"), value.decode("latin-1")) for key, value in scope["headers"]
+        )
         answered = _Answer(send)
         found = self._access.check(scope["method"], scope["path"], headers)
         try:
             await self._serve(scope, headers, found, receive, answered)
         finally:
             if scope["method"] not in SAFE_METHODS:
-                _audit(scope, found, answered.status)
+                self._audit(scope, found, answered.status)
 
     async def _serve(
         self,
@@ -119,6 +127,12 @@ class Gate:
         if isinstance(found, Refusal):
             challenge = {"www-authenticate": "Bearer"} if found.status == 401 else None
             await problem_response(found.status, found.detail, challenge)(scope, receive, send)
+            return
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # A proxy in front may see another end of this request, and so another one after it
+            # (RFC 9112, 6.1).
+            problem = "Transfer-Encoding and Content-Length exclude each other"
+            await problem_response(400, problem, {"connection": "close"})(scope, receive, send)
             return
         limit = self._settings.max_body_bytes
         if int(headers.get("content-length", "0")) > limit:
@@ -134,16 +148,34 @@ class Gate:
             )
         except Exception as error:  # noqa: BLE001 - a defect of a route must not end the server
             _log.error(
-                "%s %s failed: %s: %s",
-                scope["method"],
-                scope["path"],
+                "%s failed: %s: %s",
+                _shown(scope),
                 type(error).__name__,
                 str(error).partition("\n")[0][:200],
             )
 
+    def _audit(self, scope: Scope, found: Principal | Refusal | None, status: int) -> None:
+        """Say who changed what, or tried to; of who is not known, not without end."""
+        name = found.name if found is not None else ""
+        client = scope.get("client")
+        words = (_shown(scope), name or "nobody", client[0] if client else "unknown", status)
+        if name:
+            _audit_log.info(_AUDIT, *words)
+        else:
+            self._nobodys_log.info("audit of nobody", _AUDIT, *words)
+
+
+def _shown(scope: Scope) -> str:
+    """Write a request for the log: what a peer sends breaks no line, and fills none."""
+    path = scope["path"][:200].encode("unicode_escape").decode()
+    return f"{scope['method'][:20]} {path}"
+
 
 class _Answer:
-    """Sends an answer with the headers that every answer has, and remembers its status."""
+    """Sends an answer with the headers that every answer has, and remembers its status.
+
+    Whoever makes an answer says whether it may be kept; what nothing is said of may not.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -152,30 +184,11 @@ class _Answer:
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), *_SAFETY_HEADERS]}
+            given = list(message.get("headers", ()))
+            if not any(key.lower() == b"cache-control" for key, _ in given):
+                given.append((b"cache-control", b"no-store"))
+            message = {**message, "headers": [*given, *_SAFETY_HEADERS]}
         await self._send(message)
-
-
-def _audit(scope: Scope, found: Principal | Refusal | None, status: int) -> None:
-    """Say who changed what, or tried to."""
-    client = scope.get("client")
-    _audit_log.info(
-        "audit: %s %s by %s from %s: %d",
-        scope["method"],
-        scope["path"][:200].encode("unicode_escape").decode(),
-        (found.name if found is not None else "") or "nobody",
-        client[0] if client else "unknown",
-        status,
-    )
-
-
-def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for key, value in pairs:
-        name, text = key.decode("latin-1"), value.decode("latin-1")
-        # What stands twice is joined, so that no second value can hide behind a first.
-        headers[name] = f"{headers[name]}, {text}" if name in headers else text
-    return headers
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:

@@ -29,7 +29,10 @@ class Exposition:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the text and its media type: OpenMetrics where ``accept`` asks for it."""
-        encode, media_type = choose_encoder(accept)
+        try:
+            encode, media_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none
+            encode, media_type = choose_encoder("")
         return encode(self._registry), media_type
 
 

@@ -11,12 +11,16 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from monitor.errors import MonitorError
 
 __all__ = ["ERRORS", "Problem", "from_database", "install", "problem_body", "problem_response"]
 
 MEDIA_TYPE = "application/problem+json"
+
+_METHODS = ("DELETE", "GET", "HEAD", "POST", "PUT")
 
 _SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -98,13 +102,26 @@ def problem_response(
     )
 
 
+def _methods(request: Request) -> list[str]:
+    """Return what the path of a request answers to, in any of its routes."""
+    found = []
+    for method in _METHODS:
+        # What answers GET answers HEAD.
+        scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            found.append(method)
+    return found
+
+
 def install(app: FastAPI) -> None:
     """Answer every HTTPException, unknown path, wrong method and invalid request as a problem."""
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
+    async def _http(request: Request, error: HTTPException) -> Response:
         members = error.members if isinstance(error, Problem) else {}
         headers = dict(error.headers) if error.headers else None
+        if error.status_code == 405:
+            headers = {"allow": ", ".join(_methods(request))}
         return problem_response(error.status_code, str(error.detail), headers, **members)
 
     @app.exception_handler(RequestValidationError)
@@ -116,6 +133,11 @@ def install(app: FastAPI) -> None:
         first = problems[0] if problems else {"where": "request", "problem": "invalid"}
         detail = f"{first['where']}: {first['problem']}"
         return problem_response(422, detail, problems=problems)
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, error: ClientDisconnect) -> Response:
+        del error  # nobody is there to read it, nor is it a defect
+        return problem_response(400, "the body broke off")
 
     @app.exception_handler(Exception)
     async def _failed(_: Request, error: Exception) -> Response:

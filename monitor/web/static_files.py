@@ -40,7 +40,14 @@ class StaticFile:
         if "gzip" in request.headers.get("accept-encoding", ""):
             headers["content-encoding"] = "gzip"
             body = self.compressed
-        return conditional(request, body, self.media_type, etag=self.etag, headers=headers)
+        return conditional(
+            request,
+            body,
+            self.media_type,
+            etag=self.etag,
+            cache_control="no-cache",
+            headers=headers,
+        )
 
 
 class StaticFiles:

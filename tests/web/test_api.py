@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import time
@@ -120,6 +121,9 @@ def test_stop_and_start_and_409_where_it_already_is(daemon: Whole, job: int) -> 
         ({"url": "http://x/", "intervall": 1}, "intervall"),
         ({"url": "http://x/", "body_regexp": "("}, "body_regexp"),
         ({"url": "http://x/", "id": 0}, "id"),
+        ({"url": "http://x/", "name": "a\0b"}, "name"),
+        ({"url": "http://x/", "body_regexp": "\0"}, "body_regexp"),
+        ({"url": "http://x/", "method": "POST", "body": "\0"}, "body"),
         ([], "body"),
     ],
 )
@@ -177,6 +181,63 @@ def test_metrics_are_what_the_results_say_and_gaps_are_gaps(daemon: Whole, job: 
     assert uptime["checks"][0] == 0
     assert uptime["checks"][-1] + uptime["checks"][-2] >= 4
     problem(daemon.request("GET", f"/job/{job}/metric?granularity=week"), 422)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PATCH", "/job", "GET, HEAD, POST"),
+        ("OPTIONS", "/job/1", "DELETE, GET, HEAD, PUT"),
+        ("GET", "/job/1/stop", "POST"),
+        ("NONSENSE", "/static/app.js", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_is_not_there_is_told_all_that_are(
+    daemon: Whole, method: str, path: str, allowed: str
+) -> None:
+    answer = daemon.request(method, path)
+    problem(answer, 405)
+    assert answer.headers["allow"] == allowed
+
+
+def test_what_a_token_shows_is_kept_by_nobody_but_its_client(daemon: Whole, job: int) -> None:
+    shown = ["/job", f"/job/{job}/result", "/channel", "/docs", "/openapi.json", "/log", "/metrics"]
+    for path in shown:
+        kept = daemon.request("GET", path).headers["cache-control"]
+        assert kept in ("private, no-cache", "no-store"), path
+    for path in ("/job", "/nothing", "/healthz"):
+        assert daemon.request("GET", path, role=None).headers["cache-control"] == "no-store"
+    # The page's own files are no secret.
+    page = daemon.request("GET", "/static/app.js", role=None)
+    assert page.headers["cache-control"] == "no-cache"
+    etag = {"if-none-match": page.headers["etag"]}
+    assert daemon.request("GET", "/static/app.js", role=None, headers=etag).status_code == 304
+    # Nor does a validator open what a token is needed for.
+    problem(daemon.request("GET", "/job", role=None, headers={"if-none-match": "*"}), 401)
+
+
+@pytest.mark.parametrize("place", [[2**63], [-1], [10**30], ["x"], [1.5e308], [1, 2], {}])
+def test_a_cursor_that_no_answer_gave_is_refused(daemon: Whole, job: int, place: Any) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+    for path in ("/job", f"/job/{job}/result", f"/job/{job}/metric"):
+        assert "cursor" in problem(daemon.request("GET", f"{path}?cursor={cursor}"), 422)["detail"]
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=zzz",
+        "text/plain; version=x; escaping=values",
+        "application/openmetrics-text; version=",
+        ";;;,,,=",
+    ],
+)
+def test_metrics_are_given_also_to_who_asks_for_a_format_that_is_none(
+    daemon: Whole, accept: str
+) -> None:
+    answer = daemon.request("GET", "/metrics", headers={"accept": accept})
+    assert answer.status_code == 200
+    assert "recodex_monitor_ready" in answer.text
 
 
 def test_jobs_are_listed_by_their_state(daemon: Whole, job: int) -> None:

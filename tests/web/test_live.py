@@ -99,7 +99,17 @@ def test_a_sender_and_a_page_of_another_site_get_nothing(daemon: Whole) -> None:
 
 @pytest.mark.parametrize(
     "rubbish",
-    ["", "nonsense", "[]", '{"watch": 3}', '{"type": []}', '{"type": "x"}', "null", "[" * 60_000],
+    [
+        "",
+        "nonsense",
+        "[]",
+        '{"watch": 3}',
+        '{"type": []}',
+        '{"type": "x"}',
+        "null",
+        "[" * 60_000,
+        '{"x":' * 9_000,
+    ],
 )
 def test_what_is_not_understood_is_said_and_the_page_lives_on(daemon: Whole, rubbish: str) -> None:
     with page(daemon) as client:

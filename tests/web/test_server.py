@@ -19,6 +19,7 @@ from monitor.tokens import Role, TokenFile, create_token
 from monitor.web.app import Requester
 from monitor.web.part import Web
 from monitor.web.settings import ApiSettings
+from tests.waiting import wait_for
 from tests.web.serving import LIMIT_S, serving
 
 routes = APIRouter()
@@ -42,6 +43,11 @@ async def number(value: int) -> int:
 @routes.get("/broken")
 async def broken() -> None:
     raise RuntimeError("the secret of the day")
+
+
+@routes.get("/broken/{name}")
+async def broken_by_name(name: str) -> None:
+    raise RuntimeError(f"no {len(name)} of these")
 
 
 @routes.get("/large")
@@ -156,6 +162,57 @@ def test_rubbish_ends_its_connection_and_nothing_else(
     said = [record.getMessage() for record in caplog.records if "HTTP" in record.getMessage()]
     assert len([line for line in said if line.startswith("127.0.0.1:")]) == 5
     assert said[-1] == "no HTTP: too many of these for a line each; counting on"
+
+
+def test_a_request_with_two_ends_is_refused_and_nothing_after_it_is_served() -> None:
+    smuggled = b"GET /whoami HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with serving(routers=[routes]) as server:
+        head = b"POST /length HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n"
+        size = f"content-length: {5 + len(smuggled)}\r\n\r\n".encode()
+        got = exchange(server.port, head + size + b"0\r\n\r\n" + smuggled)
+        assert got.startswith(b"HTTP/1.1 400 ")
+        assert got.count(b"HTTP/1.1") == 1
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    head = b"POST /length HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nab"
+    with serving(routers=[routes]) as server, caplog.at_level(logging.INFO):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S) as raw:
+            raw.sendall(head)
+        wait_for(lambda: "audit: POST /length" in caplog.text, "the end of the request")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_what_a_peer_sends_breaks_no_line_of_the_log_and_fills_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "tokens.yml"
+    token = {"authorization": f"Bearer {create_token(file, 'ops', Role.ADMIN)}"}
+    request = b"M" * 5000 + b" /%0aforged" + b"x" * 5000 + b" HTTP/1.1\r\nhost: localhost\r\n"
+    with (
+        serving(routers=[routes], tokens=TokenFile(file)) as server,
+        caplog.at_level(logging.INFO),
+    ):
+        for _ in range(100):
+            exchange(server.port, request + b"connection: close\r\n\r\n")
+        broken = f"{server.url}/broken/%0aforged"
+        assert requests.get(broken, headers=token, timeout=LIMIT_S).status_code == 500
+        # Whoever has a token is always named, however many others there were.
+        requests.post(broken, headers=token, timeout=LIMIT_S)
+    lines = [record.getMessage() for record in caplog.records]
+    assert "GET /broken/\\nforged failed: RuntimeError: no 7 of these" in lines
+    assert "audit: POST /broken/\\nforged by ops from 127.0.0.1: 405" in lines
+    assert all("\n" not in line and len(line) < 400 for line in lines)
+    assert 0 < len([line for line in lines if line.startswith("audit: M")]) < 50
+
+
+def test_nothing_leads_to_a_host_that_the_request_named() -> None:
+    with serving(routers=[routes]) as server:
+        answer = requests.get(f"{server.url}/healthz/", timeout=LIMIT_S, allow_redirects=False)
+        problem(answer, 404)
+        assert "location" not in answer.headers
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from monitor.aggregation.windows import WIDTHS_S, window_start
 from monitor.messages import Result
 from monitor.store import Connection, Store
-from monitor.web.answers import cursor_of, item_list, parse_cursor
+from monitor.web.answers import Time, cursor_of, item_list, parse_cursor
 from monitor.web.history import (
     MetricWindow,
     Uptime,
@@ -62,7 +62,7 @@ def router(store: Store) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=_MOST)] = 1000,
         cursor: str | None = None,
     ) -> Response:
-        before = None if cursor is None else parse_cursor(cursor, tuple[float])[0]
+        before = None if cursor is None else parse_cursor(cursor, tuple[Time])[0]
         end = time.time() + 60 if until is None else until
         found = await read(
             store,
@@ -94,7 +94,7 @@ def router(store: Store) -> APIRouter:
         end = time.time() + 60 if until is None else until
         begin = window_start(end, granularity) - 89 * width if since is None else since
         if cursor is not None:
-            begin = max(begin, parse_cursor(cursor, tuple[int])[0])
+            begin = max(begin, parse_cursor(cursor, tuple[Time])[0])
         found = await read(
             store,
             lambda connection: metric_windows(

@@ -11,7 +11,7 @@ from monitor.errors import SettingError
 from monitor.probes.job import Job
 from monitor.settings import hide_url_secrets
 from monitor.store import Store
-from monitor.web.answers import conditional, cursor_of, parse_cursor
+from monitor.web.answers import Place, conditional, cursor_of, parse_cursor
 from monitor.web.jobs import JobBook, JobEntry, JobState
 from monitor.web.parameters import known_parameters
 from monitor.web.problems import CONFLICT, NOT_FOUND, Problem, from_database
@@ -58,7 +58,7 @@ def router(book: JobBook, store: Store | None) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=_MOST)] = 1000,
         cursor: str | None = None,
     ) -> Response:
-        after = 0 if cursor is None else parse_cursor(cursor, tuple[int])[0]
+        after = 0 if cursor is None else parse_cursor(cursor, tuple[Place])[0]
         await _refresh(book)
         items, more = book.page(after=after, limit=limit, state=state)
         tail = "null" if more is None else f'"{cursor_of(more)}"'

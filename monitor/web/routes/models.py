@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.store import Connection, Store
-from monitor.web.answers import cursor_of, item_list, parse_cursor
+from monitor.web.answers import Place, cursor_of, item_list, parse_cursor
 from monitor.web.parameters import known_parameters
 from monitor.web.routes.history import Instant, read
 from monitor.web.schemas import listed
@@ -42,7 +42,7 @@ def router(store: Store) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: str | None = None,
     ) -> Response:
-        before = 2**63 - 1 if cursor is None else parse_cursor(cursor, tuple[int])[0]
+        before = 2**63 - 1 if cursor is None else parse_cursor(cursor, tuple[Place])[0]
 
         def select(connection: Connection) -> list[tuple[int, ModelUpdate]]:
             rows = connection.query(

@@ -88,7 +88,9 @@ def router(context: Context) -> APIRouter:
         if not docs:
             text = render(request.app.openapi())
             docs.append(StaticFile.of(text.encode(), "text/html; charset=utf-8"))
-        return docs[0].response(request)
+        found = docs[0].response(request)
+        found.headers["cache-control"] = "private, no-cache"
+        return found
 
     return routes
 

@@ -38,7 +38,8 @@ _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 # Jobs whose past is read in one transaction, and how often stops made elsewhere are looked for.
 _RESTORED_AT_ONCE = 50
-_LOOK_S = 15.0
+# Between two looks for how jobs stood, the first and at most.
+_LOOK_S = (1.0, 15.0)
 # For the probes to read the jobs anew.
 _SETTLE_S = 2.0
 
@@ -118,6 +119,7 @@ class JobBook:
         if self._shared is not None:
             await self._shared.asked()
         said = False
+        pause = _LOOK_S[0]
         while True:
             try:
                 await self._restore()
@@ -127,9 +129,10 @@ class JobBook:
                     _log.warning("how jobs stood before is not known: %s", error)
                 said = True
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(pause):
                     await self._stops_changed.wait()
             self._stops_changed.clear()
+            pause = min(pause * 2, _LOOK_S[1])
 
     async def refresh(self) -> None:
         """Read what other daemons wrote, where all jobs are theirs; raises MonitorError."""

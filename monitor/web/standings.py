@@ -53,8 +53,14 @@ class Standings:
         return turned
 
     def missing(self, job_ids: Iterable[int]) -> Sequence[int]:
-        """Return those whose past was not restored yet."""
-        return [job_id for job_id in job_ids if job_id not in self._restored]
+        """Return those whose past was not restored yet, or of which nothing is known at all.
+
+        Results may have been on their way into the database when it was asked, and a job that is
+        stopped gets no others.
+        """
+        return [
+            job_id for job_id in job_ids if job_id not in self._restored or job_id not in self._last
+        ]
 
     def restore(self, job_id: int, last: Last | None) -> bool:
         """Take what the database knew of a job; return whether that was anything."""

@@ -50,6 +50,33 @@ def test_a_stopped_job_stays_stopped_and_is_not_checked_once(
     assert process.stop() == 0
 
 
+def test_results_that_are_written_only_after_a_restart_show_at_a_stopped_job(
+    start_daemon: StartDaemon,
+) -> None:
+    port = free_port()
+    job = {"id": 1, "name": "one", "url": f"http://127.0.0.1:{port}/healthz", "interval": 0.2}
+    config = {
+        "relay": False,
+        "probes": {"source": "config", "jobs": [job]},
+        "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
+    }
+    # Nobody writes them yet: they are in the spool.
+    daemon = start_daemon(config).wait_ready()
+    first = Whole(daemon, config, daemon.directory)
+    first.wait_for_state(1, "up")
+    assert first.request("POST", "/job/1/stop").status_code == 200
+    last = first.get("/job/1")["last"]["scheduled_at"]
+    assert daemon.stop() == 0
+
+    # The database has nothing when it is asked first.
+    config["aggregation"] = {"flush_interval": 2}
+    daemon = start_daemon(config).wait_ready()
+    second = Whole(daemon, config, daemon.directory)
+    found = wait_for(lambda: second.get("/job/1")["last"], "the last result from the database")
+    assert found["scheduled_at"] == last
+    assert daemon.stop() == 0
+
+
 def test_since_when_a_site_is_down_is_known_after_a_restart(start_daemon: StartDaemon) -> None:
     port = free_port()
     job = {"id": 1, "url": "http://127.0.0.1:9/", "interval": 0.3, "timeout": 1}

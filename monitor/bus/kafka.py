@@ -27,7 +27,7 @@ class KafkaBus(SpoolBus):
         self._kafka = kafka
         self._consumer_trouble: str | None = None
         self._forwarder = Forwarder(
-            kafka, self._path, max_bytes=self._max_bytes, refused=self.count_dropped
+            kafka, self._shared, max_bytes=self._max_bytes, refused=self.count_dropped
         )
 
     async def start(self) -> None:

@@ -19,7 +19,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
@@ -28,8 +27,10 @@ from kafka import errors as kafka_errors
 from monitor.bus.interface import Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
-from monitor.bus.spool_file import GroupLock, SpoolFile
+from monitor.bus.spool_file import NotASpoolError, SpoolFile
+from monitor.bus.spool_lock import GroupLock
 from monitor.pace import step_back, unhurried
+from monitor.sqlite_file import Connections, FileLostError
 
 __all__ = ["Forwarder"]
 
@@ -55,13 +56,13 @@ class Forwarder:
     def __init__(
         self,
         settings: KafkaSettings,
-        path: Path,
+        spool: Connections,
         *,
         max_bytes: int,
         refused: Callable[[int], None],
     ) -> None:
         self._settings = settings
-        self._path = path
+        self._spool = spool
         self._max_bytes = max_bytes
         # Told how many messages Kafka will never take.
         self._refused = refused
@@ -91,17 +92,19 @@ class Forwarder:
 
     def _run(self) -> None:
         step_back()
-        lock = GroupLock(self._path, "", "forwarder")
+        lock = GroupLock(self._spool.path, "", "forwarder")
         pause = _BACKOFF_S[0]
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
                 try:
-                    if lock.acquire():
+                    if self._has(lock):
                         self._session()
+                except FileLostError:
+                    pass  # said where it is opened anew
                 except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
                     self._fail(describe(error, self._settings))
-                except sqlite3.Error as error:
+                except (sqlite3.Error, NotASpoolError) as error:
                     self._fail(f"cannot read the spool: {error}")
                 except Exception as error:
                     # The thread must outlive whatever a client library comes up with.
@@ -113,6 +116,13 @@ class Forwarder:
                 pause = min(pause * 2, _BACKOFF_S[1])
         finally:
             lock.release()
+
+    def _has(self, lock: GroupLock) -> bool:
+        try:
+            return lock.acquire()
+        except OSError as error:
+            self._fail(f"cannot lock the spool: {error.strerror}")
+            return False
 
     def _fail(self, problem: str) -> None:
         if self.trouble is None:
@@ -126,7 +136,7 @@ class Forwarder:
 
     def _session(self) -> None:
         """Forward until told to stop; raises KafkaError and sqlite3.Error."""
-        file = SpoolFile(self._path, max_bytes=self._max_bytes)
+        file = SpoolFile(self._spool.path, max_bytes=self._max_bytes, shared=self._spool)
         producer = None
         try:
             reach(self._settings)

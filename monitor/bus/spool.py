@@ -16,9 +16,11 @@ import msgspec
 from monitor.bus.interface import Assignment, Bus, Consumer
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_consumer import SpoolConsumer
-from monitor.bus.spool_file import Outgoing, SpoolFile
+from monitor.bus.spool_file import Outgoing, SpoolFile, connections
 from monitor.bus.spool_opening import open_spool
+from monitor.errors import MonitorError
 from monitor.part import Health, Metric, State
+from monitor.sqlite_file import FileLostError
 
 __all__ = ["SpoolBus"]
 
@@ -45,6 +47,7 @@ class SpoolBus(Bus):
 
     def __init__(self, settings: BusSettings) -> None:
         self._path = settings.path()
+        self._shared = connections(self._path)
         self._max_bytes = settings.max_bytes
         self._changed = threading.Condition()
         # Guarded by _changed.
@@ -57,6 +60,8 @@ class SpoolBus(Bus):
         self._published: dict[str, int] = {}
         self._dropped = 0
         self._closing = False
+        # The writer's; None where it can't be opened.
+        self._file: SpoolFile | None = None
         # Written by the writer, read by anyone.
         self._spooled = 0
         self._trouble: str | None = None
@@ -67,11 +72,9 @@ class SpoolBus(Bus):
     async def start(self) -> None:
         """Open the file and start the writer; see :func:`open_spool` for what it raises."""
         self._loop = asyncio.get_running_loop()
-        file = await asyncio.to_thread(open_spool, self._path, max_bytes=self._max_bytes)
+        await asyncio.to_thread(self._open)
         self._closing = False
-        self._writer = threading.Thread(
-            target=self._write, args=(file,), name="spool-writer", daemon=True
-        )
+        self._writer = threading.Thread(target=self._write, name="spool-writer", daemon=True)
         self._writer.start()
 
     # Publishing.
@@ -136,7 +139,16 @@ class SpoolBus(Bus):
 
     # The writer's thread.
 
-    def _write(self, file: SpoolFile) -> None:
+    def _open(self) -> SpoolFile:
+        """Return the file that is at its path, opened anew where it has to be."""
+        if self._file is not None and not self._file.usable():
+            file, self._file = self._file, None
+            file.close()
+        if self._file is None:
+            self._file = open_spool(self._path, max_bytes=self._max_bytes, shared=self._shared)
+        return self._file
+
+    def _write(self) -> None:
         next_trim = time.monotonic()
         try:
             while True:
@@ -146,48 +158,59 @@ class SpoolBus(Bus):
                     if self._pending and not self._closing:
                         self._changed.wait_for(lambda: self._closing, _GROUP_S)
                     closing = self._closing
-                written = self._write_group(file)
+                written = self._write_group()
                 if written and time.monotonic() >= next_trim:
                     next_trim = time.monotonic() + _TRIM_EVERY_S
-                    self._tidy(file)
+                    self._tidy()
                 if closing:
                     return
                 if not written:
                     with self._changed:
                         self._changed.wait_for(lambda: self._closing, _RETRY_S)
         finally:
-            file.close()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
-    def _write_group(self, file: SpoolFile) -> bool:
+    def _write_group(self) -> bool:
         with self._changed:
             group = list(self._pending)
             size = self._pending_bytes
             self._pending.clear()
             self._pending_bytes = 0
-        if not group:
-            return True
+        anew = self._file is None
         try:
-            dropped = file.append(
-                [
-                    Outgoing(topic, key, _encode(headers), value, timestamp)
-                    for _, _, topic, key, headers, value, timestamp in group
-                ]
+            file = self._open()
+            dropped = (
+                file.append(
+                    [
+                        Outgoing(topic, key, _encode(headers), value, timestamp)
+                        for _, _, topic, key, headers, value, timestamp in group
+                    ]
+                )
+                if group
+                else 0
             )
-        except sqlite3.Error as error:
+        except FileLostError:
+            # Written into a file that nobody will find again: once more, into the next.
+            self._put_back(group, size)
+            return True
+        except (sqlite3.Error, MonitorError) as error:
             self._put_back(group, size)
             if self._trouble is None:
                 logger.warning("spool: cannot write %s: %s; trying again", self._path, error)
             self._trouble = f"cannot write the spool: {error}"
             return False
-        if self._trouble is not None:
+        if self._trouble is not None and (group or anew):
             logger.info("spool: writing %s again, %d dropped so far", self._path, self._dropped)
             self._trouble = None
         if dropped:
             logger.warning("spool: full, the oldest %d messages are gone", dropped)
         self._spooled += len(group)
-        with self._changed:
-            self._dropped += dropped
-            self._reached(group[-1][0])
+        if group:
+            with self._changed:
+                self._dropped += dropped
+                self._reached(group[-1][0])
         return True
 
     def _put_back(self, group: list[_Waiting], size: int) -> None:
@@ -214,11 +237,14 @@ class SpoolBus(Bus):
                 wake()
         self._loop.call_soon_threadsafe(self._tell_news)
 
-    def _tidy(self, file: SpoolFile) -> None:
+    def _tidy(self) -> None:
         try:
+            file = self._open()
             file.trim_read()
             self._spooled = file.count()
-        except sqlite3.Error as error:
+        except FileLostError:
+            return
+        except (sqlite3.Error, MonitorError) as error:
             logger.warning("spool: cannot trim %s: %s", self._path, error)
 
     # Consuming.
@@ -228,7 +254,7 @@ class SpoolBus(Bus):
     ) -> Consumer:
         """Return a consumer of ``topic``."""
         return SpoolConsumer(
-            self._path,
+            self._shared,
             topic,
             group=group,
             assignment=assignment,

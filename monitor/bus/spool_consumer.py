@@ -7,12 +7,13 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from monitor.bus.interface import Assignment, Consumer, Record
-from monitor.bus.spool_file import GroupLock, SpoolFile
+from monitor.bus.spool_file import NotASpoolError, SpoolFile
+from monitor.bus.spool_lock import GroupLock
 from monitor.errors import UnavailableError
+from monitor.sqlite_file import Connections, FileLostError
 
 __all__ = ["SpoolConsumer"]
 
@@ -25,11 +26,15 @@ T = TypeVar("T")
 
 
 class SpoolConsumer(Consumer):
-    """Reads a topic of the spool, in a thread of its own."""
+    """Reads a topic of the spool, in a thread of its own.
+
+    Where the spool is deleted or replaced meanwhile it begins with the one that is there then, as
+    at the start: the topic is assigned to it anew.
+    """
 
     def __init__(
         self,
-        path: Path,
+        spool: Connections,
         topic: str,
         *,
         group: str | None,
@@ -37,18 +42,21 @@ class SpoolConsumer(Consumer):
         max_bytes: int,
         news: set[asyncio.Event],
     ) -> None:
-        self._path = path
+        self._spool = spool
         self._max_bytes = max_bytes
         self._all_news = news
         self._topic = topic
         self._group = group
         self._callbacks = assignment
-        self._lock = None if group is None else GroupLock(path, topic, group)
+        self._lock = None if group is None else GroupLock(spool.path, topic, group)
         self._thread = ThreadPoolExecutor(1, f"spool-{topic}")
         self._file: SpoolFile | None = None
         self._position: int | None = None
         self._news = asyncio.Event()
         self._closed = False
+        # Whether the spool that was read from is gone.
+        self._lost = False
+        self._failed = False
 
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
         """Return the next records."""
@@ -57,6 +65,8 @@ class SpoolConsumer(Consumer):
         self._all_news.add(self._news)
         while True:
             self._news.clear()
+            if self._lost:
+                await self._let_go()
             if self._position is not None or await self._assign():
                 records = await self._read(max_records)
                 if records:
@@ -81,8 +91,14 @@ class SpoolConsumer(Consumer):
             lambda file: file.read(self._topic, start, limit), or_else=nothing
         )
 
+    async def _let_go(self) -> None:
+        self._lost = False
+        if self._position is not None and self._callbacks and self._callbacks.revoked:
+            await self._callbacks.revoked([0])
+        self._position = None
+
     async def _assign(self) -> bool:
-        if self._lock is not None and not await asyncio.to_thread(self._lock.acquire):
+        if not await self._in_thread(self._may_read, or_else=False):
             return False
         known: Mapping[int, int] = {}
         if self._callbacks is not None:
@@ -94,6 +110,10 @@ class SpoolConsumer(Consumer):
             )
         await self.seek(0, start or 0)
         return True
+
+    def _may_read(self, file: SpoolFile) -> bool:
+        del file  # which is there, since this is called
+        return self._lock is None or self._lock.acquire()
 
     async def seek(self, partition: int, offset: int) -> None:
         """Read ``offset`` next."""
@@ -109,7 +129,7 @@ class SpoolConsumer(Consumer):
         group = self._group
         try:
             await self._run(lambda file: file.commit(self._topic, group, offsets[0]))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, NotASpoolError) as error:
             raise UnavailableError("spool", f"cannot store the offset: {error}") from None
 
     def assignment(self) -> frozenset[int]:
@@ -126,17 +146,30 @@ class SpoolConsumer(Consumer):
 
     async def _in_thread(self, work: Callable[[SpoolFile], T], *, or_else: T) -> T:
         try:
-            return await self._run(work)
-        except sqlite3.Error as error:
-            logger.warning("spool: cannot read %s: %s", self._path, error)
+            result = await self._run(work)
+        except FileLostError:
+            return or_else
+        except (sqlite3.Error, OSError, NotASpoolError) as error:
+            if not self._failed:
+                logger.warning("spool: cannot read %s: %s; trying again", self._spool.path, error)
+            self._failed = True
             await asyncio.sleep(_RETRY_S)
             return or_else
+        self._failed = False
+        return result
 
     async def _run(self, work: Callable[[SpoolFile], T]) -> T:
         def call() -> T:
             if self._file is None:
-                self._file = SpoolFile(self._path, max_bytes=self._max_bytes)
-            return work(self._file)
+                self._file = SpoolFile(
+                    self._spool.path, max_bytes=self._max_bytes, shared=self._spool
+                )
+            try:
+                return work(self._file)
+            except FileLostError:
+                file, self._file, self._lost = self._file, None, True
+                file.close()
+                raise
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 

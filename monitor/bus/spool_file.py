@@ -1,26 +1,30 @@
 """The spool's SQLite file: append, read, acknowledge, trim. Blocking; for threads.
 
 Several processes may share one file (a producer's and a consumer's unit): SQLite's WAL keeps
-them apart, and a group's one consumer on a topic is found with a lock on a file beside it,
-which the kernel lets go of even after kill -9.
+them apart.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
+import functools
+import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 
 from monitor.bus.interface import Record
+from monitor.sqlite_file import Connections
 
-__all__ = ["GroupLock", "NotASpoolError", "Outgoing", "SpoolFile"]
+__all__ = ["NotASpoolError", "Outgoing", "SpoolFile", "connections"]
+
+logger = logging.getLogger("monitor.bus")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # "RxSp": what PRAGMA application_id of a spool says, so that no other SQLite file is mistaken.
 _APPLICATION_ID = 0x52785370
@@ -65,6 +69,9 @@ _INSERT_ROWS = (256, 32, 8, 1)
 class NotASpoolError(Exception):
     """The file is something else; it is left as it is."""
 
+    def __str__(self) -> str:
+        return "it is another program's database"
+
 
 class Outgoing(NamedTuple):
     """A message on its way into the file."""
@@ -79,64 +86,63 @@ class Outgoing(NamedTuple):
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 
 
+def connections(path: Path) -> Connections:
+    """Return what all of a process that use one spool have to share."""
+    return Connections(path, logger)
+
+
+def _on_what_is_there(
+    method: Callable[Concatenate[SpoolFile, P], T],
+) -> Callable[Concatenate[SpoolFile, P], T]:
+    """Let a method raise FileLostError where the file is lost before it, or in the end."""
+
+    @functools.wraps(method)
+    def run(file: SpoolFile, /, *args: P.args, **options: P.kwargs) -> T:
+        with file.held:
+            return method(file, *args, **options)
+
+    return run
+
+
 class SpoolFile:
     """One connection to the spool; used by one thread at a time.
 
-    Every method may raise sqlite3.Error: the disk is full, the file is locked too long.
+    Every method may raise sqlite3.Error: the disk is full, the file is locked too long, or
+    FileLostError, where what was done went into a file that was deleted meanwhile.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int) -> None:
+    def __init__(self, path: Path, *, max_bytes: int, shared: Connections | None = None) -> None:
+        """Open, or create; ``shared`` is for a process with several connections to it."""
+        self._path = path
         self._max_bytes = max_bytes
         self._topics: dict[str, int] = {}
+        self.held = (shared or connections(path)).open(lambda _: self._connect())
+
+    def _connect(self) -> sqlite3.Connection:
         # WAL recovery and the making of the tables by two processes at once are kept apart
         # by SQLite's own locks, which wait this long.
-        self._db = sqlite3.connect(
-            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        db = sqlite3.connect(
+            self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare()
+            _prepare(db)
         except BaseException:
-            self._db.close()
+            db.close()
             raise
+        self._db = db
+        return db
 
-    def _prepare(self) -> None:
-        db = self._db
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application not in (0, _APPLICATION_ID) or (tables and not application):
-            raise NotASpoolError
-        if not tables:
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL")
-        # Offsets that consumers have stored elsewhere must not be given out again after
-        # a power cut: FULL syncs each commit, a few a second.
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA journal_size_limit = 8388608")
-        db.execute("PRAGMA cache_size = -2048")
-        if tables:
-            return
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if not tables:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                db.execute(
-                    "INSERT INTO sqlite_sequence (name, seq) VALUES ('message', ?)",
-                    (time.time_ns() // 1000,),
-                )
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
+    def usable(self) -> bool:
+        """Tell whether the file is still the one at its path."""
+        return self.held.usable()
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self.held.close()
 
     # Writing.
 
+    @_on_what_is_there
     def append(self, messages: Sequence[Outgoing]) -> int:
         """Append all messages in one transaction; return how many unread ones made room."""
         db = self._db
@@ -170,6 +176,7 @@ class SpoolFile:
             ).fetchone()[0]
         return found
 
+    @_on_what_is_there
     def used_bytes(self) -> int:
         """Return how much of the file holds something."""
         (size,) = self._db.execute("PRAGMA page_size").fetchone()
@@ -193,6 +200,7 @@ class SpoolFile:
             self._db.execute("DELETE FROM message WHERE offset <= ?", (rows[-1][0],))
         return dropped
 
+    @_on_what_is_there
     def trim_read(self) -> None:
         """Delete what every group of its topic has read, but for the newest of each topic."""
         for topic, read in self._db.execute(
@@ -217,10 +225,12 @@ class SpoolFile:
             if done < _TRIM_ROWS:
                 return
 
+    @_on_what_is_there
     def delete_range(self, first: int, last: int) -> None:
         """Delete the messages of all topics from one offset through another: acknowledged."""
         self._db.execute("DELETE FROM message WHERE offset BETWEEN ? AND ?", (first, last))
 
+    @_on_what_is_there
     def commit(self, topic: str, group: str, next_offset: int) -> None:
         """Store which offset the group reads next."""
         self._db.execute("BEGIN IMMEDIATE")
@@ -239,6 +249,7 @@ class SpoolFile:
 
     # Reading.
 
+    @_on_what_is_there
     def read(self, topic: str | None, start: int, limit: int) -> list[Record]:
         """Return up to ``limit`` messages from offset ``start`` on; of every topic for None."""
         if topic is None:
@@ -267,6 +278,7 @@ class SpoolFile:
             found = self._topics[name] = row[0]
         return found
 
+    @_on_what_is_there
     def committed(self, topic: str, group: str) -> int | None:
         """Return which offset the group reads next, or None if it never committed."""
         row = self._db.execute(
@@ -276,11 +288,13 @@ class SpoolFile:
         ).fetchone()
         return None if row is None else int(row[0])
 
+    @_on_what_is_there
     def end(self) -> int:
         """Return the offset that the next message of whatever topic will have at least."""
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
         return int(row[0]) + 1
 
+    @_on_what_is_there
     def count(self, topic: str | None = None, start: int = 0) -> int:
         """Count the messages from offset ``start`` on; of every topic for None."""
         if topic is None:
@@ -292,34 +306,39 @@ class SpoolFile:
         ).fetchone()
         return int(row[0])
 
+    @_on_what_is_there
     def topics(self) -> list[str]:
         """Return the topics' names."""
         return [name for (name,) in self._db.execute("SELECT name FROM topic ORDER BY name")]
 
 
-class GroupLock:
-    """Who holds it is its group's one consumer of a topic of this spool, on this machine."""
-
-    def __init__(self, spool: Path, topic: str, group: str) -> None:
-        digest = hashlib.sha256(f"{topic}\0{group}".encode()).hexdigest()[:16]
-        self._path = spool.with_name(f"{spool.name}-{digest}.lock")
-        self._fd: int | None = None
-
-    def acquire(self) -> bool:
-        """Try to become the one; True where it is or already was."""
-        if self._fd is not None:
-            return True
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return False
-        self._fd = fd
-        return True
-
-    def release(self) -> None:
-        """Let another one be it."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+def _prepare(db: sqlite3.Connection) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application not in (0, _APPLICATION_ID) or (tables and not application):
+        raise NotASpoolError
+    if not tables:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    db.execute("PRAGMA journal_mode = WAL")
+    # Offsets that consumers have stored elsewhere must not be given out again after
+    # a power cut: FULL syncs each commit, a few a second.
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA journal_size_limit = 8388608")
+    db.execute("PRAGMA cache_size = -2048")
+    if tables:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables:
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            db.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES ('message', ?)",
+                (time.time_ns() // 1000,),
+            )
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from monitor.errors import MonitorError, UnavailableError
+from monitor.sqlite_file import Connections, Held
 from monitor.store import migrate
 from monitor.store.checkpoints import Checkpoints, copy_log
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
@@ -25,6 +27,8 @@ from monitor.store.listeners import Listeners
 from monitor.store.threads import Session, Threads
 
 __all__ = ["SqliteConnection", "SqliteStore"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,25 +73,26 @@ def _native(sql: str, has_parameters: bool) -> str:
 
 
 class _SqliteSession(Session):
-    def __init__(self, raw: sqlite3.Connection) -> None:
-        self.raw = raw
+    def __init__(self, held: Held) -> None:
+        self.held = held
 
     def usable(self) -> bool:
-        return True
+        return self.held.usable()
 
     def interrupt(self) -> None:
-        self.raw.interrupt()
+        self.held.interrupt()
 
     def close(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self.raw.close()
+        self.held.close()
 
 
 class SqliteStore(Store):
     """The tables in one file, which is created and migrated when it is first used.
 
     A commit is on the disk (synchronous=FULL): the spool forgets what its consumers have
-    committed, so this file must not fall behind it in a power cut.
+    committed, so this file must not fall behind it in a power cut. Where the file is deleted or
+    replaced meanwhile, what was committed into it counts as not committed, and the next to use
+    it opens, or makes, the one that is there then.
     """
 
     dialect: ClassVar[Dialect] = "sqlite"
@@ -99,6 +104,7 @@ class SqliteStore(Store):
         self._writer = Threads("sqlite-writer", self.server, self._open_writer)
         self._readers = Threads("sqlite-reader", self.server, self._open_reader, count=2)
         self._checkpoints = Checkpoints(self._open_copier)
+        self._connections = Connections(file, logger)
         self._migrated = False
         self._applied: list[str] = []
 
@@ -107,22 +113,23 @@ class SqliteStore(Store):
 
     async def transaction(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
         def job(session: _SqliteSession) -> tuple[T, list[tuple[str, str]]]:
-            connection = SqliteConnection(session.raw)
-            with self._errors():
-                session.raw.execute("BEGIN IMMEDIATE")
+            with self._errors(), session.held as raw:
+                connection = SqliteConnection(raw)
+                raw.execute("BEGIN IMMEDIATE")
                 begun = time.monotonic()
                 try:
                     result = function(connection)
-                    session.raw.execute("COMMIT")
+                    raw.execute("COMMIT")
                     connection.took_s = time.monotonic() - begun
                 except BaseException:
-                    _roll_back(session.raw)
+                    _roll_back(raw)
                     raise
             self._checkpoints.committed()
             if self._checkpoints.behind:
                 self._checkpoints.behind = False
-                with contextlib.suppress(sqlite3.Error):  # whatever it is, this is committed
-                    copy_log(session.raw)
+                # Whatever it is, this is committed.
+                with contextlib.suppress(sqlite3.Error), session.held as raw:
+                    copy_log(raw)
             return result, connection.notifications
 
         result, notifications = await self._writer.run(job, timeout=timeout)
@@ -132,12 +139,12 @@ class SqliteStore(Store):
 
     async def read(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
         def job(session: _SqliteSession) -> T:
-            with self._errors():
-                session.raw.execute("BEGIN")
+            with self._errors(), session.held as raw:
+                raw.execute("BEGIN")
                 try:
-                    return function(SqliteConnection(session.raw))
+                    return function(SqliteConnection(raw))
                 finally:
-                    _roll_back(session.raw)
+                    _roll_back(raw)
 
         if not self._migrated:  # readers can't create the tables that they read
             await self.migrate()
@@ -167,33 +174,22 @@ class SqliteStore(Store):
         )
 
     def _open_writer(self) -> _SqliteSession:
-        with self._opening() as raw:
-            # Has an effect on a file without tables only, and lets a purge give pages back.
-            raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            raw.execute("PRAGMA journal_mode=WAL")
-            raw.execute("PRAGMA synchronous=FULL")
-            raw.execute(f"PRAGMA wal_autocheckpoint={_MOST_PAGES}")
-            raw.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}")
-            raw.execute("BEGIN IMMEDIATE")
-            self._applied = migrate.apply(SqliteConnection(raw), self.server)
-            raw.execute("COMMIT")
-        self._migrated = True
-        return _SqliteSession(raw)
+        return self._open(
+            "PRAGMA synchronous=FULL",
+            f"PRAGMA wal_autocheckpoint={_MOST_PAGES}",
+            f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}",
+        )
 
-    def _open_copier(self) -> sqlite3.Connection:
-        with self._opening() as raw:
-            raw.execute("PRAGMA synchronous=FULL")
-        return raw
+    def _open_copier(self) -> Held:
+        return self._open("PRAGMA synchronous=FULL").held
 
     def _open_reader(self) -> _SqliteSession:
-        with self._opening() as raw:
-            raw.execute("PRAGMA query_only=ON")
-        return _SqliteSession(raw)
+        return self._open("PRAGMA query_only=ON")
 
-    @contextlib.contextmanager
-    def _opening(self) -> Iterator[sqlite3.Connection]:
-        """Open the file; it is closed again where the block, or a setting before it, fails."""
-        with self._errors():
+    def _open(self, *settings: str) -> _SqliteSession:
+        """Open the file, and make or upgrade its tables where nobody did since it is there."""
+
+        def connect(first: bool) -> sqlite3.Connection:
             raw = sqlite3.connect(
                 self.file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
@@ -203,10 +199,27 @@ class SqliteStore(Store):
                 # Debian's SQLite overwrites and writes out also the pages that a purge frees,
                 # most of its work. FAST leaves those, and overwrites what stays in the file.
                 raw.execute("PRAGMA secure_delete=FAST")
-                yield raw
+                if first:
+                    self._prepare(raw)
+                for setting in settings:
+                    raw.execute(setting)
             except BaseException:
                 raw.close()
                 raise
+            return raw
+
+        with self._errors():
+            return _SqliteSession(self._connections.open(connect))
+
+    def _prepare(self, raw: sqlite3.Connection) -> None:
+        # Has an effect on a file without tables only, and lets a purge give pages back.
+        raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        raw.execute("PRAGMA journal_mode=WAL")
+        raw.execute("PRAGMA synchronous=FULL")
+        raw.execute("BEGIN IMMEDIATE")
+        self._applied = migrate.apply(SqliteConnection(raw), self.server)
+        raw.execute("COMMIT")
+        self._migrated = True
 
     @contextlib.contextmanager
     def _errors(self) -> Any:

@@ -106,6 +106,11 @@ class OpenFiles:
         path, identity = self._files[0]
         return _identity(path) != identity
 
+    @property
+    def log_deleted(self) -> bool:
+        """Tell whether there is no log at all any more; another one is of who came later."""
+        return any(path.endswith(_LOG) and _identity(path) is None for path, _ in self._files)
+
     def clear(self) -> None:
         """Take away what is left beside a lost database: it belongs to no other."""
         for path, identity in self._files[1:]:
@@ -168,9 +173,13 @@ class Held:
         self._connections.close(self)
 
     def seize(self) -> None:
-        """Keep others from using it, as soon as they have stopped, until :meth:`finish`."""
+        """Keep others from using it, as soon as they have stopped."""
         while not self._lock.acquire(timeout=_ASK_AGAIN_S):
             self.interrupt()
+
+    def free(self) -> None:
+        """Let others use again what was seized."""
+        self._lock.release()
 
     def copy_log(self) -> bool:
         """Copy all of the log into the file and empty it; return whether that could be done."""
@@ -185,7 +194,7 @@ class Held:
         self._closed = True
         with contextlib.suppress(sqlite3.Error):
             self._raw.close()
-        self._lock.release()
+        self.free()
 
 
 class Connections:
@@ -197,6 +206,7 @@ class Connections:
         self._lock = threading.Lock()
         self._held: set[Held] = set()
         self._files: OpenFiles | None = None
+        self._said: OpenFiles | None = None
 
     def open(self, connect: Callable[[bool], sqlite3.Connection]) -> Held:
         """Open one more, to what is there now.
@@ -205,8 +215,9 @@ class Connections:
         now. Raises what it raises, sqlite3.Error and with it FileLostError.
         """
         with self._lock:
-            if self._files is not None and self._files.lost() is not None:
-                self._let_go(self._files)
+            files = self._files
+            if files is not None and files.lost() is not None and not self._let_go(files):
+                raise sqlite3.OperationalError("its log was deleted, and cannot be copied now")
             created = create(self.path)
             raw = connect(self._files is None)
             try:
@@ -228,7 +239,7 @@ class Connections:
             if held not in self._held:
                 return
             if self._files is not None and self._files.lost() is not None:
-                self._let_go(self._files)
+                self._let_go(self._files, whatever=True)
                 return
             held.seize()
             held.finish()
@@ -236,30 +247,44 @@ class Connections:
             if not self._held:
                 self._files = None
 
-    def _let_go(self, files: OpenFiles) -> None:
-        """Close all connections to a file that is lost, and say so."""
-        lost = files.lost()
+    def _let_go(self, files: OpenFiles, *, whatever: bool = False) -> bool:
+        """Close all connections to a file that is lost, and say so; return whether they are.
+
+        They stay where the database is still there, nothing else has what was written last, and
+        it cannot be copied now: then once more, later.
+        """
+        self._say(files)
         held = list(self._held)
         for each in held:
             each.seize()
-        # Into the file wherever it is: so it is whole where only its log was deleted, or where
-        # it was moved, and the log that is left is empty.
-        copied = bool(held) and held[0].copy_log()
+        # Into the database, wherever it is now. Never where others may have opened a log or an
+        # index of their own: what keeps the two apart is in the index.
+        copied = True
+        if held and (files.database_lost or files.log_deleted):
+            copied = held[0].copy_log()
+        if not copied and not files.database_lost and not whatever:
+            for each in held:
+                each.free()
+            return False
         for each in held:
             each.finish()
         self._held.clear()
         self._files = None
-        if not files.database_lost:
-            fate = "the database is whole, and is opened anew"
-            if not copied:
-                fate = "what was written last may be gone, and the database is opened anew"
-        elif _identity(str(self.path)) is not None:
-            fate = "what it held is gone, and the one that is there now is used"
-        else:
-            fate = "what it held is gone"
-        self._logger.error("%s was deleted or replaced while in use: %s", lost, fate)
         if files.database_lost:
             try:
                 files.clear()
             except OSError as error:
                 self._logger.warning("cannot take away %s: %s", error.filename, error.strerror)
+        return True
+
+    def _say(self, files: OpenFiles) -> None:
+        if self._said is files:
+            return
+        self._said = files
+        if not files.database_lost:
+            fate = "the database is written whole, and opened anew"
+        elif _identity(str(self.path)) is not None:
+            fate = "what it held is gone, and the one that is there now is used"
+        else:
+            fate = "what it held is gone"
+        self._logger.error("%s was deleted or replaced while in use: %s", files.lost(), fate)

@@ -123,7 +123,7 @@ def test_what_is_opened_next_is_what_is_there_then(
     (line,) = caplog.messages
     assert f"{path}" in line
     assert "was deleted or replaced while in use: " in line
-    assert ("the database is whole" in line) == kept
+    assert ("written whole" in line) == kept
 
 
 def test_a_backup_that_takes_the_place_is_not_mixed_with_the_log_of_what_was_there(
@@ -165,6 +165,29 @@ def test_a_log_that_another_process_keeps_from_being_copied_is_left_for_a_look(p
     one.close()
     left.rename(path.with_name("moved.db-wal"))
     assert stored(path.with_name("moved.db")) == [1, 2]
+
+
+def test_a_deleted_log_that_another_process_keeps_from_being_copied_is_waited_for(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = Connections(path, logger)
+    one = shared.open(connect(path))
+    put(one, 1)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM number").fetchall()
+    put(one, 2)
+    delete(path, "-wal")
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="cannot be copied now"):
+            shared.open(connect(path))
+    reader.close()
+    again = shared.open(connect(path))
+    put(again, 3)
+    assert stored(path) == [1, 2, 3]
+    one.close()
+    again.close()
+    assert len(caplog.messages) == 1
 
 
 def test_one_that_is_busy_with_a_lost_file_is_stopped(path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_deleted_log_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFi
         run(tmp_path, test)
     assert [text for text in caplog.messages if "deleted" in text] == [
         f"{tmp_path}/state/monitor.db-wal was deleted or replaced while in use:"
-        " the database is whole, and is opened anew"
+        " the database is written whole, and opened anew"
     ]
 
 

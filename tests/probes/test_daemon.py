@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import signal
@@ -113,6 +114,40 @@ def test_a_full_disk_costs_results_and_not_the_schedule(
     assert daemon.stop() == 0
     # what waited in memory is there, and no run was missed meanwhile
     assert sum(found["missed"] for found in results(tmp_path)) <= 2
+
+
+def test_results_go_on_where_the_spool_and_the_tables_are_deleted(
+    server: Misbehaving, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    settings = {**config(server), "aggregation": {"flush_interval": 0.5}}
+    daemon = start_daemon(settings).wait_ready()
+
+    def rows() -> list[tuple[int, float]]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "monitor.db")) as db:
+            try:
+                query = "SELECT job_id, scheduled_at FROM availability_result"
+                return list(db.execute(query))
+            except sqlite3.OperationalError:  # not there yet
+                return []
+
+    for files in ("spool.db*", "monitor.db*", "*.db*"):
+        wait_for(lambda: len(rows()) > 60, "rows")
+        for file in tmp_path.glob(files):
+            file.unlink()
+        deleted_at = time.time()
+        wait_for(
+            lambda: len([at for _, at in rows() if at > deleted_at]) > 60,  # noqa: B023 - at once
+            f"results after {files} were deleted",
+        )
+    assert daemon.stop() == 0
+    # All that is in the spool is counted, once.
+    spooled = {(result["job_id"], result["scheduled_at"]) for result in results(tmp_path)}
+    counted = rows()
+    assert len(set(counted)) == len(counted)
+    assert spooled <= set(counted)
+    with contextlib.closing(sqlite3.connect(tmp_path / "monitor.db")) as db:
+        query = "SELECT sum(checks) FROM availability_metric WHERE granularity = 'day'"
+        assert db.execute(query).fetchone() == (len(counted),)
 
 
 def test_sighup_takes_new_jobs_and_refuses_bad_ones(

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from monitor import __version__
+from monitor.allocator import give_memory_back
 from monitor.assembly import PARTS, Services
 from monitor.config import Config, LoadedConfig, load
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
@@ -126,6 +127,7 @@ class Daemon:
         )
         # Threads take turns with the loop; at the default 5 ms one busy thread delays it as long.
         sys.setswitchinterval(0.0005)
+        give_memory_back()
         for make in PARTS:
             try:
                 with needed_by(make.__name__.lstrip("_")):

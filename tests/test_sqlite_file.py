@@ -205,7 +205,7 @@ def test_one_that_is_busy_with_a_lost_file_is_stopped(path: Path) -> None:
             raw.execute(endless).fetchall()
         ended.set()
 
-    thread = threading.Thread(target=count)
+    thread = threading.Thread(target=count, daemon=True)
     thread.start()
     assert begun.wait(20)
     delete(path)

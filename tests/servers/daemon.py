@@ -40,6 +40,7 @@ class DaemonProcess:
         arguments: tuple[str, ...] = (),
         environ: Mapping[str, str] | None = None,
         debug: bool = True,
+        program: tuple[str, ...] = (str(ROOT / "main.py"),),
     ) -> None:
         self.directory = directory
         self.config_file = directory / "config.yml"
@@ -63,7 +64,7 @@ class DaemonProcess:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
-                    str(ROOT / "main.py"),
+                    *program,
                     *(arguments or ("-c", str(self.config_file))),
                 ],
                 cwd=directory,

@@ -111,7 +111,7 @@ def test_what_is_said_to_be_on_disk_is_in_the_file_that_is_there(
 
 
 def test_a_group_committed_into_a_spool_that_is_deleted_meanwhile_is_written_once_more(
-    state: Path,
+    state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def body() -> None:
         bus = await started()
@@ -129,6 +129,8 @@ def test_a_group_committed_into_a_spool_that_is_deleted_meanwhile_is_written_onc
         await bus.close()
 
     run(body())
+    (line,) = caplog.messages
+    assert "was deleted or replaced while in use: what it held is gone" in line
 
 
 def test_an_idle_spool_is_made_anew_as_well(state: Path) -> None:

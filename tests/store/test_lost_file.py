@@ -14,6 +14,7 @@ import pytest
 
 from monitor.errors import MonitorError, UnavailableError
 from monitor.store import Connection, DatabaseSettings, Store
+from monitor.store.sqlite import SqliteConnection
 from tests.store.conftest import opened
 
 
@@ -202,22 +203,22 @@ def test_another_programs_file_is_refused_until_it_is_gone(tmp_path: Path) -> No
 
 
 def test_the_log_is_copied_into_the_new_file_too(tmp_path: Path) -> None:
+    def copied(file: Path) -> list[str]:
+        """Return what is in the file itself, without its log."""
+        raw = sqlite3.connect(f"file:{file}?immutable=1", uri=True)
+        try:
+            return messages(SqliteConnection(raw))
+        except sqlite3.OperationalError:  # no tables yet
+            return []
+        finally:
+            raw.close()
+
     async def test(store: Store, file: Path) -> None:
-        await put(store, "old")
-        delete(file)
-        await put(store, "new")
-
-        # The thread that copies follows as well: without it nothing gets into the file itself.
-        def copied() -> bool:
-            raw = sqlite3.connect(f"file:{file}?immutable=1", uri=True)
-            try:
-                return raw.execute("SELECT message FROM notification").fetchall() == [("new",)]
-            except sqlite3.OperationalError:  # no tables yet
-                return False
-            finally:
-                raw.close()
-
-        while not copied():
-            await asyncio.sleep(0.02)
+        # The thread that copies has to follow as well.
+        for text in ("old", "new"):
+            await put(store, text)
+            while copied(file) != [text]:
+                await asyncio.sleep(0.02)
+            delete(file)
 
     run(tmp_path, test)

@@ -7,7 +7,6 @@ every page as it is: a thousand jobs cost a list next to nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -111,7 +110,7 @@ class JobBook:
         self._encoded: dict[int, bytes] = {}
         self._standings = Standings(all_seen=self._shared is None)
         self._stops = Stops(probes, store)
-        self._stops_changed = asyncio.Event()
+        self._look_again = asyncio.Event()
         probes.on_result = self._take
 
     async def run(self) -> None:
@@ -128,11 +127,13 @@ class JobBook:
                 if not said:
                     _log.warning("how jobs stood before is not known: %s", error)
                 said = True
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(pause):
-                    await self._stops_changed.wait()
-            self._stops_changed.clear()
-            pause = min(pause * 2, _LOOK_S[1])
+                    await self._look_again.wait()
+                pause = _LOOK_S[0]
+            except TimeoutError:
+                pause = min(pause * 2, _LOOK_S[1])
+            self._look_again.clear()
 
     async def refresh(self) -> None:
         """Read what other daemons wrote, where all jobs are theirs; raises MonitorError."""
@@ -284,13 +285,15 @@ class JobBook:
             return
         self._listed = listed
         if self.probes.source == "database" and listed.stopped != self._stops.ids():
-            self._stops_changed.set()
+            self._look_again.set()
         jobs = {job.id: job for job in listed.jobs}
         for job_id in self._jobs.keys() - jobs.keys():
             self._encoded.pop(job_id, None)
             self._standings.forget(job_id)
         old, self._jobs = self._jobs, jobs
         self._ids = sorted(jobs)
+        if jobs.keys() - old.keys():
+            self._look_again.set()  # for how they stood before
         for job_id, job in jobs.items():
             if old.get(job_id) != job:
                 self._touch(job_id)

@@ -94,7 +94,7 @@ def plan(
     first.sort(key=lambda kind: not kind.lethal)
     faults: list[Fault] = []
     at_s = chance.uniform(*pause_s)
-    while at_s < duration_s:
+    while (due_s := round(at_s, 2)) < duration_s:
         calm = at_s > duration_s * (1 - _CALM_PART)
         if first and not (calm and first[0].lethal):
             kind = first.pop(0)
@@ -102,7 +102,7 @@ def plan(
             usual = [kind for kind in possible if not (calm and kind.lethal)]
             kind = chance.choices(usual, [kind.weight for kind in usual])[0]
         lasts_s = round(chance.uniform(*kind.lasts_s), 2)
-        faults.append(Fault(round(at_s, 2), kind.name, chance.choice(targets), lasts_s))
+        faults.append(Fault(due_s, kind.name, chance.choice(targets), lasts_s))
         at_s += lasts_s + chance.uniform(*pause_s)
     return faults
 

@@ -8,6 +8,7 @@ connection.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
@@ -42,6 +43,15 @@ MAX_LIMIT: Final = 10_000
 _MAX_ID_BYTES: Final = 256
 _MAX_TEXT: Final = 4096
 _NOTHING: Final = Raw()
+_UPLOADS: Final = ("uploadLogs", "uploadNotifications")
+# An escape of half a surrogate pair, which is JSON by its grammar and no text: Python's own json
+# writes it for bytes that were no UTF-8. Not where its backslash may itself be escaped.
+_HALF: Final = re.compile(
+    rb"\\u(?<!\\\\u)(?:"
+    rb"[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|[dD][c-fC-F][0-9a-fA-F]{2}(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb")"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +169,8 @@ def echo(data: bytes) -> Head:
     try:
         raw = _decode_head(data)
     except DECODING_ERRORS:
-        return Head()
+        whole = _whole(data)
+        return Head() if whole == data else echo(whole)
     found = Head()
     try:
         found = Head(_string(raw.action, "action"))
@@ -194,7 +205,14 @@ def _echo(raw: Raw) -> bytes:
 
 def parse(data: bytes, *, max_batch: int) -> Request:
     """Turn one message into what it asks for; raises ActionError for whatever is wrong with it."""
-    found = head(data)
+    try:
+        found = head(data)
+    except ActionError:
+        # One entry that is no text is that entry's fault alone.
+        whole = _whole(data)
+        if whole == data or (found := head(whole)).action not in _UPLOADS:
+            raise
+        data = whole
     match found.action:
         case None:
             raise _bad("action: missing")
@@ -213,6 +231,11 @@ def parse(data: bytes, *, max_batch: int) -> Request:
             return Unfollow(found)
         case action:
             raise ActionError(ErrorCode.UNKNOWN_ACTION, f"no action is called {action[:64]!r}")
+
+
+def _whole(data: bytes) -> bytes:
+    """Put NUL, which no entry may contain either, for each escape of half a surrogate pair."""
+    return _HALF.sub(rb"\\u0000", data)
 
 
 def _decode(data: bytes, type_: type[T]) -> T:

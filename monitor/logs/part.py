@@ -146,8 +146,8 @@ class Logs(Part):
         problem = self.service.committer.problem or self._purge_problem
         if problem is not None:
             return State(Health.DEGRADED, f"{problem}; it tries again")
-        followers = len(self.service.tail)
-        return State(Health.OK, f"{self.service.committer.stored} entries, {followers} followers")
+        stored, followers = self.service.committer.stored, len(self.service.tail)
+        return State(Health.OK, f"{stored} entries stored since the start, {followers} followers")
 
     def metrics(self) -> Iterable[Metric]:
         """The metrics log_*."""

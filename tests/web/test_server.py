@@ -201,6 +201,7 @@ def test_what_a_peer_sends_breaks_no_line_of_the_log_and_fills_none(
         assert requests.get(broken, headers=token, timeout=LIMIT_S).status_code == 500
         # Whoever has a token is always named, however many others there were.
         requests.post(broken, headers=token, timeout=LIMIT_S)
+        wait_for(lambda: "by ops from" in caplog.text, "the audit's line, after the answer")
     lines = [record.getMessage() for record in caplog.records]
     assert "GET /broken/\\nforged failed: RuntimeError: no 7 of these" in lines
     assert "audit: POST /broken/\\nforged by ops from 127.0.0.1: 405" in lines

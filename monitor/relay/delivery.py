@@ -135,28 +135,37 @@ class Delivery:
 
     # Messages
 
-    def changed(self, channel: Channel, frame_bytes: int = 0) -> None:
-        """Note that a channel has news, a frame of so many bytes.
-
-        All that is due goes out once in this turn of the loop, or after the last flush's rest.
-        """
+    def received(self, channel: Channel, frame_bytes: int) -> None:
+        """Note that a channel got a frame of so many bytes; :meth:`received_all` follows."""
         self._dirty[channel] = None
         self._waiting_bytes += frame_bytes
-        if self._flush_handle is None or (
-            self._resting and self._waiting_bytes >= self._waiting_max_bytes
-        ):
-            self._schedule_flush()
 
-    def _schedule_flush(self) -> None:
+    def received_all(self) -> None:
+        """Write all that is due, now or after the last flush's rest."""
+        if self._dirty and self._may_begin() and not self._rest():
+            self.flush()
+
+    def changed(self, channel: Channel) -> None:
+        """Note that a channel has news, which go out in this turn of the loop or after the rest."""
+        self._dirty[channel] = None
+        if self._may_begin() and not self._rest():
+            self._flush_handle = asyncio.get_running_loop().call_soon(self.flush)
+
+    def _may_begin(self) -> bool:
+        """Whether no flush is on its way, or one that rests though enough waits by now."""
+        return self._flush_handle is None or (
+            self._resting and self._waiting_bytes >= self._waiting_max_bytes
+        )
+
+    def _rest(self) -> bool:
+        """Put off the next flush where there is reason to; return whether there was."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
-        loop = asyncio.get_running_loop()
         rest = self._rested_at - self._clock()
         self._resting = rest > 0 and self._waiting_bytes < self._waiting_max_bytes
         if self._resting:
-            self._flush_handle = loop.call_later(rest, self.flush)
-        else:
-            self._flush_handle = loop.call_soon(self.flush)
+            self._flush_handle = asyncio.get_running_loop().call_later(rest, self.flush)
+        return self._resting
 
     def flush(self) -> None:
         """Write to every subscriber of a changed channel what it has not got yet."""

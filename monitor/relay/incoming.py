@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import zmq
 
-__all__ = ["Incoming"]
+__all__ = ["Incoming", "waits"]
 
 _NOW = int(zmq.NOBLOCK)
 # Nearly all messages that go on after the command have this one; no peer has such a name.
@@ -47,7 +47,7 @@ class Incoming:
         self.empty = False
         for count in range(limit):
             # Messages come alone or many at once, and to ask once costs half of an exception.
-            if count == 1 and not self._more_wait():
+            if count == 1 and not waits(self._socket):
                 self.empty = True
                 return
             try:
@@ -83,11 +83,6 @@ class Incoming:
                     frame = receive(_NOW, False)
             yield identity, (channel, command, task_id, state), frame
 
-    def _more_wait(self) -> bool:
-        events = self._socket.get(zmq.EVENTS)
-        assert isinstance(events, int)
-        return bool(events & zmq.POLLIN)
-
     def _is_identity(self, frame: zmq.Frame) -> bool:
         """Tell whether a frame with more after it begins a message, and keep it if so."""
         data = frame.bytes
@@ -100,6 +95,13 @@ class Incoming:
         if found:
             self._identity = data
         return found
+
+
+def waits(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message waits at a socket."""
+    events = socket.get(zmq.EVENTS)
+    assert isinstance(events, int)
+    return bool(events & zmq.POLLIN)
 
 
 def _sender_name(frame: zmq.Frame) -> bytes:

@@ -67,6 +67,7 @@ class Relay(Part):
             batch=lambda: max(self._settings.max_messages // 2, 1),
             curve=settings.curve,
             deliver=self._deliver,
+            delivered=self.delivery.received_all,
             brokers_changed=self._brokers_changed,
         )
 
@@ -135,7 +136,7 @@ class Relay(Part):
         )
         if channel is None:
             return
-        self.delivery.changed(channel, len(frame))
+        self.delivery.received(channel, len(frame))
         if channel.ended:
             _ends_log.info(
                 "channel finished",

@@ -19,7 +19,7 @@ from monitor.errors import ListenError
 from monitor.listen import zeromq_endpoints
 from monitor.logfile import RateLimitedLog
 from monitor.relay.feed import Peers
-from monitor.relay.incoming import Incoming
+from monitor.relay.incoming import Incoming, waits
 from monitor.relay.protocol import Malformed, Message, decode
 from monitor.relay.settings import CurveSettings, read_curve_key
 from monitor.settings import address_text
@@ -44,7 +44,10 @@ _EVENTS = (
 
 
 class Receiver:
-    """Binds the ROUTER and hands every good message to ``deliver``, in order."""
+    """Binds the ROUTER and hands every good message to ``deliver``, in order.
+
+    ``delivered`` is called after the last one of those that were there.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Receiver:
         batch: Callable[[], int],
         curve: CurveSettings | None,
         deliver: Callable[[Message], None],
+        delivered: Callable[[], None] = lambda: None,
         brokers_changed: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._address = address
@@ -61,6 +65,7 @@ class Receiver:
         self._batch = batch
         self._curve = curve
         self._deliver = deliver
+        self._delivered = delivered
         # Told how many brokers are connected whenever one came or is gone.
         self._brokers_changed = brokers_changed
         self._peers_log = RateLimitedLog(_log)
@@ -162,8 +167,17 @@ class Receiver:
         socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
 
     def _drain(self) -> None:
-        if self._socket is None:
+        if self._socket is None or self._monitor is None:
             return
+        try:
+            self._receive()
+        finally:
+            # Who hears of these messages hears first of the broker that came with them.
+            if waits(self._monitor):
+                self._drain_monitor()
+            self._delivered()
+
+    def _receive(self) -> None:
         self._again = None
         incoming, deliver = self._incoming, self._deliver
         try:
@@ -213,7 +227,8 @@ class Receiver:
                 self._peers_log.info("connect", "a ZeroMQ peer connected, %d now", peers.count)
             elif kind == zmq.EVENT_DISCONNECTED:
                 # What the peer sent before comes before the notice that it is gone.
-                self._drain()
+                self._receive()
+                self._delivered()
                 peers.disconnected(event["value"])
                 self._peers_log.info("disconnect", "a ZeroMQ peer is gone, %d now", peers.count)
             else:

@@ -51,7 +51,8 @@ def say(server: Server, channel: str, task: str) -> None:
     delivery = server.delivery
     found = delivery.channels.publish(message.channel, message.command, message.frame, 0.0)
     assert found is not None
-    delivery.changed(found, len(message.frame))
+    delivery.received(found, len(message.frame))
+    asyncio.get_running_loop().call_soon(delivery.received_all)
 
 
 async def reader(server: Server, channel: str) -> ClientConnection:

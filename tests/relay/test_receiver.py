@@ -1,0 +1,79 @@
+"""In which order what a broker does is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from monitor.relay.protocol import Message
+from monitor.relay.receiver import Receiver
+from tests.relay.broker import Broker
+from tests.relay.serving import run
+from tests.waiting import until
+
+pytestmark = pytest.mark.integration_test
+
+
+class Telling:
+    """A receiver of one broker, and what it tells, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.defect = b""
+        self.receiver = Receiver(
+            ("127.0.0.1", 0),
+            max_frame_bytes=65536,
+            batch=lambda: 500,
+            curve=None,
+            deliver=self._deliver,
+            delivered=lambda: self.told.append("delivered"),
+            brokers_changed=lambda count: self.told.append(f"{count} brokers"),
+        )
+
+    def _deliver(self, message: Message) -> None:
+        self.told.append(message.channel.decode())
+        if message.channel == self.defect:
+            raise RuntimeError("a defect")
+
+    def broker(self, *channels: str) -> Broker:
+        """Connect a broker and wait until what it says is there, while the loop stands still."""
+        broker = Broker(self.receiver.endpoints[0])
+        for channel in channels:
+            broker.send(channel, "STARTED")
+        assert self.receiver._socket is not None
+        assert self.receiver._socket.poll(10_000)
+        return broker
+
+
+def test_a_broker_that_came_is_told_before_its_messages_are_written() -> None:
+    async def body() -> list[str]:
+        telling = Telling()
+        await telling.receiver.start()
+        broker = telling.broker("a")
+        # It drains the socket first.
+        telling.receiver.stop()
+        broker.close()
+        telling.receiver.close()
+        return telling.told
+
+    assert run(body) == ["a", "1 brokers", "delivered"]
+
+
+def test_a_message_that_fails_does_not_hold_up_those_behind_it() -> None:
+    async def body() -> list[dict[str, Any]]:
+        wrong: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+        telling = Telling()
+        telling.defect = b"b"
+        await telling.receiver.start()
+        broker = telling.broker("a", "b", "c", "d")
+        await until(lambda: "d" in telling.told)
+        broker.close()
+        telling.receiver.close()
+        assert [word for word in telling.told if len(word) == 1] == ["a", "b", "c", "d"]
+        return wrong
+
+    (wrong,) = run(body)
+    assert str(wrong["exception"]) == "a defect"

@@ -98,11 +98,13 @@ class Channel(History):
         """What the messages take, bookkeeping included."""
         return len(self._data) + MESSAGE_BYTES * len(self._ends)
 
-    def append(self, frame: bytes, at: float = 0.0) -> None:
-        """Add a message that came at ``at``, in s since the epoch."""
-        self._data += frame
-        self._ends.append(self._base + len(self._data))
+    def append(self, frame: bytes, at: float = 0.0) -> int:
+        """Add a message that came at ``at``, in s since the epoch; return how many are kept."""
+        data, ends = self._data, self._ends
+        data += frame
+        ends.append(self._base + len(data))
         self._times.append(at)
+        return len(ends) - self._dead
 
     def extend(self, frames: bytes, sizes: array[int], times: array[float]) -> None:
         """Add many messages at the end: their frames joined, the size and time of each."""

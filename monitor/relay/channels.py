@@ -81,7 +81,7 @@ class Channels:
         FINISHED ends a channel; on one that has ended anything but FINISHED starts it anew.
         """
         channel = self._by_name.get(name)
-        if channel is not None and channel.ended:
+        if channel is not None and channel.end_kind is not None:
             if command == b"FINISHED":
                 return None
             self._forget(channel)
@@ -90,10 +90,10 @@ class Channels:
             channel = self._add(name)
         elif self._awaited:
             self._awaited.pop(channel, None)
-        channel.append(frame, at)
+        limits, kept = self.limits, channel.append(frame, at)
         self.history_bytes += len(frame) + MESSAGE_BYTES
-        if len(channel) > self.limits.max_messages:
-            self._trim(channel, len(channel) - self.limits.max_messages)
+        if kept > limits.max_messages:
+            self._trim(channel, kept - limits.max_messages)
         if command == b"FINISHED":
             self._end(channel, End.FINISHED, now)
         else:
@@ -108,7 +108,7 @@ class Channels:
                 self._failed.pop(channel, None)
             if self.unsaved is not None:
                 self.unsaved[channel] = None
-        if self.history_bytes > self.limits.max_history_bytes:
+        if self.history_bytes > limits.max_history_bytes:
             self._evict(channel)
         return channel
 

@@ -33,7 +33,8 @@ class SteadyTime:
 
     def __call__(self) -> float:
         """Return the time now."""
-        self._latest = max(self._time(), self._latest + _TICK_S)
+        now, tick = self._time(), self._latest + _TICK_S
+        self._latest = now if now > tick else tick
         return self._latest
 
     def not_before(self, latest: float) -> None:

@@ -45,10 +45,11 @@ class History:
         """What the frames take, with where they end."""
         return len(self._data) + 8 * len(self._ends)
 
-    def append(self, frame: bytes) -> None:
-        """Add one frame at the end."""
+    def append(self, frame: bytes) -> int:
+        """Add one frame at the end; return how many are kept."""
         self._data += frame
         self._ends.append(self._base + len(self._data))
+        return len(self)
 
     def read(self, position: int, limit_bytes: int) -> tuple[bytearray, int]:
         """Return the frames from ``position`` on, and the position after them.

@@ -40,9 +40,10 @@ _CHUNK_BYTES = 65536
 _BATCHES_A_TURN = 8
 # A flush is followed by a rest of so many times what it took, but no longer than this: a send
 # costs the kernel more than everything else costs us, so where there is much to send, what
-# comes meanwhile goes out joined. Writing takes a fifth of the time at most.
-_REST_FACTOR = 4
-_REST_MAX_S = 0.05
+# comes meanwhile goes out joined. Writing takes a ninth of the time, or as long as it takes beside
+# the longest rest.
+_REST_FACTOR = 8
+_REST_MAX_S = 0.1
 # A rest ends early when so much waits. No frame is shorter than 16 bytes, so that half as many
 # bytes as this for each message that a channel keeps are less than half a channel's history.
 _WAITING_MAX_BYTES = 1_048_576

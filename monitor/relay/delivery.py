@@ -73,9 +73,8 @@ class Delivery:
         self._flush_handle: asyncio.Handle | None = None
         self._resting = False
         self._rested_at = 0.0
-        # Frames that came since the last flush, and how many end a rest.
+        # Frames that came since the last flush.
         self._waiting_bytes = 0
-        self._waiting_max_bytes = 0
         self._batches = Batches()
         # What was made for readers of the recovering protocol in this turn.
         self._cut: dict[Channel, Batch] = {}
@@ -154,16 +153,18 @@ class Delivery:
 
     def _may_begin(self) -> bool:
         """Whether no flush is on its way, or one that rests though enough waits by now."""
-        return self._flush_handle is None or (
-            self._resting and self._waiting_bytes >= self._waiting_max_bytes
-        )
+        return self._flush_handle is None or (self._resting and self._enough_waits())
+
+    def _enough_waits(self) -> bool:
+        kept_bytes = self.channels.limits.max_messages * _FRAME_MIN_BYTES
+        return self._waiting_bytes >= min(_WAITING_MAX_BYTES, kept_bytes // 2)
 
     def _rest(self) -> bool:
         """Put off the next flush where there is reason to; return whether there was."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
         rest = self._rested_at - self._clock()
-        self._resting = rest > 0 and self._waiting_bytes < self._waiting_max_bytes
+        self._resting = rest > 0 and not self._enough_waits()
         if self._resting:
             self._flush_handle = asyncio.get_running_loop().call_later(rest, self.flush)
         return self._resting
@@ -185,8 +186,6 @@ class Delivery:
         finally:
             self._cut.clear()
             self._flushing = False
-            kept = self.channels.limits.max_messages * _FRAME_MIN_BYTES
-            self._waiting_max_bytes = min(_WAITING_MAX_BYTES, kept // 2)
             # Of this thread's own time: what others took meanwhile is no reason to rest.
             took = time.thread_time() - started
             self._rested_at = self._clock() + min(_REST_FACTOR * took, _REST_MAX_S)

@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks import relay_wire as wire
 from benchmarks.process import cpu_seconds
@@ -104,7 +104,9 @@ class Load:
                 self.refusals += 1
                 self.lose(one, BACK_OFF_S)
                 return
-            one.socket.send(one.request())
+            one.upgraded = True
+            if not one.silent:
+                self.name(one)
             one.take(rest)
 
     def until(self, done: Callable[[], bool]) -> None:
@@ -133,6 +135,25 @@ class Load:
             for one in some:
                 self.connect(one)
             self.until(lambda some=some: all(s.subscribed and s.seq >= seq for s in some))  # type: ignore[misc]
+
+    def open(self, subscribers: Sequence[Subscriber]) -> None:
+        """Connect all, some at a time; they name no channel before :meth:`name`."""
+        for begin in range(0, len(subscribers), 500):
+            some = subscribers[begin : begin + 500]
+            for one in some:
+                one.silent = True
+                self.connect(one)
+            self.until(lambda some=some: all(s.upgraded for s in some))  # type: ignore[misc]
+
+    def name(self, one: Subscriber) -> None:
+        """Have a subscriber name its channel."""
+        one.socket.send(one.request())
+
+    def part(self, subscribers: Iterable[Subscriber]) -> None:
+        """Close the connections; nobody comes back."""
+        for one in subscribers:
+            del self.by_descriptor[one.socket.fileno()]
+            one.socket.close()
 
     def rest(self) -> None:
         """Wait until the daemon is idle."""

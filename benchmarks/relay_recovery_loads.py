@@ -1,12 +1,14 @@
 """The loads of relay_recovery, each a process of its own, on its own core.
 
-Usage: ``relay_recovery_loads.py LOAD PROTOCOL --pid PID --ports WEBSOCKET ZEROMQ``; prints one
-line of JSON.
+Usage: ``relay_recovery_loads.py LOAD --pid PID --ports WEBSOCKET ZEROMQ``; prints one line of
+JSON. All but ``lost`` put the load on the same daemon with either protocol in turn, with new
+channels and connections each time, until each has cost ``--cpu`` seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -28,13 +30,24 @@ Result = dict[str, float]
 def measured(
     load: Load, subscribers: Sequence[Subscriber], target: int, act: Callable[[], None]
 ) -> Result:
-    """Return the daemon's CPU until all subscribers have ``target`` messages."""
+    """Return the daemon's CPU until all subscribers have ``target`` messages; they leave then."""
     load.rest()
     before, had = cpu_seconds(load.pid), sum(one.seq for one in subscribers)
     act()
     load.until(lambda: all(one.seq >= target for one in subscribers))
     deliveries = sum(one.seq for one in subscribers) - had
-    return {"cpu_s": cpu_seconds(load.pid) - before, "deliveries": deliveries}
+    result = {"cpu_s": cpu_seconds(load.pid) - before, "deliveries": deliveries}
+    load.part(subscribers)
+    return result
+
+
+# No two turns have a channel in common.
+_numbers = itertools.count()
+
+
+def new_channels(count: int, messages: int) -> list[Channel]:
+    """Return channels that the daemon does not know."""
+    return [Channel(next(_numbers), messages) for _ in range(count)]
 
 
 def prepared(load: Load, protocol: str, channels: Sequence[Channel], each: int) -> list[Subscriber]:
@@ -47,7 +60,7 @@ def prepared(load: Load, protocol: str, channels: Sequence[Channel], each: int) 
 
 def jobs(load: Load, protocol: str) -> Result:
     """1000 channels, a subscriber each, 200 messages as fast as they are taken."""
-    channels = [Channel(number, 201) for number in range(1000)]
+    channels = new_channels(1000, 201)
     subscribers = prepared(load, protocol, channels, 1)
     burst = b"".join(channel.published[i] for i in range(1, 201) for channel in channels)
     return measured(load, subscribers, 201, lambda: load.publish(burst))
@@ -55,37 +68,36 @@ def jobs(load: Load, protocol: str) -> Result:
 
 def fan_out(load: Load, protocol: str) -> Result:
     """One channel, 1000 subscribers, 100 messages/s for 5 s."""
-    channel = Channel(0, 501)
-    subscribers = prepared(load, protocol, [channel], 1000)
+    channels = new_channels(1, 501)
+    subscribers = prepared(load, protocol, channels, 1000)
 
     def act() -> None:
         began = time.perf_counter()
         for index in range(500):
             while time.perf_counter() - began < index / 100:
                 load.turn(0.0005)
-            load.publish(channel.published[index + 1])
+            load.publish(channels[0].published[index + 1])
 
     return measured(load, subscribers, 501, act)
 
 
 def replay(load: Load, protocol: str) -> Result:
-    """2000 messages in the history, 100 subscribers that come late; handshakes included."""
-    channel = Channel(0, 2000)
-    first = prepared(load, protocol, [channel], 1)
-    load.publish(b"".join(channel.published[1:]))
-    load.until(lambda: first[0].seq == 2000)
-    late = [Subscriber(channel, protocol) for _ in range(100)]
+    """Five channels with 2000 messages that nobody read; 100 who are connected name each."""
+    channels = new_channels(5, 2000)
+    load.publish(b"".join(b"".join(channel.published) for channel in channels))
+    late = [Subscriber(channel, protocol) for channel in channels for _ in range(100)]
+    load.open(late)
 
     def act() -> None:
         for one in late:
-            load.connect(one)
+            load.name(one)
 
     return measured(load, late, 2000, act)
 
 
 def steady(load: Load, protocol: str) -> Result:
     """1000 messages/s, in turn over 100 channels with a subscriber each, for 5 s."""
-    channels = [Channel(number, 51) for number in range(100)]
+    channels = new_channels(100, 51)
     subscribers = prepared(load, protocol, channels, 1)
 
     def act() -> None:
@@ -98,10 +110,10 @@ def steady(load: Load, protocol: str) -> Result:
     return measured(load, subscribers, 51, act)
 
 
-def lost(load: Load, protocol: str) -> Result:
+def lost(load: Load) -> Result:
     """10,000 subscribers of 1000 channels lose the connection at once, and resume."""
-    channels = [Channel(number, 30) for number in range(1000)]
-    subscribers = prepared(load, protocol, channels, 10)
+    channels = new_channels(1000, 30)
+    subscribers = prepared(load, RECOVERING, channels, 10)
     for index in range(1, 20):
         load.publish(b"".join(channel.published[index] for channel in channels))
     load.until(lambda: all(one.seq >= 20 for one in subscribers))
@@ -136,24 +148,43 @@ def lost(load: Load, protocol: str) -> Result:
     }
 
 
-LOADS = {"jobs": jobs, "fan-out": fan_out, "replay": replay, "steady": steady, "lost": lost}
+LOADS = {"jobs": jobs, "fan-out": fan_out, "replay": replay, "steady": steady}
+
+
+def in_turn(
+    load: Load, act: Callable[[Load, str], Result], *, turns: int, cpu_s: float
+) -> dict[str, list[Result]]:
+    """Return what each turn of each protocol cost: so many turns, and so much CPU, at least."""
+    results: dict[str, list[Result]] = {OLD: [], RECOVERING: []}
+    order = [OLD, RECOVERING]
+    while len(results[OLD]) < turns or any(
+        sum(result["cpu_s"] for result in found) < cpu_s for found in results.values()
+    ):
+        for protocol in order:
+            results[protocol].append(act(load, protocol))
+        order.reverse()
+    return results
 
 
 def run() -> None:
     """Read the command line, put one load on the daemon, print what it cost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("load", choices=LOADS)
-    parser.add_argument("protocol", choices=(OLD, RECOVERING))
+    parser.add_argument("load", choices=[*LOADS, "lost"])
     parser.add_argument("--pid", type=int, required=True)
     parser.add_argument("--ports", type=int, nargs=2, required=True)
+    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--cpu", type=float, default=1.0, help="s of each protocol, at least")
     arguments = parser.parse_args()
     raise_descriptors()
     load = Load(arguments.pid, *arguments.ports)
     try:
-        result = LOADS[arguments.load](load, arguments.protocol)
+        if arguments.load == "lost":
+            print(json.dumps(lost(load)))
+        else:
+            act = LOADS[arguments.load]
+            print(json.dumps(in_turn(load, act, turns=arguments.turns, cpu_s=arguments.cpu)))
     except (StreamError, OSError) as error:
         raise SystemExit(f"relay_recovery_loads: {error}") from error
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":

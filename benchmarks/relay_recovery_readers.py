@@ -41,6 +41,9 @@ class Subscriber:
         self.socket: socket.socket
         self.buffer = b""
         self.connected = False
+        # Whether its WebSocket stands, and whether it waits then to be told to name its channel.
+        self.upgraded = False
+        self.silent = False
         self.subscribed = False
         self.complete_at = 0.0
 

@@ -31,6 +31,7 @@ def test_after_a_flush_writes_rest_and_what_came_meanwhile_goes_out_joined(
 ) -> None:
     # However little a flush takes, it is followed by the longest rest.
     monkeypatch.setattr(module, "_REST_FACTOR", 1e9)
+    monkeypatch.setattr(module, "_LONG_REST_FACTOR", 1e9)
 
     async def body() -> None:
         async with serving() as server:
@@ -56,6 +57,7 @@ def test_after_a_flush_writes_rest_and_what_came_meanwhile_goes_out_joined(
 def test_a_rest_lasts_unless_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     # A rest that would outlast the test.
     monkeypatch.setattr(module, "_REST_FACTOR", 1e9)
+    monkeypatch.setattr(module, "_LONG_REST_FACTOR", 1e9)
     monkeypatch.setattr(module, "_REST_MAX_S", 1000.0)
 
     async def body() -> None:

@@ -5,22 +5,23 @@ A part that is off imports nothing; a service is made when the first part asks f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from monitor.bus import Bus, create_bus
-from monitor.config import Config
+from monitor.config import Config, LoadedConfig
 from monitor.errors import SettingError
+from monitor.libraries import needed_by
 from monitor.part import Metric, Part, State
 from monitor.store import Store, open_store
 from monitor.tokens import TokenFile
-from monitor.web.context import DaemonStatus
+from monitor.web.context import DaemonStatus, PartsStatus
 from monitor.web.settings import ApiSettings
 
 if TYPE_CHECKING:
     from monitor.logs.reader import LogReader
 
-__all__ = ["PARTS", "Service", "Services"]
+__all__ = ["PARTS", "Service", "Services", "check", "check_parts", "make_parts"]
 
 
 class Service(Protocol):
@@ -172,3 +173,40 @@ PARTS: tuple[Callable[[Services], Part | None], ...] = (
     _logs,
     _web,
 )
+
+
+def make_parts(loaded: LoadedConfig, services: Services) -> Iterator[Part]:
+    """Make the parts that are on, nothing of them open yet. Raises ConfigError."""
+    for make in PARTS:
+        try:
+            with needed_by(make.__name__.lstrip("_")):
+                part = make(services)
+        except SettingError as error:
+            raise loaded.error(error) from None
+        if part is not None:
+            yield part
+
+
+async def check_parts(loaded: LoadedConfig, parts: Sequence[Part]) -> None:
+    """Raise ConfigError where one of the parts must not be started."""
+    for part in parts:
+        try:
+            with needed_by(part.name):
+                await part.check()
+        except SettingError as error:
+            raise loaded.error(error.under(part.section or part.name)) from None
+
+
+async def check(loaded: LoadedConfig) -> None:
+    """Raise what a daemon would with this config before it binds or opens anything."""
+    services = Services(loaded.config, stop=lambda _: None, status=PartsStatus({}))
+    parts: list[Part] = []
+    try:
+        for part in make_parts(loaded, services):
+            parts.append(part)  # noqa: PERF402 - those made before one that can't be are closed
+        await check_parts(loaded, parts)
+    finally:
+        for part in parts:
+            await part.close()
+        for service in reversed(services.opened):
+            await service.close()

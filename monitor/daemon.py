@@ -21,7 +21,7 @@ from typing import Any
 
 from monitor import __version__
 from monitor.allocator import give_memory_back
-from monitor.assembly import PARTS, Services
+from monitor.assembly import Services, check_parts, make_parts
 from monitor.config import Config, LoadedConfig, load
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
 from monitor.libraries import needed_by
@@ -128,15 +128,10 @@ class Daemon:
         # Threads take turns with the loop; at the default 5 ms one busy thread delays it as long.
         sys.setswitchinterval(0.0005)
         give_memory_back()
-        for make in PARTS:
-            try:
-                with needed_by(make.__name__.lstrip("_")):
-                    part = make(self._services)
-            except SettingError as error:
-                raise self._loaded.error(error) from None
-            if part is not None:
-                self.parts.append(part)
+        for part in make_parts(self._loaded, self._services):
+            self.parts.append(part)
         self._services.parts = self.parts
+        await check_parts(self._loaded, self.parts)
         self._raise_descriptor_limit()
         for service in self._services.opened:
             try:

@@ -1,10 +1,10 @@
 """What every part of the daemon is to the daemon.
 
-The daemon builds the parts that the config turns on, calls :meth:`Part.start` on each
-(which binds its listeners), says that it is ready, and then owns one task a part that
-awaits :meth:`Part.run`. On SIGHUP it calls :meth:`Part.prepare` on all, and only if none
-of them objects the callables that they returned. On SIGTERM it calls :meth:`Part.drain`
-on all at once, cancels the tasks, and at last closes the bus and the store.
+The daemon builds the parts that the config turns on, calls :meth:`Part.check` on all, then
+:meth:`Part.start` on each (which binds its listeners), says that it is ready, and then owns
+one task a part that awaits :meth:`Part.run`. On SIGHUP it calls :meth:`Part.prepare` on all,
+and only if none of them objects the callables that they returned. On SIGTERM it calls
+:meth:`Part.drain` on all at once, cancels the tasks, and at last closes the bus and the store.
 """
 
 from __future__ import annotations
@@ -61,6 +61,13 @@ class Part(ABC):
     name: ClassVar[str]
     # The section of the config that prepare() takes, where it is not called like the part.
     section: ClassVar[str] = ""
+
+    async def check(self) -> None:  # noqa: B027 - most have nothing more to look at
+        """Raise SettingError for what must not be started, before anything is bound or opened.
+
+        Reads what the settings name; contacts nobody and writes nothing, as check-config does it
+        beside a running daemon.
+        """
 
     @abstractmethod
     async def start(self) -> None:

@@ -235,6 +235,75 @@ def test_a_bad_config_ends_it_with_78_and_a_line(tmp_path: Path, config: str, li
         assert done.stderr.startswith(f"recodex-monitor: {file}{line}")
 
 
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ("api:\n  uri: [0.0.0.0, {port}]", ":2: api.uri: 0.0.0.0:{port} is open to others, and"),
+        ("api:\n  uri: [127.0.0.1, {port}]\n  tokens_file: {bad}", ":3: api.tokens_file: {bad}"),
+        ("logs:\n  zeromq_uri: ['*', {port}]", ":2: logs.zeromq_uri: *:{port} is open to others"),
+        ("probes: {{source: file, jobs_file: /no}}", ":1: probes.jobs_file: cannot read /no: "),
+        ("probes:\n source: file\n jobs_file: {bad}", ":3: probes.jobs_file: {bad} holds no list"),
+        ("probes:\n id: 2", ":2: probes.id: there is no range 2"),
+    ],
+)
+def test_what_the_start_refuses_check_config_refuses_in_the_same_words(
+    tmp_path: Path, ports: dict[str, Any], config: str, line: str
+) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text('{"a": 1}')
+    names = {"port": free_port(), "bad": bad}
+    file, state = tmp_path / "config.yml", tmp_path / "state"
+    rest = {**ports, "logger": {"file": str(tmp_path / "log")}}
+    file.write_text(
+        config.format(**names) + "".join(f"\n{key}: {json.dumps(rest[key])}" for key in rest)
+    )
+    environ = {**os.environ, "STATE_DIRECTORY": str(state)}
+    checked = run("check-config", "-c", str(file), env=environ)
+    assert checked.returncode == 78
+    said = checked.stderr.removeprefix("recodex-monitor: ")
+    assert said.startswith(f"{file}{line.format(**names)}")
+    assert (checked.stdout, said.count("\n")) == ("", 1)
+    assert not state.exists()
+    assert not (tmp_path / "log").exists()
+    started = run("-c", str(file), env=environ)
+    assert started.returncode == 78
+    assert said in started.stderr
+    # It is refused before anything is open.
+    assert "listening" not in started.stderr
+    assert not state.exists()
+
+
+def test_check_config_of_a_good_config_with_all_parts_writes_and_binds_nothing(
+    tmp_path: Path, ports: dict[str, Any]
+) -> None:
+    file, state = tmp_path / "config.yml", tmp_path / "state"
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text("[]")
+    config = {
+        **ports,
+        "logger": {"file": str(tmp_path / "log")},
+        "relay": {"history_file": "history.db"},
+        "probes": {"source": "file", "jobs_file": str(jobs)},
+        "aggregation": {},
+        "cluster": {},
+        "logs": {"zeromq_uri": ["127.0.0.1", free_port()]},
+        "api": {"uri": ["127.0.0.1", free_port()], "tokens_file": str(tmp_path / "tokens.yml")},
+    }
+    file.write_text(json.dumps(config))
+    environ = {**os.environ, "STATE_DIRECTORY": str(state)}
+    uris = (config["websocket_uri"], config["zeromq_uri"], config["api"]["uri"])
+    # Beside the running daemon its addresses are taken.
+    listeners = [socket.create_server(tuple(uri)) for uri in uris]
+    try:
+        checked = run("check-config", "-c", str(file), env=environ)
+    finally:
+        for listener in listeners:
+            listener.close()
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "history_file: history.db" in checked.stdout
+    assert sorted(tmp_path.iterdir()) == [file, jobs]
+
+
 def test_a_missing_file_is_a_bad_config(tmp_path: Path) -> None:
     done = run("-c", str(tmp_path / "none.yml"))
     assert (done.returncode, done.stdout) == (78, "")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from monitor import assembly
 from monitor import daemon as daemon_module
 from monitor.assembly import Services
 from monitor.config import load
@@ -69,7 +70,7 @@ def part(monkeypatch: pytest.MonkeyPatch) -> Fragile:
         del services
         return made
 
-    monkeypatch.setattr(daemon_module, "PARTS", (make,))
+    monkeypatch.setattr(assembly, "PARTS", (make,))
     monkeypatch.setattr(daemon_module, "_RESTART_PAUSE_S", (0.01, 0.02))
     monkeypatch.setattr(daemon_module, "_DRAIN_S", 0.05)
     monkeypatch.setattr(daemon_module, "_HEARTBEAT_S", 0.01)

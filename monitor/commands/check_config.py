@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 
+from monitor.assembly import check
 from monitor.config import load, settings_in_force
 
 __all__ = ["add_arguments", "run"]
@@ -15,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the settings as YAML, or raise ConfigError."""
-    print(settings_in_force(load(args.config).config), end="")
+    """Print the settings as YAML, or raise ConfigError where the daemon would at its start."""
+    loaded = load(args.config)
+    asyncio.run(check(loaded))
+    print(settings_in_force(loaded.config), end="")
     return 0

@@ -68,13 +68,20 @@ class Logs(Part):
     async def attend(self) -> None:
         """It hears of everything as long as it runs."""
 
+    async def check(self) -> None:
+        """Read the tokens where there is a ZeroMQ socket: beyond loopback it needs some."""
+        address = self._settings.zeromq_uri
+        if address is not None:
+            await asyncio.to_thread(self._tokens.load)
+            require_tokens(address, self._tokens.current, key="zeromq_uri")
+
     async def start(self) -> None:
-        """Bind the ZeroMQ socket, where there is one: beyond loopback only with tokens."""
+        """Bind the ZeroMQ socket, where there is one."""
         address = self._settings.zeromq_uri
         if address is None:
             return
-        await asyncio.to_thread(self._tokens.load)
-        require_tokens(address, self._tokens.current, key="zeromq_uri")
+        # Whoever starts it, it is never open without.
+        await self.check()
         from monitor.logs.zeromq import ZeroMq
 
         self.zeromq = ZeroMq(address, self.service, self._tokens)

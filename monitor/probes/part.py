@@ -62,6 +62,15 @@ class Probes(Part):
         # The jobs that the log was last told of, and of how many they are.
         self._told: tuple[list[Job], int] | None = None
         self._running: asyncio.Task[None] | None = None
+        # What check() has read, for start().
+        self._checked: JobList | None = None
+
+    async def check(self) -> None:
+        """Load the jobs, but those of a database, which may be away."""
+        if self._settings.source != "database":
+            jobs = await self._source.load()
+            own_jobs(jobs, self._settings)
+            self._checked = jobs
 
     async def start(self) -> None:
         """Load the jobs and get ready to check them."""
@@ -72,8 +81,10 @@ class Probes(Part):
             producer=self._settings.id or 1,
             on_result=self._pass_on,
         )
+        jobs, self._checked = self._checked, None
         try:
-            jobs = await self._source.load()
+            if jobs is None:
+                jobs = await self._source.load()
         except SettingError:
             raise
         except MonitorError as error:

@@ -75,11 +75,16 @@ class Web(Part):
         """A descriptor for each connection, and some for those on their way in."""
         return self._settings.max_connections + _SPARE_DESCRIPTORS
 
+    async def check(self) -> None:
+        """Read the tokens: beyond loopback it needs some."""
+        await asyncio.to_thread(self._tokens.load)
+        require_tokens(self._settings.uri, self._tokens.current, key="uri")
+
     async def start(self) -> None:
         """Read the tokens, bind, and accept: the answer to the first request is a true one."""
         settings = self._settings
-        await asyncio.to_thread(self._tokens.load)
-        require_tokens(settings.uri, self._tokens.current, key="uri")
+        # Whoever starts it, it is never open without.
+        await self.check()
         listeners = await listening_sockets(
             settings.uri, key="api.uri", unacknowledged_s=settings.client_stall
         )

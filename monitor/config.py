@@ -180,10 +180,33 @@ def _setting_error(text: str, data: Any) -> SettingError:
     shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
     if isinstance(value, str) and "got `str`" in problem and _FOREIGN_NUMBER.fullmatch(value):
         return SettingError(tuple(path), "expected a plain number, without colons or leading zeros")
-    problem = problem.replace("`", "").replace("Expected ", "expected ").replace(", got", ", not")
+    problem = _in_plain_words(problem, path)
     if " not " in problem:
         shown = ""
     return SettingError(tuple(path), problem + shown)
+
+
+_PLAIN_WORDS = {"object": "a section of keys", "array": "a list"}
+
+
+def _in_plain_words(problem: str, path: list[str | int]) -> str:
+    """Say msgspec's ``Expected `object | null`, got `array` `` as YAML's users call these."""
+    expected, got, found = problem.replace("Expected ", "expected ").partition(", got ")
+    if "`array" in expected and _is_address(path):
+        got = "" if "of length" in expected else got
+        expected = 'expected ["HOST", PORT]'
+    for word, plain in _PLAIN_WORDS.items():
+        # That it may be null is no hint to who wrote something else.
+        expected = expected.replace(f"`{word} | null`", plain).replace(f"`{word}`", plain)
+        found = found.replace(f"`{word}`", plain)
+    return (f"{expected}, not {found}" if got else expected).replace("`", "")
+
+
+def _is_address(path: list[str | int]) -> bool:
+    return any(
+        isinstance(option, msgspec.inspect.TupleType) and len(option.item_types) == 2
+        for option in _types_at(path)
+    )
 
 
 def _value_at(data: Any, path: list[str | int]) -> Any:

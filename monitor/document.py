@@ -207,6 +207,8 @@ def _compose(file: str, text: str) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else None
         problem = error.problem or error.context or "not YAML"
+        if mark is not None and text[mark.index : mark.index + 1] == "\t":
+            problem = "a tab can't indent; use spaces"
         raise ConfigError(f"not YAML: {problem}", file=file, line=line) from None
     except yaml.YAMLError as error:
         problem = str(error).splitlines()[0] if str(error) else "unreadable"

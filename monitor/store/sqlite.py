@@ -229,6 +229,8 @@ class SqliteStore(Store):
             text = str(error)
             if text.startswith(("no such table", "no such column")):
                 raise TablesError(self.server, text) from error
+            if self.file.is_dir():
+                raise MonitorError(f"{self.server} is a directory, not a file") from error
             unwritable = self._unwritable()
             if unwritable is not None:
                 raise MonitorError(f"{self.server}: cannot write in {unwritable}") from error

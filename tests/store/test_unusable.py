@@ -48,6 +48,14 @@ def test_a_damaged_file_ends_with_advice(tmp_path: Path, content: bytes) -> None
     assert str(file) not in open_files()
 
 
+def test_a_directory_in_the_files_place_is_called_that(tmp_path: Path) -> None:
+    file = tmp_path / "monitor.db"
+    file.mkdir()
+    with pytest.raises(MonitorError, match=f"^database {file} is a directory, not a") as caught:
+        start(DatabaseSettings(file=str(file)))
+    assert caught.value.exit_status == 1
+
+
 def test_a_directory_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
     directory = tmp_path / "missing"
     with pytest.raises(MonitorError, match=f"cannot write in {directory}$") as caught:

@@ -1,0 +1,96 @@
+"""Commands whose output can't be written, and that are interrupted before they have begun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers.daemon import ROOT, free_port
+
+PROGRAM = [sys.executable, str(ROOT / "main.py")]
+FULL = "recodex-monitor: cannot write the output: No space left on device\n"
+CLOSED = "recodex-monitor: cannot write the output: stdout is closed\n"
+
+
+def written_to(
+    stdout: str, arguments: list[str], environ: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {stdout}', "sh", *PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environ},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [
+        (["--help"], ""),
+        (["--version"], "1"),
+        (["logs", "--help"], ""),
+        (["check-config", "-c", "install/checkout.yml"], ""),
+        (["check-config", "-c", "install/checkout.yml"], "1"),
+        (["probe", "tcp://127.0.0.1:1"], ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line_and_1(
+    arguments: list[str], unbuffered: str
+) -> None:
+    arguments = [str(ROOT / word) if word.endswith(".yml") else word for word in arguments]
+    environ = {"PYTHONUNBUFFERED": unbuffered}
+    full = written_to(">/dev/full", arguments, environ)
+    assert (full.returncode, full.stderr) == (1, FULL)
+    closed = written_to(">&-", arguments, environ)
+    assert (closed.returncode, closed.stderr) == (1, CLOSED)
+
+
+def test_an_error_is_said_also_where_stdout_cannot_be_written() -> None:
+    done = written_to(">&-", ["play", "/nowhere"], {})
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "/nowhere: cannot read it" in done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [*PROGRAM, "check-config", "-c", str(ROOT / "install/checkout.yml")]
+    try:
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("module", ["argparse", "rich"])
+def test_an_interrupt_while_libraries_are_imported_ends_quietly(
+    tmp_path: Path, module: str
+) -> None:
+    # A library that takes its time, and the interrupt for an error of its own.
+    (tmp_path / f"{module}.py").write_text(
+        "import sys, time\n"
+        "print('importing', file=sys.stderr, flush=True)\n"
+        "try:\n"
+        "    time.sleep(60)\n"
+        "except BaseException as error:\n"
+        "    raise ImportError('interrupted') from error\n"
+    )
+    command = subprocess.Popen(
+        [*PROGRAM, "logs", "--api", f"http://127.0.0.1:{free_port()}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert command.stderr is not None
+    assert command.stderr.readline() == "importing\n"
+    command.send_signal(signal.SIGINT)
+    assert command.communicate(timeout=30) == ("", "")
+    assert command.returncode == 0

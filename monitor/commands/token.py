@@ -11,7 +11,7 @@ from pathlib import Path
 
 from monitor.commands.arguments import plain_text
 from monitor.config import load
-from monitor.errors import MonitorError, SettingError, UsageError
+from monitor.errors import MonitorError, OutputError, SettingError, UsageError
 from monitor.tokens import Role, create_token
 from monitor.web.settings import ApiSettings
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Add the hash to the file and print the token."""
+    """Print the token and add its hash to the file; one that can't be printed is not added."""
     loaded = load(args.config)
     file = (loaded.config.api or ApiSettings()).tokens_file
     if file is None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             " whose api.tokens_file is elsewhere"
         )
     try:
-        token = create_token(file, args.name, Role(args.role))
+        create_token(file, args.name, Role(args.role), show=_show)
     except SettingError as error:
         if error.path == ("name",):
             raise UsageError(f"name: {error.problem}") from None
@@ -60,5 +60,12 @@ def run(args: argparse.Namespace) -> int:
         " Keep the token: it is not shown again.",
         file=sys.stderr,
     )
-    print(token)
     return 0
+
+
+def _show(token: str) -> None:
+    try:
+        print(token, flush=True)
+    except BrokenPipeError as error:
+        # Elsewhere whoever reads has enough; here nobody has the token.
+        raise OutputError(str(error.strerror)) from None

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from monitor.tokens import Role, TokenFile, create_token
 from tests.servers.daemon import ROOT, free_port
 
 PROGRAM = [sys.executable, str(ROOT / "main.py")]
@@ -18,15 +20,20 @@ CLOSED = "recodex-monitor: cannot write the output: stdout is closed\n"
 
 
 def written_to(
-    stdout: str, arguments: list[str], environ: dict[str, str]
+    stdout: str,
+    arguments: list[str],
+    environ: dict[str, str] | None = None,
+    *,
+    pipe: int = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/bin/sh", "-c", f'exec "$@" {stdout}', "sh", *PROGRAM, *arguments],
-        capture_output=True,
+        ["/bin/sh", "-c", f'"$@" {stdout}', "sh", *PROGRAM, *arguments],
+        stdout=pipe,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, **environ},
+        env={**os.environ, **(environ or {})},
     )
 
 
@@ -53,20 +60,57 @@ def test_output_that_cannot_be_written_is_one_line_and_1(
 
 
 def test_an_error_is_said_also_where_stdout_cannot_be_written() -> None:
-    done = written_to(">&-", ["play", "/nowhere"], {})
+    done = written_to(">&-", ["play", "/nowhere"])
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "/nowhere: cannot read it" in done.stderr
 
 
-def test_a_reader_that_has_enough_is_no_error() -> None:
+@pytest.fixture
+def unread_pipe() -> Iterator[int]:
     read, write = os.pipe()
     os.close(read)
-    command = [*PROGRAM, "check-config", "-c", str(ROOT / "install/checkout.yml")]
-    try:
-        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60)
-    finally:
-        os.close(write)
-    assert (done.returncode, done.stderr) == (0, b"")
+    yield write
+    os.close(write)
+
+
+@pytest.mark.parametrize("stdout", [">/dev/full", ">&-", ""], ids=["full", "closed", "unread"])
+def test_a_token_that_cannot_be_shown_is_not_stored(
+    tmp_path: Path, unread_pipe: int, stdout: str
+) -> None:
+    tokens, config = tmp_path / "tokens.yml", tmp_path / "config.yml"
+    config.write_text(f"api: {{tokens_file: {tokens}}}")
+
+    def create(
+        name: str, stdout: str = "", pipe: int = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[str]:
+        arguments = ["token", "create", name, "--role", "admin", "-c", str(config)]
+        return written_to(stdout, arguments, pipe=pipe)
+
+    assert create("first").stdout.startswith("rmt_")
+    before = tokens.read_bytes()
+    refused = create("second", stdout, pipe=unread_pipe)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("recodex-monitor: cannot write the output: ")
+    assert refused.stderr.count("\n") == 1
+    assert tokens.read_bytes() == before
+    assert {each.name for each in tmp_path.iterdir()} == {"tokens.yml", "config.yml"}
+    assert create("second").returncode == 0
+
+
+def test_a_token_is_shown_before_it_is_stored(tmp_path: Path) -> None:
+    stored: list[bool] = []
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "a", Role.ADMIN, show=lambda _: stored.append(file.exists()))
+    assert stored == [False]
+    read = TokenFile(file)
+    read.load()
+    assert read.identify(token) is not None
+
+
+def test_a_reader_that_has_enough_is_no_error(unread_pipe: int) -> None:
+    arguments = ["check-config", "-c", str(ROOT / "install/checkout.yml")]
+    done = written_to("", arguments, pipe=unread_pipe)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("module", ["argparse", "rich"])

@@ -15,11 +15,13 @@ from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.settings import address_text, hide_url_secrets
 from monitor.web.settings import ApiSettings
 
-__all__ = ["TLS_FAILED", "TOKEN_VARIABLE", "Api", "add_api_arguments"]
+__all__ = ["TLS_FAILED", "Api", "add_api_arguments"]
 
 TOKEN_VARIABLE = "RECODEX_MONITOR_TOKEN"  # noqa: S105 - the name of one
 TLS_FAILED = "TLS failed; is its certificate valid, or does it speak plain http:// there?"
 _TIMEOUT_S = 30.0
+# The API takes 16 KiB of a request's line and headers together.
+_MAX_URL_BYTES = 15 * 1024
 # An address to listen on everywhere is reached at home.
 _HOME = {"*": "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -43,7 +45,8 @@ class Api:
         if any(not "!" <= letter <= "~" for letter in token):
             # RFC 6750, 2.1; in a header a line break would begin another one.
             raise UsageError(
-                f"{TOKEN_VARIABLE}: a token has no space, line break or the like in it"
+                f"{TOKEN_VARIABLE}: it has characters that no token has, such as spaces, line"
+                " breaks, or letters beyond ASCII"
             )
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -53,6 +56,13 @@ class Api:
         return hide_url_secrets(self.url)
 
     @property
+    def unauthorized(self) -> str:
+        """What is wrong where the API answers 401."""
+        if self.headers:
+            return f"the token in {TOKEN_VARIABLE} is not valid"
+        return f"a valid token is needed; set {TOKEN_VARIABLE}"
+
+    @property
     def websocket_url(self) -> str:
         """The URL of the log actions' WebSocket."""
         return f"ws{self.url.removeprefix('http')}/ws"
@@ -60,9 +70,16 @@ class Api:
     def request(self, method: str, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """Return the JSON of an answer.
 
-        Raises UnavailableError where the daemon is away, MonitorError for a refusal.
+        Raises UnavailableError where the daemon is away, MonitorError for a refusal, and
+        UsageError for parameters that are too long for a request.
         """
         try:
+            size = len(requests.Request(method, self.url + path, params=params).prepare().url or "")
+            if size > _MAX_URL_BYTES:
+                raise UsageError(
+                    f"too long for a request: its URL would have {size} bytes, and the API takes"
+                    f" {_MAX_URL_BYTES}; shorten what is looked for"
+                )
             answer = requests.request(
                 method, self.url + path, params=params, headers=self.headers, timeout=_TIMEOUT_S
             )
@@ -79,7 +96,7 @@ class Api:
         if answer.status_code == 404 and detail == "Not Found":
             problem = f"serves no {path}; is the part that it belongs to in the daemon's config?"
         if answer.status_code == 401:
-            problem += f"; set {TOKEN_VARIABLE}"
+            problem = self.unauthorized
         if answer.status_code in (502, 503, 504):
             raise UnavailableError(self.shown, str(problem))
         raise MonitorError(f"{self.shown}: {problem}")

@@ -9,12 +9,14 @@ from urllib.parse import SplitResult, urlsplit
 from monitor.errors import UsageError
 from monitor.settings import hide_url_secrets
 
-__all__ = ["channel_name", "plain_text", "seconds", "server_url"]
+__all__ = ["channel_name", "log_text", "plain_text", "seconds", "server_url"]
 
 # A week: more is a slip, and nothing that waits in ms takes more than 2**31 of them.
 _MAX_WAIT_S = 604800.0
 # What the relay takes.
 _MAX_NAME_BYTES = 4096
+# What the log service takes.
+_MAX_TEXT = 4096
 
 
 def seconds(text: str) -> float:
@@ -35,6 +37,13 @@ def plain_text(text: str) -> str:
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8 text") from None
     return text
+
+
+def log_text(text: str) -> str:
+    """Return what to look for in the log service, unless it takes none that long."""
+    if len(text) > _MAX_TEXT:
+        raise argparse.ArgumentTypeError(f"longer than {_MAX_TEXT} characters")
+    return plain_text(text)
 
 
 def server_url(option: str, url: str, schemes: tuple[str, ...]) -> SplitResult:

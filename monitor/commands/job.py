@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.commands.api import Api, add_api_arguments
-from monitor.errors import UsageError
+from monitor.errors import MonitorError, UnavailableError, UsageError
 
 __all__ = ["add_arguments", "run"]
 
@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; a refusal (an unknown id, a job that is stopped already) is a MonitorError."""
+    """Do it for each job; 1 where one was refused (an unknown id, a job that is stopped already).
+
+    Raises UnavailableError where the daemon is away.
+    """
     if args.action == "list":
         if args.id:
             raise UsageError("list takes no id; `job show ID` shows one")
@@ -46,17 +49,33 @@ def run(args: argparse.Namespace) -> int:
     if any(job_id < 1 for job_id in args.id):
         raise UsageError("an id is a number above 0")
     api = Api(args)
+    said: set[str] = set()
     for job_id in args.id:
-        if args.action == "show":
-            _print_job(api.request("GET", f"/job/{job_id}"), as_json=args.json)
+        try:
+            job = _asked(api, args.action, job_id)
+        except UnavailableError:
+            raise
+        except MonitorError as error:
+            # The others are tried all the same; what is wrong with all of them is said once.
+            if str(error) not in said:
+                sys.stdout.flush()
+                print(f"recodex-monitor: {error}", file=sys.stderr)
+            said.add(str(error))
             continue
-        job = api.request("POST", f"/job/{job_id}/{args.action}")
-        if args.json:
+        if args.action == "show":
+            _print_job(job, as_json=args.json)
+        elif args.json:
             print(json.dumps(job))
         else:
             word = "started" if args.action == "start" else "stopped"
             print(f"job {job_id} ({_plain(job['name'] or job['url'])}) is {word}")
-    return 0
+    return 1 if said else 0
+
+
+def _asked(api: Api, action: str, job_id: int) -> Any:
+    if action == "show":
+        return api.request("GET", f"/job/{job_id}")
+    return api.request("POST", f"/job/{job_id}/{action}")
 
 
 def _all(api: Api) -> Iterator[dict[str, Any]]:

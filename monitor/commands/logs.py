@@ -24,8 +24,8 @@ from rich.text import Text
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from monitor.commands.api import TLS_FAILED, TOKEN_VARIABLE, Api, add_api_arguments
-from monitor.commands.arguments import plain_text, seconds
+from monitor.commands.api import TLS_FAILED, Api, add_api_arguments
+from monitor.commands.arguments import log_text, seconds
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.logs.levels import LEVELS, level_name
 
@@ -55,11 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timewindow", type=float, metavar="S", help="the last S seconds (default: all kept)"
     )
-    parser.add_argument("--sender", type=plain_text, metavar="NAME", help="only of this sender")
+    parser.add_argument("--sender", type=log_text, metavar="NAME", help="only of this sender")
     parser.add_argument("--level", metavar="LEVEL", help=f"only this level: {', '.join(LEVELS)}")
     parser.add_argument("--min-level", metavar="LEVEL", help="this level and more severe ones")
     parser.add_argument(
-        "--contains", type=plain_text, metavar="TEXT", help="only with this text, in any case"
+        "--contains", type=log_text, metavar="TEXT", help="only with this text, in any case"
     )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="the newest N at most (default: 1000)"
@@ -176,8 +176,8 @@ class _Tail:
             status = error.response.status_code
             if status in (429, 500, 502, 503, 504):
                 raise _AwayError(f"answered {status}") from None
-            hint = f"; set {TOKEN_VARIABLE}" if status == 401 else ""
-            raise MonitorError(f"{self._api.shown}: refused with status {status}{hint}") from None
+            problem = f"refused with status {status}" if status != 401 else self._api.unauthorized
+            raise MonitorError(f"{self._api.shown}: {problem}") from None
         except TimeoutError:
             raise _AwayError("no answer in time") from None
         except InvalidHandshake as error:

@@ -26,11 +26,15 @@ def daemon() -> Iterator[Whole]:
 
 
 def job(daemon: Whole, *arguments: str, role: str | None = "admin") -> tuple[int, str, str]:
+    return command(daemon, "job", *arguments, token=daemon.tokens[role] if role else None)
+
+
+def command(daemon: Whole, *arguments: str, token: str | None) -> tuple[int, str, str]:
     environ = {key: value for key, value in os.environ.items() if key != "RECODEX_MONITOR_TOKEN"}
-    if role is not None:
-        environ["RECODEX_MONITOR_TOKEN"] = daemon.tokens[role]
+    if token is not None:
+        environ["RECODEX_MONITOR_TOKEN"] = token
     done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), "job", *arguments, "--api", daemon.url],
+        [sys.executable, str(ROOT / "main.py"), *arguments, "--api", daemon.url],
         capture_output=True,
         text=True,
         timeout=60,
@@ -73,6 +77,46 @@ def test_stop_and_start_and_what_is_refused(daemon: Whole) -> None:
     assert "there is no job 9" in job(daemon, "show", "9")[2]
     assert "only an admin" in job(daemon, "stop", "1", role="reader")[2]
     assert "RECODEX_MONITOR_TOKEN" in job(daemon, "list", role=None)[2]
+
+
+@pytest.mark.integration_test
+def test_of_several_jobs_those_that_can_be_are_stopped(daemon: Whole) -> None:
+    status, out, error = job(daemon, "stop", "1", "999", "2")
+    assert status == 1
+    assert [line.partition(" (")[0] for line in out.splitlines()] == ["job 1", "job 2"]
+    assert error.count("\n") == 1
+    assert "there is no job 999" in error
+    assert job(daemon, "start", "2", "1")[0] == 0
+    status, out, error = job(daemon, "stop", "1", "2", role="reader")
+    assert (status, out, error.count("\n")) == (1, "", 1)
+    status, out, error = job(daemon, "show", "999", "1", "998")
+    assert (status, out.splitlines()[0], error.count("\n")) == (1, "job:       1 first", 2)
+
+
+@pytest.mark.integration_test
+@pytest.mark.parametrize("arguments", [["logs"], ["logs", "--follow"], ["job", "list"]])
+def test_a_wrong_token_is_told_from_a_missing_one(daemon: Whole, arguments: list[str]) -> None:
+    for token, said in (
+        ("wrong", "the token in RECODEX_MONITOR_TOKEN is not valid"),
+        (None, "a valid token is needed; set RECODEX_MONITOR_TOKEN"),
+    ):
+        error = f"recodex-monitor: {daemon.url}: {said}\n"
+        assert command(daemon, *arguments, token=token) == (1, "", error)
+
+
+@pytest.mark.integration_test
+def test_the_longest_text_to_look_for_is_taken_and_a_longer_one_refused(daemon: Whole) -> None:
+    token = daemon.tokens["reader"]
+    assert command(daemon, "logs", "--contains", "a" * 4096, token=token) == (0, "", "")
+    almost = ("--sender", "é" * 2000, "--contains", "a" * 3270)
+    assert command(daemon, "logs", *almost, token=token) == (0, "", "")
+    for option in ("--contains", "--sender"):
+        status, _, error = command(daemon, "logs", option, "a" * 100_000, token=token)
+        assert status == 2
+        assert f"{option}: longer than 4096 characters" in error
+    status, _, error = command(daemon, "logs", "--contains", "é" * 4000, token=token)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "too long for a request" in error
 
 
 @pytest.mark.parametrize(

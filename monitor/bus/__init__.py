@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from monitor.bus.interface import Assignment, Bus, Consumer, Record
 from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.errors import MissingPackageError, MonitorError
@@ -46,7 +48,10 @@ def list_topics(settings: BusSettings, kafka: KafkaSettings | None = None) -> li
 
     path = settings.path()
     if not path.is_file():
-        raise MonitorError(f"there is no spool {path}; has the daemon run with this config?")
+        hint = "has the daemon run with this config?"
+        if not Path(settings.file).is_absolute():
+            hint += " systemd sets its STATE_DIRECTORY, which may be another one than here"
+        raise MonitorError(f"there is no spool {path}; {hint}")
     try:
         file = SpoolFile(path, max_bytes=settings.max_bytes)
     except NotASpoolError:

@@ -90,7 +90,7 @@ def test_a_token_that_is_none_is_named_by_its_variable(
     monkeypatch.setenv("RECODEX_MONITOR_TOKEN", token)
     assert main(["logs", "--api", "http://127.0.0.1:1"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("recodex-monitor: RECODEX_MONITOR_TOKEN: ")
+    assert error.startswith("recodex-monitor: RECODEX_MONITOR_TOKEN: it has characters that no")
     assert token not in error
 
 
@@ -120,6 +120,17 @@ def test_token_create_says_what_to_do_where_the_directory_is_missing(
         f"recodex-monitor: {missing}/tokens.yml: there is no directory {missing}; make it, or name"
         " with -c FILE a config whose api.tokens_file is elsewhere\n"
     )
+
+
+def test_topic_without_a_spool_says_where_the_daemon_may_have_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.yml"
+    for spool, hinted in (("spool.db", True), (f"{tmp_path}/spool.db", False)):
+        file.write_text(f"bus: {{file: {spool}}}")
+        done = run("topic", "website_availability", "-c", str(file), STATE_DIRECTORY=str(tmp_path))
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"recodex-monitor: there is no spool {tmp_path}/spool.db; ")
+        assert done.stderr.count("\n") == 1
+        assert ("STATE_DIRECTORY" in done.stderr) == hinted
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,13 +224,14 @@ def config() -> dict[str, Any]:
     }
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "main.py"), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        env={**os.environ, **environ},
     )
 
 

@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return the exit status (REFERENCE: 0, 1, 2, 75, 78)."""
+    """Run the command line and return the exit status: see docs/reference/exit-codes.md."""
     # Only what Python has set itself: where SIGINT is ignored, as of a shell's job, it stays so.
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -13,12 +13,9 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from monitor.errors import OutputError
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 __all__ = ["checked_output"]
 
@@ -31,7 +28,7 @@ class _Stdout(io.FileIO):
     def __init__(self) -> None:
         super().__init__(_STDOUT, "w", closefd=False)
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         try:
             written: int | None = super().write(data)
         except BrokenPipeError:

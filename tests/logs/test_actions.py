@@ -159,6 +159,9 @@ def test_an_entry_with_half_a_surrogate_pair_is_no_fault_of_the_others() -> None
     # Where the backslash before may be the escaped one, nothing is guessed.
     error = refused(json.dumps({**message, "logs": items[6:]}).encode())
     assert error.code == "bad-request"
+    # Nor is it looked for where that could hold up everybody.
+    items[0]["message"] = "x" * 1_048_576
+    assert refused(json.dumps({**message, "logs": items[:2]}).encode()).code == "bad-request"
 
 
 sound_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

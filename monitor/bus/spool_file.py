@@ -17,7 +17,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import msgspec
 
 from monitor.bus.interface import Record
-from monitor.sqlite_file import Connections
+from monitor.sqlite_file import Connections, write_ahead
 
 __all__ = ["NotASpoolError", "Outgoing", "SpoolFile", "connections"]
 
@@ -313,13 +313,19 @@ class SpoolFile:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    # In one transaction, or another process may make the tables in between.
+    db.execute("BEGIN")
+    try:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
     if application not in (0, _APPLICATION_ID) or (tables and not application):
         raise NotASpoolError
     if not tables:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    db.execute("PRAGMA journal_mode = WAL")
+    write_ahead(db, patience=_BUSY_S)
     # Offsets that consumers have stored elsewhere must not be given out again after
     # a power cut: FULL syncs each commit, a few a second.
     db.execute("PRAGMA synchronous = FULL")

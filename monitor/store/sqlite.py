@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from monitor.errors import MonitorError, UnavailableError
-from monitor.sqlite_file import Connections, Held
+from monitor.sqlite_file import Connections, Held, write_ahead
 from monitor.store import migrate
 from monitor.store.checkpoints import Checkpoints, copy_log
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
@@ -214,7 +214,7 @@ class SqliteStore(Store):
     def _prepare(self, raw: sqlite3.Connection) -> None:
         # Has an effect on a file without tables only, and lets a purge give pages back.
         raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        raw.execute("PRAGMA journal_mode=WAL")
+        write_ahead(raw, patience=_BUSY_S)
         raw.execute("PRAGMA synchronous=FULL")
         raw.execute("BEGIN IMMEDIATE")
         self._applied = migrate.apply(SqliteConnection(raw), self.server)

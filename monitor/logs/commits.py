@@ -66,6 +66,8 @@ class Committer:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self.stopping = False
         self.problem: str | None = None
         """Why the last commit failed; None where it did not."""
@@ -100,9 +102,11 @@ class Committer:
                     self._wake.clear()
                     self._idle.set()
                     continue
+                self._settled.clear()
                 try:
                     await self._commit(group)
                 finally:
+                    self._settled.set()
                     for waiting in group:
                         self._bytes -= waiting.size
                         if not waiting.done.done():
@@ -116,6 +120,10 @@ class Committer:
             self._queue.clear()
             self._bytes = 0
             self._idle.set()
+
+    async def settled(self) -> None:
+        """Wait until what became of the transaction that runs now, if any, is known here."""
+        await self._settled.wait()
 
     async def flush(self) -> None:
         """Wait until nothing waits."""

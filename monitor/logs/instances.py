@@ -1,4 +1,5 @@
-"""The live tail across instances: what others committed to the same PostgreSQL.
+"""The live tail across instances: what others committed to the same PostgreSQL, and what this
+one committed without learning of it.
 
 Each commit is announced by its block of ids, on a channel that the database delivers in the
 order of commits. Blocks are taken before commits, so their own order says nothing: what was
@@ -30,7 +31,7 @@ _CATCH_UP_ENTRIES: Final = 20_000
 
 
 class Instances:
-    """Listens for other instances' commits and publishes their entries here."""
+    """Listens for commits, and publishes here the entries of those that are not yet."""
 
     def __init__(self, service: LogService, store: Store) -> None:
         self._service = service
@@ -63,9 +64,13 @@ class Instances:
 
     async def _read(self, payload: str) -> None:
         instance, _, text = payload.partition(" ")
-        if instance == self._service.instance or not text.isdecimal():
+        if not text.isdecimal():
             return
         block = int(text)
+        if instance == self._service.instance:
+            # Published when its commit is answered, which comes by another connection: one that
+            # may be cut in between, and then this is all that tells of it.
+            await self._service.committer.settled()
         if not self._first(block):
             return
         if not len(self._service.tail):

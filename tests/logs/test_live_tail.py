@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import threading
-from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from monitor.logs.filters import Kind
 from monitor.logs.tables import Batch, commit
 from monitor.store import Connection, DatabaseSettings
 from tests.logs.running import NOW, Client, Clock, line, opened, run, running, until
+from tests.servers.cut import CutProxy
+from tests.servers.postgres import PostgresServer
 
 
 def test_followers_get_what_matches_once_and_in_order(database: DatabaseSettings) -> None:
@@ -191,7 +194,7 @@ def test_uploads_to_one_instance_are_followed_on_another_in_spite_of_commit_orde
 
 @pytest.mark.integration_test
 def test_what_another_instance_stored_while_the_listener_was_away_is_shown_once(
-    postgres_server: Any, postgres_url: str
+    postgres_server: PostgresServer, postgres_url: str
 ) -> None:
     async def test() -> None:
         database = DatabaseSettings(url=postgres_url)
@@ -221,3 +224,31 @@ def test_what_another_instance_stored_while_the_listener_was_away_is_shown_once(
             assert sorted(follower.followed()) == sorted(expected)
 
     run(test())
+
+
+@pytest.mark.integration_test
+def test_entries_whose_commit_was_never_answered_are_followed_once(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async def test(proxy: CutProxy) -> None:
+        url = postgres_url.replace(str(postgres_server.port), str(proxy.port))
+        async with (
+            opened(DatabaseSettings(url=url)) as store,
+            running(store, Clock()) as logs,
+        ):
+            follower, sender = Client(logs), Client(logs)
+            await follower.ask("followLogs")
+            await until(lambda: logs._instances.listening)
+            upload = {"upload_id": "u-1", "logs": [line("cut off")]}
+            proxy.swallow_answer_to = re.compile(rb"pg_notify.*COMMIT\0$", re.DOTALL)
+            answer = await sender.ask("uploadLogs", **upload)
+            assert answer["error"]["code"] == "unavailable"
+            # The sender does what it is told to.
+            assert (await sender.ask("uploadLogs", **upload))["accepted"] == 1
+            await sender.upload("later")
+            await until(lambda: len(follower.followed()) >= 2 and "later" in follower.followed())
+            assert sorted(follower.followed()) == ["cut off", "later"]
+            assert await sender.texts() == ["later", "cut off"]
+
+    with contextlib.closing(CutProxy(postgres_server.port)) as proxy:
+        run(test(proxy))

@@ -28,7 +28,8 @@ from typing import Any
 import requests
 
 from benchmarks.process import LOAD_CORE, SERVER_CORE, cpu_seconds
-from tests.servers.daemon import DaemonProcess, free_port
+from tests.ports import free_port
+from tests.servers.daemon import DaemonProcess
 
 JOBS = 1000
 REQUESTS_PER_S = 100

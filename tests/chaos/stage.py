@@ -23,9 +23,9 @@ from tests.chaos.relay_load import RelayLoad
 from tests.chaos.service import Service
 from tests.chaos.tables import Tables
 from tests.cluster.conftest import write_kubeconfig
+from tests.ports import free_port
 from tests.relay.proxy import CuttingProxy
 from tests.servers.cut import CutProxy
-from tests.servers.daemon import free_port
 from tests.servers.kafka import Kafka, find_jars
 from tests.servers.kubernetes import KubernetesServer
 from tests.servers.postgres import PostgresServer, find_programs

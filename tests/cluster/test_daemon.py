@@ -10,7 +10,8 @@ import requests
 
 from tests.cluster.conftest import Lab, write_kubeconfig
 from tests.cluster.plays import DeploymentPlay
-from tests.servers.daemon import StartDaemon, free_port
+from tests.ports import free_port
+from tests.servers.daemon import StartDaemon
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration_test

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from monitor.main import main
-from tests.servers.daemon import ROOT, StartDaemon, free_port
+from tests.ports import free_port
+from tests.servers.daemon import ROOT, StartDaemon
 from tests.web.whole import Whole, whole
 
 

@@ -22,8 +22,9 @@ from monitor import __version__
 from monitor.commands import COMMANDS
 from monitor.commands.progress import Progress
 from monitor.main import main
+from tests.ports import free_port
 from tests.relay.broker import Broker
-from tests.servers.daemon import ROOT, StartDaemon, free_port
+from tests.servers.daemon import ROOT, StartDaemon
 from tests.waiting import wait_for
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from monitor.tokens import Role, TokenFile, create_token
-from tests.servers.daemon import ROOT, free_port
+from tests.ports import free_port
+from tests.servers.daemon import ROOT
 
 PROGRAM = [sys.executable, str(ROOT / "main.py")]
 FULL = "recodex-monitor: cannot write the output: No space left on device\n"

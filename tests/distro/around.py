@@ -19,10 +19,11 @@ from websockets.typing import Subprotocol
 
 from tests.cluster.plays import DeploymentPlay, Step
 from tests.distro.peers import WEBSOCKET_PORT, ZEROMQ_PORT
+from tests.ports import free_port
 from tests.relay.recovering import one_by_one
 from tests.servers.cut import CutProxy
 from tests.servers.debian import Machine
-from tests.servers.kafka import Kafka, free_port
+from tests.servers.kafka import Kafka
 from tests.servers.kubernetes import KubernetesServer
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_for

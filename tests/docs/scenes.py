@@ -18,7 +18,8 @@ from tests.distro.old import EDITED_CONFIG, old_deb
 from tests.docs.story import Instead
 from tests.docs.unrun import NEEDS_A_CLUSTER
 from tests.docs.world import World
-from tests.servers.kafka import Kafka, free_port
+from tests.ports import free_port
+from tests.servers.kafka import Kafka
 from tests.servers.kubernetes import KubernetesServer
 from tests.servers.postgres import make_server
 

@@ -34,8 +34,9 @@ from tests.packaging.workloads import (
     container_of,
     environment,
 )
+from tests.ports import free_port
 from tests.probes.misbehaving import Misbehaving
-from tests.servers.daemon import ROOT, DaemonProcess, free_port
+from tests.servers.daemon import ROOT, DaemonProcess
 from tests.servers.kafka import Kafka
 from tests.servers.kubernetes import KubernetesServer
 from tests.servers.postgres import PostgresServer

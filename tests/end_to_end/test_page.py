@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ports import free_port
 from tests.relay.broker import Broker
-from tests.servers.daemon import StartDaemon, free_port
+from tests.servers.daemon import StartDaemon
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

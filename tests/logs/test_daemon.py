@@ -23,7 +23,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from monitor.store import DatabaseSettings
 from monitor.tokens import Role, create_token
-from tests.servers.daemon import ROOT, StartDaemon, free_port
+from tests.ports import free_port
+from tests.servers.daemon import ROOT, StartDaemon
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.end_to_end

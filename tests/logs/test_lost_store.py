@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.logs.test_daemon import LIMIT_S, ask, client, config, entry
-from tests.servers.daemon import DaemonProcess, StartDaemon, free_port
+from tests.ports import free_port
+from tests.servers.daemon import DaemonProcess, StartDaemon
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.end_to_end

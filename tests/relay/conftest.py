@@ -10,8 +10,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.ports import free_port
 from tests.relay.broker import Broker
-from tests.servers.daemon import DaemonProcess, StartDaemon, free_port
+from tests.servers.daemon import DaemonProcess, StartDaemon
 from tests.waiting import wait_for
 
 

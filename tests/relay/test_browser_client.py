@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import missing
+from tests.ports import free_port
 from tests.relay.broker import Broker
 from tests.relay.conftest import Relay, StartRelay
 from tests.relay.proxy import CuttingProxy
-from tests.servers.daemon import ROOT, StartDaemon, free_port
+from tests.servers.daemon import ROOT, StartDaemon
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ import zmq
 import zmq.auth
 from websockets.sync.client import connect
 
+from tests.ports import free_port
 from tests.relay.broker import Broker
 from tests.relay.conftest import Relay, StartRelay, everything
-from tests.servers.daemon import StartDaemon, free_port
+from tests.servers.daemon import StartDaemon
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration_test

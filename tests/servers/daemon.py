@@ -22,13 +22,6 @@ from tests.waiting import wait_for
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class DaemonProcess:
     """One run of ``python main.py``; what it notifies is in :attr:`notified`, in order."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
+from tests.ports import free_port
 
 KAFKA_VERSION = "4.1.0"
 _START_S = 60.0
@@ -56,13 +57,6 @@ def find_jars(find: Callable[..., str]) -> Path:
         # Somebody else was faster.
         shutil.rmtree(part)
     return jars
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Kafka:

@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import missing
+from tests.ports import free_port
 
 _WAIT_S = 60.0
 _numbers = itertools.count(1)
@@ -41,8 +41,7 @@ class PostgresServer:
     def __init__(self, programs: Path, *, settings: dict[str, str] | None = None) -> None:
         self._programs = programs
         self.directory = Path(tempfile.mkdtemp(prefix="recodex-monitor-postgres-"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),

@@ -14,8 +14,9 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.cluster.plays import DeploymentPlay
+from tests.ports import free_port
 from tests.relay.broker import Broker
-from tests.servers.daemon import StartDaemon, free_port
+from tests.servers.daemon import StartDaemon
 from tests.servers.kubernetes import KubernetesServer
 from tests.web.whole import Whole, whole
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import requests
 
-from tests.servers.daemon import DaemonProcess, StartDaemon, free_port
+from tests.ports import free_port
+from tests.servers.daemon import DaemonProcess, StartDaemon
 from tests.waiting import wait_for
 from tests.web.whole import LIMIT_S, Whole
 

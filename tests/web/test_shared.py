@@ -16,8 +16,9 @@ from websockets.sync.client import connect
 from monitor.probes.job import Job
 from monitor.probes.jobs_table import save_jobs
 from monitor.store import DatabaseSettings
+from tests.ports import free_port
 from tests.probes.misbehaving import Misbehaving
-from tests.servers.daemon import DaemonProcess, free_port
+from tests.servers.daemon import DaemonProcess
 from tests.servers.postgres import PostgresServer
 from tests.store.conftest import opened
 from tests.waiting import wait_for

@@ -11,7 +11,8 @@ from typing import Any
 import requests
 
 from monitor.tokens import Role, create_token
-from tests.servers.daemon import DaemonProcess, free_port
+from tests.ports import free_port
+from tests.servers.daemon import DaemonProcess
 from tests.waiting import wait_for
 
 LIMIT_S = 20

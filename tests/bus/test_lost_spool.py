@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import shutil
 import sqlite3
@@ -295,14 +296,15 @@ def test_processes_that_share_a_spool_all_follow(state: Path) -> None:
     async def body(process: subprocess.Popen[str]) -> None:
         bus = await started()
         consumer = bus.consumer("t", group="g")
-        for number in range(0, 80, 4):
-            pattern = ("spool.db*", "spool.db", "spool.db-wal", "spool.db-shm")[number // 4 % 4]
+        patterns = ("spool.db*", "spool.db", "spool.db-wal", "spool.db-shm")
+        rounds = itertools.product(patterns, (True, False))
+        # Either may be the first to notice.
+        for number, (pattern, other_first) in zip(itertools.count(0, 4), rounds, strict=False):
             await put(bus, number)
             await asyncio.to_thread(other, process, number + 1)
             assert await take(consumer, 2) == [number, number + 1]
             delete(state, pattern)
-            # Either may be the first to notice.
-            if number % 8:
+            if not other_first:
                 await put(bus, number + 2)
                 await asyncio.to_thread(other, process, number + 3)
                 assert await take(consumer, 2) == [number + 2, number + 3]

@@ -41,6 +41,8 @@ class Checkpoints:
 
     def __init__(self, connect: Callable[[], Held]) -> None:
         self._connect = connect
+        # So that who ends it finds it either not there at all, or running.
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._held: Held | None = None
         self._committed = threading.Event()
@@ -49,16 +51,19 @@ class Checkpoints:
 
     def committed(self) -> None:
         """Have what was just committed copied soon; for the writer's thread."""
-        if self._thread is None and not self._stop.is_set():
-            self._thread = threading.Thread(
-                target=self._run, name="sqlite-checkpoints", daemon=True
-            )
-            self._thread.start()
+        if self._thread is None:
+            with self._starting:
+                if not self._stop.is_set():
+                    self._thread = threading.Thread(
+                        target=self._run, name="sqlite-checkpoints", daemon=True
+                    )
+                    self._thread.start()
         self._committed.set()
 
     def close(self) -> None:
         """End the thread, for at most half a second; blocks."""
-        self._stop.set()
+        with self._starting:
+            self._stop.set()
         self._committed.set()
         held, thread = self._held, self._thread
         if held is not None:

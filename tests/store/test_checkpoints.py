@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import logging
+import sqlite3
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monitor.sqlite_file import Connections, Held, write_ahead
+from monitor.store.checkpoints import Checkpoints
+
+ENDS = 500
+
+
+@pytest.fixture
+def threads_change_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("threads_change_often")
+def test_an_end_just_when_the_first_commit_starts_the_thread_leaves_none(tmp_path: Path) -> None:
+    path = tmp_path / "some.db"
+    connections = Connections(path, logging.getLogger("test"))
+
+    def connect() -> Held:
+        def made(first: bool) -> sqlite3.Connection:
+            raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            if first:
+                write_ahead(raw, patience=5)
+            return raw
+
+        return connections.open(made)
+
+    for _ in range(ENDS):
+        checkpoints = Checkpoints(connect)
+        writer = threading.Thread(target=checkpoints.committed)
+        writer.start()
+        while checkpoints._thread is None:
+            pass
+        checkpoints.close()
+        writer.join(10)
+        assert "sqlite-checkpoints" not in {thread.name for thread in threading.enumerate()}

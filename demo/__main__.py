@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,41 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with demonstration(args.port) as url:
-        print(f"\n    The page is at {url}/\n    Ctrl-C ends it.\n", flush=True)
+    with demonstration(args.port) as running:
+        print(_introduction(running), flush=True)
         stop.wait(args.seconds)
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """Where what runs is: the page and API, the relay's two addresses, and the config's file."""
+
+    url: str
+    websocket: str
+    zeromq: str
+    config: Path
+
+
+def _introduction(running: Demonstration) -> str:
+    program = Path(sys.executable).with_name("recodex-monitor")
+    return f"""
+    The page is at {running.url}/
+    The relay is at {running.websocket} and takes what brokers send at {running.zeromq}
+    The config is {running.config}, so that in another terminal
+
+        {program} follow demo -c {running.config}
+        {program} play --channel demo -c {running.config}
+        {program} topic website_availability -c {running.config}
+        {program} logs --follow -c {running.config}
+
+    find it. Ctrl-C ends it.
+"""
+
+
 @contextlib.contextmanager
-def demonstration(port: int = 0) -> Iterator[str]:
-    """Run all of it; gives the page's address."""
+def demonstration(port: int = 0) -> Iterator[Demonstration]:
+    """Run all of it."""
     port = _free_port(port)
     relay_port, zeromq_port = _free_port(0), _free_port(0)
     with contextlib.ExitStack() as stack:
@@ -66,6 +93,9 @@ def demonstration(port: int = 0) -> Iterator[str]:
                     "websocket_uri": ["127.0.0.1", relay_port],
                     "zeromq_uri": ["127.0.0.1", zeromq_port],
                     "logger": {"file": str(folder / "monitor.log"), "level": "info"},
+                    # By their whole names, which commands find without STATE_DIRECTORY.
+                    "bus": {"file": str(folder / "spool.db")},
+                    "database": {"file": str(folder / "monitor.db")},
                     "probes": {"jobs": sites.jobs()},
                     "aggregation": {"flush_interval": 1},
                     "cluster": models.settings(),
@@ -84,9 +114,10 @@ def demonstration(port: int = 0) -> Iterator[str]:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process, folder)
         stack.enter_context(Fleet(url))
-        stack.enter_context(Progress(f"tcp://127.0.0.1:{zeromq_port}"))
+        zeromq = f"tcp://127.0.0.1:{zeromq_port}"
+        stack.enter_context(Progress(zeromq))
         models.play()
-        yield url
+        yield Demonstration(url, f"ws://127.0.0.1:{relay_port}/", zeromq, config)
 
 
 def _free_port(port: int) -> int:

@@ -39,9 +39,9 @@ def main() -> int:
     if args.url:
         _all(args.url, args.folder, every=args.every)
         return 0
-    with demonstration() as url:
+    with demonstration() as running:
         time.sleep(args.wait)
-        _all(url, args.folder, every=args.every)
+        _all(running.url, args.folder, every=args.every)
     return 0
 
 

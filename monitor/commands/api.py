@@ -39,7 +39,8 @@ class Api:
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Take --api, or the address in -c; raises UsageError, ConfigError."""
-        self.url = (args.api or _configured(args.config)).rstrip("/")
+        given = args.api if args.api is not None else _configured(args.config)
+        self.url = given.rstrip("/")
         server_url("--api", self.url, ("http", "https"))
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
         if any(not "!" <= letter <= "~" for letter in token):

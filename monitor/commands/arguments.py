@@ -49,7 +49,8 @@ def log_text(text: str) -> str:
 def server_url(option: str, url: str, schemes: tuple[str, ...]) -> SplitResult:
     """Take a server's URL apart; raise UsageError for one that is none of ``schemes``."""
     wanted = " or ".join(f"{scheme}://HOST:PORT" for scheme in schemes)
-    refusal = UsageError(f"{option}: {hide_url_secrets(url)} is not {wanted}")
+    shown = hide_url_secrets(url) or "an empty text"
+    refusal = UsageError(f"{option}: {shown} is not {wanted}")
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname

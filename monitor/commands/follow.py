@@ -16,11 +16,13 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from monitor.commands.arguments import channel_name, seconds, server_url
 from monitor.commands.progress import Progress
+from monitor.commands.terminal_text import terminal_text
 from monitor.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.relay.client import RelayClient
@@ -52,13 +54,12 @@ def run(args: argparse.Namespace) -> int:
     if args.url is not None:
         server_url("--url", args.url, ("ws", "wss"))
     url = args.url or _configured_url(args.config)
-    view: _View = (
-        _Json()
-        if args.json
-        else _Terminal(args.channel)
-        if sys.stdout.isatty()
-        else _Lines(args.channel)
-    )
+    view: _View = _Json() if args.json else _Lines(args.channel)
+    if sys.stdout.isatty() and not args.json:
+        console = Console()
+        # Where no line can be drawn anew, each message gets its own.
+        if not console.is_dumb_terminal:
+            view = _Terminal(args.channel, console)
     with view:
         return asyncio.run(_follow(RelayClient(url, [args.channel]), args, view))
 
@@ -80,7 +81,7 @@ async def _follow(client: RelayClient, args: argparse.Namespace, view: _View) ->
             away_since = None
             if isinstance(event, Message):
                 try:
-                    line = progress.take(event.text)
+                    line = terminal_text(progress.take(event.text))
                 except ValueError as problem:
                     raise MonitorError(f"{problem}: {event.text[:80]!r}") from None
                 view.message(event.text, line, progress)
@@ -162,12 +163,19 @@ class _Lines(_Quiet):
         print(f"{self._channel}: {line}", flush=True)
 
     def end(self, progress: Progress) -> None:
-        how = (
-            "finished"
-            if progress.finished
-            else f"ended without FINISHED (last: {progress.command or 'nothing'})"
-        )
-        print(f"{self._channel}: {how}, {progress.summary()}", flush=True)
+        print(f"{self._channel}: {_ending(progress)}", flush=True)
+
+
+def _ending(progress: Progress) -> str:
+    last = terminal_text(progress.command) or "nothing"
+    how = "finished" if progress.finished else f"ended without FINISHED (last: {last})"
+    return f"{how}, {progress.summary()}"
+
+
+# What stands beside a channel's name and the bar: the total, the counts, the last message's
+# beginning, the time, and spaces between them.
+_BESIDE_BAR = 60
+_BAR = (8, 30)
 
 
 class _Counts(TextColumn):
@@ -192,22 +200,30 @@ class _Total(TextColumn):
 
 
 class _Terminal:
-    """A bar that stays in place."""
+    """A bar that stays in place.
 
-    def __init__(self, channel: str) -> None:
+    Where the terminal is too narrow for all of it, the counts stand below once the job has ended.
+    """
+
+    def __init__(self, channel: str, console: Console) -> None:
         self._channel = channel
-        self._console = Console()
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            _Total(),
-            _Counts(),
-            TextColumn("{task.fields[last]}"),
-            TimeElapsedColumn(),
-            console=self._console,
-        )
+        room = console.width - len(channel) - _BESIDE_BAR
+        self._narrow = room < _BAR[0]
+        # Only the last message gives way to the others.
+        rest = Column(ratio=1, no_wrap=True, overflow="crop")
+        last = TextColumn("{task.fields[last]}", table_column=rest)
+        name = channel
+        columns: tuple[ProgressColumn, ...]
+        if self._narrow:
+            longest = max(3, console.width // 3)
+            name = channel if len(channel) <= longest else f"{channel[: longest - 2]}.."
+            columns = (BarColumn(bar_width=min(_BAR[0], console.width // 5)), _Total(), last)
+        else:
+            bar = BarColumn(bar_width=min(_BAR[1], room))
+            columns = (bar, _Total(), _Counts(), last, TimeElapsedColumn())
+        self._bar = Bar(TextColumn("{task.description}"), *columns, console=console, expand=True)
         self._task = self._bar.add_task(
-            escape(channel), total=None, completed_tasks=0, failed=0, skipped=0, last="waiting"
+            escape(name), total=None, completed_tasks=0, failed=0, skipped=0, last="waiting"
         )
 
     def __enter__(self) -> object:
@@ -236,3 +252,6 @@ class _Terminal:
     def end(self, progress: Progress) -> None:
         last = "[green]FINISHED[/]" if progress.finished else "[red]ended without FINISHED[/]"
         self._bar.update(self._task, last=last)
+        if self._narrow:
+            self._bar.stop()
+            print(f"{self._channel}: {_ending(progress)}", flush=True)

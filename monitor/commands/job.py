@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.commands.api import Api, add_api_arguments
+from monitor.commands.terminal_text import terminal_text
 from monitor.errors import MonitorError, UnavailableError, UsageError
 
 __all__ = ["add_arguments", "run"]
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(job))
         else:
             word = "started" if args.action == "start" else "stopped"
-            print(f"job {job_id} ({_plain(job['name'] or job['url'])}) is {word}")
+            print(f"job {job_id} ({terminal_text(job['name'] or job['url'])}) is {word}")
     return 1 if said else 0
 
 
@@ -122,8 +123,8 @@ def _row(job: dict[str, Any]) -> tuple[str, ...]:
         str(last.get("status") or "-"),
         _milliseconds(last.get("response_time")),
         _ago(last.get("checked_at")),
-        _plain(job["name"]),
-        _plain(job["url"]),
+        terminal_text(job["name"]),
+        terminal_text(job["url"]),
     )
 
 
@@ -151,7 +152,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         if last["error"]:
             lines["error"] = last["error"]
     for name, text in lines.items():
-        print(f"{name + ':':10} {_plain(text)}")
+        print(f"{name + ':':10} {terminal_text(text)}")
 
 
 def _since(job: dict[str, Any]) -> str:
@@ -172,8 +173,3 @@ def _span(seconds: float) -> str:
 
 def _milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
-
-
-def _plain(text: str) -> str:
-    """Return ``text`` without what could command a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -26,6 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from monitor.commands.api import TLS_FAILED, Api, add_api_arguments
 from monitor.commands.arguments import log_text, seconds
+from monitor.commands.terminal_text import terminal_text
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.logs.levels import LEVELS, level_name
 
@@ -285,18 +286,10 @@ class _View:
         at = datetime.fromtimestamp(entry["time"], UTC).astimezone()
         style = _STYLES.get(entry["level"], "")
         text = Text(f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03} ", style="")
-        text.append(f"{_plain(entry['level']).upper():8} ", style=style)
-        text.append(f"{_plain(entry['sender'])}: ", style="bold")
-        text.append(_plain(entry["message"]), style=style)
+        text.append(f"{terminal_text(entry['level']).upper():8} ", style=style)
+        text.append(f"{terminal_text(entry['sender'])}: ", style="bold")
+        text.append(terminal_text(entry["message"]), style=style)
         self._console.print(text)
 
     def notice(self, text: str) -> None:
         print(f"recodex-monitor: {text}", file=sys.stderr)
-
-
-def _plain(text: str) -> str:
-    """Return ``text`` without what could command a terminal; further lines are indented."""
-    lines = text.replace("\t", "    ").splitlines() or [""]
-    return "\n    ".join(
-        "".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines
-    )

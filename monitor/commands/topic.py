@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from monitor.bus import Record, create_bus, list_topics
+from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.config import Config, load
 from monitor.errors import MonitorError, UsageError
 
@@ -74,14 +75,10 @@ def _write(records: list[Record], *, as_json: bool) -> None:
 
 def _line(record: Record) -> str:
     when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(" ", "milliseconds")[:23]
-    key = "-" if record.key is None else record.key
-    return f"{when} {record.partition}:{record.offset} {key} {_text(record.value)}"
-
-
-def _text(value: bytes) -> str:
+    key = "-" if record.key is None else terminal_text(record.key)
     # Whoever published may have put terminal sequences in.
-    text = value.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    value = terminal_text(record.value.decode("utf-8", "backslashreplace"))
+    return f"{when} {record.partition}:{record.offset} {key} {value}"
 
 
 def _json(record: Record) -> str:
@@ -89,4 +86,5 @@ def _json(record: Record) -> str:
         value = msgspec.json.decode(record.value)
     except (msgspec.DecodeError, UnicodeDecodeError):
         value = record.value.decode("utf-8", "backslashreplace")
-    return msgspec.json.encode({**msgspec.structs.asdict(record), "value": value}).decode()
+    whole = msgspec.json.encode({**msgspec.structs.asdict(record), "value": value})
+    return terminal_json(whole.decode())

@@ -28,6 +28,8 @@ MAX_AHEAD_S: Final = 3600.0
 """How far ahead of this clock an entry's time may be."""
 
 _MAX_SENDER_CHARACTERS: Final = 255
+# Some 30,000 years: no clock is off by more, and milliseconds for seconds are less.
+_LONG_S: Final = 1e12
 
 # What decoding JSON may raise: RecursionError is for arrays nested thousands deep.
 DECODING_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -133,14 +135,19 @@ def _accept(item: bytes | msgspec.Raw, rules: Rules) -> Entry:
     if not math.isfinite(given.time):
         raise _RejectedError(Reason.BAD_ENTRY, "time is not finite")
     if given.time < rules.oldest:
-        late = rules.oldest - given.time
-        raise _RejectedError(Reason.TOO_OLD, f"time is {late:.3f} s before all that is kept")
+        late = _seconds(rules.oldest - given.time)
+        raise _RejectedError(Reason.TOO_OLD, f"time is {late} s before all that is kept")
     if given.time > rules.newest:
-        ahead = given.time - rules.newest
+        ahead = _seconds(given.time - rules.newest)
         raise _RejectedError(
-            Reason.IN_FUTURE, f"time is {ahead:.3f} s past the {MAX_AHEAD_S:.0f} s allowed ahead"
+            Reason.IN_FUTURE, f"time is {ahead} s past the {MAX_AHEAD_S:.0f} s allowed ahead"
         )
     return Entry(level, given.time, sender, message)
+
+
+def _seconds(span: float) -> str:
+    # Of a time that is none, such as 1e308, the digits say nothing.
+    return f"{span:.3f}" if span < _LONG_S else f"{span:.2g}"
 
 
 def _sender(given: str | None, fixed: str | None) -> str:

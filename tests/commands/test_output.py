@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -139,3 +140,15 @@ def test_an_interrupt_while_libraries_are_imported_ends_quietly(
     command.send_signal(signal.SIGINT)
     assert command.communicate(timeout=30) == ("", "")
     assert command.returncode == 0
+
+
+@pytest.mark.parametrize(("encoding", "block"), [("ascii", "#"), ("utf-8", "█")])
+def test_the_chart_of_a_probe_is_drawn_with_what_the_encoding_has(
+    encoding: str, block: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as site:
+        address = f"tcp://127.0.0.1:{site.getsockname()[1]}"
+        done = written_to("", ["probe", address], {"PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, "")
+    chart = [line.partition(" ms")[2].strip() for line in done.stdout.splitlines()[1:6]]
+    assert set("".join(chart)) == {block}

@@ -94,6 +94,12 @@ def test_each_wrong_entry_has_its_reason(given: object, reason: Reason) -> None:
     assert one(given) == reason
 
 
+@pytest.mark.parametrize("time", [1e308, -1e308, NOW * 1000])
+def test_a_time_that_is_none_is_refused_in_few_words(time: float) -> None:
+    _, (rejected,) = judge([json.dumps(entry(time=time)).encode()], RULES)
+    assert len(rejected.message) < 70, rejected.message
+
+
 @pytest.mark.parametrize("size", [99, 100])
 def test_a_message_as_large_as_allowed_is_kept(size: int) -> None:
     assert isinstance(one(entry(message="x" * size)), Entry)

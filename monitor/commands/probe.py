@@ -20,6 +20,7 @@ from monitor.commands.configured_jobs import load_configured_jobs
 from monitor.config import load
 from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.messages import Result
+from monitor.plain_words import plain_problem
 from monitor.probes.checking import Checks, check_job, result_of
 from monitor.probes.checks import kind_of, kinds, load_kind
 from monitor.probes.job import Job
@@ -95,8 +96,7 @@ def _given_job(args: argparse.Namespace) -> Job:
         job = msgspec.convert({"id": 1, "kind": kind, "url": args.url, **fields}, Job)
         job.verify()
     except msgspec.ValidationError as error:
-        problem, _, place = hide_url_secrets(str(error)).replace("`", "").partition(" - at $.")
-        raise UsageError(f"{place}: {problem}" if place else problem) from None
+        raise UsageError(plain_problem(error, Job)) from None
     except SettingError as error:
         raise UsageError(str(error)) from None
     return job

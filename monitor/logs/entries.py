@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from monitor.logs.levels import LEVELS, level_name
+from monitor.plain_words import plain_problem
 
 __all__ = [
     "DECODING_ERRORS",
@@ -19,7 +20,6 @@ __all__ = [
     "Reason",
     "Rejected",
     "Rules",
-    "decoding_problem",
     "is_sender",
     "judge",
 ]
@@ -116,7 +116,7 @@ def _accept(item: bytes | msgspec.Raw, rules: Rules) -> Entry:
     try:
         given = _decode(item)
     except DECODING_ERRORS as error:
-        raise _RejectedError(Reason.BAD_ENTRY, decoding_problem(error)) from None
+        raise _RejectedError(Reason.BAD_ENTRY, plain_problem(error)) from None
     level = level_name(given.level)
     if level is None:
         known = f"{', '.join(LEVELS)}, or 10 to 50 in tens"
@@ -167,21 +167,3 @@ def _sender(given: str | None, fixed: str | None) -> str:
 def is_sender(text: str) -> bool:
     """Return whether an entry may be from a sender of this name."""
     return 0 < len(text) <= _MAX_SENDER_CHARACTERS and "\0" not in text
-
-
-def decoding_problem(error: Exception) -> str:
-    """Say in a few words, without the client's own data, why JSON could not be decoded."""
-    if isinstance(error, UnicodeDecodeError):
-        return "a string is not valid UTF-8"
-    if isinstance(error, RecursionError):
-        return "the JSON is nested too deeply"
-    text = str(error)
-    if isinstance(error, msgspec.ValidationError):
-        problem, _, place = text.replace("`", "").partition(" - at ")
-        place = place.removeprefix("$").removeprefix(".")
-        problem = problem[:1].lower() + problem[1:]
-        return f"{place}: {problem}" if place else problem
-    if "surrogate" in text or text == "Input data was truncated":
-        # msgspec's words for an escape of half a character, and for a text that just ends.
-        return "the JSON ends too early, or an escape is half of a surrogate pair"
-    return text.replace("JSON is malformed: ", "not JSON: ")

@@ -12,9 +12,9 @@ import msgspec
 import yaml
 
 from monitor.errors import SettingError
+from monitor.plain_words import plain_problem
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
-from monitor.settings import hide_url_secrets
 
 __all__ = ["FileJobs", "read_jobs"]
 
@@ -122,5 +122,4 @@ def _name(number: int, item: Any) -> str:
 
 
 def _plain(error: msgspec.ValidationError) -> str:
-    problem, _, place = hide_url_secrets(str(error)).replace("`", "").partition(" - at $.")
-    return (f"{place}: {problem}" if place else problem)[:_MOST_SHOWN]
+    return plain_problem(error, Job)[:_MOST_SHOWN]

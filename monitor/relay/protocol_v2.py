@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from monitor.plain_words import plain_problem
 from monitor.relay.protocol import text_frame
 
 __all__ = [
@@ -79,7 +80,7 @@ def decode_request(data: bytes) -> Request:
     try:
         request: Request = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(str(error)) from None
+        raise BadRequest(plain_problem(error)) from None
     try:
         name = request.channel.encode()
     except UnicodeEncodeError:

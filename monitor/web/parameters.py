@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Iterator
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
+from monitor.plain_words import did_you_mean
 from monitor.web.problems import Problem
 
 __all__ = ["known_parameters"]
@@ -19,12 +21,21 @@ def known_parameters(request: Request) -> None:
     """
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
-    known = [parameter.alias for parameter in route.dependant.query_params]
+    known = list(_known(route))
     for name in request.query_params:
         if name in known:
             continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else f"known here are {', '.join(known)}"
-        problem = f"unknown parameter; {hint if known else 'there are none here'}"
+        hint = did_you_mean(name, known) if known else "there are none here"
+        problem = f"unknown parameter; {hint}"
         where = f"query.{name[:100]}"
         raise Problem(422, f"{where}: {problem}", problems=[{"where": where, "problem": problem}])
+
+
+def _known(route: APIRoute) -> Iterator[str]:
+    for parameter in route.dependant.query_params:
+        kind = parameter.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            # One that stands for several.
+            yield from kind.model_fields
+        else:
+            yield parameter.alias

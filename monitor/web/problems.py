@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from monitor.errors import MonitorError
+from monitor.web.invalid import plain_words
 
 __all__ = ["ERRORS", "Problem", "from_database", "install", "problem_body", "problem_response"]
 
@@ -127,7 +128,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
         problems = [
-            {"where": ".".join(map(str, each["loc"])), "problem": each["msg"]}
+            {"where": ".".join(map(str, each["loc"])), "problem": plain_words(each)}
             for each in error.errors()[:20]
         ]
         first = problems[0] if problems else {"where": "request", "problem": "invalid"}

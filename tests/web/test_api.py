@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -267,7 +268,16 @@ def test_jobs_are_listed_by_their_state(daemon: Whole, job: int) -> None:
         ("/uptime?job=1&granularity=x", "query.granularity", ["minute", "hour", "day"]),
         ("/channel?name=x", "query.name", ["limit, cursor"]),
         ("/log?level=loud", "level", ["debug", "critical"]),
-        ("/log?levle=info", "query.levle", []),
+        ("/log?levle=info", "query.levle", ["did you mean level"]),
+        ("/notification?x=1", "query.x", ["timewindow, sender, level"]),
+        ("/log?limit=10001", "query.limit", ["expected at most 10000"]),
+        ("/log?limit=0", "query.limit", ["expected at least 1"]),
+        ("/job?limit=1.5", "query.limit", ["expected a whole number"]),
+        ("/log?timewindow=x", "query.timewindow", ["expected a number"]),
+        ("/job/x", "path.job_id", ["expected a whole number"]),
+        ("/job/1/result?since=1e300", "query.since", ["expected less than 253402300800"]),
+        ("/uptime", "query.job", ["is missing"]),
+        (f"/uptime?{'&'.join(['job=1'] * 201)}", "query.job", ["expected at most 200 values"]),
     ],
 )
 def test_a_parameter_or_word_that_is_not_known_is_refused_and_named(
@@ -276,6 +286,54 @@ def test_a_parameter_or_word_that_is_not_known_is_refused_and_named(
     detail = problem(daemon.request("GET", path), 422)["detail"]
     assert detail.startswith(f"{named}: ")
     assert all(word in detail for word in words), detail
+
+
+# How pydantic and msgspec speak of Python's types.
+FOREIGN = re.compile(r"Input|Value error|Extra|Field|[Oo]bject contains|got |\b(int|str|float)\b|`")
+
+
+def test_every_parameter_is_refused_in_plain_words(daemon: Whole) -> None:
+    tried = 0
+    for path, methods in daemon.get("/openapi.json")["paths"].items():
+        for parameter in methods.get("get", {}).get("parameters", ()):
+            for wrong in ("x" * 5000, "-1", "1e300", "nan", "9" * 5000, ""):
+                where = path.replace("{job_id}", "1")
+                if parameter["in"] == "path":
+                    where = path.replace("{job_id}", wrong or "0")
+                    answer = daemon.request("GET", where)
+                else:
+                    answer = daemon.request("GET", where, params={parameter["name"]: wrong})
+                if answer.status_code == 422:
+                    tried += 1
+                    detail = problem(answer, 422)["detail"]
+                    assert parameter["name"] in detail or "is missing" in detail
+                    assert not FOREIGN.search(detail), detail
+                    assert len(detail) < 200
+    assert tried > 50
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "body: the JSON ends too early"),
+        (b"[]", "body: expected an object, not a list"),
+        (b"\xff", "body: not JSON"),
+        (b"[" * 100_000, "body: "),
+        (b'{"url": 5}', "body.url: expected a text, not a whole number"),
+        (b'{"url": "http://x/", "intervall": 1}', "did you mean interval?"),
+        (b'{"url": "http://x/", "interval": 0}', "body.interval: expected a number, at least 0.1"),
+        (b'{"url": "http://x/", "retries": 11}', "expected a whole number, at most 10"),
+        (b'{"url": "http://x/", "ip_version": "5"}', "expected one of 4, 6, any"),
+        (b'{"url": "http://x/", "headers": {"a": 1}}', "expected a text, not a whole number"),
+        (b"{}", "body: the key url is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_job_is_said_in_plain_words(
+    daemon: Whole, body: bytes, said: str
+) -> None:
+    detail = problem(daemon.request("POST", "/job", data=body), 422)["detail"]
+    assert said in detail
+    assert not FOREIGN.search(detail), detail
 
 
 def test_nothing_is_dropped_by_a_request_with_a_parameter_that_is_not_known(daemon: Whole) -> None:

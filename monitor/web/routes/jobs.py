@@ -8,8 +8,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from monitor.errors import SettingError
+from monitor.plain_words import place_and_problem, plain_problem
 from monitor.probes.job import Job
-from monitor.settings import hide_url_secrets
 from monitor.store import Store
 from monitor.web.answers import Place, conditional, cursor_of, parse_cursor
 from monitor.web.jobs import JobBook, JobEntry, JobState
@@ -156,7 +156,7 @@ async def _given(request: Request) -> dict[str, Any]:
     try:
         return dict(msgspec.json.decode(await request.body(), type=dict[str, Any]))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(422, f"body: {error}") from None
+        raise Problem(422, f"body: {plain_problem(error)}") from None
 
 
 def _job(given: dict[str, Any]) -> Job:
@@ -165,8 +165,8 @@ def _job(given: dict[str, Any]) -> Job:
         job = msgspec.convert(given, Job)
         job.verify()
     except msgspec.ValidationError as error:
-        problem, _, place = hide_url_secrets(str(error)).replace("`", "").partition(" - at $")
-        raise Problem(422, f"body{place}: {problem}") from None
+        place, problem = place_and_problem(error, Job)
+        raise Problem(422, f"{'.'.join(filter(None, ('body', place)))}: {problem}") from None
     except SettingError as error:
         raise Problem(422, f"body.{error}") from None
     return job

@@ -15,6 +15,7 @@ from monitor.logs.followers import LiveMessage
 from monitor.logs.part import Logs
 from monitor.logs.reader import LogReader
 from monitor.web.app import Requester
+from monitor.web.parameters import known_parameters
 from monitor.web.problems import TOO_MANY_REQUESTS, Problem
 from monitor.web.sockets import Handler
 from monitor.web.websocket import WebSocket, text_frame
@@ -84,7 +85,9 @@ def router(logs: Logs | LogReader) -> APIRouter:
         except ActionError as error:
             raise _problem(error) from None
 
-    limited: Any = {"dependencies": [Depends(admitted)], "responses": TOO_MANY_REQUESTS}
+    # Whoever asks for too much is limited also where what is asked makes no sense.
+    checked = [Depends(admitted), Depends(known_parameters)]
+    limited: Any = {"dependencies": checked, "responses": TOO_MANY_REQUESTS}
 
     @routes.get("/log", summary="Log entries, newest first", response_model=LogPage, **limited)
     async def log(asked: Annotated[LogQuery, Query()], who: Requester) -> Response:

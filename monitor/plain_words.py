@@ -1,0 +1,110 @@
+"""What msgspec finds wrong with data from outside, in the words of whoever sent it.
+
+Its own speak of Python: ``Expected `int | null`, got `str` - at `$.limit` ``. Here that is
+``limit: expected a whole number, not a text``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+__all__ = ["did_you_mean", "place_and_problem", "plain_problem"]
+
+_KINDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
+_EXPECTED: Final = re.compile(
+    r"Expected `([^`]*)`(?: of length)?(?: (>=|<=|>|<))?(?: ([-+.\de]+))?(.*)"
+)
+
+
+def plain_problem(error: Exception, kind: type[msgspec.Struct] | None = None) -> str:
+    """Say what is wrong, with the place in front: ``jobs[2].interval: expected a number``.
+
+    ``error`` is one of msgspec's, or a UnicodeDecodeError or RecursionError that decoding may end
+    with. ``kind`` is what was to be decoded, where its fields may be named. Nothing of the data is
+    repeated but names of fields.
+    """
+    place, problem = place_and_problem(error, kind)
+    return f"{place}: {problem}" if place else problem
+
+
+def place_and_problem(
+    error: Exception, kind: type[msgspec.Struct] | None = None
+) -> tuple[str, str]:
+    """Return the same as two: ``jobs[2].interval`` (empty for the whole) and what is wrong."""
+    if isinstance(error, UnicodeDecodeError):
+        return "", "a string is not valid UTF-8"
+    if isinstance(error, RecursionError):
+        return "", "the JSON is nested too deeply"
+    problem, _, place = str(error).partition(" - at `$")
+    place = place.rstrip("`").removeprefix(".")
+    return place, _plain(problem, place, kind)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return what may have been meant by a name that is none of ``known``, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"known here are {', '.join(known)}"
+
+
+def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", problem, re.DOTALL):
+        name = unknown[1][:100]
+        name = name if name.isprintable() else ascii(name)
+        if kind is None or place:
+            return f"unknown key {name}"
+        known = [field.encode_name for field in msgspec.structs.fields(kind)]
+        return f"unknown key {name}; {did_you_mean(name, known)}"
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", problem):
+        return f"the key {missing[1]} is missing"
+    if problem.startswith("Invalid enum value"):
+        allowed = [] if kind is None else list(dict.fromkeys(_values(kind, place)))
+        return f"expected one of {', '.join(allowed)}" if allowed else "none of the values allowed"
+    if expected := _EXPECTED.fullmatch(problem):
+        return _expected(*expected.groups(default=""))
+    if "surrogate" in problem or problem == "Input data was truncated":
+        # For an escape of half a character, and for a text that just ends.
+        return "the JSON ends too early, or an escape is half of a surrogate pair"
+    problem = problem.replace("JSON is malformed: ", "not JSON: ").replace("`", "")
+    return problem[:1].lower() + problem[1:]
+
+
+def _expected(kinds: str, relation: str, bound: str, rest: str) -> str:
+    # That it may be null is no hint to who wrote something else.
+    names = [_KINDS.get(name, name) for name in kinds.split(" | ") if name != "null"] or ["null"]
+    said = f"expected {' or '.join(dict.fromkeys(names))}"
+    if bound:
+        amount = f"{_BOUNDS[relation]} {_number(bound)}" if relation else _number(bound)
+        unit = {"str": "characters", "array": "items"}.get(kinds.removesuffix(" | null"))
+        said += f" of {amount} {unit}" if unit else f", {amount}"
+    found = re.fullmatch(r", got `(.*)`", rest)
+    if found:
+        return f"{said}, not {_KINDS.get(found[1], found[1])}"
+    return said + rest.replace("`", "")
+
+
+def _number(text: str) -> str:
+    return text.removesuffix(".0")
+
+
+def _values(kind: type[msgspec.Struct], name: str) -> Iterator[str]:
+    """Yield what may stand in a field that takes a few fixed values."""
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name == name:
+            found = msgspec.inspect.type_info(field.type)
+            for each in getattr(found, "types", (found,)):
+                if isinstance(each, msgspec.inspect.LiteralType):
+                    yield from map(str, each.values)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from monitor.errors import MonitorError
+from monitor.errors import MonitorError, UnavailableError
 from monitor.logfile import RateLimitedLog
 from monitor.logs import answers
 from monitor.logs.actions import Upload
@@ -222,8 +222,10 @@ class LogService:
             return await self._store.read(read_and_encode, timeout=_QUERY_TIMEOUT_S)
         except MonitorError as error:
             self._queries_log.warning("query", "a query failed: %s", error)
-            problem = f"no answer from the database in {_QUERY_TIMEOUT_S:.0f} s, or it is away;"
-            problem += " a narrower query may help"
+            problem = str(error)  # as where its file or its directory is missing
+            if isinstance(error, UnavailableError):
+                problem = f"no answer from the database in {_QUERY_TIMEOUT_S:.0f} s, or it is away;"
+                problem += " a narrower query may help"
             raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=1.0) from None
         except Exception as error:  # noqa: BLE001 - one query must not end its connection
             self._queries_log.warning("defect", "a query failed: %s", describe(error))

@@ -229,11 +229,9 @@ class SqliteStore(Store):
             text = str(error)
             if text.startswith(("no such table", "no such column")):
                 raise TablesError(self.server, text) from error
-            if self.file.is_dir():
-                raise MonitorError(f"{self.server} is a directory, not a file") from error
-            unwritable = self._unwritable()
-            if unwritable is not None:
-                raise MonitorError(f"{self.server}: cannot write in {unwritable}") from error
+            problem = self._unusable()
+            if problem is not None:
+                raise MonitorError(f"{self.server}: {problem}") from error
             raise UnavailableError(self.server, text) from error
         except sqlite3.DatabaseError as error:
             if type(error) is sqlite3.DatabaseError:  # "file is not a database", "malformed"
@@ -243,12 +241,21 @@ class SqliteStore(Store):
                 ) from error
             raise
 
-    def _unwritable(self) -> Path | None:
-        """Return what no waiting makes writable: the directory, or the file itself."""
-        if not os.access(self.file.parent, os.W_OK | os.X_OK):
-            return self.file.parent
+    def _unusable(self) -> str | None:
+        """Return what no waiting mends: of the directory, or of the file itself."""
+        directory = self.file.parent
+        try:
+            directory.stat()
+        except FileNotFoundError:
+            return f"there is no directory {directory}"
+        except OSError:
+            return f"cannot write in {directory}"
+        if not os.access(directory, os.W_OK | os.X_OK):
+            return f"cannot write in {directory}"
+        if self.file.is_dir():
+            return "this is a directory, not a file"
         if self.file.exists() and not os.access(self.file, os.R_OK | os.W_OK):
-            return self.file
+            return f"cannot write in {self.file}"
         return None
 
 

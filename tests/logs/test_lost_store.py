@@ -165,7 +165,9 @@ def test_uploads_are_refused_while_there_is_no_place_for_them(
         state.rename(tmp_path / "away")
         refused = ask(connection, "uploadLogs", **entry("refused"))
         assert refused["error"]["code"] == "unavailable"
-        assert ask(connection, "getLogs")["error"]["code"] == "unavailable"
+        unread = ask(connection, "getLogs")["error"]
+        assert unread["code"] == "unavailable"
+        assert unread["message"] == f"database {state / FILE}: there is no directory {state}"
         wait_for_status(daemon, "logs degraded")
         state.mkdir()
         wait_for(

@@ -156,7 +156,7 @@ def test_a_directory_that_is_away_is_said_and_waited_for(tmp_path: Path) -> None
         await put(store, "before")
         away = file.parent.rename(tmp_path / "away")
         for call in (store.transaction, store.read):
-            with pytest.raises(MonitorError, match=f"cannot write in {file.parent}$"):
+            with pytest.raises(MonitorError, match=f"there is no directory {file.parent}$"):
                 await call(messages)
         file.parent.mkdir()
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,16 +54,43 @@ def test_a_damaged_file_ends_with_advice(tmp_path: Path, content: bytes) -> None
 def test_a_directory_in_the_files_place_is_called_that(tmp_path: Path) -> None:
     file = tmp_path / "monitor.db"
     file.mkdir()
-    with pytest.raises(MonitorError, match=f"^database {file} is a directory, not a") as caught:
+    with pytest.raises(MonitorError, match=f"^database {file}: this is a directory") as caught:
         start(DatabaseSettings(file=str(file)))
     assert caught.value.exit_status == 1
 
 
-def test_a_directory_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     directory = tmp_path / "missing"
-    with pytest.raises(MonitorError, match=f"cannot write in {directory}$") as caught:
+    with pytest.raises(MonitorError, match=f": there is no directory {directory}$") as caught:
         start(DatabaseSettings(file=str(directory / "monitor.db")))
     assert caught.value.exit_status == 1
+
+
+@contextlib.contextmanager
+def without_rights() -> Iterator[None]:
+    """Be nobody, where this is root."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.mark.parametrize("below", ["monitor.db", "hidden/monitor.db"])
+def test_a_directory_where_nothing_can_be_written_is_named(below: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / below
+        file.parent.mkdir(exist_ok=True)
+        Path(name).chmod(0o000)
+        try:
+            said = f": cannot write in {file.parent}$"
+            with without_rights(), pytest.raises(MonitorError, match=said):
+                start(DatabaseSettings(file=str(file)))
+        finally:
+            Path(name).chmod(0o700)
 
 
 @pytest.mark.parametrize(

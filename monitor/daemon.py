@@ -355,18 +355,25 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def run_daemon(
-    file: str | None, *, narrow: Callable[[Config], Config] = lambda config: config
+    file: str | None,
+    *,
+    narrow: Callable[[Config], Config] = lambda config: config,
+    remark: Callable[[Config], str | None] = lambda config: None,
 ) -> int:
     """Run the daemon with ``file`` (without one, with defaults) and return its exit status.
 
-    ``narrow`` makes the config to run of the config in the file, also after each reload.
+    ``narrow`` makes the config to run of the config in the file, also after each reload;
+    ``remark`` returns what the log should say first of the config in the file, if anything.
     Raises MonitorError, already logged, where the daemon can't start.
     """
     hold_reloads()
     loaded = load(file)
+    said = remark(loaded.config)
     loaded.config = narrow(loaded.config)
     log = DaemonLog(loaded.config.logger)
     log.start()
+    if said is not None:
+        _log.info("%s", said)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner, attending(runner.get_loop()):
             return runner.run(Daemon(file, loaded, log, narrow=narrow).run())

@@ -1,5 +1,6 @@
 """``start-consumer FILE``: the aggregation alone, as many of them as the topic has partitions.
 
+A config without the section ``aggregation`` runs with its defaults, which the log says.
 Several on one host share a config, so the API in it is off, unless ``--api`` is given.
 """
 
@@ -10,6 +11,7 @@ import argparse
 from monitor.aggregation.settings import AggregationSettings
 from monitor.config import Config
 from monitor.daemon import run_daemon
+from monitor.settings import hide_url_secrets
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,7 +35,28 @@ def run(args: argparse.Namespace) -> int:
         )
         return narrowed
 
-    return run_daemon(args.config, narrow=narrow)
+    def remark(config: Config) -> str | None:
+        if config.aggregation is not None:
+            return None
+        defaults = AggregationSettings()
+        return (
+            f"{args.config} has no section aggregation, whose defaults are in force: topic"
+            f" {defaults.topic}, group {defaults.group}; results come from {_source(config)} and"
+            f" go to {_target(config)}"
+        )
+
+    return run_daemon(args.config, narrow=narrow, remark=remark)
+
+
+def _source(config: Config) -> str:
+    if config.kafka is not None:
+        return f"Kafka at {', '.join(config.kafka.bootstrap_servers)}"
+    return f"the spool {config.bus.path()}"
+
+
+def _target(config: Config) -> str:
+    database = config.database
+    return str(database.sqlite_file()) if database.url is None else hide_url_secrets(database.url)
 
 
 _OTHER_PARTS = ("relay", "probes", "cluster", "logs")

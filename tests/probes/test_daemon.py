@@ -251,6 +251,7 @@ def test_probe_takes_a_configured_job(server: Misbehaving, tmp_path: Path) -> No
         (("probe", "-c", "/nowhere.yml", "--job", "1"), 78, "/nowhere.yml: cannot read it"),
         (("producers-needed", "-c", "/dev/null"), 78, "probes: there is no such section"),
         (("start-producer", "/dev/null"), 2, "name the ID, or set POD_NAME"),
+        (("start-producer", "/dev/null", "1"), 78, "/dev/null: probes: there is no such section"),
         (("start-producer", "/dev/null", "0"), 2, "ranges are numbered from 1"),
         (("topic", "x"), 1, "there is no spool"),
         (("topic",), 2, "NAME"),
@@ -264,6 +265,7 @@ def test_nonsense_gets_one_clear_line(
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_topic_shows_what_there_is_and_follows(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from monitor.errors import MonitorError
 from monitor.logs.followers import Follower
 from monitor.logs.instances import Instances
+from monitor.logs.jumps import Jumps
 from monitor.logs.retention import make_partitions, purge
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
@@ -34,7 +35,8 @@ _CATCH_UP_S = 1.0
 class Logs(Part):
     """Log entries and notifications of a fleet.
 
-    ``now`` is the clock that entries are judged and purged by, in s since the epoch.
+    ``now`` is the clock that entries are judged and purged by, in s since the epoch; ``steady``
+    one that nobody sets and that goes on while the machine sleeps.
     """
 
     name = "logs"
@@ -47,11 +49,14 @@ class Logs(Part):
         tokens: TokenFile,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        steady: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self._settings = settings
         self._store = store
         self._tokens = tokens
         self._clock = clock
+        self._steady = steady
+        self._jumps = Jumps()
         self.service = LogService(
             settings.with_environment(os.environ), store, now=now, clock=clock
         )
@@ -125,7 +130,8 @@ class Logs(Part):
 
     async def retain(self) -> None:
         """Purge once, and make the partitions to come."""
-        settings, now = self.service.settings, self.service.now()
+        settings, now, steady = self.service.settings, self.service.now(), self._steady()
+        self._say_jump(self._jumps.look(now, steady))
         try:
             await make_partitions(self._store, now=now, timewindow=settings.timewindow)
             self.purged += await purge(
@@ -133,6 +139,7 @@ class Logs(Part):
                 now=now,
                 timewindow=settings.timewindow,
                 keep_notifications=settings.keep_notifications,
+                ahead_s=lambda kept_s: self._jumps.ahead_s(kept_s, steady),
             )
         except MonitorError as error:
             if self._purge_problem is None:
@@ -142,6 +149,16 @@ class Logs(Part):
         if self._purge_problem is not None:
             _log.info("purges go on")
             self._purge_problem = None
+
+    def _say_jump(self, by_s: float) -> None:
+        if by_s > 0:
+            _log.warning(
+                "the clock jumped %.0f s ahead: entries that only this makes too old are not"
+                " shown, and kept for the rest of their time, should it be set back",
+                by_s,
+            )
+        elif by_s < 0:
+            _log.warning("the clock jumped %.0f s back", -by_s)
 
     async def _catch_up(self) -> None:
         while True:

@@ -38,14 +38,26 @@ async def make_partitions(store: Store, *, now: float, timewindow: float) -> Non
 
 
 async def purge(
-    store: Store, *, now: float, timewindow: float, keep_notifications: float | None
+    store: Store,
+    *,
+    now: float,
+    timewindow: float,
+    keep_notifications: float | None,
+    ahead_s: Callable[[float], float] = lambda kept_s: 0.0,
 ) -> int:
     """Delete what is too old, in steps that hold up nobody; return how many log entries went.
+
+    ``ahead_s`` gives by how much the clock jumped ahead in the last so many s: what only that
+    makes too old stays.
 
     In PostgreSQL whole partitions are dropped, of which the server's statistics tell how many
     rows they had, and only the expired head of the oldest one left is deleted.
     """
-    oldest = now - timewindow
+
+    def oldest_kept(kept_s: float) -> float:
+        return now - kept_s - ahead_s(kept_s)
+
+    oldest = oldest_kept(timewindow)
     purged = 0
     if store.dialect == "postgresql":
         rows = await store.read(_rows_of_partitions)
@@ -56,10 +68,9 @@ async def purge(
             )
             purged = sum(rows.get(f"log_entry_{low}_{high}", 0) for low, high in dropped)
     purged += await _delete_older(store, "log_entry", oldest)
-    keep_uploads = max(timewindow, KEEP_UPLOAD_IDS_S)
-    await delete_in_steps(store, _uploads(now - keep_uploads))
+    await delete_in_steps(store, _uploads(oldest_kept(max(timewindow, KEEP_UPLOAD_IDS_S))))
     if keep_notifications is not None:
-        await _delete_older(store, "notification", now - keep_notifications)
+        await _delete_older(store, "notification", oldest_kept(keep_notifications))
     await give_pages_back(store)
     return purged
 

@@ -23,6 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from monitor.store import DatabaseSettings
 from monitor.tokens import Role, create_token
+from tests.chaos.clock import Clock, build_clock
 from tests.ports import free_port
 from tests.servers.daemon import ROOT, StartDaemon
 from tests.waiting import wait_for
@@ -419,3 +420,22 @@ def test_a_part_that_is_off_loads_nothing_of_the_server() -> None:
     code = "import monitor.daemon, sys; print({'fastapi', 'pydantic', 'zmq'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_clock_that_is_set_wrong_for_a_while_costs_nothing(
+    start_daemon: StartDaemon, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    compiler = request.getfixturevalue("program")("cc", "gcc", package="gcc")
+    clock = Clock(build_clock(compiler, tmp_path), tmp_path / "clock")
+    port = free_port()
+    settings = config(port, logs={"timewindow": 600, "cleanup_interval": 0.5})
+    daemon = start_daemon(settings, environ=clock.environ, debug=False).wait_ready()
+    with client(port) as connection:
+        ask(connection, "uploadLogs", **entry("said before"))
+        clock.set(86_400.0)
+        daemon.wait_log("[WARNING] the clock jumped 86400 s ahead")
+        assert ask(connection, "getLogs")["logs"] == []
+        clock.set(0.0)
+        daemon.wait_log("[WARNING] the clock jumped 86400 s back")
+        assert [each["message"] for each in ask(connection, "getLogs")["logs"]] == ["said before"]
+    assert daemon.stop() == 0

@@ -10,6 +10,7 @@ from monitor.bus import Bus
 from monitor.errors import MonitorError, SettingError
 from monitor.messages import Result
 from monitor.part import Health, Metric, Part, State
+from monitor.probes.claims import Claims
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner
 from monitor.probes.settings import ProbesSettings
@@ -45,11 +46,18 @@ class Probes(Part):
     name = "probes"
 
     def __init__(
-        self, settings: ProbesSettings, bus: Bus, *, database: JobSource | None = None
+        self,
+        settings: ProbesSettings,
+        bus: Bus,
+        *,
+        database: JobSource | None = None,
+        claims: Claims | None = None,
     ) -> None:
         self._settings = settings
         self._bus = bus
         self._database = database
+        self._claims = claims
+        self._shared: list[tuple[int, int]] = []
         self._source = make_source(settings, database=database)
         self._source_changed = asyncio.Event()
         self.runner: Runner | None = None
@@ -90,7 +98,9 @@ class Probes(Part):
         except MonitorError as error:
             self._fail(str(error))
             return
-        self._adopt(jobs, own_jobs(jobs, self._settings))
+        mine = own_jobs(jobs, self._settings)
+        self._adopt(jobs, mine)
+        await self._claim(mine)
 
     @property
     def source(self) -> str:
@@ -120,6 +130,30 @@ class Probes(Part):
                 continue
             if source is self._source:
                 self._adopt(jobs, mine)
+                await self._claim(mine)
+
+    async def _claim(self, mine: Sequence[Job]) -> None:
+        """Say so where another daemon checks some of these jobs, too."""
+        if self._claims is None:
+            return
+        try:
+            shared = await asyncio.to_thread(self._claims.take, [job.id for job in mine])
+        except OSError as error:
+            # It is for this warning alone.
+            logger.debug("cannot lock %s: %s", self._claims.file, error.strerror)
+            return
+        if shared and shared != self._shared:
+            first, last = shared[0]
+            jobs = f"job {first}" if first == last else f"some of the jobs {first} to {last}"
+            logger.warning(
+                "another daemon with this spool checks %s%s, too: such a check is done twice;"
+                " stop one of the two, or give each a range of its own",
+                jobs,
+                " and others" if len(shared) > 1 else "",
+            )
+        elif self._shared and not shared:
+            logger.info("no other daemon with this spool checks the same jobs any more")
+        self._shared = shared
 
     async def _wait_for_change(self) -> None:
         """Return when the source changed, or the source is another one since a reload."""
@@ -192,6 +226,8 @@ class Probes(Part):
         """Let go of everything."""
         if self.runner is not None:
             await self.runner.close()
+        if self._claims is not None:
+            self._claims.close()
 
     def descriptors(self) -> int:
         """Return how many descriptors may be open: HTTP/1.1 takes one a check, DNS another."""

@@ -288,7 +288,9 @@ class _View:
         text = Text(f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03} ", style="")
         text.append(f"{terminal_text(entry['level']).upper():8} ", style=style)
         text.append(f"{terminal_text(entry['sender'])}: ", style="bold")
-        text.append(terminal_text(entry["message"]), style=style)
+        # A stack trace is to be read; that its further lines are indented tells them from entries.
+        lines = entry["message"].replace("\t", "    ").splitlines() or [""]
+        text.append("\n    ".join(map(terminal_text, lines)), style=style)
         self._console.print(text)
 
     def notice(self, text: str) -> None:

@@ -17,13 +17,12 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-__all__ = ["Connections", "FileLostError", "Held", "OpenFiles", "create", "write_ahead"]
+__all__ = ["Connections", "FileLostError", "Held", "OpenFiles", "create"]
 
 _Identity = tuple[int, int] | None
 _LOG, _INDEX = "-wal", "-shm"
@@ -60,24 +59,6 @@ def create(path: Path, mode: int = 0o644) -> _Identity:
     with contextlib.suppress(OSError):  # SQLite says it better
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode))
     return _identity(str(path))
-
-
-def write_ahead(raw: sqlite3.Connection, *, patience: float) -> None:
-    """Turn WAL mode on; ``patience`` is for how many seconds others may be in the way.
-
-    Raises sqlite3.Error. SQLite does not wait for a lock here where two processes at once turn
-    it on: each holds what the other needs, so one of them is refused, however long its timeout.
-    """
-    until = time.monotonic() + patience
-    while True:
-        try:
-            raw.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
-            if not busy or time.monotonic() > until:
-                raise
-        time.sleep(_ASK_AGAIN_S)
 
 
 class OpenFiles:

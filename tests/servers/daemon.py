@@ -81,10 +81,13 @@ class DaemonProcess:
 
     def write_config(self, config: Mapping[str, Any] | str) -> None:
         if not isinstance(config, str):
-            config = yaml.safe_dump(
-                {"logger": {"file": str(self.log_file), "level": "debug"}, **config},
-                sort_keys=False,
-            )
+            others = {
+                "logger": {"file": str(self.log_file), "level": "debug"},
+                # The defaults are what anybody else on this machine has.
+                "websocket_uri": ["127.0.0.1", 0],
+                "zeromq_uri": ["127.0.0.1", 0],
+            }
+            config = yaml.safe_dump({**others, **config}, sort_keys=False)
         self.config_file.write_text(config)
 
     def _listen(self) -> None:

@@ -51,7 +51,11 @@ def _run(argv: list[str], ready: Callable[[], None]) -> int:
             return run(list(argv), ready)
     except MonitorError as error:
         if not error.logged:
-            print(f"recodex-monitor: {error}", file=sys.stderr)
+            from monitor.commands.terminal_text import terminal_text
+
+            # A server's words may be in it.
+            lines = [terminal_text(line) for line in str(error).split("\n")]
+            print("recodex-monitor:", "\n".join(lines), file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
         # Whoever read our output has enough.

@@ -26,8 +26,11 @@ _KINDS: Final = {
 }
 _BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 _EXPECTED: Final = re.compile(
-    r"Expected `([^`]*)`(?: of length)?(?: (>=|<=|>|<))?(?: ([-+.\de]+))?(.*)"
+    r"Expected `([^`]*)`(?: of length)?(?: (>=|<=|>|<))?(?: ([-+]?\d[-+.\de]*))?(.*)"
 )
+# The last such end, since the data may have one, too.
+_AT: Final = re.compile(r"(.*) - at (`key` in )?`\$([^`]*)`", re.DOTALL)
+_MOST_SHOWN: Final = 100
 
 
 def plain_problem(error: Exception, kind: type[msgspec.Struct] | None = None) -> str:
@@ -49,9 +52,12 @@ def place_and_problem(
         return "", "a string is not valid UTF-8"
     if isinstance(error, RecursionError):
         return "", "the JSON is nested too deeply"
-    problem, _, place = str(error).partition(" - at `$")
-    place = place.rstrip("`").removeprefix(".")
-    return place, _plain(problem, place, kind)
+    found = _AT.fullmatch(str(error))
+    if found is None:
+        return "", _plain(str(error), "", kind)
+    place = _shown(found[3].removeprefix("."))
+    problem = _plain(found[1], place, kind)
+    return place, f"a key: {problem}" if found[2] else problem
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -62,8 +68,7 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", problem, re.DOTALL):
-        name = unknown[1][:100]
-        name = name if name.isprintable() else ascii(name)
+        name = _shown(unknown[1])
         if kind is None or place:
             return f"unknown key {name}"
         known = [field.encode_name for field in msgspec.structs.fields(kind)]
@@ -80,6 +85,11 @@ def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
         return "the JSON ends too early, or an escape is half of a surrogate pair"
     problem = problem.replace("JSON is malformed: ", "not JSON: ").replace("`", "")
     return problem[:1].lower() + problem[1:]
+
+
+def _shown(name: str) -> str:
+    name = name[:_MOST_SHOWN]
+    return name if name.isprintable() else ascii(name)
 
 
 def _expected(kinds: str, relation: str, bound: str, rest: str) -> str:

@@ -23,6 +23,21 @@ class Data(msgspec.Struct, forbid_unknown_fields=True):
     some: Annotated[list[int], msgspec.Meta(max_length=1)] | None = None
     even: Annotated[int, msgspec.Meta(multiple_of=2)] = 2
     nothing: None = None
+    named: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"named": {1: 2}}, "named: a key: expected a text, not a whole number"),
+        ({5: 1}, "a key: expected a text"),
+        ({"foo - at `$.bar\x1b": 1}, r"'bar\x1b': object contains unknown field foo"),
+    ],
+)
+def test_keys_that_are_wrong_are_said_as_such(data: object, said: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(data, type=Data)
+    assert plain_problem(caught.value, Data) == said
 
 
 @pytest.mark.parametrize(

@@ -317,13 +317,10 @@ def _prepare(db: sqlite3.Connection) -> None:
     # In one transaction, or another process may make the tables in between.
     db.execute("BEGIN")
     try:
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        tables = _has_tables(db)
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
-    if application not in (0, _APPLICATION_ID) or (tables and not application):
-        raise NotASpoolError
     if not tables:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     write_ahead(db, patience=_BUSY_S)
@@ -336,8 +333,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if not tables:
+        if not _has_tables(db):
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -347,5 +343,15 @@ def _prepare(db: sqlite3.Connection) -> None:
             )
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
+
+
+def _has_tables(db: sqlite3.Connection) -> bool:
+    """Return whether it is a spool already; raise NotASpoolError where it is something else."""
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application not in (0, _APPLICATION_ID) or (tables and not application):
+        raise NotASpoolError
+    return bool(tables)

@@ -142,7 +142,7 @@ class _Quiet:
     def note(self, text: str) -> None:
         if text != self._said:
             self._said = text
-            print(f"recodex-monitor: {text}", file=sys.stderr, flush=True)
+            print(f"recodex-monitor: {terminal_text(text)}", file=sys.stderr, flush=True)
 
 
 class _Json(_Quiet):
@@ -247,7 +247,7 @@ class _Terminal:
         )
 
     def note(self, text: str) -> None:
-        self._bar.update(self._task, last=f"[red]{escape(text)}[/]")
+        self._bar.update(self._task, last=f"[red]{escape(terminal_text(text))}[/]")
 
     def end(self, progress: Progress) -> None:
         last = "[green]FINISHED[/]" if progress.finished else "[red]ended without FINISHED[/]"

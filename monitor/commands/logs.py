@@ -294,4 +294,4 @@ class _View:
         self._console.print(text)
 
     def notice(self, text: str) -> None:
-        print(f"recodex-monitor: {text}", file=sys.stderr)
+        print(f"recodex-monitor: {terminal_text(text)}", file=sys.stderr)

@@ -33,7 +33,10 @@ class Progress:
 
         Raises ValueError where the text is no message of a relay.
         """
-        message = json.loads(text)
+        try:
+            message = json.loads(text)
+        except RecursionError:
+            raise ValueError("not a message of a relay") from None
         if not isinstance(message, dict) or not isinstance(message.get("command"), str):
             raise ValueError("not a message of a relay")  # noqa: TRY004 - JSON of any type may come
         self.command = message["command"]

@@ -74,7 +74,11 @@ def _write(records: list[Record], *, as_json: bool) -> None:
 
 
 def _line(record: Record) -> str:
-    when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(" ", "milliseconds")[:23]
+    try:
+        when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(" ", "milliseconds")[:23]
+    except (ValueError, OverflowError, OSError):
+        # A year that no calendar has; over Kafka the producer says when.
+        when = f"{record.timestamp:.3f}"
     key = "-" if record.key is None else terminal_text(record.key)
     # Whoever published may have put terminal sequences in.
     value = terminal_text(record.value.decode("utf-8", "backslashreplace"))
@@ -84,7 +88,7 @@ def _line(record: Record) -> str:
 def _json(record: Record) -> str:
     try:
         value = msgspec.json.decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = record.value.decode("utf-8", "backslashreplace")
     whole = msgspec.json.encode({**msgspec.structs.asdict(record), "value": value})
     return terminal_json(whole.decode())

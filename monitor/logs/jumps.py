@@ -14,8 +14,10 @@ __all__ = ["Jumps"]
 
 # What slewing and rounding come to between two purges is less.
 _LEAST_S: Final = 10.0
-# More in one window are counted as fewer and larger ones, the older as if they were as new.
+# More are counted as fewer and larger ones: those of one 32nd of the longest window as if all were
+# as new as its last.
 _MOST: Final = 64
+_PIECES: Final = 32
 
 
 class Jumps:
@@ -25,12 +27,15 @@ class Jumps:
         self._last: tuple[float, float] | None = None
         self._ahead: deque[tuple[float, float]] = deque()
 
-    def look(self, now: float, steady: float) -> float:
+    def look(self, now: float, steady: float, *, longest_s: float) -> float:
         """Take note of both clocks, in s; return by how much the first has jumped since last time.
 
-        That is below 0 for a jump back, and 0 where there was none. A jump before the first look
+        Jumps of more than ``longest_s`` ago are forgotten, which no window reaches. The result is
+        below 0 for a jump back, and 0 where there was none. A jump before the first look
         is not seen.
         """
+        while self._ahead and steady - self._ahead[0][0] >= longest_s:
+            self._ahead.popleft()
         last, self._last = self._last, (now, steady)
         by = 0.0 if last is None else (now - last[0]) - (steady - last[1])
         if abs(by) < _LEAST_S:
@@ -38,8 +43,7 @@ class Jumps:
         if by > 0:
             self._ahead.append((steady, by))
             if len(self._ahead) > _MOST:
-                (_, first), (at, second) = self._ahead.popleft(), self._ahead.popleft()
-                self._ahead.appendleft((at, first + second))
+                self._make_fewer(longest_s / _PIECES)
         else:
             self._take_back(-by)
         return by
@@ -50,6 +54,14 @@ class Jumps:
         What it said ``kept_s`` ago is as much less than what it says now, and ``kept_s``.
         """
         return sum(by for at, by in self._ahead if steady - at < kept_s)
+
+    def _make_fewer(self, piece_s: float) -> None:
+        """Make one of all jumps in a piece; it stays in that piece, however often this is done."""
+        fewer: deque[tuple[float, float]] = deque()
+        for at, by in self._ahead:
+            same = bool(fewer) and fewer[-1][0] // piece_s == at // piece_s
+            fewer.append((at, by + fewer.pop()[1] if same else by))
+        self._ahead = fewer
 
     def _take_back(self, by: float) -> None:
         while self._ahead and by > 0:

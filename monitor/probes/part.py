@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
@@ -22,6 +23,8 @@ __all__ = ["Probes", "make_source", "own_jobs"]
 logger = logging.getLogger("monitor.probes")
 
 _RETRY_S = 5.0
+# How long two daemons may check the same jobs before one says so.
+_CLAIM_AGAIN_S = 60.0
 # Within what the daemon allows for draining, with time left to cut off the rest.
 _FINISH_S = 3.0
 
@@ -57,6 +60,8 @@ class Probes(Part):
         self._bus = bus
         self._database = database
         self._claims = claims
+        self._claims_due = asyncio.Event()
+        self._mine: list[int] = []
         self._shared: list[tuple[int, int]] = []
         self._source = make_source(settings, database=database)
         self._source_changed = asyncio.Event()
@@ -98,9 +103,7 @@ class Probes(Part):
         except MonitorError as error:
             self._fail(str(error))
             return
-        mine = own_jobs(jobs, self._settings)
-        self._adopt(jobs, mine)
-        await self._claim(mine)
+        self._adopt(jobs, own_jobs(jobs, self._settings))
 
     @property
     def source(self) -> str:
@@ -116,6 +119,8 @@ class Probes(Part):
         async with asyncio.TaskGroup() as group:
             self._running = group.create_task(self.runner.run(), name="probes:runner")
             group.create_task(self._follow(), name="probes:jobs")
+            if self._claims is not None:
+                group.create_task(self._keep_claims(self._claims), name="probes:claims")
 
     async def _follow(self) -> None:
         while True:
@@ -130,21 +135,26 @@ class Probes(Part):
                 continue
             if source is self._source:
                 self._adopt(jobs, mine)
-                await self._claim(mine)
 
-    async def _claim(self, mine: Sequence[Job]) -> None:
-        """Say so where another daemon checks some of these jobs, too."""
-        if self._claims is None:
-            return
-        try:
-            shared = await asyncio.to_thread(self._claims.take, [job.id for job in mine])
-        except OSError as error:
-            # It is for this warning alone.
-            logger.debug("cannot lock %s: %s", self._claims.file, error.strerror)
-            return
+    async def _keep_claims(self, claims: Claims) -> None:
+        """Say so where another daemon checks some of these jobs, too; until cancelled."""
+        while True:
+            self._claims_due.clear()
+            try:
+                shared = await asyncio.to_thread(claims.take, self._mine)
+            except OSError as error:
+                # It is for this warning alone.
+                logger.debug("cannot lock %s: %s", claims.file, error.strerror)
+            else:
+                self._tell_shared(shared)
+            with contextlib.suppress(TimeoutError):
+                # Another one may end, and come back.
+                await asyncio.wait_for(self._claims_due.wait(), _CLAIM_AGAIN_S)
+
+    def _tell_shared(self, shared: list[tuple[int, int]]) -> None:
         if shared and shared != self._shared:
             first, last = shared[0]
-            jobs = f"job {first}" if first == last else f"some of the jobs {first} to {last}"
+            jobs = f"job {first}" if first == last else f"jobs {first} to {last}"
             logger.warning(
                 "another daemon with this spool checks %s%s, too: such a check is done twice;"
                 " stop one of the two, or give each a range of its own",
@@ -195,6 +205,8 @@ class Probes(Part):
         if told != self._told:
             logger.info("checking %d of %d jobs%s", len(mine), len(jobs.jobs), producer)
         self._told = told
+        self._mine = [job.id for job in mine]
+        self._claims_due.set()
 
     async def prepare(self, settings: ProbesSettings) -> Callable[[], Sequence[str]]:
         """Load the jobs of new settings; see :meth:`Part.prepare`."""

@@ -54,10 +54,13 @@ class Checkpoints:
         if self._thread is None:
             with self._starting:
                 if not self._stop.is_set():
-                    self._thread = threading.Thread(
+                    thread = threading.Thread(
                         target=self._run, name="sqlite-checkpoints", daemon=True
                     )
-                    self._thread.start()
+                    # Where the system has no thread to give, the next commit asks again.
+                    with contextlib.suppress(RuntimeError):
+                        thread.start()
+                        self._thread = thread
         self._committed.set()
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ def test_ids_are_claimed_by_one_process_until_it_claims_others_or_ends(tmp_path:
     assert claims.take([7, 3, 1, 2, most]) == []
     assert claims.take([7, 3, 1, 2, most]) == []
     assert refused_to_another(claims.file, 4, 5, 6, 8) == "[]"
-    assert refused_to_another(claims.file, 3, 4, 9) == "[(3, 4)]"
+    assert refused_to_another(claims.file, 3, 4, 9) == "[(3, 3)]"
     assert refused_to_another(claims.file, 7, most) == f"[(7, 7), ({most}, {most})]"
     claims.take([9])
     assert refused_to_another(claims.file, 1, 2, 3, 7) == "[]"
@@ -40,6 +40,35 @@ def test_ids_are_claimed_by_one_process_until_it_claims_others_or_ends(tmp_path:
     claims.close()
     assert refused_to_another(claims.file, 9) == "[]"
     assert claims.file.stat().st_size == 0
+
+
+def test_what_another_has_claimed_is_claimed_by_who_asks_again_after_its_end(
+    tmp_path: Path,
+) -> None:
+    claims = Claims(tmp_path / "lock")
+    code = f"{OTHER}\nsys.stdout.flush()\nsys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(claims.file), "3", "5", "6"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdout.readline() == "[]\n"
+        assert claims.take(range(1, 9)) == [(3, 3), (5, 6)]
+        # All that it could have it has.
+        assert refused_to_another(claims.file, 1, 8) == "[(1, 1), (8, 8)]"
+        other.kill()
+    assert claims.take(range(1, 9)) == []
+    assert refused_to_another(claims.file, 5) == "[(5, 5)]"
+    claims.close()
+
+
+def test_a_file_that_was_deleted_is_claimed_anew(tmp_path: Path) -> None:
+    claims = Claims(tmp_path / "lock")
+    claims.take([1])
+    claims.file.unlink()
+    assert claims.take([1]) == []
+    assert refused_to_another(claims.file, 1) == "[(1, 1)]"
+    claims.close()
 
 
 def test_many_ids_with_gaps_are_claimed_as_far_as_makes_sense(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import logging
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ def threads_change_often() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-@pytest.mark.usefixtures("threads_change_often")
-def test_an_end_just_when_the_first_commit_starts_the_thread_leaves_none(tmp_path: Path) -> None:
+@pytest.fixture
+def connect(tmp_path: Path) -> Callable[[], Held]:
     path = tmp_path / "some.db"
     connections = Connections(path, logging.getLogger("test"))
 
@@ -38,6 +38,13 @@ def test_an_end_just_when_the_first_commit_starts_the_thread_leaves_none(tmp_pat
 
         return connections.open(made)
 
+    return connect
+
+
+@pytest.mark.usefixtures("threads_change_often")
+def test_an_end_just_when_the_first_commit_starts_the_thread_leaves_none(
+    connect: Callable[[], Held],
+) -> None:
     for _ in range(ENDS):
         checkpoints = Checkpoints(connect)
         writer = threading.Thread(target=checkpoints.committed)
@@ -47,3 +54,19 @@ def test_an_end_just_when_the_first_commit_starts_the_thread_leaves_none(tmp_pat
         checkpoints.close()
         writer.join(10)
         assert "sqlite-checkpoints" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_where_no_thread_can_be_had_the_next_commit_asks_again(
+    connect: Callable[[], Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    checkpoints = Checkpoints(connect)
+    with monkeypatch.context() as none_left:
+        none_left.setattr(threading.Thread, "start", refuse)
+        checkpoints.committed()
+    checkpoints.committed()
+    assert checkpoints._thread is not None
+    assert checkpoints._thread.is_alive()
+    checkpoints.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 
 from monitor.assembly import check
 from monitor.config import load, settings_in_force
@@ -20,5 +21,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the settings as YAML, or raise ConfigError where the daemon would at its start."""
     loaded = load(args.config)
     asyncio.run(check(loaded))
-    print(settings_in_force(loaded.config), end="")
+    config = loaded.config
+    if config.logs is not None:
+        config = config.replace(logs=config.logs.with_environment(os.environ))
+    print(settings_in_force(config), end="")
     return 0

@@ -147,17 +147,24 @@ class _Tail:
     def run(self, wait_s: float | None) -> None:
         """Go on until interrupted; raises MonitorError where that makes no sense."""
         pause, away_since = _RETRY_S[0], time.monotonic()
+        said: str | None = None
         while True:
             try:
                 with self._connected() as connection:
                     self._begin(connection)
+                    if said is not None:
+                        self._view.notice(f"{self._api.shown}: following again")
+                        said = None
                     pause = _RETRY_S[0]
                     away_since = time.monotonic()
                     self._go_on(connection)
             except _AwayError as away:
                 if wait_s is not None and time.monotonic() - away_since >= wait_s:
                     raise UnavailableError(self._api.shown, f"{away}; gave up waiting") from None
-                self._view.notice(f"{self._api.shown}: {away}; trying again")
+                # Once, not for each of hundreds of tries.
+                if str(away) != said:
+                    said = str(away)
+                    self._view.notice(f"{self._api.shown}: {said}; trying again")
             if self._lost_at is None:
                 self._lost_at = time.time()
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret

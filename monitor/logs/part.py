@@ -211,6 +211,14 @@ class Logs(Part):
 
         def switch() -> Sequence[str]:
             old, self._settings = self._settings, settings
+            kept_s = self.service.settings.timewindow
+            if effective.timewindow < kept_s:
+                _log.warning(
+                    "timewindow is %g s now, and was %g s: older log entries are not shown, and"
+                    " deleted for good from now on",
+                    effective.timewindow,
+                    kept_s,
+                )
             fixed = ("zeromq_uri", "max_message_bytes")
             self.service.adopt(
                 effective.replace(**{key: getattr(self.service.settings, key) for key in fixed})

@@ -259,6 +259,7 @@ def test_a_reload_moves_the_window_and_the_environment_wins(
         assert ask(connection, "uploadLogs", **old)["accepted"] == 1
         daemon.write_config(config(port, logs={"timewindow": 100}))
         daemon.reload()
+        daemon.wait_log("[WARNING] timewindow is 100 s now, and was 600 s")
         assert ask(connection, "getLogs")["logs"] == []
         refused = ask(connection, "uploadLogs", **old)
         assert refused["rejected"][0]["reason"] == "too-old"
@@ -268,6 +269,8 @@ def test_a_reload_moves_the_window_and_the_environment_wins(
     with client(port) as connection:
         assert ask(connection, "uploadLogs", **old)["accepted"] == 1
     assert again.stop() == 0
+    shown = program("check-config", "-c", str(again.config_file), environ=environ)
+    assert "timewindow: 500.0\n" in shown.stdout
     wrong = start_daemon(config(port), environ={"LOGS_TIMEWINDOW": "soon"})
     assert wrong.wait() == 78
     assert "LOGS_TIMEWINDOW" in wrong.stderr
@@ -303,12 +306,12 @@ def test_the_command_logs_shows_filters_and_follows(
         assert away.returncode == 75
         assert away.stderr.count("\n") == 1
 
-        output = tmp_path / "followed"
-        with output.open("wb") as stream:
+        output, notices = tmp_path / "followed", tmp_path / "notices"
+        with output.open("wb") as stream, notices.open("wb") as errors:
             follower = subprocess.Popen(
                 [sys.executable, str(ROOT / "main.py"), "logs", "--follow", "--json", "--api", api],
                 stdout=stream,
-                stderr=subprocess.DEVNULL,
+                stderr=errors,
             )
         try:
 
@@ -325,6 +328,11 @@ def test_the_command_logs_shows_filters_and_follows(
             with client(port) as other:
                 ask(other, "uploadLogs", **entry("after"))
             wait_for(lambda: followed()[4:] == ["after"], "what came after the daemon's return")
+            # However often it tried meanwhile: each reason once, and the return.
+            said = notices.read_text().splitlines()
+            assert len(set(said)) == len(said)
+            assert said[0].endswith("; trying again")
+            assert said[-1].endswith(": following again")
         finally:
             follower.terminate()
             follower.wait(LIMIT_S)

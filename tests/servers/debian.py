@@ -18,11 +18,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import NoReturn, TypedDict, Unpack
 
 import pytest
 
 from tests.conftest import missing
+from tests.servers.cgroups import enter_and_run, make_groups, remove_groups
 from tests.servers.debian_base import Base, cache_directory
 from tests.waiting import wait_for
 
@@ -78,6 +79,7 @@ class Machine:
         self._root = scratch / "root"
         self._console = (scratch.parent / "console").open("ab")
         self._init = 0
+        self._groups: tuple[Path, ...] = ()
         self._nspawn: subprocess.Popen[bytes] | None = None
         environment = {**_ENVIRONMENT, "BASE": str(layer), "SCRATCH": str(scratch)}
         self._holder = subprocess.Popen(
@@ -91,14 +93,16 @@ class Machine:
 
     def boot(self) -> None:
         """Start the system and wait until its systemd has nothing left to start."""
-        inside = ("nsenter", "-t", str(self._holder.pid), "-m")
+        self._groups = make_groups(self.name)
+        nspawn = (
+            *(*_WITH_US, "nsenter", "-t", str(self._holder.pid), "-m"),
+            *("systemd-nspawn", "--quiet", "--boot"),
+            *(f"--directory={self._root}", f"--machine={self.name}", "--network-veth"),
+            *("--register=no", "--keep-unit", "--resolv-conf=off", "--console=pipe"),
+            "--kill-signal=SIGRTMIN+3",
+        )
         self._nspawn = subprocess.Popen(
-            [
-                *(*_WITH_US, *inside, "systemd-nspawn", "--quiet", "--boot"),
-                *(f"--directory={self._root}", f"--machine={self.name}", "--network-veth"),
-                *("--register=no", "--keep-unit", "--resolv-conf=off", "--console=pipe"),
-                "--kill-signal=SIGRTMIN+3",
-            ],
+            enter_and_run(self._groups, *nspawn),
             stdin=subprocess.DEVNULL,
             stdout=self._console,
             stderr=subprocess.STDOUT,
@@ -125,13 +129,26 @@ class Machine:
                 self._nspawn.wait(timeout=30)
             self._nspawn.kill()
             self._nspawn.wait(timeout=30)
+        remove_groups(self._groups)
         self._holder.kill()
         self._holder.communicate(timeout=30)
         self._console.close()
 
     def run(self, *command: str, **how: Unpack[_How]) -> subprocess.CompletedProcess[str]:
-        """Run a command in the running system as root."""
-        return _run(*self.command(*command), **how)
+        """Run a command in the running system as root.
+
+        A failed systemctl names its unit at most: the journal's end tells why.
+        """
+        check = how.get("check", True)
+        how["check"] = False
+        done = _run(*self.command(*command), **how)
+        if check and done.returncode != 0:
+            why = ""
+            if command[0] == "systemctl":
+                journal = self.command("journalctl", "--no-pager", "--lines=60")
+                why = _run(*journal, check=False).stdout
+            _failed(command, done, why)
+        return done
 
     def command(self, *command: str) -> tuple[str, ...]:
         """Return what runs a command in the running system as root, from outside."""
@@ -266,9 +283,15 @@ def _run(*command: str, **how: Unpack[_How]) -> subprocess.CompletedProcess[str]
         env=_ENVIRONMENT,
     )
     if how.get("check", True) and done.returncode != 0:
-        said = (done.stdout + done.stderr)[-4000:]
-        pytest.fail(f"{' '.join(command)}: exit status {done.returncode}\n{said}")
+        _failed(command, done)
     return done
+
+
+def _failed(
+    command: tuple[str, ...], done: subprocess.CompletedProcess[str], why: str = ""
+) -> NoReturn:
+    said = (done.stdout + done.stderr)[-4000:]
+    pytest.fail(f"{' '.join(command)}: exit status {done.returncode}\n{said}{why}")
 
 
 def _call(*command: str) -> None:

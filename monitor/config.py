@@ -7,7 +7,6 @@ known one.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from monitor.document import Document
 from monitor.errors import ConfigError, SettingError, key_text
 from monitor.logfile import LoggerSettings
 from monitor.logs.settings import LogsSettings
+from monitor.plain_words import did_you_mean, expectation
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
 from monitor.settings import Address, Section, hide_url_secrets
@@ -165,10 +165,7 @@ def _setting_error(text: str, data: Any) -> SettingError:
     unknown = re.search(r"unknown field `(.*)`", problem)
     if unknown:
         key = unknown[1]
-        known = _known_keys(path)
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else f"known here are {', '.join(known)}"
-        return SettingError((*path, key), f"unknown key; {hint}")
+        return SettingError((*path, key), f"unknown key; {did_you_mean(key, _known_keys(path))}")
     missing = re.search(r"missing required field `(.*)`", problem)
     if missing:
         return SettingError(tuple(path), f"the key {missing[1]} is missing")
@@ -180,26 +177,31 @@ def _setting_error(text: str, data: Any) -> SettingError:
     shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
     if isinstance(value, str) and "got `str`" in problem and _FOREIGN_NUMBER.fullmatch(value):
         return SettingError(tuple(path), "expected a plain number, without colons or leading zeros")
-    problem = _in_plain_words(problem, path)
+    problem = _in_plain_words(problem, path, value)
     if " not " in problem:
         shown = ""
     return SettingError(tuple(path), problem + shown)
 
 
-_PLAIN_WORDS = {"object": "a section of keys", "array": "a list"}
+# As YAML's users call what msgspec calls an object.
+_YAML_WORDS = {"object": "a section of keys"}
+_WITH_UNIT = re.compile(
+    r"[\d.]+ ?(?:[kKMGT]i?B?|B|m?s|m|h|d|secs?|min|(?:second|minute|hour|day)s?)"
+)
 
 
-def _in_plain_words(problem: str, path: list[str | int]) -> str:
-    """Say msgspec's ``Expected `object | null`, got `array` `` as YAML's users call these."""
-    expected, got, found = problem.replace("Expected ", "expected ").partition(", got ")
-    if "`array" in expected and _is_address(path):
-        got = "" if "of length" in expected else got
-        expected = 'expected ["HOST", PORT]'
-    for word, plain in _PLAIN_WORDS.items():
-        # That it may be null is no hint to who wrote something else.
-        expected = expected.replace(f"`{word} | null`", plain).replace(f"`{word}`", plain)
-        found = found.replace(f"`{word}`", plain)
-    return (f"{expected}, not {found}" if got else expected).replace("`", "")
+def _in_plain_words(problem: str, path: list[str | int], value: Any) -> str:
+    words = _YAML_WORDS
+    if _is_address(path):
+        if "of length" in problem:
+            return 'expected ["HOST", PORT]'
+        words = {**words, "array": '["HOST", PORT]'}
+    said = expectation(problem, words)
+    if said is None:
+        return problem.replace("`", "")
+    if isinstance(value, str) and "number" in said and _WITH_UNIT.fullmatch(value):
+        return "expected a number without a unit; times are in seconds, sizes in bytes"
+    return said
 
 
 def _is_address(path: list[str | int]) -> bool:

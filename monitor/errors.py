@@ -17,6 +17,9 @@ EX_TEMPFAIL, 78 EX_CONFIG). ``str(error)`` is always one line without secrets.
 
 from __future__ import annotations
 
+import errno
+import os
+
 __all__ = [
     "ConfigError",
     "ListenError",
@@ -104,7 +107,11 @@ class ListenError(MonitorError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.key}: cannot listen on {self.address}: {self.problem}"
+        hint = ""
+        if self.problem == os.strerror(errno.EADDRINUSE):
+            port = self.address.rpartition(":")[2]
+            hint = f"; another instance, perhaps: ss -ltnp sport = :{port} shows whose it is"
+        return f"{self.key}: cannot listen on {self.address}: {self.problem}{hint}"
 
 
 class MissingPackageError(MonitorError):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
 
-__all__ = ["did_you_mean", "place_and_problem", "plain_problem"]
+__all__ = ["did_you_mean", "expectation", "place_and_problem", "plain_problem"]
 
 _KINDS: Final = {
     "int": "a whole number",
@@ -60,6 +60,18 @@ def place_and_problem(
     return place, f"a key: {problem}" if found[2] else problem
 
 
+def expectation(problem: str, words: Mapping[str, str]) -> str | None:
+    """Return msgspec's ``Expected `int` >= 1, got `str` `` in plain words.
+
+    ``words`` are those for types (``object``, ``array``, ...) that go by other names where the
+    data comes from. None for a problem of another kind.
+    """
+    found = _EXPECTED.fullmatch(problem)
+    return (
+        None if found is None else _expected(*found.groups(default=""), words={**_KINDS, **words})
+    )
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return what may have been meant by a name that is none of ``known``, or all of them."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
@@ -78,8 +90,8 @@ def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
     if problem.startswith("Invalid enum value"):
         allowed = [] if kind is None else list(dict.fromkeys(_values(kind, place)))
         return f"expected one of {', '.join(allowed)}" if allowed else "none of the values allowed"
-    if expected := _EXPECTED.fullmatch(problem):
-        return _expected(*expected.groups(default=""))
+    if expected := expectation(problem, {}):
+        return expected
     if "surrogate" in problem or problem == "Input data was truncated":
         # For an escape of half a character, and for a text that just ends.
         return "the JSON ends too early, or an escape is half of a surrogate pair"
@@ -92,9 +104,9 @@ def _shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _expected(kinds: str, relation: str, bound: str, rest: str) -> str:
+def _expected(kinds: str, relation: str, bound: str, rest: str, words: Mapping[str, str]) -> str:
     # That it may be null is no hint to who wrote something else.
-    names = [_KINDS.get(name, name) for name in kinds.split(" | ") if name != "null"] or ["null"]
+    names = [words.get(name, name) for name in kinds.split(" | ") if name != "null"] or ["null"]
     said = f"expected {' or '.join(dict.fromkeys(names))}"
     if bound:
         amount = f"{_BOUNDS[relation]} {_number(bound)}" if relation else _number(bound)
@@ -102,7 +114,7 @@ def _expected(kinds: str, relation: str, bound: str, rest: str) -> str:
         said += f" of {amount} {unit}" if unit else f", {amount}"
     found = re.fullmatch(r", got `(.*)`", rest)
     if found:
-        return f"{said}, not {_KINDS.get(found[1], found[1])}"
+        return f"{said}, not {words.get(found[1], found[1])}"
     return said + rest.replace("`", "")
 
 

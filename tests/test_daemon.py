@@ -209,7 +209,8 @@ def test_a_port_in_use_ends_it_with_1_and_a_line(
         done = run("-c", str(file))
     assert done.returncode == 1
     address = f"127.0.0.1:{ports[key][1]}"
-    assert f"{key}: cannot listen on {address}: Address already in use" in done.stderr
+    assert f"{key}: cannot listen on {address}: Address already in use; another" in done.stderr
+    assert f"ss -ltnp sport = :{ports[key][1]} shows" in done.stderr
     assert done.stderr.count("cannot listen") == 1
 
 
@@ -218,7 +219,10 @@ def test_a_port_in_use_ends_it_with_1_and_a_line(
     [
         ("websocket_uri: [127.0.0.1]", ":1: websocket_uri: "),
         ("logger:\n  level: loud", ":2: logger.level: "),
-        ("\nrelay:\n  keep_idle: -1", ":3: relay.keep_idle: expected float > 0.0, not -1"),
+        (
+            "\nrelay:\n  keep_idle: -1",
+            ":3: relay.keep_idle: expected a number, more than 0, not -1",
+        ),
         ("relay:\n  orgins: []", ":2: relay.orgins: unknown key; did you mean origins?"),
         (
             "relay:\n  tls: {certificate: /dev/null, key: /nowhere}",

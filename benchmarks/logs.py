@@ -1,7 +1,7 @@
 """What the log service does a second, and how long its clients wait.
 
-    benchmarks/run logs throughput|connections|purge|followers [--database postgresql|sqlite]
-    benchmarks/run logs query
+    benchmarks/run logs throughput|connections|query|purge|followers
+        [--database postgresql|sqlite]
 
 Each starts what it needs (a PostgreSQL cluster with its defaults but for max_wal_size, the
 server in a process of its own, clients in this one) and prints one line of JSON. Beside the
@@ -37,8 +37,7 @@ def main() -> int:
     args = parser.parse_args()
     for what in [args.what] if args.what else LOADS:
         kinds = [args.database] if args.database else ["postgresql", "sqlite"]
-        # Only PostgreSQL is meant for ten million entries.
-        for kind in ["postgresql"] if what == "query" else kinds:
+        for kind in kinds:
             with tempfile.TemporaryDirectory(prefix="recodex-monitor-bench-") as name:
                 directory = Path(name)
                 with database(kind, directory) as settings, beside(directory) as disk:

@@ -93,9 +93,12 @@ class Commands:
                     "WITH RECURSIVE n(n) AS"
                     " (SELECT %s + 1 UNION ALL SELECT n + 1 FROM n WHERE n < %s)"
                     " INSERT INTO log_entry (level, time, sender, message, received_at)"
-                    " SELECT 'info', %s + (%s - %s) * n / %s, 'addon-' || n * 7919 %% %s,"
-                    " 'the valve of line ' || n %% 97 || ' was opened and closed again after '"
-                    " || n %% 1013 || ' ms, as planned', %s FROM n",
+                    " SELECT CASE n %% 5 WHEN 0 THEN 'debug' WHEN 3 THEN 'warning'"
+                    " WHEN 4 THEN 'error' ELSE 'info' END, %s + (%s - %s) * n / %s,"
+                    # SQLite's || binds stronger than its * and %.
+                    " 'addon-' || (n * 7919 %% %s), 'the valve of line ' || (n %% 97)"
+                    " || ' was opened and closed again after ' || (n %% 1013)"
+                    " || ' ms, as planned', %s FROM n",
                     (
                         *(first, min(first + _PIECE, count)),
                         *(since, until, since, float(count), senders, until),

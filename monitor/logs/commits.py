@@ -76,7 +76,8 @@ class Committer:
     def submit(self, batch: Batch) -> asyncio.Future[str | None]:
         """Queue a batch; the future gives the answer of its first upload if it was a repeat.
 
-        Raises ActionError, and so does the future, where it can't be had now.
+        Raises ActionError, and so does the future, where it can't be had now. The future does, too,
+        where another upload has the batch's key.
         """
         size = sum(len(entry.message) + len(entry.sender) + _ENTRY_BYTES for entry in batch.entries)
         if self.stopping:
@@ -190,13 +191,17 @@ class Committer:
         fresh: list[Entry] = []
         for waiting in group:
             key = waiting.batch.key
-            answer = None if key is None else done.repeated.get(key)
-            if answer is None:
+            repeat = None if key is None else done.repeated.get(key)
+            if repeat is None:
                 self.stored += len(waiting.batch.entries)
                 if waiting.batch.kind is Kind.LOGS:
                     fresh.extend(waiting.batch.entries)
-            if not waiting.done.done():
-                waiting.done.set_result(answer)
+            if waiting.done.done():
+                continue
+            if key is not None and repeat is not None and not repeat.same:
+                waiting.done.set_exception(_taken(key.upload_id))
+            else:
+                waiting.done.set_result(None if repeat is None else repeat.answer)
         if fresh:
             self._committed(fresh, done.block)
 
@@ -211,6 +216,11 @@ def is_to_blame(error: Exception) -> bool:
     """Return whether what a client sent made the database refuse, not how the server is."""
     # Both drivers call it so (PEP 249).
     return any(kind.__name__ == "DataError" for kind in type(error).__mro__)
+
+
+def _taken(upload_id: str) -> ActionError:
+    problem = f"upload_id: {upload_id!r} was used for another upload; nothing of this one is stored"
+    return ActionError(ErrorCode.BAD_REQUEST, problem)
 
 
 def _unavailable(problem: str) -> ActionError:

@@ -17,6 +17,7 @@ __all__ = [
     "DECODING_ERRORS",
     "MAX_AHEAD_S",
     "Entry",
+    "Given",
     "Reason",
     "Rejected",
     "Rules",
@@ -64,14 +65,16 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     message: str
 
 
-class _Given(msgspec.Struct, gc=False):
+class Given(msgspec.Struct, gc=False):
+    """One entry as a client sends it, before it is judged."""
+
     level: str | int
     time: float
     message: str
     sender: str | None = None
 
 
-_decode = msgspec.json.Decoder(_Given).decode
+_decode = msgspec.json.Decoder(Given).decode
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from monitor.logs import answers
 from monitor.logs.actions import Upload
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.commits import Committer, describe, is_to_blame
+from monitor.logs.digest import UploadDigest
 from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, judge
 from monitor.logs.filters import Kind, Query
 from monitor.logs.followers import LiveTail
@@ -146,12 +147,13 @@ class LogService:
         if not self._takes_uploads:
             problem = "the logs part is off here: upload to a daemon where it is on"
             raise ActionError(ErrorCode.FORBIDDEN, problem)
-        accepted, rejected = await self._judge(upload, principal)
+        digest = None if upload.upload_id is None else UploadDigest()
+        accepted, rejected = await self._judge(upload, principal, digest)
         for rejection in rejected:
             self.count(rejection.reason)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        if upload.upload_id is None:
-            key, kept = None, ""
+        if upload.upload_id is None or digest is None:
+            key, kept, sent = None, "", ""
             if not accepted:
                 answer.set_result(_answer(upload, 0, rejected))
                 return answer
@@ -159,7 +161,8 @@ class LogService:
             # Also where nothing is accepted: the first time it may have been.
             key = UploadKey(principal.sender or upload.sender, upload.upload_id, upload.kind)
             kept = msgspec.json.encode([len(accepted), rejected]).decode()
-        done = self.committer.submit(Batch(upload.kind, accepted, key, kept))
+            sent = digest.text()
+        done = self.committer.submit(Batch(upload.kind, accepted, key, kept, sent))
 
         def finished(done: asyncio.Future[str | None]) -> None:
             if answer.done():
@@ -181,15 +184,20 @@ class LogService:
         return answer
 
     async def _judge(
-        self, upload: Upload, principal: Principal
+        self, upload: Upload, principal: Principal, digest: UploadDigest | None
     ) -> tuple[Sequence[Entry], Sequence[Rejected]]:
         rules = self._rules(upload.kind, principal.sender)
         if len(upload.items) <= _SLICE:
+            if digest is not None:
+                digest.add(upload.items)
             return judge(upload.items, rules)
         accepted: list[Entry] = []
         rejected: list[Rejected] = []
         for start in range(0, len(upload.items), _SLICE):
-            some, others = judge(upload.items[start : start + _SLICE], rules, first=start)
+            items = upload.items[start : start + _SLICE]
+            some, others = judge(items, rules, first=start)
+            if digest is not None:
+                digest.add(items)
             accepted += some
             rejected += others
             await asyncio.sleep(0)

@@ -18,6 +18,7 @@ __all__ = [
     "CHANNEL",
     "Batch",
     "Committed",
+    "Repeat",
     "UploadKey",
     "commit",
     "entries_of_block",
@@ -45,19 +46,30 @@ class UploadKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one upload wants stored; ``answer`` is kept for its repetition where it has a key."""
+    """What one upload wants stored.
+
+    Where it has a key, ``answer`` is kept for its repetition, which has the same ``digest``.
+    """
 
     kind: Kind
     entries: Sequence[Entry]
     key: UploadKey | None = None
     answer: str = ""
+    digest: str = ""
+
+
+class Repeat(NamedTuple):
+    """What the first upload of a key was answered, and whether it was the ``same`` as this one."""
+
+    answer: str
+    same: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a commit did: answers of uploads that were repeated, and the block of its entries."""
+    """What a commit did: the uploads whose keys were taken before, and the block of its entries."""
 
-    repeated: Mapping[UploadKey, str]
+    repeated: Mapping[UploadKey, Repeat]
     block: int | None
 
 
@@ -101,18 +113,23 @@ def commit(
 
 def _claim(
     connection: Connection, keyed: Mapping[UploadKey, Batch], received_at: float
-) -> dict[UploadKey, str]:
-    """Take the keys that are free; return the answers of those that are not."""
+) -> dict[UploadKey, Repeat]:
+    """Take the keys that are free; return what was uploaded under those that are not."""
     # In one order everywhere, so that two instances can't wait for each other in a circle.
     keys = sorted(keyed)
     if connection.dialect == "postgresql":
         columns = [list(column) for column in zip(*keys, strict=True)]
         rows = connection.query(
-            "INSERT INTO log_upload (sender, upload_id, kind, answer, received_at)"
+            "INSERT INTO log_upload (sender, upload_id, kind, answer, digest, received_at)"
             " SELECT *, %s::double precision"
-            " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+            " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[])"
             " ON CONFLICT DO NOTHING RETURNING sender, upload_id, kind",
-            (received_at, *columns, [keyed[key].answer for key in keys]),
+            (
+                received_at,
+                *columns,
+                [keyed[key].answer for key in keys],
+                [keyed[key].digest for key in keys],
+            ),
         )
         new = {UploadKey(sender, upload_id, Kind(kind)) for sender, upload_id, kind in rows}
     else:
@@ -120,19 +137,22 @@ def _claim(
             key
             for key in keys
             if connection.execute(
-                "INSERT INTO log_upload (sender, upload_id, kind, answer, received_at)"
-                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                (*key, keyed[key].answer, received_at),
+                "INSERT INTO log_upload (sender, upload_id, kind, answer, digest, received_at)"
+                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (*key, keyed[key].answer, keyed[key].digest, received_at),
             )
         }
-    return {
-        key: connection.query(
-            "SELECT answer FROM log_upload WHERE sender = %s AND upload_id = %s AND kind = %s",
-            tuple(key),
-        )[0][0]
-        for key in keys
-        if key not in new
-    }
+    repeated = {}
+    for key in keys:
+        if key not in new:
+            ((answer, digest),) = connection.query(
+                "SELECT answer, digest FROM log_upload"
+                " WHERE sender = %s AND upload_id = %s AND kind = %s",
+                tuple(key),
+            )
+            # Of what was answered by an earlier version nothing more is known.
+            repeated[key] = Repeat(answer, digest is None or digest == keyed[key].digest)
+    return repeated
 
 
 def _copy(

@@ -1,0 +1,65 @@
+"""What an upload is told from another one by, where both have the same ``upload_id``. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Raw
+
+from monitor.logs.entries import DECODING_ERRORS, Given
+
+__all__ = ["UploadDigest"]
+
+_DIGEST_BYTES = 16
+_NOTHING = Raw()
+
+
+class _Values(msgspec.Struct, gc=False):
+    level: Raw = _NOTHING
+    time: Raw = _NOTHING
+    message: Raw = _NOTHING
+    sender: Raw = _NOTHING
+
+
+_decode = msgspec.json.Decoder(Given).decode
+_decode_values = msgspec.json.Decoder(_Values).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class UploadDigest:
+    """A BLAKE2b of an upload's entries, taken as they were sent, whatever became of them.
+
+    What a client sends again may be written anew: the order of keys, blanks, escapes and keys that
+    an entry does not have (a message that is an entry itself has ``id`` and ``token``) make no
+    other upload.
+    """
+
+    __slots__ = ("_hash",)
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+
+    def add(self, items: Iterable[bytes | Raw]) -> None:
+        """Go on with further entries, each as JSON."""
+        for item in items:
+            text = _canonical(item)
+            self._hash.update(b"%d:" % len(text))
+            self._hash.update(text)
+
+    def text(self) -> str:
+        """Return the digest of all entries so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+
+def _canonical(item: bytes | Raw) -> bytes:
+    try:
+        return _encode(_decode(item))
+    except DECODING_ERRORS:
+        pass
+    try:
+        values = _decode_values(item)
+    except DECODING_ERRORS:
+        return bytes(item)
+    return b",".join(map(bytes, (values.level, values.time, values.message, values.sender)))

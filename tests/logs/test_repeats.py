@@ -1,0 +1,196 @@
+"""Uploads under one ``upload_id``: which are one upload sent again, and which another one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.logs.digest import UploadDigest
+from monitor.store import Connection, DatabaseSettings
+from monitor.tokens import Principal, Role
+from tests.logs.running import NOW, Client, Clock, line, opened, run, running
+from tests.logs.test_entries import json_values
+
+
+def digest(*items: Any, **layout: Any) -> str:
+    found = UploadDigest()
+    found.add(
+        [item if isinstance(item, bytes) else json.dumps(item, **layout).encode() for item in items]
+    )
+    return found.text()
+
+
+def refused(answer: dict[str, Any], upload_id: str) -> bool:
+    error = answer.get("error", {})
+    words = f"upload_id: {upload_id!r} was used for another upload"
+    return error.get("code") == "bad-request" and str(error["message"]).startswith(words)
+
+
+@pytest.mark.parametrize("kind", ["Logs", "Notifications"])
+def test_another_upload_under_a_used_id_is_refused_and_not_stored(
+    database: DatabaseSettings, kind: str
+) -> None:
+    async def test() -> None:
+        async with opened(database) as store, running(store, Clock()) as logs:
+            client = Client(logs)
+            key, upload, get = kind.lower(), f"upload{kind}", f"get{kind}"
+
+            async def send(*entries: dict[str, Any]) -> dict[str, Any]:
+                return await client.ask(upload, id=1, upload_id="u1", **{key: list(entries)})
+
+            a, b, c = (line(text) for text in "abc")
+            first = await send(a, b)
+            assert first["accepted"] == 2
+            others = ([c], [a], [b, a], [a, b, c], [a, c], [a, b | {"level": "error"}])
+            for entries in (*others, [a, line("loud", level="loud")]):
+                answer = await send(*entries)
+                assert refused(answer, "u1"), answer
+                assert answer["id"] == 1
+            assert await send(a, b) == first
+            stored = await client.ask(get)
+            assert sorted(each["message"] for each in stored[key]) == ["a", "b"]
+            assert dict(logs.service.rejections())["bad-request"] == len(others) + 1
+            # One that is refused takes no id.
+            assert (await client.ask(upload, upload_id="u2", **{key: [c]}))["accepted"] == 1
+
+    run(test())
+
+
+def test_uploads_under_one_id_at_once_are_told_apart(database: DatabaseSettings) -> None:
+    async def test() -> None:
+        async with opened(database) as store, running(store, Clock()) as logs:
+            clients = [Client(logs) for _ in range(6)]
+            for number, client in enumerate(clients):
+                # All are on their way before the first is committed.
+                await client.send("uploadLogs", upload_id="u1", logs=[line(str(number % 2))])
+            for client in clients:
+                await client.session.answered()
+            answers = [client.answers[0] for client in clients]
+            assert [answer["status"] for answer in answers] == ["ok", "error"] * 3
+            assert all(refused(answer, "u1") for answer in answers[1::2])
+            assert await clients[0].texts() == ["0"]
+            assert logs.service.committer.stored == 1
+
+    run(test())
+
+
+@pytest.mark.integration_test
+def test_of_two_uploads_to_two_instances_one_has_the_id(postgres_url: str) -> None:
+    async def test() -> None:
+        database = DatabaseSettings(url=postgres_url)
+        async with (
+            opened(database) as one,
+            opened(database) as two,
+            running(one, Clock()) as here,
+            running(two, Clock()) as there,
+        ):
+            clients = [Client(here), Client(there)]
+
+            async def upload_all(text: str, client: Client) -> None:
+                for number in range(60):
+                    await client.send("uploadLogs", upload_id=str(number), logs=[line(text)])
+                await client.session.answered()
+
+            await asyncio.gather(*map(upload_all, ("here", "there"), clients))
+            for number in range(60):
+                answers = [client.answers[number] for client in clients]
+                assert sorted(answer["status"] for answer in answers) == ["error", "ok"]
+                assert any(refused(answer, str(number)) for answer in answers)
+            assert len(await clients[0].texts()) == 60
+
+    run(test())
+
+
+def test_a_repeat_is_known_for_one_however_its_entries_are_judged_now(
+    database: DatabaseSettings,
+) -> None:
+    async def test() -> None:
+        clock = Clock()
+        async with opened(database) as store, running(store, clock) as logs:
+            sender = Client(logs, Principal("addon-1", Role.SENDER))
+            batch = [line("a"), line("wrong", sender="x"), line("late", time=NOW - 100), 7, {}]
+            first = await sender.ask("uploadLogs", upload_id="b", logs=batch)
+            single = line("one", sender=None)
+            alone = await sender.ask("uploadLogs", id=1, upload_id="s", **single)
+            assert (first["accepted"], alone["accepted"]) == (1, 1)
+            clock.now += 1000
+            assert await sender.ask("uploadLogs", upload_id="b", logs=batch) == first
+            # A request made anew has another id and a fresh token.
+            again = await sender.ask("uploadLogs", id=2, token="t", upload_id="s", **single)
+            assert again == {**alone, "id": 2}
+            assert refused(await sender.ask("uploadLogs", upload_id="s", **line("other")), "s")
+
+    run(test())
+
+
+def test_uploads_that_an_earlier_version_answered_are_taken_for_repeated(
+    database: DatabaseSettings,
+) -> None:
+    def forget(connection: Connection) -> None:
+        connection.execute("UPDATE log_upload SET digest = NULL")
+
+    async def test() -> None:
+        async with opened(database) as store, running(store, Clock()) as logs:
+            client = Client(logs)
+            first = await client.ask("uploadLogs", upload_id="u1", logs=[line("a")])
+            await store.transaction(forget)
+            for text in "ab":
+                assert await client.ask("uploadLogs", upload_id="u1", logs=[line(text)]) == first
+            assert await client.texts() == ["a"]
+
+    run(test())
+
+
+def test_a_large_batch_is_compared_whole(scratch: DatabaseSettings) -> None:
+    async def test() -> None:
+        async with opened(scratch) as store, running(store, Clock()) as logs:
+            client = Client(logs)
+            batch = [line(str(number)) for number in range(2500)]
+            first = await client.ask("uploadLogs", upload_id="u1", logs=batch)
+            assert first["accepted"] == 2500
+            assert await client.ask("uploadLogs", upload_id="u1", logs=batch) == first
+            for place in (0, 1000, 2499):
+                other = [*batch[:place], line("other"), *batch[place + 1 :]]
+                answer = await client.ask("uploadLogs", upload_id="u1", logs=other)
+                assert refused(answer, "u1")
+
+    run(test())
+
+
+@given(st.lists(json_values, max_size=4), st.lists(json_values, max_size=4))
+def test_a_digest_tells_lists_of_anything_apart_as_json_does(
+    one: list[Any], two: list[Any]
+) -> None:
+    assert digest(*one) == digest(*json.loads(json.dumps(one)))
+    whole = [{"level": "info", "time": 1.0, "message": json.dumps(item)} for item in one]
+    other = [{"level": "info", "time": 1.0, "message": json.dumps(item)} for item in two]
+    assert (digest(*whole) == digest(*other)) == (whole == other)
+
+
+def test_how_an_entry_is_written_makes_no_other_upload() -> None:
+    entry = line("ž\n", time=5.0)
+    same = [
+        digest(entry),
+        digest(entry, ensure_ascii=False, indent=2),
+        digest(dict(reversed(entry.items()))),
+        digest({"action": "uploadLogs", "id": 7, "token": "x", **entry, "file": "main.c"}),
+        digest({**entry, "time": 5}),
+    ]
+    assert len(set(same)) == 1
+    for odd in ({"level": [1]}, {"message": None}, {"time": "now"}):
+        wrong = entry | odd
+        assert digest(wrong) == digest({"id": 7, **dict(reversed(wrong.items()))}) != same[0]
+    others = [
+        digest({**entry, "sender": None}),
+        digest({**entry, "time": 5.5}),
+        digest(entry, entry),
+        digest(),
+        digest(b"\xff"),
+        digest(b"\xfe"),
+    ]
+    assert len({same[0], *others}) == 7

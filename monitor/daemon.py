@@ -28,6 +28,7 @@ from monitor.libraries import needed_by
 from monitor.logfile import DaemonLog
 from monitor.pace import attending
 from monitor.part import Health, Metric, Part, State
+from monitor.remarks import remarks
 from monitor.systemd import ServiceManager, hold_reloads, watchdog_interval
 
 __all__ = ["Daemon", "new_event_loop", "run_daemon", "settle_garbage"]
@@ -132,6 +133,7 @@ class Daemon:
             self.parts.append(part)
         self._services.parts = self.parts
         await check_parts(self._loaded, self.parts)
+        await self._remark()
         self._raise_descriptor_limit()
         for service in self._services.opened:
             try:
@@ -144,6 +146,10 @@ class Daemon:
                     await part.start()
             except SettingError as error:
                 raise self._loaded.error(error.under(part.section or part.name)) from None
+
+    async def _remark(self) -> None:
+        for remark in await asyncio.to_thread(remarks, self._loaded):
+            _log.warning("%s", remark)
 
     def _raise_descriptor_limit(self) -> None:
         wanted = _OWN_DESCRIPTORS + sum(part.descriptors() for part in self.parts)
@@ -239,6 +245,7 @@ class Daemon:
                 )
             loaded.config = self._narrow(loaded.config)
             await self._adopt(loaded)
+            await self._remark()
         except MonitorError as error:
             self.last_reload_successful = False
             _log.error("reload refused, nothing changed: %s", error)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 
 from monitor.assembly import check
+from monitor.commands.terminal_text import terminal_text
 from monitor.config import load, settings_in_force
+from monitor.remarks import remarks
 
 __all__ = ["add_arguments", "run"]
 
@@ -18,9 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the settings as YAML, or raise ConfigError where the daemon would at its start."""
+    """Print the settings as YAML, or raise ConfigError where the daemon would at its start.
+
+    What the daemon would warn of at its start goes to stderr.
+    """
     loaded = load(args.config)
     asyncio.run(check(loaded))
+    for remark in remarks(loaded):
+        print("recodex-monitor:", terminal_text(remark), file=sys.stderr)
     config = loaded.config
     if config.logs is not None:
         config = config.replace(logs=config.logs.with_environment(os.environ))

@@ -25,6 +25,7 @@ class Peer:
     """One identity: its session, what it sent that waits, and how the live tail sees it.
 
     ``send`` sends it a message at once, and returns False where it is gone or takes nothing.
+    ``refused`` is told of each message that has no valid token, and why.
     """
 
     def __init__(
@@ -34,14 +35,17 @@ class Peer:
         tokens: TokenFile,
         *,
         send: Callable[[Peer, bytes], bool],
+        refused: Callable[[Peer, str], None],
     ) -> None:
         self.identity = identity
+        self.address = "an unknown address"
         self.delimited = False
         self.inbox: deque[bytes] = deque()
         self.task: asyncio.Task[None] | None = None
         self._clock = service.clock
         self.last_heard = self.last_told = service.clock()
         self._send = send
+        self._refused = refused
         self._dropped = 0
         self._tokens = tokens
         # The token that it follows by, and the tokens among which that was found last.
@@ -58,7 +62,10 @@ class Peer:
     async def serve(self, data: bytes) -> None:
         """Answer one message, which brings its own token."""
         token, tokens, follows = echo(data).token, self._tokens.current, self.session.follows
-        await self.session.receive(data, tokens.identify(token))
+        principal = tokens.identify(token)
+        if principal is None:
+            self._refused(self, "its token is not valid" if token else "it has no token")
+        await self.session.receive(data, principal)
         if self.session.follows > follows:
             self._token, self._found_in = token, tokens
 

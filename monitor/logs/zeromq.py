@@ -8,6 +8,7 @@ forgotten when it has been silent for a while and follows nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
@@ -168,7 +169,7 @@ class ZeroMq:
                 if self._inbox_bytes > _MAX_INBOX_BYTES:
                     self._full = True
                     return
-                self._take(_receive(socket))
+                self._take(*_receive(socket))
         except zmq.Again:
             return
         except zmq.ZMQError as error:
@@ -176,9 +177,13 @@ class ZeroMq:
             return
         self._come_back()
 
-    def _take(self, frames: list[bytes]) -> None:
+    def _take(self, frames: list[bytes], first: zmq.Frame) -> None:
         identity, *rest = frames
         peer = self._peer(identity)
+        if self._tokens.current:
+            # What is refused is said with where it came from.
+            with contextlib.suppress(zmq.ZMQError):
+                peer.address = str(first.get("Peer-Address"))
         delimited = peer.delimited = len(rest) > 1 and rest[0] == b""
         if identity not in self._peers:
             self._refuse(peer, ErrorCode.UNAVAILABLE, "too many peers at once", 10.0)
@@ -205,7 +210,7 @@ class ZeroMq:
     def _peer(self, identity: bytes) -> Peer:
         """Return who sent a message; one that is not among the peers where there is no room."""
         peer = self._peers.pop(identity, None) or Peer(
-            identity, self._service, self._tokens, send=self.send
+            identity, self._service, self._tokens, send=self.send, refused=self._say_refused
         )
         peer.last_heard = self._service.clock()
         if len(self._peers) >= _MAX_PEERS:
@@ -217,6 +222,11 @@ class ZeroMq:
             self._forget(idle)
         self._peers[identity] = peer
         return peer
+
+    def _say_refused(self, peer: Peer, why: str) -> None:
+        self._peers_log.warning(
+            "token", "a ZeroMQ message from %s is refused: %s", peer.address, why
+        )
 
     def _refuse(
         self,
@@ -250,12 +260,15 @@ class ZeroMq:
         self._peers.pop(peer.identity, None)
 
 
-def _receive(socket: zmq.Socket[bytes]) -> list[bytes]:
-    """Return the first frames of the next message; raises zmq.Again where there is none."""
-    frame = socket.recv(zmq.NOBLOCK, copy=False)
+def _receive(socket: zmq.Socket[bytes]) -> tuple[list[bytes], zmq.Frame]:
+    """Return the first frames of the next message, and the very first as libzmq has it.
+
+    Raises zmq.Again where there is none.
+    """
+    frame = first = socket.recv(zmq.NOBLOCK, copy=False)
     frames = [frame.bytes]
     while frame.more:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
         if len(frames) < 4:
             frames.append(frame.bytes)
-    return frames
+    return frames, first

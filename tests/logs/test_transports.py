@@ -216,6 +216,33 @@ def test_tokens_over_zeromq_and_websocket(tmp_path: Path) -> None:
             assert reader.close_code == 1008
 
 
+def test_a_refused_zeromq_token_is_said_in_the_log_and_not_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "ops", Role.ADMIN)
+    with (
+        service(tmp_path, tokens=TokenFile(file)) as running_service,
+        peer(running_service.endpoint) as dealer,
+    ):
+        assert ask(dealer, "getLogs", token=token)["status"] == "ok"
+        assert "refused" not in caplog.text
+        assert ask(dealer, "getLogs")["error"]["code"] == "unauthorized"
+        for _ in range(50):
+            answer = ask(dealer, "getLogs", token="tops3cret")
+            assert answer["error"]["code"] == "unauthorized"
+    said = [each for each in caplog.records if each.name == "monitor.logs.zeromq"]
+    warned = [each.getMessage() for each in said if each.levelname == "WARNING"]
+    assert warned[:2] == [
+        "a ZeroMQ message from 127.0.0.1 is refused: it has no token",
+        "a ZeroMQ message from 127.0.0.1 is refused: its token is not valid",
+    ]
+    # So many that they could fill a disk are counted.
+    assert len(warned) == 6
+    assert warned[5].startswith("token: too many of these")
+    assert "tops3cret" not in caplog.text
+
+
 def test_zeromq_beyond_loopback_needs_tokens_and_a_free_port(tmp_path: Path) -> None:
     async def start(uri: tuple[str, int]) -> None:
         async with opened(DatabaseSettings(file=str(tmp_path / "monitor.db"))) as store:

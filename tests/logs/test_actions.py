@@ -61,6 +61,10 @@ def test_an_upload_of_one_entry_and_of_several() -> None:
     assert (got.kind, got.single, len(got.items)) == (Kind.NOTIFICATIONS, False, 2)
     assert (got.upload_id, got.sender) == ("u", "b")
     assert len(read({"action": "uploadLogs", "logs": []}).items) == 0
+    # Further keys are the client's own, and so is an entry that lacks all of its keys.
+    assert isinstance(read({**one, "log": 1}), Upload)
+    assert isinstance(read({**many, "version": 2}), Upload)
+    assert isinstance(read({"action": "uploadLogs", "sender": "a"}), Upload)
 
 
 def test_a_query_with_all_its_narrowings() -> None:
@@ -123,6 +127,22 @@ def test_following() -> None:
         ({"action": "unfollowLogs", "sender": "a"}, "bad-request", "sender"),
         ({"action": "uploadLogs", "logs": [{}] * 4}, "too-large", "4 entries"),
         ({"action": "uploadLogs", "logs": {}}, "bad-request", "logs"),
+        ({"action": "uploadLogs", "log": []}, "bad-request", "unknown key log; did you mean logs?"),
+        (
+            {"action": "uploadNotifications", "id": 1, "sender": "a", "notification": [{}]},
+            "bad-request",
+            "unknown key notification; did you mean notifications?",
+        ),
+        (
+            {"action": "uploadLogs", "upload_id": "u", "entries": []},
+            "bad-request",
+            "unknown key entries; known here are action, id, token, upload_id, level, time, sender",
+        ),
+        (
+            {"action": "uploadLogs", "sender": "a", "mesage": "x"},
+            "bad-request",
+            "did you mean mess",
+        ),
         ({"action": "uploadLogs", "notifications": []}, "bad-request", "under logs"),
         ({"action": "uploadLogs", "logs": [], "message": "x"}, "bad-request", "not both"),
         ({"action": "uploadLogs", "logs": [], "upload_id": ""}, "bad-request", "1 characters"),

@@ -21,7 +21,7 @@ from monitor.web.access import Access
 from monitor.web.app import make_app
 from monitor.web.context import Context, DaemonStatus, PartsStatus
 from monitor.web.limits import MAX_HEADER_BYTES, Connections, LimitedHttp
-from monitor.web.routes import Served, served
+from monitor.web.routes import Served, served, upgrade
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
 from monitor.web.sockets import Sockets
@@ -131,7 +131,7 @@ class Web(Part):
         protocol: Any = type("Http", (LimitedHttp,), {"limits": self._connections})
         websocket: Any = self._sockets.protocol
         config = uvicorn.Config(
-            make_app(settings, self._access, found.routers),
+            make_app(settings, self._access, [*found.routers, upgrade.router(found.websockets)]),
             http=protocol,
             ws=websocket,
             loop="none",  # the daemon's

@@ -128,6 +128,38 @@ def test_where_nothing_is_and_where_a_page_of_another_site_comes_from() -> None:
             assert client.recv(timeout=LIMIT_S) == "a"
 
 
+def test_a_plain_get_is_told_to_upgrade(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "ops", Role.READER)
+    bearer = {"authorization": f"Bearer {token}"}
+    with (
+        serving(websockets={"/ws": echo, "/live": echo}, tokens=TokenFile(file)) as server,
+        requests.Session() as session,
+    ):
+        for path, headers in (
+            ("/ws", {}),
+            ("/live", {}),
+            ("/ws", {"connection": "upgrade", "upgrade": "h2c"}),
+        ):
+            answer = session.get(server.url + path, headers=bearer | headers, timeout=LIMIT_S)
+            assert answer.status_code == 426
+            assert answer.headers["upgrade"] == "websocket"
+            assert answer.headers["connection"] == "upgrade"
+            assert answer.headers["content-type"] == "application/problem+json"
+            problem = answer.json()
+            assert problem["title"] == "Upgrade Required"
+            assert problem["detail"].startswith("this is a WebSocket: ")
+        head = session.head(f"{server.url}/ws", headers=bearer, timeout=LIMIT_S)
+        assert (head.status_code, head.content) == (426, b"")
+        # Who may not come in is told that, and the other paths are as they were.
+        assert session.get(f"{server.url}/ws", timeout=LIMIT_S).status_code == 401
+        other = session.get(f"{server.url}/other", headers=bearer, timeout=LIMIT_S)
+        assert other.status_code == 404
+        with connect(f"{server.websocket_url}/ws", additional_headers=bearer) as client:
+            client.send("a")
+            assert client.recv(timeout=LIMIT_S) == "a"
+
+
 def test_a_token_is_needed_where_there_are_tokens(tmp_path: Path) -> None:
     file = tmp_path / "tokens.yml"
     token = create_token(file, "addon-1", Role.SENDER)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Raw
 
-from monitor.logs.entries import DECODING_ERRORS, Given
+from monitor.logs.entries import DECODING_ERRORS
 
 __all__ = ["UploadDigest"]
 
@@ -16,14 +16,19 @@ _DIGEST_BYTES = 16
 _NOTHING = Raw()
 
 
+class _Said(msgspec.Struct, gc=False):
+    level: str | int
+    message: str
+    sender: str | None = None
+
+
 class _Values(msgspec.Struct, gc=False):
     level: Raw = _NOTHING
-    time: Raw = _NOTHING
     message: Raw = _NOTHING
     sender: Raw = _NOTHING
 
 
-_decode = msgspec.json.Decoder(Given).decode
+_decode = msgspec.json.Decoder(_Said).decode
 _decode_values = msgspec.json.Decoder(_Values).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -33,7 +38,7 @@ class UploadDigest:
 
     What a client sends again may be written anew: the order of keys, blanks, escapes and keys that
     an entry does not have (a message that is an entry itself has ``id`` and ``token``) make no
-    other upload.
+    other upload. Neither does ``time``: some clients stamp what they send at each try.
     """
 
     __slots__ = ("_hash",)
@@ -62,4 +67,4 @@ def _canonical(item: bytes | Raw) -> bytes:
         values = _decode_values(item)
     except DECODING_ERRORS:
         return bytes(item)
-    return b",".join(map(bytes, (values.level, values.time, values.message, values.sender)))
+    return b",".join(map(bytes, (values.level, values.message, values.sender)))

@@ -17,7 +17,6 @@ __all__ = [
     "DECODING_ERRORS",
     "MAX_AHEAD_S",
     "Entry",
-    "Given",
     "Reason",
     "Rejected",
     "Rules",
@@ -65,16 +64,14 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     message: str
 
 
-class Given(msgspec.Struct, gc=False):
-    """One entry as a client sends it, before it is judged."""
-
+class _Given(msgspec.Struct, gc=False):
     level: str | int
     time: float
     message: str
     sender: str | None = None
 
 
-_decode = msgspec.json.Decoder(Given).decode
+_decode = msgspec.json.Decoder(_Given).decode
 
 
 @dataclass(frozen=True, slots=True)

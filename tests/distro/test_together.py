@@ -218,8 +218,7 @@ def test_a_restart_loses_only_what_the_broker_sent_meanwhile(
         broker.send_when_there("student_9", "STARTED")
         broker.send_when_there("student_9", "TASK", "before", "COMPLETED")
         assert [reader.next_of("student_9")["seq"] for _ in range(2)] == [1, 2]
-    before = entry("before")
-    assert outside.upload(before, upload_id="once")["status"] == "ok"
+    assert outside.upload(entry("before"), upload_id="once")["status"] == "ok"
 
     debian.run("systemctl", "stop", UNIT)
     wait_for(
@@ -239,7 +238,7 @@ def test_a_restart_loses_only_what_the_broker_sent_meanwhile(
         assert (after["seq"], after["data"]["task_id"]) == (3, "after")
         assert finished["data"]["command"] == "FINISHED"
     # The same upload again is answered as before, and stored no second time.
-    assert outside.upload(before, upload_id="once")["status"] == "ok"
+    assert outside.upload(entry("before"), upload_id="once")["status"] == "ok"
     assert [each["message"] for each in outside.items("/log")] == ["before", "the valve is open"]
     wait_for(lambda: len(model_events(outside, "churn")) == 2, "the change that was missed")
     assert model_events(outside, "churn")[0]["data"]["catch_up"] is True

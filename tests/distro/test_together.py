@@ -147,8 +147,11 @@ def test_status_names_each_part_and_how_it_fares(installed: Installed, outside: 
     parts = status().split("; ")
     assert [part.split(":")[0].split()[0] for part in parts] == ["bus", *PARTS]
     assert "degraded" not in status()
-    shown = installed.debian.output("systemctl", "status", "--no-pager", UNIT)
-    assert status()[:60] in shown
+    wait_for(
+        # Its numbers change between two looks.
+        lambda: status()[:60] in installed.debian.output("systemctl", "status", "--no-pager", UNIT),
+        "the same in systemctl status",
+    )
 
 
 def test_the_page_shows_all_of_it_from_outside(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from typing import Any
 
 import pytest
@@ -29,6 +30,107 @@ def refused(answer: dict[str, Any], upload_id: str) -> bool:
     error = answer.get("error", {})
     words = f"upload_id: {upload_id!r} was used for another upload"
     return error.get("code") == "bad-request" and str(error["message"]).startswith(words)
+
+
+def test_a_repeated_upload_answers_as_before_and_stores_nothing(
+    database: DatabaseSettings,
+) -> None:
+    async def test() -> None:
+        clock = Clock()
+        async with opened(database) as store, running(store, clock) as logs:
+            client = Client(logs)
+            upload: dict[str, Any] = {
+                "upload_id": "u1",
+                "logs": [line("a"), line("b", level="loud"), line("c")],
+            }
+            first = await client.ask("uploadLogs", id=1, **upload)
+            assert first["accepted"] == 2
+            # Both are on their way at once, and so are others.
+            await asyncio.gather(*(client.send("uploadLogs", id=1, **upload) for _ in range(5)))
+            clock.now += 59  # the entries would be judged differently by now
+            clock.now += 10
+            await client.send("uploadLogs", id=1, **upload)
+            await client.session.answered()
+            assert client.answers == [first] * 7
+            clock.now = NOW
+            assert sorted(await client.texts()) == ["a", "c"]
+            # Another sender's, another kind's and another id are others.
+            await client.ask("uploadLogs", upload_id="u1", logs=[line("d", sender="x")])
+            await client.ask("uploadLogs", upload_id="u2", logs=[line("e")])
+            await client.ask("uploadNotifications", upload_id="u1", notifications=[line("n")])
+            assert sorted(await client.texts()) == ["a", "c", "d", "e"]
+
+    run(test())
+
+
+@pytest.mark.integration_test
+def test_one_upload_to_two_instances_at_once_is_stored_once(postgres_url: str) -> None:
+    async def test() -> None:
+        database = DatabaseSettings(url=postgres_url)
+        async with (
+            opened(database) as one,
+            opened(database) as two,
+            running(one, Clock()) as here,
+            running(two, Clock()) as there,
+        ):
+            clients = [Client(logs) for logs in (here, there) for _ in range(5)]
+            # Each in an order of its own, so that their commits hold some and want others.
+            for client in clients:
+                numbers = random.sample(range(60), 60)
+                for number in numbers:
+                    logs = [line(str(number)), line("bad", level="loud")]
+                    await client.send("uploadLogs", id=number, upload_id=str(number), logs=logs)
+            for client in clients:
+                await client.session.answered()
+                assert [answer["accepted"] for answer in client.answers] == [1] * 60
+                assert {answer["rejected"][0]["index"] for answer in client.answers} == {1}
+            assert sorted(await clients[0].texts(), key=int) == [str(n) for n in range(60)]
+
+    run(test())
+
+
+def test_an_entry_that_is_repeated_when_it_is_too_old_answers_as_before(
+    database: DatabaseSettings,
+) -> None:
+    async def test() -> None:
+        clock = Clock()
+        async with opened(database) as store, running(store, clock) as logs:
+            client = Client(logs)
+            good = await client.ask("uploadLogs", id=1, upload_id="g", **line("good"))
+            loud = line("bad", level="loud")
+            bad = await client.ask("uploadLogs", id=2, upload_id="b", **loud)
+            assert (good["accepted"], bad["error"]["code"]) == (1, "bad-request")
+            clock.now += 100
+            assert await client.ask("uploadLogs", id=1, upload_id="g", **line("good")) == good
+            assert await client.ask("uploadLogs", id=2, upload_id="b", **loud) == bad
+            assert await client.texts() == []
+
+    run(test())
+
+
+def test_an_upload_is_known_by_the_first_sender_that_is_one(database: DatabaseSettings) -> None:
+    """A sender that no index could hold must not refuse what others upload meanwhile."""
+    huge = "".join(random.Random(7).choices("0123456789abcdef", k=50_000))
+
+    async def test() -> None:
+        async with opened(database) as store, running(store, Clock()) as logs:
+            client, other = Client(logs), Client(logs)
+            for number, bad in enumerate((huge, 7, None, "", "a\0")):
+                upload_id = f"u{number}"
+                for sender in ("one", "two"):
+                    items = [line("bad", sender=bad), line("good", sender=sender)]
+                    await client.send("uploadLogs", logs=items, upload_id=upload_id)
+                    await other.send("uploadLogs", **line("beside"))
+                await client.send("uploadLogs", upload_id=upload_id, **line("bad", sender=bad))
+            await client.session.answered()
+            await other.session.answered()
+            assert {answer["status"] for answer in other.answers} == {"ok"}
+            assert [answer.get("accepted") for answer in client.answers] == [1, 1, 0] * 5
+            assert len(await client.texts(sender="one")) == 5
+            assert len(await client.texts(sender="two")) == 5
+            assert logs.state().health == "ok"
+
+    run(test())
 
 
 @pytest.mark.parametrize("kind", ["Logs", "Notifications"])

@@ -162,7 +162,7 @@ def _setting_error(text: str, data: Any) -> SettingError:
         if anything:
             break
         path.append(int(index) if index else name)
-    unknown = re.search(r"unknown field `(.*)`", problem)
+    unknown = re.search(r"unknown field `(.*)`", problem, re.DOTALL)
     if unknown:
         key = unknown[1]
         return SettingError((*path, key), f"unknown key; {did_you_mean(key, _known_keys(path))}")

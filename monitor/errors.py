@@ -42,6 +42,11 @@ def key_text(path: SettingPath) -> str:
     return text
 
 
+def _in_a_line(text: str) -> str:
+    # Keys, hosts and names of files may hold anything that YAML can write.
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 class MonitorError(Exception):
     """Root of all errors that the daemon and its commands raise on purpose."""
 
@@ -95,7 +100,7 @@ class ConfigError(MonitorError):
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return ": ".join(part for part in (place, self.key, self.problem) if part)
+        return _in_a_line(": ".join(part for part in (place, self.key, self.problem) if part))
 
 
 class ListenError(MonitorError):
@@ -111,7 +116,7 @@ class ListenError(MonitorError):
         if self.problem == os.strerror(errno.EADDRINUSE):
             port = self.address.rpartition(":")[2]
             hint = f"; another instance, perhaps: ss -ltnp sport = :{port} shows whose it is"
-        return f"{self.key}: cannot listen on {self.address}: {self.problem}{hint}"
+        return _in_a_line(f"{self.key}: cannot listen on {self.address}: {self.problem}{hint}")
 
 
 class MissingPackageError(MonitorError):

@@ -104,6 +104,10 @@ def test_names_ports_and_free_ones() -> None:
             ":2: logs.zeromq_uri: [::]:7894 can't be had beside zero",
         ),
         (
+            'websocket_uri: ["a\\nb", 7000]\nzeromq_uri: ["a\\nb", 7000]',
+            r":2: zeromq_uri: a\nb:7000 can't be had beside websocket_uri, which is a\nb:7000;",
+        ),
+        (
             "api: {}\nlogs: {zeromq_uri: [127.0.0.1, 9000]}",
             ":2: logs.zeromq_uri: 127.0.0.1:9000 can't",
         ),

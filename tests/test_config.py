@@ -132,6 +132,10 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a plain number, without"),
         ("logs: {timewindow: 2021-02-09}", ":1: logs.timewindow: expected a number, not a text"),
         ("relay: [", ":2: not YAML: "),
+        (
+            r'logs: {"time\nwindow": 1}',
+            r":1: logs.time\nwindow: unknown key; did you mean timewindow?",
+        ),
         ("relay:\n\tkeep_idle: 3", ":2: not YAML: a tab can't indent; use spaces"),
         ("relay:\n  keep_idle: 3\n  \tmax: 3", ":3: not YAML: a tab can't indent; use spaces"),
         ("relay: @", ":1: not YAML: found character that cannot start any token"),

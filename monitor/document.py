@@ -89,14 +89,19 @@ class Document:
         return cls(file, root, empty=not text.strip())
 
     def substitute(self, environ: Mapping[str, str]) -> None:
-        """Put the environment's values into scalars, and refuse keys that stand twice.
+        """Put the environment's values into scalars; refuse keys that stand twice, and NUL.
 
         Raises SettingError.
         """
         for path, node in self._nodes():
             if isinstance(node, yaml.MappingNode):
                 _refuse_doubles(path, node)
-            if not isinstance(node, yaml.ScalarNode) or "${" not in node.value:
+            if not isinstance(node, yaml.ScalarNode):
+                continue
+            if "\0" in node.value:
+                # No file, host or database takes it, and each would say so in its own way.
+                raise SettingError(path, "must not contain NUL")
+            if "${" not in node.value:
                 continue
 
             def value(match: re.Match[str], path: SettingPath = path) -> str:

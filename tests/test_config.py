@@ -132,6 +132,8 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a plain number, without"),
         ("logs: {timewindow: 2021-02-09}", ":1: logs.timewindow: expected a number, not a text"),
         ("relay: [", ":2: not YAML: "),
+        (r'api: {tokens_file: "a\0b"}', ":1: api.tokens_file: must not contain NUL"),
+        (r'database: {password_file: "\0"}', ":1: database.password_file: must not contain NUL"),
         (
             r'logs: {"time\nwindow": 1}',
             r":1: logs.time\nwindow: unknown key; did you mean timewindow?",

@@ -93,7 +93,7 @@ def load(file: str | None, *, environ: Mapping[str, str] = os.environ) -> Loaded
                 raise error.under(name) from None
         loaded.config.verify()
     except SettingError as error:
-        raise loaded.error(error) from None
+        raise loaded.error(document.as_written(error)) from None
     return loaded
 
 

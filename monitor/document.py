@@ -26,6 +26,8 @@ _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TEXT = "tag:yaml.org,2002:str"
 _KEY_TAGS = (_TEXT, "tag:yaml.org,2002:merge")
 _NULL = "tag:yaml.org,2002:null"
+# No secret is shorter, and of what is, the words of an error might have a part.
+_LEAST_SECRET = 4
 
 
 # YAML 1.1's numbers (https://yaml.org/type/int.html, .../float.html) but those to the base of 60
@@ -59,6 +61,8 @@ class Document:
         self._root = root
         # Scalars with a variable's value in them, which may mean more than text.
         self._substituted: set[int] = set()
+        # How those are written, the variables by their names.
+        self._written: dict[int, str] = {}
 
     @classmethod
     def read(cls, file: str) -> Document:
@@ -114,9 +118,25 @@ class Document:
                     problem = f"the environment has no variable {name}"
                     raise SettingError(path, problem) from None
 
+            self._written[id(node)] = node.value
             node.value = _VARIABLE.sub(value, node.value)
             node.tag = _TEXT
             self._substituted.add(id(node))
+
+    def as_written(self, error: SettingError) -> SettingError:
+        """Return the same error with the name of a variable for what the environment has for it.
+
+        Secrets come from there, and may be in the wrong place.
+        """
+        node = self._at(error.path)[1]
+        written = self._written.get(id(node))
+        if written is None or not isinstance(node, yaml.ScalarNode):
+            return error
+        problem = error.problem
+        for value in {node.value, repr(node.value)[1:-1]}:
+            if len(value) >= _LEAST_SECRET:
+                problem = problem.replace(value, written)
+        return SettingError(error.path, problem, whole=error.whole)
 
     def reinterpret(self, path: SettingPath) -> bool:
         """Let a substituted scalar mean what it would mean unquoted; False where that is text."""

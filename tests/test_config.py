@@ -291,6 +291,31 @@ def test_values_come_from_the_environment(file: Path) -> None:
     assert config.relay.origins == ("1234",)
 
 
+@pytest.mark.parametrize(
+    ("text", "secret", "said"),
+    [
+        ("probes: {source: '${D}'}", "pa55w'rd", 'probes.source: "${D}" is none of config, '),
+        (
+            "bus:\n  max_bytes: ${D}",
+            "hunter2",
+            "bus.max_bytes: expected a whole number, not a text",
+        ),
+        ("database:\n  connections: ${D}", "918273645", "at most 100, not ${D}"),
+        ("database:\n  password_file: ${D}", "hunter2", "cannot read ${D}: No such file"),
+        ("database:\n  password_file: /x/${D}/y", "hunter2", "cannot read /x/${D}/y: No such"),
+        ("logger:\n  level: ${D}", "hunter2", "error or critical, not '${D}'"),
+        # What is this short is no secret, and is to be seen.
+        ("database:\n  connections: ${D}", "0", "at least 1, not 0"),
+    ],
+)
+def test_a_variable_in_the_wrong_place_is_named_and_its_value_not_shown(
+    file: Path, text: str, secret: str, said: str
+) -> None:
+    complained = complaint(file, text, D=secret)
+    assert said in complained
+    assert len(secret) == 1 or secret not in complained
+
+
 def test_an_alias_bomb_is_no_bomb(file: Path) -> None:
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]

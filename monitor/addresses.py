@@ -52,12 +52,12 @@ class Listener:
         return frozenset((number,))
 
     def collides(self, other: Listener) -> bool:
-        """Return whether only one of the two can be had. A port 0 is one that is free."""
+        """Return whether only one of the two can be had, for sure. A port 0 is one that is free."""
         port = self.address[1]
         if port != other.address[1] or port == 0:
             return False
         return any(
-            one == two or _covers(one, two) or _covers(two, one)
+            one == two or _covers(self.hosts, two) or _covers(other.hosts, one)
             for one in self.hosts
             for two in other.hosts
         )
@@ -75,6 +75,13 @@ def require_apart(listeners: Iterable[Listener]) -> None:
             )
 
 
-def _covers(wildcard: str, host: str) -> bool:
-    # A name has an IPv4 address, as far as can be told from here.
-    return wildcard == (_EVERY_IPV6 if ":" in host else _EVERY_IPV4)
+def _covers(hosts: frozenset[str], host: str) -> bool:
+    """Whether what listens on ``hosts`` has all addresses of a kind that ``host`` is of."""
+    if ":" in host:
+        return _EVERY_IPV6 in hosts
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        # A name may have addresses of one kind alone, and which is not known here.
+        return hosts >= {_EVERY_IPV4, _EVERY_IPV6}
+    return _EVERY_IPV4 in hosts

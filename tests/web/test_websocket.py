@@ -140,6 +140,8 @@ def test_a_plain_get_is_told_to_upgrade(tmp_path: Path) -> None:
             ("/ws", {}),
             ("/live", {}),
             ("/ws", {"connection": "upgrade", "upgrade": "h2c"}),
+            # What is left of a handshake by a proxy that passes on one header of the two.
+            ("/ws", {"upgrade": "websocket"}),
         ):
             answer = session.get(server.url + path, headers=bearer | headers, timeout=LIMIT_S)
             assert answer.status_code == 426
@@ -149,6 +151,7 @@ def test_a_plain_get_is_told_to_upgrade(tmp_path: Path) -> None:
             problem = answer.json()
             assert problem["title"] == "Upgrade Required"
             assert problem["detail"].startswith("this is a WebSocket: ")
+            assert "`Connection: Upgrade` and `Upgrade: websocket`" in problem["detail"]
         head = session.head(f"{server.url}/ws", headers=bearer, timeout=LIMIT_S)
         assert (head.status_code, head.content) == (426, b"")
         # Who may not come in is told that, and the other paths are as they were.

@@ -22,8 +22,8 @@ def router(paths: Iterable[str]) -> APIRouter:
 async def _upgrade_required() -> None:
     raise Problem(
         426,
-        "this is a WebSocket: a request for it has `Upgrade: websocket`, which a proxy in front"
-        " must pass on",
+        "this is a WebSocket: a request for it has `Connection: Upgrade` and `Upgrade: websocket`,"
+        " both of which a proxy in front must pass on",
         # Upgrade is for this connection alone, and has to be named so (RFC 9110, 7.8).
         headers={"upgrade": "websocket", "connection": "upgrade"},
     )

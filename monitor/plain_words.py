@@ -13,7 +13,14 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["did_you_mean", "expectation", "place_and_problem", "plain_problem"]
+__all__ = [
+    "did_you_mean",
+    "expectation",
+    "nearest",
+    "place_and_problem",
+    "plain_problem",
+    "unknown_key",
+]
 
 _KINDS: Final = {
     "int": "a whole number",
@@ -72,17 +79,28 @@ def expectation(problem: str, words: Mapping[str, str]) -> str | None:
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return what may have been meant by a name that is none of ``known``, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known here are {', '.join(known)}"
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else f"known here are {', '.join(known)}"
+
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """Return which of ``known`` may have been meant by a name that is none of them, if any."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+
+
+def unknown_key(name: str, known: list[str]) -> str:
+    """Say that a key is none of ``known``; it may be anything that a peer has sent."""
+    name = _shown(name)
+    return f"unknown key {name}; {did_you_mean(name, known)}"
 
 
 def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", problem, re.DOTALL):
-        name = _shown(unknown[1])
         if kind is None or place:
-            return f"unknown key {name}"
-        known = [field.encode_name for field in msgspec.structs.fields(kind)]
-        return f"unknown key {name}; {did_you_mean(name, known)}"
+            return f"unknown key {_shown(unknown[1])}"
+        return unknown_key(
+            unknown[1], [field.encode_name for field in msgspec.structs.fields(kind)]
+        )
     if missing := re.fullmatch(r"Object missing required field `(.*)`", problem):
         return f"the key {missing[1]} is missing"
     if problem.startswith("Invalid enum value"):

@@ -21,7 +21,7 @@ from monitor.logs.cursor import Cursor
 from monitor.logs.entries import DECODING_ERRORS, is_sender
 from monitor.logs.filters import Filter, Kind, Query
 from monitor.logs.levels import LEVELS, level_name
-from monitor.logs.misspelt import unknown_key
+from monitor.logs.misspelt import misspelt_key
 from monitor.plain_words import plain_problem
 
 __all__ = [
@@ -265,7 +265,7 @@ def _upload(data: bytes, found: Head, kind: Kind, max_batch: int) -> Upload:
         raise _bad(f"{found.action} takes its entries under {kind}")
     has_entry = bool(bytes(given.level) or bytes(given.time) or bytes(given.message))
     if batch is UNSET:
-        if not has_entry and (problem := unknown_key(data, kind)) is not None:
+        if not has_entry and (problem := misspelt_key(data, kind)) is not None:
             raise _bad(problem)
         sender = "" if given.upload_id is None else _sender_of((data,))
         return Upload(found, kind, (data,), True, given.upload_id, sender)

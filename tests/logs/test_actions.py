@@ -133,6 +133,12 @@ def test_following() -> None:
             "bad-request",
             "unknown key notification; did you mean notifications?",
         ),
+        # The client's own key is not to blame where another one is nearly right.
+        (
+            {"action": "uploadLogs", "host": "h", "version": 2, "log": [{}]},
+            "bad-request",
+            "unknown key log; did you mean logs?",
+        ),
         (
             {"action": "uploadLogs", "upload_id": "u", "entries": []},
             "bad-request",

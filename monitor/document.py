@@ -236,6 +236,10 @@ def _compose(file: str, text: str) -> yaml.Node | None:
             problem = "a tab can't indent; use spaces"
         elif mark is not None and text[mark.index - 1 : mark.index + 1] == "${":
             problem = "within braces or brackets a ${NAME} must stand in quotes"
+        elif mark is not None and text[mark.index : mark.index + 2] == "::":
+            problem = (
+                "within braces or brackets an address that begins with :: must stand in quotes"
+            )
         raise ConfigError(f"not YAML: {problem}", file=file, line=line) from None
     except yaml.YAMLError as error:
         problem = str(error).splitlines()[0] if str(error) else "unreadable"

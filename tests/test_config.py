@@ -94,6 +94,7 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
             ":1: bus.max_bytes: expected a whole number, not a text",
         ),
         ("a: 1\nb: {c: ${D}}", ":2: not YAML: within braces or brackets a ${NAME} must stand in q"),
+        ("api: {uri: [::1, 9000]}", ":1: not YAML: within braces or brackets an address that be"),
         ("relay: 3", ":1: relay: expected a section of keys, not a whole number"),
         ("relay: [{a: 1}]", ":1: relay: expected a section of keys, not a list"),
         ("relay: {tls: []}", ":1: relay.tls: expected a section of keys, not a list"),
@@ -129,6 +130,8 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         # Base 60, octal and a day in YAML 1.1, none of which is meant.
         ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a plain number, with"),
         ("relay: {keep_finished: 1:30.5}", ":1: relay.keep_finished: expected a plain number"),
+        ("relay: {max_clients: 1e6}", ":1: relay.max_clients: expected a plain number, without"),
+        ("bus: {max_bytes: 1.5E9}", ":1: bus.max_bytes: expected a plain number, without colons"),
         ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a plain number, without"),
         ("logs: {timewindow: 2021-02-09}", ":1: logs.timewindow: expected a number, not a text"),
         ("relay: [", ":2: not YAML: "),

@@ -182,6 +182,8 @@ def _setting_error(text: str, data: Any) -> SettingError:
             tuple(path), "expected a plain number, without colons, leading zeros or an exponent"
         )
     problem = _in_plain_words(problem, path, value)
+    if problem == "expected a whole number, not a number":
+        problem = "expected a whole number"
     if " not " in problem:
         shown = ""
     return SettingError(tuple(path), problem + shown)

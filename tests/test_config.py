@@ -130,6 +130,7 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         # Base 60, octal and a day in YAML 1.1, none of which is meant.
         ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a plain number, with"),
         ("relay: {keep_finished: 1:30.5}", ":1: relay.keep_finished: expected a plain number"),
+        ("relay: {max_clients: 2.5}", ":1: relay.max_clients: expected a whole number, not 2.5"),
         ("relay: {max_clients: 1e6}", ":1: relay.max_clients: expected a plain number, without"),
         ("bus: {max_bytes: 1.5E9}", ":1: bus.max_bytes: expected a plain number, without colons"),
         ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a plain number, without"),

@@ -74,6 +74,21 @@ def _is_rolled_out(service: Service, context: Context) -> bool:
     return service.complete or (context.catch_up and service.stands)
 
 
+def _has_failed_anew(told: Told | None, service: Service) -> bool:
+    """Say whether a rollout failed of which nothing was told yet.
+
+    A controller that takes up a former template changes revision and generation first: until its
+    next look at the pods the status has the condition of the rollout that failed before.
+    """
+    failure = service.failure
+    if failure is None:
+        return False
+    if told is None or told.phase == "removed":
+        return True
+    same = bool(failure.since) and failure.since == told.failed_since
+    return service.revision != told.failed_revision and not same
+
+
 def wants_facts(told: Told | None, service: Service, context: Context) -> bool:
     """Say whether judging this look depends on facts that other objects hold."""
     if not _is_rolled_out(service, context):
@@ -97,9 +112,7 @@ def judge_service(
             assert told is not None
             return _rolled_out(told, service, context, facts)
         return _deployed(told, service, context, facts)
-    if service.failure is not None and service.revision != (
-        told.failed_revision if told is not None and told.phase != "removed" else None
-    ):
+    if _has_failed_anew(told, service):
         if standing and told is not None and same_revision(told, service):
             return Verdict(told)
         return _failed(told, service, context)
@@ -215,20 +228,22 @@ def _rolled_out(told: Told, service: Service, context: Context, facts: Facts) ->
 
 def _failed(told: Told | None, service: Service, context: Context) -> Verdict:
     standing = told is not None and told.phase == "told"
+    since = service.failure.since if service.failure else ""
     if standing and told is not None:
-        after = msgspec.structs.replace(told, failed_revision=service.revision)
+        after = msgspec.structs.replace(told, failed_revision=service.revision, failed_since=since)
         life = told.life
     else:
         life = told.life + (told.phase == "removed") if told is not None else 0
         after = msgspec.structs.replace(
             tell(None, service, context, Facts(), phase="failed", life=life),
             failed_revision=service.revision,
+            failed_since=since,
         )
     wanted = tell(told if standing else None, service, context, Facts(), phase="told")
     data = msgspec.structs.replace(
         _data(service, wanted, context, before=told if standing else None, cause="failed"),
-        reason=service.failure[0] if service.failure else None,
-        message=service.failure[1] if service.failure else None,
+        reason=service.failure.reason if service.failure else None,
+        message=service.failure.message if service.failure else None,
     )
     return Verdict(
         after, make_event(FAILED, service.uid, service.revision, life, data=data, context=context)

@@ -55,6 +55,7 @@ class Condition(Lenient):
     status: str = ""
     reason: str | None = None
     message: str | None = None
+    last_transition_time: str | None = None
 
 
 class _PageMetadata(Lenient):

@@ -22,7 +22,7 @@ from monitor.cluster.templates import (
     template_images,
 )
 
-__all__ = ["Revision", "Service", "read_revisions", "read_service"]
+__all__ = ["Failure", "Revision", "Service", "read_revisions", "read_service"]
 
 _REVISION = "deployment.kubernetes.io/revision"
 _REVISION_HISTORY = "deployment.kubernetes.io/revision-history"
@@ -50,6 +50,14 @@ class _Workload(Lenient):
     status: _WorkloadStatus = msgspec.field(default_factory=_WorkloadStatus)
 
 
+class Failure(NamedTuple):
+    """Why the controller gave a rollout up, in its words, and since when: empty where unsaid."""
+
+    reason: str
+    message: str
+    since: str = ""
+
+
 class Service(NamedTuple):
     """A model service as the cluster shows it now.
 
@@ -57,7 +65,8 @@ class Service(NamedTuple):
     with each new template; None where the controller has not looked at the object yet.
     ``complete`` says that all replicas are of this revision and available; ``stands`` that the
     controller called this rollout complete, though a replica may be missing by now; ``failure``
-    is the reason and the message of a rollout that the controller gave up.
+    is that of a rollout that the controller gave up; for a moment after a rollback it is still
+    that of the rollout before.
     """
 
     kind: str
@@ -73,7 +82,7 @@ class Service(NamedTuple):
     replicas_ready: int
     complete: bool
     stands: bool
-    failure: tuple[str, str] | None
+    failure: Failure | None
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     selector: str
@@ -158,7 +167,7 @@ def _stands(wanted: int, status: _WorkloadStatus, progressing: Condition | None)
     )
 
 
-def _failure(status: _WorkloadStatus, progressing: Condition | None) -> tuple[str, str] | None:
+def _failure(status: _WorkloadStatus, progressing: Condition | None) -> Failure | None:
     if (
         progressing is None
         or progressing.status != "False"
@@ -172,7 +181,11 @@ def _failure(status: _WorkloadStatus, progressing: Condition | None) -> tuple[st
         for condition in status.conditions or ()
         if condition.type == "ReplicaFailure" and condition.status == "True"
     ]
-    return progressing.reason or "", "; ".join(filter(None, messages))
+    return Failure(
+        progressing.reason or "",
+        "; ".join(filter(None, messages)),
+        progressing.last_transition_time or "",
+    )
 
 
 def read_revisions(kind: str, items: Sequence[bytes | msgspec.Raw]) -> list[Revision]:

@@ -48,6 +48,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     fingerprint: str = ""
     history: tuple[tuple[int, str], ...] = ()
     failed_revision: int | None = None
+    failed_since: str = ""
     life: int = 0
     removed_at: float | None = None
 

@@ -372,11 +372,13 @@ class DeploymentPlay(Play):
         key = "deployment.kubernetes.io/revision"
         revisions = [int(h["metadata"]["annotations"][key]) for h in self.holders.values()]
         revision = str(max(revisions, default=0) + 1)
+        is_new = True
         if name in self.holders:
             annotations = self.holders[name]["metadata"]["annotations"]
             former = [*annotations.get(f"{key}-history", "").split(","), annotations[key]]
             annotations[f"{key}-history"] = ",".join(filter(None, former))
             annotations[key] = revision
+            is_new = False
         else:
             template = self.template
             template["metadata"]["labels"]["pod-template-hash"] = self._hash()
@@ -403,6 +405,10 @@ class DeploymentPlay(Play):
         # The status, its generation and its conditions are still those of before.
         self.item["metadata"].setdefault("annotations", {})[key] = revision
         yield [self._write()]
+        if not is_new and self.item["status"]["observedGeneration"] < self.generation:
+            # That of a new ReplicaSet begins with a condition of its own, but this one does not.
+            self.item["status"]["observedGeneration"] = self.generation
+            yield [self._write()]
 
     def _status(self, *, updated: int, total: int, available: int, complete: bool) -> Write:
         reason = "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated"
@@ -425,6 +431,7 @@ class DeploymentPlay(Play):
             status="False",
             reason="ProgressDeadlineExceeded",
             message=f'ReplicaSet "{name}" has timed out progressing.',
+            lastTransitionTime=f"2021-02-09T09:{self.generation:02}:00Z",
         )
         return self._write()
 

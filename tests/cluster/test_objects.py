@@ -70,7 +70,7 @@ def test_a_deployment_config_is_complete_as_oc_says(
         "DeploymentConfig",
         service(**DONE, latestVersion=latest, conditions=[condition]),
     )
-    assert (found.complete, found.failure) == (complete, (reason, "m") if failed else None)
+    assert (found.complete, found.failure) == (complete, (reason, "m", "") if failed else None)
     assert found.revision == (latest or None)
 
 

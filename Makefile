@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 MINUTES ?= 2
 JOBS ?= 2
 
-.PHONY: docs reference run demo screenshots test fast chaos check bench clean install deb rpm repo
+.PHONY: docs reference run demo screenshots test fast chaos kubernetes check bench clean install deb rpm repo
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,11 @@ fast: install
 chaos: install
 	tests/install-servers
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# The cluster part with a real API server and its controllers, which Go builds once.
+kubernetes: install
+	tests/build-kubernetes
+	RECODEX_TEST_KUBERNETES=1 $(BIN)/pytest tests/cluster_real
 
 check: install
 	$(BIN)/ruff check .

@@ -129,40 +129,59 @@ class Lab:
             kubeconfig = str(
                 write_kubeconfig(self.directory / "kubeconfig", self.server, token=token)
             )
-        store = open_store(self.database)
-        bus = create_bus(BusSettings(file=str(self.directory / "spool.db")))
-        await store.migrate()
-        await bus.start()
         section = ClusterSettings(
             name="test", kubeconfig=kubeconfig, **{"kinds": ("Deployment",), **settings}
         )
-        section.verify()
-        part = Cluster(
-            section,
-            store=self.store(store),
-            bus=bus,
-            timing=timing,
-            service_account=service_account or SERVICE_ACCOUNT,
-        )
-        run = Run(part, store, bus)
-        tasks: list[asyncio.Task[None]] = []
-        try:
-            await part.start()
-            tasks = [
-                asyncio.create_task(part.run(), name="part"),
-                asyncio.create_task(run.collect(), name="collect"),
-            ]
+        account = service_account or SERVICE_ACCOUNT
+        async with (
+            opened(self.database) as store,
+            run_part(section, self.directory, self.store(store), timing, account) as run,
+        ):
             yield run
-            for task in tasks:
-                assert not task.done(), repr(task.exception())
-            await part.drain()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await part.close()
-            await bus.close()
-            await store.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(database: DatabaseSettings) -> AsyncIterator[Store]:
+    """Give a store with its tables."""
+    store = open_store(database)
+    try:
+        await store.migrate()
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def run_part(
+    section: ClusterSettings,
+    directory: Path,
+    store: Store,
+    timing: Timing = QUICK,
+    service_account: Path = SERVICE_ACCOUNT,
+) -> AsyncIterator[Run]:
+    """Run the part with a spool in ``directory`` until the end of the context."""
+    bus = create_bus(BusSettings(file=str(directory / "spool.db")))
+    await bus.start()
+    section.verify()
+    part = Cluster(section, store=store, bus=bus, timing=timing, service_account=service_account)
+    run = Run(part, store, bus)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await part.start()
+        tasks = [
+            asyncio.create_task(part.run(), name="part"),
+            asyncio.create_task(run.collect(), name="collect"),
+        ]
+        yield run
+        for task in tasks:
+            assert not task.done(), repr(task.exception())
+        await part.drain()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await part.close()
+        await bus.close()
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from typing import Any
 
 Object = dict[str, Any]
 
+_TIMED_OUT = "ProgressDeadlineExceeded"
+
 LABELS = {"app.kubernetes.io/component": "model"}
 
 
@@ -405,9 +407,18 @@ class DeploymentPlay(Play):
         # The status, its generation and its conditions are still those of before.
         self.item["metadata"].setdefault("annotations", {})[key] = revision
         yield [self._write()]
-        if not is_new and self.item["status"]["observedGeneration"] < self.generation:
-            # That of a new ReplicaSet begins with a condition of its own, but this one does not.
-            self.item["status"]["observedGeneration"] = self.generation
+        conditions = self.item["status"].get("conditions", [])
+        if not is_new and any(each.get("reason") == _TIMED_OUT for each in conditions):
+            # A new ReplicaSet begins with a condition of its own; here the old one stays at first.
+            owned = self._current()["metadata"]["uid"]
+            updated = [
+                pod["metadata"]["ownerReferences"][0]["uid"] == owned for pod in self.pods.values()
+            ]
+            ready = sum(map(self._is_ready, self.pods))
+            self._status(
+                updated=sum(updated), total=len(self.pods), available=ready, complete=False
+            )
+            self.item["status"]["conditions"] = conditions
             yield [self._write()]
 
     def _status(self, *, updated: int, total: int, available: int, complete: bool) -> Write:
@@ -429,7 +440,7 @@ class DeploymentPlay(Play):
         name = self._current()["metadata"]["name"]
         self.item["status"]["conditions"][1].update(
             status="False",
-            reason="ProgressDeadlineExceeded",
+            reason=_TIMED_OUT,
             message=f'ReplicaSet "{name}" has timed out progressing.',
             lastTransitionTime=f"2021-02-09T09:{self.generation:02}:00Z",
         )

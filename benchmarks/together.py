@@ -66,7 +66,7 @@ class Site:
         websocket, zeromq, api = ports
         kubeconfig = write_kubeconfig(
             self.directory / "kubeconfig",
-            cluster.Url(self.kubernetes.url),  # type: ignore[arg-type]
+            cluster.Url(self.kubernetes.url),
         )
         jobs = probes.jobs(checks, self.page, interval=1)
         config = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from monitor.store import DatabaseSettings, Store
-from tests.store.conftest import opened
+from tests.store.opened import opened
 
 WithStore = Callable[[Callable[[Store], Coroutine[Any, Any, Any]]], None]
 

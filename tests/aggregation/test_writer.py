@@ -27,7 +27,7 @@ from monitor.store import Connection, DatabaseSettings, Store, migrate
 from monitor.store.sqlite import SqliteConnection
 from tests.aggregation.conftest import WithStore
 from tests.aggregation.plain import TOPIC, Tables, plain_tables, read_tables, record, result
-from tests.store.conftest import opened
+from tests.store.opened import opened
 
 NOW = 1_700_000_000.0
 KEEP_S = 30 * 86400.0

@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -18,9 +18,10 @@ from monitor.cluster.settings import ClusterSettings
 from monitor.cluster.watch import Timing
 from monitor.messages import ModelEvent, decode_model_event
 from monitor.part import Health
-from monitor.store import DatabaseSettings, Store, open_store
+from monitor.store import DatabaseSettings, Store
 from tests.cluster.plays import Step
 from tests.servers.kubernetes import KubernetesServer
+from tests.store.opened import opened
 from tests.waiting import until
 
 # As in production, but without its patience.
@@ -29,10 +30,21 @@ QUICK = Timing(
 )
 
 
-def write_kubeconfig(file: Path, server: KubernetesServer, *, token: str | None = None) -> Path:
+class HasUrl(Protocol):
+    """A Kubernetes API, of whichever kind."""
+
+    @property
+    def url(self) -> str: ...
+
+
+def write_kubeconfig(
+    file: Path, server: HasUrl, *, token: str | None = None, certificate: Path | None = None
+) -> Path:
     """Write a kubeconfig that leads to the server."""
     user = {"token": token} if token else {}
     cluster = {"server": server.url}
+    if certificate is not None:
+        cluster["certificate-authority"] = str(certificate)
     file.write_text(
         json.dumps(
             {
@@ -138,17 +150,6 @@ class Lab:
             run_part(section, self.directory, self.store(store), timing, account) as run,
         ):
             yield run
-
-
-@contextlib.asynccontextmanager
-async def opened(database: DatabaseSettings) -> AsyncIterator[Store]:
-    """Give a store with its tables."""
-    store = open_store(database)
-    try:
-        await store.migrate()
-        yield store
-    finally:
-        await store.close()
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 import requests
 
+from tests.cluster.conftest import write_kubeconfig
 from tests.cluster.plays import digest_of
 from tests.conftest import missing
 from tests.ports import free_port
@@ -152,20 +153,7 @@ class Api:
         return (self._directory / f"{program}.log").read_text(errors="replace")
 
     def _write_kubeconfig(self, file: Path, token: str) -> Path:
-        cluster = {"server": self.url, "certificate-authority": str(self.certificate)}
-        file.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "test",
-                    "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-                    "clusters": [{"name": "test", "cluster": cluster}],
-                    "users": [{"name": "test", "user": {"token": token}}],
-                }
-            )
-        )
-        return file
+        return write_kubeconfig(file, self, token=token, certificate=self.certificate)
 
     def _run(self, program: str, *arguments: str) -> None:
         with (self._directory / f"{program}.log").open("ab") as log:

@@ -11,8 +11,9 @@ from typing import Any
 from monitor.logs.followers import LiveMessage
 from monitor.logs.part import Logs
 from monitor.logs.settings import LogsSettings
-from monitor.store import DatabaseSettings, Store, open_store
+from monitor.store import Store
 from monitor.tokens import ANYONE, Principal, TokenFile
+from tests.store.opened import opened
 from tests.waiting import until
 
 NOW = 1_700_000_000.0
@@ -83,16 +84,6 @@ class Client:
 
 def line(message: str, **fields: Any) -> dict[str, Any]:
     return {"level": "info", "time": NOW, "sender": "addon-1", "message": message} | fields
-
-
-@contextlib.asynccontextmanager
-async def opened(database: DatabaseSettings) -> AsyncIterator[Store]:
-    store = open_store(database)
-    try:
-        await store.migrate()
-        yield store
-    finally:
-        await store.close()
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,8 @@ import pytest
 
 from monitor.store import DatabaseSettings
 from monitor.tokens import Principal, Role
-from tests.logs.running import Client, Clock, line, opened, run, running
+from tests.logs.running import Client, Clock, line, run, running
+from tests.store.opened import opened
 
 
 @pytest.mark.parametrize(

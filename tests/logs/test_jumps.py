@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from monitor.logs.jumps import Jumps
 from monitor.store import DatabaseSettings
-from tests.logs.running import NOW, Client, Clock, line, opened, run, running
+from tests.logs.running import NOW, Client, Clock, line, run, running
 from tests.logs.test_retention import count
+from tests.store.opened import opened
 
 YEAR_S = 365 * 86400.0
 

@@ -11,9 +11,10 @@ from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind
 from monitor.logs.tables import Batch, commit
 from monitor.store import Connection, DatabaseSettings
-from tests.logs.running import NOW, Client, Clock, line, opened, run, running, until
+from tests.logs.running import NOW, Client, Clock, line, run, running, until
 from tests.servers.cut import CutProxy
 from tests.servers.postgres import PostgresServer
+from tests.store.opened import opened
 
 
 def test_followers_get_what_matches_once_and_in_order(database: DatabaseSettings) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from monitor.logs.levels import LEVELS
 from monitor.store import DatabaseSettings
-from tests.logs.running import NOW, Client, Clock, line, opened, run, running
+from tests.logs.running import NOW, Client, Clock, line, run, running
+from tests.store.opened import opened
 
 ODD_CASES = [
     *("İstanbul", "ISTANBUL", "ıstanbul", "straße", "STRASSE", "ẞ", "ΟΔΟΣΕΔΩ", "οδος", "ﬁn", "Fin"),

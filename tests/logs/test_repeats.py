@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from monitor.logs.digest import UploadDigest
 from monitor.store import Connection, DatabaseSettings
 from monitor.tokens import Principal, Role
-from tests.logs.running import NOW, Client, Clock, line, opened, run, running
+from tests.logs.running import NOW, Client, Clock, line, run, running
 from tests.logs.test_entries import json_values
+from tests.store.opened import opened
 
 
 def digest(*items: Any, **layout: Any) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 from monitor.logs.retention import KEEP_UPLOAD_IDS_S
 from monitor.store import Connection, DatabaseSettings
-from tests.logs.running import NOW, Client, Clock, line, opened, run, running
+from tests.logs.running import NOW, Client, Clock, line, run, running
+from tests.store.opened import opened
 from tests.waiting import until
 
 

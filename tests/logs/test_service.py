@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitor.store import DatabaseSettings
-from tests.logs.running import NOW, Client, Clock, line, opened, run, running, until
+from tests.logs.running import NOW, Client, Clock, line, run, running, until
 from tests.logs.test_actions import messages
 from tests.logs.test_entries import json_values
+from tests.store.opened import opened
 
 
 def test_each_entry_is_judged_by_itself(database: DatabaseSettings) -> None:

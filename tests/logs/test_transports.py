@@ -25,9 +25,9 @@ from monitor.logs.settings import LogsSettings
 from monitor.store import DatabaseSettings, open_store
 from monitor.tokens import Role, TokenFile, create_token
 from monitor.web.settings import ApiSettings
-from tests.logs.running import opened
 from tests.logs.test_actions import messages
 from tests.logs.test_entries import json_values
+from tests.store.opened import opened
 from tests.waiting import wait_for
 from tests.web.serving import LIMIT_S, Serving, serving
 

@@ -21,7 +21,7 @@ from monitor.probes.jobs_table import (
     stopped_jobs,
 )
 from monitor.store import DatabaseSettings, Store
-from tests.store.conftest import opened
+from tests.store.opened import opened
 
 JOBS = [
     Job(id=1, url="https://example.org/", name="plain"),

@@ -1,26 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from monitor.store import DatabaseSettings, Store, open_store
+from monitor.store import DatabaseSettings, Store
+from tests.store.opened import opened
 
 T = TypeVar("T")
-
-
-@contextlib.asynccontextmanager
-async def opened(settings: DatabaseSettings) -> AsyncIterator[Store]:
-    store = open_store(settings)
-    try:
-        await store.migrate()
-        yield store
-    finally:
-        await store.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration_test)])

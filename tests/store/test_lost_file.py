@@ -15,7 +15,7 @@ import pytest
 from monitor.errors import MonitorError, UnavailableError
 from monitor.store import Connection, DatabaseSettings, Store
 from monitor.store.sqlite import SqliteConnection
-from tests.store.conftest import opened
+from tests.store.opened import opened
 
 
 def notify(connection: Connection, text: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from monitor.store import Connection, DatabaseSettings, TablesError, migrate, open_store
 from monitor.store.migrations import Migration, load
 from monitor.store.partitions import create_partitions
-from tests.store.conftest import opened
+from tests.store.opened import opened
 
 STEPS = load()
 

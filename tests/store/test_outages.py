@@ -15,7 +15,7 @@ from monitor.errors import UnavailableError
 from monitor.store import Connection, DatabaseSettings, Store, open_store
 from tests.servers.cut import CutProxy
 from tests.servers.postgres import PostgresServer, make_server
-from tests.store.conftest import opened
+from tests.store.opened import opened
 
 pytestmark = pytest.mark.integration_test
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from monitor.store import Connection, DatabaseSettings
 from monitor.store.partitions import create_partitions, drop_partitions, plan_partitions
-from tests.store.conftest import opened
+from tests.store.opened import opened
 
 existing_ranges = st.lists(st.integers(-50, 50), unique=True, max_size=8).map(
     lambda ends: list(zip(sorted(ends)[::2], sorted(ends)[1::2], strict=False))

@@ -12,7 +12,7 @@ import pytest
 
 from monitor.errors import UnavailableError
 from monitor.store import Connection, DatabaseSettings, Store, TablesError
-from tests.store.conftest import opened
+from tests.store.opened import opened
 
 WithStore = Callable[[Callable[[Store], Coroutine[Any, Any, Any]]], Any]
 

@@ -20,7 +20,7 @@ from tests.ports import free_port
 from tests.probes.misbehaving import Misbehaving
 from tests.servers.daemon import DaemonProcess
 from tests.servers.postgres import PostgresServer
-from tests.store.conftest import opened
+from tests.store.opened import opened
 from tests.waiting import wait_for
 from tests.web.whole import LIMIT_S, Whole
 

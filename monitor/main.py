@@ -42,9 +42,9 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _run(argv: list[str], ready: Callable[[], None]) -> int:
-    from monitor.command_line import run
+    from monitor.commands.command_line import run
+    from monitor.commands.output import checked_output
     from monitor.errors import MonitorError
-    from monitor.output import checked_output
 
     try:
         with checked_output():

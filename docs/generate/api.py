@@ -9,9 +9,9 @@ from fastapi import FastAPI
 
 from docs.generate.daemon import assembled
 from monitor.tokens import TokenFile
-from monitor.web.access import Access
-from monitor.web.app import Gate, make_app
 from monitor.web.context import Context, PartsStatus
+from monitor.web.http.access import Access
+from monitor.web.http.app import Gate, make_app
 from monitor.web.routes import served
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings

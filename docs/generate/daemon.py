@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from monitor.aggregation.settings import AggregationSettings
-from monitor.assembly import PARTS, Services
 from monitor.cluster.settings import ClusterSettings
-from monitor.config import Config
+from monitor.daemon.assembly import PARTS, Services
+from monitor.daemon.config import Config
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.web.context import PartsStatus

@@ -8,7 +8,7 @@ from docs.generate.daemon import assembled
 from monitor.part import Metric, Part
 from monitor.probes.part import Probes
 from monitor.web.context import PartsStatus
-from monitor.web.exposition import PREFIX, own_metrics
+from monitor.web.routes.exposition import PREFIX, own_metrics
 
 __all__ = ["all_metrics", "metrics_table"]
 

@@ -20,7 +20,7 @@ from monitor.bus.spool_file import Outgoing, SpoolFile, connections
 from monitor.bus.spool_opening import open_spool
 from monitor.errors import MonitorError
 from monitor.part import Health, Metric, State
-from monitor.sqlite_file import FileLostError
+from monitor.sqlite.file import FileLostError
 
 __all__ = ["SpoolBus"]
 

@@ -13,7 +13,7 @@ from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.spool_file import NotASpoolError, SpoolFile
 from monitor.bus.spool_lock import GroupLock
 from monitor.errors import UnavailableError
-from monitor.sqlite_file import Connections, FileLostError
+from monitor.sqlite.file import Connections, FileLostError
 
 __all__ = ["SpoolConsumer"]
 

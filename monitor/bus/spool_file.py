@@ -17,8 +17,8 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import msgspec
 
 from monitor.bus.interface import Record
-from monitor.sqlite_file import Connections
-from monitor.sqlite_wal import write_ahead
+from monitor.sqlite.file import Connections
+from monitor.sqlite.wal import write_ahead
 
 __all__ = ["NotASpoolError", "Outgoing", "SpoolFile", "connections"]
 

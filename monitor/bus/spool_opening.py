@@ -19,7 +19,7 @@ from pathlib import Path
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_file import NotASpoolError, SpoolFile
 from monitor.errors import MonitorError, SettingError
-from monitor.sqlite_file import Connections
+from monitor.sqlite.file import Connections
 
 __all__ = ["open_spool"]
 

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from monitor.logs.entries import DECODING_ERRORS
 from monitor.logs.filters import Kind
-from monitor.plain_words import nearest, unknown_key
+from monitor.validation import nearest, unknown_key
 
 __all__ = ["misspelt_key"]
 

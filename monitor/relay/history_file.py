@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from monitor.relay.channel import Channel, End
-from monitor.sqlite_file import OpenFiles, create
+from monitor.sqlite.file import OpenFiles, create
 
 __all__ = [
     "Batch",

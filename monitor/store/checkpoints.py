@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from monitor.errors import MonitorError
-from monitor.sqlite_file import Held
+from monitor.sqlite.file import Held
 
 __all__ = ["Checkpoints", "copy_log"]
 

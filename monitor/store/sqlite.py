@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from monitor.errors import MonitorError, UnavailableError
-from monitor.sqlite_file import Connections, Held
-from monitor.sqlite_wal import write_ahead
+from monitor.sqlite.file import Connections, Held
+from monitor.sqlite.wal import write_ahead
 from monitor.store import migrate
 from monitor.store.checkpoints import Checkpoints, copy_log
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
@@ -29,7 +29,7 @@ from monitor.store.threads import Session, Threads
 
 __all__ = ["SqliteConnection", "SqliteStore"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.store")
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from monitor.commands import COMMANDS
-from monitor.config import load
+from monitor.daemon.config import load
 from tests.docs.book import CHECKOUT, DEBIAN, NOT_INSTALLED, ROOT, all_fences, pages, text_of
 from tests.docs.fences import Fence, commands, indented
 from tests.docs.unrun import NEEDS_A_CLUSTER, NOT_IN_A_CHECKOUT, UNRUN_PAGES, UNRUN_TOOLS
@@ -184,7 +184,7 @@ def problem(word: str) -> bool:
 
 @cache
 def sections() -> frozenset[str]:
-    from monitor.config import Config
+    from monitor.daemon.config import Config
 
     return frozenset(Config.__struct_fields__)
 

@@ -127,7 +127,7 @@ def test_what_is_answered_ok_is_in_the_file_that_is_there(
             uploads.wait_for_more()
     finally:
         uploads.end()
-    lines = [line for line in daemon.log.splitlines() if "[monitor.store.sqlite]" in line]
+    lines = [line for line in daemon.log.splitlines() if "[monitor.store]" in line]
     daemon.process.kill()
     daemon.wait()
     there = found(tmp_path / FILE)
@@ -181,5 +181,5 @@ def test_uploads_are_refused_while_there_is_no_place_for_them(
     assert found(state / FILE) == {"after"}
     assert found(tmp_path / "away" / FILE) == {"before"}
     lines = [line for line in daemon.log.splitlines() if "[DEBUG]" not in line]
-    for text in ("[monitor.store.sqlite]", "uploads are refused", "uploads are stored again"):
+    for text in ("[monitor.store]", "uploads are refused", "uploads are stored again"):
         assert sum(text in line for line in lines) == 1, lines

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from monitor.sqlite_file import Connections, Held
-from monitor.sqlite_wal import write_ahead
+from monitor.sqlite.file import Connections, Held
+from monitor.sqlite.wal import write_ahead
 from monitor.store.checkpoints import Checkpoints
 
 ENDS = 500

@@ -24,6 +24,7 @@ from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.statistics import Statistics
 from monitor.aggregation.transactions import TooSlowError, Transactions
 from monitor.aggregation.writer import OffsetsMovedError, Written, stored_offsets
+from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
 from monitor.part import Health, Metric, Part, State
@@ -175,7 +176,7 @@ class Aggregation(Part):
 
     async def _consume(self, consumer: Consumer) -> None:
         loop = asyncio.get_running_loop()
-        pause = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         lag_at = idle_at = loop.time()
         while not self._stopping.is_set():
             if loop.time() >= idle_at + _IDLE_INTERVAL_S:
@@ -183,10 +184,9 @@ class Aggregation(Part):
                 await consumer.idle()
             if not self._in_step and consumer.assignment():
                 if not await self._resynchronize(consumer):
-                    await self._wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
-                    pause = min(pause * 2, _RETRY_S[1])
+                    await self._wait(backoff.next_delay())
                     continue
-                pause = _RETRY_S[0]
+                backoff.reset()
             await self._commit(consumer)
             if self._full() or self._disturbs():
                 await self._wait(_POLL_S)
@@ -303,14 +303,13 @@ class Aggregation(Part):
     # Writing
 
     async def _write(self) -> None:
-        pause = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         while True:
             await self._until_due()
             if await self._flush():
-                pause = _RETRY_S[0]
+                backoff.reset()
                 continue
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
-            pause = min(pause * 2, _RETRY_S[1])
+            await asyncio.sleep(backoff.next_delay())
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -15,6 +14,7 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import OffsetAndMetadata
 
+from monitor.backoff import Backoff
 from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
@@ -64,7 +64,7 @@ class TopicConsumer(Consumer):
         # Counts what came and went, so that nothing is kept from before.
         self._changes = 0
         self._in_callback = False
-        self._pause = _BACKOFF_S[0]
+        self._backoff = Backoff(*_BACKOFF_S)
         self._trouble: str | None = None
         self._closed = False
 
@@ -107,14 +107,13 @@ class TopicConsumer(Consumer):
         self._trouble = problem
         self._tell(problem)
         await self._run(self._drop_client)
-        await asyncio.sleep(self._pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-        self._pause = min(self._pause * 2, _BACKOFF_S[1])
+        await asyncio.sleep(self._backoff.next_delay())
 
     def _well(self) -> None:
         if self._trouble is not None:
             logger.info("consumer of %s: Kafka answers again", self._topic)
             self._trouble = None
-        self._pause = _BACKOFF_S[0]
+        self._backoff.reset()
         self._tell(None)
 
     async def seek(self, partition: int, offset: int) -> None:

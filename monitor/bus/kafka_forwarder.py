@@ -14,7 +14,6 @@ while; the one in their headers is there in any case.
 from __future__ import annotations
 
 import logging
-import random
 import sqlite3
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
+from monitor.backoff import Backoff
 from monitor.bus.interface import Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
@@ -93,7 +93,7 @@ class Forwarder:
     def _run(self) -> None:
         lower_priority()
         lock = GroupLock(self._spool.path, "", "forwarder")
-        pause = _BACKOFF_S[0]
+        backoff = Backoff(*_BACKOFF_S)
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
@@ -111,9 +111,8 @@ class Forwarder:
                     logger.exception("forwarding to Kafka failed")
                     self._fail(f"forwarding to Kafka failed: {type(error).__name__}")
                 if time.monotonic() - began > 60:
-                    pause = _BACKOFF_S[0]
-                self._stopping.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-                pause = min(pause * 2, _BACKOFF_S[1])
+                    backoff.reset()
+                self._stopping.wait(backoff.next_delay())
         finally:
             lock.release()
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
+from monitor.backoff import Backoff
 from monitor.bus import Bus
 from monitor.cluster.tracker import Batch, Known
 from monitor.cluster.watch import Scope
@@ -31,7 +31,8 @@ T = TypeVar("T")
 
 _FORWARD = 200  # events that are published and noted together
 _LOOK_S = 30.0
-_LONGEST_PAUSE_S = 10.0
+_BUS_RETRY_S = (0.5, 10.0)
+_STORE_RETRY_S = (0.2, 10.0)
 _PURGE_ROWS = 2000  # a transaction; on SQLite all others wait for it
 
 
@@ -200,11 +201,10 @@ class Journal:
         if not rows:
             return False
         events = [_stored(row) for row in rows]
-        pause = 0.5
+        backoff = Backoff(*_BUS_RETRY_S)
         while not await self._bus.committed(*[self._publish(event) for event in events]):
             self._worry("the bus does not take events")
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            await asyncio.sleep(backoff.next_delay())
         now = self._clock()
 
         def note(connection: Connection) -> None:
@@ -243,7 +243,7 @@ class Journal:
 
     async def _until_done(self, action: Callable[[], Awaitable[T]]) -> T:
         """Do what needs the store; where it is away, say so once and try until it is back."""
-        pause = 0.2
+        backoff = Backoff(*_STORE_RETRY_S)
         while True:
             try:
                 result = await action()
@@ -252,9 +252,8 @@ class Journal:
                 if self._stopping.is_set():
                     raise
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause * random.uniform(0.75, 1.25)):  # noqa: S311
+                    async with asyncio.timeout(backoff.next_delay()):
                         await self._stopping.wait()
-                pause = min(pause * 2, _LONGEST_PAUSE_S)
             else:
                 if self.problem is not None:
                     logger.info("model events are kept again")

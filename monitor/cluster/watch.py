@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from monitor.backoff import Backoff, jittered
 from monitor.cluster.api import Api, ApiError, Reason
 from monitor.cluster.objects import WatchEvent, read_watch_event
 
@@ -122,7 +123,7 @@ class Watch:
         self._timing = timing or Timing()
         self._path = path_of(scope.kind, scope.namespace)
         self._version: str | None = None
-        self._failures = 0
+        self._backoff = Backoff(self._timing.pause_s, self._timing.longest_pause_s)
         self._listed_at = 0.0
 
     def run(self) -> None:
@@ -141,7 +142,7 @@ class Watch:
             reason = error.reason if error is not None else Reason.ENDED
             self.restarts[reason] = self.restarts.get(reason, 0) + 1
             if time.monotonic() - began >= self._timing.healthy_s:
-                self._failures = 0
+                self._backoff.reset()
             if error is None:
                 self._after_end(time.monotonic() - began)
             else:
@@ -202,7 +203,7 @@ class Watch:
         self._version = version
         if error is not None:
             raise error
-        self._failures = 0
+        self._backoff.reset()
 
     def _well(self) -> None:
         if self.problem is not None:
@@ -235,12 +236,9 @@ class Watch:
         self._pause(error)
 
     def _pause(self, error: ApiError | None) -> None:
-        timing = self._timing
-        pause = min(timing.pause_s * 2**self._failures, timing.longest_pause_s)
-        self._failures = min(self._failures + 1, 16)
+        pause = self._backoff.next_delay()
         if error is not None and error.reason in _LASTING:
-            pause = timing.lasting_s
-        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter is no secret
+            pause = jittered(self._timing.lasting_s)
         if error is not None and error.retry_after_s is not None:
             pause = max(pause, error.retry_after_s)
         self._stop.wait(pause)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from monitor.backoff import Backoff
 from monitor.bus import Bus
 from monitor.errors import MonitorError, SettingError
 from monitor.messages import Result
@@ -22,7 +23,7 @@ __all__ = ["Probes", "make_source", "own_jobs"]
 
 logger = logging.getLogger("monitor.probes")
 
-_RETRY_S = 5.0
+_RETRY_S = (1.0, 5.0)
 # How long two daemons may check the same jobs before one says so.
 _CLAIM_AGAIN_S = 60.0
 # Within what the daemon allows for draining, with time left to cut off the rest.
@@ -123,6 +124,7 @@ class Probes(Part):
                 group.create_task(self._keep_claims(self._claims), name="probes:claims")
 
     async def _follow(self) -> None:
+        backoff = Backoff(*_RETRY_S)
         while True:
             await self._wait_for_change()
             source, settings = self._source, self._settings
@@ -131,8 +133,9 @@ class Probes(Part):
                 mine = own_jobs(jobs, settings)
             except MonitorError as error:
                 self._fail(str(error))
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(backoff.next_delay())
                 continue
+            backoff.reset()
             if source is self._source:
                 self._adopt(jobs, mine)
 

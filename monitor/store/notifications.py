@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import logging
 import os
-import random
 import select
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.store.listeners import Listeners
 
@@ -27,6 +27,7 @@ logger = logging.getLogger("monitor.store")
 
 _SILENCE_S = 15.0  # without a word for so long, the connection is tried by a statement
 _CLOSE_S = 0.9
+_RETRY_S = (0.1, 10.0)
 
 
 class NotificationThread:
@@ -94,7 +95,7 @@ class NotificationThread:
 
     def _serve(self) -> None:
         away = False
-        pause = 0.1
+        backoff = Backoff(*_RETRY_S)
         try:
             while not self._closing.is_set():
                 try:
@@ -107,7 +108,8 @@ class NotificationThread:
                     try:
                         if away:
                             logger.info("%s: listening again", self._server)
-                        away, pause = False, 0.1
+                        away = False
+                        backoff.reset()
                         self._relay(raw)
                     except (psycopg2.Error, OSError) as error:
                         logger.warning("%s: lost while listening: %s", self._server, error)
@@ -115,8 +117,7 @@ class NotificationThread:
                     finally:
                         self._call(self._heard.clear)
                         raw.close()
-                self._closing.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
-                pause = min(pause * 2, 10.0)
+                self._closing.wait(backoff.next_delay())
         finally:
             self._ended.set_result(None)
 

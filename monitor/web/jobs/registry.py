@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.messages import Result
 from monitor.probes.job import Job
@@ -118,7 +119,7 @@ class JobRegistry:
         if self._shared is not None:
             await self._shared.asked()
         said = False
-        pause = _LOOK_S[0]
+        backoff = Backoff(*_LOOK_S)
         while True:
             try:
                 await self._restore()
@@ -128,11 +129,11 @@ class JobRegistry:
                     logger.warning("how jobs stood before is not known: %s", error)
                 said = True
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(backoff.next_delay()):
                     await self._look_again.wait()
-                pause = _LOOK_S[0]
+                backoff.reset()
             except TimeoutError:
-                pause = min(pause * 2, _LOOK_S[1])
+                pass
             self._look_again.clear()
 
     async def refresh(self) -> None:

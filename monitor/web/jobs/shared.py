@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.messages import Result
 from monitor.probes.jobs_table import DatabaseJobs
@@ -26,7 +27,7 @@ logger = logging.getLogger("monitor.web")
 
 # What was read is new enough for as long.
 _FRESH_S = 2.0
-_RETRY_S = 5.0
+_RETRY_S = (1.0, 5.0)
 _TIMEOUT_S = 5.0
 # How far back the last result of a job is looked for.
 _LOOK_BACK_S = 86400.0
@@ -60,16 +61,18 @@ class SharedJobs:
         """Follow changes of the sites, from the first :meth:`refresh` on, until cancelled."""
         await self._asked.wait()
         said = False
+        backoff = Backoff(*_RETRY_S)
         while True:
             await self._source.changed()
             try:
                 self.jobs = await self._source.load()
                 said = False
+                backoff.reset()
             except MonitorError as error:
                 if not said:
                     logger.warning("the sites stay as they were: %s", error)
                 said = True
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(backoff.next_delay())
 
     async def refresh(self) -> None:
         """Return once what is known is at most 2 s old; raises MonitorError."""

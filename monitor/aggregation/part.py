@@ -27,6 +27,7 @@ from monitor.aggregation.writer import OffsetsMovedError, Written, stored_offset
 from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.part import Health, Metric, Part, State
 from monitor.store import Store
 from monitor.yielding import in_slices, lower_priority
@@ -90,7 +91,9 @@ class Aggregation(Part):
         self._unknown: set[int] = set()
         self._in_step = False
         self._to_commit: dict[int, int] = {}
-        self._problem: str | None = None
+        self._outage = OutageLog(
+            logger, outcome="consumption paused, trying again", level=logging.ERROR
+        )
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -148,8 +151,8 @@ class Aggregation(Part):
 
     def state(self) -> State:
         """Return lag and counts; degraded while the database can't be written."""
-        if self._problem is not None:
-            return State(Health.DEGRADED, f"{self._problem}; consumption paused, trying again")
+        if self._outage.problem is not None:
+            return State(Health.DEGRADED, self._outage.summary)
         if self._stopping.is_set():
             return State(Health.STOPPING)
         if not self._stored:
@@ -237,7 +240,7 @@ class Aggregation(Part):
             # The bus begins where it likes; nothing of that is taken before the offsets are known.
             self._unknown.update(partitions)
             self._fall_out_of_step()
-            self._say(error)
+            self._failed(error)
             return {}
         for partition in partitions:
             self._stored[partition] = stored.get(partition)
@@ -270,7 +273,7 @@ class Aggregation(Part):
             try:
                 stored = await self._read_offsets()
             except MonitorError as error:
-                self._say(error)
+                self._failed(error)
                 return False
             self._pending.drop()
             self._batch = None
@@ -339,11 +342,11 @@ class Aggregation(Part):
                     self._fall_out_of_step()
                     return True
                 except TooSlowError as error:
-                    self._say(error)
+                    self._failed(error)
                     self._fall_out_of_step()
                     return False
                 except MonitorError as error:
-                    self._say(error)
+                    self._failed(error)
                     return False
                 self._batch = None
                 self._recovered()
@@ -361,27 +364,21 @@ class Aggregation(Part):
         self._pending.drop()
         self._changed.set()
 
-    def _say(self, error: MonitorError | TimeoutError) -> None:
-        if self._problem is None:
-            logger.error("consumption pauses: %s", str(error) or "the database is slow")
-        self._problem = str(error) or "the database is slow"
+    def _failed(self, error: MonitorError | TimeoutError) -> None:
+        self._outage.failed(str(error) or "the database is slow")
 
     def _recovered(self) -> None:
-        if self._problem is not None:
-            logger.info("consumption goes on: the database is back")
-        self._problem = None
+        self._outage.recovered("consumption resumed: the database is back")
 
     # Retention
 
     async def _retain(self) -> None:
-        failed = False
+        outage = OutageLog(logger)
         while True:
             try:
                 purged = await purge(self._store, self._settings, now=self._clock())
-                failed = False
+                outage.recovered("purging resumed")
                 logger.debug("purged %s", purged)
             except MonitorError as error:
-                if not failed:
-                    logger.warning("cannot purge: %s", error)
-                failed = True
+                outage.failed(f"cannot purge: {error}")
             await asyncio.sleep(_PURGE_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311

@@ -59,7 +59,7 @@ class KafkaBus(SpoolBus):
         spool = super().state()
         if spool.health is not Health.OK:
             return spool
-        trouble = self._forwarder.trouble or self._consumer_trouble
+        trouble = self._forwarder.outage.problem or self._consumer_trouble
         if trouble is not None:
             return State(Health.DEGRADED, f"{trouble}; {spool.summary}")
         return spool

@@ -19,6 +19,7 @@ from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
 from monitor.errors import UnavailableError
+from monitor.log_limits import OutageLog
 from monitor.yielding import lower_priority, yield_to_loop
 
 __all__ = ["TopicConsumer"]
@@ -65,7 +66,7 @@ class TopicConsumer(Consumer):
         self._changes = 0
         self._in_callback = False
         self._backoff = Backoff(*_BACKOFF_S)
-        self._trouble: str | None = None
+        self._outage = OutageLog(logger, subject=f"consumer of {topic}")
         self._closed = False
 
     # On the loop
@@ -102,17 +103,13 @@ class TopicConsumer(Consumer):
 
     async def _fail(self, error: BaseException) -> None:
         problem = describe(error, self._settings)
-        if self._trouble is None:
-            logger.warning("consumer of %s: %s; trying again", self._topic, problem)
-        self._trouble = problem
+        self._outage.failed(problem)
         self._tell(problem)
         await self._run(self._drop_client)
         await asyncio.sleep(self._backoff.next_delay())
 
     def _well(self) -> None:
-        if self._trouble is not None:
-            logger.info("consumer of %s: Kafka answers again", self._topic)
-            self._trouble = None
+        self._outage.recovered("Kafka responds again")
         self._backoff.reset()
         self._tell(None)
 

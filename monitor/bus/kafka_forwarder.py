@@ -29,6 +29,7 @@ from monitor.bus.kafka_client import client_options, describe, ensure_topics, re
 from monitor.bus.settings import KafkaSettings
 from monitor.bus.spool_file import NotASpoolError, SpoolFile
 from monitor.bus.spool_lock import GroupLock
+from monitor.log_limits import OutageLog
 from monitor.sqlite.file import Connections, FileLostError
 from monitor.yielding import in_slices, lower_priority
 
@@ -51,7 +52,7 @@ _REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.InvalidTopicErro
 
 
 class Forwarder:
-    """The thread that forwards; :attr:`trouble` says what is wrong, or is None."""
+    """The thread that forwards; :attr:`outage` has what is wrong with Kafka or the spool."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class Forwarder:
         self._thread: threading.Thread | None = None
         self._ensured: set[str] = set()
         self._untimed_until = 0.0
-        self.trouble: str | None = None
+        self.outage = OutageLog(logger, outcome="messages wait in the spool")
         self.forwarded = 0
 
     def start(self) -> None:
@@ -103,13 +104,13 @@ class Forwarder:
                 except FileLostError:
                     pass  # said where it is opened anew
                 except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
-                    self._fail(describe(error, self._settings))
+                    self.outage.failed(describe(error, self._settings))
                 except (sqlite3.Error, NotASpoolError) as error:
-                    self._fail(f"cannot read the spool: {error}")
+                    self.outage.failed(f"cannot read the spool: {error}")
                 except Exception as error:
                     # The thread must outlive whatever a client library comes up with.
                     logger.exception("forwarding to Kafka failed")
-                    self._fail(f"forwarding to Kafka failed: {type(error).__name__}")
+                    self.outage.failed(f"forwarding to Kafka failed: {type(error).__name__}")
                 if time.monotonic() - began > 60:
                     backoff.reset()
                 self._stopping.wait(backoff.next_delay())
@@ -120,18 +121,11 @@ class Forwarder:
         try:
             return lock.acquire()
         except OSError as error:
-            self._fail(f"cannot lock the spool: {error.strerror}")
+            self.outage.failed(f"cannot lock the spool: {error.strerror}")
             return False
 
-    def _fail(self, problem: str) -> None:
-        if self.trouble is None:
-            logger.warning("%s; messages wait in the spool", problem)
-        self.trouble = problem
-
     def _recover(self) -> None:
-        if self.trouble is not None:
-            logger.info("Kafka takes messages again")
-            self.trouble = None
+        self.outage.recovered("Kafka accepts messages again")
 
     def _session(self) -> None:
         """Forward until told to stop; raises KafkaError and sqlite3.Error."""
@@ -152,7 +146,7 @@ class Forwarder:
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
-            if self.trouble is not None and not file.count():
+            if self.outage.problem is not None and not file.count():
                 self._recover()
             while not self._stopping.is_set():
                 self._news.clear()
@@ -236,7 +230,7 @@ class Forwarder:
                 break
             if time.monotonic() > away_at:
                 servers = ", ".join(self._settings.bootstrap_servers)
-                self._fail(f"Kafka at {servers} acknowledges nothing")
+                self.outage.failed(f"Kafka at {servers} acknowledges nothing")
             try:
                 future.get(timeout=_STEP_S)
             except kafka_errors.KafkaTimeoutError:

@@ -19,6 +19,7 @@ from monitor.bus.spool_consumer import SpoolConsumer
 from monitor.bus.spool_file import Outgoing, SpoolFile, connections
 from monitor.bus.spool_opening import open_spool
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.part import Health, Metric, State
 from monitor.sqlite.file import FileLostError
 
@@ -64,7 +65,7 @@ class SpoolBus(Bus):
         self._file: SpoolFile | None = None
         # Written by the writer, read by anyone.
         self._spooled = 0
-        self._trouble: str | None = None
+        self._outage = OutageLog(logger)
         self._writer: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news: set[asyncio.Event] = set()
@@ -197,13 +198,12 @@ class SpoolBus(Bus):
             return True
         except (sqlite3.Error, MonitorError) as error:
             self._put_back(group, size)
-            if self._trouble is None:
-                logger.warning("spool: cannot write %s: %s; trying again", self._path, error)
-            self._trouble = f"cannot write the spool: {error}"
+            self._outage.failed(f"cannot write the spool {self._path}: {error}")
             return False
-        if self._trouble is not None and (group or anew):
-            logger.info("spool: writing %s again, %d dropped so far", self._path, self._dropped)
-            self._trouble = None
+        if group or anew:
+            self._outage.recovered(
+                f"writing the spool {self._path} again, {self._dropped} dropped so far"
+            )
         if dropped:
             logger.warning("spool: full, the oldest %d messages are gone", dropped)
         self._spooled += len(group)
@@ -268,8 +268,8 @@ class SpoolBus(Bus):
 
     def state(self) -> State:
         """Return how the spool fares."""
-        if self._trouble is not None:
-            return State(Health.DEGRADED, self._trouble)
+        if self._outage.problem is not None:
+            return State(Health.DEGRADED, self._outage.problem)
         return State(Health.OK, f"{self._spooled} messages spooled")
 
     def metrics(self) -> Iterable[Metric]:

@@ -13,6 +13,7 @@ from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.spool_file import NotASpoolError, SpoolFile
 from monitor.bus.spool_lock import GroupLock
 from monitor.errors import UnavailableError
+from monitor.log_limits import OutageLog
 from monitor.sqlite.file import Connections, FileLostError
 
 __all__ = ["SpoolConsumer"]
@@ -56,7 +57,7 @@ class SpoolConsumer(Consumer):
         self._closed = False
         # Whether the spool that was read from is gone.
         self._lost = False
-        self._failed = False
+        self._outage = OutageLog(logger)
 
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
         """Return the next records."""
@@ -150,12 +151,10 @@ class SpoolConsumer(Consumer):
         except FileLostError:
             return or_else
         except (sqlite3.Error, OSError, NotASpoolError) as error:
-            if not self._failed:
-                logger.warning("spool: cannot read %s: %s; trying again", self._spool.path, error)
-            self._failed = True
+            self._outage.failed(f"cannot read the spool {self._spool.path}: {error}")
             await asyncio.sleep(_RETRY_S)
             return or_else
-        self._failed = False
+        self._outage.recovered(f"reading the spool {self._spool.path} again")
         return result
 
     async def _run(self, work: Callable[[SpoolFile], T]) -> T:

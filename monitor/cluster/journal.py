@@ -20,6 +20,7 @@ from monitor.bus import Bus
 from monitor.cluster.tracker import Batch, Known
 from monitor.cluster.watch import Scope
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.messages import cloud_event, encode
 from monitor.store import Connection, Row, Store
 
@@ -51,13 +52,13 @@ class _StoredEvent(msgspec.Struct, frozen=True):
 class Journal:
     """The tables of one cluster, for the loop's thread.
 
-    ``problem`` says what is wrong with the store or the bus now, None where all is well.
+    ``outage`` has what is wrong with the store or the bus.
     """
 
     def __init__(
         self, store: Store, bus: Bus, *, cluster: str, topic: str, clock: Callable[[], float]
     ) -> None:
-        self.problem: str | None = None
+        self.outage = OutageLog(logger)
         self.told: dict[str, int] = {}
         self._store = store
         self._bus = bus
@@ -203,7 +204,7 @@ class Journal:
         events = [_stored(row) for row in rows]
         backoff = Backoff(*_BUS_RETRY_S)
         while not await self._bus.committed(*[self._publish(event) for event in events]):
-            self._worry("the bus does not take events")
+            self.outage.failed("the bus does not take events")
             await asyncio.sleep(backoff.next_delay())
         now = self._clock()
 
@@ -248,22 +249,15 @@ class Journal:
             try:
                 result = await action()
             except MonitorError as error:
-                self._worry(str(error))
+                self.outage.failed(str(error))
                 if self._stopping.is_set():
                     raise
                 with suppress(TimeoutError):
                     async with asyncio.timeout(backoff.next_delay()):
                         await self._stopping.wait()
             else:
-                if self.problem is not None:
-                    logger.info("model events are kept again")
-                self.problem = None
+                self.outage.recovered("storing model events again")
                 return result
-
-    def _worry(self, problem: str) -> None:
-        if self.problem is None:
-            logger.warning("%s; trying again", problem)
-        self.problem = problem
 
 
 def _stored(row: Row) -> _StoredEvent:

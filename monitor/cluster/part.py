@@ -250,8 +250,8 @@ class _Session:
             for watch in self.watches
             if watch.problem is not None and watch.reason not in (None, Reason.MISSING)
         ]
-        if self.journal.problem is not None:
-            return State(Health.DEGRADED, f"{self.journal.problem}; trying again")
+        if self.journal.outage.problem is not None:
+            return State(Health.DEGRADED, self.journal.outage.summary)
         if troubled:
             watch, more = troubled[0], len(troubled) - 1
             others = f" (and {more} more)" if more else ""

@@ -26,6 +26,7 @@ import msgspec
 from monitor.backoff import Backoff, jittered
 from monitor.cluster.api import Api, ApiError, Reason
 from monitor.cluster.objects import WatchEvent, read_watch_event
+from monitor.log_limits import OutageLog
 
 __all__ = ["Follower", "Scope", "Timing", "Watch"]
 
@@ -117,6 +118,7 @@ class Watch:
         self.problem: str | None = "not listed yet"
         self.reason: Reason | None = None
         self.restarts: dict[Reason, int] = {}
+        self._outage = OutageLog(logger, subject=str(scope))
         self._api = api
         self._follower = follower
         self._stop = stop
@@ -206,8 +208,9 @@ class Watch:
         self._backoff.reset()
 
     def _well(self) -> None:
-        if self.problem is not None:
+        if self.problem is not None and self.reason is None:
             logger.info("watching %s", self.scope)
+        self._outage.recovered("watching again")
         self.problem = self.reason = None
 
     def _after_end(self, lived_s: float) -> None:
@@ -224,14 +227,13 @@ class Watch:
                 return
         if error.reason in _LASTING:
             self._version = None
-        if self.problem is None or error.reason is not self.reason:
-            match error.reason:
-                case Reason.MISSING:
-                    logger.info("%s: not served by this cluster (%s)", self.scope, error)
-                case Reason.FORBIDDEN:
-                    logger.warning("%s: forbidden (%s)", self.scope, error)
-                case _:
-                    logger.warning("%s: %s; trying again", self.scope, error)
+        match error.reason:
+            case Reason.MISSING:
+                self._outage.failed(f"not served by this cluster ({error})", level=logging.INFO)
+            case Reason.FORBIDDEN:
+                self._outage.failed(f"forbidden ({error})")
+            case _:
+                self._outage.failed(str(error))
         self.problem, self.reason = str(error), error.reason
         self._pause(error)
 

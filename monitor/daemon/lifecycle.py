@@ -24,10 +24,10 @@ from monitor.daemon.allocator import give_memory_back
 from monitor.daemon.assembly import Services, check_addresses, check_parts, make_parts
 from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
+from monitor.daemon.logfile import DaemonLog
 from monitor.daemon.systemd import ServiceManager, hold_reloads, watchdog_interval
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
 from monitor.libraries import needed_by
-from monitor.logfile import DaemonLog
 from monitor.part import Health, Metric, Part, State
 from monitor.yielding import attending
 

@@ -15,7 +15,7 @@ from typing import Final
 import zmq
 
 from monitor.errors import ListenError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.logs.actions import echo
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.peers import Peer

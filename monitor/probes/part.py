@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from monitor.backoff import Backoff
 from monitor.bus import Bus
 from monitor.errors import MonitorError, SettingError
+from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.part import Health, Metric, Part, State
 from monitor.probes.claims import Claims
@@ -71,7 +72,7 @@ class Probes(Part):
         self.jobs = JobList(())
         # Called with each result, as soon as it is there.
         self.on_result: Callable[[Result], None] = lambda _: None
-        self._problem: str | None = None
+        self._outage = OutageLog(logger, outcome="keeping the previous jobs", level=logging.ERROR)
         self._refused: tuple[str, ...] = ()
         # The jobs that the log was last told of, and of how many they are.
         self._told: tuple[list[Job], int] | None = None
@@ -102,7 +103,7 @@ class Probes(Part):
         except SettingError:
             raise
         except MonitorError as error:
-            self._fail(str(error))
+            self._outage.failed(str(error))
             return
         self._adopt(jobs, own_jobs(jobs, self._settings))
 
@@ -132,7 +133,7 @@ class Probes(Part):
                 jobs = await source.load()
                 mine = own_jobs(jobs, settings)
             except MonitorError as error:
-                self._fail(str(error))
+                self._outage.failed(str(error))
                 await asyncio.sleep(backoff.next_delay())
                 continue
             backoff.reset()
@@ -171,7 +172,7 @@ class Probes(Part):
     async def _wait_for_change(self) -> None:
         """Return when the source changed, or the source is another one since a reload."""
         self._source_changed.clear()
-        if self._problem is not None:
+        if self._outage.problem is not None:
             # It was not loaded: what it is now is not known.
             return
         waits = [
@@ -186,18 +187,13 @@ class Probes(Part):
             for task in waits:
                 task.cancel()
 
-    def _fail(self, problem: str) -> None:
-        if self._problem != problem:
-            logger.error("the jobs stay as they were: %s", problem)
-        self._problem = problem
-
     def _adopt(self, jobs: JobList, mine: Sequence[Job]) -> None:
         assert self.runner is not None
         for line in jobs.refused:
             if line not in self._refused:
                 logger.error("job refused: %s", line)
         self._refused = jobs.refused
-        self._problem = None
+        self._outage.recovered("jobs loaded again")
         self.jobs = jobs
         self.runner.producer = self._settings.id or 1
         self.runner.set_concurrency(self._settings.concurrency)
@@ -253,8 +249,8 @@ class Probes(Part):
         if self.runner is None:
             return State(Health.STARTING)
         summary = self.runner.summary()
-        if self._problem is not None:
-            return State(Health.DEGRADED, f"{summary}; {self._problem}")
+        if self._outage.problem is not None:
+            return State(Health.DEGRADED, f"{summary}; {self._outage.problem}")
         if self._refused:
             return State(Health.DEGRADED, f"{summary}; {len(self._refused)} jobs refused")
         return State(Health.OK, summary)

@@ -17,7 +17,7 @@ from itertools import islice
 
 from websockets.protocol import State
 
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.relay.batches import Batches
 from monitor.relay.channel import Channel, Subscriber
 from monitor.relay.channels import Channels

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.part import Health, Metric, Part, State
 from monitor.relay.channels import Channels, Limits
 from monitor.relay.connection import ClientLimits
@@ -157,8 +157,8 @@ class Relay(Part):
 
     def state(self) -> State:
         """Clients and channels in a few words."""
-        if self._saving is not None and self._saving.problem:
-            return State(Health.DEGRADED, f"{self._saving.problem}; trying again")
+        if self._saving is not None and self._saving.outage.problem is not None:
+            return State(Health.DEGRADED, self._saving.outage.summary)
         clients, channels = self.server.client_count, len(self.channels)
         return State(
             Health.OK, f"{clients} clients, {channels} channels, {self.receiver.received} messages"

@@ -16,7 +16,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import parse_monitor_message
 
 from monitor.errors import ListenError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.relay.feed import Peers
 from monitor.relay.incoming import Incoming, waits
 from monitor.relay.protocol import Malformed, Message, decode

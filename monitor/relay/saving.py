@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from monitor.errors import MonitorError, SettingError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import OutageLog
 from monitor.relay.channel import Channel
 from monitor.relay.channels import Channels
 from monitor.relay.feed import Feed, SteadyTime
@@ -79,9 +79,7 @@ class Saving:
         self._damage = ""
         # Cut, but not known to be written.
         self._pending: Batch | None = None
-        self._faults_log = RateLimitedLog(logger, lines=1, period_s=300)
-        # Why the file can't be written now; empty where it can.
-        self.problem = ""
+        self.outage = OutageLog(logger)
         self.failures = 0
         self.saved_bytes = 0
 
@@ -115,7 +113,7 @@ class Saving:
     async def run(self) -> None:
         """Save what is new, again and again."""
         while True:
-            await asyncio.sleep(_RETRY_S if self.problem else _PERIOD_S)
+            await asyncio.sleep(_PERIOD_S if self.outage.problem is None else _RETRY_S)
             await self.save()
 
     async def save(self) -> bool:
@@ -138,9 +136,7 @@ class Saving:
                     continue
                 except (sqlite3.Error, OSError) as error:
                     return self._failed(error)
-                if self.problem:
-                    logger.info("%s can be written again", self._path)
-                    self.problem = ""
+                self.outage.recovered(f"writing {self._path} again")
                 self._pending = None
                 self.saved_bytes += sum(len(chunk.frames) for chunk in batch.chunks)
 
@@ -158,8 +154,7 @@ class Saving:
 
     def _failed(self, error: Exception) -> bool:
         self.failures += 1
-        self.problem = f"cannot write {self._path}: {error}"
-        self._faults_log.warning("write", "%s; going on without it, and trying again", self.problem)
+        self.outage.failed(f"cannot write {self._path}: {error}")
         return False
 
     async def _is_there(self) -> bool:
@@ -196,7 +191,8 @@ class Saving:
         logger.error(
             "%s was deleted or replaced while in use: all histories are saved anew", self._lost
         )
-        self._lost = self.problem = ""
+        self._lost = ""
+        self.outage.recovered(f"writing {self._path} again")
         self._pending = None
         self._channels.forgotten.clear()
         for channel in self._channels:

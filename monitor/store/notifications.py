@@ -16,6 +16,7 @@ import psycopg2
 
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.store.listeners import Listeners
 
 if TYPE_CHECKING:
@@ -94,26 +95,21 @@ class NotificationThread:
             self._loop.call_soon_threadsafe(call, *arguments)
 
     def _serve(self) -> None:
-        away = False
+        outage = OutageLog(logger, subject=self._server)
         backoff = Backoff(*_RETRY_S)
         try:
             while not self._closing.is_set():
                 try:
                     raw = self._connect()
                 except (MonitorError, psycopg2.Error, OSError) as error:
-                    if not away:
-                        logger.warning("not listening: %s", error)
-                    away = True
+                    outage.failed(f"cannot listen for notifications: {error}")
                 else:
                     try:
-                        if away:
-                            logger.info("%s: listening again", self._server)
-                        away = False
+                        outage.recovered("listening for notifications again")
                         backoff.reset()
                         self._relay(raw)
                     except (psycopg2.Error, OSError) as error:
-                        logger.warning("%s: lost while listening: %s", self._server, error)
-                        away = True
+                        outage.failed(f"connection lost: {error}")
                     finally:
                         self._call(self._heard.clear)
                         raw.close()

@@ -220,7 +220,7 @@ def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the
     try:
         wait_for(lambda: sum(stored(url).values()) > 50, "the first results")
         postgres.crash()
-        daemon.wait_log("consumption pauses")
+        daemon.wait_log("consumption paused")
         wait_for(
             lambda: any("consumption paused" in line for line in daemon.notices("STATUS")),
             "STATUS= to say it",
@@ -228,7 +228,7 @@ def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the
         reached = producers.sent
         wait_for(lambda: producers.sent > reached + 500, "more to wait than a batch holds")
         postgres.start()
-        daemon.wait_log("consumption goes on")
+        daemon.wait_log("consumption resumed")
     finally:
         producers.stop()
     records = whole_topic(kafka.bootstrap)
@@ -245,10 +245,10 @@ def test_missing_tables_are_said_with_the_command_and_consumed_once_they_are_the
     config = consumer_config(url, kafka.bootstrap)
     config["aggregation"] |= {"group": f"tables-{os.getpid()}"}
     daemon = Fleet(start_daemon, tmp_path, config).add()
-    line = daemon.wait_log("consumption pauses", limit_s=60)
+    line = daemon.wait_log("consumption paused", limit_s=60)
     assert "has no tables; run: recodex-monitor configure-database -c FILE" in line
     configure(url)
-    daemon.wait_log("consumption goes on", limit_s=60)
+    daemon.wait_log("consumption resumed", limit_s=60)
     assert daemon.stop() == 0
 
 

@@ -181,5 +181,5 @@ def test_uploads_are_refused_while_there_is_no_place_for_them(
     assert found(state / FILE) == {"after"}
     assert found(tmp_path / "away" / FILE) == {"before"}
     lines = [line for line in daemon.log.splitlines() if "[DEBUG]" not in line]
-    for text in ("[monitor.store]", "uploads are refused", "uploads are stored again"):
+    for text in ("[monitor.store]", "refusing uploads", "storing uploads again"):
         assert sum(text in line for line in lines) == 1, lines

@@ -188,7 +188,7 @@ def test_a_full_disk_is_said_and_costs_nobody_anything(start_relay: StartRelay) 
     assert (len(texts), code) == (2001, 1000)
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     resource.prlimit(relay.daemon.pid, resource.RLIMIT_FSIZE, unlimited)
-    relay.daemon.wait_log("can be written again")
+    relay.daemon.wait_log(f"{FILE} again")
 
 
 @pytest.mark.parametrize("what", ["deleted", "log deleted", "replaced"])

@@ -20,6 +20,7 @@ import msgspec
 
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner
@@ -118,16 +119,14 @@ class JobRegistry:
         """Read how jobs stood before, and which are stopped, until cancelled."""
         if self._shared is not None:
             await self._shared.asked()
-        said = False
+        outage = OutageLog(logger)
         backoff = Backoff(*_LOOK_S)
         while True:
             try:
                 await self._restore()
-                said = False
+                outage.recovered("previous job states loaded")
             except MonitorError as error:
-                if not said:
-                    logger.warning("how jobs stood before is not known: %s", error)
-                said = True
+                outage.failed(f"cannot load previous job states: {error}")
             try:
                 async with asyncio.timeout(backoff.next_delay()):
                     await self._look_again.wait()

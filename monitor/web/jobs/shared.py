@@ -15,6 +15,7 @@ from functools import partial
 
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.probes.jobs_table import DatabaseJobs
 from monitor.probes.source import JobList
@@ -60,18 +61,16 @@ class SharedJobs:
     async def run(self) -> None:
         """Follow changes of the sites, from the first :meth:`refresh` on, until cancelled."""
         await self._asked.wait()
-        said = False
+        outage = OutageLog(logger, outcome="keeping the previous sites")
         backoff = Backoff(*_RETRY_S)
         while True:
             await self._source.changed()
             try:
                 self.jobs = await self._source.load()
-                said = False
+                outage.recovered("sites loaded again")
                 backoff.reset()
             except MonitorError as error:
-                if not said:
-                    logger.warning("the sites stay as they were: %s", error)
-                said = True
+                outage.failed(f"cannot load the sites: {error}")
                 await asyncio.sleep(backoff.next_delay())
 
     async def refresh(self) -> None:

@@ -28,7 +28,8 @@ from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.store import Store
 from monitor.yielding import in_slices, lower_priority
 

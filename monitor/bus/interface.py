@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from monitor.part import Metric, State
+from monitor.metrics import Metric
+from monitor.part import State
 
 __all__ = ["Assignment", "Bus", "Consumer", "Record"]
 

@@ -20,7 +20,8 @@ from monitor.bus.spool_file import Outgoing, SpoolFile, connections
 from monitor.bus.spool_opening import open_spool
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
-from monitor.part import Health, Metric, State
+from monitor.metrics import Metric
+from monitor.part import Health, State
 from monitor.sqlite.file import FileLostError
 
 __all__ = ["SpoolBus"]

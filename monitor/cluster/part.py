@@ -20,7 +20,8 @@ from monitor.cluster.settings import ClusterSettings
 from monitor.cluster.tracker import Batch, Known, Tracker
 from monitor.cluster.watch import Scope, Timing, Watch
 from monitor.errors import MissingPackageError, MonitorError
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.store import Store
 
 __all__ = ["Cluster"]

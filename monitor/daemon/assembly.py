@@ -13,7 +13,8 @@ from monitor.daemon.address_conflicts import Listener, require_apart
 from monitor.daemon.config import Config, LoadedConfig
 from monitor.errors import SettingError
 from monitor.libraries import needed_by
-from monitor.part import Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Part, State
 from monitor.store import Store, open_store
 from monitor.tokens import TokenFile
 from monitor.web.context import DaemonStatus, PartsStatus

@@ -28,7 +28,8 @@ from monitor.daemon.logfile import DaemonLog
 from monitor.daemon.systemd import ServiceManager, hold_reloads, watchdog_interval
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
 from monitor.libraries import needed_by
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.yielding import attending
 
 __all__ = ["Daemon", "new_event_loop", "run_daemon", "settle_garbage"]

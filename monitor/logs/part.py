@@ -18,7 +18,8 @@ from monitor.logs.retention import longest_kept_s, make_partitions, purge
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
 from monitor.logs.settings import LogsSettings
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
 

@@ -12,7 +12,8 @@ from monitor.bus import Bus
 from monitor.errors import MonitorError, SettingError
 from monitor.log_limits import OutageLog
 from monitor.messages import Result
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.probes.claims import Claims
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from monitor.log_limits import RateLimitedLog
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.relay.channels import Channels, Limits
 from monitor.relay.connection import ClientLimits
 from monitor.relay.delivery import Delivery, shown

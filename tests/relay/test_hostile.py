@@ -188,7 +188,7 @@ def test_what_is_no_websocket_is_one_line(relay: Relay, said: bytes, problem: st
 def test_what_is_no_zeromq_is_one_line(relay: Relay, said: bytes) -> None:
     with socket.create_connection(("127.0.0.1", relay.zeromq_port), 20) as peer:
         peer.sendall(said)
-    relay.daemon.wait_log("a ZeroMQ peer was turned away: it does not speak as we do")
+    relay.daemon.wait_log("refused a ZeroMQ peer: incompatible protocol or security mechanism")
     relay.broker.send("c", "FINISHED")
     assert everything(relay.client("c"))[1] == 1000
     assert len(complaints(relay)) == 1

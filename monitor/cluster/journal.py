@@ -23,6 +23,7 @@ from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.messages import cloud_event, encode
 from monitor.store import Connection, Row, Store
+from monitor.store.purge import delete_in_steps
 
 __all__ = ["Journal"]
 
@@ -34,7 +35,6 @@ _FORWARD = 200  # events that are published and noted together
 _LOOK_S = 30.0
 _BUS_RETRY_S = (0.5, 10.0)
 _STORE_RETRY_S = (0.2, 10.0)
-_PURGE_ROWS = 2000  # a transaction; on SQLite all others wait for it
 
 
 class _StoredEvent(msgspec.Struct, frozen=True):
@@ -229,18 +229,15 @@ class Journal:
         """Delete forwarded events older than that; return how many."""
         before = self._clock() - keep_events_s
 
-        def delete(connection: Connection) -> int:
+        def delete(connection: Connection, limit: int) -> int:
             return connection.execute(
                 "DELETE FROM model_event WHERE seq IN (SELECT seq FROM model_event"
                 " WHERE cluster = %s AND time < %s AND forwarded_at IS NOT NULL"
                 " ORDER BY seq LIMIT %s)",
-                (self._cluster, before, _PURGE_ROWS),
+                (self._cluster, before, limit),
             )
 
-        deleted = 0
-        while some := await self._until_done(lambda: self._store.transaction(delete)):
-            deleted += some
-        return deleted
+        return await self._until_done(lambda: delete_in_steps(self._store, delete))
 
     async def _until_done(self, action: Callable[[], Awaitable[T]]) -> T:
         """Do what needs the store; where it is away, say so once and try until it is back."""

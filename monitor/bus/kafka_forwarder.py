@@ -27,10 +27,12 @@ from monitor.backoff import Backoff
 from monitor.bus.interface import Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
-from monitor.bus.spool_file import NotASpoolError, SpoolFile
+from monitor.bus.spool_file import SpoolFile
 from monitor.bus.spool_lock import GroupLock
+from monitor.bus.spool_opening import replace_if_damaged
 from monitor.log_limits import OutageLog
 from monitor.sqlite.file import Connections, FileLostError
+from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Forwarder"]
@@ -47,6 +49,7 @@ _STEP_S = 0.1
 # How long messages go without their times after Kafka has refused one, until the next try.
 _UNTIMED_S = 60.0
 _NO_TIME = -1
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError, DamagedFileError, ForeignFileError)
 # What sending again can't mend: the message itself is refused.
 _REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.InvalidTopicError)
 
@@ -103,10 +106,13 @@ class Forwarder:
                         self._session()
                 except FileLostError:
                     pass  # said where it is opened anew
+                except _UNREADABLE as error:
+                    self.outage.failed(f"cannot read the spool: {error}")
+                    replace_if_damaged(
+                        self._spool.path, error, max_bytes=self._max_bytes, shared=self._spool
+                    )
                 except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
                     self.outage.failed(describe(error, self._settings))
-                except (sqlite3.Error, NotASpoolError) as error:
-                    self.outage.failed(f"cannot read the spool: {error}")
                 except Exception as error:
                     # The thread must outlive whatever a client library comes up with.
                     logger.exception("forwarding to Kafka failed")

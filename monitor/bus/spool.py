@@ -17,7 +17,7 @@ from monitor.bus.interface import Assignment, Bus, Consumer
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_consumer import SpoolConsumer
 from monitor.bus.spool_file import Outgoing, SpoolFile, connections
-from monitor.bus.spool_opening import open_spool
+from monitor.bus.spool_opening import open_spool, replace_if_damaged
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.metrics import Metric
@@ -197,9 +197,10 @@ class SpoolBus(Bus):
             # Written into a file that nobody will find again: once more, into the next.
             self._put_back(group, size)
             return True
-        except (sqlite3.Error, MonitorError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, MonitorError) as error:
             self._put_back(group, size)
             self._outage.failed(f"cannot write the spool {self._path}: {error}")
+            self._replace_if_damaged(error)
             return False
         if group or anew:
             self._outage.recovered(
@@ -245,8 +246,12 @@ class SpoolBus(Bus):
             self._spooled = file.count()
         except FileLostError:
             return
-        except (sqlite3.Error, MonitorError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, MonitorError) as error:
             logger.warning("spool: cannot trim %s: %s", self._path, error)
+            self._replace_if_damaged(error)
+
+    def _replace_if_damaged(self, error: Exception) -> None:
+        replace_if_damaged(self._path, error, max_bytes=self._max_bytes, shared=self._shared)
 
     # Consuming.
 

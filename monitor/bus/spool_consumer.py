@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from monitor.bus.interface import Assignment, Consumer, Record
-from monitor.bus.spool_file import NotASpoolError, SpoolFile
+from monitor.bus.spool_file import SpoolFile
 from monitor.bus.spool_lock import GroupLock
+from monitor.bus.spool_opening import replace_if_damaged
 from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog
 from monitor.sqlite.file import Connections, FileLostError
+from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 
 __all__ = ["SpoolConsumer"]
 
@@ -23,6 +25,7 @@ logger = logging.getLogger("monitor.bus")
 _RETRY_S = 1.0
 # How often a consumer looks for what another process has published.
 _LOOK_S = 0.5
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError, DamagedFileError, ForeignFileError)
 T = TypeVar("T")
 
 
@@ -130,7 +133,7 @@ class SpoolConsumer(Consumer):
         group = self._group
         try:
             await self._run(lambda file: file.commit(self._topic, group, offsets[0]))
-        except (sqlite3.Error, NotASpoolError) as error:
+        except _UNREADABLE as error:
             raise UnavailableError("spool", f"cannot store the offset: {error}") from None
 
     def assignment(self) -> frozenset[int]:
@@ -150,8 +153,15 @@ class SpoolConsumer(Consumer):
             result = await self._run(work)
         except FileLostError:
             return or_else
-        except (sqlite3.Error, OSError, NotASpoolError) as error:
+        except (*_UNREADABLE, OSError) as error:
             self._outage.failed(f"cannot read the spool {self._spool.path}: {error}")
+            await asyncio.to_thread(
+                replace_if_damaged,
+                self._spool.path,
+                error,
+                max_bytes=self._max_bytes,
+                shared=self._spool,
+            )
             await asyncio.sleep(_RETRY_S)
             return or_else
         self._outage.recovered(f"reading the spool {self._spool.path} again")

@@ -18,9 +18,10 @@ import msgspec
 
 from monitor.bus.interface import Record
 from monitor.sqlite.file import Connections
+from monitor.sqlite.own_file import DamagedFileError, check_pages, recognize
 from monitor.sqlite.wal import write_ahead
 
-__all__ = ["NotASpoolError", "Outgoing", "SpoolFile", "connections"]
+__all__ = ["Outgoing", "SpoolFile", "connections"]
 
 logger = logging.getLogger("monitor.bus")
 
@@ -32,6 +33,7 @@ _APPLICATION_ID = 0x52785370
 _KEPT_FOR_A_LOOK = 1000
 _TRIM_ROWS = 2000
 _BUSY_S = 5.0
+_READ_ROWS = 2000
 
 _SCHEMA = """
 CREATE TABLE topic (
@@ -55,6 +57,12 @@ CREATE TABLE committed (
 ) WITHOUT ROWID;
 """
 
+_TABLES = {
+    "topic": "id, name",
+    "message": "offset, topic, key, headers, value, timestamp",
+    "committed": "topic, consumer_group, next_offset",
+}
+
 _SELECT = (
     "SELECT t.name, m.offset, m.key, m.headers, m.value, m.timestamp"
     " FROM message m JOIN topic t ON t.id = m.topic"
@@ -65,13 +73,6 @@ _ONE_ROW = "(?,?,?,?,?)"
 # Rows of one statement. Each statement hands the interpreter's lock to the loop and has to get
 # it back, so that many small ones cost both threads more than the rows themselves.
 _INSERT_ROWS = (256, 32, 8, 1)
-
-
-class NotASpoolError(Exception):
-    """The file is something else; it is left as it is."""
-
-    def __str__(self) -> str:
-        return "it is another program's database"
 
 
 class Outgoing(NamedTuple):
@@ -109,7 +110,8 @@ class SpoolFile:
     """One connection to the spool; used by one thread at a time.
 
     Every method may raise sqlite3.Error: the disk is full, the file is locked too long, or
-    FileLostError, where what was done went into a file that was deleted meanwhile.
+    FileLostError, where what was done went into a file that was deleted meanwhile. For a
+    damaged file it may be UnicodeDecodeError or DamagedFileError, too (see ``is_damage``).
     """
 
     def __init__(self, path: Path, *, max_bytes: int, shared: Connections | None = None) -> None:
@@ -265,10 +267,13 @@ class SpoolFile:
                 f"{_SELECT} WHERE m.topic = ? AND m.offset >= ? ORDER BY m.offset LIMIT ?",
                 (found, start, limit),
             )
-        return [
-            Record(name, 0, offset, key, _decode_headers(headers), value, timestamp)
-            for name, offset, key, headers, value, timestamp in rows
-        ]
+        try:
+            return [
+                Record(name, 0, offset, key, _decode_headers(headers), value, timestamp)
+                for name, offset, key, headers, value, timestamp in rows
+            ]
+        except msgspec.DecodeError as error:
+            raise DamagedFileError(f"the headers of a message: {error}") from None
 
     def _known_topic(self, name: str) -> int | None:
         found = self._topics.get(name)
@@ -308,6 +313,24 @@ class SpoolFile:
         return int(row[0])
 
     @_on_what_is_there
+    def check(self) -> None:
+        """Look for damage that keeps the spool from being opened; raises what reading raises."""
+        for table, columns in _TABLES.items():
+            self._db.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - all ours
+        self.end()
+        check_pages(self._db)
+
+    @_on_what_is_there
+    def check_all(self) -> None:
+        """Look for any damage, also in indexes and messages: 2 s for 100 MB."""
+        self.check()
+        check_pages(self._db, indexes=True)
+        self._db.execute("PRAGMA user_version = 0")  # whether it can be written
+        start = 0
+        while records := self.read(None, start, _READ_ROWS):
+            start = records[-1].offset + 1
+
+    @_on_what_is_there
     def topics(self) -> list[str]:
         """Return the topics' names."""
         return [name for (name,) in self._db.execute("SELECT name FROM topic ORDER BY name")]
@@ -317,7 +340,7 @@ def _prepare(db: sqlite3.Connection) -> None:
     # In one transaction, or another process may make the tables in between.
     db.execute("BEGIN")
     try:
-        tables = _has_tables(db)
+        tables = recognize(db, application_id=_APPLICATION_ID, tables=_TABLES)
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
@@ -333,7 +356,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        if not _has_tables(db):
+        if not recognize(db, application_id=_APPLICATION_ID, tables=_TABLES):
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -346,12 +369,3 @@ def _prepare(db: sqlite3.Connection) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-
-
-def _has_tables(db: sqlite3.Connection) -> bool:
-    """Return whether it is a spool already; raise NotASpoolError where it is something else."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application not in (0, _APPLICATION_ID) or (tables and not application):
-        raise NotASpoolError
-    return bool(tables)

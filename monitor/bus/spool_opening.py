@@ -17,43 +17,45 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from monitor.bus.settings import BusSettings
-from monitor.bus.spool_file import NotASpoolError, SpoolFile
+from monitor.bus.spool_file import SpoolFile
 from monitor.errors import MonitorError, SettingError
+from monitor.sqlite import own_file
 from monitor.sqlite.file import Connections
+from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 
-__all__ = ["open_spool"]
+__all__ = ["open_spool", "replace_if_damaged"]
 
 logger = logging.getLogger("monitor.bus")
 
 _KEY = ("bus", "file")
-# What every SQLite file begins with: https://sqlite.org/fileformat.html#magic_header_string
-_MAGIC = b"SQLite format 3\0"
-# How many damaged spools stay: the newest, to be looked at.
-_KEPT_ASIDE = 3
-_DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+# Damaged spools that stay, to be looked at.
+_KEEP_ASIDE = 3
 # Paths that no waiting makes right.
 _WRONG_PATH = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def open_spool(path: Path, *, max_bytes: int, shared: Connections | None = None) -> SpoolFile:
+def open_spool(
+    path: Path, *, max_bytes: int, shared: Connections | None = None, thorough: bool = False
+) -> SpoolFile:
     """Open the spool, or create it; blocks. ``shared`` as in :class:`SpoolFile`.
 
-    Raises SettingError where ``path`` is no place for a spool or another program's file, and
+    A damaged one is set aside; ``thorough`` looks for that in all of it. Raises
+    SettingError where ``path`` is no place for a spool or another program's file, and
     MonitorError where the disk or a permission is in the way.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(_DamagedError):
-            return _open(path, max_bytes, shared)
+        with contextlib.suppress(DamagedFileError):
+            return _open(path, max_bytes, shared, thorough)
         # Several processes may share the spool: only the first sets it aside.
         with _directory_lock(path.parent):
-            with contextlib.suppress(_DamagedError):
-                return _open(path, max_bytes, shared)
+            with contextlib.suppress(DamagedFileError):
+                return _open(path, max_bytes, shared, thorough)
             _set_aside(path)
-            return _open(path, max_bytes, shared)
-    except NotASpoolError:
+            return _open(path, max_bytes, shared, thorough)
+    except ForeignFileError:
         raise SettingError(_KEY, f"{path} is another program's database") from None
-    except _DamagedError as damage:
+    except DamagedFileError as damage:
         raise MonitorError(f"cannot use the spool {path}: {damage}; look at its disk") from None
     except OSError as error:
         if error.errno in _WRONG_PATH:
@@ -65,47 +67,50 @@ def open_spool(path: Path, *, max_bytes: int, shared: Connections | None = None)
         raise MonitorError(_advice(path, str(error))) from None
 
 
-class _DamagedError(Exception):
-    """The file is no whole SQLite file; its text says why."""
+def replace_if_damaged(
+    path: Path, error: Exception, *, max_bytes: int, shared: Connections | None = None
+) -> None:
+    """Set the spool aside and begin a new one, if ``error`` comes from damage to the file.
 
-
-def _open(path: Path, max_bytes: int, shared: Connections | None) -> SpoolFile:
+    For a spool that is in use. Logs what it does, and raises nothing: whoever got the error tries
+    again anyway.
+    """
+    if not own_file.is_damage(error, path):
+        return
     try:
-        return SpoolFile(path, max_bytes=max_bytes, shared=shared)
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
-            raise _DamagedError(str(error)) from None
+        open_spool(path, max_bytes=max_bytes, shared=shared, thorough=True).close()
+    except (MonitorError, sqlite3.Error) as problem:
+        logger.debug("spool: cannot replace %s: %s", path, problem)
+
+
+def _open(path: Path, max_bytes: int, shared: Connections | None, thorough: bool) -> SpoolFile:
+    try:
+        own_file.create(path)
+        file = SpoolFile(path, max_bytes=max_bytes, shared=shared)
+        try:
+            if thorough:
+                file.check_all()
+            else:
+                file.check()
+        except BaseException:
+            file.close()
+            raise
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if own_file.is_damage(error, path):
+            raise DamagedFileError(str(error)) from None
         raise
+    return file
 
 
 def _set_aside(path: Path) -> None:
-    """Move a damaged spool, with its log, out of the way; refuse what may be somebody else's."""
-    with path.open("rb") as file:
-        ours = file.read(len(_MAGIC)) == _MAGIC or path == BusSettings().path()
-        size = os.fstat(file.fileno()).st_size
-    if not ours:
+    """Move a damaged spool out of the way; refuse what may be somebody else's."""
+    if not own_file.has_header(path) and path != BusSettings().path():
         raise SettingError(_KEY, f"{path} is not a spool of this daemon; name another")
-    number = 1 + max(_set_aside_before(path), default=0)
-    aside = path.with_name(f"{path.name}.corrupt-{number}")
-    for suffix in ("-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    path.rename(aside)
+    size = path.stat().st_size
+    aside = own_file.set_aside(path, keep=_KEEP_ASIDE)
     logger.warning(
-        "spool: %s is damaged: set aside as %s (%d bytes), and a new one begins", path, aside, size
+        "spool: %s is damaged: set aside as %s (%d bytes), starting a new one", path, aside, size
     )
-    # A disk that damages one after the other must not be filled with them.
-    for old in sorted(_set_aside_before(path))[:-_KEPT_ASIDE]:
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
-
-
-def _set_aside_before(path: Path) -> list[int]:
-    """Return the numbers of the damaged spools that were set aside."""
-    prefix = f"{path.name}.corrupt-"
-    names = [other.name for other in path.parent.iterdir() if other.name.startswith(prefix)]
-    numbers = [name.removeprefix(prefix) for name in names]
-    return [int(number) for number in numbers if number.isascii() and number.isdigit()]
 
 
 @contextlib.contextmanager

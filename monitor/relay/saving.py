@@ -26,14 +26,18 @@ from monitor.relay.history_file import (
     Batch,
     ChannelRow,
     ChunkRow,
-    CorruptHistoryError,
-    ForeignFileError,
     HistoryFile,
     Saved,
     after_a_crash,
-    set_aside,
 )
 from monitor.sqlite.file import FileLostError
+from monitor.sqlite.own_file import (
+    DamagedFileError,
+    ForeignFileError,
+    is_busy,
+    is_damage,
+    set_aside,
+)
 
 __all__ = ["Saving"]
 
@@ -46,6 +50,8 @@ _RETRY_S = 5.0
 _BATCH_CHANNELS = 200
 _BATCH_BYTES = 4 * 1024 * 1024
 _KEY = ("history_file",)
+# Damaged files that stay, to be looked at.
+_KEEP_ASIDE = 1
 # What is no fault of the config, and may be gone when the daemon is started again.
 _DISK = ("SQLITE_FULL", "SQLITE_IOERR")
 _DISK_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
@@ -134,7 +140,9 @@ class Saving:
                     await self._in_thread(self._file.write, batch)
                 except FileLostError:
                     continue
-                except (sqlite3.Error, OSError) as error:
+                except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+                    if is_damage(error, self._path):
+                        self._damage = str(error)
                     return self._failed(error)
                 self.outage.recovered(f"writing {self._path} again")
                 self._pending = None
@@ -186,63 +194,76 @@ class Saving:
 
         try:
             self._file = await self._in_thread(swap)
-        except (sqlite3.Error, OSError, CorruptHistoryError, ForeignFileError) as error:
+        except (sqlite3.Error, OSError, DamagedFileError, ForeignFileError) as error:
             return self._failed(error)
         logger.error(
             "%s was deleted or replaced while in use: all histories are saved anew", self._lost
         )
         self._lost = ""
         self.outage.recovered(f"writing {self._path} again")
-        self._pending = None
-        self._channels.forgotten.clear()
-        for channel in self._channels:
-            channel.saved = channel.first
-        self._channels.unsaved = dict.fromkeys(self._channels)
-        self._feed.unsaved = True
+        self._save_all_again()
         return True
 
     async def _begin_anew(self) -> bool:
         """Set a damaged file aside and begin a new one; return whether that could be done."""
 
         def swap() -> tuple[Path | None, HistoryFile]:
+            old, self._file = self._file, None
+            if old is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    old.close(None)
             # An earlier try may have got as far as this.
-            aside = set_aside(self._path) if self._path.exists() else None
+            aside = set_aside(self._path, keep=_KEEP_ASIDE) if self._path.exists() else None
             file = HistoryFile(self._path)
             file.load()
             return aside, file
 
         try:
             aside, self._file = await self._in_thread(swap)
-        except (sqlite3.Error, OSError, CorruptHistoryError, ForeignFileError) as error:
+        except (sqlite3.Error, OSError, DamagedFileError, ForeignFileError) as error:
             return self._failed(error)
         logger.error(
-            "history file %s is damaged (%s): set aside as %s, histories begin anew",
+            "history file %s is damaged (%s): set aside as %s, starting a new one",
             self._path,
             self._damage,
             aside,
         )
         self._damage = ""
+        self._save_all_again()
         return True
+
+    def _save_all_again(self) -> None:
+        """Cut all that is there for a file that has nothing yet."""
+        self._pending = None
+        self._channels.forgotten.clear()
+        for channel in self._channels:
+            channel.saved = channel.first
+        self._channels.unsaved = dict.fromkeys(self._channels)
+        self._feed.unsaved = True
 
     def _open(self) -> Saved:
         file = None
         try:
             file = HistoryFile(self._path)
             saved = file.load()
-        except CorruptHistoryError as damage:
+        except DamagedFileError as damage:
             if file is not None:
                 with contextlib.suppress(sqlite3.Error):
                     file.close(None)
             self._damage = str(damage)
             return Saved([], None, True, [])
         except ForeignFileError as problem:
-            raise SettingError(_KEY, f"{self._path} {problem}") from None
+            raise SettingError(
+                _KEY, f"{self._path} is not a history file of this daemon: {problem}; name another"
+            ) from None
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorname", "").startswith(_DISK):
                 raise self._disk_error(str(error)) from None
-            in_use = "locked" in str(error)
-            reason = "another process uses it" if in_use else str(error)
-            raise SettingError(_KEY, f"cannot use {self._path}: {reason}") from None
+            if is_busy(error):
+                raise MonitorError(
+                    f"cannot use relay.history_file {self._path}: another process has it locked"
+                ) from None
+            raise SettingError(_KEY, f"cannot use {self._path}: {error}") from None
         except OSError as error:
             if error.errno in _DISK_ERRNO:
                 raise self._disk_error(str(error.strerror)) from None
@@ -310,7 +331,7 @@ def _make_way(path: Path) -> None:
             empty = not file.load().channels
         finally:
             file.close(None)
-    except CorruptHistoryError:
+    except DamagedFileError:
         empty = False
     if not empty:
-        set_aside(path, "replaced")
+        set_aside(path, keep=_KEEP_ASIDE)

@@ -106,7 +106,6 @@ def _probes(services: Services) -> Part | None:
     settings = services.config.probes
     if settings is None:
         return None
-    from monitor.probes.claims import Claims
     from monitor.probes.part import Probes
 
     database = None
@@ -114,9 +113,7 @@ def _probes(services: Services) -> Part | None:
         from monitor.probes.jobs_table import DatabaseJobs
 
         database = DatabaseJobs(services.store())
-    spool = services.config.bus.path()
-    claims = Claims(spool.with_name(f"{spool.name}-probes.lock"))
-    return Probes(settings, services.bus(), database=database, claims=claims)
+    return Probes(settings, services.bus(), database=database)
 
 
 def _aggregation(services: Services) -> Part | None:

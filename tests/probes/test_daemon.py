@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.probes.misbehaving import Misbehaving
-from tests.servers.daemon import ROOT, DaemonProcess, StartDaemon
+from tests.servers.daemon import ROOT, StartDaemon
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.end_to_end
@@ -201,46 +201,6 @@ def test_start_producer_checks_its_range_and_no_other(
     beyond = start_daemon(settings, arguments=(*arguments, "4"))
     assert beyond.wait() == 78
     assert "probes.id: there is no range 4: 5 active sites by 2 need 3 producers" in beyond.stderr
-
-
-TWICE = "another daemon with this spool checks job"
-
-
-def test_a_second_daemon_with_the_same_range_is_warned_and_one_with_another_is_not(
-    server: Misbehaving, start_daemon: StartDaemon, tmp_path: Path
-) -> None:
-    def producer(name: str, number: str, **changes: Any) -> DaemonProcess:
-        directory = tmp_path / name
-        directory.mkdir()
-        return start_daemon(
-            {**config(server, 6, websites_per_container=3), **changes},
-            directory=directory,
-            arguments=("start-producer", "config.yml", number),
-            environ={"STATE_DIRECTORY": str(tmp_path)},
-        ).wait_ready()
-
-    first = producer("first", "1")
-    beside = producer("beside", "2")
-    second = producer("second", "1")
-    said = second.wait_log(f"{TWICE}s 1 to 3, too")
-    assert "[WARNING]" in said
-    elsewhere = producer("elsewhere", "1", bus={"file": str(tmp_path / "other.db")})
-    assert TWICE not in first.log + beside.log
-    # A reload asks again: now the other one is gone.
-    assert first.stop() == 0
-    second.write_config(config(server, 7, websites_per_container=4))
-    second.reload()
-    second.wait_log("checking 4 of 7 jobs")
-    wait_for(lambda: second.log.count(f"{TWICE} 4, too") == 1, "the job of the other range")
-    assert beside.stop() == 0
-    second.write_config(config(server, 6, websites_per_container=3))
-    second.reload()
-    second.wait_log("no other daemon with this spool checks the same jobs any more")
-    third = producer("third", "1")
-    third.wait_log(f"{TWICE}s 1 to 3")
-    assert TWICE not in elsewhere.log
-    for daemon in (second, elsewhere, third):
-        assert daemon.stop() == 0
 
 
 def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ from monitor.config import Config, LoadedConfig
 from monitor.errors import SettingError
 from monitor.libraries import needed_by
 from monitor.part import Metric, Part, State
+from monitor.sqlite_file import OpenFile
 from monitor.store import Store, open_store
 from monitor.tokens import TokenFile
 from monitor.web.context import DaemonStatus, PartsStatus
@@ -41,6 +42,9 @@ class Service(Protocol):
 
     async def close(self) -> None:
         """Flush and close; bounded in time by the caller too."""
+
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the SQLite files that must stay at their paths."""
 
 
 class Services:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -125,38 +125,49 @@ def test_a_full_disk_costs_results_and_not_the_schedule(
     assert sum(found["missed"] for found in results(tmp_path)) <= 2
 
 
-def test_results_go_on_where_the_spool_and_the_tables_are_deleted(
-    server: Misbehaving, start_daemon: StartDaemon, tmp_path: Path
+def delete(file: Path) -> None:
+    file.unlink()
+
+
+def put_a_backup_back(file: Path) -> None:
+    backup = file.with_name("backup")
+    with (
+        contextlib.closing(sqlite3.connect(file)) as source,
+        contextlib.closing(sqlite3.connect(backup)) as target,
+    ):
+        source.backup(target)
+    backup.replace(file)
+
+
+@pytest.mark.parametrize("loss", [delete, put_a_backup_back])
+@pytest.mark.parametrize("name", ["spool.db", "monitor.db"])
+def test_a_daemon_whose_file_is_deleted_or_replaced_fails_and_works_when_started_again(
+    server: Misbehaving,
+    start_daemon: StartDaemon,
+    tmp_path: Path,
+    name: str,
+    loss: Callable[[Path], None],
 ) -> None:
+    def stored() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / "monitor.db")) as db:
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            try:
+                return int(db.execute("SELECT count(*) FROM availability_result").fetchone()[0])
+            except sqlite3.OperationalError:  # not there yet
+                return 0
+
     settings = {**config(server), "aggregation": {"flush_interval": 0.5}}
     daemon = start_daemon(settings).wait_ready()
-
-    def rows() -> list[tuple[int, float]]:
-        with contextlib.closing(sqlite3.connect(tmp_path / "monitor.db")) as db:
-            try:
-                query = "SELECT job_id, scheduled_at FROM availability_result"
-                return list(db.execute(query))
-            except sqlite3.OperationalError:  # not there yet
-                return []
-
-    for files in ("spool.db*", "monitor.db*", "*.db*"):
-        wait_for(lambda: len(rows()) > 60, "rows")
-        for file in tmp_path.glob(files):
-            file.unlink()
-        deleted_at = time.time()
-        wait_for(
-            lambda: len([at for _, at in rows() if at > deleted_at]) > 60,  # noqa: B023 - at once
-            f"results after {files} were deleted",
-        )
-    assert daemon.stop() == 0
-    # All that is in the spool is counted, once.
-    spooled = {(result["job_id"], result["scheduled_at"]) for result in results(tmp_path)}
-    counted = rows()
-    assert len(set(counted)) == len(counted)
-    assert spooled <= set(counted)
-    with contextlib.closing(sqlite3.connect(tmp_path / "monitor.db")) as db:
-        query = "SELECT sum(checks) FROM availability_metric WHERE granularity = 'day'"
-        assert db.execute(query).fetchone() == (len(counted),)
+    wait_for(lambda: stored() > 60, "rows")
+    loss(tmp_path / name)
+    assert daemon.wait() == 1
+    lines = [line for line in daemon.log.splitlines() if "[ERROR]" in line]
+    assert len(lines) == 1
+    assert f"stopping: {tmp_path / name} was deleted or replaced while in use" in lines[0]
+    before = 0 if (name, loss) == ("monitor.db", delete) else stored()
+    again = start_daemon(settings).wait_ready()
+    wait_for(lambda: stored() > before + 60, "more rows")
+    assert again.stop() == 0
 
 
 def test_sighup_takes_new_jobs_and_refuses_bad_ones(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from monitor.addresses import Listener, require_apart
 from monitor.bus import Bus, create_bus
 from monitor.config import Config, LoadedConfig
 from monitor.errors import SettingError
@@ -28,7 +27,6 @@ __all__ = [
     "Service",
     "Services",
     "check",
-    "check_addresses",
     "check_parts",
     "make_parts",
 ]
@@ -200,28 +198,8 @@ def make_parts(loaded: LoadedConfig, services: Services) -> Iterator[Part]:
             yield part
 
 
-def check_addresses(loaded: LoadedConfig) -> None:
-    """Raise ConfigError where two of the parts would listen on one address."""
-    try:
-        require_apart(_listeners(loaded.config))
-    except SettingError as error:
-        raise loaded.error(error) from None
-
-
-def _listeners(config: Config) -> Iterator[Listener]:
-    default = Config()
-    if config.relay is not None:
-        for key, zeromq in (("websocket_uri", False), ("zeromq_uri", True)):
-            yield Listener((key,), getattr(config, key), getattr(default, key), zeromq)
-    if config.api is not None:
-        yield Listener(("api", "uri"), config.api.uri, ApiSettings().uri)
-    if config.logs is not None and config.logs.zeromq_uri is not None:
-        yield Listener(("logs", "zeromq_uri"), config.logs.zeromq_uri, zeromq=True)
-
-
 async def check_parts(loaded: LoadedConfig, parts: Sequence[Part]) -> None:
     """Raise ConfigError where the parts must not be started."""
-    check_addresses(loaded)
     for part in parts:
         try:
             with needed_by(part.name):

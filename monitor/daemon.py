@@ -21,7 +21,7 @@ from typing import Any
 
 from monitor import __version__
 from monitor.allocator import give_memory_back
-from monitor.assembly import Services, check_addresses, check_parts, make_parts
+from monitor.assembly import Services, check_parts, make_parts
 from monitor.config import Config, LoadedConfig, load
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
 from monitor.libraries import needed_by
@@ -272,8 +272,6 @@ class Daemon:
 
     async def _adopt(self, loaded: LoadedConfig) -> None:
         """Swap to a new config: every part agrees first, then all switch."""
-        # They are taken up by a restart, which must not be the one to refuse them.
-        check_addresses(loaded)
         old, new = self._loaded.config, loaded.config
         live = {part.section or part.name: part for part in self.parts}
         self._services.prepare(new)

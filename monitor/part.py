@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from monitor.sqlite.file import OpenFile
+
 __all__ = ["Health", "Metric", "Part", "Sample", "State"]
 
 
@@ -92,6 +94,10 @@ class Part(ABC):
     @abstractmethod
     def state(self) -> State:
         """Return the part's health; cheap, called often."""
+
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the SQLite files that must stay at their paths; the daemon ends where not."""
+        return ()
 
     def descriptors(self) -> int:
         """Return how many file descriptors the part may need at most."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from monitor import __version__
 from monitor.daemon.allocator import give_memory_back
-from monitor.daemon.assembly import Services, check_addresses, check_parts, make_parts
+from monitor.daemon.assembly import Services, check_parts, make_parts
 from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
 from monitor.daemon.systemd import ServiceManager, hold_reloads, watchdog_interval
@@ -40,6 +40,7 @@ _DRAIN_S = 3.5
 _CLOSE_S = 1.0
 _RESTART_PAUSE_S = (1.0, 30.0)
 _HEARTBEAT_S = 2.0
+_LOOK_AT_FILES_S = 1.0
 # After how many new objects the collector looks through the new, the middle-aged and all of
 # them (see gc.set_threshold). Python's own 700 make it look thousands of times while thousands
 # connect, and what they need is no garbage; what is gone needs no collector in the relay.
@@ -109,6 +110,7 @@ class Daemon:
                 for part in self.parts
             ]
             tasks.append(asyncio.create_task(self._beat(), name="heartbeat"))
+            tasks.append(asyncio.create_task(self._look_at_files(), name="files"))
             for task in tasks:
                 task.add_done_callback(self._on_task_ended)
             settle_garbage()
@@ -208,6 +210,22 @@ class Daemon:
             self._manager.status(self.status_text())
             await asyncio.sleep(min(watchdog or _HEARTBEAT_S, _HEARTBEAT_S))
 
+    async def _look_at_files(self) -> None:
+        """End the process where an SQLite file that is open is no longer at its path.
+
+        At once, without draining: what is committed now would be lost, and must not count as
+        stored. The service manager starts the daemon again, with the file that is there then.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_AT_FILES_S)
+            for owner in (*self._services.opened, *self.parts):
+                for file in owner.open_files():
+                    if file.lost():
+                        logger.error("stopping: %s was deleted or replaced while in use", file.path)
+                        file.discard_log()
+                        self._log.stop()
+                        os._exit(1)
+
     def states(self) -> dict[str, State]:
         """Return the state of each part, and of what they share, by its name."""
         states = self._services.states()
@@ -254,8 +272,6 @@ class Daemon:
 
     async def _adopt(self, loaded: LoadedConfig) -> None:
         """Swap to a new config: every part agrees first, then all switch."""
-        # They are taken up by a restart, which must not be the one to refuse them.
-        check_addresses(loaded)
         old, new = self._loaded.config, loaded.config
         live = {part.section or part.name: part for part in self.parts}
         self._services.prepare(new)

@@ -13,7 +13,7 @@ from monitor.errors import MonitorError
 from monitor.logs.followers import Follower
 from monitor.logs.instances import Instances
 from monitor.logs.jumps import Jumps
-from monitor.logs.retention import longest_kept_s, make_partitions, purge
+from monitor.logs.retention import make_partitions, purge
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
 from monitor.logs.settings import LogsSettings
@@ -131,8 +131,7 @@ class Logs(Part):
     async def retain(self) -> None:
         """Purge once, and make the partitions to come."""
         settings, now, steady = self.service.settings, self.service.now(), self._steady()
-        longest_s = longest_kept_s(settings.timewindow, settings.keep_notifications)
-        self._say_jump(self._jumps.look(now, steady, longest_s=longest_s))
+        self._say_jump(self._jumps.look(now, steady))
         try:
             await make_partitions(self._store, now=now, timewindow=settings.timewindow)
             self.purged += await purge(

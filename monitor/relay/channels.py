@@ -169,21 +169,6 @@ class Channels:
             self._forget(channel)
         return [channel for channel in told if channel.read_by_someone]
 
-    def next_expiry(self) -> float | None:
-        """Return when expire() has something to do next, or None."""
-        limits = self.limits
-        heads = [
-            next(iter(order.values())) + keep
-            for order, keep in (
-                (self._failed, limits.end_after_failed),
-                (self._open, limits.keep_idle),
-                (self._ended, limits.keep_finished),
-                (self._awaited, limits.keep_finished),
-            )
-            if order
-        ]
-        return min(heads, default=None)
-
     def adopt(self, limits: Limits) -> None:
         """Take new limits; what is over them goes at once."""
         self.limits = limits

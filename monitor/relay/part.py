@@ -20,6 +20,7 @@ from monitor.relay.saving import Saving
 from monitor.relay.server import Server
 from monitor.relay.settings import RelaySettings, read_curve_key, read_tls
 from monitor.settings import Address, address_text, state_directory
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Relay"]
 
@@ -163,6 +164,10 @@ class Relay(Part):
         return State(
             Health.OK, f"{clients} clients, {channels} channels, {self.receiver.received} messages"
         )
+
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the file of the histories."""
+        return () if self._saving is None else self._saving.open_files()
 
     def metrics(self) -> Iterable[Metric]:
         """The metrics relay_*."""

@@ -16,7 +16,6 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from monitor.tokens import Role, create_token
 from tests.ports import free_port
 from tests.relay.broker import Broker
 from tests.servers.daemon import ROOT, StartDaemon
@@ -140,10 +139,6 @@ def test_a_bad_reload_changes_nothing_and_says_so(
             "relay: {tls: {certificate: /nowhere, key: /nowhere}}",
             "relay.tls.certificate: cannot read",
         ),
-        (
-            "zeromq_uri: [127.0.0.1, 4567]",
-            "config.yml:1: zeromq_uri: 127.0.0.1:4567 can't be had beside websocket_uri",
-        ),
     ):
         daemon.write_config(bad)
         daemon.reload()
@@ -254,14 +249,6 @@ def test_a_bad_config_ends_it_with_78_and_a_line(tmp_path: Path, config: str, li
         ("probes: {{source: file, jobs_file: /no}}", ":1: probes.jobs_file: cannot read /no: "),
         ("probes:\n source: file\n jobs_file: {bad}", ":3: probes.jobs_file: {bad} holds no list"),
         ("probes:\n id: 2", ":2: probes.id: there is no range 2"),
-        (
-            "api:\n  uri: ['', {relay}]\n  tokens_file: {tokens}",
-            ":2: api.uri: :{relay} can't be had beside websocket_uri, which is 127.0.0.1:{relay};",
-        ),
-        (
-            "api:\n  uri: [127.0.0.1, {port}]\nlogs:\n  zeromq_uri: [localhost, {port}]",
-            ":4: logs.zeromq_uri: localhost:{port} can't be had beside api.uri, which is 127",
-        ),
     ],
 )
 def test_what_the_start_refuses_check_config_refuses_in_the_same_words(
@@ -269,10 +256,7 @@ def test_what_the_start_refuses_check_config_refuses_in_the_same_words(
 ) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text('{"a": 1}')
-    tokens = tmp_path / "tokens.yml"
-    create_token(tokens, "ops", Role.ADMIN)
-    relay = ports["websocket_uri"][1]
-    names = {"port": free_port(), "bad": bad, "tokens": tokens, "relay": relay}
+    names = {"port": free_port(), "bad": bad}
     file, state = tmp_path / "config.yml", tmp_path / "state"
     rest = {**ports, "logger": {"file": str(tmp_path / "log")}}
     file.write_text(

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 MINUTES ?= 2
 JOBS ?= 2
 
-.PHONY: docs reference run demo screenshots test fast chaos kubernetes check bench clean install deb rpm repo
+.PHONY: docs reference run demo screenshots test fast coverage chaos kubernetes check bench clean install deb rpm repo
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,11 @@ test: install
 # The pure tests alone: seconds.
 fast: install
 	$(BIN)/pytest -m "not integration_test and not end_to_end and not distro"
+
+# Which lines of monitor/ the fast tests run.
+coverage: install
+	$(BIN)/coverage run -m pytest -q -m "not integration_test and not end_to_end and not distro"
+	$(BIN)/coverage report
 
 # Random faults under load with all parts on, embedded and with servers, for MINUTES each; then
 # every promise is checked. The same SEED gives the same faults.

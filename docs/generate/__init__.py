@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from docs.generate.api import calls
+from docs.generate.architecture import FLOWS, floors, flow
 from docs.generate.commands import command_sections, exit_statuses
 from docs.generate.config import config_keys
 from docs.generate.metrics import metrics_table
@@ -24,7 +26,9 @@ _MADE = {
     "commands": command_sections,
     "config-keys": config_keys,
     "exit-statuses": exit_statuses,
+    "floors": floors,
     "metrics": metrics_table,
+    **{f"flow-{part}": partial(flow, part) for part in FLOWS},
 }
 _BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->\n)", re.S)
 

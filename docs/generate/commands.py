@@ -19,7 +19,7 @@ def command_sections() -> str:
     for name, (module_name, text) in COMMANDS.items():
         parser = argparse.ArgumentParser(add_help=False)
         importlib.import_module(f"monitor.commands.{module_name}").add_arguments(parser)
-        # There is no public API for a parser's arguments; this attribute is stable since Python 2.7.
+        # There is no public API for a parser's arguments; this attribute has been stable for years.
         actions = list(parser._actions)
         usage = " ".join([f"recodex-monitor {name}", *(_use(action) for action in actions)])
         lines += [f"## {name}", "", f"{text[0].upper()}{text[1:]}.", "", "```text", usage, "```"]

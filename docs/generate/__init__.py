@@ -1,7 +1,7 @@
-"""The parts of the reference that are made from the code.
+"""The parts of the reference that are generated from the code.
 
 ``python -m docs.generate`` writes them into the pages, between ``<!-- generated: NAME -->`` and
-``<!-- end -->``; a test compares what is committed with what they would be.
+``<!-- end -->``. A test checks that the committed pages are up to date.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->\n)", re.S
 
 
 def renewed() -> Iterator[tuple[Path, str, str]]:
-    """Yield each page that has generated blocks: its file, its text, and what it should be."""
+    """Yield each page with generated blocks: its file, its text, and the text it should have."""
     left = set(_MADE)
     for file in sorted(PAGES.rglob("*.md")):
         text = file.read_text(encoding="utf-8")

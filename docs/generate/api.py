@@ -1,4 +1,4 @@
-"""The API's calls, of the OpenAPI document that the daemon serves."""
+"""The API's calls, from the OpenAPI document that the daemon serves."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _statuses(operation: Mapping[str, Any]) -> Iterator[str]:
-    # Those of every call are told once, beside the table.
+    # The page lists the statuses of every call once, below the table.
     general = {"304", "400", "401", "403", "405", "413", "422", "431", "500", "503", "default"}
     for status in sorted(operation["responses"]):
         if status not in general:

@@ -24,7 +24,7 @@ class Arrow(NamedTuple):
     target: str
 
 
-# What a part does with what comes in, in the order in which it happens.
+# The path of the data through each part, in order.
 FLOWS: dict[str, Sequence[Arrow]] = {
     "relay": [
         Arrow("brokers", "ZeroMQ", "relay/receiver"),
@@ -93,7 +93,7 @@ def floors() -> str:
 
 
 def flow(part: str) -> str:
-    """Return what a part does with what comes in, as a Mermaid chart."""
+    """Return the path of the data through a part as a Mermaid chart."""
     lines = ["```mermaid", "flowchart LR"]
     for source, carries, target in FLOWS[part]:
         label = f" -- {carries} --> " if carries else " --> "

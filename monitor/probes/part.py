@@ -208,18 +208,17 @@ class Probes(Part):
         self._mine = [job.id for job in mine]
         self._claims_due.set()
 
-    async def prepare(self, settings: ProbesSettings) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: ProbesSettings) -> Callable[[], None]:
         """Load the jobs of new settings; see :meth:`Part.prepare`."""
-        source = make_source(settings, database=self._database)
+        adopted = self._settings.adopting(settings)
+        source = make_source(adopted, database=self._database)
         jobs = await source.load()
-        mine = own_jobs(jobs, settings)
+        mine = own_jobs(jobs, adopted)
 
-        def switch() -> Sequence[str]:
-            old = self._settings
-            self._settings, self._source = settings, source
+        def switch() -> None:
+            self._settings, self._source = adopted, source
             self._source_changed.set()
             self._adopt(jobs, mine)
-            return ["topic"] if settings.topic != old.topic else []
 
         return switch
 

@@ -116,7 +116,9 @@ def test_reload_takes_up_changes_and_keeps_clients(
             }
         )
         daemon.reload()
-        assert "relay.max_message_bytes" in daemon.wait_log("taken up only by a restart")
+        assert "relay.max_message_bytes" in daemon.wait_log(
+            "changed but not applied; restart to apply: "
+        )
         assert [int(usec) > 0 for usec in daemon.notices("MONOTONIC_USEC")] == [True]
         for number in range(9):
             broker.task("c", number)

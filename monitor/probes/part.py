@@ -13,7 +13,7 @@ from monitor.messages import Result
 from monitor.part import Health, Metric, Part, State
 from monitor.probes.claims import Claims
 from monitor.probes.job import Job
-from monitor.probes.runner import Runner
+from monitor.probes.runner import RESOLVER_THREADS, Runner
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
@@ -241,8 +241,8 @@ class Probes(Part):
             self._claims.close()
 
     def descriptors(self) -> int:
-        """Return how many descriptors may be open: HTTP/1.1 takes one a check, DNS another."""
-        return 64 + 2 * self._settings.concurrency
+        """Return how many descriptors may be open: one a check, and one a lookup."""
+        return 64 + self._settings.concurrency + RESOLVER_THREADS
 
     def state(self) -> State:
         """Return how the part fares."""

@@ -146,6 +146,13 @@ OTHERS: dict[str, Any] = {
 }
 
 
+def log_file(now: Running) -> Any:
+    """Return the handler that writes the log's file."""
+    listener = now.daemon._log._listener
+    assert listener is not None
+    return listener.handlers[0]
+
+
 async def served_certificate(now: Running) -> str:
     """Return the file whose certificate a new client of the relay gets."""
     context = ssl.create_default_context()
@@ -242,10 +249,10 @@ SEEN: dict[str, See] = {
     **below(
         "logger",
         {
-            "file": lambda now: now.daemon._log._listener.handlers[0].baseFilename,
+            "file": lambda now: log_file(now).baseFilename,
             "level": lambda now: logging.getLevelName(logging.getLogger("monitor").level).lower(),
-            "max-size": lambda now: now.daemon._log._listener.handlers[0].maxBytes,
-            "rotations": lambda now: now.daemon._log._listener.handlers[0].backupCount,
+            "max-size": lambda now: log_file(now).maxBytes,
+            "rotations": lambda now: log_file(now).backupCount,
         },
     ),
     **below(

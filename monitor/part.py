@@ -107,12 +107,12 @@ class Part(ABC):
         """Return the part's metrics as they are now; cheap, labels bounded."""
         return ()
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: Any) -> Callable[[], None]:
         """Get ready to adopt new settings, of the same type as the part was made with.
 
-        Reads whatever the new settings name (certificates, job files) and raises SettingError
-        if it can't be adopted, changing nothing. The callable that it returns makes the
-        switch, cannot fail, and returns the keys whose change needs a restart.
+        Reads what the new settings name (certificates, job files), changes nothing, and raises
+        SettingError for what a start with them would refuse. The callable that it returns
+        cannot fail: it puts in force what a reload takes of them (see :meth:`Section.adopting`).
         """
         del settings
-        return lambda: ()
+        return lambda: None

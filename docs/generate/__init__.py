@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ __all__ = ["PAGES", "renewed"]
 
 PAGES = Path(__file__).resolve().parents[1]
 
-_MADE = {
+_MADE: dict[str, Callable[[], str]] = {
     "calls": calls,
     "commands": command_sections,
     "config-keys": config_keys,

@@ -45,12 +45,13 @@ def config_keys() -> str:
 
 
 def _table(fields: list[Any], source: Any) -> Iterator[str]:
-    yield "| key | type | default | meaning |"
-    yield "|---|---|---|---|"
+    yield "| key | type | default | reload | meaning |"
+    yield "|---|---|---|---|---|"
     for name, field in _rows(fields, source, ""):
         default = f"`{_cell(field.default)}`" if field.default is not None else ""
         text = _plain(field.text or (source.summary(field.section) if field.section else ""))
-        yield f"| `{name}` | {_cell(field.kind)} | {default} | {_cell(text)} |"
+        reload = "yes" if field.reload else "restart"
+        yield f"| `{name}` | {_cell(field.kind)} | {default} | {reload} | {_cell(text)} |"
 
 
 def _rows(fields: list[Any], source: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -59,7 +60,7 @@ def _rows(fields: list[Any], source: Any, path: str) -> Iterator[tuple[str, Any]
         yield name, field
         if field.section is not None:
             inner = f"{name}[]." if field.many else f"{name}."
-            yield from _rows(list(source.fields(field.section)), source, inner)
+            yield from _rows(list(source.fields(field.section, reload=field.reload)), source, inner)
 
 
 def _plain(text: str) -> str:

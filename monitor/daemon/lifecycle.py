@@ -81,6 +81,8 @@ class Daemon:
     ) -> None:
         self._file = file
         self._loaded = loaded
+        # What is in force; after a reload the file may say what waits for a restart.
+        self.config = loaded.config
         self._log = log
         # start-producer and start-consumer run one part of a config; a reload narrows it again.
         self._narrow = narrow
@@ -176,7 +178,7 @@ class Daemon:
             self._wake.clear()
             if self._reload_wanted and self._stop_reason is None:
                 self._reload_wanted = False
-                await self._reload()
+                await self.reload()
         logger.info("stopping: %s", self._stop_reason)
 
     async def _supervise(self, part: Part) -> None:
@@ -252,7 +254,8 @@ class Daemon:
 
     # Reload
 
-    async def _reload(self) -> None:
+    async def reload(self) -> None:
+        """Read the file again and adopt it, or say why not and change nothing."""
         self._manager.reloading()
         try:
             loaded = await asyncio.to_thread(load, self._file)
@@ -264,6 +267,7 @@ class Daemon:
             loaded.config = self._narrow(loaded.config)
             await self._adopt(loaded)
             await self._remark()
+            self._raise_descriptor_limit()
         except MonitorError as error:
             self.last_reload_successful = False
             logger.error("reload refused, nothing changed: %s", error)
@@ -272,33 +276,28 @@ class Daemon:
 
     async def _adopt(self, loaded: LoadedConfig) -> None:
         """Swap to a new config: every part agrees first, then all switch."""
-        old, new = self._loaded.config, loaded.config
-        live = {part.section or part.name: part for part in self.parts}
-        self._services.prepare(new)
-        switches: list[tuple[str, Callable[[], Sequence[str]]]] = []
-        for name, part in live.items():
-            settings = getattr(new, name, None)
+        old, new = self.config, self.config.adopting(loaded.config)
+        self._services.prepare(loaded.config)
+        switches: list[Callable[[], None]] = []
+        for part in self.parts:
+            name = part.section or part.name
+            settings = getattr(loaded.config, name, None)
             if settings is None:
                 continue
             try:
-                switches.append((name, await part.prepare(settings)))
+                switches.append(await part.prepare(settings))
             except SettingError as error:
                 raise loaded.error(error.under(name)) from None
-        adopted = {"logger", *(name for name, _ in switches)}
-        restart = [
-            name
-            for name in new.__struct_fields__
-            if name not in adopted and getattr(new, name) != getattr(old, name)
-        ]
         if new.logger != old.logger:
             await asyncio.to_thread(self._log.reload, new.logger)
-        for name, switch in switches:
-            restart.extend(f"{name}.{key}" for key in switch())
-        self._loaded = loaded
+        for switch in switches:
+            switch()
+        self._loaded, self.config = loaded, new
         self.last_reload_successful = True
         logger.info("reloaded %s", loaded.file or "the defaults")
-        if restart:
-            logger.warning("changed, but taken up only by a restart: %s", ", ".join(restart))
+        waiting = ", ".join(new.differences(loaded.config))
+        if waiting:
+            logger.warning("changed but not applied; restart to apply: %s", waiting)
 
     # Stop
 

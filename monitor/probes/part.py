@@ -11,7 +11,7 @@ from monitor.errors import MonitorError, SettingError
 from monitor.messages import Result
 from monitor.part import Health, Metric, Part, State
 from monitor.probes.job import Job
-from monitor.probes.runner import Runner
+from monitor.probes.runner import RESOLVER_THREADS, Runner
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
@@ -162,18 +162,17 @@ class Probes(Part):
             logger.info("checking %d of %d jobs%s", len(mine), len(jobs.jobs), producer)
         self._told = told
 
-    async def prepare(self, settings: ProbesSettings) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: ProbesSettings) -> Callable[[], None]:
         """Load the jobs of new settings; see :meth:`Part.prepare`."""
-        source = make_source(settings, database=self._database)
+        adopted = self._settings.adopting(settings)
+        source = make_source(adopted, database=self._database)
         jobs = await source.load()
-        mine = own_jobs(jobs, settings)
+        mine = own_jobs(jobs, adopted)
 
-        def switch() -> Sequence[str]:
-            old = self._settings
-            self._settings, self._source = settings, source
+        def switch() -> None:
+            self._settings, self._source = adopted, source
             self._source_changed.set()
             self._adopt(jobs, mine)
-            return ["topic"] if settings.topic != old.topic else []
 
         return switch
 
@@ -194,8 +193,8 @@ class Probes(Part):
             await self.runner.close()
 
     def descriptors(self) -> int:
-        """Return how many descriptors may be open: HTTP/1.1 takes one a check, DNS another."""
-        return 64 + 2 * self._settings.concurrency
+        """Return how many descriptors may be open: one a check, and one a lookup."""
+        return 64 + self._settings.concurrency + RESOLVER_THREADS
 
     def state(self) -> State:
         """Return how the part fares."""

@@ -115,7 +115,9 @@ def test_reload_takes_up_changes_and_keeps_clients(
             }
         )
         daemon.reload()
-        assert "relay.max_message_bytes" in daemon.wait_log("taken up only by a restart")
+        assert "relay.max_message_bytes" in daemon.wait_log(
+            "changed but not applied; restart to apply: "
+        )
         assert [int(usec) > 0 for usec in daemon.notices("MONOTONIC_USEC")] == [True]
         for number in range(9):
             broker.task("c", number)
@@ -343,6 +345,27 @@ def test_the_soft_limit_of_descriptors_is_raised_and_a_low_hard_one_said(
         finally:
             process.terminate()
             assert process.wait(10) == 0
+
+
+def test_the_soft_limit_of_descriptors_follows_a_reload(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    api = {"uri": ["127.0.0.1", free_port()], "tokens_file": None, "max_connections": 10}
+    few = {**ports, "relay": {"max_clients": 10}, "api": api}
+    daemon = start_daemon(few).wait_ready()
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (1024, 8192))
+
+    def soft_after(clients: int, connections: int) -> int:
+        api["max_connections"] = connections
+        daemon.write_config({**few, "relay": {"max_clients": clients}})
+        daemon.reload()
+        return resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)[0]
+
+    assert 3010 <= soft_after(3000, 10) < 6000
+    assert 6000 <= soft_after(3000, 3000) < 8192
+    assert "hard limit" not in daemon.log
+    assert soft_after(9000, 10) == 8192
+    daemon.wait_log("the hard limit of 8192 file descriptors is lower")
 
 
 def test_without_a_config_the_defaults_are_the_old_monitors(tmp_path: Path) -> None:

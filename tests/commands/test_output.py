@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from monitor.tokens import Role, TokenFile, create_token
-from tests.ports import free_port
 from tests.servers.daemon import ROOT
 
 PROGRAM = [sys.executable, str(ROOT / "main.py")]
@@ -93,33 +91,6 @@ def test_a_reader_that_has_enough_is_no_error(unread_pipe: int) -> None:
     arguments = ["check-config", "-c", str(ROOT / "install/checkout.yml")]
     done = written_to("", arguments, pipe=unread_pipe)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("module", ["argparse", "rich"])
-def test_an_interrupt_while_libraries_are_imported_ends_quietly(
-    tmp_path: Path, module: str
-) -> None:
-    # A library that takes its time, and the interrupt for an error of its own.
-    (tmp_path / f"{module}.py").write_text(
-        "import sys, time\n"
-        "print('importing', file=sys.stderr, flush=True)\n"
-        "try:\n"
-        "    time.sleep(60)\n"
-        "except BaseException as error:\n"
-        "    raise ImportError('interrupted') from error\n"
-    )
-    command = subprocess.Popen(
-        [*PROGRAM, "logs", "--api", f"http://127.0.0.1:{free_port()}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )
-    assert command.stderr is not None
-    assert command.stderr.readline() == "importing\n"
-    command.send_signal(signal.SIGINT)
-    assert command.communicate(timeout=30) == ("", "")
-    assert command.returncode == 0
 
 
 @pytest.mark.parametrize(("encoding", "block"), [("ascii", "#"), ("utf-8", "█")])

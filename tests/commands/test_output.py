@@ -7,11 +7,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from monitor.tokens import Role, TokenFile, create_token
 from tests.servers.daemon import ROOT
 
 PROGRAM = [sys.executable, str(ROOT / "main.py")]
@@ -51,40 +49,6 @@ def unread_pipe() -> Iterator[int]:
     os.close(read)
     yield write
     os.close(write)
-
-
-@pytest.mark.parametrize("stdout", [">/dev/full", ">&-", ""], ids=["full", "closed", "unread"])
-def test_a_token_that_cannot_be_shown_is_not_stored(
-    tmp_path: Path, unread_pipe: int, stdout: str
-) -> None:
-    tokens, config = tmp_path / "tokens.yml", tmp_path / "config.yml"
-    config.write_text(f"api: {{tokens_file: {tokens}}}")
-
-    def create(
-        name: str, stdout: str = "", pipe: int = subprocess.PIPE
-    ) -> subprocess.CompletedProcess[str]:
-        arguments = ["token", "create", name, "--role", "admin", "-c", str(config)]
-        return written_to(stdout, arguments, pipe=pipe)
-
-    assert create("first").stdout.startswith("rmt_")
-    before = tokens.read_bytes()
-    refused = create("second", stdout, pipe=unread_pipe)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("recodex-monitor: cannot write the ")
-    assert refused.stderr.count("\n") == 1
-    assert tokens.read_bytes() == before
-    assert {each.name for each in tmp_path.iterdir()} == {"tokens.yml", "config.yml"}
-    assert create("second").returncode == 0
-
-
-def test_a_token_is_shown_before_it_is_stored(tmp_path: Path) -> None:
-    stored: list[bool] = []
-    file = tmp_path / "tokens.yml"
-    token = create_token(file, "a", Role.ADMIN, show=lambda _: stored.append(file.exists()))
-    assert stored == [False]
-    read = TokenFile(file)
-    read.load()
-    assert read.identify(token) is not None
 
 
 def test_a_reader_that_has_enough_is_no_error(unread_pipe: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,15 +54,3 @@ def test_a_reader_that_has_enough_is_no_error(unread_pipe: int) -> None:
     arguments = ["check-config", "-c", str(ROOT / "install/checkout.yml")]
     done = written_to("", arguments, pipe=unread_pipe)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize(("encoding", "block"), [("ascii", "#"), ("utf-8", "█")])
-def test_the_chart_of_a_probe_is_drawn_with_what_the_encoding_has(
-    encoding: str, block: str
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as site:
-        address = f"tcp://127.0.0.1:{site.getsockname()[1]}"
-        done = written_to("", ["probe", address], {"PYTHONIOENCODING": encoding})
-    assert (done.returncode, done.stderr) == (0, "")
-    chart = [line.partition(" ms")[2].strip() for line in done.stdout.splitlines()[1:6]]
-    assert set("".join(chart)) == {block}

@@ -14,10 +14,10 @@ import time
 
 from monitor.aggregation.part import Aggregation
 from monitor.bus import create_bus
-from monitor.config import Config, load
-from monitor.daemon import new_event_loop
-from monitor.pace import attending
+from monitor.daemon.config import Config, load
+from monitor.daemon.lifecycle import new_event_loop
 from monitor.store import open_store
+from monitor.yielding import attending
 
 _LIMIT_S = 200
 

@@ -19,8 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import monitor.daemon
-from monitor.daemon import Daemon, run_daemon
+import monitor.daemon.lifecycle
+from monitor.daemon.lifecycle import Daemon, run_daemon
 
 __all__ = ["REPORT"]
 
@@ -81,5 +81,5 @@ class Watched(Daemon):
 
 
 if __name__ == "__main__":
-    monitor.daemon.Daemon = Watched  # type: ignore[misc]
+    monitor.daemon.lifecycle.Daemon = Watched  # type: ignore[misc]
     sys.exit(run_daemon(sys.argv[2]))

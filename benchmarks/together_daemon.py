@@ -16,8 +16,8 @@ import threading
 import time
 from pathlib import Path
 
-import monitor.daemon
-from monitor.daemon import Daemon, run_daemon
+import monitor.daemon.lifecycle
+from monitor.daemon.lifecycle import Daemon, run_daemon
 
 _TICK_S = 0.01
 
@@ -65,5 +65,5 @@ class Watched(Daemon):
 
 
 if __name__ == "__main__":
-    monitor.daemon.Daemon = Watched  # type: ignore[misc]
+    monitor.daemon.lifecycle.Daemon = Watched  # type: ignore[misc]
     sys.exit(run_daemon(sys.argv[1]))

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from monitor.command_line import run
+    from monitor.commands.command_line import run
     from monitor.errors import MonitorError
 
     try:

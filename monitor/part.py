@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from monitor.sqlite_file import OpenFile
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Health", "Metric", "Part", "Sample", "State"]
 

@@ -30,8 +30,8 @@ import msgspec
 import yaml
 
 from monitor.errors import SettingError
-from monitor.plain_words import plain_problem
 from monitor.settings import address_text
+from monitor.validation import decoding_problem
 
 __all__ = [
     "ANYONE",
@@ -271,7 +271,7 @@ def _lines(path: Path) -> list[_Line] | None:
     try:
         lines = msgspec.convert(found, _File).tokens
     except msgspec.ValidationError as error:
-        raise _wrong(f"{path}: {plain_problem(error)}") from None
+        raise _wrong(f"{path}: {decoding_problem(error)}") from None
     if len({line.hash for line in lines}) < len(lines):
         raise _wrong(f"{path} has the same hash twice")
     return lines

@@ -1,4 +1,4 @@
-"""The API's calls, of the OpenAPI document that the daemon serves."""
+"""The API's calls, from the OpenAPI document that the daemon serves."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fastapi import FastAPI
 
 from docs.generate.daemon import assembled
 from monitor.tokens import TokenFile
-from monitor.web.access import Access
-from monitor.web.app import Gate, make_app
 from monitor.web.context import Context, PartsStatus
+from monitor.web.http.access import Access
+from monitor.web.http.app import Gate, make_app
 from monitor.web.routes import served
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
@@ -65,7 +65,7 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _statuses(operation: Mapping[str, Any]) -> Iterator[str]:
-    # Those of every call are told once, beside the table.
+    # The page lists the statuses of every call once, below the table.
     general = {"304", "400", "401", "403", "405", "413", "422", "431", "500", "503", "default"}
     for status in sorted(operation["responses"]):
         if status not in general:

@@ -1,11 +1,11 @@
-"""A daemon with every part on that never starts: what it would serve and measure is known."""
+"""A daemon with every part on that is never started, to list what it serves and measures."""
 
 from __future__ import annotations
 
 from monitor.aggregation.settings import AggregationSettings
-from monitor.assembly import PARTS, Services
 from monitor.cluster.settings import ClusterSettings
-from monitor.config import Config
+from monitor.daemon.assembly import PARTS, Services
+from monitor.daemon.config import Config
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.web.context import PartsStatus
@@ -15,7 +15,7 @@ __all__ = ["assembled"]
 
 
 def assembled() -> Services:
-    """Return all parts, made but not started, with what they share."""
+    """Return all parts, created but not started, and the services they share."""
     config = Config(
         probes=ProbesSettings(),
         aggregation=AggregationSettings(),

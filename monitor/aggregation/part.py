@@ -26,9 +26,9 @@ from monitor.aggregation.transactions import TooSlowError, Transactions
 from monitor.aggregation.writer import OffsetsMovedError, Written, stored_offsets
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
-from monitor.pace import step_back, unhurried
 from monitor.part import Health, Metric, Part, State
 from monitor.store import Store
+from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Aggregation"]
 
@@ -70,7 +70,7 @@ class Aggregation(Part):
         self._clock = clock
         self.statistics = Statistics(settings.topic)
         # For what is to be decoded, counted and written out, while the loop serves others.
-        self._thread = ThreadPoolExecutor(1, "aggregation", initializer=step_back)
+        self._thread = ThreadPoolExecutor(1, "aggregation", initializer=lower_priority)
         self._transactions = Transactions(
             store,
             topic=self._topic,
@@ -203,7 +203,7 @@ class Aggregation(Part):
                 # In a thread: the loop has others to serve.
                 judge = functools.partial(
                     judge_all,
-                    unhurried(known),
+                    in_slices(known),
                     now=self._clock(),
                     keep_s=self._settings.keep_results,
                 )

@@ -10,9 +10,9 @@ import msgspec
 
 from monitor.aggregation.windows import Counters, Window
 from monitor.messages import Result
-from monitor.pace import unhurried
 from monitor.store import Connection
 from monitor.store.partitions import create_partitions
+from monitor.yielding import in_slices
 
 __all__ = ["PARTITION_S", "add_metrics", "insert_results", "metric_rows", "result_rows"]
 
@@ -57,7 +57,7 @@ def result_rows(results: Iterable[Result]) -> bytes:
 
 def metric_rows(windows: Mapping[Window, Counters]) -> bytes:
     """Make the rows of counters, for COPY."""
-    return "".join(map(_metric_line, unhurried(windows.items()))).encode()
+    return "".join(map(_metric_line, in_slices(windows.items()))).encode()
 
 
 def insert_results(

@@ -16,8 +16,8 @@ from monitor.aggregation import postgres_rows, sqlite_rows
 from monitor.aggregation.batch import Batch
 from monitor.aggregation.windows import aggregate
 from monitor.messages import Result
-from monitor.pace import unhurried
 from monitor.store import Connection, Dialect
+from monitor.yielding import in_slices
 
 __all__ = ["OffsetsMovedError", "Prepared", "Written", "prepare", "stored_offsets", "write_batch"]
 
@@ -61,15 +61,15 @@ def prepare(
     batch = batch.without_older(oldest)
     rows = postgres_rows if dialect == "postgresql" else sqlite_rows
     once: dict[tuple[int, float], Result] = {}
-    for result in unhurried(batch.results()):
+    for result in in_slices(batch.results()):
         once.setdefault((result.job_id, result.scheduled_at), result)
     candidates = list(once.values())
     return Prepared(
         batch,
         granularities,
         candidates,
-        rows.result_rows(unhurried(candidates)),
-        rows.metric_rows(aggregate(unhurried(candidates), granularities)),
+        rows.result_rows(in_slices(candidates)),
+        rows.metric_rows(aggregate(in_slices(candidates), granularities)),
     )
 
 

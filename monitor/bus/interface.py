@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import msgspec
 
 from monitor.part import Metric, State
-from monitor.sqlite_file import OpenFile
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Assignment", "Bus", "Consumer", "Record"]
 

@@ -19,7 +19,7 @@ from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
 from monitor.errors import UnavailableError
-from monitor.pace import breathe, step_back
+from monitor.yielding import lower_priority, yield_to_loop
 
 __all__ = ["TopicConsumer"]
 
@@ -56,7 +56,7 @@ class TopicConsumer(Consumer):
         self._callbacks = assignment
         # Told what is wrong with Kafka, and None when it is well again.
         self._tell = trouble
-        self._thread = ThreadPoolExecutor(1, f"kafka-{topic}", initializer=step_back)
+        self._thread = ThreadPoolExecutor(1, f"kafka-{topic}", initializer=lower_priority)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._partitions: frozenset[int] = frozenset()
@@ -198,7 +198,7 @@ class TopicConsumer(Consumer):
             if len(records) - before < limit or len(records) >= max_records or self._closed:
                 return records
             wait_ms = 0
-            breathe()
+            yield_to_loop()
 
     def _idle(self) -> None:
         if self._client is None:

@@ -30,7 +30,7 @@ from monitor.bus.kafka_client import client_options, describe, ensure_topics, re
 from monitor.bus.settings import KafkaSettings
 from monitor.bus.spool_file import NotASpoolError, SpoolFile
 from monitor.bus.spool_lock import GroupLock
-from monitor.pace import step_back, unhurried
+from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Forwarder"]
 
@@ -90,7 +90,7 @@ class Forwarder:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        step_back()
+        lower_priority()
         lock = GroupLock(self._spool, "", "forwarder")
         pause = _BACKOFF_S[0]
         try:
@@ -180,7 +180,7 @@ class Forwarder:
         futures = []
         failure: BaseException | None = None
         timed = time.monotonic() >= self._untimed_until
-        for record in unhurried(records):
+        for record in in_slices(records):
             try:
                 futures.append(
                     producer.send(

@@ -19,7 +19,7 @@ from monitor.bus.spool_consumer import SpoolConsumer
 from monitor.bus.spool_file import Outgoing, SpoolFile
 from monitor.bus.spool_opening import open_spool
 from monitor.part import Health, Metric, State
-from monitor.sqlite_file import OpenFile
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["SpoolBus"]
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 from monitor.bus.interface import Record
-from monitor.sqlite_file import OpenFile
-from monitor.sqlite_wal import write_ahead
+from monitor.sqlite.file import OpenFile
+from monitor.sqlite.wal import write_ahead
 
 __all__ = ["NotASpoolError", "Outgoing", "SpoolFile"]
 

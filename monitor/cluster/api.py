@@ -33,7 +33,7 @@ from monitor.errors import MonitorError
 
 __all__ = ["SERVICE_ACCOUNT", "Api", "ApiError", "Reason"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.cluster")
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 

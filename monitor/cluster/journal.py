@@ -25,7 +25,7 @@ from monitor.store import Connection, Row, Store
 
 __all__ = ["Journal"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.cluster")
 
 T = TypeVar("T")
 

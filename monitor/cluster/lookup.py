@@ -22,7 +22,7 @@ from monitor.cluster.watch import Scope, path_of
 
 __all__ = ["Lookup"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.cluster")
 
 _HOLDERS = {"Deployment": "ReplicaSet", "DeploymentConfig": "ReplicationController"}
 _FORBIDDEN_S = 120.0

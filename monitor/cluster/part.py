@@ -25,7 +25,7 @@ from monitor.store import Store
 
 __all__ = ["Cluster"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.cluster")
 
 _PURGE_S = 3600.0
 _STOP_S = 3.0

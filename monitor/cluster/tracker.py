@@ -33,7 +33,7 @@ from monitor.cluster.watch import Scope
 
 __all__ = ["Batch", "Known", "Row", "Tracker"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.cluster")
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Told).decode

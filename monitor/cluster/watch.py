@@ -28,7 +28,7 @@ from monitor.cluster.objects import WatchEvent, read_watch_event
 
 __all__ = ["Follower", "Scope", "Timing", "Watch"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.cluster")
 
 _PATHS = {
     "Deployment": ("/apis/apps/v1", "deployments"),

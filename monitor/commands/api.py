@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from monitor.commands.arguments import server_url
-from monitor.config import load
+from monitor.daemon.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.settings import address_text, hide_url_secrets
 from monitor.web.settings import ApiSettings

@@ -7,10 +7,10 @@ import asyncio
 import os
 import sys
 
-from monitor.assembly import check
 from monitor.commands.terminal_text import terminal_text
-from monitor.config import load, settings_in_force
-from monitor.remarks import remarks
+from monitor.daemon.assembly import check
+from monitor.daemon.config import load, settings_in_force
+from monitor.daemon.config_warnings import remarks
 
 __all__ = ["add_arguments", "run"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from monitor.config import LoadedConfig, load
+from monitor.daemon.config import LoadedConfig, load
 from monitor.errors import SettingError, UsageError
 from monitor.store import DatabaseSettings, open_store
 

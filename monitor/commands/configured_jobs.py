@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitor.config import LoadedConfig
+from monitor.daemon.config import LoadedConfig
 from monitor.errors import SettingError
 from monitor.probes.part import make_source
 from monitor.probes.source import JobList

@@ -23,7 +23,7 @@ from rich.table import Column
 from monitor.commands.arguments import channel_name, seconds, server_url
 from monitor.commands.progress import Progress
 from monitor.commands.terminal_text import terminal_text
-from monitor.config import load
+from monitor.daemon.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.relay.client import RelayClient
 from monitor.relay.following import Away, End, Feed, Gap, Message, Refused, Reset

@@ -19,7 +19,7 @@ from zmq.auth import load_certificate
 from zmq.utils.monitor import recv_monitor_message
 
 from monitor.commands.arguments import channel_name, seconds, server_url
-from monitor.config import Config, load
+from monitor.daemon.config import Config, load
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.relay.settings import read_curve_key
 from monitor.settings import address_text

@@ -17,15 +17,15 @@ from rich.text import Text
 
 from monitor import messages
 from monitor.commands.configured_jobs import load_configured_jobs
-from monitor.config import load
+from monitor.daemon.config import load
 from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.messages import Result
-from monitor.plain_words import plain_problem
 from monitor.probes.checking import Checks, check_job, result_of
 from monitor.probes.checks import kind_of, kinds, load_kind
 from monitor.probes.job import Job
 from monitor.probes.schedule import Run
 from monitor.settings import hide_url_secrets
+from monitor.validation import decoding_problem
 
 __all__ = ["add_arguments", "run"]
 
@@ -96,7 +96,7 @@ def _given_job(args: argparse.Namespace) -> Job:
         job = msgspec.convert({"id": 1, "kind": kind, "url": args.url, **fields}, Job)
         job.verify()
     except msgspec.ValidationError as error:
-        raise UsageError(plain_problem(error, Job)) from None
+        raise UsageError(decoding_problem(error, Job)) from None
     except SettingError as error:
         raise UsageError(str(error)) from None
     return job

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 
 from monitor.commands.configured_jobs import load_configured_jobs
-from monitor.config import LoadedConfig, load
+from monitor.daemon.config import LoadedConfig, load
 from monitor.probes.sharding import producers_needed
 
 __all__ = ["add_arguments", "run"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 
 from monitor.aggregation.settings import AggregationSettings
-from monitor.config import Config
-from monitor.daemon import run_daemon
+from monitor.daemon.config import Config
+from monitor.daemon.lifecycle import run_daemon
 from monitor.settings import hide_url_secrets
 
 __all__ = ["add_arguments", "run"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from monitor.config import Config, load
+from monitor.daemon.config import Config, load
 from monitor.errors import SettingError, UsageError
 from monitor.probes.sharding import ordinal_id
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = load(args.file)
     if loaded.config.probes is None:
         raise loaded.error(SettingError(("probes",), "there is no such section"))
-    from monitor.daemon import run_daemon
+    from monitor.daemon.lifecycle import run_daemon
 
     def narrow(config: Config) -> Config:
         kept = _KEPT | {"api"} if args.api else _KEPT

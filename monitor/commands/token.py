@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from monitor.commands.arguments import plain_text
-from monitor.config import load
+from monitor.daemon.config import load
 from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.tokens import Role, create_token
 from monitor.web.settings import ApiSettings

@@ -13,7 +13,7 @@ import msgspec
 
 from monitor.bus import Record, create_bus, list_topics
 from monitor.commands.terminal_text import terminal_json, terminal_text
-from monitor.config import Config, load
+from monitor.daemon.config import Config, load
 from monitor.errors import MonitorError, UsageError
 
 __all__ = ["add_arguments", "run"]

@@ -20,7 +20,7 @@ from monitor.logs.cursor import Cursor
 from monitor.logs.entries import DECODING_ERRORS, is_sender
 from monitor.logs.filters import Filter, Kind, Query
 from monitor.logs.levels import LEVELS, level_name
-from monitor.plain_words import plain_problem
+from monitor.validation import decoding_problem
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -151,7 +151,7 @@ def head(data: bytes) -> Head:
     try:
         raw = _decode_head(data)
     except DECODING_ERRORS as error:
-        raise _bad(plain_problem(error)) from None
+        raise _bad(decoding_problem(error)) from None
     return Head(_string(raw.action, "action"), _echo(raw.id), _string(raw.token, "token"))
 
 
@@ -176,7 +176,7 @@ def _string(raw: Raw, key: str) -> str | None:
     try:
         text = _decode_string(raw)
     except DECODING_ERRORS as error:
-        raise _bad(f"{key}: {plain_problem(error)}") from None
+        raise _bad(f"{key}: {decoding_problem(error)}") from None
     if len(text) > _MAX_TEXT:
         raise _bad(f"{key}: longer than {_MAX_TEXT} characters")
     return text
@@ -220,14 +220,14 @@ def _decode(data: bytes, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=type_)
     except DECODING_ERRORS as error:
-        raise _bad(plain_problem(error, type_)) from None
+        raise _bad(decoding_problem(error, type_)) from None
 
 
 def _upload(data: bytes, found: Head, kind: Kind, max_batch: int) -> Upload:
     try:
         given = _decode_upload(data)
     except DECODING_ERRORS as error:
-        raise _bad(plain_problem(error)) from None
+        raise _bad(decoding_problem(error)) from None
     if given.upload_id is not None and "\0" in given.upload_id:
         raise _bad("upload_id: must not contain NUL")
     batch = given.logs if kind is Kind.LOGS else given.notifications

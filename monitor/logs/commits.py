@@ -22,7 +22,7 @@ from monitor.store import Store
 
 __all__ = ["Committer", "describe", "is_to_blame"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.logs")
 
 # Entries of one transaction. On SQLite nobody else writes meanwhile, so it must be short.
 _GROUP: Final = {"postgresql": 20_000, "sqlite": 3_000}
@@ -152,7 +152,7 @@ class Committer:
             done = await self._transaction(group)
         except MonitorError as error:
             if self.problem is None:
-                _log.warning("uploads are refused: %s", error)
+                logger.warning("uploads are refused: %s", error)
             self.problem = str(error)
             refusal = "the database does not store now"
             for waiting in group:
@@ -164,7 +164,7 @@ class Committer:
                 for waiting in group:
                     await self._commit([waiting])
                 return
-            _log.error("an upload can't be stored: %s", describe(error))
+            logger.error("an upload can't be stored: %s", describe(error))
             refused = ActionError(ErrorCode.BAD_REQUEST, "the database refuses these entries")
             for waiting in group:
                 if not waiting.done.done():
@@ -173,7 +173,7 @@ class Committer:
                     )
             return
         if self.problem is not None:
-            _log.info("uploads are stored again")
+            logger.info("uploads are stored again")
             self.problem = None
         self._finish(group, done)
 

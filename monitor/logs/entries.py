@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from monitor.logs.levels import LEVELS, level_name
-from monitor.plain_words import plain_problem
+from monitor.validation import decoding_problem
 
 __all__ = [
     "DECODING_ERRORS",
@@ -116,7 +116,7 @@ def _accept(item: bytes | msgspec.Raw, rules: Rules) -> Entry:
     try:
         given = _decode(item)
     except DECODING_ERRORS as error:
-        raise _RejectedError(Reason.BAD_ENTRY, plain_problem(error)) from None
+        raise _RejectedError(Reason.BAD_ENTRY, decoding_problem(error)) from None
     level = level_name(given.level)
     if level is None:
         known = f"{', '.join(LEVELS)}, or 10 to 50 in tens"

@@ -22,7 +22,7 @@ from monitor.store import Store
 
 __all__ = ["Instances"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.logs")
 
 # Blocks that may commit out of their order, across a loss of the connection.
 _REMEMBERED: Final = 1024
@@ -36,7 +36,7 @@ class Instances:
     def __init__(self, service: LogService, store: Store) -> None:
         self._service = service
         self._store = store
-        self._log = RateLimitedLog(_log)
+        self._log = RateLimitedLog(logger)
         self._seen: OrderedDict[int, None] = OrderedDict()
         # Blocks up to here were taken before we listened; None until then.
         self._base: int | None = None

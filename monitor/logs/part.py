@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Logs"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.logs")
 
 _DRAIN_S = 3.0
 _CATCH_UP_S = 1.0
@@ -143,22 +143,22 @@ class Logs(Part):
             )
         except MonitorError as error:
             if self._purge_problem is None:
-                _log.warning("nothing is purged: %s", error)
+                logger.warning("nothing is purged: %s", error)
             self._purge_problem = str(error)
             return
         if self._purge_problem is not None:
-            _log.info("purges go on")
+            logger.info("purges go on")
             self._purge_problem = None
 
     def _say_jump(self, by_s: float) -> None:
         if by_s > 0:
-            _log.warning(
+            logger.warning(
                 "the clock jumped %.0f s ahead: entries that only this makes too old are not"
                 " shown, and kept for the rest of their time, should it be set back",
                 by_s,
             )
         elif by_s < 0:
-            _log.warning("the clock jumped %.0f s back", -by_s)
+            logger.warning("the clock jumped %.0f s back", -by_s)
 
     async def _catch_up(self) -> None:
         while True:
@@ -212,7 +212,7 @@ class Logs(Part):
             old, self._settings = self._settings, settings
             kept_s = self.service.settings.timewindow
             if effective.timewindow < kept_s:
-                _log.warning(
+                logger.warning(
                     "timewindow is %g s now, and was %g s: older log entries are not shown, and"
                     " deleted for good from now on",
                     effective.timewindow,

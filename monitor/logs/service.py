@@ -31,7 +31,7 @@ from monitor.tokens import ANYONE, Principal
 
 __all__ = ["LogService"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.logs")
 
 # A query that takes longer asks for too much at once.
 _QUERY_TIMEOUT_S = 10.0
@@ -75,7 +75,7 @@ class LogService:
             now=now,
             committed=self._committed,
         )
-        self._queries_log = RateLimitedLog(_log)
+        self._queries_log = RateLimitedLog(logger)
         self._allowances: dict[str, Allowances] = {}
         self._peers: dict[str, Allowances] = {}  # the latest last
 

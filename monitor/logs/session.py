@@ -24,7 +24,7 @@ from monitor.tokens import ANYONE, Principal
 
 __all__ = ["Session"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.logs")
 
 _MAX_UNANSWERED: Final = 64
 
@@ -172,7 +172,7 @@ class Session:
                 text = error.answer(head)
             else:
                 problem = str(error) if isinstance(error, MonitorError) else type(error).__name__
-                _log.error("an upload failed: %s", problem)
+                logger.error("an upload failed: %s", problem)
                 unavailable = ActionError(
                     ErrorCode.UNAVAILABLE, "the server failed", retry_after=1.0
                 )

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 
 from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind
-from monitor.pace import unhurried
 from monitor.store import Connection
 from monitor.store.partitions import create_partitions
+from monitor.yielding import in_slices
 
 __all__ = [
     "BLOCK_BITS",
@@ -168,7 +168,7 @@ def _copy(
     lines = [
         f"{number}\t{entry.level}\t{entry.time!r}\t{_escape(entry.sender)}"
         f"\t{_escape(entry.message)}\t{received_at!r}\n"
-        for number, entry in enumerate(unhurried(entries), first)
+        for number, entry in enumerate(in_slices(entries), first)
     ]
     with connection.raw.cursor() as cursor:
         cursor.copy_expert(

@@ -15,7 +15,6 @@ from typing import Final
 import zmq
 
 from monitor.errors import ListenError
-from monitor.listen import zeromq_endpoints
 from monitor.logfile import RateLimitedLog
 from monitor.logs.actions import echo
 from monitor.logs.answers import ActionError, ErrorCode, Head
@@ -23,10 +22,11 @@ from monitor.logs.peers import Peer
 from monitor.logs.service import LogService
 from monitor.settings import address_text
 from monitor.tokens import TokenFile
+from monitor.transport.listen import zeromq_endpoints
 
 __all__ = ["ZeroMq"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.logs")
 
 # Messages a turn of the loop; its other work comes in between.
 _BATCH: Final = 100
@@ -58,7 +58,7 @@ class ZeroMq:
         self._peers: dict[bytes, Peer] = {}
         self._inbox_bytes = 0
         self._full = False
-        self._peers_log = RateLimitedLog(_log)
+        self._peers_log = RateLimitedLog(logger)
         self.endpoints: list[str] = []
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class ZeroMq:
                 address = address_text(self._address)
                 raise ListenError("logs.zeromq_uri", address, problem) from None
             self.endpoints.append(socket.getsockopt_string(zmq.LAST_ENDPOINT))
-            _log.info("serving the log actions on %s", self.endpoints[-1])
+            logger.info("serving the log actions on %s", self.endpoints[-1])
         loop = asyncio.get_running_loop()
         self._reader = socket.FD
         loop.add_reader(self._reader, self._drain)
@@ -246,7 +246,7 @@ class ZeroMq:
                 self._inbox_bytes -= len(data)
                 await peer.serve(data)
         except Exception as error:  # noqa: BLE001 - a defect must end one peer's turn, not more
-            _log.error("serving a ZeroMQ peer failed: %s: %s", type(error).__name__, error)
+            logger.error("serving a ZeroMQ peer failed: %s: %s", type(error).__name__, error)
         finally:
             peer.task = None
             if self._full and self._inbox_bytes <= _MAX_INBOX_BYTES // 2:

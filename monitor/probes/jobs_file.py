@@ -12,9 +12,9 @@ import msgspec
 import yaml
 
 from monitor.errors import SettingError
-from monitor.plain_words import plain_problem
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
+from monitor.validation import decoding_problem
 
 __all__ = ["FileJobs", "read_jobs"]
 
@@ -122,4 +122,4 @@ def _name(number: int, item: Any) -> str:
 
 
 def _plain(error: msgspec.ValidationError) -> str:
-    return plain_problem(error, Job)[:_MOST_SHOWN]
+    return decoding_problem(error, Job)[:_MOST_SHOWN]

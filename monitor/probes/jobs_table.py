@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.plain_words import plain_problem
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
 from monitor.store import Connection, Row, Store
+from monitor.validation import decoding_problem
 
 __all__ = [
     "CHANNEL",
@@ -104,7 +104,7 @@ def load_jobs(connection: Connection) -> JobList:
             job = _job(row)
             job.verify()
         except (msgspec.ValidationError, msgspec.DecodeError, SettingError) as error:
-            text = str(error) if isinstance(error, SettingError) else plain_problem(error, Job)
+            text = str(error) if isinstance(error, SettingError) else decoding_problem(error, Job)
             refused.append(f"availability_monitor_config: site {row[0]}: {text[:200]}")
             continue
         jobs.append(job)

@@ -29,7 +29,7 @@ from monitor.relay.session import Recoveries, Session, Subscription
 
 __all__ = ["PING_S", "Delivery", "shown"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.relay")
 
 # Well below the 60 s after which proxies cut idle connections.
 PING_S = 20
@@ -68,8 +68,8 @@ class Delivery:
         self.deliveries = 0
         self.recoveries = Recoveries()
         self.faults: dict[str, int] = {}
-        self.faults_log = RateLimitedLog(_log)
-        self.clients_log = RateLimitedLog(_log, lines=300, period_s=30)
+        self.faults_log = RateLimitedLog(logger)
+        self.clients_log = RateLimitedLog(logger, lines=300, period_s=30)
         self._clock = clock
         self._dirty: dict[Channel, None] = {}
         self._flush_handle: asyncio.Handle | None = None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from monitor.relay.channel import Channel, End
-from monitor.sqlite_file import OpenFile
+from monitor.sqlite.file import OpenFile
 
 __all__ = [
     "Batch",

@@ -20,12 +20,12 @@ from monitor.relay.saving import Saving
 from monitor.relay.server import Server
 from monitor.relay.settings import RelaySettings, read_curve_key, read_tls
 from monitor.settings import Address, address_text, state_directory
-from monitor.sqlite_file import OpenFile
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Relay"]
 
-_log = logging.getLogger(__name__)
-_ends_log = RateLimitedLog(_log, lines=300, period_s=30)
+logger = logging.getLogger("monitor.relay")
+_ends_log = RateLimitedLog(logger, lines=300, period_s=30)
 
 _DRAIN_S = 3.0
 # Handshakes in progress, listeners and refused clients, beside max_clients.
@@ -88,10 +88,10 @@ class Relay(Part):
         await self.receiver.start()
         for address in self.server.addresses:
             scheme = "wss" if self._tls is not None else "ws"
-            _log.info("listening for subscribers on %s://%s", scheme, address_text(address))
+            logger.info("listening for subscribers on %s://%s", scheme, address_text(address))
         for endpoint in self.receiver.endpoints:
             curve = ", with CURVE" if self._settings.curve is not None else ""
-            _log.info("listening for brokers on %s%s", endpoint, curve)
+            logger.info("listening for brokers on %s%s", endpoint, curve)
 
     async def run(self) -> None:
         """Save histories, and each second look after channels and clients."""
@@ -103,7 +103,7 @@ class Relay(Part):
     async def _look_after(self) -> None:
         while True:
             for channel in self.channels.expire(self._clock()):
-                _log.info("channel %s ended: nothing more came", shown(channel.name))
+                logger.info("channel %s ended: nothing more came", shown(channel.name))
                 self.delivery.changed(channel)
             self.delivery.sweep()
             await asyncio.sleep(1)

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from monitor.plain_words import plain_problem
 from monitor.relay.protocol import text_frame
+from monitor.validation import decoding_problem
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
@@ -80,7 +80,7 @@ def decode_request(data: bytes) -> Request:
     try:
         request: Request = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(plain_problem(error)) from None
+        raise BadRequest(decoding_problem(error)) from None
     try:
         name = request.channel.encode()
     except UnicodeEncodeError:

@@ -16,17 +16,17 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import parse_monitor_message
 
 from monitor.errors import ListenError
-from monitor.listen import zeromq_endpoints
 from monitor.logfile import RateLimitedLog
 from monitor.relay.feed import Peers
 from monitor.relay.incoming import Incoming, waits
 from monitor.relay.protocol import Malformed, Message, decode
 from monitor.relay.settings import CurveSettings, read_curve_key
 from monitor.settings import address_text
+from monitor.transport.listen import zeromq_endpoints
 
 __all__ = ["IDENTITY", "Receiver"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.relay")
 
 IDENTITY = b"recodex-monitor"
 # Messages a turn of the loop; the loop's other work comes in between.
@@ -68,7 +68,7 @@ class Receiver:
         self._delivered = delivered
         # Told how many brokers are connected whenever one came or is gone.
         self._brokers_changed = brokers_changed
-        self._peers_log = RateLimitedLog(_log)
+        self._peers_log = RateLimitedLog(logger)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._incoming: Incoming

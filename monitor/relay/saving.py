@@ -33,11 +33,11 @@ from monitor.relay.history_file import (
     after_a_crash,
     set_aside,
 )
-from monitor.sqlite_file import OpenFile
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Saving"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.relay")
 
 # At most a second is lost to kill -9: this, and the time that writing takes.
 _PERIOD_S = 0.4
@@ -77,7 +77,7 @@ class Saving:
         self._damage = ""
         # Cut, but not known to be written.
         self._pending: Batch | None = None
-        self._faults_log = RateLimitedLog(_log, lines=1, period_s=300)
+        self._faults_log = RateLimitedLog(logger, lines=1, period_s=300)
         # Why the file can't be written now; empty where it can.
         self.problem = ""
         self.failures = 0
@@ -106,7 +106,7 @@ class Saving:
             self._channels.unsaved.update(dict.fromkeys(self._channels))
         if saved.at is not None:
             how = "" if saved.clean else "; the relay did not stop in order"
-            _log.info("%d histories are back from %s%s", len(self._channels), self._path, how)
+            logger.info("%d histories are back from %s%s", len(self._channels), self._path, how)
             # What brokers sent since then is lost, until one of them is back.
             self._feed.restore(saved.outages, saved.at)
 
@@ -133,7 +133,7 @@ class Saving:
                 except (sqlite3.Error, OSError) as error:
                     return self._failed(error)
                 if self.problem:
-                    _log.info("%s can be written again", self._path)
+                    logger.info("%s can be written again", self._path)
                     self.problem = ""
                 self._pending = None
                 self.saved_bytes += sum(len(chunk.frames) for chunk in batch.chunks)
@@ -174,7 +174,7 @@ class Saving:
             aside, self._file = await self._in_thread(swap)
         except (sqlite3.Error, OSError, CorruptHistoryError, ForeignFileError) as error:
             return self._failed(error)
-        _log.error(
+        logger.error(
             "history file %s is damaged (%s): set aside as %s, histories begin anew",
             self._path,
             self._damage,

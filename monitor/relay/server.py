@@ -19,16 +19,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from monitor.listen import listening_sockets
 from monitor.relay.codes import CLOSE_CODES, GOING_AWAY, NORMAL, POLICY, TOO_LONG, UNSUPPORTED
 from monitor.relay.connection import Connection
 from monitor.relay.delivery import Delivery, shown
 from monitor.relay.protocol_v2 import MAX_MESSAGE_BYTES, SUBPROTOCOL
 from monitor.relay.session import Session
+from monitor.transport.listen import listening_sockets
 
 __all__ = ["Server"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.relay")
 
 _WRITE_LIMIT_BYTES = 32768
 # A channel's name is the only message that a client of the old protocol sends.

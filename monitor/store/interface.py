@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 from monitor.errors import MonitorError
-from monitor.sqlite_file import OpenFile
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Connection", "Dialect", "Row", "Store", "TablesError"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NotificationThread"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.store")
 
 _SILENCE_S = 15.0  # without a word for so long, the connection is tried by a statement
 _CLOSE_S = 0.9

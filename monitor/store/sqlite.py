@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from monitor.errors import MonitorError, UnavailableError
-from monitor.sqlite_file import OpenFile
-from monitor.sqlite_wal import write_ahead
+from monitor.sqlite.file import OpenFile
+from monitor.sqlite.wal import write_ahead
 from monitor.store import migrate
 from monitor.store.checkpoints import Checkpoints, copy_log
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError

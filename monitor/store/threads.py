@@ -21,7 +21,7 @@ from monitor.errors import UnavailableError
 
 __all__ = ["Session", "Threads"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.store")
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Session")

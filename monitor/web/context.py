@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from monitor.part import Metric, Part, State
 from monitor.store import Store
 from monitor.tokens import TokenFile
-from monitor.web.access import Access
+from monitor.web.http.access import Access
 from monitor.web.settings import ApiSettings
 
 if TYPE_CHECKING:

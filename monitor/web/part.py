@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from monitor.errors import MonitorError
-from monitor.listen import listening_sockets
 from monitor.part import Health, Metric, Part, State
 from monitor.settings import Address, address_text
 from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
-from monitor.web.access import Access
-from monitor.web.app import make_app
+from monitor.transport.listen import listening_sockets
 from monitor.web.context import Context, DaemonStatus, PartsStatus
-from monitor.web.limits import MAX_HEADER_BYTES, Connections, LimitedHttp
+from monitor.web.http.access import Access
+from monitor.web.http.app import make_app
+from monitor.web.http.limits import MAX_HEADER_BYTES, Connections, LimitedHttp
+from monitor.web.http.sockets import Sockets
 from monitor.web.routes import Served, served, upgrade
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
-from monitor.web.sockets import Sockets
 
 if TYPE_CHECKING:
     from monitor.logs.reader import LogReader
 
 __all__ = ["Web"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("monitor.web")
 
 _DRAIN_S = 3.0
 _SPARE_DESCRIPTORS = 384
@@ -94,7 +94,7 @@ class Web(Part):
             try:
                 await first()
             except MonitorError as error:
-                _log.warning("not yet known: %s", error)  # its task tries again
+                logger.warning("not yet known: %s", error)  # its task tries again
         try:
             await self._accept(listeners, found)
         except BaseException:
@@ -102,7 +102,7 @@ class Web(Part):
                 listener.close()
             raise
         for address in self.addresses:
-            _log.info("serving the API on http://%s", address_text(address))
+            logger.info("serving the API on http://%s", address_text(address))
 
     def _context(self) -> Context:
         parts = {part.name: part for part in self._parts()}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from monitor.bus import create_bus
 from monitor.commands.terminal_text import terminal_json, terminal_text
-from monitor.config import load
+from monitor.daemon.config import load
 from monitor.main import main
 
 

@@ -426,7 +426,10 @@ def test_levels_are_coloured_in_a_terminal_alone(start_daemon: StartDaemon) -> N
 
 
 def test_a_part_that_is_off_loads_nothing_of_the_server() -> None:
-    code = "import monitor.daemon, sys; print({'fastapi', 'pydantic', 'zmq'} & set(sys.modules))"
+    code = (
+        "import monitor.daemon.lifecycle, sys;"
+        " print({'fastapi', 'pydantic', 'zmq'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 

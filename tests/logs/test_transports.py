@@ -231,7 +231,7 @@ def test_a_refused_zeromq_token_is_said_in_the_log_and_not_shown(
         for _ in range(50):
             answer = ask(dealer, "getLogs", token="tops3cret")
             assert answer["error"]["code"] == "unauthorized"
-    said = [each for each in caplog.records if each.name == "monitor.logs.zeromq"]
+    said = [each for each in caplog.records if each.name == "monitor.logs"]
     warned = [each.getMessage() for each in said if each.levelname == "WARNING"]
     assert warned[:2] == [
         "a ZeroMQ message from 127.0.0.1 is refused: it has no token",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from monitor.config import load
+from monitor.daemon.config import load
 
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
 CONTAINER = PACKAGING / "container"

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from monitor.config import Config, load
+from monitor.daemon.config import Config, load
 from monitor.tokens import Role, TokenFile
 from tests.packaging.kustomize import Object, objects, pod_template, render
 from tests.packaging.workloads import (

@@ -12,7 +12,7 @@ import pytest
 
 from monitor import errors
 from monitor.commands import COMMANDS
-from monitor.config import Config, load
+from monitor.daemon.config import Config, load
 from tests.docs.book import CHECKOUT, DEBIAN, all_fences
 from tests.docs.fences import commands
 

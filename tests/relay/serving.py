@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from monitor.daemon import new_event_loop
+from monitor.daemon.lifecycle import new_event_loop
 from monitor.relay.channels import Channels, Limits
 from monitor.relay.connection import ClientLimits
 from monitor.relay.delivery import Delivery

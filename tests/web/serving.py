@@ -16,10 +16,10 @@ from monitor.part import Part
 from monitor.tokens import TokenFile
 from monitor.web import part as web_part
 from monitor.web.context import Context
+from monitor.web.http.sockets import Handler
 from monitor.web.part import Web
 from monitor.web.routes import Served, health
 from monitor.web.settings import ApiSettings
-from monitor.web.sockets import Handler
 
 LIMIT_S = 20
 

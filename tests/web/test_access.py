@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.tokens import ANYONE, Principal, Role, Tokens
-from monitor.web.access import COOKIE, Access, Refusal
+from monitor.web.http.access import COOKIE, Access, Refusal
 
 ROLES = {f"{role}-token": Principal(role.value, role) for role in Role}
 TOKENS = Tokens([(hashlib.sha256(t.encode()).hexdigest(), p) for t, p in ROLES.items()])

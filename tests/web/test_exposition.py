@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.part import Health, Metric, State
-from monitor.web.changes import Change, Changes
-from monitor.web.docs_page import render
-from monitor.web.exposition import Exposition
+from monitor.web.http.docs_page import render
+from monitor.web.live.changes import Change, Changes
+from monitor.web.routes.exposition import Exposition
 
 
 class Status:

@@ -13,7 +13,7 @@ from monitor.aggregation.windows import aggregate
 from monitor.messages import Phases, Result
 from monitor.store import Connection, DatabaseSettings, open_store
 from monitor.store.partitions import create_partitions
-from monitor.web.history import last_known, metric_windows, results_before, uptimes
+from monitor.web.jobs.history import last_known, metric_windows, results_before, uptimes
 
 NOW = 1_800_000_000.0  # on a minute
 

@@ -16,7 +16,7 @@ from monitor.errors import ListenError, SettingError
 from monitor.part import Health as PartHealth
 from monitor.part import Part, State
 from monitor.tokens import Role, TokenFile, create_token
-from monitor.web.app import Requester
+from monitor.web.http.app import Requester
 from monitor.web.part import Web
 from monitor.web.settings import ApiSettings
 from tests.waiting import wait_for

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter
 
 from monitor.web.context import Context
-from monitor.web.live import LiveFeed
-from monitor.web.routes import health, pages, session
-from monitor.web.sockets import Handler
+from monitor.web.http.sockets import Handler
+from monitor.web.live.feed import LiveFeed
+from monitor.web.routes import health, login, pages
 
 if TYPE_CHECKING:
     from monitor.logs.part import Logs
     from monitor.logs.reader import LogReader
     from monitor.relay.part import Relay
-    from monitor.web.jobs import JobBook
-    from monitor.web.shared_models import ModelEvents
+    from monitor.web.jobs.registry import JobRegistry
+    from monitor.web.live.models import ModelEvents
 
 __all__ = ["Served", "served"]
 
@@ -45,7 +45,7 @@ def served(context: Context) -> Served:
     part that is off would serve is there all the same where a shared database has its rows.
     """
     parts = context.parts
-    found = Served([health.router(context), session.router(context.tokens)])
+    found = Served([health.router(context), login.router(context.tokens)])
     book = _jobs(context, found)
     events: ModelEvents | None = None
     if context.store is not None:
@@ -61,7 +61,7 @@ def served(context: Context) -> Served:
 
             found.routers.append(models.router(context.store))
             if "cluster" not in parts:
-                from monitor.web.shared_models import ModelEvents
+                from monitor.web.live.models import ModelEvents
 
                 events = ModelEvents(context.store)
     relay: Relay | None = None
@@ -91,12 +91,12 @@ def served(context: Context) -> Served:
     return found
 
 
-def _jobs(context: Context, found: Served) -> JobBook | None:
+def _jobs(context: Context, found: Served) -> JobRegistry | None:
     """Add what there is of jobs: the probes' of this daemon, else those in a shared database."""
     store = context.store
     if not context.has("probes"):
         return None
-    from monitor.web.jobs import JobBook
+    from monitor.web.jobs.registry import JobRegistry
     from monitor.web.routes import jobs
 
     if "probes" in context.parts:
@@ -104,14 +104,14 @@ def _jobs(context: Context, found: Served) -> JobBook | None:
 
         probes = context.parts["probes"]
         assert isinstance(probes, Probes)
-        book = JobBook(probes, store)
+        book = JobRegistry(probes, store)
         found.first.append(book.restore_stops)
     else:
-        from monitor.web.shared_jobs import SharedJobs
+        from monitor.web.jobs.shared import SharedJobs
 
         assert store is not None
         shared = SharedJobs(store)
-        book = JobBook(shared, store)
+        book = JobRegistry(shared, store)
         found.tasks.append(shared.run)
     found.routers.append(jobs.router(book, store))
     found.tasks.append(book.run)

@@ -8,40 +8,14 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from monitor.relay.channel import Channel
 from monitor.relay.part import Relay
-from monitor.web.answers import cursor_of, item_list, parse_cursor
-from monitor.web.app import admin_only
-from monitor.web.parameters import known_parameters
-from monitor.web.schemas import listed
+from monitor.web.http.answers import cursor_of, item_list, parse_cursor
+from monitor.web.http.app import admin_only
+from monitor.web.http.parameters import known_parameters
+from monitor.web.http.schemas import listed
+from monitor.web.live.channels import ChannelEntry, channel_entry
 
-__all__ = ["ChannelEntry", "channel_entry", "router"]
-
-
-class ChannelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A channel: messages ever and still kept, who reads it, s since its last message."""
-
-    name: str
-    messages: int
-    kept: int
-    size_bytes: int
-    subscribers: int
-    ended: bool
-    idle: float | None
-
-
-def channel_entry(relay: Relay, channel: Channel) -> ChannelEntry:
-    """Return a channel as it stands."""
-    at = relay.channels.last_message_at(channel)
-    return ChannelEntry(
-        name=channel.name.decode(errors="replace"),
-        messages=channel.end,
-        kept=len(channel),
-        size_bytes=channel.size_bytes,
-        subscribers=len(channel.subscribers) + len(channel.followers),
-        ended=channel.ended,
-        idle=None if at is None else max(0.0, round(relay.now() - at, 3)),
-    )
+__all__ = ["router"]
 
 
 def router(relay: Relay) -> APIRouter:

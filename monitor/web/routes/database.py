@@ -9,11 +9,11 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.store import Store, TablesError
-from monitor.web.answers import json_answer
-from monitor.web.app import admin_only
-from monitor.web.parameters import known_parameters
-from monitor.web.problems import from_database
-from monitor.web.schemas import answer
+from monitor.web.http.answers import json_answer
+from monitor.web.http.app import admin_only
+from monitor.web.http.parameters import known_parameters
+from monitor.web.http.problems import from_database
+from monitor.web.http.schemas import answer
 
 __all__ = ["router"]
 

@@ -13,8 +13,8 @@ from monitor.errors import MonitorError
 from monitor.part import Health as PartHealth
 from monitor.store import Store
 from monitor.web.context import Context
-from monitor.web.exposition import Exposition
-from monitor.web.problems import ERRORS, problem_response
+from monitor.web.http.problems import ERRORS, problem_response
+from monitor.web.routes.exposition import Exposition
 
 __all__ = ["router"]
 

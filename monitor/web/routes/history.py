@@ -11,18 +11,18 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from monitor.aggregation.windows import WIDTHS_S, window_start
 from monitor.messages import Result
 from monitor.store import Connection, Store
-from monitor.web.answers import Time, cursor_of, item_list, parse_cursor
-from monitor.web.history import (
+from monitor.web.http.answers import Time, cursor_of, item_list, parse_cursor
+from monitor.web.http.parameters import known_parameters
+from monitor.web.http.problems import from_database
+from monitor.web.http.schemas import listed
+from monitor.web.jobs.history import (
     MetricWindow,
     Uptime,
     metric_windows,
     results_before,
     uptimes,
 )
-from monitor.web.parameters import known_parameters
-from monitor.web.problems import from_database
 from monitor.web.routes.jobs import JobId
-from monitor.web.schemas import listed
 
 __all__ = ["Instant", "read", "router"]
 

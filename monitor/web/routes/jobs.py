@@ -8,15 +8,15 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from monitor.errors import SettingError
-from monitor.plain_words import place_and_problem, plain_problem
 from monitor.probes.job import Job
 from monitor.store import Store
-from monitor.web.answers import Place, conditional, cursor_of, parse_cursor
-from monitor.web.jobs import JobBook, JobEntry, JobState
-from monitor.web.parameters import known_parameters
-from monitor.web.problems import CONFLICT, NOT_FOUND, Problem, from_database
-from monitor.web.schemas import JSON, answer, body, listed
-from monitor.web.sites import Sites
+from monitor.validation import decoding_problem, place_and_problem
+from monitor.web.http.answers import Place, conditional, cursor_of, parse_cursor
+from monitor.web.http.parameters import known_parameters
+from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
+from monitor.web.http.schemas import JSON, answer, body, listed
+from monitor.web.jobs.registry import JobEntry, JobRegistry, JobState
+from monitor.web.jobs.sites import Sites
 
 __all__ = ["JobId", "no_job", "router"]
 
@@ -30,7 +30,7 @@ def no_job(job_id: int) -> Problem:
     return Problem(404, f"there is no job {job_id}")
 
 
-def router(book: JobBook, store: Store | None) -> APIRouter:
+def router(book: JobRegistry, store: Store | None) -> APIRouter:
     """Return the routes over the jobs of this daemon's probes, or of others'.
 
     ``store`` is where sites are changed, if they come from there.
@@ -156,7 +156,7 @@ async def _given(request: Request) -> dict[str, Any]:
     try:
         return dict(msgspec.json.decode(await request.body(), type=dict[str, Any]))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(422, f"body: {plain_problem(error)}") from None
+        raise Problem(422, f"body: {decoding_problem(error)}") from None
 
 
 def _job(given: dict[str, Any]) -> Job:
@@ -172,19 +172,19 @@ def _job(given: dict[str, Any]) -> Job:
     return job
 
 
-def _entry(book: JobBook, job_id: int) -> bytes:
+def _entry(book: JobRegistry, job_id: int) -> bytes:
     try:
         return book.encoded(job_id)
     except KeyError:
         raise no_job(job_id) from None
 
 
-async def _refresh(book: JobBook) -> None:
+async def _refresh(book: JobRegistry) -> None:
     with from_database():
         await book.refresh()
 
 
-async def _switch(book: JobBook, job_id: int, *, running: bool) -> Response:
+async def _switch(book: JobRegistry, job_id: int, *, running: bool) -> Response:
     await _refresh(book)
     try:
         job = book.job(job_id)

@@ -11,19 +11,16 @@ from pydantic import BaseModel, ConfigDict
 from monitor.logs.actions import DEFAULT_LIMIT, MAX_LIMIT, filter_of, query
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.filters import Kind
-from monitor.logs.followers import LiveMessage
 from monitor.logs.part import Logs
 from monitor.logs.reader import LogReader
-from monitor.web.app import Requester
-from monitor.web.parameters import known_parameters
-from monitor.web.problems import TOO_MANY_REQUESTS, Problem
-from monitor.web.sockets import Handler
-from monitor.web.websocket import WebSocket, text_frame
+from monitor.web.http.app import Requester
+from monitor.web.http.parameters import known_parameters
+from monitor.web.http.problems import TOO_MANY_REQUESTS, Problem
+from monitor.web.http.sockets import Handler
+from monitor.web.http.websocket import WebSocket, text_frame
+from monitor.web.live.log_follower import SocketFollower
 
-__all__ = ["SocketFollower", "router", "websocket"]
-
-# A client behind by more misses entries until it has taken what waits.
-_FOLLOWER_BUFFER_BYTES = 1024 * 1024
+__all__ = ["router", "websocket"]
 
 _STATUS = {
     ErrorCode.BAD_REQUEST: 422,
@@ -163,26 +160,3 @@ def websocket(logs: Logs | LogReader) -> Handler:
 
 def _ignore(_: Any) -> None:
     """Whether a connection was there to take an answer matters to nobody but its handler."""
-
-
-class SocketFollower:
-    """A WebSocket as the live tail sees it."""
-
-    def __init__(self, connection: WebSocket) -> None:
-        self._connection = connection
-        self._dropped = 0
-
-    def offer(self, message: LiveMessage) -> None:
-        """Send the message, or count it as dropped where too much waits."""
-        if self._connection.buffered_bytes > _FOLLOWER_BUFFER_BYTES:
-            self._dropped += message.count
-        elif self._dropped:
-            self._connection.write(text_frame(message.text(self._dropped)))
-            self._dropped = 0
-        else:
-            self._connection.write(message.shared(text_frame))
-
-    def catch_up(self) -> None:
-        """Tell how many were dropped, once the client takes again."""
-        if self._dropped and self._connection.buffered_bytes <= _FOLLOWER_BUFFER_BYTES // 2:
-            self.offer(LiveMessage([]))

@@ -8,10 +8,10 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.store import Connection, Store
-from monitor.web.answers import Place, cursor_of, item_list, parse_cursor
-from monitor.web.parameters import known_parameters
+from monitor.web.http.answers import Place, cursor_of, item_list, parse_cursor
+from monitor.web.http.parameters import known_parameters
+from monitor.web.http.schemas import listed
 from monitor.web.routes.history import Instant, read
-from monitor.web.schemas import listed
 
 __all__ = ["ModelUpdate", "router"]
 

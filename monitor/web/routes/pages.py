@@ -8,12 +8,12 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from monitor import __version__
-from monitor.web.answers import json_answer
 from monitor.web.context import Context
-from monitor.web.docs_page import render
-from monitor.web.problems import Problem
-from monitor.web.schemas import JSON, answer
-from monitor.web.static_files import StaticFile, StaticFiles
+from monitor.web.http.answers import json_answer
+from monitor.web.http.docs_page import render
+from monitor.web.http.problems import Problem
+from monitor.web.http.schemas import JSON, answer
+from monitor.web.http.static_files import StaticFile, StaticFiles
 
 __all__ = ["OPEN_PATHS", "router"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from fastapi import APIRouter
 
-from monitor.web.problems import Problem
+from monitor.web.http.problems import Problem
 
 __all__ = ["router"]
 

@@ -1,0 +1,223 @@
+"""What the daemon is made of: its parts, one line each, and what they share.
+
+A part that is off imports nothing; a service is made when the first part asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from monitor.bus import Bus, create_bus
+from monitor.daemon.config import Config, LoadedConfig
+from monitor.errors import SettingError
+from monitor.libraries import needed_by
+from monitor.part import Metric, Part, State
+from monitor.sqlite.file import OpenFile
+from monitor.store import Store, open_store
+from monitor.tokens import TokenFile
+from monitor.web.context import DaemonStatus, PartsStatus
+from monitor.web.settings import ApiSettings
+
+if TYPE_CHECKING:
+    from monitor.logs.reader import LogReader
+
+__all__ = [
+    "PARTS",
+    "Service",
+    "Services",
+    "check",
+    "check_parts",
+    "make_parts",
+]
+
+
+class Service(Protocol):
+    """What several parts share: opened before them, closed after them."""
+
+    async def start(self) -> None:
+        """Open; a remote server that is away raises nothing."""
+
+    async def close(self) -> None:
+        """Flush and close; bounded in time by the caller too."""
+
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the SQLite files that must stay at their paths."""
+
+
+class Services:
+    """What parts share, each made when the first part asks for it."""
+
+    def __init__(
+        self, config: Config, *, stop: Callable[[str], None], status: DaemonStatus
+    ) -> None:
+        self.config = config
+        self.status = status
+        self.parts: Sequence[Part] = ()
+        self.opened: list[Service] = []
+        # The web part reads the file; whoever checks tokens shares what it held.
+        self.tokens = TokenFile((config.api or ApiSettings()).tokens_file)
+        # Asks the daemon to stop, with the reason for the log.
+        self.stop = stop
+        self._store: Store | None = None
+        self._bus: Bus | None = None
+
+    def store(self) -> Store:
+        """Return the store, made at the first call."""
+        if self._store is None:
+            self._store = open_store(self.config.database)
+            self.opened.append(self._store)
+        return self._store
+
+    def bus(self) -> Bus:
+        """Return the bus, made at the first call."""
+        if self._bus is None:
+            self._bus = create_bus(self.config.bus, self.config.kafka)
+            self.opened.append(self._bus)
+        return self._bus
+
+    def prepare(self, config: Config) -> None:
+        """Let parts know what they share of a new config, before they are asked to adopt it."""
+        api = config.api
+        self.tokens.next = None if api is None else TokenFile(api.tokens_file)
+
+    def states(self) -> dict[str, State]:
+        """Return the state of what is shared and in use, by its section's name."""
+        return {} if self._bus is None else {"bus": self._bus.state()}
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the metrics of what is shared and in use."""
+        return () if self._bus is None else self._bus.metrics()
+
+
+def _relay(services: Services) -> Part | None:
+    config = services.config
+    if config.relay is None:
+        return None
+    from monitor.relay.part import Relay
+
+    return Relay(
+        config.relay,
+        websocket_uri=config.websocket_uri,
+        zeromq_uri=config.zeromq_uri,
+        stop=services.stop,
+    )
+
+
+def _probes(services: Services) -> Part | None:
+    settings = services.config.probes
+    if settings is None:
+        return None
+    from monitor.probes.part import Probes
+
+    database = None
+    if settings.source == "database":
+        from monitor.probes.jobs_table import DatabaseJobs
+
+        database = DatabaseJobs(services.store())
+    return Probes(settings, services.bus(), database=database)
+
+
+def _aggregation(services: Services) -> Part | None:
+    if services.config.aggregation is None:
+        return None
+    from monitor.aggregation.part import Aggregation
+
+    return Aggregation(services.config.aggregation, bus=services.bus(), store=services.store())
+
+
+def _logs(services: Services) -> Part | None:
+    if services.config.logs is None:
+        return None
+    from monitor.logs.part import Logs
+
+    try:
+        return Logs(services.config.logs, services.store(), tokens=services.tokens)
+    except SettingError as error:
+        raise error.under("logs") from None
+
+
+def _cluster(services: Services) -> Part | None:
+    if services.config.cluster is None:
+        return None
+    from monitor.cluster.part import Cluster
+
+    return Cluster(services.config.cluster, store=services.store(), bus=services.bus())
+
+
+def _web(services: Services) -> Part | None:
+    config = services.config
+    if config.api is None:
+        return None
+    from monitor.web.part import Web
+
+    keeps = (config.probes, config.aggregation, config.cluster, config.logs, config.database.url)
+    return Web(
+        config.api,
+        tokens=services.tokens,
+        parts=lambda: services.parts,
+        status=services.status,
+        store=services.store() if any(each is not None for each in keeps) else None,
+        log_reader=_log_reader(services),
+    )
+
+
+def _log_reader(services: Services) -> LogReader | None:
+    """Return what reads the logs that other daemons keep in a shared PostgreSQL."""
+    config = services.config
+    if config.logs is not None or config.database.url is None:
+        return None
+    from monitor.logs.reader import LogReader
+
+    try:
+        return LogReader(services.store())
+    except SettingError as error:
+        raise error.under("logs") from None
+
+
+# One line a part; a part that is off imports nothing. Settings are found by the part's name.
+PARTS: tuple[Callable[[Services], Part | None], ...] = (
+    _relay,
+    _probes,
+    _aggregation,
+    _cluster,
+    _logs,
+    _web,
+)
+
+
+def make_parts(loaded: LoadedConfig, services: Services) -> Iterator[Part]:
+    """Make the parts that are on, nothing of them open yet. Raises ConfigError."""
+    for make in PARTS:
+        try:
+            with needed_by(make.__name__.lstrip("_")):
+                part = make(services)
+        except SettingError as error:
+            raise loaded.error(error) from None
+        if part is not None:
+            yield part
+
+
+async def check_parts(loaded: LoadedConfig, parts: Sequence[Part]) -> None:
+    """Raise ConfigError where the parts must not be started."""
+    for part in parts:
+        try:
+            with needed_by(part.name):
+                await part.check()
+        except SettingError as error:
+            raise loaded.error(error.under(part.section or part.name)) from None
+
+
+async def check(loaded: LoadedConfig) -> None:
+    """Raise what a daemon would with this config before it binds or opens anything."""
+    services = Services(loaded.config, stop=lambda _: None, status=PartsStatus({}))
+    parts: list[Part] = []
+    try:
+        for part in make_parts(loaded, services):
+            parts.append(part)  # noqa: PERF402 - those made before one that can't be are closed
+        await check_parts(loaded, parts)
+    finally:
+        for part in parts:
+            await part.close()
+        for service in reversed(services.opened):
+            await service.close()

@@ -1,0 +1,415 @@
+"""The daemon: start, readiness, reload, drain, stop.
+
+:meth:`Daemon.run` reads as the life of the process. Which parts there are, and what they
+share, stands in :mod:`monitor.daemon.assembly`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from monitor import __version__
+from monitor.daemon.allocator import give_memory_back
+from monitor.daemon.assembly import Services, check_parts, make_parts
+from monitor.daemon.config import Config, LoadedConfig, load
+from monitor.daemon.config_warnings import remarks
+from monitor.daemon.systemd import ServiceManager, hold_reloads, watchdog_interval
+from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
+from monitor.libraries import needed_by
+from monitor.logfile import DaemonLog
+from monitor.part import Health, Metric, Part, State
+from monitor.yielding import attending
+
+__all__ = ["Daemon", "new_event_loop", "run_daemon", "settle_garbage"]
+
+logger = logging.getLogger("monitor.daemon")
+
+# All of shutdown fits in 5 s; the steps' own limits leave each its share.
+_DRAIN_S = 3.5
+_CLOSE_S = 1.0
+_RESTART_PAUSE_S = (1.0, 30.0)
+_HEARTBEAT_S = 2.0
+_LOOK_AT_FILES_S = 1.0
+# After how many new objects the collector looks through the new, the middle-aged and all of
+# them (see gc.set_threshold). Python's own 700 make it look thousands of times while thousands
+# connect, and what they need is no garbage; what is gone needs no collector in the relay.
+_GARBAGE = (20_000, 5, 10)
+# Descriptors for the process itself: log, loop, libzmq's threads, files of the state directory.
+_OWN_DESCRIPTORS = 128
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's loop where it is installed, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def settle_garbage() -> None:
+    """Have the collector of garbage pass by all that is there, and look more rarely at the rest.
+
+    What is loaded once a daemon has started stays. Left to the collector, it would stop the loop
+    for some 50 ms now and then, to find just that.
+    """
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
+
+
+class Daemon:
+    """One run of the daemon; :func:`run_daemon` is the way to have one."""
+
+    def __init__(
+        self,
+        file: str | None,
+        loaded: LoadedConfig,
+        log: DaemonLog,
+        *,
+        narrow: Callable[[Config], Config] = lambda config: config,
+    ) -> None:
+        self._file = file
+        self._loaded = loaded
+        self._log = log
+        # start-producer and start-consumer run one part of a config; a reload narrows it again.
+        self._narrow = narrow
+        self._manager = ServiceManager()
+        self._wake = asyncio.Event()
+        self._stop_reason: str | None = None
+        self._stop_signals = 0
+        self._exit_status = 0
+        self._reload_wanted = False
+        self._failures: dict[str, str] = {}
+        self._services = Services(loaded.config, stop=self._ask_to_stop, status=self)
+        self.parts: list[Part] = []
+        # Whether the last reload was taken; /metrics shows it.
+        self.last_reload_successful = True
+        self.started_at = time.time()
+        self.ready = False
+        self.draining = False
+
+    async def run(self) -> int:
+        """Start, serve until told to stop, and stop. Raises MonitorError where it can't start."""
+        self._install_signal_handlers()
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self._start()
+            tasks = [
+                asyncio.create_task(self._supervise(part), name=f"part:{part.name}")
+                for part in self.parts
+            ]
+            tasks.append(asyncio.create_task(self._beat(), name="heartbeat"))
+            tasks.append(asyncio.create_task(self._look_at_files(), name="files"))
+            for task in tasks:
+                task.add_done_callback(self._on_task_ended)
+            settle_garbage()
+            self.ready = True
+            self._manager.ready()
+            logger.info("ready: %s", self.status_text())
+            await self._serve()
+        finally:
+            await self._shutdown(tasks)
+        return self._exit_status
+
+    # Start
+
+    async def _start(self) -> None:
+        logger.info(
+            "recodex-monitor %s starts with %s", __version__, self._loaded.file or "the defaults"
+        )
+        # Threads take turns with the loop; at the default 5 ms one busy thread delays it as long.
+        sys.setswitchinterval(0.0005)
+        give_memory_back()
+        for part in make_parts(self._loaded, self._services):
+            self.parts.append(part)
+        self._services.parts = self.parts
+        await check_parts(self._loaded, self.parts)
+        await self._remark()
+        self._raise_descriptor_limit()
+        for service in self._services.opened:
+            try:
+                await service.start()
+            except SettingError as error:
+                raise self._loaded.error(error) from None
+        for part in self.parts:
+            try:
+                with needed_by(part.name):
+                    await part.start()
+            except SettingError as error:
+                raise self._loaded.error(error.under(part.section or part.name)) from None
+
+    async def _remark(self) -> None:
+        for remark in await asyncio.to_thread(remarks, self._loaded):
+            logger.warning("%s", remark)
+
+    def _raise_descriptor_limit(self) -> None:
+        wanted = _OWN_DESCRIPTORS + sum(part.descriptors() for part in self.parts)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        if limit < wanted:
+            logger.warning(
+                "the hard limit of %d file descriptors is lower than the %d that the config may"
+                " need: raise LimitNOFILE= or lower max_clients",
+                limit,
+                wanted,
+            )
+
+    # Serve
+
+    async def _serve(self) -> None:
+        while self._stop_reason is None:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._reload_wanted and self._stop_reason is None:
+                self._reload_wanted = False
+                await self._reload()
+        logger.info("stopping: %s", self._stop_reason)
+
+    async def _supervise(self, part: Part) -> None:
+        pause = _RESTART_PAUSE_S[0]
+        while True:
+            began = time.monotonic()
+            try:
+                await part.run()
+                problem = "ended by itself"
+            except Exception as error:
+                cause = _first_cause(error)
+                if isinstance(cause, MonitorError):
+                    problem = str(cause)
+                else:
+                    logger.error("%s failed", part.name, exc_info=cause)
+                    problem = f"failed: {type(cause).__name__}"
+            if time.monotonic() - began > 60:
+                pause = _RESTART_PAUSE_S[0]
+            delay = pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter is no secret
+            pause = min(pause * 2, _RESTART_PAUSE_S[1])
+            self._failures[part.name] = problem
+            logger.error("%s %s; it runs again in %.1f s", part.name, problem, delay)
+            await asyncio.sleep(delay)
+            del self._failures[part.name]
+
+    async def _beat(self) -> None:
+        watchdog = watchdog_interval(os.environ)
+        while True:
+            if watchdog is not None:
+                self._manager.watchdog()
+            self._manager.status(self.status_text())
+            await asyncio.sleep(min(watchdog or _HEARTBEAT_S, _HEARTBEAT_S))
+
+    async def _look_at_files(self) -> None:
+        """End the process where an SQLite file that is open is no longer at its path.
+
+        At once, without draining: what is committed now would be lost, and must not count as
+        stored. The service manager starts the daemon again, with the file that is there then.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_AT_FILES_S)
+            for owner in (*self._services.opened, *self.parts):
+                for file in owner.open_files():
+                    if file.lost():
+                        logger.error("stopping: %s was deleted or replaced while in use", file.path)
+                        file.discard_log()
+                        self._log.stop()
+                        os._exit(1)
+
+    def states(self) -> dict[str, State]:
+        """Return the state of each part, and of what they share, by its name."""
+        states = self._services.states()
+        for part in self.parts:
+            failure = self._failures.get(part.name)
+            states[part.name] = State(Health.DEGRADED, failure) if failure else part.state()
+        return states
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the metrics of each part, and of what they share."""
+        yield from self._services.metrics()
+        for part in self.parts:
+            yield from part.metrics()
+
+    def status_text(self) -> str:
+        """Return what ``systemctl status`` shows: each part, its state and its numbers."""
+        words = []
+        for name, state in self.states().items():
+            health = "" if state.health is Health.OK else f" {state.health}"
+            words.append(
+                f"{name}{health}: {state.summary}" if state.summary else f"{name}{health or ' ok'}"
+            )
+        return "; ".join(words) or "no part is on"
+
+    # Reload
+
+    async def _reload(self) -> None:
+        self._manager.reloading()
+        try:
+            loaded = await asyncio.to_thread(load, self._file)
+            if loaded.empty and not self._loaded.empty:
+                # So it is for a moment where an editor or a copy writes it anew.
+                raise ConfigError(
+                    "is empty; for the defaults write a comment into it", file=loaded.file or ""
+                )
+            loaded.config = self._narrow(loaded.config)
+            await self._adopt(loaded)
+            await self._remark()
+        except MonitorError as error:
+            self.last_reload_successful = False
+            logger.error("reload refused, nothing changed: %s", error)
+        finally:
+            self._manager.ready()
+
+    async def _adopt(self, loaded: LoadedConfig) -> None:
+        """Swap to a new config: every part agrees first, then all switch."""
+        old, new = self._loaded.config, loaded.config
+        live = {part.section or part.name: part for part in self.parts}
+        self._services.prepare(new)
+        switches: list[tuple[str, Callable[[], Sequence[str]]]] = []
+        for name, part in live.items():
+            settings = getattr(new, name, None)
+            if settings is None:
+                continue
+            try:
+                switches.append((name, await part.prepare(settings)))
+            except SettingError as error:
+                raise loaded.error(error.under(name)) from None
+        adopted = {"logger", *(name for name, _ in switches)}
+        restart = [
+            name
+            for name in new.__struct_fields__
+            if name not in adopted and getattr(new, name) != getattr(old, name)
+        ]
+        if new.logger != old.logger:
+            await asyncio.to_thread(self._log.reload, new.logger)
+        for name, switch in switches:
+            restart.extend(f"{name}.{key}" for key in switch())
+        self._loaded = loaded
+        self.last_reload_successful = True
+        logger.info("reloaded %s", loaded.file or "the defaults")
+        if restart:
+            logger.warning("changed, but taken up only by a restart: %s", ", ".join(restart))
+
+    # Stop
+
+    def _install_signal_handlers(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, signal.Signals(number).name)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
+        # One that came before is taken now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    def _on_stop_signal(self, name: str) -> None:
+        self._stop_signals += 1
+        if self._stop_signals > 1 and self.draining:
+            logger.warning("stopping at once: a second signal")
+            self._log.stop()
+            os._exit(1)
+        self._ask_to_stop(name)
+
+    def _on_reload_signal(self) -> None:
+        self._reload_wanted = True
+        self._wake.set()
+
+    def _on_task_ended(self, task: asyncio.Task[None]) -> None:
+        """End the daemon where a task ends that should not: systemd starts it again."""
+        if self.draining or task.cancelled():
+            return
+        self._exit_status = 1
+        logger.critical("the task %s ended", task.get_name(), exc_info=task.exception())
+        self._ask_to_stop(f"the task {task.get_name()} ended")
+
+    def _ask_to_stop(self, reason: str) -> None:
+        if self._stop_reason is None:
+            self._stop_reason = reason
+        self._wake.set()
+
+    async def _shutdown(self, tasks: list[asyncio.Task[Any]]) -> None:
+        self.draining = True
+        if self.ready:
+            self._manager.stopping()
+            # The parts accept nothing more and finish what they began, all at once.
+            await self._bounded(
+                [(part.name, part.drain()) for part in self.parts], "draining", _DRAIN_S
+            )
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._bounded([(part.name, part.close()) for part in self.parts], "closing", _CLOSE_S)
+        # The bus and the store go last: the parts flushed into them.
+        for service in reversed(self._services.opened):
+            await self._bounded([(type(service).__name__, service.close())], "closing", _CLOSE_S)
+        if self.ready:
+            logger.info("stopped")
+        self._manager.close()
+
+    async def _bounded(self, steps: Sequence[tuple[str, Any]], what: str, limit_s: float) -> None:
+        if not steps:
+            return
+        running = {asyncio.ensure_future(step): name for name, step in steps}
+        done, late = await asyncio.wait(running, timeout=limit_s)
+        for task in late:
+            task.cancel()
+            logger.warning(
+                "%s %s took longer than %.1f s; going on without it", what, running[task], limit_s
+            )
+        for task in done:
+            error = task.exception()
+            if error is not None:
+                logger.error(
+                    "%s %s failed: %s: %s", what, running[task], type(error).__name__, error
+                )
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*late, return_exceptions=True)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what made a task group fail: the first error in it, however deep it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def run_daemon(
+    file: str | None,
+    *,
+    narrow: Callable[[Config], Config] = lambda config: config,
+    remark: Callable[[Config], str | None] = lambda config: None,
+) -> int:
+    """Run the daemon with ``file`` (without one, with defaults) and return its exit status.
+
+    ``narrow`` makes the config to run of the config in the file, also after each reload;
+    ``remark`` returns what the log should say first of the config in the file, if anything.
+    Raises MonitorError, already logged, where the daemon can't start.
+    """
+    hold_reloads()
+    loaded = load(file)
+    said = remark(loaded.config)
+    loaded.config = narrow(loaded.config)
+    log = DaemonLog(loaded.config.logger)
+    log.start()
+    if said is not None:
+        logger.info("%s", said)
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner, attending(runner.get_loop()):
+            return runner.run(Daemon(file, loaded, log, narrow=narrow).run())
+    except MonitorError as error:
+        error.logged = True
+        if isinstance(error, UnavailableError):
+            # Of a command it means to try again; the daemon is started again after any failure.
+            error.exit_status = MonitorError.exit_status
+        logger.critical("%s", error)
+        raise
+    finally:
+        log.stop()

@@ -1,0 +1,85 @@
+"""What systemd hears from the daemon: readiness, reloading, status, watchdog.
+
+Source: sd_notify(3), systemd.service(5). Without NOTIFY_SOCKET every call does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping
+
+import sdnotify
+
+__all__ = ["ServiceManager", "hold_reloads", "watchdog_interval"]
+
+logger = logging.getLogger("monitor.daemon")
+
+
+def hold_reloads() -> None:
+    """Let SIGHUP wait until the daemon handles it: unhandled, one during the start would end it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
+def watchdog_interval(environ: Mapping[str, str]) -> float | None:
+    """Return how often WATCHDOG=1 is due, in s: a third of WATCHDOG_USEC, if it is meant for us."""
+    pid = environ.get("WATCHDOG_PID")
+    if pid and pid != str(os.getpid()):
+        return None
+    try:
+        usec = int(environ.get("WATCHDOG_USEC", ""))
+    except ValueError:
+        return None
+    return usec / 3e6 if usec > 0 else None
+
+
+class ServiceManager:
+    """The socket to systemd, where there is one."""
+
+    def __init__(self) -> None:
+        # Without systemd there is nothing to open: sdnotify would leave its socket behind.
+        has_socket = bool(os.environ.get("NOTIFY_SOCKET"))
+        self._notifier = sdnotify.SystemdNotifier() if has_socket else None
+        if self._notifier is not None and self._notifier.socket is not None:
+            # A service manager that hangs and reads nothing must not stop the loop with it.
+            self._notifier.socket.setblocking(False)
+        self._status = ""
+
+    def _notify(self, state: str) -> None:
+        # sdnotify swallows errors: a service manager that is away must not stop the daemon.
+        if self._notifier is not None:
+            self._notifier.notify(state)
+
+    def ready(self) -> None:
+        """Say that the daemon serves (again)."""
+        self._notify("READY=1")
+
+    def reloading(self) -> None:
+        """Say that a reload began; ready() must follow, also after a refused one."""
+        # notify-reload matches the answer to its signal by this time stamp.
+        self._notify(
+            f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+        )
+
+    def stopping(self) -> None:
+        """Say that shutdown began."""
+        self._notify("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """Show ``text`` in systemctl status, where it changed."""
+        text = text.replace("\n", " ")
+        if text != self._status:
+            self._status = text
+            self._notify(f"STATUS={text}")
+
+    def watchdog(self) -> None:
+        """Say that the loop turns."""
+        self._notify("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Let go of the socket, which sdnotify itself never does."""
+        notifier, self._notifier = self._notifier, None
+        if notifier is not None and notifier.socket is not None:
+            notifier.socket.close()

@@ -1,0 +1,1 @@
+"""What all SQLite files of the daemon share."""

@@ -1,0 +1,1 @@
+"""Sockets that others connect to, shared by the parts that listen."""

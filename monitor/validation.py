@@ -1,0 +1,149 @@
+"""What msgspec finds wrong with data from outside, in the words of whoever sent it.
+
+Its own speak of Python: ``Expected `int | null`, got `str` - at `$.limit` ``. Here that is
+``limit: expected a whole number, not a text``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+__all__ = [
+    "decoding_problem",
+    "did_you_mean",
+    "expectation",
+    "nearest",
+    "place_and_problem",
+    "unknown_key",
+]
+
+_KINDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
+_EXPECTED: Final = re.compile(
+    r"Expected `([^`]*)`(?: of length)?(?: (>=|<=|>|<))?(?: ([-+]?\d[-+.\de]*))?(.*)"
+)
+# The last such end, since the data may have one, too.
+_AT: Final = re.compile(r"(.*) - at (`key` in )?`\$([^`]*)`", re.DOTALL)
+_MOST_SHOWN: Final = 100
+
+
+def decoding_problem(error: Exception, kind: type[msgspec.Struct] | None = None) -> str:
+    """Say what is wrong, with the place in front: ``jobs[2].interval: expected a number``.
+
+    ``error`` is one of msgspec's, or a UnicodeDecodeError or RecursionError that decoding may end
+    with. ``kind`` is what was to be decoded, where its fields may be named. Nothing of the data is
+    repeated but names of fields.
+    """
+    place, problem = place_and_problem(error, kind)
+    return f"{place}: {problem}" if place else problem
+
+
+def place_and_problem(
+    error: Exception, kind: type[msgspec.Struct] | None = None
+) -> tuple[str, str]:
+    """Return the same as two: ``jobs[2].interval`` (empty for the whole) and what is wrong."""
+    if isinstance(error, UnicodeDecodeError):
+        return "", "a string is not valid UTF-8"
+    if isinstance(error, RecursionError):
+        return "", "the JSON is nested too deeply"
+    found = _AT.fullmatch(str(error))
+    if found is None:
+        return "", _plain(str(error), "", kind)
+    place = _shown(found[3].removeprefix("."))
+    problem = _plain(found[1], place, kind)
+    return place, f"a key: {problem}" if found[2] else problem
+
+
+def expectation(problem: str, words: Mapping[str, str]) -> str | None:
+    """Return msgspec's ``Expected `int` >= 1, got `str` `` in plain words.
+
+    ``words`` are those for types (``object``, ``array``, ...) that go by other names where the
+    data comes from. None for a problem of another kind.
+    """
+    found = _EXPECTED.fullmatch(problem)
+    return None if found is None else _expected(found, {**_KINDS, **words})
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return what may have been meant by a name that is none of ``known``, or all of them."""
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else f"known here are {', '.join(known)}"
+
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """Return which of ``known`` may have been meant by a name that is none of them, if any."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+
+
+def unknown_key(name: str, known: list[str]) -> str:
+    """Say that a key is none of ``known``; it may be anything that a peer has sent."""
+    name = _shown(name)
+    return f"unknown key {name}; {did_you_mean(name, known)}"
+
+
+def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", problem, re.DOTALL):
+        if kind is None or place:
+            return f"unknown key {_shown(unknown[1])}"
+        return unknown_key(
+            unknown[1], [field.encode_name for field in msgspec.structs.fields(kind)]
+        )
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", problem):
+        return f"the key {missing[1]} is missing"
+    if problem.startswith("Invalid enum value"):
+        allowed = [] if kind is None else list(dict.fromkeys(_values(kind, place)))
+        return f"expected one of {', '.join(allowed)}" if allowed else "none of the values allowed"
+    if expected := expectation(problem, {}):
+        return expected
+    if "surrogate" in problem or problem == "Input data was truncated":
+        # For an escape of half a character, and for a text that just ends.
+        return "the JSON ends too early, or an escape is half of a surrogate pair"
+    problem = problem.replace("JSON is malformed: ", "not JSON: ").replace("`", "")
+    return problem[:1].lower() + problem[1:]
+
+
+def _shown(name: str) -> str:
+    name = name[:_MOST_SHOWN]
+    return name if name.isprintable() else ascii(name)
+
+
+def _expected(expected: re.Match[str], words: Mapping[str, str]) -> str:
+    kinds, relation, bound, rest = expected.groups(default="")
+    # That it may be null is no hint to who wrote something else.
+    names = [words.get(name, name) for name in kinds.split(" | ") if name != "null"] or ["null"]
+    said = f"expected {' or '.join(dict.fromkeys(names))}"
+    if bound:
+        amount = f"{_BOUNDS[relation]} {_number(bound)}" if relation else _number(bound)
+        unit = {"str": "characters", "array": "items"}.get(kinds.removesuffix(" | null"))
+        said += f" of {amount} {unit}" if unit else f", {amount}"
+    found = re.fullmatch(r", got `(.*)`", rest)
+    if found:
+        return f"{said}, not {words.get(found[1], found[1])}"
+    return said + rest.replace("`", "")
+
+
+def _number(text: str) -> str:
+    return text.removesuffix(".0")
+
+
+def _values(kind: type[msgspec.Struct], name: str) -> Iterator[str]:
+    """Yield what may stand in a field that takes a few fixed values."""
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name == name:
+            found = msgspec.inspect.type_info(field.type)
+            for each in getattr(found, "types", (found,)):
+                if isinstance(each, msgspec.inspect.LiteralType):
+                    yield from map(str, each.values)

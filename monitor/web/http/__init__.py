@@ -1,0 +1,1 @@
+"""HTTP itself: the application, access, limits, answers and problems, WebSockets."""

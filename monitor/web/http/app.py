@@ -1,0 +1,210 @@
+"""The HTTP application: FastAPI behind a gate that every request passes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from monitor import __version__
+from monitor.logfile import RateLimitedLog
+from monitor.tokens import Principal, Role
+from monitor.web.http.access import COOKIE, SAFE_METHODS, Access, Refusal
+from monitor.web.http.headers import headers_by_name
+from monitor.web.http.problems import ERRORS, Problem, install, problem_response
+from monitor.web.http.schemas import Schemas
+from monitor.web.settings import ApiSettings
+
+__all__ = ["Gate", "Requester", "admin_only", "make_app", "requester"]
+
+logger = logging.getLogger("monitor.web")
+_audit_log = logging.getLogger("monitor.web.audit")
+_AUDIT = "audit: %s by %s from %s: %d"
+
+# Nothing but our own files, no script or style inside the page, no frame around it.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_SAFETY_HEADERS = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+
+def make_app(settings: ApiSettings, access: Access, routers: Iterable[APIRouter]) -> ASGIApp:
+    """Return the application that serves ``routers``."""
+    app = FastAPI(
+        title="recodex-monitor",
+        version=__version__,
+        docs_url=None,  # a page of ours: FastAPI's own loads scripts from another host
+        redoc_url=None,
+        # It would lead to whatever the request's Host says.
+        redirect_slashes=False,
+    )
+    install(app)
+    for router in routers:
+        app.include_router(router, responses=ERRORS)
+    _describe(app)
+    return Gate(app, settings, access)
+
+
+def _describe(app: FastAPI) -> None:
+    """Make the OpenAPI document whole: schemas of our own types, and how to authenticate."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(Schemas.components())
+            components["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+            }
+            document["security"] = [{"token": []}, {"cookie": []}, {}]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def requester(request: Request) -> Principal:
+    """Return who makes the request, as a FastAPI dependency."""
+    principal: Principal | None = request.scope["principal"]
+    if principal is None:
+        raise Problem(401, "a valid token is needed", headers={"www-authenticate": "Bearer"})
+    return principal
+
+
+Requester = Annotated[Principal, Depends(requester)]
+
+
+def admin_only(principal: Requester) -> Principal:
+    """Refuse everyone but admins, as a FastAPI dependency."""
+    if principal.role is not Role.ADMIN:
+        raise Problem(403, "only an admin's token may do this")
+    return principal
+
+
+class Gate:
+    """Lets in who may come in, bounds what they send, and lets no error out but as a problem."""
+
+    def __init__(self, app: ASGIApp, settings: ApiSettings, access: Access) -> None:
+        self._app = app
+        self._settings = settings
+        self._access = access
+        self._nobodys_log = RateLimitedLog(_audit_log, lines=30)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        headers = headers_by_name(
+            (key.decode("latin-1"), value.decode("latin-1")) for key, value in scope["headers"]
+        )
+        answered = _Answer(send)
+        found = self._access.check(scope["method"], scope["path"], headers)
+        try:
+            await self._serve(scope, headers, found, receive, answered)
+        finally:
+            if scope["method"] not in SAFE_METHODS:
+                self._audit(scope, found, answered.status)
+
+    async def _serve(
+        self,
+        scope: Scope,
+        headers: dict[str, str],
+        found: Principal | Refusal | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        if isinstance(found, Refusal):
+            challenge = {"www-authenticate": "Bearer"} if found.status == 401 else None
+            await problem_response(found.status, found.detail, challenge)(scope, receive, send)
+            return
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # A proxy in front may see another end of this request, and so another one after it
+            # (RFC 9112, 6.1).
+            problem = "Transfer-Encoding and Content-Length exclude each other"
+            await problem_response(400, problem, {"connection": "close"})(scope, receive, send)
+            return
+        limit = self._settings.max_body_bytes
+        if int(headers.get("content-length", "0")) > limit:
+            # The body is never read, so nothing can follow it on this connection.
+            refusal = problem_response(413, _too_large(limit), {"connection": "close"})
+            await refusal(scope, receive, send)
+            return
+        # What answers GET answers HEAD; the server leaves the body out.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        try:
+            await self._app(
+                {**scope, "method": method, "principal": found}, _bounded(receive, limit), send
+            )
+        except Exception as error:  # noqa: BLE001 - a defect of a route must not end the server
+            logger.error(
+                "%s failed: %s: %s",
+                _shown(scope),
+                type(error).__name__,
+                str(error).partition("\n")[0][:200],
+            )
+
+    def _audit(self, scope: Scope, found: Principal | Refusal | None, status: int) -> None:
+        """Say who changed what, or tried to; of who is not known, not without end."""
+        name = found.name if found is not None else ""
+        client = scope.get("client")
+        words = (_shown(scope), name or "nobody", client[0] if client else "unknown", status)
+        if name:
+            _audit_log.info(_AUDIT, *words)
+        else:
+            self._nobodys_log.info("audit of nobody", _AUDIT, *words)
+
+
+def _shown(scope: Scope) -> str:
+    """Write a request for the log: what a peer sends breaks no line, and fills none."""
+    path = scope["path"][:200].encode("unicode_escape").decode()
+    return f"{scope['method'][:20]} {path}"
+
+
+class _Answer:
+    """Sends an answer with the headers that every answer has, and remembers its status.
+
+    Whoever makes an answer says whether it may be kept; what nothing is said of may not.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = list(message.get("headers", ()))
+            if not any(key.lower() == b"cache-control" for key, _ in given):
+                given.append((b"cache-control", b"no-store"))
+            message = {**message, "headers": [*given, *_SAFETY_HEADERS]}
+        await self._send(message)
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    got = 0
+
+    async def receive_bounded() -> Any:
+        nonlocal got
+        message = await receive()
+        if message["type"] == "http.request":
+            got += len(message.get("body", b""))
+            if got > limit:
+                raise Problem(413, _too_large(limit), headers={"connection": "close"})
+        return message
+
+    return receive_bounded
+
+
+def _too_large(limit: int) -> str:
+    return f"the body is longer than {limit} bytes"

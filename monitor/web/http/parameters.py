@@ -1,0 +1,41 @@
+"""The query parameters of a route: one that it does not know is refused, not passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from monitor.validation import did_you_mean
+from monitor.web.http.problems import Problem
+
+__all__ = ["known_parameters"]
+
+
+def known_parameters(request: Request) -> None:
+    """Refuse what the route does not take, as a FastAPI dependency of its router.
+
+    A filter that is spelt wrong must not give everything.
+    """
+    route = request.scope["route"]
+    assert isinstance(route, APIRoute)
+    known = list(_known(route))
+    for name in request.query_params:
+        if name in known:
+            continue
+        hint = did_you_mean(name, known) if known else "there are none here"
+        problem = f"unknown parameter; {hint}"
+        where = f"query.{name[:100]}"
+        raise Problem(422, f"{where}: {problem}", problems=[{"where": where, "problem": problem}])
+
+
+def _known(route: APIRoute) -> Iterator[str]:
+    for parameter in route.dependant.query_params:
+        kind = parameter.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            # One that stands for several.
+            yield from kind.model_fields
+        else:
+            yield parameter.alias

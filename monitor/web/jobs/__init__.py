@@ -1,0 +1,1 @@
+"""What the web part knows of jobs: their state, history and who stopped them."""

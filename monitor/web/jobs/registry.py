@@ -1,0 +1,324 @@
+"""The jobs as the API and the page show them, and starting and stopping them.
+
+A job's entry is encoded once for each result that it gets, and goes into every list and to
+every page as it is: a thousand jobs cost a list next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Literal, Protocol
+
+import msgspec
+
+from monitor.errors import MonitorError
+from monitor.messages import Result
+from monitor.probes.job import Job
+from monitor.probes.runner import Runner
+from monitor.probes.schedule import due_after
+from monitor.probes.source import JobList
+from monitor.store import Store
+from monitor.web.jobs.history import Last, last_known
+from monitor.web.jobs.shared import SharedJobs
+from monitor.web.jobs.states import JobStates
+from monitor.web.jobs.stopped import StoppedJobs
+
+__all__ = ["JobEntry", "JobRegistry", "JobState", "Probing"]
+
+logger = logging.getLogger("monitor.web")
+
+_encode = msgspec.json.Encoder().encode
+# Jobs whose past is read in one transaction, and how often stops made elsewhere are looked for.
+_RESTORED_AT_ONCE = 50
+# Between two looks for how jobs stood, the first and at most.
+_LOOK_S = (1.0, 15.0)
+# For the probes to read the jobs anew.
+_SETTLE_S = 2.0
+
+
+JobState = Literal["up", "down", "unknown", "stopped", "inactive"]
+"""``unknown`` is without a result yet, ``stopped`` by hand."""
+
+
+class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it stands; ``since`` is None where the state is older than what was looked at."""
+
+    id: int
+    name: str
+    kind: str
+    url: str
+    method: str
+    interval: float
+    timeout: float
+    active: bool
+    state: JobState
+    since: float | None
+    next_run: float | None
+    last: Result | None
+
+
+class Probing(Protocol):
+    """Where the book's jobs and results come from: the daemon's probes, or SharedJobs.
+
+    ``runner`` is None where nothing runs here (or not yet), ``source`` where jobs come from.
+    """
+
+    on_result: Callable[[Result], None]
+
+    @property
+    def jobs(self) -> JobList:
+        """All jobs, those of other producers too."""
+
+    @property
+    def runner(self) -> Runner | None:
+        """What runs some of them here."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from: config, file or database."""
+
+
+class JobRegistry:
+    """All jobs of this daemon's probes, or of others' (SharedJobs); belongs to the loop's thread.
+
+    ``on_change`` is called with a job, whether it is up now, and the result that says so, each
+    time that a job goes up or down.
+    """
+
+    def __init__(self, probes: Probing, store: Store | None) -> None:
+        self.probes = probes
+        self._shared = probes if isinstance(probes, SharedJobs) else None
+        self.on_change: Callable[[Job, bool, Result], None] = lambda *_: None
+        self.epoch = secrets.token_hex(4)
+        self.version = 0
+        """Counts whatever changes an entry, within this process's ``epoch``."""
+        self.dirty: set[int] = set()
+        """Jobs whose entries changed since the live feed took this set last."""
+        self.listing = 0
+        """Counts how often other jobs were listed."""
+        self._store = store
+        self._listed: JobList | None = None
+        self._jobs: dict[int, Job] = {}
+        self._ids: list[int] = []
+        self._encoded: dict[int, bytes] = {}
+        self._standings = JobStates(all_seen=self._shared is None)
+        self._stops = StoppedJobs(probes, store)
+        self._look_again = asyncio.Event()
+        probes.on_result = self._take
+
+    async def run(self) -> None:
+        """Read how jobs stood before, and which are stopped, until cancelled."""
+        if self._shared is not None:
+            await self._shared.asked()
+        said = False
+        pause = _LOOK_S[0]
+        while True:
+            try:
+                await self._restore()
+                said = False
+            except MonitorError as error:
+                if not said:
+                    logger.warning("how jobs stood before is not known: %s", error)
+                said = True
+            try:
+                async with asyncio.timeout(pause):
+                    await self._look_again.wait()
+                pause = _LOOK_S[0]
+            except TimeoutError:
+                pause = min(pause * 2, _LOOK_S[1])
+            self._look_again.clear()
+
+    async def refresh(self) -> None:
+        """Read what other daemons wrote, where all jobs are theirs; raises MonitorError."""
+        if self._shared is None:
+            return
+        await self._shared.refresh()
+        if not self._stops.known:
+            await self.restore_stops()
+
+    # Reading
+
+    def ids(self) -> Sequence[int]:
+        """Return the ids of all jobs, in order."""
+        self._look()
+        return self._ids
+
+    def page(
+        self, *, after: int, limit: int, state: JobState | None = None
+    ) -> tuple[list[bytes], int | None]:
+        """Return the entries after an id, encoded, and the id to go on after, if any.
+
+        With ``state`` only those in it.
+        """
+        ids = self.ids()
+        wanted = (
+            job_id
+            for job_id in islice(ids, bisect_right(ids, after), None)
+            if state is None or self._state(self._jobs[job_id]) == state
+        )
+        taken = list(islice(wanted, limit))
+        more = taken[-1] if next(wanted, None) is not None else None
+        return [self.encoded(job_id) for job_id in taken], more
+
+    def encoded(self, job_id: int) -> bytes:
+        """Return a job's entry as JSON; raises KeyError."""
+        found = self._encoded.get(job_id)
+        if found is None:
+            found = self._encoded[job_id] = _encode(self.entry(job_id))
+        return found
+
+    def __contains__(self, job_id: int) -> bool:
+        return job_id in self._jobs
+
+    def job(self, job_id: int) -> Job:
+        """Return the job itself; raises KeyError."""
+        self._look()
+        return self._jobs[job_id]
+
+    def entry(self, job_id: int) -> JobEntry:
+        """Return a job as it stands; raises KeyError."""
+        job = self.job(job_id)
+        state = self._state(job)
+        since, next_run = None, None
+        if state == "stopped":
+            since = self._stops.since(job_id)
+        elif job.active:
+            since = self._standings.since(job_id)
+            next_run = self._next_run(job)
+        return JobEntry(
+            id=job.id,
+            name=job.name,
+            kind=job.kind,
+            url=job.shown_url,
+            method=job.method,
+            interval=job.interval,
+            timeout=job.timeout,
+            active=job.active,
+            state=state,
+            since=since,
+            next_run=next_run,
+            last=self._standings.last(job_id),
+        )
+
+    def _state(self, job: Job) -> JobState:
+        if job.id in self._stops:
+            return "stopped"
+        if not job.active:
+            return "inactive"
+        last = self._standings.last(job.id)
+        return "unknown" if last is None else "up" if last.up else "down"
+
+    def _next_run(self, job: Job) -> float | None:
+        if self._shared is not None:
+            # All producers share one grid.
+            return due_after(job.id, round(job.interval * 1000), int(time.time() * 1000)) / 1000
+        runner = self.probes.runner
+        try:
+            return None if runner is None else runner.job_status(job.id).next_run
+        except KeyError:
+            return None  # another producer's
+
+    def has_turned(self, job_id: int) -> bool:
+        """Return whether the job is known to have been down before it was up, or up before."""
+        return self._standings.has_turned(job_id)
+
+    # Changing
+
+    async def stop(self, job_id: int) -> bool:
+        """Stop a job, also for after a restart; False where it is stopped, or not active.
+
+        Raises KeyError for a job that is not there, MonitorError where the database does not
+        take it: then nothing has changed.
+        """
+        if not self.job(job_id).active or job_id in self._stops:
+            return False
+        stopped = await self._stops.stop(job_id)
+        self._touch(job_id)
+        return stopped
+
+    async def start(self, job_id: int) -> bool:
+        """Start a stopped job; False where it is not stopped. Raises as :meth:`stop`."""
+        self.job(job_id)
+        if job_id not in self._stops:
+            return False
+        started = await self._stops.start(job_id)
+        await self.settle(lambda: job_id not in self.probes.jobs.stopped)
+        self._touch(job_id)
+        return started
+
+    async def settle(self, condition: Callable[[], bool]) -> None:
+        """Wait, not for long, until the probes have taken up what was written."""
+        deadline = time.monotonic() + _SETTLE_S
+        while time.monotonic() < deadline:
+            self._look()
+            if condition():
+                return
+            await asyncio.sleep(0.02)
+
+    # Inside
+
+    def _touch(self, job_id: int) -> None:
+        self.version += 1
+        self.dirty.add(job_id)
+        self._encoded.pop(job_id, None)
+
+    def _take(self, result: Result) -> None:
+        """Take a result as soon as the runner has it."""
+        self._look()
+        job = self._jobs.get(result.job_id)
+        turned = self._standings.take(result, listed=job is not None)
+        if turned and job is not None:
+            self.on_change(job, result.up, result)
+        self._touch(result.job_id)
+
+    def _look(self) -> None:
+        """Take over the probes' jobs, if they are others than before."""
+        listed = self.probes.jobs
+        if listed is self._listed:
+            return
+        self._listed = listed
+        if self.probes.source == "database" and listed.stopped != self._stops.ids():
+            self._look_again.set()
+        jobs = {job.id: job for job in listed.jobs}
+        for job_id in self._jobs.keys() - jobs.keys():
+            self._encoded.pop(job_id, None)
+            self._standings.forget(job_id)
+        old, self._jobs = self._jobs, jobs
+        self._ids = sorted(jobs)
+        if jobs.keys() - old.keys():
+            self._look_again.set()  # for how they stood before
+        for job_id, job in jobs.items():
+            if old.get(job_id) != job:
+                self._touch(job_id)
+        self._stops.apply()
+        self.dirty &= jobs.keys()
+        self.version += 1
+        self.listing += 1
+
+    async def restore_stops(self) -> None:
+        """Stop what was stopped before a restart, or at another daemon."""
+        for job_id in await self._stops.restore():
+            if job_id in self._jobs:
+                self._touch(job_id)
+
+    async def _restore(self) -> None:
+        await self.restore_stops()
+        store = self._store
+        if store is None:
+            return
+        missing = self._standings.missing(self.ids())
+        for start in range(0, len(missing), _RESTORED_AT_ONCE):
+            some = missing[start : start + _RESTORED_AT_ONCE]
+            found: Mapping[int, Last] = await store.read(
+                partial(last_known, job_ids=some, now=time.time())
+            )
+            for job_id in some:
+                if self._standings.restore(job_id, found.get(job_id)):
+                    self._touch(job_id)

@@ -1,0 +1,127 @@
+"""The jobs of producers elsewhere, as a PostgreSQL that is shared with them tells of them.
+
+A daemon that runs no probes shows them all the same: the sites are rows, and so are the results
+that the aggregation writes. Nothing is read until somebody asks; from then on changes of the
+sites are followed, and results are read when they are asked for, not more often than it matters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from monitor.errors import MonitorError
+from monitor.messages import Result
+from monitor.probes.jobs_table import DatabaseJobs
+from monitor.probes.source import JobList
+from monitor.store import Connection, Store
+from monitor.web.jobs.history import latest_results, results_before
+
+__all__ = ["SharedJobs"]
+
+logger = logging.getLogger("monitor.web")
+
+# What was read is new enough for as long.
+_FRESH_S = 2.0
+_RETRY_S = 5.0
+_TIMEOUT_S = 5.0
+# How far back the last result of a job is looked for.
+_LOOK_BACK_S = 86400.0
+# Of one job, between two looks: enough to tell when it turned.
+_MOST_BETWEEN = 1000
+_JOBS_AT_ONCE = 2000
+
+
+class SharedJobs:
+    """Jobs and results of the database; stands in for the probes of this daemon.
+
+    ``on_result`` is called with the newest result of each job, and before it with those since
+    the last one where the job went up or down.
+    """
+
+    source = "database"
+    runner = None
+
+    def __init__(self, store: Store, *, now: Callable[[], float] = time.time) -> None:
+        self.jobs = JobList(())
+        self.on_result: Callable[[Result], None] = lambda _: None
+        self._store = store
+        self._source = DatabaseJobs(store)
+        self._now = now
+        self._newest: dict[int, Result] = {}
+        self._asked = asyncio.Event()
+        self._refreshing = asyncio.Lock()
+        self._read_at = -_FRESH_S
+
+    async def run(self) -> None:
+        """Follow changes of the sites, from the first :meth:`refresh` on, until cancelled."""
+        await self._asked.wait()
+        said = False
+        while True:
+            await self._source.changed()
+            try:
+                self.jobs = await self._source.load()
+                said = False
+            except MonitorError as error:
+                if not said:
+                    logger.warning("the sites stay as they were: %s", error)
+                said = True
+                await asyncio.sleep(_RETRY_S)
+
+    async def refresh(self) -> None:
+        """Return once what is known is at most 2 s old; raises MonitorError."""
+        async with self._refreshing:
+            if time.monotonic() - self._read_at < _FRESH_S:
+                return
+            if not self._asked.is_set():
+                self.jobs = await self._source.load()
+                self._asked.set()
+            ids = [job.id for job in self.jobs.jobs]
+            for job_id in self._newest.keys() - set(ids):
+                del self._newest[job_id]
+            for start in range(0, len(ids), _JOBS_AT_ONCE):
+                await self._read(ids[start : start + _JOBS_AT_ONCE])
+            self._read_at = time.monotonic()
+
+    async def asked(self) -> None:
+        """Return once somebody asked for the first time."""
+        await self._asked.wait()
+
+    async def _read(self, ids: list[int]) -> None:
+        oldest = self._now() - _LOOK_BACK_S
+        known = self._newest
+        after = {
+            job_id: known[job_id].scheduled_at if job_id in known else oldest for job_id in ids
+        }
+        found = await self._store.read(partial(latest_results, after=after), timeout=_TIMEOUT_S)
+        turned = {
+            result.job_id: known[result.job_id]
+            for result in found
+            if result.job_id in known and known[result.job_id].up != result.up
+        }
+        if turned:
+            between = await self._store.read(partial(_between, since=turned), timeout=_TIMEOUT_S)
+            for result in between:
+                self.on_result(result)
+        for result in found:
+            known[result.job_id] = result
+            self.on_result(result)
+
+
+def _between(connection: Connection, *, since: dict[int, Result]) -> list[Result]:
+    """Return all results of jobs after the one given for each, the oldest first."""
+    results = []
+    for job_id, last in since.items():
+        found = results_before(
+            connection,
+            job_id,
+            since=last.scheduled_at,
+            until=float("inf"),
+            before=None,
+            limit=_MOST_BETWEEN,
+        )
+        results += [result for result in reversed(found) if result != last]
+    return results

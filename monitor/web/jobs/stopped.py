@@ -1,0 +1,113 @@
+"""Which jobs are stopped by hand: kept in the database, and obeyed by what runs here."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Set
+from functools import partial
+from typing import Protocol
+
+from monitor.probes.jobs_table import start_job, stop_job
+from monitor.probes.runner import Runner
+from monitor.store import Connection, Row, Store
+
+__all__ = ["Running", "StoppedJobs"]
+
+_READ_TIMEOUT_S = 3.0
+_WRITE_TIMEOUT_S = 10.0
+
+
+class Running(Protocol):
+    """What may run the jobs here; ``runner`` is None where nothing does, or not yet."""
+
+    @property
+    def runner(self) -> Runner | None:
+        """What runs some of them."""
+
+
+class StoppedJobs:
+    """The jobs that are stopped, and since when; without a ``store`` until a restart."""
+
+    def __init__(self, probes: Running, store: Store | None) -> None:
+        self.known = False
+        """Whether the database was ever asked."""
+        self._probes = probes
+        self._store = store
+        self._stopped_at: dict[int, float] = {}
+        self._writes = 0
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._stopped_at
+
+    def ids(self) -> Set[int]:
+        """Return the ids of all that are stopped."""
+        return self._stopped_at.keys()
+
+    def since(self, job_id: int) -> float:
+        """Return since when (epoch s) a job is stopped; raises KeyError."""
+        return self._stopped_at[job_id]
+
+    async def stop(self, job_id: int) -> bool:
+        """Stop a job that runs; False where another daemon has done so already.
+
+        Raises MonitorError where the database does not take it: then nothing has changed.
+        """
+        now = time.time()
+        stopped = await self._write(partial(stop_job, job_id=job_id, now=now))
+        self._stopped_at[job_id] = now
+        self._run(job_id, False)
+        return stopped is not False
+
+    async def start(self, job_id: int) -> bool:
+        """Start a job that is stopped. As :meth:`stop`."""
+        started = await self._write(partial(start_job, job_id=job_id))
+        self._stopped_at.pop(job_id, None)
+        self._run(job_id, True)
+        return started is not False
+
+    async def restore(self) -> Collection[int]:
+        """Stop and start what was so before a restart, or at another daemon.
+
+        Returns the ids of those that are another way now; raises MonitorError.
+        """
+        if self._store is None:
+            return ()
+        writes = self._writes
+        rows = await self._store.read(_stops, timeout=_READ_TIMEOUT_S)
+        if writes != self._writes:
+            return ()  # what was read may be from before what was written meanwhile
+        before = self._stopped_at
+        self._stopped_at = {int(job_id): float(at) for job_id, at in rows}
+        self.known = True
+        changed = before.keys() ^ self._stopped_at.keys()
+        for job_id in changed:
+            self._run(job_id, job_id not in self._stopped_at)
+        return changed
+
+    def apply(self) -> None:
+        """Stop what is stopped, after other jobs were listed."""
+        for job_id in self._stopped_at:
+            self._run(job_id, False)
+
+    def _run(self, job_id: int, running: bool) -> None:
+        runner = self._probes.runner
+        if runner is not None:
+            with contextlib.suppress(KeyError):  # another producer's
+                if running:
+                    runner.start_job(job_id)
+                else:
+                    runner.stop_job(job_id)
+
+    async def _write(self, function: Callable[[Connection], bool]) -> bool | None:
+        self._writes += 1
+        try:
+            if self._store is not None:
+                return await self._store.transaction(function, timeout=_WRITE_TIMEOUT_S)
+        finally:
+            self._writes += 1
+        return None
+
+
+def _stops(connection: Connection) -> list[Row]:
+    return connection.query("SELECT job_id, stopped_at FROM job_state")

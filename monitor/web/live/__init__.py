@@ -1,0 +1,1 @@
+"""The live page's WebSocket: what each page sees, and when it changes."""

@@ -1,0 +1,250 @@
+"""The live page's one WebSocket: a snapshot first, then what changes, to all pages at once.
+
+The messages are described in docs/reference/live.md. What all pages get is encoded once and
+written as one frame, the same bytes to each. A page that takes nothing misses updates, not the
+connection, and gets a snapshot when it takes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Collection, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from monitor import __version__
+from monitor.errors import MonitorError
+from monitor.logfile import RateLimitedLog
+from monitor.web.context import Context
+from monitor.web.http.websocket import WebSocket
+from monitor.web.live.changes import Changes
+from monitor.web.live.page import LivePage, frame_of
+
+if TYPE_CHECKING:
+    from monitor.logs.part import Logs
+    from monitor.logs.reader import LogReader
+    from monitor.relay.part import Relay
+    from monitor.web.jobs.registry import JobRegistry
+    from monitor.web.live.models import ModelEvents
+
+__all__ = ["LiveFeed"]
+
+logger = logging.getLogger("monitor.web")
+
+_UPDATE_S = 1.0
+_FOLLOW_S = 0.25
+# How often what other daemons wrote is read, and how long a new page waits for it.
+_OTHERS_S = 2.0
+_FIRST_S = 3.0
+_CHANNELS_SHOWN = 100
+_NO_SENDERS = "a sender's token may only upload"
+
+
+class LiveFeed:
+    """All open pages, and what they are told; belongs to the loop's thread."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        book: JobRegistry | None,
+        relay: Relay | None,
+        logs: Logs | LogReader | None,
+        events: ModelEvents | None = None,
+    ) -> None:
+        self._context = context
+        self._events = events
+        self._log = RateLimitedLog(logger)
+        self._relay = relay
+        self._logs = logs
+        self._pages: set[LivePage] = set()
+        self._changes = Changes()
+        self._told_changes = 0
+        self._jobs = None
+        if book is not None:
+            from monitor.web.live.job_updates import JobFeed
+
+            self._jobs = JobFeed(book, self._changes)
+        self._notifications = None
+        if logs is not None and context.store is not None:
+            from monitor.web.live.new_notifications import NewNotifications
+
+            committer = logs.service.committer
+            self._notifications = NewNotifications(context.store, lambda: committer.stored)
+
+    def tasks(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """Return what must run, each until cancelled."""
+        return [
+            self._update_all,
+            self._follow_others,
+            *([self._follow_channels] if self._relay is not None else []),
+            *([self._watch_notifications] if self._notifications is not None else []),
+        ]
+
+    async def serve(self, connection: WebSocket) -> None:
+        """Serve one page until it goes."""
+        page = LivePage(connection, relay=self._relay, logs=self._logs)
+        if not connection.principal.may_read:
+            connection.begin_close(1008, _NO_SENDERS)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_S):
+                await self._refresh()
+        self._greet(page)
+        self._pages.add(page)
+        try:
+            while True:
+                asked = await page.take(await connection.receive())
+                if "channels" in asked:
+                    self._send_channels([page])
+                if "notifications" in asked and self._notifications is not None:
+                    page.write(self._notifications.message())
+                await connection.writable()
+        finally:
+            self._pages.discard(page)
+            page.close()
+
+    # What runs
+
+    async def _update_all(self) -> None:
+        """Tell all pages what changed, each second."""
+        while True:
+            self._update()
+            await asyncio.sleep(_UPDATE_S)
+
+    async def _follow_others(self) -> None:
+        """Read what other daemons write as long as somebody looks."""
+        while True:
+            if self._pages:
+                await self._refresh()
+            await asyncio.sleep(_OTHERS_S)
+
+    async def _refresh(self) -> None:
+        try:
+            if self._jobs is not None:
+                await self._jobs.refresh()
+            if self._events is not None:
+                await self._events.refresh()
+        except MonitorError as error:
+            self._log.warning("database", "pages are not told what is new: %s", error)
+
+    async def _follow_channels(self) -> None:
+        """Send what followed channels have beyond their pages' positions."""
+        while True:
+            # All of them, not only the first that has more.
+            more = [page.follow_on() for page in list(self._pages)]
+            await asyncio.sleep(0 if any(more) else _FOLLOW_S)
+
+    async def _watch_notifications(self) -> None:
+        """Tell pages that show notifications when there are others, while there are such pages."""
+        found = self._notifications
+        assert found is not None
+        while True:
+            if self._watching("notifications") and await found.changed():
+                frame = frame_of(found.message())
+                for page in self._watching("notifications"):
+                    page.connection.write(frame)
+            await asyncio.sleep(_UPDATE_S)
+
+    def _watching(self, what: str) -> list[LivePage]:
+        return [page for page in self._pages if what in page.watches and not page.behind]
+
+    # What pages are told
+
+    def _greet(self, page: LivePage) -> None:
+        who = page.connection.principal
+        context = self._context
+        older = () if self._jobs is None else self._jobs.older_changes()
+        page.write(
+            {
+                "type": "hello",
+                "version": __version__,
+                "time": time.time(),
+                "started_at": context.status.started_at,
+                "name": who.name,
+                "role": who.role.value,
+                "has": [
+                    *(["jobs"] if self._jobs is not None else []),
+                    *(["history"] if context.has("aggregation") else []),
+                    *(["models"] if context.has("cluster") else []),
+                    *(["logs"] if self._logs is not None else []),
+                    *(["relay"] if self._relay is not None else []),
+                    *(["channels"] if self._relay is not None and page.is_admin else []),
+                ],
+                "changes": self._changes.with_older(older),
+            }
+        )
+        page.write(self._status())
+        if self._jobs is not None:
+            page.write(self._jobs.all())
+        page.behind, page.greeted = False, who
+
+    def _update(self) -> None:
+        status = self._status()
+        jobs = None if self._jobs is None else self._jobs.news()
+        changes = self._changes.since(self._told_changes)
+        self._told_changes = self._changes.total
+        if not self._pages:
+            return
+        frames = [frame_of(status)]
+        if changes:
+            frames.append(frame_of({"type": "changes", "items": changes}))
+        if jobs is not None:
+            frames.append(frame_of(jobs))
+        for page in self._pages:
+            who = page.connection.principal
+            if not who.may_read:
+                page.connection.begin_close(1008, _NO_SENDERS)
+            elif page.is_full:
+                page.behind = True
+            elif page.behind or page.greeted != who:
+                self._greet(page)
+            else:
+                for frame in frames:
+                    page.connection.write(frame)
+        self._send_channels(self._watching("channels"))
+
+    def _status(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "type": "status",
+            "time": time.time(),
+            "ready": self._context.status.ready and not self._context.status.draining,
+            "parts": self._changes.parts(self._context.status.states()),
+        }
+        relay = self._relay
+        if relay is not None:
+            found["relay"] = {
+                "brokers": relay.feed.brokers,
+                "clients": relay.server.client_count,
+                "channels": len(relay.channels),
+                "history_bytes": relay.channels.history_bytes,
+                "messages": relay.receiver.received,
+                "deliveries": relay.server.delivery.deliveries,
+            }
+        cluster = self._context.parts.get("cluster")
+        if cluster is not None:
+            found["models"] = sum(
+                value
+                for metric in cluster.metrics()
+                if metric.name == "model_updates_total"
+                for _, value in metric.samples
+            )
+        elif self._events is not None:
+            found["models"] = self._events.newest
+        return found
+
+    def _send_channels(self, pages: Collection[LivePage]) -> None:
+        relay = self._relay
+        pages = [page for page in pages if page.is_admin]
+        if relay is None or not pages:
+            return
+        from monitor.web.live.channels import channel_entry
+
+        entries = [
+            channel_entry(relay, channel) for channel in relay.channels.latest(_CHANNELS_SHOWN)
+        ]
+        frame = frame_of({"type": "channels", "items": entries})
+        for page in pages:
+            page.connection.write(frame)

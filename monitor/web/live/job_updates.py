@@ -1,0 +1,104 @@
+"""What live pages are told of jobs: all of them at first, then a line for each that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from monitor.messages import Result
+from monitor.probes.job import Job
+from monitor.web.jobs.registry import JobRegistry
+from monitor.web.live.changes import Change, Changes
+
+__all__ = ["JobFeed"]
+
+
+class _JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """As much of a job's entry as changes with each result."""
+
+    id: int
+    state: str
+    since: float | None = None
+    next: float | None = None
+    at: float | None = None
+    time: float | None = None
+    status: int | None = None
+    error: str | None = None
+    expires: float | None = None
+
+
+class JobFeed:
+    """The jobs of a book as messages of the live feed; notes in ``changes`` what turns."""
+
+    def __init__(self, book: JobRegistry, changes: Changes) -> None:
+        self._book = book
+        self._changes = changes
+        self._told_listing = 0
+        book.on_change = self._turned
+
+    async def refresh(self) -> None:
+        """Read what other daemons wrote; raises MonitorError."""
+        await self._book.refresh()
+
+    def all(self) -> dict[str, object]:
+        """Return the message that lists all jobs."""
+        book = self._book
+        items = [msgspec.Raw(book.encoded(job_id)) for job_id in book.ids()]
+        return {"type": "jobs", "reset": True, "items": items}
+
+    def news(self) -> dict[str, object] | None:
+        """Return the message of what changed since the last call, or None."""
+        book = self._book
+        book.ids()  # looks for other jobs
+        dirty, book.dirty = book.dirty, set()
+        listing, self._told_listing = self._told_listing, book.listing
+        if listing != book.listing:
+            return self.all()
+        if not dirty:
+            return None
+        return {"type": "jobs", "items": [self._line(job_id) for job_id in dirty]}
+
+    def older_changes(self) -> Iterator[Change]:
+        """Yield how jobs came to stand as they do, as far as the database knew at the start."""
+        book = self._book
+        for job_id in book.ids():
+            if not book.has_turned(job_id):
+                continue
+            entry = book.entry(job_id)
+            if entry.since is not None and entry.state in ("up", "down") and entry.last:
+                yield Change(
+                    time=entry.since,
+                    kind="job",
+                    name=entry.name or entry.url,
+                    job_id=job_id,
+                    to=entry.state,
+                    detail=entry.last.error or "",
+                )
+
+    def _turned(self, job: Job, up: bool, result: Result) -> None:
+        self._changes.add(
+            Change(
+                time=result.scheduled_at,
+                kind="job",
+                name=job.name or job.shown_url,
+                job_id=job.id,
+                to="up" if up else "down",
+                detail=result.error or "",
+            )
+        )
+
+    def _line(self, job_id: int) -> _JobLine:
+        entry = self._book.entry(job_id)
+        last = entry.last
+        return _JobLine(
+            id=job_id,
+            state=entry.state,
+            since=entry.since,
+            next=entry.next_run,
+            at=None if last is None else last.checked_at,
+            time=None if last is None else last.response_time,
+            status=None if last is None else last.status,
+            error=None if last is None else last.error,
+            expires=None if last is None else last.certificate_expires_at,
+        )

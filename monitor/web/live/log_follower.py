@@ -1,0 +1,34 @@
+"""Sends the live tail of logs to one WebSocket."""
+
+from __future__ import annotations
+
+from monitor.logs.followers import LiveMessage
+from monitor.web.http.websocket import WebSocket, text_frame
+
+__all__ = ["SocketFollower"]
+
+# While more than this is buffered, the client misses entries.
+_FOLLOWER_BUFFER_BYTES = 1024 * 1024
+
+
+class SocketFollower:
+    """A WebSocket as the live tail sees it."""
+
+    def __init__(self, connection: WebSocket) -> None:
+        self._connection = connection
+        self._dropped = 0
+
+    def offer(self, message: LiveMessage) -> None:
+        """Send the message, or count it as dropped if the client is too far behind."""
+        if self._connection.buffered_bytes > _FOLLOWER_BUFFER_BYTES:
+            self._dropped += message.count
+        elif self._dropped:
+            self._connection.write(text_frame(message.text(self._dropped)))
+            self._dropped = 0
+        else:
+            self._connection.write(message.shared(text_frame))
+
+    def catch_up(self) -> None:
+        """Report how many entries were dropped, once the client reads again."""
+        if self._dropped and self._connection.buffered_bytes <= _FOLLOWER_BUFFER_BYTES // 2:
+            self.offer(LiveMessage([]))

@@ -1,0 +1,66 @@
+"""Whether there are other notifications than before, for pages that show them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from monitor.errors import MonitorError
+from monitor.logfile import RateLimitedLog
+from monitor.store import Connection, Store
+
+__all__ = ["NewNotifications"]
+
+logger = logging.getLogger("monitor.web")
+
+_TIMEOUT_S = 5.0
+# Two commits may become visible in another order than their ids; not by more than this many.
+_RECENT = 200
+
+
+class NewNotifications:
+    """What pages are told of the notifications in the database.
+
+    ``stored`` counts what this process has committed: on SQLite nobody else writes, so nothing
+    is read while it stands still. On PostgreSQL a look at the newest ids costs an index's end.
+    """
+
+    def __init__(self, store: Store, stored: Callable[[], int]) -> None:
+        self._stale = False
+        self._store = store
+        self._stored = stored
+        self._seen_stored = -1
+        self._seen: tuple[int, int] | None = None
+        self._log = RateLimitedLog(logger)
+
+    def message(self) -> dict[str, object]:
+        """Return what pages are told: to load them, and whether the newest can't be looked for."""
+        return {"type": "notifications", "stale": self._stale}
+
+    async def changed(self) -> bool:
+        """Look, and return whether pages must be told; also after the first look, or a failed one.
+
+        What came before the first look may have come after a page loaded what it has.
+        """
+        stored, was_stale = self._stored(), self._stale
+        if self._store.dialect != "postgresql" and stored == self._seen_stored and not was_stale:
+            return False
+        try:
+            found = await self._store.read(_newest, timeout=_TIMEOUT_S)
+        except MonitorError as error:
+            self._log.warning("database", "pages are not told of new notifications: %s", error)
+            self._stale = True
+            return not was_stale
+        self._seen_stored, self._stale = stored, False
+        seen, self._seen = self._seen, found
+        return was_stale or seen != found
+
+
+def _newest(connection: Connection) -> tuple[int, int]:
+    """Return what differs wherever a recent notification came or went."""
+    ((newest, together),) = connection.query(
+        "SELECT coalesce(max(id), 0), coalesce(sum(id), 0)"
+        " FROM (SELECT id FROM notification ORDER BY id DESC LIMIT %s) AS recent",
+        (_RECENT,),
+    )
+    return int(newest), int(together)

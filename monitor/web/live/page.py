@@ -1,0 +1,144 @@
+"""One live page: what it asks, and how much of what it asked for it can take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from monitor.tokens import Principal, Role
+from monitor.web.http.websocket import WebSocket, text_frame
+
+if TYPE_CHECKING:
+    from monitor.logs.part import Logs
+    from monitor.logs.reader import LogReader
+    from monitor.logs.session import Session
+    from monitor.relay.part import Relay
+    from monitor.web.live.channel_reader import ChannelReader
+
+__all__ = ["LivePage", "frame_of"]
+
+# What a page may not be sent unless it takes it: then it gets a snapshot later.
+_BEHIND_BYTES = 1024 * 1024
+# Frames of a followed channel, 64 KB each, that are made for one page in one turn of the loop.
+_FRAMES_A_TURN = 4
+_WATCHES: Final = frozenset(("channels", "notifications"))
+
+_encode = msgspec.json.Encoder().encode
+
+
+def frame_of(message: dict[str, Any]) -> bytes:
+    """Return a message as a frame, which any page can be sent."""
+    return text_frame(_encode(message))
+
+
+class _Asked(msgspec.Struct):
+    """What a page may send: what it watches, a log action, a request about a channel."""
+
+    watch: list[str] | msgspec.UnsetType = msgspec.UNSET
+    action: msgspec.Raw = msgspec.Raw()
+    type: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class LivePage:
+    """One open page; ``watches`` are of the feeds that only some pages want."""
+
+    def __init__(
+        self, connection: WebSocket, *, relay: Relay | None, logs: Logs | LogReader | None
+    ) -> None:
+        self.connection = connection
+        self.behind = False
+        """Whether it missed something, and needs a snapshot."""
+        self.greeted: Principal | None = None
+        """As whom it was told what there is."""
+        self.watches: frozenset[str] = frozenset()
+        self._relay = relay
+        self._logs = logs
+        self._following: ChannelReader | None = None
+        self._session: Session | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it is shown channels, and may change something."""
+        return self.connection.principal.role is Role.ADMIN
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits for it already than it should be sent."""
+        return self.connection.buffered_bytes > _BEHIND_BYTES
+
+    def write(self, message: dict[str, Any]) -> None:
+        """Send a message at once."""
+        self.connection.write(frame_of(message))
+
+    def close(self) -> None:
+        """Let go of what it used of the logs."""
+        if self._session is not None:
+            self._session.close()
+
+    async def take(self, data: bytes) -> frozenset[str]:
+        """Do what the page asks; return the feeds that it just asked to watch."""
+        try:
+            asked = msgspec.json.decode(data, type=_Asked)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._refuse("not understood")
+            return frozenset()
+        if bytes(asked.action):
+            await self._log_action(data)
+        elif asked.type is not msgspec.UNSET:
+            self._channel_request(data)
+        elif asked.watch is not msgspec.UNSET:
+            self.watches = _WATCHES.intersection(asked.watch)
+            return self.watches
+        return frozenset()
+
+    def _refuse(self, problem: str) -> None:
+        self.write({"type": "error", "message": problem})
+
+    async def _log_action(self, data: bytes) -> None:
+        if self._logs is None:
+            self._refuse("logs are off here")
+            return
+        if self._session is None:
+            from monitor.web.live.log_follower import SocketFollower
+
+            await self._logs.attend()
+
+            def send(answer: bytes) -> None:
+                self.connection.write(text_frame(answer))
+
+            self._session = self._logs.session(send=send, follower=SocketFollower(self.connection))
+        await self._session.receive(data, self.connection.principal)
+
+    # The channel that it follows
+
+    def _channel_request(self, data: bytes) -> None:
+        if self._relay is None:
+            self._refuse("there is no relay here")
+        elif not self.is_admin:
+            self._refuse("channels are shown to admins")
+        else:
+            if self._following is None:
+                from monitor.web.live.channel_reader import ChannelReader
+
+                self._following = ChannelReader(self._relay.channels, self._relay.feed)
+            problem = self._following.take(data)
+            if problem is not None:
+                self.connection.write(problem)
+            self.follow_on()
+
+    def follow_on(self) -> bool:
+        """Send some of what the followed channel has for it; return whether there may be more."""
+        following = self._following
+        if following is None:
+            return False
+        if not self.is_admin:  # any more
+            self._following = None
+            return False
+        for _ in range(_FRAMES_A_TURN):
+            if self.is_full:
+                return False
+            frame = following.next()
+            if frame is None or not self.connection.write(frame):
+                return False
+        return True

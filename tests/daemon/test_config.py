@@ -1,0 +1,374 @@
+"""What a config may say, and what is said of a bad one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+import yaml
+from hypothesis import given
+
+from monitor.daemon.assembly import PARTS, Services
+from monitor.daemon.config import Config, load, settings_in_force
+from monitor.errors import ConfigError, SettingError
+from monitor.logs.settings import LogsSettings
+from monitor.settings import Section, hide_url_secrets
+from monitor.web.context import PartsStatus
+from tests.servers.daemon import ROOT
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.yml"
+
+
+def read(file: Path, text: str, **environ: str) -> Config:
+    file.write_text(text)
+    return load(str(file), environ=environ).config
+
+
+def complaint(file: Path, text: str, **environ: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(file, text, **environ)
+    said = str(caught.value)
+    assert "\n" not in said
+    return said.removeprefix(f"{file}")
+
+
+def test_a_config_of_the_old_monitor_works_as_it_is(file: Path) -> None:
+    config = read(
+        file,
+        """---
+websocket_uri:
+    - "127.0.0.1"
+    - 4568
+zeromq_uri:
+    - "127.0.0.1"
+    - "7895"
+logger:
+    file: "/tmp/monitor.log"
+    level: "debug"
+    max-size: "2097152"
+    rotations: 5
+...
+""",
+    )
+    assert config.websocket_uri == ("127.0.0.1", 4568)
+    assert config.zeromq_uri == ("127.0.0.1", 7895)
+    assert config.logger.max_size == 2097152
+    assert config.logger.rotations == 5
+    assert config.relay is not None
+
+
+@pytest.mark.parametrize("text", ["", "---\n", "# nothing\n", "relay:\n", "logger:\n"])
+def test_an_empty_file_or_section_means_the_defaults(file: Path, text: str) -> None:
+    assert read(file, text) == Config()
+
+
+def test_the_relay_can_be_turned_off(file: Path) -> None:
+    assert read(file, "relay: false").relay is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("webscoket_uri: [a, 1]", ":1: webscoket_uri: unknown key; did you mean websocket_uri?"),
+        ("relay:\n  max_client: 3", ":2: relay.max_client: unknown key; did you mean max_clients?"),
+        (
+            "relay:\n  tls: {certificat: x}",
+            ":2: relay.tls.certificat: unknown key; did you mean certificate?",
+        ),
+        ("relay:\n\n  tls: {key: x}", ":3: relay.tls: the key certificate is missing"),
+        (
+            "logs: {timewindow: 1h}",
+            ":1: logs.timewindow: expected a number without a unit; times are in seconds",
+        ),
+        ("bus: {max_bytes: 10 MB}", ":1: bus.max_bytes: expected a number without a unit"),
+        (
+            "bus: {file: 10m, max_bytes: x}",
+            ":1: bus.max_bytes: expected a whole number, not a text",
+        ),
+        ("a: 1\nb: {c: ${D}}", ":2: not YAML: within braces or brackets a ${NAME} must stand in q"),
+        ("relay: 3", ":1: relay: expected a section of keys, not a whole number"),
+        ("relay: [{a: 1}]", ":1: relay: expected a section of keys, not a list"),
+        ("relay: {tls: []}", ":1: relay.tls: expected a section of keys, not a list"),
+        ("relay: {origins: {}}", ":1: relay.origins: expected a list, not a section of keys"),
+        ("relay: {max_clients: []}", ":1: relay.max_clients: expected a whole number, not a list"),
+        (
+            "zeromq_uri: [127.0.0.1, 70000]",
+            ":1: zeromq_uri[1]: expected a whole number, at most 65535, not 70000",
+        ),
+        ("zeromq_uri: 7894", ':1: zeromq_uri: expected ["HOST", PORT], not a whole number'),
+        ("websocket_uri: '127.0.0.1:80'", ':1: websocket_uri: expected ["HOST", PORT], not a text'),
+        ("websocket_uri: [127.0.0.1]", ':1: websocket_uri: expected ["HOST", PORT]'),
+        ("api: {uri: localhost}", ':1: api.uri: expected ["HOST", PORT], not a text'),
+        ("logs: {zeromq_uri: {}}", ':1: logs.zeromq_uri: expected ["HOST", PORT], not a section'),
+        ("relay: {origins: [1]}", ":1: relay.origins[0]: expected a text, not a whole number"),
+        ("a: 1\na: 2", ":2: a: stands here twice"),
+        ("relay: {}\n1: x", ":2: 1: a key must be text; 1 is none unless it stands in quotes"),
+        (
+            "probes: {jobs: [{id: 1, url: 'http://x/', headers: {2: x}}]}",
+            ":1: probes.jobs[0].headers.2: a key must be text",
+        ),
+        ("on: x", ":1: on: a key must be text"),
+        (
+            "cluster: {kinds: [Pod, Foo]}",
+            ":1: cluster.kinds[1]: 'Foo' is none of Deployment, DeploymentConfig, Pod",
+        ),
+        ("probes: {source: x}", ":1: probes.source: 'x' is none of "),
+        (
+            "probes: {jobs: [{id: 1, url: 'http://x/', ip_version: 5}]}",
+            ":1: probes.jobs[0].ip_version: 5 is none of ",
+        ),
+        ("aggregation: {granularities: [week]}", ":1: aggregation.granularities[0]: 'week' is"),
+        # Base 60, octal and a day in YAML 1.1, none of which is meant.
+        ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a number, not a text"),
+        ("relay: {max_clients: 2.5}", ":1: relay.max_clients: expected a whole number, not 2.5"),
+        ("relay: {max_clients: 1e6}", ":1: relay.max_clients: expected a whole number, not a text"),
+        ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a whole number, not a text"),
+        ("logs: {timewindow: 2021-02-09}", ":1: logs.timewindow: expected a number, not a text"),
+        ("relay: [", ":2: not YAML: "),
+        (r'api: {tokens_file: "a\0b"}', ":1: api.tokens_file: must not contain NUL"),
+        (r'database: {password_file: "\0"}', ":1: database.password_file: must not contain NUL"),
+        (
+            r'logs: {"time\nwindow": 1}',
+            r":1: logs.time\nwindow: unknown key; did you mean timewindow?",
+        ),
+        ("relay:\n\tkeep_idle: 3", ":2: not YAML: a tab can't indent; use spaces"),
+        ("relay:\n  keep_idle: 3\n  \tmax: 3", ":3: not YAML: a tab can't indent; use spaces"),
+        ("relay: @", ":1: not YAML: found character that cannot start any token"),
+        ("relay: *nothing", ":1: not YAML: found undefined alias"),
+        ("- a\n- b", ":1: expected keys and values at the top"),
+        ("relay:\n  keep_idle: ${NOT_SET}", ":2: relay.keep_idle: the environment has no variable"),
+        ("x: !!python/object:os.system {}", ":1: "),
+    ],
+)
+def test_what_is_wrong_is_said_by_line_and_key(file: Path, text: str, said: str) -> None:
+    assert complaint(file, text).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["010", "2021-02-09", "1e3", "0o17"])
+def test_text_that_looks_like_a_number_elsewhere_is_text(file: Path, name: str) -> None:
+    config = read(file, f"cluster: {{name: {name}}}")
+    assert config.cluster is not None
+    assert config.cluster.name == name
+
+
+def test_numbers_are_written_as_usual(file: Path) -> None:
+    config = read(file, "relay: {keep_finished: 90.5, client_stall: .5, max_clients: 1_000}")
+    assert config.relay is not None
+    assert (config.relay.keep_finished, config.relay.client_stall) == (90.5, 0.5)
+    assert config.relay.max_clients == 1000
+    config = read(file, "relay: {keep_finished: 1.0e+2, max_clients: 0x10, max_messages: 0b11}")
+    assert config.relay is not None
+    assert (config.relay.keep_finished, config.relay.max_clients) == (100, 16)
+    assert config.relay.max_messages == 3
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "0", "3.3e+9", "1" + "0" * 30])
+@pytest.mark.parametrize("key", ["relay.keep_idle", "logs.timewindow", "logs.cleanup_interval"])
+def test_seconds_are_above_0_and_at_most_a_century(file: Path, key: str, value: str) -> None:
+    section, name = key.split(".")
+    assert complaint(file, f"{section}: {{{name}: {value}}}").startswith(f":1: {key}: expected ")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "relay.max_message_bytes",
+        "relay.max_clients",
+        "relay.max_history_bytes",
+        "logs.max_message_bytes",
+        "logs.max_followers",
+        "logs.max_pending_bytes",
+        "logger.max-size",
+        "api.max_body_bytes",
+        "api.keep_alive",
+        "probes.id",
+    ],
+)
+def test_numbers_beyond_reason_are_refused(file: Path, key: str) -> None:
+    section, name = key.split(".")
+    said = complaint(file, f"{section}: {{{name}: {10**24}}}")
+    assert said.startswith(f":1: {key}: expected ")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "0", "1e10", "1e999", "soon"])
+@pytest.mark.parametrize(
+    ("variable", "field"),
+    [("LOGS_TIMEWINDOW", "timewindow"), ("CLEANUP_INTERVAL", "cleanup_interval")],
+)
+def test_the_environments_seconds_have_the_same_bounds(
+    monkeypatch: pytest.MonkeyPatch, variable: str, field: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    services = Services(Config(logs=LogsSettings()), stop=lambda _: None, status=PartsStatus({}))
+    with pytest.raises(SettingError, match=f"^logs.{field}: the environment's {variable} is "):
+        [make(services) for make in PARTS]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://x/?token=S3CR3T", "http://x/?token=***"),
+        ("http://x/?a=1&Access_Token=S3CR3T&b=2#c", "http://x/?a=1&Access_Token=***&b=2#c"),
+        ("http://x/?pass%77ord=S3CR3T", "http://x/?pass%77ord=***"),
+        ("http://x/#access_token=S3CR3T", "http://x/#access_token=***"),
+        (
+            "postgresql://u:S3CR3T@h/d?password=S3CR3T&sslpassword=S3CR3T&sslmode=require",
+            "postgresql://u:***@h/d?password=***&sslpassword=***&sslmode=require",
+        ),
+        (
+            "http://x/?passwd=S3CR3T&client_secret=S3C;R3T&k=1&api_key=S3CR3T",
+            "http://x/?passwd=***&client_secret=***&k=1&api_key=***",
+        ),
+        ("http://x/?a=b&c", "http://x/?a=b&c"),
+        ("'http://x/?token=S3CR3T' - at `$.url`", "'http://x/?token=*** - at `$.url`"),
+    ],
+)
+def test_secrets_in_a_url_are_hidden_and_nothing_else(url: str, shown: str) -> None:
+    assert hide_url_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "{id: 1, kind: websocket, url: 'http://x/?token=S3CR3T'}",
+        "{id: 1, url: 'http://x:99999/?token=S3CR3T'}",
+        "{id: 1, kind: tcp, url: 'tcp://x/?token=S3CR3T'}",
+    ],
+)
+def test_a_bad_jobs_url_keeps_its_secrets(file: Path, job: str) -> None:
+    assert "S3CR3T" not in complaint(file, f"probes: {{jobs: [{job}]}}")
+
+
+def test_a_good_jobs_url_is_printed_without_its_secrets(file: Path) -> None:
+    text = "probes: {jobs: [{id: 1, url: 'http://x/?token=S3CR3T'}]}"
+    shown = settings_in_force(read(file, text))
+    assert "http://x/?token=***" in shown
+    assert "S3CR3T" not in shown
+
+
+def test_values_come_from_the_environment(file: Path) -> None:
+    config = read(
+        file,
+        'zeromq_uri: ["${HOST}", "${PORT}"]\nlogger: {file: "/var/${NAME}.log"}\n'
+        "relay:\n  history_file: $${NAME}\n  keep_idle: ${IDLE}\n  max_clients: '${CLIENTS}'\n"
+        "  allow_remote_exit: ${NO}\n  origins:\n  - ${PORT}",
+        HOST="10.0.0.1",
+        PORT="1234",
+        NAME="x",
+        IDLE="1.5",
+        CLIENTS="12",
+        NO="false",
+    )
+    assert config.zeromq_uri == ("10.0.0.1", 1234)
+    assert config.logger.file == "/var/x.log"
+    assert config.relay is not None
+    assert config.relay.history_file == "${NAME}"
+    assert (config.relay.keep_idle, config.relay.max_clients) == (1.5, 12)
+    assert config.relay.allow_remote_exit is False
+    # What looks like a number stays the text that is wanted.
+    assert config.relay.origins == ("1234",)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret", "said"),
+    [
+        ("probes: {source: '${D}'}", "pa55w'rd", 'probes.source: "${D}" is none of config, '),
+        (
+            "bus:\n  max_bytes: ${D}",
+            "hunter2",
+            "bus.max_bytes: expected a whole number, not a text",
+        ),
+        ("database:\n  connections: ${D}", "918273645", "at most 100, not ${D}"),
+        ("database:\n  password_file: ${D}", "hunter2", "cannot read ${D}: No such file"),
+        ("database:\n  password_file: /x/${D}/y", "hunter2", "cannot read /x/${D}/y: No such"),
+        ("logger:\n  level: ${D}", "hunter2", "error or critical, not '${D}'"),
+        # What is this short is no secret, and is to be seen.
+        ("database:\n  connections: ${D}", "0", "at least 1, not 0"),
+    ],
+)
+def test_a_variable_in_the_wrong_place_is_named_and_its_value_not_shown(
+    file: Path, text: str, secret: str, said: str
+) -> None:
+    complained = complaint(file, text, D=secret)
+    assert said in complained
+    assert len(secret) == 1 or secret not in complained
+
+
+def test_an_alias_bomb_is_no_bomb(file: Path) -> None:
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    assert complaint(file, "\n".join(levels)).startswith(":1: a0: unknown key")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"\0", b"[" * 100_000], ids=["bytes", "nul", "deep"]
+)
+def test_a_file_that_is_no_config_gets_one_line(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(str(file))
+    assert "\n" not in str(caught.value)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [*Config.__struct_fields__, "keep_idle", "level", "file", "tls", "jobs"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(plain)
+def test_any_yaml_is_a_config_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: Any
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yml"
+    file.write_text(yaml.safe_dump(data), "utf-8", "backslashreplace")
+    try:
+        load(str(file), environ={})
+    except ConfigError as error:
+        assert "\n" not in str(error)
+
+
+def test_settings_in_force_are_a_config_again(file: Path) -> None:
+    config = read(file, "relay: {origins: [https://a], keep_idle: 7}")
+    again = read(file, settings_in_force(config))
+    assert again == config
+
+
+def _keys(section: type, prefix: str = "") -> set[str]:
+    found = set()
+    for field in msgspec.structs.fields(section):
+        found.add(f"{prefix}{field.encode_name}")
+        for kind in getattr(field.type, "__args__", (field.type,)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found |= _keys(kind, f"{prefix}{field.encode_name}.")
+    return found
+
+
+def test_the_packaged_config_is_the_defaults_and_names_every_key() -> None:
+    text = (ROOT / "install" / "config.yml").read_text()
+    packaged, defaults = load(str(ROOT / "install" / "config.yml"), environ={}).config, Config()
+    assert packaged == defaults
+    named = set(re.findall(r"(?m)(?:^|[{,#-])\s*([a-z][a-z_-]*):", text))
+    missing = {key for key in _keys(Config) if key.rsplit(".", 1)[-1] not in named}
+    assert not missing
+
+
+def test_a_checkouts_config_is_good() -> None:
+    load(str(ROOT / "install" / "checkout.yml"), environ={})

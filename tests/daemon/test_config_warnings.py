@@ -1,0 +1,85 @@
+"""What is said of a config that is good all the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.daemon.config import load
+from monitor.daemon.config_warnings import remarks
+from monitor.tokens import Role, create_token
+from tests.ports import free_port
+from tests.servers.daemon import ROOT, StartDaemon
+
+UNREACHABLE = "logs: nothing can upload or read logs here"
+
+
+def said(file: Path, text: str) -> list[str]:
+    file.write_text(text)
+    return [remark.removeprefix(str(file)) for remark in remarks(load(str(file)))]
+
+
+def test_logs_that_nothing_can_reach_are_remarked_on(tmp_path: Path) -> None:
+    file = tmp_path / "config.yml"
+    (only,) = said(file, "relay: {}\nlogs: {}")
+    assert only.startswith(f":2: {UNREACHABLE}: there is neither a section api nor logs.zeromq_uri")
+    for text in ("logs: {}\napi: {}", "logs: {zeromq_uri: [127.0.0.1, 1]}", "logs: false", ""):
+        assert said(file, text) == []
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o646, True), (0o602, True), (0o664, False)])
+def test_a_tokens_file_that_anyone_may_write_is_remarked_on(
+    tmp_path: Path, mode: int, warned: bool
+) -> None:
+    file, tokens = tmp_path / "config.yml", tmp_path / "tokens.yml"
+    create_token(tokens, "ops", Role.ADMIN)
+    tokens.chmod(mode)
+    found = said(file, f"api:\n  tokens_file: {tokens}\nlogs: {{}}")
+    expected = f":2: api.tokens_file: {tokens} can be written by anyone (mode {mode:04o}), who so"
+    assert [line.startswith(expected) for line in found] == [True] * warned
+    # What nobody reads is nobody's danger, and neither is what is not there.
+    assert said(file, "relay: {}") == []
+    assert said(file, f"api: {{tokens_file: {tokens}.none}}") == []
+
+
+def test_check_config_says_it_and_calls_the_config_good(tmp_path: Path) -> None:
+    file = tmp_path / "config.yml"
+    file.write_text("logs: {}")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), "check-config", "-c", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "STATE_DIRECTORY": str(tmp_path)},
+    )
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"recodex-monitor: {file}:1: {UNREACHABLE}")
+    assert done.stderr.count("\n") == 1
+    assert "timewindow: 60.0" in done.stdout
+
+
+@pytest.mark.integration_test
+def test_the_log_says_it_at_the_start_and_at_a_reload(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens.yml"
+    create_token(tokens, "ops", Role.ADMIN)
+    config: dict[str, Any] = {
+        "relay": False,
+        "api": {"uri": ["127.0.0.1", free_port()], "tokens_file": str(tokens)},
+    }
+    daemon = start_daemon(config).wait_ready()
+    assert "can be written by anyone" not in daemon.log
+    tokens.chmod(0o666)
+    daemon.reload()
+    assert "[WARNING]" in daemon.wait_log("can be written by anyone (mode 0666)")
+    assert daemon.stop() == 0
+    directory = tmp_path / "again"
+    again = start_daemon(config, directory=directory).wait_ready()
+    assert again.log.count("can be written by anyone (mode 0666)") == 1
+    assert again.stop() == 0

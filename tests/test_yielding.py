@@ -1,0 +1,97 @@
+"""Threads make way for the loop, and never wait for one that does not turn."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from monitor import yielding
+
+FOR_EVER_S = 60.0
+
+
+async def in_thread(work: object) -> threading.Thread:
+    thread = threading.Thread(target=work)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+def test_a_thread_goes_on_when_the_loop_has_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yielding, "_PATIENCE_S", FOR_EVER_S)
+    order: list[str] = []
+    asks = threading.Event()
+
+    def work() -> None:
+        asks.set()
+        yielding.yield_to_loop()
+        order.append("thread")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with yielding.attending(loop):
+            thread = await in_thread(work)
+            asks.wait(10)
+            # Whatever the loop has begun, it ends before the thread goes on.
+            order.append("loop")
+            while thread.is_alive():
+                await asyncio.sleep(0)
+            thread.join()
+
+    asyncio.run(main())
+    assert order == ["loop", "thread"]
+
+
+def test_all_items_come_in_order_with_a_breath_after_each_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(yielding, "_PIECE_S", 0.0)
+    got: list[int] = []
+    breaths: list[int] = []
+    monkeypatch.setattr(yielding, "yield_to_loop", lambda: breaths.append(1))
+    got.extend(yielding.in_slices(range(25), every=10))
+    assert got == list(range(25))
+    assert len(breaths) == 2
+
+
+def test_what_is_done_sooner_than_a_piece_takes_needs_no_breath(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(yielding, "_PIECE_S", FOR_EVER_S)
+    monkeypatch.setattr(yielding, "yield_to_loop", lambda: pytest.fail("not yet"))
+    assert list(yielding.in_slices(range(25), every=10)) == list(range(25))
+
+
+def test_a_loop_that_does_not_turn_keeps_no_thread_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(yielding, "_PATIENCE_S", 0.01)
+
+    async def main() -> None:
+        with yielding.attending(asyncio.get_running_loop()):
+            thread = await in_thread(yielding.yield_to_loop)
+            thread.join(FOR_EVER_S)
+            assert not thread.is_alive()
+
+    asyncio.run(main())
+
+
+def test_the_loops_own_thread_and_one_without_a_loop_never_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(yielding, "_PATIENCE_S", FOR_EVER_S)
+    yielding.yield_to_loop()
+
+    async def main() -> None:
+        with yielding.attending(asyncio.get_running_loop()):
+            yielding.yield_to_loop()
+
+    asyncio.run(main())
+    closed = asyncio.new_event_loop()
+    closed.close()
+    with yielding.attending(closed):
+        thread = threading.Thread(target=yielding.yield_to_loop)
+        thread.start()
+        thread.join(FOR_EVER_S)
+        assert not thread.is_alive()

@@ -1,0 +1,42 @@
+"""Listening sockets for the addresses of a config."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from monitor.errors import ListenError
+from monitor.transport.listen import listening_sockets
+
+
+def listen(host: str, port: int = 0) -> list[socket.socket]:
+    return asyncio.run(listening_sockets((host, port), key="websocket_uri", unacknowledged_s=7))
+
+
+def test_accepted_connections_give_up_a_silent_peer() -> None:
+    (listener,) = listen("127.0.0.1")
+    with listener, socket.create_connection(listener.getsockname()) as client:
+        listener.setblocking(True)
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("host", ["*", "", "localhost", "::1", "127.0.0.1"])
+def test_hosts(host: str) -> None:
+    sockets = listen(host)
+    for listener in sockets:
+        with listener, socket.create_connection(listener.getsockname()[:2]):
+            pass
+    assert sockets
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "x" * 300, "a..b"])
+def test_hosts_that_are_not_ours_are_one_line(host: str) -> None:
+    with pytest.raises(ListenError) as caught:
+        listen(host)
+    assert str(caught.value).startswith(f"websocket_uri: cannot listen on {host}:0: ")
+    assert "\n" not in str(caught.value)

@@ -220,7 +220,7 @@ class Forwarder:
                 self._untimed_until = time.monotonic() + _UNTIMED_S
             raise failure
 
-    def _wait(self, future: Any) -> BaseException | None:
+    def _wait(self, future: Any) -> Any:
         """Wait for an acknowledgement; return what is wrong, or None."""
         away_at = time.monotonic() + _AWAY_S
         while not future.is_done:
@@ -229,7 +229,7 @@ class Forwarder:
                 try:
                     future.get(timeout=_STOP_S)
                 except kafka_errors.KafkaError as error:
-                    return _exception(error)
+                    return error
                 break
             if time.monotonic() > away_at:
                 servers = ", ".join(self._settings.bootstrap_servers)
@@ -239,7 +239,7 @@ class Forwarder:
             except kafka_errors.KafkaTimeoutError:
                 continue
             except kafka_errors.KafkaError as error:
-                return _exception(error)
+                return error
         problem: BaseException | None = future.exception if future.failed() else None
         return problem
 
@@ -252,8 +252,3 @@ def _may_be_of_time(error: BaseException) -> bool:
     return isinstance(
         error, kafka_errors.InvalidTimestampError | kafka_errors.InvalidRecordError
     ) or "part of a batch which had" in str(error)
-
-
-def _exception(error: BaseException) -> BaseException:
-    """Give kafka-python's untyped errors a type."""
-    return error

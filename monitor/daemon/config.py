@@ -138,12 +138,6 @@ def _section_types() -> dict[str, type]:
     return types
 
 
-# What YAML 1.1 took for a number and 1.2 does not, and what neither 1.1 nor we do: 1e6.
-_FOREIGN_NUMBER = re.compile(
-    r"[-+]?(?:0[0-9_]+|[0-9_]+(?::[0-9]+)+(?:\.[0-9_]*)?|[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+)"
-)
-
-
 def _convert(document: Document) -> Config:
     while True:
         data = _forgiving(document.data())
@@ -177,10 +171,6 @@ def _setting_error(text: str, data: Any) -> SettingError:
         if allowed:
             return SettingError(tuple(path), f"{value!r} is none of {', '.join(allowed)}")
     shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
-    if isinstance(value, str) and "got `str`" in problem and _FOREIGN_NUMBER.fullmatch(value):
-        return SettingError(
-            tuple(path), "expected a plain number, without colons, leading zeros or an exponent"
-        )
     problem = _in_plain_words(problem, path, value)
     if problem == "expected a whole number, not a number":
         problem = "expected a whole number"

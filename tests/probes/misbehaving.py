@@ -106,6 +106,13 @@ class Misbehaving:
             answer(200, "grün".encode("latin-1"), Content_Type="text/plain; charset=ISO-8859-1")
         )
 
+    def _do_odd_charset(self, connection: socket.socket, argument: str) -> None:
+        page = answer(200, Content_Type="text/html; charset=CHARSET")
+        connection.sendall(page.replace(b"CHARSET", b"gr\xfcn"))
+
+    def _do_odd_redirect(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(answer(302, b"", Location="/PLACE").replace(b"PLACE", b"ok/gr\xfcn"))
+
     def _do_redirect(self, connection: socket.socket, argument: str) -> None:
         left = int(argument)
         target = "/ok" if left <= 1 else f"/redirect/{left - 1}"

@@ -93,7 +93,7 @@ class Check(ABC, Generic[J]):
     def prepare(self, job: J) -> Attempt:
         """Return what makes one attempt at a verified job; do here all that is done only once.
 
-        Whatever this raises leaves the job out, and the other jobs go on.
+        If this raises anything, the job is left out and the other jobs go on.
         """
 
     async def close(self) -> None:

@@ -31,7 +31,7 @@ class Checks:
         self._checks: dict[str, Check[Any]] = {}
 
     def prepare(self, job: Job) -> Attempt:
-        """Return what makes one attempt at the job; raise MonitorError, whatever goes wrong."""
+        """Return what makes one attempt at the job; raise MonitorError on any failure."""
         try:
             check = self._checks.get(job.kind)
             if check is None:

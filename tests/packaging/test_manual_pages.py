@@ -31,6 +31,8 @@ def config_page() -> list[str]:
 def keys_of(kind: msgspec.inspect.Type, path: str = "") -> Iterator[str]:
     """Yield every key of the config as ``relay.tls.key``, as the decoder knows it."""
     if isinstance(kind, msgspec.inspect.StructType):
+        if kind.tag_field is not None:
+            yield f"{path}.{kind.tag_field}"
         for field in kind.fields:
             name = f"{path}.{field.encode_name}" if path else field.encode_name
             yield name

@@ -28,6 +28,7 @@ def check(url: str, **keys: Any) -> Outcome:
 
     outcome = asyncio.run(body(), debug=True)
     assert outcome.error is None or outcome.error.partition(":")[0] in error_words()
+    assert outcome.error is None or outcome.error.isascii()
     assert outcome.up == (outcome.error is None)
     return outcome
 

@@ -165,6 +165,11 @@ class Misbehaving:
         while not self.ended.is_set():
             connection.sendall(b"X-Again: " + b"z" * 1000 + b"\r\n")
 
+    def _do_odd_upgrade(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(
+            b"HTTP/1.1 101 Switching\r\nUpgrade: gr\xfcn\r\nConnection: upgrade\r\n\r\n"
+        )
+
     def _do_upgrade(self, connection: socket.socket, argument: str) -> None:
         connection.sendall(
             b"HTTP/1.1 101 Switching\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n"

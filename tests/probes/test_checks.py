@@ -386,6 +386,7 @@ def test_a_websockets_headers_are_sent_once_and_its_subprotocols_are_offered() -
         ("/garbage", "bad-answer: "),
         ("/empty", "reset: "),
         ("/upgrade", "bad-answer: "),
+        ("/odd-upgrade", "bad-answer: invalid Upgrade header: "),
         ("/silent", "timeout: "),
         ("/headers", "bad-answer: "),
     ],

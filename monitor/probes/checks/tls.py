@@ -18,7 +18,7 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class TlsJob(TlsKeys, frozen=True, kw_only=True, tag="tls"):
-    """A TLS server with a valid certificate, whatever it speaks otherwise."""
+    """A TLS server with a valid certificate, for any protocol over it."""
 
     schemes: ClassVar[tuple[str, ...]] = ("tls",)
 
@@ -28,7 +28,7 @@ class TlsJob(TlsKeys, frozen=True, kw_only=True, tag="tls"):
     tls_min_version: Literal["1.2", "1.3"] = "1.2"
     # PEM file of the client's certificate, for servers that ask for one
     client_certificate: str | None = None
-    # PEM file of its key, without a passphrase, if that is in a file of its own
+    # PEM file of its key, without a passphrase, if not in the same file
     client_key: str | None = None
 
     def verify(self) -> None:

@@ -132,6 +132,8 @@ def _require_upgrade(protocol: ClientProtocol, connection: Connection) -> None:
     ):
         raise ProbeError("reset: the connection was closed")
     elif isinstance(failure, (InvalidHandshake, ValueError)):
-        raise ProbeError(f"bad-answer: {failure}")
+        # The library's words may have bytes of the answer that are not text.
+        text = str(failure).encode("ascii", "backslashreplace").decode()
+        raise ProbeError(f"bad-answer: {text}")
     else:
         raise failure

@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pycurl
 
@@ -27,10 +27,9 @@ from monitor.probes.checks.http.curl_answer import (
 )
 from monitor.probes.checks.http.curl_handles import CurlHandles
 from monitor.probes.checks.http.job import HttpJob, StatusSet
-from monitor.probes.checks.http.request import Request
+from monitor.probes.checks.http.request import Request, proxy_url
 from monitor.probes.matching import Matcher
 from monitor.probes.resolver import ResolveError, Resolver
-from monitor.probes.urls import ascii_host, ascii_text
 
 __all__ = ["Fetch"]
 
@@ -59,7 +58,7 @@ class Fetch:
         self._request = Request.of(job)
         self._expected = StatusSet.parse(job.expected_status)
         self._ip_version = str(job.ip_version)
-        proxy = None if job.proxy is None else _ascii_proxy(job.proxy)
+        proxy = None if job.proxy is None else proxy_url(job.proxy)
         self._proxy = None if proxy is None else urlsplit(proxy)
         family = {"any": pycurl.IPRESOLVE_WHATEVER, "4": pycurl.IPRESOLVE_V4}
         self._options: list[tuple[int, Any]] = [
@@ -274,16 +273,6 @@ class Fetch:
             visit.error = f"bad-status: {visit.status}"
         elif visit.matched is False:
             visit.error = "body-mismatch: body_regexp does not match"
-
-
-def _ascii_proxy(url: str) -> str:
-    """Return a proxy's URL as libcurl takes it."""
-    parts = urlsplit(url)
-    host = ascii_host(parts.hostname or "")
-    credentials, at, _ = parts.netloc.rpartition("@")
-    shown_host = f"[{host}]" if ":" in host else host
-    netloc = f"{ascii_text(credentials)}{at}{shown_host}:{parts.port}"
-    return urlunsplit((parts.scheme, netloc, "", "", ""))
 
 
 class _Visit:

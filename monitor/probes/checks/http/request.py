@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from urllib.parse import unquote_to_bytes, urlunsplit
+from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from monitor import __version__
 from monitor.probes.checks.http.job import HttpJob
 from monitor.probes.resolver import address_version
 from monitor.probes.urls import ascii_host, ascii_text, split_url
 
-__all__ = ["Request"]
+__all__ = ["Request", "proxy_url"]
 
 _PORTS = {"http": 80, "https": 443}
 # What another host must not get with a redirect: credentials, and this host's name.
@@ -93,3 +93,13 @@ class Request:
         ):
             found = replace(found, method="GET", body=None)
         return found
+
+
+def proxy_url(url: str) -> str:
+    """Return a proxy's URL as libcurl takes it."""
+    parts = urlsplit(url)
+    host = ascii_host(parts.hostname or "")
+    credentials, at, _ = parts.netloc.rpartition("@")
+    shown_host = f"[{host}]" if ":" in host else host
+    netloc = f"{ascii_text(credentials)}{at}{shown_host}:{parts.port}"
+    return urlunsplit((parts.scheme, netloc, "", "", ""))

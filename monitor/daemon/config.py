@@ -26,7 +26,7 @@ from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
 from monitor.settings import Address, Section, hide_url_secrets, is_marked
 from monitor.store.settings import DatabaseSettings
-from monitor.validation import did_you_mean, expectation
+from monitor.validation import did_you_mean, expectation, unknown_tagged_key
 from monitor.web.settings import ApiSettings
 
 __all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
@@ -116,6 +116,8 @@ def _forgiving(data: dict[str, Any]) -> dict[str, Any]:
             data[name] = {}
         elif value is False and kind not in (LoggerSettings, DatabaseSettings):
             data[name] = None
+        elif isinstance(value, dict):
+            data[name] = kind.completed(value)
     logger = data.get("logger")
     if isinstance(logger, dict):
         data["logger"] = {
@@ -129,7 +131,7 @@ def _is_digits(value: object) -> bool:
     return isinstance(value, str) and value.isascii() and value.isdigit()
 
 
-def _section_types() -> dict[str, type]:
+def _section_types() -> dict[str, type[Section]]:
     types = {}
     for field in msgspec.structs.fields(Config):
         for kind in getattr(field.type, "__args__", (field.type,)):
@@ -160,12 +162,16 @@ def _setting_error(text: str, data: Any) -> SettingError:
         path.append(int(index) if index else name)
     unknown = re.search(r"unknown field `(.*)`", problem, re.DOTALL)
     if unknown:
-        key = unknown[1]
-        return SettingError((*path, key), f"unknown key; {did_you_mean(key, _known_keys(path))}")
+        return SettingError((*path, unknown[1]), _unknown_key(unknown[1], path, data))
     missing = re.search(r"missing required field `(.*)`", problem)
     if missing:
         return SettingError(tuple(path), f"the key {missing[1]} is missing")
     value = _value_at(data, path)
+    if problem.startswith("Invalid value") and path:
+        # A tag, which says which of several sections this is.
+        tags = [str(option.tag) for option in _sections_at(path[:-1])]
+        problem = f"unknown {path[-1]} {value!r}; {did_you_mean(str(value), tags)}"
+        return SettingError(tuple(path), problem)
     if problem.startswith("Invalid enum value"):
         allowed = _allowed_values(path)
         if allowed:
@@ -216,14 +222,23 @@ def _value_at(data: Any, path: list[str | int]) -> Any:
     return data
 
 
-def _known_keys(path: list[str | int]) -> list[str]:
-    """Return the keys of the section at ``path``."""
-    return [
-        field.encode_name
-        for option in _types_at(path)
-        if isinstance(option, msgspec.inspect.StructType)
-        for field in option.fields
-    ]
+def _unknown_key(key: str, path: list[str | int], data: Any) -> str:
+    """Say that the section at ``path`` does not know ``key``."""
+    sections = _sections_at(path)
+    tag_field = sections[0].tag_field if sections else None
+    if tag_field is None:
+        known = [field.encode_name for section in sections for field in section.fields]
+        return f"unknown key; {did_you_mean(key, known)}"
+    keys = {
+        str(section.tag): [tag_field, *(field.encode_name for field in section.fields)]
+        for section in sections
+    }
+    return unknown_tagged_key(key, tag_field, _value_at(data, path)[tag_field], keys)
+
+
+def _sections_at(path: list[str | int]) -> list[msgspec.inspect.StructType]:
+    """Return what sections may be at ``path``."""
+    return [option for option in _types_at(path) if isinstance(option, msgspec.inspect.StructType)]
 
 
 def _allowed_values(path: list[str | int]) -> list[str]:
@@ -267,7 +282,8 @@ def _options(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:
 
 
 def _shown(section: Section) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
+    config = section.__struct_config__
+    shown: dict[str, Any] = {} if config.tag_field is None else {config.tag_field: config.tag}
     types = {field.name: field for field in msgspec.inspect.type_info(type(section)).fields}  # type: ignore[attr-defined]
     for name in section.__struct_fields__:
         value = getattr(section, name)

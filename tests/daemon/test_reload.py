@@ -8,6 +8,7 @@ import copy
 import inspect
 import json
 import logging
+import re
 import resource
 import shutil
 import socket
@@ -30,6 +31,7 @@ from monitor.daemon.config import Config, load
 from monitor.daemon.lifecycle import Daemon
 from monitor.logfile import DaemonLog
 from monitor.logs.part import Logs
+from monitor.probes.checks import KINDS
 from monitor.probes.part import Probes
 from monitor.relay.part import Relay
 from monitor.settings import Section, is_marked
@@ -39,11 +41,15 @@ from tests.ports import free_port
 from tests.waiting import until
 
 WAITING = "changed but not applied; restart to apply: "
-# A kind's job in the config; each key of a kind is changed there.
+# A job of each kind in the config; each key of a kind is changed there.
 JOBS: dict[str, dict[str, Any]] = {
-    "http": {"id": 1, "kind": "http", "url": "http://127.0.0.1:9/", "interval": 86400},
-    "tcp": {"id": 2, "kind": "tcp", "url": "tcp://127.0.0.1:9", "interval": 86400},
-    "websocket": {"id": 3, "kind": "websocket", "url": "ws://127.0.0.1:9/", "interval": 86400},
+    kind: {
+        "id": number,
+        "kind": kind,
+        "url": f"{check.job.schemes[0]}://127.0.0.1:9",
+        "interval": 86400,
+    }
+    for number, (kind, check) in enumerate(KINDS.items(), 1)
 }
 
 
@@ -134,13 +140,17 @@ OTHERS: dict[str, Any] = {
     "probes.websites_per_container": {"websites_per_container": 2, "id": 1},
     "probes.id": {"id": 2, "websites_per_container": 2},
     "probes.jobs": [],
-    "probes.jobs.id": 99,
-    "probes.jobs.kind": {"kind": "tcp", "url": "tcp://127.0.0.1:9"},
-    "probes.jobs.method": "HEAD",
-    "probes.jobs.expected_status": [204],
-    "probes.jobs.headers": {"accept": "*/*"},
-    "probes.jobs.proxy": "http://127.0.0.1:9",
-    "probes.jobs.ca_file": "FOLDER/one.pem",
+    "probes.jobs.*/id": 99,
+    "probes.jobs.http/method": "HEAD",
+    "probes.jobs.http/expected_status": [204],
+    "probes.jobs.*/headers": {"accept": "*/*"},
+    "probes.jobs.http/proxy": "http://127.0.0.1:9",
+    "probes.jobs.*/ca_file": "FOLDER/one.pem",
+    "probes.jobs.tls/client_certificate": "FOLDER/one.pem",
+    "probes.jobs.tls/client_key": {
+        "client_certificate": "FOLDER/one.pem",
+        "client_key": "FOLDER/one-key.pem",
+    },
     "api.tokens_file": "FOLDER/tokens-two.yml",
     "api.origins": ["https://example.org"],
 }
@@ -221,14 +231,14 @@ def at(get: See, *names: str) -> dict[str, See]:
     return {name: lambda now, name=name: getattr(get(now), name) for name in names}  # type: ignore[misc]
 
 
-def below(section: str, found: Mapping[str, See]) -> dict[str, See]:
+def under(section: str, found: Mapping[str, See]) -> dict[str, See]:
     return {f"{section}.{name}": see for name, see in found.items()}
 
 
 # How the value in force of each key is seen that a reload takes; what stands for a section or a
 # list stands for the keys in it. A key without one fails the test.
 SEEN: dict[str, See] = {
-    **below(
+    **under(
         "relay",
         {
             **at(
@@ -246,7 +256,7 @@ SEEN: dict[str, See] = {
             "curve.public_keys_dir": allowed_brokers,
         },
     ),
-    **below(
+    **under(
         "logger",
         {
             "file": lambda now: log_file(now).baseFilename,
@@ -255,7 +265,7 @@ SEEN: dict[str, See] = {
             "rotations": lambda now: log_file(now).backupCount,
         },
     ),
-    **below(
+    **under(
         "probes",
         {
             "source": lambda now: now.probes.source,
@@ -267,7 +277,7 @@ SEEN: dict[str, See] = {
             "jobs": running_jobs,
         },
     ),
-    **below(
+    **under(
         "aggregation",
         at(
             lambda now: now.aggregation._settings,
@@ -276,7 +286,7 @@ SEEN: dict[str, See] = {
         ),
     ),
     "cluster": watched,
-    **below(
+    **under(
         "logs",
         {
             **at(
@@ -288,7 +298,7 @@ SEEN: dict[str, See] = {
             **at(lambda now: now.logs.service.committer, "max_pending_bytes"),
         },
     ),
-    **below(
+    **under(
         "api",
         {
             **at(lambda now: now.web._connections.settings, "max_connections", "request_timeout"),
@@ -309,10 +319,9 @@ def keys(kind: Type, path: str = "", *, marked: bool = False) -> Iterator[tuple[
     """
     for option in options(kind):
         if isinstance(option, StructType):
-            if option.tag is not None:
-                path = f"{path.rstrip('.')}.{option.tag}/"
+            below = path if option.tag is None else f"{path.rstrip('.')}.{option.tag}/"
             for field in option.fields:
-                key, takes = f"{path}{field.encode_name}", field.type
+                key, takes = f"{below}{field.encode_name}", field.type
                 always = any(isinstance(each, StructType) for each in options(takes)) and not any(
                     isinstance(each, msgspec.inspect.NoneType) for each in options(takes)
                 )
@@ -336,8 +345,11 @@ def options(kind: Type) -> tuple[Type, ...]:
 def another(key: str, kind: Type, value: Any, folder: Path) -> Any:
     """Return a valid value of a key that is not ``value``, as YAML has it."""
     inspect_ = msgspec.inspect
-    if key in OTHERS:
-        return json.loads(json.dumps(OTHERS[key]).replace("FOLDER", str(folder)))
+    for name in (key, re.sub(r"\w+/", "*/", key)):
+        if name in OTHERS:
+            return json.loads(json.dumps(OTHERS[name]).replace("FOLDER", str(folder)))
+    if key.endswith("/url"):
+        return f"{value}9"
     for option in options(kind):
         match option:
             case inspect_.StructType():
@@ -485,7 +497,7 @@ def test_jobs_that_move_to_the_database_wait_for_a_restart_and_the_rest_is_adopt
                 }
             )
             assert named(caplog) == {"probes.source", "probes.jobs"}
-            assert now.probes.runner.job_ids() == [1, 2, 3]
+            assert now.probes.runner.job_ids() == list(range(1, len(JOBS) + 1))
             assert now.probes.runner._slots.limit == 7
             assert now.relay.channels.limits.max_clients == 5
 

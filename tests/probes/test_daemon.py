@@ -190,6 +190,30 @@ def test_sighup_takes_new_jobs_and_refuses_bad_ones(
     assert daemon.stop() == 0
 
 
+def test_a_bad_job_in_a_file_is_named_and_left_out_at_the_start_and_at_a_reload(
+    server: Misbehaving, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    file = tmp_path / "jobs.json"
+    good = {"id": 1, "url": server.url("/ok"), "interval": 0.5}
+    bad = [
+        {"id": 2, "kind": "websocket", "url": "ws://token@127.0.0.1:1/"},
+        {"id": 3, "url": server.url("/ok"), "headers": {"X-One": "\ud800"}},
+    ]
+    file.write_text(json.dumps([good, bad[0]]))
+    settings = {"relay": False, "probes": {"source": "file", "jobs_file": str(file)}}
+    daemon = start_daemon(settings).wait_ready()
+    daemon.wait_log("job 2: url: has a user without a password")
+    file.write_text(json.dumps([good, *bad]))
+    daemon.reload()
+    daemon.wait_log("job 3: headers.X-One: is not valid Unicode: half of a surrogate pair")
+    before = len(results(tmp_path))
+    wait_for(lambda: len(results(tmp_path)) > before + 1, "results of the good job")
+    assert daemon.log.count("job left out: ") == 2
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log
+    assert {found["job_id"] for found in results(tmp_path)} == {1}
+
+
 def test_start_producer_checks_its_range_and_no_other(
     server: Misbehaving, start_daemon: StartDaemon
 ) -> None:
@@ -224,7 +248,7 @@ def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_probe_shows_where_the_time_goes_and_exits_by_the_verdict(server: Misbehaving) -> None:
+def test_probe_shows_where_the_time_goes_and_exits_by_the_state(server: Misbehaving) -> None:
     up = command("probe", server.url("/ok"))
     assert up.returncode == 0, up.stderr
     assert up.stdout.startswith("up")
@@ -254,8 +278,9 @@ def test_probe_takes_a_configured_job(server: Misbehaving, tmp_path: Path) -> No
     ("arguments", "status", "said"),
     [
         (("probe",), 2, "name a URL, or a job"),
-        (("probe", "gopher://x/"), 2, "known are http, https, tcp, ws, wss"),
+        (("probe", "gopher://x/"), 2, "known are http, https, tcp, tls, ws, wss"),
         (("probe", "http://"), 2, "has no host"),
+        (("probe", "ws://token@127.0.0.1:1/"), 2, "url: has a user without a password"),
         (("probe", "http://x/", "--regexp", "("), 2, "not a regular expression"),
         (("probe", "http://x/", "--timeout", "0"), 2, "timeout: "),
         (("probe", "http://x/", "--job", "1"), 2, "either a URL, or"),

@@ -17,6 +17,7 @@ from docs.generate.commands import command_sections, exit_statuses
 from docs.generate.config import config_keys, job_keys
 from docs.generate.errors import error_table
 from docs.generate.metrics import metrics_table
+from docs.generate.results import result_columns, result_keys
 
 __all__ = ["PAGES", "renewed"]
 
@@ -30,6 +31,8 @@ _MADE: dict[str, Callable[[], str]] = {
     "exit-statuses": exit_statuses,
     "floors": floors,
     "metrics": metrics_table,
+    "result-columns": result_columns,
+    "result-keys": result_keys,
     **{f"flow-{part}": partial(flow, part) for part in FLOWS},
     # One block for each kind of check, wherever its section is.
     **{

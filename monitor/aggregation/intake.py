@@ -11,14 +11,13 @@ from collections.abc import Mapping
 
 import msgspec
 
+from monitor.aggregation.result_columns import row_of
 from monitor.messages import RESULT_TYPE, Result, decode_result
 
 __all__ = ["FUTURE_LIMIT_S", "judge", "printable"]
 
 FUTURE_LIMIT_S = 86400
 """A result scheduled further ahead than this comes from a broken clock."""
-
-_INT_LIMIT = 2**31  # of the columns
 
 
 def judge(value: bytes, headers: Mapping[str, str], *, now: float, keep_s: float) -> Result | str:
@@ -39,8 +38,6 @@ def judge(value: bytes, headers: Mapping[str, str], *, now: float, keep_s: float
         return printable(f"not-a-result: {error}")
     if b"\\u" in value and not _storable(result):
         return "bad-text: NUL or half a surrogate pair"
-    if result.attempt >= _INT_LIMIT or result.missed >= _INT_LIMIT:
-        return "not-a-result: attempt or missed is out of range"
     if result.scheduled_at < now - keep_s:
         return f"too-old: scheduled at {result.scheduled_at:.3f}"
     if result.scheduled_at > now + FUTURE_LIMIT_S:
@@ -54,11 +51,11 @@ def printable(reason: str) -> str:
 
 
 def _storable(result: Result) -> bool:
-    for text in (result.url, result.kind, result.error or ""):
-        if "\0" in text:
-            return False
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return False
+    texts = [value for value in row_of(result) if isinstance(value, str)]
+    if any("\0" in text for text in texts):
+        return False
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
     return True

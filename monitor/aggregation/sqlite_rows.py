@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import msgspec
 
+from monitor.aggregation.result_columns import COLUMN_LIST, COLUMN_TYPES, row_of
 from monitor.aggregation.windows import Counters, Window, add_up
 from monitor.messages import Result
 from monitor.store import Connection
@@ -15,9 +16,8 @@ from monitor.store import Connection
 __all__ = ["add_metrics", "insert_results", "metric_rows", "result_rows"]
 
 _INSERT = (
-    "INSERT INTO availability_result (job_id, scheduled_at, checked_at, url, kind, up, status,"
-    " response_time, duration, error, matched, phases, certificate_expires_at, producer, attempt,"
-    " missed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    f"INSERT INTO availability_result ({COLUMN_LIST})"  # noqa: S608 - our own columns
+    f" VALUES ({', '.join('?' * len(COLUMN_TYPES))}) ON CONFLICT DO NOTHING"
 )
 _UPSERT = (
     "INSERT INTO availability_metric AS m (job_id, dt, granularity, checks, failures, rt_min,"
@@ -34,9 +34,9 @@ _encode = msgspec.json.Encoder().encode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
-def result_rows(results: Sequence[Result]) -> list[tuple[Any, ...]]:
+def result_rows(results: Iterable[Result]) -> list[list[Any]]:
     """Make the rows of raw results."""
-    return [_row(result) for result in results]
+    return [row_of(result) for result in results]
 
 
 def metric_rows(windows: Mapping[Window, Counters]) -> list[tuple[Any, ...]]:
@@ -57,7 +57,7 @@ def metric_rows(windows: Mapping[Window, Counters]) -> list[tuple[Any, ...]]:
 
 
 def insert_results(
-    connection: Connection, results: Sequence[Result], rows: Sequence[tuple[Any, ...]]
+    connection: Connection, results: Sequence[Result], rows: Sequence[Sequence[Any]]
 ) -> Sequence[Result]:
     """Insert the results that are new, and return those: ``results`` itself for all."""
     raw = connection.raw
@@ -86,24 +86,3 @@ def add_metrics(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None
 
 def _counts_add(first: str, second: str) -> str:
     return _encode(add_up(_decode_counts(first), _decode_counts(second))).decode()
-
-
-def _row(result: Result) -> tuple[Any, ...]:
-    return (
-        result.job_id,
-        result.scheduled_at,
-        result.checked_at,
-        result.url,
-        result.kind,
-        result.up,
-        result.status,
-        result.response_time,
-        result.duration,
-        result.error,
-        result.matched,
-        _encode(result.phases).decode(),
-        result.certificate_expires_at,
-        result.producer,
-        result.attempt,
-        result.missed,
-    )

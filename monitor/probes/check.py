@@ -1,14 +1,13 @@
-"""What a kind of check is to the runner, and what a check found."""
+"""What a kind of check is to the runner, and why checks fail."""
 
 from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from monitor.messages import Phases
+from monitor.messages import Outcome
 from monitor.probes.job import Job, Option
 
 if TYPE_CHECKING:
@@ -43,23 +42,6 @@ OS_ERRORS = {
     errno.EPIPE: "reset",
     errno.ETIMEDOUT: "timeout",
 }
-
-
-_NO_PHASES = Phases()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What one attempt found; the fields are those of a Result. Times are in seconds."""
-
-    up: bool
-    duration: float
-    error: str | None = None
-    status: int | None = None
-    response_time: float | None = None
-    matched: bool | None = None
-    phases: Phases = _NO_PHASES
-    certificate_expires_at: float | None = None
 
 
 # One attempt at a job, prepared; raises only when cancelled, ends within the job's timeout.

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import Any
 
+import msgspec
+
 from monitor.errors import MonitorError
 from monitor.messages import Result
 from monitor.probes.check import Attempt, Check, Outcome
@@ -88,15 +90,8 @@ def result_of(
         scheduled_at=run.scheduled_at,
         checked_at=checked_at,
         kind=job.kind,
-        up=outcome.up,
-        status=outcome.status,
-        response_time=outcome.response_time,
-        duration=outcome.duration,
-        error=outcome.error,
-        matched=outcome.matched,
-        phases=outcome.phases,
-        certificate_expires_at=outcome.certificate_expires_at,
         producer=producer,
         attempt=attempt,
         missed=run.missed,
+        **msgspec.structs.asdict(outcome),
     )

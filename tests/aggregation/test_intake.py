@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.aggregation.intake import judge
-from monitor.messages import RESULT_TYPE, Result
+from monitor.messages import RESULT_TYPE, Phases, Result
 from tests.aggregation.plain import result
 
 NOW = 1_700_000_000.0
@@ -48,6 +49,38 @@ def test_an_older_producer_may_lack_optional_fields_and_a_newer_one_add_some() -
     newer = judged(result(1, NOW, region="eu", phases={"resolve": 0.5, "quic": 1.0}))
     assert isinstance(newer, Result)
     assert newer.phases.resolve == 0.5
+
+
+def fields(kind: type) -> tuple[set[str], set[str]]:
+    """Return the names of a struct's required and of its optional fields."""
+    found = msgspec.structs.fields(kind)
+    optional = {field.name for field in found if not field.required}
+    return {field.name for field in found} - optional, optional
+
+
+@given(
+    st.sets(st.sampled_from(sorted(fields(Result)[1]))),
+    st.sets(st.sampled_from(sorted(fields(Phases)[1]))),
+)
+def test_null_in_an_optional_field_means_its_default(nulls: set[str], phases: set[str]) -> None:
+    given = result(1, NOW)
+    without = {key: value for key, value in given.items() if key not in nulls}
+    with_nulls = {**given, **dict.fromkeys(nulls)}
+    if "phases" not in nulls:
+        measured = given["phases"]
+        with_nulls["phases"] = {**measured, **dict.fromkeys(phases)}
+        without["phases"] = {key: measured[key] for key in measured if key not in phases}
+    taken = judged(with_nulls)
+    assert isinstance(taken, Result)
+    assert taken == judged(without)
+
+
+@pytest.mark.parametrize("name", sorted(fields(Result)[0]))
+def test_null_in_a_required_field_is_rejected(name: str) -> None:
+    found = judged({**result(1, NOW), name: None})
+    assert isinstance(found, str)
+    assert found.startswith("not-a-result: ")
+    assert f"$.{name}" in found
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,22 @@ def test_two_with_different_partitions_and_the_same_results_do_not_deadlock(
     with_store(test)
 
 
+def test_a_column_that_somebody_added_to_the_table_keeps_its_default(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        await store.transaction(
+            lambda c: c.execute(
+                "ALTER TABLE availability_result ADD COLUMN team text NOT NULL DEFAULT 'web'"
+            )
+        )
+        log = log_of(100)
+        await store.transaction(lambda c: write(c, log, {0: None}))
+        assert await tables(store) == plain_tables(log)
+        teams = await store.read(lambda c: c.query("SELECT DISTINCT team FROM availability_result"))
+        assert teams == [("web",)]
+
+    with_store(test)
+
+
 @pytest.mark.integration_test
 def test_a_role_that_owns_its_schema_and_nothing_else_suffices(
     postgres_server: Any, postgres_url: str

@@ -1,8 +1,8 @@
-"""What travels on the bus: results and model events, as JSON with CloudEvents attributes.
+"""The messages on the bus: results and model events, as JSON with CloudEvents attributes.
 
-A message's value is the plain JSON data, so that any consumer can read it. Its CloudEvents
-1.0 attributes go beside it as headers (the Kafka protocol binding's binary mode: ``ce_`` and
-the attribute's name). All instants are seconds since the epoch, UTC; all durations seconds.
+The value of a message is the plain JSON data, which any consumer can read. Its CloudEvents 1.0
+attributes are headers named ``ce_`` and the attribute (the binary mode of the Kafka protocol
+binding). All instants are seconds since the epoch, UTC; all durations are seconds.
 
 Sources: CloudEvents 1.0.2 and its Kafka protocol binding; CDEvents 0.3 for the service types.
 """
@@ -105,7 +105,7 @@ class Result(Outcome, frozen=True, gc=False):
     ] = 0
 
     def headers(self) -> dict[str, str]:
-        """Return the CloudEvents attributes that go with this result."""
+        """Return the CloudEvents attributes of this result, as headers."""
         return cloud_event(
             type=RESULT_TYPE,
             source=f"/producers/{self.producer}",
@@ -115,7 +115,7 @@ class Result(Outcome, frozen=True, gc=False):
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """A container's image with its digest, before and after a change; None where it wasn't."""
+    """The image of a container before and after a change; None if it had no image then."""
 
     container: str
     before: str | None = None
@@ -125,10 +125,10 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 class ModelEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The data of a model event: what happened to one deployed model.
 
-    Its CloudEvents type, id and source go in the headers. ``images`` are references with the
-    digest where it is known (``models/churn:1.4@sha256:...``). ``revision`` is the rollout's,
-    ``service`` (``Deployment/churn``) what a pod is of, ``reason`` and ``message`` are the
-    controller's words on a rollout that failed. docs/reference/model-events.md has the causes.
+    Its CloudEvents type, id and source are in the headers. ``images`` are references, with the
+    digest if it is known (``models/churn:1.4@sha256:...``). ``revision`` is that of the rollout,
+    ``service`` the owner of a pod (``Deployment/churn``). ``reason`` and ``message`` are the
+    controller's explanation of a failed rollout. docs/reference/model-events.md lists the causes.
     """
 
     cluster: str
@@ -184,8 +184,8 @@ def decode_result(value: bytes) -> Result:
     try:
         return _result_decoder.decode(value)
     except msgspec.ValidationError:
-        # Another program may write null for what it does not know. Look for that only here:
-        # our own producers never do it.
+        # Other programs may send null for a value that they do not know. This daemon's producers
+        # do not, so their results are decoded only once.
         found = msgspec.json.decode(value)
         if not isinstance(found, dict):
             raise
@@ -203,5 +203,5 @@ def _without_nulls(fields: Mapping[str, Any], kind: type) -> dict[str, Any]:
 
 
 def decode_model_event(value: bytes) -> ModelEvent:
-    """Decode a model event's data; raise msgspec.DecodeError (also for what doesn't validate)."""
+    """Decode the data of a model event; raise msgspec.DecodeError, also for invalid data."""
     return _model_event_decoder.decode(value)

@@ -1,4 +1,4 @@
-"""Rows of a batch into PostgreSQL: COPY into a temporary table, then one statement."""
+"""Writes a batch to PostgreSQL: COPY into a temporary table, then one INSERT from it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from monitor.yielding import in_slices
 __all__ = ["PARTITION_S", "add_metrics", "insert_results", "metric_rows", "result_rows"]
 
 PARTITION_S = 86400
-"""Width of availability_result's partitions."""
+"""Width of the partitions of ``availability_result``, in s."""
 
 
 def _columns(*types: str) -> list[str]:
     return [name for name, kind in COLUMN_TYPES.items() if kind in types]
 
 
-# How COPY takes the columns of a result: first those that JSON writes the same way.
+# The order of columns in COPY: first those whose values look the same in JSON.
 _SIMPLE = _columns("bigint", "integer", "double precision", "boolean")
 _TEXTS = _columns("text")
 _OBJECTS = _columns("jsonb")
@@ -35,8 +35,7 @@ _simple = attrgetter(*_SIMPLE)
 _texts = attrgetter(*_TEXTS)
 _objects = [attrgetter(name) for name in _OBJECTS]
 
-# In the order of job and time, so that two consumers that write the same rows wait for each
-# other rather than deadlock.
+# Sorted, so that two consumers that write the same rows wait for each other and do not deadlock.
 _INSERT = (
     f"INSERT INTO availability_result ({COLUMN_LIST})"  # noqa: S608 - our own columns
     f" SELECT {COLUMN_LIST} FROM {{staged}} ORDER BY job_id, scheduled_at"
@@ -74,19 +73,19 @@ _encode = msgspec.json.Encoder().encode
 
 
 def result_rows(results: Iterable[Result]) -> bytes:
-    """Make the rows of raw results, for COPY."""
+    """Return the rows of raw results, in the text format of COPY."""
     return b"".join(map(_result_line, results))
 
 
 def metric_rows(windows: Mapping[Window, Counters]) -> bytes:
-    """Make the rows of counters, for COPY."""
+    """Return the rows of counters, in the text format of COPY."""
     return "".join(map(_metric_line, in_slices(windows.items()))).encode()
 
 
 def insert_results(
     connection: Connection, results: Sequence[Result], rows: bytes
 ) -> Sequence[Result]:
-    """Insert the results that are new, and return those: ``results`` itself for all."""
+    """Insert the new results and return them; ``results`` itself if all are new."""
     if not results:
         return results
     for day in sorted({result.scheduled_at // PARTITION_S for result in results}):
@@ -110,7 +109,7 @@ def insert_results(
 
 
 def add_metrics(connection: Connection, rows: bytes) -> None:
-    """Add the counters to those that are stored."""
+    """Add the counters to the stored ones."""
     if not rows:
         return
     staged = _stage(connection, "metric", _METRIC_TYPES, rows)
@@ -119,10 +118,10 @@ def add_metrics(connection: Connection, rows: bytes) -> None:
 
 
 def _stage(connection: Connection, what: str, types: Mapping[str, str], rows: bytes) -> str:
-    """Copy ``rows`` into a table of this connection's own and return its name.
+    """Copy ``rows`` into a table that only this connection uses, and return its name.
 
-    It is a temporary one; a role without the right to have those gets an ordinary one, which
-    this transaction drops again.
+    It is a temporary table. A role without the TEMP privilege gets an ordinary table, which
+    :func:`_unstage` drops in the same transaction.
     """
     columns = ", ".join(f"{name} {kind}" for name, kind in types.items())
     ((temporary, process),) = connection.query(
@@ -149,7 +148,7 @@ def _unstage(connection: Connection, table: str) -> None:
 def _text(value: str | None) -> str:
     if value is None:
         return _NULL
-    # Two quick tests tell that most texts have nothing to escape.
+    # Most texts need no escapes. These two tests are faster than the regular expression.
     if "\\" in value or not value.isprintable():
         return _SPECIAL.sub(lambda found: _ESCAPES[found[0]], value)
     return value
@@ -160,7 +159,7 @@ def _number(value: float | None) -> str:
 
 
 def _result_line(result: Result) -> bytes:
-    # msgspec writes numbers faster than str().
+    # msgspec formats numbers faster than str() does.
     simple = _encode(_simple(result))[1:-1].replace(b",", b"\t").replace(b"null", b"\\N")
     texts = "\t".join([_text(text) for text in _texts(result)]).encode()
     objects = [_encode(value(result)).replace(b"\\", b"\\\\") for value in _objects]

@@ -31,7 +31,7 @@ def _column_type(kind: inspect.Type) -> str:
 
 
 def _reader(name: str, kind: Any) -> Callable[[Any], Any] | None:
-    """Return what turns a stored value into the field's; None where it already is."""
+    """Return what converts a stored value to that of the field; None if nothing has to."""
     if COLUMN_TYPES[name] == "boolean":
         return bool  # SQLite stores 0 and 1
     if COLUMN_TYPES[name] == "jsonb":
@@ -43,13 +43,13 @@ _INFO = inspect.type_info(Result)
 assert isinstance(_INFO, inspect.StructType)
 
 COLUMN_TYPES = {field.name: _column_type(field.type) for field in _INFO.fields}
-"""PostgreSQL's type of each column, in the order of :func:`row_of`."""
+"""The PostgreSQL type of each column, in the order of :func:`row_of`."""
 
 COLUMN_LIST = ", ".join(COLUMN_TYPES)
 """The columns' names, as SQL lists them."""
 
 _JSON_COLUMNS = [index for index, kind in enumerate(COLUMN_TYPES.values()) if kind == "jsonb"]
-# Name, what null means, and how to read anything else.
+# Of each column: its name, the value that null stands for, and what converts other values.
 _READERS = [
     (field.name, field.default, _reader(field.name, field.type))
     for field in msgspec.structs.fields(Result)
@@ -67,7 +67,7 @@ def row_of(result: Result) -> list[Any]:
 
 
 def result_from(row: Sequence[Any]) -> Result:
-    """Return the result in a row that was selected with COLUMN_LIST; null is the default."""
+    """Return the result in a row selected with COLUMN_LIST; null stands for the default."""
     values = {}
     for (name, default, read), value in zip(_READERS, row, strict=True):
         if value is None:

@@ -1,4 +1,4 @@
-"""Rows of a batch into SQLite."""
+"""Writes a batch to SQLite."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
 def result_rows(results: Iterable[Result]) -> list[list[Any]]:
-    """Make the rows of raw results."""
+    """Return the rows of raw results."""
     return [row_of(result) for result in results]
 
 
 def metric_rows(windows: Mapping[Window, Counters]) -> list[tuple[Any, ...]]:
-    """Make the rows of counters, in the order in which the file has them."""
+    """Return the rows of counters, in the order of the primary key."""
     return [
         (
             *window,
@@ -59,7 +59,7 @@ def metric_rows(windows: Mapping[Window, Counters]) -> list[tuple[Any, ...]]:
 def insert_results(
     connection: Connection, results: Sequence[Result], rows: Sequence[Sequence[Any]]
 ) -> Sequence[Result]:
-    """Insert the results that are new, and return those: ``results`` itself for all."""
+    """Insert the new results and return them; ``results`` itself if all are new."""
     raw = connection.raw
     raw.execute("SAVEPOINT results")
     before = raw.total_changes
@@ -67,7 +67,7 @@ def insert_results(
     if raw.total_changes - before == len(rows):
         raw.execute("RELEASE results")
         return results
-    # Some are known already. Once more, one by one, to learn which.
+    # Some exist already. Insert one by one to find out which.
     raw.execute("ROLLBACK TO results")
     new = [
         result
@@ -79,7 +79,7 @@ def insert_results(
 
 
 def add_metrics(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Add the counters to those that are stored."""
+    """Add the counters to the stored ones."""
     connection.raw.create_function("counts_add", 2, _counts_add, deterministic=True)
     connection.raw.executemany(_UPSERT, rows)
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.aggregation.batch import Batch, judge_all
+from monitor.aggregation.batch import Batch, parse_records
 from monitor.aggregation.writer import (
     OffsetsMovedError,
     Written,
@@ -39,7 +39,7 @@ class CrashError(Exception):
 
 
 def batch_of(records: list[Record], now: float) -> Batch:
-    return Batch(judge_all(records, now=now, keep_s=1e9))
+    return Batch(parse_records(records, now=now, keep_s=1e9))
 
 
 def write(

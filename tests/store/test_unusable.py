@@ -146,7 +146,7 @@ def test_connecting_with_such_a_url_leaves_no_traceback(
             with pytest.raises(MonitorError, match="libpq cannot parse") as caught:
                 await store.read(lambda connection: connection.query("SELECT 1"))
             assert caught.value.exit_status == 1
-            await until(lambda: "not listening" in caplog.text)
+            await until(lambda: "cannot listen" in caplog.text)
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)

@@ -149,7 +149,7 @@ class Aggregation(Part):
     def state(self) -> State:
         """Return lag and counts; degraded while writing to the database fails."""
         if self._problem is not None:
-            return State(Health.DEGRADED, f"{self._problem}; consumption paused, retrying")
+            return State(Health.DEGRADED, f"{self._problem}; consumption paused, trying again")
         if self._stopping.is_set():
             return State(Health.STOPPING)
         if not self._stored:

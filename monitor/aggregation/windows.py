@@ -52,7 +52,7 @@ values.
 class Counters(msgspec.Struct, gc=False):
     """The counters of one window.
 
-    ``rt_min`` and ``rt_max`` are None if no result has a response time. ``data`` counts by status
+    Without response times, ``rt_min`` and ``rt_max`` stay None. ``data`` counts by status
     (``null`` for results without an answer), ``rt_buckets`` by bucket.
     """
 
@@ -144,7 +144,7 @@ def percentile(
 ) -> float | None:
     """Return a percentile of the counted response times, in s; ``fraction`` is 0.95 for p95.
 
-    It differs from the nearest-rank percentile by at most 1.97 %, and is None without counts.
+    It differs from the nearest-rank percentile by at most 1.97 %; without counts it returns None.
     With ``rt_min`` and ``rt_max`` of the same window, the lowest and highest rank are exact.
     """
     total = sum(rt_buckets.values())

@@ -39,7 +39,7 @@ class Checkpoints:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
-        # So that who ends it finds it either not there at all, or running.
+        # close() must find the thread either not created or running.
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._raw: sqlite3.Connection | None = None

@@ -58,12 +58,12 @@ _READERS = [
 _encode = msgspec.json.Encoder().encode
 
 
-def row_of(result: Result) -> list[Any]:
+def row_of(result: Result) -> tuple[Any, ...]:
     """Return the row of a result: JSON as text, other fields as they are."""
     values = list(msgspec.structs.astuple(result))
     for index in _JSON_COLUMNS:
         values[index] = _encode(values[index]).decode()
-    return values
+    return tuple(values)
 
 
 def result_from(row: Sequence[Any]) -> Result:

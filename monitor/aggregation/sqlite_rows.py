@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
-def result_rows(results: Iterable[Result]) -> list[list[Any]]:
+def result_rows(results: Iterable[Result]) -> list[tuple[Any, ...]]:
     """Return the rows of raw results."""
     return [row_of(result) for result in results]
 
@@ -57,7 +57,7 @@ def metric_rows(windows: Mapping[Window, Counters]) -> list[tuple[Any, ...]]:
 
 
 def insert_results(
-    connection: Connection, results: Sequence[Result], rows: Sequence[Sequence[Any]]
+    connection: Connection, results: Sequence[Result], rows: Sequence[tuple[Any, ...]]
 ) -> Sequence[Result]:
     """Insert the new results and return them; ``results`` itself if all are new."""
     raw = connection.raw

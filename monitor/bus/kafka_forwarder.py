@@ -1,23 +1,23 @@
-"""Forwards the spool to Kafka, in order, and deletes from it what Kafka has acknowledged.
+"""Forwards the spool to Kafka in order, and deletes acknowledged messages from it.
 
-One window of messages is sent at a time and awaited whole. The producer tries again by itself
-for as long as it takes, so a broker that is away, slow or restarted changes no order; it is
-idempotent, so its own retries repeat nothing. Only what was under way when the daemon was
-killed is sent again: it is the same message with the same id.
+It sends one window of messages at a time and waits for all acknowledgements. The producer retries
+indefinitely, so an unavailable, slow or restarted broker does not change the order. It is
+idempotent, so its retries do not duplicate messages. Only the messages in flight when the daemon
+is killed are sent again, with the same ids.
 
-A broker refuses messages whose time is more than an hour ahead of its own clock
-(``message.timestamp.after.max.ms``; a topic may have a bound for the past, too). One clock that
-is wrong must not hold up everything, so then messages go without a time of the record's own for a
-while; the one in their headers is there in any case.
+A broker rejects messages whose time is more than an hour ahead of its own clock
+(``message.timestamp.after.max.ms``; a topic may also limit times in the past). A wrong clock must
+not stop the forwarding, so after such a rejection messages are sent without a timestamp for a
+while. Their headers contain the time in any case.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
@@ -27,12 +27,9 @@ from monitor.backoff import Backoff
 from monitor.bus.interface import Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
-from monitor.bus.spool_file import SpoolFile
+from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
-from monitor.bus.spool_opening import replace_if_damaged
 from monitor.log_limits import OutageLog
-from monitor.sqlite.file import Connections, FileLostError
-from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Forwarder"]
@@ -41,16 +38,15 @@ logger = logging.getLogger("monitor.bus")
 
 _WINDOW = 2000
 _LOOK_S = 0.5
-# Without an acknowledgement for this long Kafka is said to be away.
+# Without an acknowledgement for this long, Kafka is reported as unavailable.
 _AWAY_S = 5.0
 _BACKOFF_S = (0.5, 10.0)
 _STOP_S = 0.5
 _STEP_S = 0.1
-# How long messages go without their times after Kafka has refused one, until the next try.
+# How long messages are sent without timestamps after Kafka rejected one.
 _UNTIMED_S = 60.0
 _NO_TIME = -1
-_UNREADABLE = (sqlite3.Error, UnicodeDecodeError, DamagedFileError, ForeignFileError)
-# What sending again can't mend: the message itself is refused.
+# Errors of the message itself, which a retry cannot fix.
 _REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.InvalidTopicError)
 
 
@@ -60,23 +56,25 @@ class Forwarder:
     def __init__(
         self,
         settings: KafkaSettings,
-        spool: Connections,
+        spool: Path,
         *,
         max_bytes: int,
         refused: Callable[[int], None],
+        unreadable: Callable[[Exception], None],
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._max_bytes = max_bytes
-        # Told how many messages Kafka will never take.
+        # Called with the number of messages that Kafka rejected permanently.
         self._refused = refused
+        # Called with what reading the spool raised.
+        self._unreadable = unreadable
         self._stopping = threading.Event()
         self._news = threading.Event()
         self._thread: threading.Thread | None = None
         self._ensured: set[str] = set()
         self._untimed_until = 0.0
         self.outage = OutageLog(logger, outcome="messages wait in the spool")
-        self.forwarded = 0
 
     def start(self) -> None:
         """Start the thread."""
@@ -84,11 +82,11 @@ class Forwarder:
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that there's something in the spool; from any thread."""
+        """Report new messages in the spool; callable in any thread."""
         self._news.set()
 
     def stop(self, timeout_s: float) -> None:
-        """Stop; what is not acknowledged by now stays in the spool. Blocks up to ``timeout_s``."""
+        """Stop; unacknowledged messages stay in the spool. Blocks up to ``timeout_s``."""
         self._stopping.set()
         self._news.set()
         if self._thread is not None:
@@ -96,7 +94,7 @@ class Forwarder:
 
     def _run(self) -> None:
         lower_priority()
-        lock = GroupLock(self._spool.path, "", "forwarder")
+        lock = GroupLock(self._spool, "", "forwarder")
         backoff = Backoff(*_BACKOFF_S)
         try:
             while not self._stopping.is_set():
@@ -104,17 +102,13 @@ class Forwarder:
                 try:
                     if self._has(lock):
                         self._session()
-                except FileLostError:
-                    pass  # said where it is opened anew
-                except _UNREADABLE as error:
+                except UNREADABLE as error:
                     self.outage.failed(f"cannot read the spool: {error}")
-                    replace_if_damaged(
-                        self._spool.path, error, max_bytes=self._max_bytes, shared=self._spool
-                    )
+                    self._unreadable(error)
                 except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
                     self.outage.failed(describe(error, self._settings))
                 except Exception as error:
-                    # The thread must outlive whatever a client library comes up with.
+                    # The thread must survive any exception of the client library.
                     logger.exception("forwarding to Kafka failed")
                     self.outage.failed(f"forwarding to Kafka failed: {type(error).__name__}")
                 if time.monotonic() - began > 60:
@@ -131,11 +125,11 @@ class Forwarder:
             return False
 
     def _recover(self) -> None:
-        self.outage.recovered("Kafka accepts messages again")
+        self.outage.recovered("forwarding to Kafka resumed")
 
     def _session(self) -> None:
-        """Forward until told to stop; raises KafkaError and sqlite3.Error."""
-        file = SpoolFile(self._spool.path, max_bytes=self._max_bytes, shared=self._spool)
+        """Forward until :meth:`stop`; raises KafkaError and sqlite3.Error."""
+        file = SpoolFile(self._spool, max_bytes=self._max_bytes)
         producer = None
         try:
             reach(self._settings)
@@ -147,14 +141,15 @@ class Forwarder:
                 linger_ms=5,
                 batch_size=131_072,
                 max_block_ms=5000,
-                # As good as never: see the module.
+                # In effect unlimited: see the module.
                 delivery_timeout_ms=7 * 86_400_000,
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
             if self.outage.problem is not None and not file.count():
                 self._recover()
-            while not self._stopping.is_set():
+            # A damaged spool is replaced while it is open here.
+            while not self._stopping.is_set() and not file.opened.lost():
                 self._news.clear()
                 records = file.read(None, 0, _WINDOW)
                 if not records:
@@ -175,7 +170,7 @@ class Forwarder:
             if unknown - there:
                 names = ", ".join(sorted(unknown - there))
                 raise kafka_errors.UnknownTopicOrPartitionError(
-                    f"no topic {names}, and create_topics is off"
+                    f"missing topics: {names}; create_topics is off"
                 )
 
     def _send(self, producer: Any, records: list[Record], file: SpoolFile) -> None:
@@ -203,7 +198,7 @@ class Forwarder:
             problem = future if isinstance(future, Exception) else self._wait(future)
             if isinstance(problem, _REFUSED):
                 logger.error(
-                    "Kafka refuses message %d of %s for ever, it is dropped: %s",
+                    "dropping message %d of %s: Kafka rejected it permanently: %s",
                     record.offset,
                     record.topic,
                     problem,
@@ -215,7 +210,6 @@ class Forwarder:
             done += 1
         if done:
             file.delete_range(records[0].offset, records[done - 1].offset)
-            self.forwarded += done
             self._recover()
         if failure is not None and not self._stopping.is_set():
             self._ensured.clear()
@@ -223,40 +217,35 @@ class Forwarder:
                 self._untimed_until = time.monotonic() + _UNTIMED_S
             raise failure
 
-    def _wait(self, future: Any) -> BaseException | None:
-        """Wait for an acknowledgement; return what is wrong, or None."""
+    def _wait(self, future: Any) -> Any:
+        """Wait for an acknowledgement; return the error, or None."""
         away_at = time.monotonic() + _AWAY_S
         while not future.is_done:
             if self._stopping.is_set():
-                # What was sent last may still be acknowledged.
+                # The last messages may still be acknowledged.
                 try:
                     future.get(timeout=_STOP_S)
                 except kafka_errors.KafkaError as error:
-                    return _exception(error)
+                    return error
                 break
             if time.monotonic() > away_at:
                 servers = ", ".join(self._settings.bootstrap_servers)
-                self.outage.failed(f"Kafka at {servers} acknowledges nothing")
+                self.outage.failed(f"Kafka at {servers} does not acknowledge messages")
             try:
                 future.get(timeout=_STEP_S)
             except kafka_errors.KafkaTimeoutError:
                 continue
             except kafka_errors.KafkaError as error:
-                return _exception(error)
+                return error
         problem: BaseException | None = future.exception if future.failed() else None
         return problem
 
 
 def _may_be_of_time(error: BaseException) -> bool:
-    """Tell whether Kafka may refuse a message's time, its own or that of another in its batch.
+    """Return whether Kafka may have rejected the time of this message, or of another in its batch.
 
-    Records are refused for other reasons, too; going without times then changes nothing.
+    There are other reasons for these errors; sending without timestamps then has no effect.
     """
     return isinstance(
         error, kafka_errors.InvalidTimestampError | kafka_errors.InvalidRecordError
     ) or "part of a batch which had" in str(error)
-
-
-def _exception(error: BaseException) -> BaseException:
-    """Give kafka-python's untyped errors a type."""
-    return error

@@ -1,65 +1,61 @@
-"""Consumers of the spool: each reads one topic, from a thread of its own."""
+"""Consumers of the spool: each reads one topic in its own thread."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from monitor.bus.interface import Assignment, Consumer, Record
-from monitor.bus.spool_file import SpoolFile
+from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
-from monitor.bus.spool_opening import replace_if_damaged
 from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog
-from monitor.sqlite.file import Connections, FileLostError
-from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 
 __all__ = ["SpoolConsumer"]
 
 logger = logging.getLogger("monitor.bus")
 
 _RETRY_S = 1.0
-# How often a consumer looks for what another process has published.
+# How often a consumer looks for messages of other processes, in s.
 _LOOK_S = 0.5
-_UNREADABLE = (sqlite3.Error, UnicodeDecodeError, DamagedFileError, ForeignFileError)
 T = TypeVar("T")
 
 
 class SpoolConsumer(Consumer):
-    """Reads a topic of the spool, in a thread of its own.
+    """Reads a topic of the spool in its own thread.
 
-    Where the spool is deleted or replaced meanwhile it begins with the one that is there then, as
-    at the start: the topic is assigned to it anew.
+    If the bus replaces a damaged spool, the topic is assigned again, to the new one.
     """
 
     def __init__(
         self,
-        spool: Connections,
+        spool: Path,
         topic: str,
         *,
         group: str | None,
         assignment: Assignment | None,
         max_bytes: int,
         news: set[asyncio.Event],
+        unreadable: Callable[[Exception], None],
     ) -> None:
         self._spool = spool
         self._max_bytes = max_bytes
         self._all_news = news
+        # Called with what reading the spool raised.
+        self._unreadable = unreadable
         self._topic = topic
         self._group = group
         self._callbacks = assignment
-        self._lock = None if group is None else GroupLock(spool.path, topic, group)
+        self._lock = None if group is None else GroupLock(spool, topic, group)
         self._thread = ThreadPoolExecutor(1, f"spool-{topic}")
         self._file: SpoolFile | None = None
         self._position: int | None = None
         self._news = asyncio.Event()
         self._closed = False
-        # Whether the spool that was read from is gone.
-        self._lost = False
         self._outage = OutageLog(logger)
 
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
@@ -69,8 +65,8 @@ class SpoolConsumer(Consumer):
         self._all_news.add(self._news)
         while True:
             self._news.clear()
-            if self._lost:
-                await self._let_go()
+            if self._file is not None and self._file.opened.lost():
+                await self._give_back()
             if self._position is not None or await self._assign():
                 records = await self._read(max_records)
                 if records:
@@ -86,7 +82,7 @@ class SpoolConsumer(Consumer):
                 continue
 
     async def idle(self) -> None:
-        """Nothing to do: the topic is this consumer's until it lets go of the lock."""
+        """Do nothing: the topic is assigned to this consumer until it releases the lock."""
 
     async def _read(self, limit: int) -> list[Record]:
         start = self._position or 0
@@ -94,12 +90,6 @@ class SpoolConsumer(Consumer):
         return await self._in_thread(
             lambda file: file.read(self._topic, start, limit), or_else=nothing
         )
-
-    async def _let_go(self) -> None:
-        self._lost = False
-        if self._position is not None and self._callbacks and self._callbacks.revoked:
-            await self._callbacks.revoked([0])
-        self._position = None
 
     async def _assign(self) -> bool:
         if not await self._in_thread(self._may_read, or_else=False):
@@ -116,14 +106,14 @@ class SpoolConsumer(Consumer):
         return True
 
     def _may_read(self, file: SpoolFile) -> bool:
-        del file  # which is there, since this is called
+        del file  # it is open, which is all that is needed
         return self._lock is None or self._lock.acquire()
 
     async def seek(self, partition: int, offset: int) -> None:
         """Read ``offset`` next."""
         del partition
         end = await self._in_thread(lambda file: file.end(), or_else=offset)
-        # Past the end of what was ever given out: the offset is an older spool's.
+        # Past the end: the offset belongs to an older spool.
         self._position = 0 if offset > end else offset
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
@@ -133,15 +123,15 @@ class SpoolConsumer(Consumer):
         group = self._group
         try:
             await self._run(lambda file: file.commit(self._topic, group, offsets[0]))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UnavailableError("spool", f"cannot store the offset: {error}") from None
 
     def assignment(self) -> frozenset[int]:
-        """Return partition 0 where it is this consumer's."""
+        """Return partition 0 if it is assigned."""
         return frozenset() if self._position is None else frozenset([0])
 
     async def lag(self) -> Mapping[int, int]:
-        """Return how many messages are still to be read."""
+        """Return the number of unread messages."""
         position = self._position
         if position is None:
             return {}
@@ -151,48 +141,38 @@ class SpoolConsumer(Consumer):
     async def _in_thread(self, work: Callable[[SpoolFile], T], *, or_else: T) -> T:
         try:
             result = await self._run(work)
-        except FileLostError:
-            return or_else
-        except (*_UNREADABLE, OSError) as error:
-            self._outage.failed(f"cannot read the spool {self._spool.path}: {error}")
-            await asyncio.to_thread(
-                replace_if_damaged,
-                self._spool.path,
-                error,
-                max_bytes=self._max_bytes,
-                shared=self._spool,
-            )
+        except (*UNREADABLE, OSError) as error:
+            self._outage.failed(f"cannot read the spool {self._spool}: {error}")
+            self._unreadable(error)
             await asyncio.sleep(_RETRY_S)
             return or_else
-        self._outage.recovered(f"reading the spool {self._spool.path} again")
+        self._outage.recovered(f"reading the spool {self._spool} again")
         return result
 
     async def _run(self, work: Callable[[SpoolFile], T]) -> T:
         def call() -> T:
             if self._file is None:
-                self._file = SpoolFile(
-                    self._spool.path, max_bytes=self._max_bytes, shared=self._spool
-                )
-            try:
-                return work(self._file)
-            except FileLostError:
-                file, self._file, self._lost = self._file, None, True
-                file.close()
-                raise
+                self._file = SpoolFile(self._spool, max_bytes=self._max_bytes)
+            return work(self._file)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def close(self) -> None:
-        """Give the topic back."""
+        """Release the topic."""
         if self._closed:
             return
         self._closed = True
         self._all_news.discard(self._news)
+        await self._give_back()
+        if self._lock is not None:
+            self._lock.release()
+        self._thread.shutdown(wait=False)
+
+    async def _give_back(self) -> None:
+        """Revoke the topic from this consumer, and close the file."""
         if self._position is not None and self._callbacks and self._callbacks.revoked:
             await self._callbacks.revoked([0])
         self._position = None
-        if self._lock is not None:
-            self._lock.release()
 
         def close_file() -> None:
             if self._file is not None:
@@ -200,4 +180,3 @@ class SpoolConsumer(Consumer):
                 self._file = None
 
         await asyncio.get_running_loop().run_in_executor(self._thread, close_file)
-        self._thread.shutdown(wait=False)

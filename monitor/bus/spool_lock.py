@@ -1,7 +1,6 @@
-"""Finds a group's one consumer of a topic of a spool that several processes may share.
+"""Ensures that a group has one consumer per topic of a spool, across processes.
 
-It is the one that holds a lock on a file beside the spool, which the kernel lets go of even
-after kill -9.
+The consumer holds a lock on a file next to the spool. The kernel releases it even after a kill -9.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ __all__ = ["GroupLock"]
 
 
 class GroupLock:
-    """Who holds it is its group's one consumer of a topic of this spool, on this machine."""
+    """The lock of the only consumer of a group for a topic of this spool, on this machine."""
 
     def __init__(self, spool: Path, topic: str, group: str) -> None:
         digest = hashlib.sha256(f"{topic}\0{group}".encode()).hexdigest()[:16]
@@ -23,15 +22,9 @@ class GroupLock:
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """Try to become the one; True where it is or already was.
-
-        Where the file was deleted, it is the one only of the file that is there now. Raises
-        OSError where there can be none.
-        """
+        """Try to get the lock; True if it is held now. May raise OSError."""
         if self._fd is not None:
-            if self._is_there(self._fd):
-                return True
-            self.release()
+            return True
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,14 +34,8 @@ class GroupLock:
         self._fd = fd
         return True
 
-    def _is_there(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(fd), self._path.stat())
-        except OSError:
-            return False
-
     def release(self) -> None:
-        """Let another one be it."""
+        """Release the lock."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

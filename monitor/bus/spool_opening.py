@@ -1,8 +1,7 @@
-"""Opens the spool's file, also where it was deleted, and says what to do where that fails.
+"""Opens the file of the spool, or raises an error that says what to do.
 
-What the config names wrongly ends the daemon with status 78, and nothing starts it again. A
-disk that is full or fails ends it with 1, so that its service manager tries again. A damaged
-spool of this daemon's own is set aside.
+A wrong path in the config ends the daemon with status 78, and systemd does not restart it. A full
+or failing disk ends it with status 1, and systemd restarts it. A damaged spool is set aside.
 """
 
 from __future__ import annotations
@@ -20,43 +19,41 @@ from monitor.bus.settings import BusSettings
 from monitor.bus.spool_file import SpoolFile
 from monitor.errors import MonitorError, SettingError
 from monitor.sqlite import own_file
-from monitor.sqlite.file import Connections
 from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 
-__all__ = ["open_spool", "replace_if_damaged"]
+__all__ = ["open_spool"]
 
 logger = logging.getLogger("monitor.bus")
 
 _KEY = ("bus", "file")
-# Damaged spools that stay, to be looked at.
-_KEEP_ASIDE = 3
-# Paths that no waiting makes right.
+# How many damaged spools to keep for inspection: the newest.
+_KEPT_ASIDE = 3
+# Errors of a wrong path, which do not go away by themselves.
 _WRONG_PATH = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def open_spool(
-    path: Path, *, max_bytes: int, shared: Connections | None = None, thorough: bool = False
-) -> SpoolFile:
-    """Open the spool, or create it; blocks. ``shared`` as in :class:`SpoolFile`.
+def open_spool(path: Path, *, max_bytes: int, thorough: bool = False) -> SpoolFile:
+    """Open the spool, or create it; blocks. A damaged one is set aside.
 
-    A damaged one is set aside; ``thorough`` looks for that in all of it. Raises
-    SettingError where ``path`` is no place for a spool or another program's file, and
-    MonitorError where the disk or a permission is in the way.
+    Looks for damage in the pages; with ``thorough`` in everything.
+
+    Raises SettingError if ``path`` cannot be a file or is a file of another program, and
+    MonitorError for a problem of the disk or of permissions.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(DamagedFileError):
-            return _open(path, max_bytes, shared, thorough)
+            return _open(path, max_bytes, thorough)
         # Several processes may share the spool: only the first sets it aside.
         with _directory_lock(path.parent):
             with contextlib.suppress(DamagedFileError):
-                return _open(path, max_bytes, shared, thorough)
+                return _open(path, max_bytes, thorough)
             _set_aside(path)
-            return _open(path, max_bytes, shared, thorough)
+            return _open(path, max_bytes, thorough)
     except ForeignFileError:
         raise SettingError(_KEY, f"{path} is another program's database") from None
     except DamagedFileError as damage:
-        raise MonitorError(f"cannot use the spool {path}: {damage}; look at its disk") from None
+        raise MonitorError(f"cannot use the spool {path}: {damage}; check its disk") from None
     except OSError as error:
         if error.errno in _WRONG_PATH:
             raise SettingError(_KEY, f"cannot use {path}: {error.strerror}") from None
@@ -67,26 +64,10 @@ def open_spool(
         raise MonitorError(_advice(path, str(error))) from None
 
 
-def replace_if_damaged(
-    path: Path, error: Exception, *, max_bytes: int, shared: Connections | None = None
-) -> None:
-    """Set the spool aside and begin a new one, if ``error`` comes from damage to the file.
-
-    For a spool that is in use. Logs what it does, and raises nothing: whoever got the error tries
-    again anyway.
-    """
-    if not own_file.is_damage(error, path):
-        return
-    try:
-        open_spool(path, max_bytes=max_bytes, shared=shared, thorough=True).close()
-    except (MonitorError, sqlite3.Error) as problem:
-        logger.debug("spool: cannot replace %s: %s", path, problem)
-
-
-def _open(path: Path, max_bytes: int, shared: Connections | None, thorough: bool) -> SpoolFile:
+def _open(path: Path, max_bytes: int, thorough: bool) -> SpoolFile:
     try:
         own_file.create(path)
-        file = SpoolFile(path, max_bytes=max_bytes, shared=shared)
+        file = SpoolFile(path, max_bytes=max_bytes)
         try:
             if thorough:
                 file.check_all()
@@ -103,11 +84,11 @@ def _open(path: Path, max_bytes: int, shared: Connections | None, thorough: bool
 
 
 def _set_aside(path: Path) -> None:
-    """Move a damaged spool out of the way; refuse what may be somebody else's."""
+    """Rename a damaged spool and its log; raise SettingError for a file of another program."""
     if not own_file.has_header(path) and path != BusSettings().path():
-        raise SettingError(_KEY, f"{path} is not a spool of this daemon; name another")
+        raise SettingError(_KEY, f"{path} is not a spool; choose another file")
     size = path.stat().st_size
-    aside = own_file.set_aside(path, keep=_KEEP_ASIDE)
+    aside = own_file.set_aside(path, keep=_KEPT_ASIDE)
     logger.warning(
         "spool: %s is damaged: set aside as %s (%d bytes), starting a new one", path, aside, size
     )
@@ -125,9 +106,9 @@ def _directory_lock(directory: Path) -> Iterator[None]:
 
 def _advice(path: Path, problem: str) -> str:
     if any(word in problem for word in ("full", "space", "quota", "I/O", "Input/output")):
-        remedy = "make room on its disk, and look whether the disk fails"
+        remedy = "make room on its disk, and check the disk for errors"
     elif "locked" in problem:
-        remedy = "another process holds it; end that one"
+        remedy = "another process has locked it; stop that process"
     else:
-        remedy = f"let the daemon write in {path.parent}"
+        remedy = f"give the daemon write access to {path.parent}"
     return f"cannot use the spool {path}: {problem}; {remedy}"

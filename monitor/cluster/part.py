@@ -8,7 +8,7 @@ import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -17,7 +17,7 @@ from monitor.cluster.api import SERVICE_ACCOUNT, Api, ApiError, Reason
 from monitor.cluster.journal import Journal
 from monitor.cluster.lookup import Lookup
 from monitor.cluster.settings import ClusterSettings
-from monitor.cluster.tracker import Batch, Known, Tracker
+from monitor.cluster.tracker import Known, ScopeChanges, Tracker
 from monitor.cluster.watch import Scope, Timing, Watch
 from monitor.errors import MissingPackageError, MonitorError
 from monitor.metrics import Metric
@@ -147,14 +147,14 @@ class Cluster(Part):
             [({"reason": reason.value}, count) for reason, count in restarts.items()],
         )
 
-    async def prepare(self, settings: ClusterSettings) -> Callable[[], Sequence[str]]:
-        """Adopt all settings by watching anew; a list finds what happened meanwhile."""
+    async def prepare(self, settings: ClusterSettings) -> Callable[[], None]:
+        """Adopt new settings by restarting the watches; a list finds what happened meanwhile."""
+        adopted = self._settings.adopting(settings)
 
-        def switch() -> Sequence[str]:
-            if settings != self._settings:
-                self._settings = settings
+        def switch() -> None:
+            if adopted != self._settings:
+                self._settings = adopted
                 self._adopted.set()
-            return ()
 
         return switch
 
@@ -296,11 +296,11 @@ class _Session:
         self._threads.append(thread)
         thread.start()
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, changes: ScopeChanges) -> None:
         """Commit from a watch's thread, and wait for it; in vain only when stopping."""
         if self._stop.is_set():
             raise ApiError(Reason.ENDED, "stopping")
-        future = asyncio.run_coroutine_threadsafe(self.journal.commit(batch), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self.journal.commit(changes), self._loop)
         while True:
             try:
                 return future.result(_POLL_S)

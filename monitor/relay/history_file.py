@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from monitor.relay.channel import Channel, End
 from monitor.sqlite import own_file
-from monitor.sqlite.file import OpenFiles, create
+from monitor.sqlite.file import OpenFile
 from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 from monitor.sqlite.wal import write_ahead
 
@@ -129,17 +129,15 @@ class Saved(NamedTuple):
 class HistoryFile:
     """One connection to the file, which no other process may have at the same time.
 
-    Every method may raise sqlite3.Error: the disk is full, or fails, or FileLostError: the file
-    was deleted or replaced meanwhile.
+    Every method may raise sqlite3.Error: the disk is full, or fails.
     """
 
     def __init__(self, path: Path) -> None:
         """Open, or create; raises DamagedFileError, ForeignFileError, OSError or sqlite3.Error."""
         own_file.create(path)
         if path.stat().st_size and not own_file.has_header(path):
-            raise ForeignFileError("it is no SQLite database")
+            raise ForeignFileError("it is not an SQLite database")
         self._path = path
-        created = create(path)
         # Opened, used and closed by whichever thread, one at a time.
         self._database = sqlite3.connect(
             path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
@@ -147,10 +145,10 @@ class HistoryFile:
         try:
             with self._damage():
                 self._prepare()
-            self._files = OpenFiles(path, self._database, created, beside=("-wal",))
         except BaseException:
             self._database.close()
             raise
+        self.opened = OpenFile(path)
 
     def _prepare(self) -> None:
         database, execute = self._database, self._database.execute
@@ -216,25 +214,8 @@ class HistoryFile:
                 [(row.key, row.first) for row in batch.channels if row.first],
             )
             execute("INSERT OR REPLACE INTO saved VALUES (1, ?, 0, ?)", (batch.at, batch.outages))
-        # Whether it went into the file that others will find.
-        self.check()
         # What was deleted is given back little by little.
         self._database.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
-
-    def check(self) -> None:
-        """Raise FileLostError where the file, or its log, is not any more where it was opened."""
-        self._files.check()
-
-    @property
-    def lost(self) -> bool:
-        """Tell whether there is another file at its path now, or none."""
-        return self._files.database_lost
-
-    def clear(self) -> None:
-        """Forget all that is saved."""
-        with self._transaction() as execute:
-            for table in ("channel", "chunk", "saved"):
-                execute(f"DELETE FROM {table}")  # noqa: S608 - all of it is ours
 
     def close(self, clean_at: float | None) -> None:
         """Close; with ``clean_at`` note that at this time everything was saved."""

@@ -158,7 +158,7 @@ def test_every_result_is_counted_once_whatever_dies_when(
     configure(url)
     fleet = Fleet(start_daemon, tmp_path, consumer_config(url, f"127.0.0.1:{proxy.port}"))
     frozen = fleet.add()
-    frozen.wait_log("has partitions", limit_s=60)  # it has made the topic, too
+    frozen.wait_log("assigned partitions", limit_s=60)  # it has made the topic, too
     producers = produce(f"127.0.0.1:{proxy.port}", SEED)
     wait_for(lambda: sum(stored(url).values()) > 100, "the first results", limit_s=60)
 
@@ -196,7 +196,7 @@ def test_every_result_is_counted_once_whatever_dies_when(
     expected = plain_tables(records)
     assert tables(url) == expected
     frozen.process.send_signal(signal.SIGCONT)
-    frozen.wait_log("gives up partitions", limit_s=60)
+    frozen.wait_log("revoked partitions", limit_s=60)
     assert frozen.stop() == 0
     for daemon in fleet.running:
         assert daemon.wait_ready().stop() == 0
@@ -215,7 +215,7 @@ def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the
     config = consumer_config(url, kafka.bootstrap)
     config["aggregation"] |= {"topic": TOPIC, "group": f"pauses-{os.getpid()}"}
     daemon = Fleet(start_daemon, tmp_path, config).add()
-    daemon.wait_log("has partitions", limit_s=60)
+    daemon.wait_log("assigned partitions", limit_s=60)
     producers = produce(kafka.bootstrap, 1)
     try:
         wait_for(lambda: sum(stored(url).values()) > 50, "the first results")
@@ -233,7 +233,7 @@ def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the
         producers.stop()
     records = whole_topic(kafka.bootstrap)
     wait_for(progress(url, records), "all to be consumed", limit_s=60)
-    assert daemon.log.count("has partitions") == 1
+    assert daemon.log.count("assigned partitions") == 1
     assert tables(url) == plain_tables(records)
     assert daemon.stop() == 0
 
@@ -338,7 +338,7 @@ def test_what_only_the_database_refuses_is_kept_apart_and_the_rest_counted(
     config = consumer_config(url, kafka.bootstrap)
     config["aggregation"] |= {"group": f"refuses-{os.getpid()}"}
     daemon = Fleet(start_daemon, tmp_path, config).add()
-    daemon.wait_log("has partitions", limit_s=60)
+    daemon.wait_log("assigned partitions", limit_s=60)
     producers = produce(kafka.bootstrap, 2)
     wait_for(lambda: producers.sent > 300, "some results")
     producers.stop()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.aggregation.batch import Batch, judge_all
+from monitor.aggregation.batch import Batch, parse_records
 from monitor.aggregation.writer import (
     OffsetsMovedError,
     Written,
@@ -39,7 +39,7 @@ class CrashError(Exception):
 
 
 def batch_of(records: list[Record], now: float) -> Batch:
-    return Batch(judge_all(records, now=now, keep_s=1e9))
+    return Batch(parse_records(records, now=now, keep_s=1e9))
 
 
 def write(
@@ -305,6 +305,22 @@ def test_two_with_different_partitions_and_the_same_results_do_not_deadlock(
             store.transaction(lambda c: write(c, other, {1: None})),
         )
         assert await tables(store) == plain_tables([*one, *other])
+
+    with_store(test)
+
+
+def test_a_column_that_somebody_added_to_the_table_keeps_its_default(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        await store.transaction(
+            lambda c: c.execute(
+                "ALTER TABLE availability_result ADD COLUMN team text NOT NULL DEFAULT 'web'"
+            )
+        )
+        log = log_of(100)
+        await store.transaction(lambda c: write(c, log, {0: None}))
+        assert await tables(store) == plain_tables(log)
+        teams = await store.read(lambda c: c.query("SELECT DISTINCT team FROM availability_result"))
+        assert teams == [("web",)]
 
     with_store(test)
 

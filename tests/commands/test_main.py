@@ -70,10 +70,14 @@ from tests.waiting import wait_for
         (["logs", "--min-level", "9" * 5000], 2, "is none of debug, info, warning, error"),
         (["logs", "--level", "25"], 2, "--level: '25' is none of debug"),
         (["probe", "http://x/", "-4", "-6"], 2, "-6"),
-        (["probe", "tcp://x:1", "--method", "GET"], 2, "--method means nothing for a URL of tcp"),
-        (["probe", "tcp://x:1", "--status", "200"], 2, "--status means nothing"),
-        (["probe", "tcp://x:1", "--insecure"], 2, "--insecure means nothing"),
-        (["probe", "ws://x/", "--regexp", "a"], 2, "--regexp means nothing"),
+        (
+            ["probe", "tcp://x:1", "--method", "GET"],
+            2,
+            "--method: unknown option for kind tcp; known by http",
+        ),
+        (["probe", "tcp://x:1", "--status", "200"], 2, "--status: unknown option"),
+        (["probe", "tcp://x:1", "--insecure"], 2, "--insecure: unknown option"),
+        (["probe", "ws://x/", "--regexp", "a"], 2, "--regexp: unknown option"),
         (["play", "--speed", "0"], 2, "--speed: a number above 0"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind
-from monitor.logs.tables import Batch, commit
+from monitor.logs.tables import AcceptedUpload, commit
 from monitor.store import Connection, DatabaseSettings
 from tests.logs.running import NOW, Client, Clock, line, run, running, until
 from tests.servers.cut import CutProxy
@@ -171,8 +171,8 @@ def test_uploads_to_one_instance_are_followed_on_another_in_spite_of_commit_orde
             taken, go = threading.Event(), threading.Event()
 
             def slow(connection: Connection) -> None:
-                batch = Batch(Kind.LOGS, [Entry("info", NOW, "addon-9", "late")])
-                commit(connection, [batch], received_at=NOW, width_s=60, instance="another")
+                upload = AcceptedUpload(Kind.LOGS, [Entry("info", NOW, "addon-9", "late")])
+                commit(connection, [upload], received_at=NOW, width_s=60, instance="another")
                 taken.set()
                 go.wait(20)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
-import datetime
 import socket
-import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -14,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
+from websockets.http11 import Request
 from websockets.sync.server import Server, ServerConnection, serve
 
-from monitor.probes.check import REASONS, Outcome
+from monitor.probes.check import Outcome
 from monitor.probes.checking import Checks
-from monitor.probes.job import Job
+from monitor.probes.checks.http import HttpJob
+from tests.probes.attempts import check, phases
+from tests.probes.certificates import PAST, SOON, Certificates
 from tests.probes.misbehaving import Misbehaving
 
 pytestmark = pytest.mark.integration_test
-
-# What a check may need beyond its timeout on a machine that is busy with other things.
-GRACE_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -33,30 +31,6 @@ def server() -> Iterator[Misbehaving]:
     server = Misbehaving()
     yield server
     server.close()
-
-
-def check(url: str, **fields: Any) -> Outcome:
-    kind = {"tcp": "tcp", "ws": "websocket", "wss": "websocket"}.get(url.partition(":")[0], "http")
-    job = Job(id=1, kind=kind, url=url, **{"timeout": 10, **fields})
-    job.verify()
-
-    async def body() -> Outcome:
-        checks = Checks(resolver_threads=2)
-        try:
-            async with asyncio.timeout(job.timeout + GRACE_S):
-                return await checks.prepare(job)()
-        finally:
-            await checks.close()
-
-    outcome = asyncio.run(body(), debug=True)
-    assert outcome.error is None or outcome.error.partition(":")[0] in REASONS
-    assert outcome.up == (outcome.error is None)
-    return outcome
-
-
-def phases(outcome: Outcome) -> list[float]:
-    found = outcome.phases
-    return [found.resolve, found.connect, found.tls, found.processing, found.transfer]
 
 
 def test_a_page_is_up_and_its_phases_sum_to_the_response_time(server: Misbehaving) -> None:
@@ -136,6 +110,38 @@ def test_method_headers_and_body_are_sent_and_the_password_is_not_shown(
     assert sent.endswith(b"\r\n\r\ndata")
 
 
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/ok/grün", b"GET /ok/gr%C3%BCn HTTP/1.1"),
+        ("/ok?q=日本", b"GET /ok?q=%E6%97%A5%E6%9C%AC HTTP/1.1"),
+        ("/ok/a%20b%FF", b"GET /ok/a%20b%FF HTTP/1.1"),
+        ("/odd-redirect", b"GET /ok/gr%FCn HTTP/1.1"),
+    ],
+)
+def test_what_is_not_ascii_in_a_url_is_percent_encoded(
+    server: Misbehaving, path: str, sent: bytes
+) -> None:
+    outcome = check(server.url(path))
+    assert outcome.error in (None, "bad-status: 404")
+    assert server.requests[-1].startswith(sent)
+
+
+def test_credentials_that_are_not_ascii_are_sent_in_utf_8(server: Misbehaving) -> None:
+    url = server.url("/ok").replace("//", "//jürgen:p%C3%A4ss@")
+    assert check(url).up
+    credentials = base64.b64encode("jürgen:päss".encode())
+    assert b"\r\nAuthorization: Basic " + credentials in server.requests[-1]
+    proxy = f"http://jürgen:päss@127.0.0.1:{server.port}"
+    assert check("http://nowhere.invalid/", proxy=proxy, expected_status=[404]).up
+    assert b"\r\nProxy-Authorization: Basic " + credentials in server.requests[-1]
+
+
+def test_a_charset_that_is_no_name_is_ignored(server: Misbehaving) -> None:
+    outcome = check(server.url("/odd-charset"), body_regexp="this is the page")
+    assert (outcome.error, outcome.matched) == (None, True)
+
+
 def test_a_proxy_is_used_and_the_environments_is_not(
     server: Misbehaving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +171,7 @@ def test_nobody_there_is_refused_or_no_such_host(scheme: str) -> None:
 def test_the_ip_version_is_kept_to(server: Misbehaving) -> None:
     assert check(server.url("/ok", "localhost"), ip_version="4").up
     outcome = check(server.url("/ok"), ip_version="6")
-    assert outcome.error == "no-such-host: 127.0.0.1 is no IPv6 address"
+    assert outcome.error == "no-such-host: 127.0.0.1 is not an IPv6 address"
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
@@ -189,8 +195,8 @@ def test_a_catastrophic_expression_ends_with_the_timeout_and_the_loop_goes_on(
     async def body() -> list[Outcome]:
         checks = Checks(resolver_threads=2)
         ticking = asyncio.create_task(tick())
-        bad = Job(id=1, url=server.url("/text/40"), body_regexp="(a+)+$", timeout=3)
-        good = Job(id=2, url=server.url("/ok"), body_regexp="hello", timeout=3)
+        bad = HttpJob(id=1, url=server.url("/text/40"), body_regexp="(a+)+$", timeout=3)
+        good = HttpJob(id=2, url=server.url("/ok"), body_regexp="hello", timeout=3)
         attempts = [checks.prepare(bad), checks.prepare(good)]
         # The good one's match waits behind the bad one's, and must not wait for its timeout.
         found = await asyncio.gather(*(attempt() for attempt in attempts))
@@ -207,41 +213,9 @@ def test_a_catastrophic_expression_ends_with_the_timeout_and_the_loop_goes_on(
     assert ticks > 100
 
 
-class Certificates:
-    """An authority, and servers with what it signed, well or badly."""
-
-    def __init__(self, directory: Path) -> None:
-        self.authority = trustme.CA()
-        self.file = str(directory / "ca.pem")
-        self.authority.cert_pem.write_to_path(self.file)
-        self._stranger = trustme.CA()
-
-    def context(self, kind: str) -> ssl.SSLContext:
-        long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-        longer = datetime.datetime(2019, 1, 1, tzinfo=datetime.UTC)
-        soon = datetime.datetime(2990, 1, 1, tzinfo=datetime.UTC)
-        signer = self._stranger if kind == "stranger" else self.authority
-        if kind == "chain":
-            signer = self.authority.create_child_ca()
-        names = ("other.example",) if kind == "wrong-name" else ("localhost", "127.0.0.1")
-        expired = kind == "expired"
-        certificate = signer.issue_cert(
-            *names,
-            not_after=long_ago if expired else soon,
-            not_before=longer if expired else None,
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        certificate.configure_cert(context)
-        return context
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("tls"))
-
-
-SOON = datetime.datetime(2990, 1, 1, tzinfo=datetime.UTC).timestamp()
-PAST = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC).timestamp()
 
 
 @pytest.mark.parametrize(
@@ -380,6 +354,30 @@ def test_a_websocket_that_upgrades_is_up(certificates: Certificates, secure: boo
         thread.join()
 
 
+def test_a_websockets_headers_are_sent_once_and_its_subprotocols_are_offered() -> None:
+    received = []
+
+    def note(_: ServerConnection, request: Request) -> None:
+        received.append(request.headers)
+
+    server, thread = serve_websockets(subprotocols=["mqtt"], process_request=note)
+    try:
+        url = f"ws://me:secret@127.0.0.1:{server.socket.getsockname()[1]}/"
+        headers = {
+            "Host": "other.example",
+            "authorization": "Bearer x",
+            "Sec-WebSocket-Protocol": "amqp, mqtt",
+        }
+        assert check(url, headers=headers).error is None
+    finally:
+        server.shutdown()
+        thread.join()
+    (sent,) = received
+    assert sent.get_all("Host") == ["other.example"]
+    assert sent.get_all("Authorization") == ["Bearer x"]
+    assert sent.get_all("Sec-WebSocket-Protocol") == ["amqp, mqtt"]
+
+
 @pytest.mark.parametrize(
     ("path", "error"),
     [
@@ -388,6 +386,7 @@ def test_a_websocket_that_upgrades_is_up(certificates: Certificates, secure: boo
         ("/garbage", "bad-answer: "),
         ("/empty", "reset: "),
         ("/upgrade", "bad-answer: "),
+        ("/odd-upgrade", "bad-answer: invalid Upgrade header: "),
         ("/silent", "timeout: "),
         ("/headers", "bad-answer: "),
     ],
@@ -450,9 +449,10 @@ def test_a_slow_resolver_holds_up_nobody_else(server: Misbehaving) -> None:
     async def body() -> tuple[list[Outcome], Outcome]:
         checks = Checks(resolver_threads=4)
         lost = [
-            checks.prepare(Job(id=i, url="http://slow.example/", timeout=1)) for i in range(1, 9)
+            checks.prepare(HttpJob(id=i, url="http://slow.example/", timeout=1))
+            for i in range(1, 9)
         ]
-        good = checks.prepare(Job(id=20, url=server.url("/ok"), timeout=1))
+        good = checks.prepare(HttpJob(id=20, url=server.url("/ok"), timeout=1))
         waiting = [asyncio.create_task(attempt()) for attempt in lost]
         found = await good()
         outcomes = await asyncio.gather(*waiting)

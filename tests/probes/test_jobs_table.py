@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from monitor.probes.job import Job
+from monitor.probes.checks.http import HttpJob
+from monitor.probes.checks.tcp import TcpJob
 from monitor.probes.jobs_table import (
     DatabaseJobs,
     Saved,
@@ -24,8 +25,8 @@ from monitor.store import DatabaseSettings, Store
 from tests.store.opened import opened
 
 JOBS = [
-    Job(id=1, url="https://example.org/", name="plain"),
-    Job(
+    HttpJob(id=1, url="https://example.org/", name="plain"),
+    HttpJob(
         id=7,
         url="https://example.org/seven",
         method="POST",
@@ -41,7 +42,7 @@ JOBS = [
         max_body_bytes=10,
         active=False,
     ),
-    Job(id=2**40, url="tcp://127.0.0.1:22", kind="tcp"),
+    TcpJob(id=2**40, url="tcp://127.0.0.1:22", body_regexp="^SSH"),
 ]
 
 WithStore = Callable[[Callable[[Store], Coroutine[Any, Any, Any]]], None]
@@ -85,10 +86,10 @@ def test_a_row_inserted_by_hand_has_defaults_and_a_bad_one_is_named(with_store: 
         await store.transaction(lambda c: c.execute(insert, ("ftp://example.net/", "{}")))
         await store.transaction(lambda c: c.execute(insert, ("https://e.net/", '{"retrys": 1}')))
         found = await store.read(load_jobs)
-        assert found.jobs[-1] == Job(id=2**40 + 1, url="https://example.net/")
+        assert found.jobs[-1] == HttpJob(id=2**40 + 1, url="https://example.net/")
         assert [line.partition(":")[2].split(":")[0] for line in found.refused] == [
-            f" site {2**40 + 2}",
-            f" site {2**40 + 3}",
+            f" job {2**40 + 2}",
+            f" job {2**40 + 3}",
         ]
 
     with_store(test)

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from monitor.bus import BusSettings, Consumer, create_bus
 from monitor.bus.spool import SpoolBus
 from monitor.errors import SettingError
 from monitor.messages import Result, decode_result
+from monitor.part import Health
+from monitor.probes.checks import read_job
+from monitor.probes.checks.http import HttpJob
 from monitor.probes.job import Job
 from monitor.probes.part import Probes
 from monitor.probes.settings import ProbesSettings
@@ -88,7 +92,7 @@ async def running(settings: ProbesSettings) -> AsyncIterator[Running]:
 
 
 def jobs(count: int, url: str, **fields: Any) -> list[Job]:
-    return [Job(id=i, url=url, **{"interval": 0.5, **fields}) for i in range(1, count + 1)]
+    return [HttpJob(id=i, url=url, **{"interval": 0.5, **fields}) for i in range(1, count + 1)]
 
 
 def test_every_job_gives_one_result_a_time_on_its_grid(server: Misbehaving) -> None:
@@ -112,7 +116,7 @@ def test_every_job_gives_one_result_a_time_on_its_grid(server: Misbehaving) -> N
 def test_retries_come_before_down_and_the_result_says_which_attempt(server: Misbehaving) -> None:
     async def body() -> None:
         before = sum(b"/status/500" in request for request in server.requests)
-        down = Job(id=1, url=server.url("/status/500"), interval=1, retries=2)
+        down = HttpJob(id=1, url=server.url("/status/500"), interval=1, retries=2)
         async with running(ProbesSettings(jobs=[down])) as probes:
             await probes.more(lambda results: results)
             assert (probes.results[0].up, probes.results[0].attempt) == (False, 3)
@@ -123,7 +127,7 @@ def test_retries_come_before_down_and_the_result_says_which_attempt(server: Misb
 
 def test_a_job_never_overlaps_itself_and_says_what_it_missed(server: Misbehaving) -> None:
     async def body() -> None:
-        slow = Job(id=1, url=server.url("/silent"), interval=0.2, timeout=0.5)
+        slow = HttpJob(id=1, url=server.url("/silent"), interval=0.2, timeout=0.5)
         async with running(ProbesSettings(jobs=[slow])) as probes:
             await probes.more(lambda results: len(results) >= 3)
             one, two, three = probes.results[:3]
@@ -138,10 +142,10 @@ def test_a_job_never_overlaps_itself_and_says_what_it_missed(server: Misbehaving
 def test_sites_that_hang_do_not_keep_the_others_from_being_checked(server: Misbehaving) -> None:
     async def body() -> None:
         hanging = [
-            Job(id=i, url=server.url("/silent"), interval=2, timeout=1.5) for i in range(1, 21)
+            HttpJob(id=i, url=server.url("/silent"), interval=2, timeout=1.5) for i in range(1, 21)
         ]
-        good = [Job(id=i, url=server.url("/ok"), interval=1) for i in range(21, 31)]
-        settings = ProbesSettings(jobs=hanging + good, concurrency=8)
+        good = [HttpJob(id=i, url=server.url("/ok"), interval=1) for i in range(21, 31)]
+        settings = ProbesSettings(jobs=[*hanging, *good], concurrency=8)
         async with running(settings) as probes:
             # once each has been slow, half of the slots are free for those that answer
             await probes.more(lambda results: sum(r.job_id > 20 for r in results) >= 60)
@@ -165,7 +169,7 @@ def test_a_reload_adds_removes_and_keeps_and_a_bad_one_changes_nothing(
                 await probes.reload(beyond)
             changed = [
                 *jobs(2, server.url("/ok")),
-                Job(id=7, url=server.url("/ok"), interval=0.5),
+                HttpJob(id=7, url=server.url("/ok"), interval=0.5),
             ]
             await probes.reload(ProbesSettings(jobs=changed))
             probes.results.clear()
@@ -177,6 +181,33 @@ def test_a_reload_adds_removes_and_keeps_and_a_bad_one_changes_nothing(
             assert probes.part.runner.job_ids() == [1, 2, 7]
 
     run(body())
+
+
+def test_a_job_that_cannot_be_prepared_is_left_out_and_the_others_go_on(
+    server: Misbehaving, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    good = jobs(1, server.url("/ok"))
+    keys = {"id": 2, "name": "live", "kind": "tls", "url": "tls://127.0.0.1:1"}
+    bad = read_job({**keys, "ca_file": str(authority)})
+
+    async def body() -> None:
+        async with running(ProbesSettings(jobs=good)) as probes:
+            settings = ProbesSettings(jobs=[*good, bad])
+            settings.verify()
+            switch = await probes.part.prepare(settings)
+            authority.unlink()
+            switch()
+            line = "job 2 (live): cannot prepare its check: FileNotFoundError"
+            assert caplog.messages.count(f"job left out: {line}") == 1
+            assert "checking 1 of 2 jobs" in caplog.messages
+            state = probes.part.state()
+            assert (state.health, "1 job left out" in state.summary) == (Health.DEGRADED, True)
+            await probes.more(lambda results: results)
+
+    with caplog.at_level("INFO", "monitor.probes"):
+        run(body())
 
 
 def test_a_stopped_job_is_not_run_until_it_is_started(server: Misbehaving) -> None:
@@ -236,7 +267,7 @@ def test_a_jobs_file_is_read_again_when_it_changes_and_a_bad_job_stops_no_other(
 def test_draining_finishes_what_is_under_way_and_cuts_off_what_hangs(server: Misbehaving) -> None:
     async def body() -> None:
         settings = ProbesSettings(
-            jobs=[Job(id=1, url=server.url("/silent"), interval=0.2, timeout=60)]
+            jobs=[HttpJob(id=1, url=server.url("/silent"), interval=0.2, timeout=60)]
         )
         async with running(settings) as probes:
             before = len(server.requests)
@@ -249,8 +280,8 @@ def test_draining_finishes_what_is_under_way_and_cuts_off_what_hangs(server: Mis
 
 def test_metrics_count_results_lag_and_what_was_missed(server: Misbehaving) -> None:
     async def body() -> None:
-        one_up = Job(id=1, url=server.url("/ok"), interval=0.2)
-        one_down = Job(id=2, url=server.url("/status/500"), interval=0.2)
+        one_up = HttpJob(id=1, url=server.url("/ok"), interval=0.2)
+        one_down = HttpJob(id=2, url=server.url("/status/500"), interval=0.2)
         async with running(ProbesSettings(jobs=[one_up, one_down])) as probes:
             await probes.more(lambda results: {r.job_id for r in results} == {1, 2})
             metrics = {metric.name: metric for metric in probes.part.metrics()}

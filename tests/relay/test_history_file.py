@@ -189,7 +189,7 @@ def test_damage_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
 def test_files_that_are_no_histories(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("not a database\n" * 100)
-    with pytest.raises(ForeignFileError, match="no SQLite database"):
+    with pytest.raises(ForeignFileError, match="not an SQLite database"):
         HistoryFile(text)
     assert text.read_text() == "not a database\n" * 100
     damaged = tmp_path / "damaged"

@@ -6,17 +6,18 @@ import asyncio
 import time
 from pathlib import Path
 
-from monitor.relay.channels import Channels, Limits
+from monitor.relay.channels import Channels
 from monitor.relay.feed import Feed, SteadyTime
 from monitor.relay.history_file import HistoryFile
 from monitor.relay.saving import Saving
+from monitor.relay.settings import RelaySettings
 
 
 def test_a_file_damaged_in_use_is_set_aside_and_all_histories_are_saved_again(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "history.db"
-    channels = Channels(Limits(max_messages=1000))
+    channels = Channels(RelaySettings(max_messages=1000))
     saving = Saving(path, channels, Feed(), clock=time.monotonic, time=SteadyTime(time.time))
 
     def publish(name: bytes, count: int) -> None:

@@ -143,7 +143,7 @@ def test_old_tables_name_what_is_missing_and_the_command(
             monkeypatch.setattr(migrate, "load", lambda: STEPS)
             newer = open_store(settings)
             try:
-                with pytest.raises(TablesError, match=r"old, 0002 \w+, .* missing; run: .*-c FILE"):
+                with pytest.raises(TablesError, match=r"\(missing: 0002 \w+, .*\); run: .*-c FILE"):
                     await newer.read(lambda connection: None)
                 await newer.migrate()
                 await newer.read(lambda connection: None)

@@ -125,6 +125,12 @@ def test_stop_and_start_and_409_where_it_already_is(daemon: Whole, job: int) -> 
         ({"url": "http://x/", "name": "a\0b"}, "name"),
         ({"url": "http://x/", "body_regexp": "\0"}, "body_regexp"),
         ({"url": "http://x/", "method": "POST", "body": "\0"}, "body"),
+        (
+            {"kind": "tcp", "url": "tcp://x:1", "method": "PUT"},
+            "body.method: unknown key for kind tcp; known by http",
+        ),
+        ({"kind": "websocket", "url": "ws://token@x/"}, "body.url: has a user without"),
+        ({"kind": "nothing", "url": "http://x/"}, "body.kind: unknown kind 'nothing'"),
         ([], "body"),
     ],
 )

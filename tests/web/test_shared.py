@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from monitor.probes.job import Job
+from monitor.probes.checks.http import HttpJob
 from monitor.probes.jobs_table import save_jobs
 from monitor.store import DatabaseSettings
 from tests.ports import free_port
@@ -79,7 +79,7 @@ def fleet(
 ) -> Iterator[Fleet]:
     url = postgres_server.url(postgres_server.create_database())
     site = Misbehaving()
-    jobs = [Job(id=i, url=site.url("/ok"), interval=0.5) for i in range(1, SITES + 1)]
+    jobs = [HttpJob(id=i, url=site.url("/ok"), interval=0.5) for i in range(1, SITES + 1)]
 
     async def prepare() -> None:
         async with opened(DatabaseSettings(url=url)) as store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +16,18 @@ hypothesis.settings.register_profile(
     "any-speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any-speed")
+
+# asyncio_debug in pyproject.toml is for the tests' own loops, this one for those that the code
+# under test starts.
+os.environ["PYTHONASYNCIODEBUG"] = "1"
+
+
+def _not_of_slowness(record: logging.LogRecord) -> bool:
+    """Keep the debug mode's "Executing ... took ..." out of what tests look for in the log."""
+    return not str(record.msg).startswith("Executing ")
+
+
+logging.getLogger("asyncio").addFilter(_not_of_slowness)
 
 # What only `make kubernetes` runs: its servers take minutes to build.
 collect_ignore = [] if os.environ.get("RECODEX_TEST_KUBERNETES") == "1" else ["cluster_real"]

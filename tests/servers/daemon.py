@@ -50,7 +50,7 @@ class DaemonProcess:
             **os.environ,
             "NOTIFY_SOCKET": str(notify),
             "STATE_DIRECTORY": str(directory),
-            **({"PYTHONASYNCIODEBUG": "1"} if debug else {}),
+            "PYTHONASYNCIODEBUG": "1" if debug else "",
             **(environ or {}),
         }
         with self.stderr_file.open("ab") as stderr:

@@ -43,6 +43,7 @@ pytest_plugins = [
     "tests.servers.kubernetes",
     "tests.servers.packages",
     "tests.servers.postgres",
+    "tests.store.opened",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +11,16 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from monitor.daemon.lifecycle import new_event_loop
 from tests.ports import free_port
 from tests.relay.broker import Broker
 from tests.servers.daemon import DaemonProcess, StartDaemon
 from tests.waiting import wait_for
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:
+    """Run these tests in the loop that the daemon has: the relay's speed and order are its."""
+    return {"daemon": new_event_loop}
 
 
 class Relay:

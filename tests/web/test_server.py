@@ -281,8 +281,6 @@ def test_tokens_are_asked_for_and_taken_up_by_a_reload(tmp_path: Path) -> None:
 
 
 async def _whoami(url: str, token: str) -> int:
-    import asyncio
-
     def ask() -> int:
         bearer = {"authorization": f"Bearer {token}"}
         return requests.get(f"{url}/whoami", headers=bearer, timeout=LIMIT_S).status_code
@@ -316,22 +314,18 @@ def test_a_reload_refuses_what_the_next_start_would(tmp_path: Path) -> None:
         assert requests.get(f"{server.url}/whoami", headers=bearer, timeout=LIMIT_S).ok
 
 
-def test_it_refuses_to_be_open_to_others_without_tokens() -> None:
-    import asyncio
-
+async def test_it_refuses_to_be_open_to_others_without_tokens() -> None:
     web = Web(ApiSettings(uri=("0.0.0.0", 0)), tokens=TokenFile(None), parts=list)
     with pytest.raises(SettingError, match="open to others") as caught:
-        asyncio.run(web.start())
+        await web.start()
     assert caught.value.exit_status == 78
 
 
-def test_an_address_in_use_is_named() -> None:
-    import asyncio
-
+async def test_an_address_in_use_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = taken.getsockname()
         web = Web(ApiSettings(uri=address), tokens=TokenFile(None), parts=list)
         with pytest.raises(ListenError, match=r"api.uri: cannot listen on 127.0.0.1:\d+"):
-            asyncio.run(web.start())
+            await web.start()

@@ -17,13 +17,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("any-speed")
 
-# asyncio_debug in pyproject.toml is for the tests' own loops, this one for those that the code
-# under test starts.
-os.environ["PYTHONASYNCIODEBUG"] = "1"
-
 
 def _not_of_slowness(record: logging.LogRecord) -> bool:
-    """Keep the debug mode's "Executing ... took ..." out of what tests look for in the log."""
+    """Keep what asyncio's debug mode says of a slow machine out of the logs that tests read."""
     return not str(record.msg).startswith("Executing ")
 
 

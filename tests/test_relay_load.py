@@ -72,7 +72,7 @@ class Relay:
                 subscriber.sendall(self._said)
                 if self._vanish:
                     subscriber.close()
-                self._over.wait(20)
+                self._over.wait(60)
 
     def close(self) -> None:
         self._over.set()

@@ -31,7 +31,7 @@ async def test_a_thread_goes_on_when_the_loop_has_turned(monkeypatch: pytest.Mon
     loop = asyncio.get_running_loop()
     with yielding.attending(loop):
         thread = await in_thread(work)
-        asks.wait(10)
+        asks.wait(60)
         # Whatever the loop has begun, it ends before the thread goes on.
         order.append("loop")
         while thread.is_alive():

@@ -107,7 +107,7 @@ class Fleet:
     def kill(self, daemon: DaemonProcess) -> None:
         self.running.remove(daemon)
         daemon.process.kill()
-        daemon.process.wait(10)
+        daemon.process.wait(60)
 
 
 def consumer_config(url: str, bootstrap: str) -> dict[str, Any]:

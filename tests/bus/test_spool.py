@@ -44,7 +44,7 @@ def forget(state: Path) -> None:
 
 async def take(consumer: Consumer, count: int) -> list[Record]:
     records: list[Record] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(records) < count:
             records += await consumer.poll(max_records=100)
     return records
@@ -189,7 +189,7 @@ async def test_what_every_group_has_read_is_trimmed_but_for_the_newest(state: Pa
     put(bus, "t", 3000)  # the writer tidies up after its first group
     assert await bus.committed()
     look = bus.consumer("t", group=None)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (found := numbers(await look.poll(max_records=5000)))[0] == 0:
             await look.seek(0, 0)
     assert found[0] == 500

@@ -92,7 +92,7 @@ class Run:
     async def count(self, number: int) -> None:
         """Wait until so many events came, and make sure of the message where they don't."""
         try:
-            await until(lambda: len(self.records) >= number, limit_s=15)
+            await until(lambda: len(self.records) >= number)
         except TimeoutError:
             raise AssertionError(f"{number} events wanted, told: {self.told}") from None
 

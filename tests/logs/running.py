@@ -17,7 +17,6 @@ from tests.store.opened import opened
 from tests.waiting import until
 
 NOW = 1_700_000_000.0
-LIMIT_S = 60.0
 
 
 class Clock:
@@ -120,4 +119,4 @@ async def running(
     assert isinstance(outcome, asyncio.CancelledError), outcome
 
 
-__all__ = ["LIMIT_S", "NOW", "Client", "Clock", "line", "opened", "running", "until"]
+__all__ = ["NOW", "Client", "Clock", "line", "opened", "running", "until"]

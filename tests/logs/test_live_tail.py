@@ -155,7 +155,7 @@ async def test_uploads_to_one_instance_are_followed_on_another_in_spite_of_commi
             batch = Batch(Kind.LOGS, [Entry("info", NOW, "addon-9", "late")])
             commit(connection, [batch], received_at=NOW, width_s=60, instance="another")
             taken.set()
-            go.wait(20)
+            go.wait(60)
 
         transaction = asyncio.create_task(one.transaction(slow))
         assert await asyncio.to_thread(taken.wait, 20)

@@ -139,7 +139,7 @@ async def test_a_database_that_is_away_is_said_and_comes_back(
         async def stored() -> bool:
             return bool((await client.upload("after"))["status"] == "ok")
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await stored():
                 await asyncio.sleep(0.05)
         assert set(await client.texts()) == {"before", "after"}

@@ -28,8 +28,8 @@ from monitor.web.settings import ApiSettings
 from tests.logs.test_actions import messages
 from tests.logs.test_entries import json_values
 from tests.store.opened import opened
-from tests.waiting import wait_for
-from tests.web.serving import LIMIT_S, Serving, serving
+from tests.waiting import LIMIT_S, wait_for
+from tests.web.serving import Serving, serving
 
 
 class Service:

@@ -20,7 +20,9 @@ from websockets.sync.server import Server, ServerConnection, serve
 from monitor.probes.check import REASONS, Outcome
 from monitor.probes.checking import Checks
 from monitor.probes.job import Job
+from tests.ports import free_port
 from tests.probes.misbehaving import Misbehaving
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration_test
 
@@ -145,8 +147,7 @@ async def test_a_proxy_is_used_and_the_environments_is_not(
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "ws"])
 async def test_nobody_there_is_refused_or_no_such_host(scheme: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     outcome = await check(f"{scheme}://127.0.0.1:{port}")
     assert outcome.error == "refused: Connection refused"
     assert outcome.response_time is None
@@ -381,9 +382,7 @@ async def test_http_2_is_spoken(
     nginx = program("nginx", "/usr/sbin/nginx", package="nginx-light")
     certificate = certificates.authority.issue_cert("localhost", "127.0.0.1")
     certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (tmp_path / "nginx.conf").write_text(
         f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/log; events {{}}\n"
         f"http {{ access_log off; client_body_temp_path {tmp_path}; proxy_temp_path {tmp_path};"
@@ -394,11 +393,8 @@ async def test_http_2_is_spoken(
     command = [nginx, "-c", str(tmp_path / "nginx.conf")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            for _ in range(400):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                threading.Event().wait(0.025)
+            with socket.socket() as probe:
+                await until(lambda: probe.connect_ex(("127.0.0.1", port)) == 0)
             outcome = await check(
                 f"https://localhost:{port}/",
                 ca_file=certificates.file,

@@ -93,4 +93,4 @@ async def test_what_is_told_while_the_jobs_are_read_is_not_missed(store: Store) 
     for job_id in (1, 2**40):
         await store.transaction(functools.partial(stop_job, job_id=job_id))
     while (await source.load()).stopped != {1, 2**40}:
-        await asyncio.wait_for(source.changed(), 20)
+        await asyncio.wait_for(source.changed(), 60)

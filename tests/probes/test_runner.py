@@ -20,7 +20,7 @@ from monitor.probes.job import Job
 from monitor.probes.part import Probes
 from monitor.probes.settings import ProbesSettings
 from tests.probes.misbehaving import Misbehaving
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 pytestmark = pytest.mark.integration_test
 
@@ -46,8 +46,8 @@ class Running:
         self._consumer = consumer
         self.results: list[Result] = []
 
-    async def more(self, wanted: Callable[[list[Result]], object], *, limit_s: float = 30) -> None:
-        async with asyncio.timeout(limit_s):
+    async def more(self, wanted: Callable[[list[Result]], object]) -> None:
+        async with asyncio.timeout(LIMIT_S):
             while not wanted(self.results):
                 for record in await self._consumer.poll():
                     result = decode_result(record.value)
@@ -137,7 +137,7 @@ async def test_sites_that_hang_do_not_keep_the_others_from_being_checked(
             assert all(result.up for result in good)
             return len(good) >= 60 and sum(result.missed for result in good[-20:]) <= 2
 
-        await probes.more(on_time, limit_s=60)
+        await probes.more(on_time)
 
 
 async def test_a_reload_adds_removes_and_keeps_and_a_bad_one_changes_nothing(

@@ -72,7 +72,7 @@ class Relay:
         self.peers.append(peer)
         if receive_buffer is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        peer.settimeout(20)
+        peer.settimeout(60)
         peer.connect(("127.0.0.1", self.websocket_port))
         peer.sendall(
             b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -107,7 +107,7 @@ def everything(client: ClientConnection) -> tuple[list[str], int | None]:
     got: list[str] = []
     try:
         while True:
-            got.append(str(client.recv(timeout=20)))
+            got.append(str(client.recv(timeout=60)))
     except ConnectionClosed:
         return got, client.close_code
 

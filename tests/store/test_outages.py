@@ -45,7 +45,7 @@ async def test_a_restart_between_transactions_is_not_noticed(server: PostgresSer
 
         def together(connection: Connection, job: int) -> None:
             stop_job(connection, job)
-            barrier.wait(20)
+            barrier.wait(60)
 
         await asyncio.gather(*(store.transaction(partial(together, job=job)) for job in range(4)))
         server.crash()
@@ -56,7 +56,7 @@ async def test_a_restart_between_transactions_is_not_noticed(server: PostgresSer
 
 
 async def store_answers(store: Store) -> list[int]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(UnavailableError):
                 return await store.read(jobs)
@@ -135,7 +135,7 @@ async def test_a_listener_hears_of_the_gap_and_goes_on(server: PostgresServer) -
         assert await anext(news) == "before"
         server.crash()
         server.start()
-        assert await asyncio.wait_for(anext(news), 20) is None
+        assert await asyncio.wait_for(anext(news), 60) is None
         await store_answers(store)
         await store.transaction(lambda c: c.notify("news", "after"))
         assert await anext(news) == "after"

@@ -21,8 +21,8 @@ from tests.probes.misbehaving import Misbehaving
 from tests.servers.daemon import DaemonProcess
 from tests.servers.postgres import PostgresServer
 from tests.store.opened import opened
-from tests.waiting import wait_for
-from tests.web.whole import LIMIT_S, Whole
+from tests.waiting import LIMIT_S, wait_for
+from tests.web.whole import Whole
 
 pytestmark = pytest.mark.integration_test
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import trustme
-from websockets.sync.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 
 from monitor.probes.check import REASONS, Outcome
 from monitor.probes.checking import Checks
@@ -330,31 +330,21 @@ async def test_a_banner_must_match(
         assert outcome.error.startswith(error)
 
 
-def serve_websockets(**options: Any) -> tuple[Server, threading.Thread]:
-    def handler(connection: ServerConnection) -> None:
-        for _ in connection:
-            pass
-
-    server = serve(handler, "127.0.0.1", 0, **options)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    return server, thread
+async def swallow(connection: ServerConnection) -> None:
+    async for _ in connection:
+        pass
 
 
 @pytest.mark.parametrize("secure", [False, True])
 async def test_a_websocket_that_upgrades_is_up(certificates: Certificates, secure: bool) -> None:
-    options = {"ssl": certificates.context("good")} if secure else {}
-    server, thread = serve_websockets(**options)
-    try:
-        port = server.socket.getsockname()[1]
+    context = certificates.context("good") if secure else None
+    async with serve(swallow, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
         url = f"{'wss' if secure else 'ws'}://localhost:{port}/"
         outcome = await check(url, ca_file=certificates.file, ip_version="4")
-        assert (outcome.error, outcome.status) == (None, 101)
-        assert (outcome.phases.tls > 0) == secure
-        assert outcome.certificate_expires_at == (SOON if secure else None)
-    finally:
-        server.shutdown()
-        thread.join()
+    assert (outcome.error, outcome.status) == (None, 101)
+    assert (outcome.phases.tls > 0) == secure
+    assert outcome.certificate_expires_at == (SOON if secure else None)
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any-speed")
 
 
-def _not_of_slowness(record: logging.LogRecord) -> bool:
-    """Keep what asyncio's debug mode says of a slow machine out of the logs that tests read."""
+def _is_not_about_speed(record: logging.LogRecord) -> bool:
+    """Drop the debug mode's warnings of slow callbacks, which depend on the machine."""
     return not str(record.msg).startswith("Executing ")
 
 
-logging.getLogger("asyncio").addFilter(_not_of_slowness)
+logging.getLogger("asyncio").addFilter(_is_not_about_speed)
 
 # What only `make kubernetes` runs: its servers take minutes to build.
 collect_ignore = [] if os.environ.get("RECODEX_TEST_KUBERNETES") == "1" else ["cluster_real"]

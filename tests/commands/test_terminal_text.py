@@ -31,7 +31,7 @@ def test_json_says_the_same_and_commands_nothing(text: str) -> None:
 
 @pytest.fixture
 async def config(tmp_path: Path) -> str:
-    """The file of a config whose bus has a message that a terminal would obey."""
+    """Write a config whose bus has a message with terminal commands; return its path."""
     file = tmp_path / "config.yml"
     file.write_text(json.dumps({"bus": {"file": str(tmp_path / "spool.db")}}))
     bus = create_bus(load(str(file)).config.bus, None)

@@ -19,7 +19,7 @@ from tests.waiting import wait_for
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:
-    """Run these tests in the loop that the daemon has: the relay's speed and order are its."""
+    """Run the coroutine tests of the relay in the event loop that the daemon has."""
     return {"daemon": new_event_loop}
 
 

@@ -5,50 +5,32 @@ Little is imported before :func:`main` runs: until then Ctrl-C would end in a tr
 
 from __future__ import annotations
 
+import errno
 import os
-import signal
 import sys
-
-TYPE_CHECKING = False  # as in typing, which takes its time to import
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
 
 __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status: see docs/reference/exit-codes.md."""
-    # Only what Python has set itself: where SIGINT is ignored, as of a shell's job, it stays so.
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-    def let_interrupt() -> None:
-        if interruptible:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
     try:
-        if interruptible:
-            signal.signal(signal.SIGINT, _end)
-        return _run(sys.argv[1:] if argv is None else argv, let_interrupt)
+        return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return 0
-    finally:
-        let_interrupt()
 
 
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    # What is being imported might take an exception for its own. Nothing is printed yet.
-    os._exit(0)
-
-
-def _run(argv: list[str], ready: Callable[[], None]) -> int:
+def _run(argv: list[str]) -> int:
     from monitor.commands.command_line import run
-    from monitor.commands.output import checked_output
     from monitor.errors import MonitorError
 
     try:
-        with checked_output():
-            return run(list(argv), ready)
+        try:
+            return run(list(argv))
+        finally:
+            # What is still buffered fails here, and not at the interpreter's end.
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except MonitorError as error:
         if not error.logged:
             from monitor.commands.terminal_text import terminal_text
@@ -58,8 +40,16 @@ def _run(argv: list[str], ready: Callable[[], None]) -> int:
             print("recodex-monitor:", "\n".join(lines), file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
-        # Whoever read our output has enough.
-        return 0
+        # The reader of our output has enough.
+        status = 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        print("recodex-monitor: cannot write the output:", error.strerror, file=sys.stderr)
+        status = 1
+    # The interpreter would try once more, and print a traceback.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return status
 
 
 if __name__ == "__main__":

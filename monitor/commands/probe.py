@@ -137,10 +137,9 @@ def _show(result: Result) -> None:
         console.print(Text(f"  {result.error}"), soft_wrap=True)
     total = sum(getattr(result.phases, name) for name in _PHASES)
     before = 0.0
-    block = _block(console.encoding)
     for name in _PHASES:
         spent = getattr(result.phases, name)
-        bar = _bar(before, spent, total, block)
+        bar = _bar(before, spent, total)
         console.print(Text(f"  {name:<11}{_milliseconds(spent)}  ") + Text(bar, style="cyan"))
         before += spent
     whole = "response" if result.response_time is not None else "spent"
@@ -157,17 +156,9 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:>9.1f} ms"
 
 
-def _block(encoding: str) -> str:
-    try:
-        "█".encode(encoding)
-    except UnicodeEncodeError:
-        return "#"
-    return "█"
-
-
-def _bar(before: float, spent: float, total: float, block: str) -> str:
+def _bar(before: float, spent: float, total: float) -> str:
     """Return a phase's place in the whole."""
     if total <= 0 or spent <= 0:
         return ""
     start = round(before / total * _CHART_WIDTH)
-    return " " * start + block * max(1, round((before + spent) / total * _CHART_WIDTH) - start)
+    return " " * start + "█" * max(1, round((before + spent) / total * _CHART_WIDTH) - start)

@@ -24,7 +24,7 @@ from monitor.logfile import LoggerSettings
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
-from monitor.settings import Address, Section, hide_url_secrets
+from monitor.settings import Address, Section, hide_url_secrets, is_marked
 from monitor.store.settings import DatabaseSettings
 from monitor.validation import did_you_mean, expectation
 from monitor.web.settings import ApiSettings
@@ -138,12 +138,6 @@ def _section_types() -> dict[str, type]:
     return types
 
 
-# What YAML 1.1 took for a number and 1.2 does not, and what neither 1.1 nor we do: 1e6.
-_FOREIGN_NUMBER = re.compile(
-    r"[-+]?(?:0[0-9_]+|[0-9_]+(?::[0-9]+)+(?:\.[0-9_]*)?|[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+)"
-)
-
-
 def _convert(document: Document) -> Config:
     while True:
         data = _forgiving(document.data())
@@ -177,10 +171,6 @@ def _setting_error(text: str, data: Any) -> SettingError:
         if allowed:
             return SettingError(tuple(path), f"{value!r} is none of {', '.join(allowed)}")
     shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
-    if isinstance(value, str) and "got `str`" in problem and _FOREIGN_NUMBER.fullmatch(value):
-        return SettingError(
-            tuple(path), "expected a plain number, without colons, leading zeros or an exponent"
-        )
     problem = _in_plain_words(problem, path, value)
     if problem == "expected a whole number, not a number":
         problem = "expected a whole number"
@@ -281,17 +271,9 @@ def _shown(section: Section) -> dict[str, Any]:
     types = {field.name: field for field in msgspec.inspect.type_info(type(section)).fields}  # type: ignore[attr-defined]
     for name in section.__struct_fields__:
         value = getattr(section, name)
-        hidden = _is_secret(types[name].type)
+        hidden = is_marked(types[name].type, "secret")
         shown[types[name].encode_name] = "***" if hidden and value else _plain(value)
     return shown
-
-
-def _is_secret(kind: msgspec.inspect.Type) -> bool:
-    if isinstance(kind, msgspec.inspect.Metadata):
-        return bool(kind.extra and kind.extra.get("secret")) or _is_secret(kind.type)
-    if isinstance(kind, msgspec.inspect.UnionType):
-        return any(_is_secret(option) for option in kind.types)
-    return False
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,6 @@ import fcntl
 import logging
 import struct
 import termios
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.server import ServerConnection
@@ -23,27 +22,10 @@ if TYPE_CHECKING:
     from monitor.relay.server import Server
     from monitor.relay.session import Session
 
-__all__ = ["ClientLimits", "Connection"]
+__all__ = ["Connection"]
 
 # Requests that may come with the handshake, before it is answered.
 _EARLY_MESSAGES = 64
-
-
-class ClientLimits:
-    """What one client may take, and how many there may be."""
-
-    def __init__(
-        self,
-        *,
-        max_clients: int,
-        client_stall: float,
-        subscribe_timeout: float,
-        origins: Iterable[str],
-    ) -> None:
-        self.max_clients = max_clients
-        self.client_stall = client_stall
-        self.subscribe_timeout = subscribe_timeout
-        self.origins = frozenset(origins)
 
 
 class Connection(ServerConnection, Subscriber):

@@ -22,10 +22,11 @@ from monitor.relay.batches import Batches
 from monitor.relay.channel import Channel, Subscriber
 from monitor.relay.channels import Channels
 from monitor.relay.codes import NORMAL, TRY_AGAIN_LATER
-from monitor.relay.connection import ClientLimits, Connection
+from monitor.relay.connection import Connection
 from monitor.relay.feed import Feed
 from monitor.relay.protocol import PING
 from monitor.relay.session import Recoveries, Session, Subscription
+from monitor.relay.settings import RelaySettings
 
 __all__ = ["PING_S", "Delivery", "shown"]
 
@@ -58,11 +59,8 @@ Batch = dict[int, tuple[bytes, int]]
 class Delivery:
     """Writes to the clients of :class:`Channels` what is due."""
 
-    def __init__(
-        self, channels: Channels, limits: ClientLimits, feed: Feed, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, channels: Channels, feed: Feed, clock: Callable[[], float]) -> None:
         self.channels = channels
-        self.limits = limits
         self.feed = feed
         self.time = time.time
         self.deliveries = 0
@@ -86,6 +84,11 @@ class Delivery:
         # Connections by the second in which they are pinged, so that pings are spread.
         self._ping_turns: list[set[Connection]] = [set() for _ in range(PING_S)]
         self._turn = 0
+
+    @property
+    def limits(self) -> RelaySettings:
+        """The limits in force."""
+        return self.channels.limits
 
     # Clients
 

@@ -174,11 +174,8 @@ class Server:
                 connection, http.HTTPStatus.SERVICE_UNAVAILABLE, "max-clients", "too many clients"
             )
         origin = request.headers.get_all("Origin")
-        if (
-            origin
-            and self.delivery.limits.origins
-            and not self.delivery.limits.origins.issuperset(origin)
-        ):
+        allowed = self.delivery.limits.origins
+        if allowed and any(each not in allowed for each in origin):
             return self._refuse(
                 connection, http.HTTPStatus.FORBIDDEN, "origin", "this origin is not allowed"
             )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -57,10 +56,6 @@ class Fragile(Part):
         if self.broken_state:
             raise RuntimeError("a defect")
         return State(Health.OK, "fine")
-
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
-        del settings
-        return lambda: ()
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from monitor.tokens import Role, TokenFile, create_token
+from monitor.transport.frames import text_frame
 from monitor.web.http import websocket as websocket_module
-from monitor.web.http.websocket import WebSocket, text_frame
+from monitor.web.http.websocket import WebSocket
 from tests.web.serving import LIMIT_S, serving
 
 UPGRADE = b"GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from monitor.logs.followers import LiveMessage
-from monitor.web.http.websocket import WebSocket, text_frame
+from monitor.transport.frames import text_frame
+from monitor.web.http.websocket import WebSocket
 
 __all__ = ["SocketFollower"]
 

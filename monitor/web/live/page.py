@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from monitor.tokens import Principal, Role
-from monitor.web.http.websocket import WebSocket, text_frame
+from monitor.transport.frames import text_frame
+from monitor.web.http.websocket import WebSocket
 
 if TYPE_CHECKING:
     from monitor.logs.part import Logs

@@ -13,11 +13,12 @@ from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.filters import Kind
 from monitor.logs.part import Logs
 from monitor.logs.reader import LogReader
+from monitor.transport.frames import text_frame
 from monitor.web.http.app import Requester
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import TOO_MANY_REQUESTS, Problem
 from monitor.web.http.sockets import Handler
-from monitor.web.http.websocket import WebSocket, text_frame
+from monitor.web.http.websocket import WebSocket
 from monitor.web.live.log_follower import SocketFollower
 
 __all__ = ["router", "websocket"]

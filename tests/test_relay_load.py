@@ -14,13 +14,13 @@ from benchmarks import relay_wire as wire
 from benchmarks.relay_load import Load
 from benchmarks.relay_recovery_readers import OLD, RECOVERING
 from benchmarks.relay_streams import Channel, StreamError, Subscriber
-from monitor.relay.protocol import text_frame
 from monitor.relay.protocol_v2 import (
     message_frame,
     message_head,
     messages_frame,
     subscribed_frame,
 )
+from monitor.transport.frames import text_frame
 
 CLOSE = b"\x88\x02" + wire.CLOSE_1000
 HEAD = b"HTTP/1.1 101 x\r\nSec-WebSocket-Accept: " + wire.ACCEPT + b"\r\n\r\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from array import array
 from bisect import bisect_right
+from typing import Protocol
 
 from monitor.relay.history import History
 
@@ -31,16 +32,14 @@ class End(enum.Enum):
     IDLE = "idle"
 
 
-class Subscriber:
-    """Someone who reads a channel: nothing but a position in it."""
-
-    __slots__ = ("channel", "position")
-
-    # Whether it reads with the recovering protocol.
-    follows = False
+class Subscriber(Protocol):
+    """What is subscribed to a channel: a position in it, and how to go on from there."""
 
     channel: Channel | None
     position: int
+
+    def advance(self) -> None:
+        """Write what lies between the position and the end, as far as the client reads."""
 
 
 class Channel(History):
@@ -57,7 +56,6 @@ class Channel(History):
         "end_kind",
         "epoch",
         "failed",
-        "followers",
         "head",
         "key",
         "name",
@@ -74,8 +72,7 @@ class Channel(History):
         # Whether FAILED is the last word so far.
         self.failed = False
         self.subscribers: set[Subscriber] = set()
-        # Those who read it with the recovering protocol, and what its messages begin with there.
-        self.followers: set[Subscriber] = set()
+        # What its messages begin with in the recovering protocol, once one was made.
         self.head = b""
         # For each message in _data, when it came, in s since the epoch.
         self._times = array("d")
@@ -87,11 +84,6 @@ class Channel(History):
     def ended(self) -> bool:
         """Whether nothing more will come."""
         return self.end_kind is not None
-
-    @property
-    def read_by_someone(self) -> bool:
-        """Whether there is any subscriber."""
-        return bool(self.subscribers or self.followers)
 
     @property
     def size_bytes(self) -> int:

@@ -121,7 +121,7 @@ class Channels:
             self._awaited.pop(channel, None)
         subscriber.channel = channel
         subscriber.position = channel.first
-        (channel.followers if subscriber.follows else channel.subscribers).add(subscriber)
+        channel.subscribers.add(subscriber)
         self.subscriber_count += 1
         return channel
 
@@ -137,10 +137,8 @@ class Channels:
         subscriber.channel = None
         self.subscriber_count -= 1
         channel.subscribers.discard(subscriber)
-        if subscriber.follows:
-            channel.followers.discard(subscriber)
         if (
-            not channel.read_by_someone
+            not channel.subscribers
             and not len(channel)
             and self._by_name.get(channel.name) is channel
         ):
@@ -152,37 +150,22 @@ class Channels:
     def expire(self, now: float) -> list[Channel]:
         """End what is due to end and forget what is due to be forgotten.
 
-        Returns the channels that ended just now and have subscribers, to be told.
+        Returns the channels that ended just now and have subscribers.
         """
         limits = self.limits
-        told: list[Channel] = []
+        ended: list[Channel] = []
         for channel in self._due(self._failed, now - limits.end_after_failed):
             self._end(channel, End.FAILED, now)
-            told.append(channel)
+            ended.append(channel)
         for channel in self._due(self._open, now - limits.keep_idle):
             self._end(channel, End.IDLE, now)
             self._forget(channel)
-            told.append(channel)
+            ended.append(channel)
         for channel in self._due(self._ended, now - limits.keep_finished):
             self._forget(channel)
         for channel in self._due(self._awaited, now - limits.keep_finished):
             self._forget(channel)
-        return [channel for channel in told if channel.read_by_someone]
-
-    def next_expiry(self) -> float | None:
-        """Return when expire() has something to do next, or None."""
-        limits = self.limits
-        heads = [
-            next(iter(order.values())) + keep
-            for order, keep in (
-                (self._failed, limits.end_after_failed),
-                (self._open, limits.keep_idle),
-                (self._ended, limits.keep_finished),
-                (self._awaited, limits.keep_finished),
-            )
-            if order
-        ]
-        return min(heads, default=None)
+        return [channel for channel in ended if channel.subscribers]
 
     def adopt(self, limits: Limits) -> None:
         """Take new limits; what is over them goes at once."""
@@ -270,7 +253,7 @@ class Channels:
                 return
             if channel is current and len(channel) > 1:
                 self._trim(channel, (len(channel) + 1) // 2, compact=True)
-            elif channel.ended or not channel.read_by_someone:
+            elif channel.ended or not channel.subscribers:
                 self._forget(channel)
                 if channel is current:
                     return

@@ -22,8 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from monitor.errors import MonitorError, UsageError
-from monitor.relay.codes import LOST, ComeBack, close_code
-from monitor.relay.following import (
+from monitor.relay.client_position import (
     Away,
     End,
     Event,
@@ -34,6 +33,7 @@ from monitor.relay.following import (
     Refused,
     read_message,
 )
+from monitor.relay.codes import LOST, ComeBack, close_code
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.settings import hide_url_secrets
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 
-from monitor.relay.protocol import HEAD_BYTES
+from monitor.transport.frames import HEADER_BYTES
 
 __all__ = ["History"]
 
@@ -45,6 +45,10 @@ class History:
         """What the frames take, with where they end."""
         return len(self._data) + 8 * len(self._ends)
 
+    def keeps(self, position: int) -> bool:
+        """Whether the frame at a position is kept."""
+        return self.first <= position < self.end
+
     def append(self, frame: bytes) -> int:
         """Add one frame at the end; return how many are kept."""
         self._data += frame
@@ -74,7 +78,7 @@ class History:
         found = []
         for place in range(index, index + stop - start):
             end = ends[place] - base
-            found.append(data[begin + HEAD_BYTES[data[begin + 1]] : end])
+            found.append(data[begin + HEADER_BYTES[data[begin + 1]] : end])
             begin = end
         return found
 

@@ -23,12 +23,12 @@ from monitor.relay.channel import Channel, End
 from monitor.sqlite.file import OpenFiles, create
 
 __all__ = [
-    "Batch",
     "ChannelRow",
     "ChunkRow",
     "CorruptHistoryError",
     "ForeignFileError",
     "HistoryFile",
+    "SaveBatch",
     "Saved",
     "set_aside",
 ]
@@ -119,7 +119,7 @@ class ChunkRow(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
+class SaveBatch:
     """What one transaction saves; ``at`` is now, in s since the epoch."""
 
     at: float
@@ -223,7 +223,7 @@ class HistoryFile:
             return Saved(channels, None, True, [])
         return Saved(channels, saved[0], bool(saved[1]), outages)
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: SaveBatch) -> None:
         """Save a batch, all of it or nothing; the same batch may be written twice."""
         with self._transaction() as execute:
             for key in batch.forgotten:

@@ -152,8 +152,7 @@ class Relay(Part):
             feed.back(now)
         else:
             feed.lost(now)
-        for session in self.delivery.sessions():
-            session.tell_feed("up" if came else "lost" if count else "down")
+        self.delivery.feed_changed("up" if came else "lost" if count else "down")
 
     def state(self) -> State:
         """Clients and channels in a few words."""

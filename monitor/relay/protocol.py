@@ -12,12 +12,9 @@ from json.encoder import encode_basestring_ascii
 
 import msgspec
 
-__all__ = ["HEAD_BYTES", "PING", "Malformed", "Message", "decode", "text_frame"]
+from monitor.transport.frames import text_frame
 
-# A whole ping frame without payload (RFC 6455, section 5.5.2); its pong needs no bookkeeping.
-PING = b"\x89\x00"
-# How many bytes of a server's frame come before its payload, by the frame's second byte.
-HEAD_BYTES = bytes([2] * 126 + [4, 10])
+__all__ = ["Malformed", "Message", "decode"]
 
 _MAX_FRAMES = 5
 
@@ -75,13 +72,3 @@ def decode(frames: Sequence[bytes]) -> Message:
         return Message(channel, command, _recurring.get(fields) or _frame(fields))
     except UnicodeDecodeError:
         raise Malformed("encoding", "bytes that are not UTF-8") from None
-
-
-def text_frame(payload: bytes) -> bytes:
-    """Build a server's whole, unmasked text frame around ``payload`` (RFC 6455, section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x81, size)) + payload
-    if size < 65536:
-        return b"\x81\x7e" + size.to_bytes(2) + payload
-    return b"\x81\x7f" + size.to_bytes(8) + payload

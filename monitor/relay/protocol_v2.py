@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from monitor.relay.protocol import text_frame
+from monitor.transport.frames import text_frame
 from monitor.validation import decoding_problem
 
 __all__ = [
@@ -71,8 +71,13 @@ _decode = msgspec.json.Decoder(Request).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class BadRequest(Exception):  # noqa: N818 - it never leaves the session
-    """What a client sent is no request; its text says what is wrong."""
+class BadRequest(Exception):  # noqa: N818 - it never leaves the part
+    """What a client sent is not a request; the text says why."""
+
+    @property
+    def frame(self) -> bytes:
+        """The answer to the client."""
+        return error_frame("bad-request", str(self)[:200])
 
 
 def decode_request(data: bytes) -> Request:
@@ -130,18 +135,18 @@ def subscribed_frame(channel: bytes, epoch: str, seq: int, recovered: bool | Non
 
     ``recovered`` is None where the client did not say how far it was.
     """
-    told: dict[str, Any] = {"epoch": epoch, "seq": seq}
+    fields: dict[str, Any] = {"epoch": epoch, "seq": seq}
     if recovered is not None:
-        told["recovered"] = recovered
-    return _frame("subscribed", channel, told)
+        fields["recovered"] = recovered
+    return _frame("subscribed", channel, fields)
 
 
 def end_frame(kind: str, channel: bytes, epoch: str, seq: int, reason: str = "") -> bytes:
     """Return the notice of a channel's end after ``seq`` messages: ``finished`` or ``failed``."""
-    told: dict[str, Any] = {"epoch": epoch, "seq": seq}
+    fields: dict[str, Any] = {"epoch": epoch, "seq": seq}
     if reason:
-        told["reason"] = reason
-    return _frame(kind, channel, told)
+        fields["reason"] = reason
+    return _frame(kind, channel, fields)
 
 
 def feed_frame(state: str, brokers: int, at: float) -> bytes:
@@ -154,24 +159,24 @@ def gap_frame(channel: bytes, epoch: str, seq: int, since: float, until: float |
 
     ``until`` is None where it still is. Times are s since the epoch.
     """
-    told = {
+    fields = {
         "state": "gap",
         "epoch": epoch,
         "seq": seq,
         "since": round(since, 3),
         "until": None if until is None else round(until, 3),
     }
-    return _frame("feed", channel, told)
+    return _frame("feed", channel, fields)
 
 
 def error_frame(code: str, message: str, channel: str | None = None) -> bytes:
     """Return the answer to a request that can't be met."""
-    told = {"code": code, "message": message}
-    return _frame("error", None if channel is None else channel.encode(), told)
+    fields = {"code": code, "message": message}
+    return _frame("error", None if channel is None else channel.encode(), fields)
 
 
-def _frame(kind: str, channel: bytes | None, told: dict[str, Any]) -> bytes:
+def _frame(kind: str, channel: bytes | None, fields: dict[str, Any]) -> bytes:
     head: dict[str, Any] = {"type": kind}
     if channel is not None:
         head["channel"] = channel.decode()
-    return text_frame(_encode(head | told))
+    return text_frame(_encode(head | fields))

@@ -23,12 +23,12 @@ from monitor.relay.channel import Channel
 from monitor.relay.channels import Channels
 from monitor.relay.feed import Feed, SteadyTime
 from monitor.relay.history_file import (
-    Batch,
     ChannelRow,
     ChunkRow,
     CorruptHistoryError,
     ForeignFileError,
     HistoryFile,
+    SaveBatch,
     Saved,
     after_a_crash,
     set_aside,
@@ -78,7 +78,7 @@ class Saving:
         # What is wrong with the file, until it is set aside and a new one is begun.
         self._damage = ""
         # Cut, but not known to be written.
-        self._pending: Batch | None = None
+        self._pending: SaveBatch | None = None
         self._faults_log = RateLimitedLog(logger, lines=1, period_s=300)
         # Why the file can't be written now; empty where it can.
         self.problem = ""
@@ -260,14 +260,14 @@ class Saving:
             " name a file on another"
         )
 
-    def _cut(self) -> Batch | None:
+    def _cut(self) -> SaveBatch | None:
         """Cut the next batch of what is new, or return None."""
         channels = self._channels
         unsaved = channels.unsaved
         assert unsaved is not None
         if not unsaved and not channels.forgotten and not self._feed.unsaved:
             return None
-        batch = Batch(self._time(), json.dumps(list(self._feed.outages)))
+        batch = SaveBatch(self._time(), json.dumps(list(self._feed.outages)))
         self._feed.unsaved = False
         batch.forgotten = channels.forgotten[:_BATCH_CHANNELS]
         del channels.forgotten[:_BATCH_CHANNELS]

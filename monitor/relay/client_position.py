@@ -168,8 +168,8 @@ class Position:
         if kind == "message":
             yield from self._message(message["epoch"], seq, message["time"], message["data"])
         elif kind == "messages":
-            first, told = float(message["time"]), zip(message["ms"], message["data"], strict=True)
-            for number, (ms, data) in enumerate(list(told), seq):
+            first, sent = float(message["time"]), zip(message["ms"], message["data"], strict=True)
+            for number, (ms, data) in enumerate(list(sent), seq):
                 yield from self._message(message["epoch"], number, first + ms / 1000, data)
         elif kind == "feed":
             gap = (seq, float(message["since"]))
@@ -229,8 +229,8 @@ class LegacyPosition:
                 return
             del self._delivered[place:]
             yield Reset(self.channel, 0, anew=True)
-            for number, told in enumerate(self._delivered, 1):
-                yield Message(self.channel, read_message(told), number)
+            for number, known in enumerate(self._delivered, 1):
+                yield Message(self.channel, read_message(known), number)
         self._delivered.append(text)
         yield Message(self.channel, read_message(text), place + 1)
 

@@ -99,7 +99,7 @@ class LegacyReader(Reader):
             name.decode()
         except UnicodeDecodeError as error:
             self._stop_asking()
-            self._connection.begin_close(_INVALID_DATA, f"{error.reason} at position {error.start}")
+            self._connection.fail(_INVALID_DATA, f"{error.reason} at position {error.start}")
             return
         if not name:
             self._refuse(

@@ -106,6 +106,13 @@ class WebSocketConnection(asyncio.Protocol, ABC):
             self.flush()
         self._end()
 
+    def fail(self, code: int, reason: str) -> None:
+        """Close because of what the client sent; nothing more is read (RFC 6455, section 7.1.7)."""
+        if self.is_open:
+            self.protocol.fail(code, reason)
+            self.flush()
+            self._end()
+
     async def wait_closed(self, limit_s: float | None = None) -> None:
         """Wait until the connection is lost, for ``limit_s`` at most."""
         # It leaves the future alone when the waiting task is cancelled.

@@ -1,8 +1,8 @@
 """The relay's wire formats: ZeroMQ frames in, WebSocket frames out. Pure functions, no I/O.
 
-In: sender identity, channel, command, and for TASK also task id and task state. What stands
-for a subscriber is exactly ``json.dumps(d, sort_keys=True)`` of the keys present of command,
-task_id, task_state, as the old monitor built it; further frames are ignored.
+In: sender identity, channel, command, and for TASK also task id and task state. Out: exactly
+``json.dumps(d, sort_keys=True)`` of the keys present of command, task_id and task_state, as the
+old monitor built it. Further frames are ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_FRAMES = 5
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message of a broker: where it goes, what it says, and its frame for subscribers."""
+    """One message of a broker: its channel, its command, and its frame for subscribers."""
 
     channel: bytes
     command: bytes
@@ -28,7 +28,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Malformed(Exception):  # noqa: N818 - it never leaves the receiver
-    """A message that can't be relayed; ``reason`` is one of a fixed few, for metrics."""
+    """A message that cannot be relayed; ``reason`` is one of a fixed few, for metrics."""
 
     def __init__(self, reason: str, details: str) -> None:
         super().__init__(details)
@@ -36,8 +36,8 @@ class Malformed(Exception):  # noqa: N818 - it never leaves the receiver
         self.details = details
 
 
-# Jobs of one exercise have tasks of the same names, so the same frames come again and again.
-# Longer ones are not kept, and when there are so many, all are let go.
+# Jobs of one exercise have tasks of the same names, so the same frames recur. Longer frames are
+# not kept, and when there are too many, all are dropped.
 _recurring: dict[tuple[bytes, ...], bytes] = {}
 _RECURRING_MAX = 4096
 _RECURRING_MAX_BYTES = 256
@@ -59,7 +59,7 @@ def decode(frames: Sequence[bytes]) -> Message:
     """Decode a message's frames after the sender's identity, or raise Malformed.
 
     Raises for fewer than two frames (channel, command), an empty channel or command, and
-    bytes that are no UTF-8.
+    bytes that are not UTF-8.
     """
     if len(frames) < 2:
         raise Malformed("frames", f"{len(frames)} frames after the identity, at least 2 expected")

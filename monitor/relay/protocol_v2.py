@@ -1,8 +1,8 @@
 """The wire format of the recovering protocol, ``recodex.monitor.v2``. Pure functions, no I/O.
 
 Every message is one JSON object with a ``type``; docs/reference/recovering-protocol.md
-describes them all. What a channel's readers get of its messages is whole with its WebSocket
-frame, and nothing in it depends on the reader: the same bytes go to everyone at one position.
+describes them all. The functions return whole WebSocket frames. Nothing in a frame depends on
+the reader: the same bytes go to everyone at one position.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_NAME_BYTES)]
 
 
 class After(msgspec.Struct, frozen=True):
-    """How far a client is: it has the first ``seq`` messages of this epoch."""
+    """What a client has: the first ``seq`` messages of this epoch."""
 
     epoch: Annotated[str, msgspec.Meta(max_length=100)]
     seq: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe", tag_field="type"):
-    """A client wants a channel: all that is kept, or what follows ``after``."""
+    """A request for a channel: everything that is kept, or what follows ``after``."""
 
     channel: _Name
     after: After | None = None
 
 
 class Leave(msgspec.Struct, frozen=True, tag="leave", tag_field="type"):
-    """A client wants no more of a channel."""
+    """A request to end a subscription."""
 
     channel: _Name
 
@@ -96,14 +96,14 @@ def decode_request(data: bytes) -> Request:
 
 
 def message_head(channel: bytes, epoch: str) -> bytes:
-    """Return what tells a channel's messages from all others, for the frames of them."""
+    """Return the part of a frame that is the same for all messages of a channel."""
     return b'"channel":%b,"epoch":%b,"seq":' % (_encode(channel.decode()), _encode(epoch))
 
 
 def message_frame(head: bytes, seq: int, at: float, text: bytes | bytearray) -> bytes:
-    """Return the whole frame of a channel's ``seq``-th message (from 1), with its JSON text.
+    """Return the frame of a channel's ``seq``-th message (from 1), with its JSON text.
 
-    ``at`` is when the relay received it, in s since the epoch (of Unix).
+    ``at`` is when the relay received it, in s since the (Unix) epoch.
     """
     return text_frame(
         b'{"type":"message",%b%d,"time":%.3f,"data":%b}' % (head, seq, at, bytes(text))
@@ -113,9 +113,9 @@ def message_frame(head: bytes, seq: int, at: float, text: bytes | bytearray) -> 
 def messages_frame(
     head: bytes, seq: int, times: Sequence[float], texts: Iterable[bytes | bytearray]
 ) -> bytes:
-    """Return the whole frame of several messages in a row, of which ``seq`` is the first.
+    """Return one frame of several messages in a row, of which ``seq`` is the first.
 
-    ``times`` are when they came, at least one, in s since the epoch (of Unix).
+    ``times`` are when the relay received them, at least one, in s since the (Unix) epoch.
     """
     first = round(times[0] * 1000)
     return text_frame(
@@ -133,7 +133,7 @@ def messages_frame(
 def subscribed_frame(channel: bytes, epoch: str, seq: int, recovered: bool | None) -> bytes:
     """Return the answer to a subscription: message ``seq + 1`` of ``epoch`` comes next.
 
-    ``recovered`` is None where the client did not say how far it was.
+    ``recovered`` is None if the client did not say ``after`` what.
     """
     fields: dict[str, Any] = {"epoch": epoch, "seq": seq}
     if recovered is not None:
@@ -150,14 +150,14 @@ def end_frame(kind: str, channel: bytes, epoch: str, seq: int, reason: str = "")
 
 
 def feed_frame(state: str, brokers: int, at: float) -> bytes:
-    """Return the notice that the feed is ``up`` or ``down``, or a connection ``lost``."""
+    """Return the notice that the feed is ``up`` or ``down``, or that a broker is ``lost``."""
     return _frame("feed", None, {"state": state, "brokers": brokers, "time": round(at, 3)})
 
 
 def gap_frame(channel: bytes, epoch: str, seq: int, since: float, until: float | None) -> bytes:
-    """Return the notice that after message ``seq`` the feed was away from ``since`` to ``until``.
+    """Return the notice that the feed was lost after message ``seq``, ``since`` to ``until``.
 
-    ``until`` is None where it still is. Times are s since the epoch.
+    ``until`` is None if it is still lost. Times are s since the (Unix) epoch.
     """
     fields = {
         "state": "gap",
@@ -170,7 +170,7 @@ def gap_frame(channel: bytes, epoch: str, seq: int, since: float, until: float |
 
 
 def error_frame(code: str, message: str, channel: str | None = None) -> bytes:
-    """Return the answer to a request that can't be met."""
+    """Return the answer to a request that cannot be met."""
     fields = {"code": code, "message": message}
     return _frame("error", None if channel is None else channel.encode(), fields)
 

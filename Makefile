@@ -1,4 +1,4 @@
-# Everything a checkout can do. `make run` and `make test` install what they need.
+# The commands of a checkout. `make run` and `make test` install what they need.
 .DEFAULT_GOAL := run
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 MINUTES ?= 2
 JOBS ?= 2
 
-.PHONY: docs reference run demo screenshots test fast chaos kubernetes check bench clean install deb rpm repo
+.PHONY: docs reference run demo screenshots test fast coverage chaos kubernetes check bench clean install deb rpm repo
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,38 +16,43 @@ $(VENV)/.installed: pyproject.toml requirements.txt
 
 install: $(VENV)/.installed
 
-# The daemon, embedded: state and log in .run/, no root, no other server.
+# Run the daemon, embedded: state and log in .run/, no root, no other server.
 run: install
 	@mkdir -p .run
 	STATE_DIRECTORY=$(CURDIR)/.run $(BIN)/recodex-monitor -c install/checkout.yml
 
-# All parts on, embedded, with something to see; Ctrl-C ends it.
+# Run all parts, embedded, with sample data; Ctrl-C stops it.
 demo: install
 	@$(BIN)/python -m demo
 
-# The page's views, of the demonstration, into docs/screenshots/.
+# Take screenshots of the page in the demo, into docs/screenshots/.
 screenshots: install
 	$(BIN)/python -m demo.screenshots
 
-# All tests. What a test needs and this machine lacks is installed where that is possible
-# (as root, on Debian); what is still missing is skipped and named, and with
-# RECODEX_TEST_REQUIRE_ALL=1 it fails. They wait more than they compute, so JOBS processes share
-# the files, in their own order: the long ones are not among the last.
+# Run all tests. Missing programs are installed if possible (as root, on Debian). Tests that
+# still lack something are skipped by name, or fail with RECODEX_TEST_REQUIRE_ALL=1. Tests wait
+# more than they compute, so JOBS processes share the files, in their original order: the long
+# ones do not come last.
 test: install
 	tests/install-servers
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-# The pure tests alone: seconds.
+# Run only the tests that need no server, in seconds.
 fast: install
 	$(BIN)/pytest -m "not integration_test and not end_to_end and not distro"
 
-# Random faults under load with all parts on, embedded and with servers, for MINUTES each; then
-# every promise is checked. The same SEED gives the same faults.
+# Which lines of monitor/ the fast tests run.
+coverage: install
+	$(BIN)/coverage run -m pytest -q -m "not integration_test and not end_to_end and not distro"
+	$(BIN)/coverage report
+
+# Inject random faults under load with all parts on, embedded and with servers, for MINUTES each,
+# and then check every promise. The same SEED gives the same faults.
 chaos: install
 	tests/install-servers
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-# The cluster part with a real API server and its controllers, which Go builds once.
+# Test the cluster part with a real API server and its controllers, built once with Go.
 kubernetes: install
 	tests/build-kubernetes
 	RECODEX_TEST_KUBERNETES=1 $(BIN)/pytest tests/cluster_real
@@ -61,23 +66,23 @@ check: install
 bench: install
 	benchmarks/run
 
-# Packages, into dist/; the same commit gives the same bytes.
+# Build packages into dist/; the same commit builds identical packages.
 deb:
 	packaging/build-deb
 
 rpm:
 	packaging/build-rpm
 
-# An apt and a yum repository of them in dist/repo/, signed with the key that REPO_KEY names
-# in gpg's keyring, to be served at REPO_URL.
+# Build an apt and a yum repository of the packages in dist/repo/, signed with the key REPO_KEY
+# of gpg's keyring, to be served at REPO_URL.
 repo: deb rpm
 	packaging/build-repo
 
-# The parts of docs/reference that are made from the code.
+# Generate the parts of docs/reference that come from the code.
 reference: install
 	$(BIN)/python -m docs.generate
 
-# These pages as HTML, into build/docs.
+# Build the documentation as HTML, into build/docs.
 docs: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs

@@ -19,18 +19,18 @@ version = release = __version__
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
 html_theme = "alabaster"
-# Nothing from another host.
-html_theme_options = {"description": "Operational events, to those who watch them"}
-# Links to files of the checkout, outside these pages, are for readers of the checkout.
+# Load nothing from another host.
+html_theme_options = {"description": "Carries operational events to those who watch them"}
+# Links to files outside these pages only work in a checkout.
 suppress_warnings = ["myst.xref_missing"]
 exclude_patterns = ["_build"]
 
-# Code hosts draw these; here they are shown as they are.
+# Code hosts draw these diagrams; here their source is shown.
 lexers["mermaid"] = TextLexer()
 
 
 def setup(app: Any) -> None:
-    """Give the index a table of contents: on a code host its links do."""
+    """Give the index a table of contents; on a code host its links are enough."""
     app.connect("source-read", _contents)
 
 

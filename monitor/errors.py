@@ -8,7 +8,6 @@
     ├── ConfigError         78   the same with file and line, as a user sees it
     ├── ListenError          1   an address can't be listened on
     ├── MissingPackageError  1   a part that is on needs a package that is not installed
-    ├── OutputError          1   stdout can't be written
     └── UnavailableError    75   a server did not answer in time; trying again may help
 
 The number is the exit status of a program that ends with it (sysexits.h: 75 is
@@ -25,7 +24,6 @@ __all__ = [
     "ListenError",
     "MissingPackageError",
     "MonitorError",
-    "OutputError",
     "SettingError",
     "UnavailableError",
     "UsageError",
@@ -129,16 +127,6 @@ class MissingPackageError(MonitorError):
 
     def __str__(self) -> str:
         return f"{self.part} needs the Python module {self.module}; install {self.package}"
-
-
-class OutputError(MonitorError):
-    """Stdout can't be written: its disk is full, or it is closed; ``problem`` says which."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"cannot write the output: {self.problem}"
 
 
 class UnavailableError(MonitorError):

@@ -20,7 +20,7 @@ from typing import Annotated, Any, TextIO
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Section
+from monitor.settings import Reloadable, Section
 
 __all__ = ["DaemonLog", "LoggerSettings", "RateLimitedLog"]
 
@@ -47,15 +47,15 @@ class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The daemon's own log, with the keys that it always had; the journal has it too."""
 
     # rotated by size, group-readable
-    file: str = "/var/log/recodex/monitor.log"
+    file: Reloadable[str] = "/var/log/recodex/monitor.log"
     # debug, info, warning, error or critical
-    level: str = "info"
-    # Past this many bytes the file is rotated; 0 never rotates.
-    max_size: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = msgspec.field(
+    level: Reloadable[str] = "info"
+    # past this many bytes the file is rotated; 0 never rotates
+    max_size: Reloadable[Annotated[int, msgspec.Meta(ge=0, le=2**40)]] = msgspec.field(
         name="max-size", default=1048576
     )
-    # Rotated files kept beside it; 0 never rotates.
-    rotations: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 3
+    # rotated files that are kept; 0 never rotates
+    rotations: Reloadable[Annotated[int, msgspec.Meta(ge=0, le=1000)]] = 3
 
     def verify(self) -> None:
         """Check the level."""

@@ -5,6 +5,7 @@ Little is imported before :func:`main` runs: until then Ctrl-C would end in a tr
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -43,12 +44,15 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 def _run(argv: list[str], ready: Callable[[], None]) -> int:
     from monitor.commands.command_line import run
-    from monitor.commands.output import checked_output
     from monitor.errors import MonitorError
 
     try:
-        with checked_output():
+        try:
             return run(list(argv), ready)
+        finally:
+            # What is still buffered fails here, and not at the interpreter's end.
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except MonitorError as error:
         if not error.logged:
             from monitor.commands.terminal_text import terminal_text
@@ -58,8 +62,16 @@ def _run(argv: list[str], ready: Callable[[], None]) -> int:
             print("recodex-monitor:", "\n".join(lines), file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
-        # Whoever read our output has enough.
-        return 0
+        # The reader of our output has enough.
+        status = 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        print("recodex-monitor: cannot write the output:", error.strerror, file=sys.stderr)
+        status = 1
+    # The interpreter would try once more, and print a traceback.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return status
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from monitor.sqlite.file import OpenFile
+
 __all__ = ["Health", "Metric", "Part", "Sample", "State"]
 
 
@@ -93,6 +95,10 @@ class Part(ABC):
     def state(self) -> State:
         """Return the part's health; cheap, called often."""
 
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the SQLite files that must stay at their paths; the daemon ends where not."""
+        return ()
+
     def descriptors(self) -> int:
         """Return how many file descriptors the part may need at most."""
         return 64
@@ -101,12 +107,12 @@ class Part(ABC):
         """Return the part's metrics as they are now; cheap, labels bounded."""
         return ()
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: Any) -> Callable[[], None]:
         """Get ready to adopt new settings, of the same type as the part was made with.
 
-        Reads whatever the new settings name (certificates, job files) and raises SettingError
-        if it can't be adopted, changing nothing. The callable that it returns makes the
-        switch, cannot fail, and returns the keys whose change needs a restart.
+        Reads what the new settings name (certificates, job files), changes nothing, and raises
+        SettingError for what a start with them would refuse. The callable that it returns
+        cannot fail: it puts in force what a reload takes of them (see :meth:`Section.adopting`).
         """
         del settings
-        return lambda: ()
+        return lambda: None

@@ -1,16 +1,18 @@
-"""The parts of the reference that are made from the code.
+"""The parts of the reference that are generated from the code.
 
 ``python -m docs.generate`` writes them into the pages, between ``<!-- generated: NAME -->`` and
-``<!-- end -->``; a test compares what is committed with what they would be.
+``<!-- end -->``. A test checks that the committed pages are up to date.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from docs.generate.api import calls
+from docs.generate.architecture import FLOWS, floors, flow
 from docs.generate.commands import command_sections, exit_statuses
 from docs.generate.config import config_keys
 from docs.generate.metrics import metrics_table
@@ -19,18 +21,20 @@ __all__ = ["PAGES", "renewed"]
 
 PAGES = Path(__file__).resolve().parents[1]
 
-_MADE = {
+_MADE: dict[str, Callable[[], str]] = {
     "calls": calls,
     "commands": command_sections,
     "config-keys": config_keys,
     "exit-statuses": exit_statuses,
+    "floors": floors,
     "metrics": metrics_table,
+    **{f"flow-{part}": partial(flow, part) for part in FLOWS},
 }
 _BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->\n)", re.S)
 
 
 def renewed() -> Iterator[tuple[Path, str, str]]:
-    """Yield each page that has generated blocks: its file, its text, and what it should be."""
+    """Yield each page with generated blocks: its file, its text, and the text it should have."""
     left = set(_MADE)
     for file in sorted(PAGES.rglob("*.md")):
         text = file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The API's calls, of the OpenAPI document that the daemon serves."""
+"""The API's calls, from the OpenAPI document that the daemon serves."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from monitor.tokens import TokenFile
 from monitor.web.context import Context, PartsStatus
 from monitor.web.http.access import Access
 from monitor.web.http.app import Gate, make_app
+from monitor.web.http.limits import Connections
 from monitor.web.routes import served
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
@@ -34,7 +35,7 @@ def document() -> dict[str, Any]:
         tokens=tokens,
         store=services.store(),
     )
-    gate = make_app(context.settings, context.access, served(context).routers)
+    gate = make_app(Connections(context.settings), context.access, served(context).routers)
     assert isinstance(gate, Gate)
     app = gate._app
     assert isinstance(app, FastAPI)
@@ -65,7 +66,7 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _statuses(operation: Mapping[str, Any]) -> Iterator[str]:
-    # Those of every call are told once, beside the table.
+    # The page lists the statuses of every call once, below the table.
     general = {"304", "400", "401", "403", "405", "413", "422", "431", "500", "503", "default"}
     for status in sorted(operation["responses"]):
         if status not in general:

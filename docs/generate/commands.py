@@ -1,4 +1,4 @@
-"""The command line, of the commands' own parsers, and what programs end with."""
+"""The command line, from the commands' own parsers, and the exit statuses."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def command_sections() -> str:
     for name, (module_name, text) in COMMANDS.items():
         parser = argparse.ArgumentParser(add_help=False)
         importlib.import_module(f"monitor.commands.{module_name}").add_arguments(parser)
-        # No public face tells a parser's arguments; this one has been the same since Python 2.7.
+        # There is no public API for a parser's arguments; this attribute has been stable for years.
         actions = list(parser._actions)
         usage = " ".join([f"recodex-monitor {name}", *(_use(action) for action in actions)])
         lines += [f"## {name}", "", f"{text[0].upper()}{text[1:]}.", "", "```text", usage, "```"]
-        lines += ["", "| argument | is |", "|---|---|"]
+        lines += ["", "| argument | meaning |", "|---|---|"]
         lines += [f"| `{_name(action)}` | {_help(action)} |" for action in actions]
         lines.append("")
     return "\n".join(lines).rstrip()
@@ -55,9 +55,9 @@ def _help(action: argparse.Action) -> str:
 
 
 def exit_statuses() -> str:
-    """Return the table of what errors end a program with."""
-    lines = ["| status | after |", "|---|---|"]
-    lines.append("| 0 | all was done, or a signal said to stop |")
+    """Return the table of exit statuses and the errors that cause them."""
+    lines = ["| status | cause |", "|---|---|"]
+    lines.append("| 0 | success, or stopped by a signal |")
     seen: dict[int, list[str]] = {}
     for kind in _kinds(MonitorError):
         said = re.split(r"[.;]| \(|: ", kind.__doc__ or "", maxsplit=1)[0]

@@ -1,4 +1,4 @@
-"""The config's keys, read from the source as recodex-monitor.yml(5) is."""
+"""The config's keys, read from the source in the same way as recodex-monitor.yml(5)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MAN_PAGE = Path(__file__).resolve().parents[2] / "packaging" / "man" / "config-
 
 
 def _man_page() -> Any:
-    """Load the program that prints the manual page: it knows how to read the source."""
+    """Load the program that prints the manual page, which can read the source."""
     import sys
 
     loader = SourceFileLoader("config_page", str(_MAN_PAGE))
     spec = spec_from_loader("config_page", loader)
     assert spec is not None
     module = module_from_spec(spec)
-    # Its dataclass looks itself up there; nothing is to be left beside the program.
+    # Its dataclass looks itself up in sys.modules. No bytecode may be left next to the program.
     sys.modules["config_page"] = module
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
@@ -45,12 +45,13 @@ def config_keys() -> str:
 
 
 def _table(fields: list[Any], source: Any) -> Iterator[str]:
-    yield "| key | takes | default | is |"
-    yield "|---|---|---|---|"
+    yield "| key | type | default | reload | meaning |"
+    yield "|---|---|---|---|---|"
     for name, field in _rows(fields, source, ""):
         default = f"`{_cell(field.default)}`" if field.default is not None else ""
         text = _plain(field.text or (source.summary(field.section) if field.section else ""))
-        yield f"| `{name}` | {_cell(field.kind)} | {default} | {_cell(text)} |"
+        reload = "yes" if field.reload else "restart"
+        yield f"| `{name}` | {_cell(field.kind)} | {default} | {reload} | {_cell(text)} |"
 
 
 def _rows(fields: list[Any], source: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -59,7 +60,7 @@ def _rows(fields: list[Any], source: Any, path: str) -> Iterator[tuple[str, Any]
         yield name, field
         if field.section is not None:
             inner = f"{name}[]." if field.many else f"{name}."
-            yield from _rows(list(source.fields(field.section)), source, inner)
+            yield from _rows(list(source.fields(field.section, reload=field.reload)), source, inner)
 
 
 def _plain(text: str) -> str:

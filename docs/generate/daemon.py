@@ -1,4 +1,4 @@
-"""A daemon with every part on that never starts: what it would serve and measure is known."""
+"""A daemon with every part on that is never started, to list what it serves and measures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["assembled"]
 
 
 def assembled() -> Services:
-    """Return all parts, made but not started, with what they share."""
+    """Return all parts, created but not started, and the services they share."""
     config = Config(
         probes=ProbesSettings(),
         aggregation=AggregationSettings(),

@@ -1,4 +1,4 @@
-"""The metrics, of the parts that measure them."""
+"""The metrics, from the parts that measure them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monitor.web.routes.exposition import PREFIX, own_metrics
 
 __all__ = ["all_metrics", "metrics_table"]
 
-# Labels whose values come with what happens; a part that has not started has none.
+# Labels whose values only appear at run time; a part that has not started has none.
 _LABELS = {
     "build_info": ("version",),
     "bus_published_total": ("topic",),
@@ -41,7 +41,7 @@ def all_metrics() -> list[Metric]:
 async def _of(part: Part) -> list[Metric]:
     if not isinstance(part, Probes):
         return list(part.metrics())
-    # Its runner measures, and is made at the start; without a job it does nothing.
+    # The runner measures, and only exists once started; without a job it does nothing.
     await part.start()
     try:
         return list(part.metrics())
@@ -58,7 +58,7 @@ def labels(metric: Metric) -> tuple[str, ...]:
 
 def metrics_table() -> str:
     """Return the table of metrics."""
-    lines = ["| metric | type | says |", "|---|---|---|"]
+    lines = ["| metric | type | meaning |", "|---|---|---|"]
     for metric in all_metrics():
         names = ",".join(labels(metric))
         name = f"{PREFIX}{metric.name}" + (f"{{{names}}}" if names else "")

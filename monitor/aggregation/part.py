@@ -159,15 +159,13 @@ class Aggregation(Part):
         """Return lag, batch sizes, commit times and rejects."""
         return self.statistics.metrics()
 
-    async def prepare(self, settings: AggregationSettings) -> Callable[[], Sequence[str]]:
-        """Adopt new limits; topic and group need a restart."""
+    async def prepare(self, settings: AggregationSettings) -> Callable[[], None]:
+        """Adopt new limits."""
+        adopted = self._settings.adopting(settings)
 
-        def switch() -> Sequence[str]:
-            old, self._settings = self._settings, settings
+        def switch() -> None:
+            self._settings = adopted
             self._changed.set()
-            return [
-                key for key in ("topic", "group") if getattr(old, key) != getattr(settings, key)
-            ]
 
         return switch
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Seconds, Section
+from monitor.settings import Reloadable, Seconds, Section
 
 __all__ = ["AggregationSettings", "KeepMetrics"]
 
@@ -35,19 +35,19 @@ class AggregationSettings(Section, frozen=True, kw_only=True, forbid_unknown_fie
     # consumers of one group share the topic's partitions
     group: str = "recodex-monitor"
     # s at most between a message and its rows
-    flush_interval: Seconds = 10.0
+    flush_interval: Reloadable[Seconds] = 10.0
     # at most in one transaction
-    flush_messages: FlushMessages = 20_000
+    flush_messages: Reloadable[FlushMessages] = 20_000
     # the windows that are counted
-    granularities: Annotated[list[Granularity], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["minute", "hour", "day"]
+    granularities: Reloadable[Annotated[list[Granularity], msgspec.Meta(min_length=1)]] = (
+        msgspec.field(default_factory=lambda: ["minute", "hour", "day"])
     )
     # s raw results stay; duplicates are known by them, so older ones are rejected
-    keep_results: Keep = 2_592_000
+    keep_results: Reloadable[Keep] = 2_592_000
     # s messages that could not be taken stay, with the reason
-    keep_rejected: Keep = 2_592_000
+    keep_rejected: Reloadable[Keep] = 2_592_000
     # how long metrics stay, by granularity
-    keep_metrics: KeepMetrics = KeepMetrics()
+    keep_metrics: Reloadable[KeepMetrics] = KeepMetrics()
 
     def verify(self) -> None:
         """Refuse a granularity named twice, and empty names."""

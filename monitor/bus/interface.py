@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import msgspec
 
 from monitor.part import Metric, State
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Assignment", "Bus", "Consumer", "Record"]
 
@@ -148,6 +149,10 @@ class Bus(ABC):
     @abstractmethod
     def metrics(self) -> Iterable[Metric]:
         """Return the bus's metrics: published, spooled and dropped messages."""
+
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the SQLite files that must stay at their paths."""
+        return ()
 
     @abstractmethod
     async def close(self) -> None:

@@ -27,7 +27,7 @@ class KafkaBus(SpoolBus):
         self._kafka = kafka
         self._consumer_trouble: str | None = None
         self._forwarder = Forwarder(
-            kafka, self._shared, max_bytes=self._max_bytes, refused=self.count_dropped
+            kafka, self._path, max_bytes=self._max_bytes, refused=self.count_dropped
         )
 
     async def start(self) -> None:
@@ -45,11 +45,6 @@ class KafkaBus(SpoolBus):
         return TopicConsumer(
             self._kafka, topic, group=group, assignment=assignment, trouble=self._set_trouble
         )
-
-    @property
-    def forwarded(self) -> int:
-        """How many messages Kafka has acknowledged since the start."""
-        return self._forwarder.forwarded
 
     def _set_trouble(self, trouble: str | None) -> None:
         self._consumer_trouble = trouble

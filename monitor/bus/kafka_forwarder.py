@@ -19,6 +19,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
@@ -29,7 +30,6 @@ from monitor.bus.kafka_client import client_options, describe, ensure_topics, re
 from monitor.bus.settings import KafkaSettings
 from monitor.bus.spool_file import NotASpoolError, SpoolFile
 from monitor.bus.spool_lock import GroupLock
-from monitor.sqlite.file import Connections, FileLostError
 from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Forwarder"]
@@ -56,7 +56,7 @@ class Forwarder:
     def __init__(
         self,
         settings: KafkaSettings,
-        spool: Connections,
+        spool: Path,
         *,
         max_bytes: int,
         refused: Callable[[int], None],
@@ -72,7 +72,6 @@ class Forwarder:
         self._ensured: set[str] = set()
         self._untimed_until = 0.0
         self.trouble: str | None = None
-        self.forwarded = 0
 
     def start(self) -> None:
         """Start the thread."""
@@ -92,7 +91,7 @@ class Forwarder:
 
     def _run(self) -> None:
         lower_priority()
-        lock = GroupLock(self._spool.path, "", "forwarder")
+        lock = GroupLock(self._spool, "", "forwarder")
         pause = _BACKOFF_S[0]
         try:
             while not self._stopping.is_set():
@@ -100,8 +99,6 @@ class Forwarder:
                 try:
                     if self._has(lock):
                         self._session()
-                except FileLostError:
-                    pass  # said where it is opened anew
                 except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
                     self._fail(describe(error, self._settings))
                 except (sqlite3.Error, NotASpoolError) as error:
@@ -136,7 +133,7 @@ class Forwarder:
 
     def _session(self) -> None:
         """Forward until told to stop; raises KafkaError and sqlite3.Error."""
-        file = SpoolFile(self._spool.path, max_bytes=self._max_bytes, shared=self._spool)
+        file = SpoolFile(self._spool, max_bytes=self._max_bytes)
         producer = None
         try:
             reach(self._settings)
@@ -216,7 +213,6 @@ class Forwarder:
             done += 1
         if done:
             file.delete_range(records[0].offset, records[done - 1].offset)
-            self.forwarded += done
             self._recover()
         if failure is not None and not self._stopping.is_set():
             self._ensured.clear()

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -16,11 +16,10 @@ import msgspec
 from monitor.bus.interface import Assignment, Bus, Consumer
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_consumer import SpoolConsumer
-from monitor.bus.spool_file import Outgoing, SpoolFile, connections
+from monitor.bus.spool_file import Outgoing, SpoolFile
 from monitor.bus.spool_opening import open_spool
-from monitor.errors import MonitorError
 from monitor.part import Health, Metric, State
-from monitor.sqlite.file import FileLostError
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["SpoolBus"]
 
@@ -47,7 +46,6 @@ class SpoolBus(Bus):
 
     def __init__(self, settings: BusSettings) -> None:
         self._path = settings.path()
-        self._shared = connections(self._path)
         self._max_bytes = settings.max_bytes
         self._changed = threading.Condition()
         # Guarded by _changed.
@@ -60,7 +58,7 @@ class SpoolBus(Bus):
         self._published: dict[str, int] = {}
         self._dropped = 0
         self._closing = False
-        # The writer's; None where it can't be opened.
+        # The writer's.
         self._file: SpoolFile | None = None
         # Written by the writer, read by anyone.
         self._spooled = 0
@@ -72,9 +70,11 @@ class SpoolBus(Bus):
     async def start(self) -> None:
         """Open the file and start the writer; see :func:`open_spool` for what it raises."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._open)
+        self._file = await asyncio.to_thread(open_spool, self._path, max_bytes=self._max_bytes)
         self._closing = False
-        self._writer = threading.Thread(target=self._write, name="spool-writer", daemon=True)
+        self._writer = threading.Thread(
+            target=self._write, args=(self._file,), name="spool-writer", daemon=True
+        )
         self._writer.start()
 
     # Publishing.
@@ -139,16 +139,7 @@ class SpoolBus(Bus):
 
     # The writer's thread.
 
-    def _open(self) -> SpoolFile:
-        """Return the file that is at its path, opened anew where it has to be."""
-        if self._file is not None and not self._file.usable():
-            file, self._file = self._file, None
-            file.close()
-        if self._file is None:
-            self._file = open_spool(self._path, max_bytes=self._max_bytes, shared=self._shared)
-        return self._file
-
-    def _write(self) -> None:
+    def _write(self, file: SpoolFile) -> None:
         next_trim = time.monotonic()
         try:
             while True:
@@ -158,29 +149,26 @@ class SpoolBus(Bus):
                     if self._pending and not self._closing:
                         self._changed.wait_for(lambda: self._closing, _GROUP_S)
                     closing = self._closing
-                written = self._write_group()
+                written = self._write_group(file)
                 if written and time.monotonic() >= next_trim:
                     next_trim = time.monotonic() + _TRIM_EVERY_S
-                    self._tidy()
+                    self._tidy(file)
                 if closing:
                     return
                 if not written:
                     with self._changed:
                         self._changed.wait_for(lambda: self._closing, _RETRY_S)
         finally:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._file = None
+            file.close()
 
-    def _write_group(self) -> bool:
+    def _write_group(self, file: SpoolFile) -> bool:
         with self._changed:
             group = list(self._pending)
             size = self._pending_bytes
             self._pending.clear()
             self._pending_bytes = 0
-        anew = self._file is None
         try:
-            file = self._open()
             dropped = (
                 file.append(
                     [
@@ -191,17 +179,13 @@ class SpoolBus(Bus):
                 if group
                 else 0
             )
-        except FileLostError:
-            # Written into a file that nobody will find again: once more, into the next.
-            self._put_back(group, size)
-            return True
-        except (sqlite3.Error, MonitorError) as error:
+        except sqlite3.Error as error:
             self._put_back(group, size)
             if self._trouble is None:
                 logger.warning("spool: cannot write %s: %s; trying again", self._path, error)
             self._trouble = f"cannot write the spool: {error}"
             return False
-        if self._trouble is not None and (group or anew):
+        if self._trouble is not None and group:
             logger.info("spool: writing %s again, %d dropped so far", self._path, self._dropped)
             self._trouble = None
         if dropped:
@@ -237,14 +221,11 @@ class SpoolBus(Bus):
                 wake()
         self._loop.call_soon_threadsafe(self._tell_news)
 
-    def _tidy(self) -> None:
+    def _tidy(self, file: SpoolFile) -> None:
         try:
-            file = self._open()
             file.trim_read()
             self._spooled = file.count()
-        except FileLostError:
-            return
-        except (sqlite3.Error, MonitorError) as error:
+        except sqlite3.Error as error:
             logger.warning("spool: cannot trim %s: %s", self._path, error)
 
     # Consuming.
@@ -254,7 +235,7 @@ class SpoolBus(Bus):
     ) -> Consumer:
         """Return a consumer of ``topic``."""
         return SpoolConsumer(
-            self._shared,
+            self._path,
             topic,
             group=group,
             assignment=assignment,
@@ -271,6 +252,11 @@ class SpoolBus(Bus):
         if self._trouble is not None:
             return State(Health.DEGRADED, self._trouble)
         return State(Health.OK, f"{self._spooled} messages spooled")
+
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the spool's file."""
+        file = self._file
+        return () if file is None else (file.opened,)
 
     def metrics(self) -> Iterable[Metric]:
         """Return the spool's metrics."""

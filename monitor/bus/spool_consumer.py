@@ -7,13 +7,13 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.spool_file import NotASpoolError, SpoolFile
 from monitor.bus.spool_lock import GroupLock
 from monitor.errors import UnavailableError
-from monitor.sqlite.file import Connections, FileLostError
 
 __all__ = ["SpoolConsumer"]
 
@@ -26,15 +26,11 @@ T = TypeVar("T")
 
 
 class SpoolConsumer(Consumer):
-    """Reads a topic of the spool, in a thread of its own.
-
-    Where the spool is deleted or replaced meanwhile it begins with the one that is there then, as
-    at the start: the topic is assigned to it anew.
-    """
+    """Reads a topic of the spool, in a thread of its own."""
 
     def __init__(
         self,
-        spool: Connections,
+        spool: Path,
         topic: str,
         *,
         group: str | None,
@@ -48,14 +44,12 @@ class SpoolConsumer(Consumer):
         self._topic = topic
         self._group = group
         self._callbacks = assignment
-        self._lock = None if group is None else GroupLock(spool.path, topic, group)
+        self._lock = None if group is None else GroupLock(spool, topic, group)
         self._thread = ThreadPoolExecutor(1, f"spool-{topic}")
         self._file: SpoolFile | None = None
         self._position: int | None = None
         self._news = asyncio.Event()
         self._closed = False
-        # Whether the spool that was read from is gone.
-        self._lost = False
         self._failed = False
 
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
@@ -65,8 +59,6 @@ class SpoolConsumer(Consumer):
         self._all_news.add(self._news)
         while True:
             self._news.clear()
-            if self._lost:
-                await self._let_go()
             if self._position is not None or await self._assign():
                 records = await self._read(max_records)
                 if records:
@@ -90,12 +82,6 @@ class SpoolConsumer(Consumer):
         return await self._in_thread(
             lambda file: file.read(self._topic, start, limit), or_else=nothing
         )
-
-    async def _let_go(self) -> None:
-        self._lost = False
-        if self._position is not None and self._callbacks and self._callbacks.revoked:
-            await self._callbacks.revoked([0])
-        self._position = None
 
     async def _assign(self) -> bool:
         if not await self._in_thread(self._may_read, or_else=False):
@@ -147,11 +133,9 @@ class SpoolConsumer(Consumer):
     async def _in_thread(self, work: Callable[[SpoolFile], T], *, or_else: T) -> T:
         try:
             result = await self._run(work)
-        except FileLostError:
-            return or_else
         except (sqlite3.Error, OSError, NotASpoolError) as error:
             if not self._failed:
-                logger.warning("spool: cannot read %s: %s; trying again", self._spool.path, error)
+                logger.warning("spool: cannot read %s: %s; trying again", self._spool, error)
             self._failed = True
             await asyncio.sleep(_RETRY_S)
             return or_else
@@ -161,15 +145,8 @@ class SpoolConsumer(Consumer):
     async def _run(self, work: Callable[[SpoolFile], T]) -> T:
         def call() -> T:
             if self._file is None:
-                self._file = SpoolFile(
-                    self._spool.path, max_bytes=self._max_bytes, shared=self._spool
-                )
-            try:
-                return work(self._file)
-            except FileLostError:
-                file, self._file, self._lost = self._file, None, True
-                file.close()
-                raise
+                self._file = SpoolFile(self._spool, max_bytes=self._max_bytes)
+            return work(self._file)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 

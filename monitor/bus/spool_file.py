@@ -6,26 +6,19 @@ them apart.
 
 from __future__ import annotations
 
-import functools
-import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
 from monitor.bus.interface import Record
-from monitor.sqlite.file import Connections
+from monitor.sqlite.file import OpenFile
 from monitor.sqlite.wal import write_ahead
 
-__all__ = ["NotASpoolError", "Outgoing", "SpoolFile", "connections"]
-
-logger = logging.getLogger("monitor.bus")
-
-P = ParamSpec("P")
-T = TypeVar("T")
+__all__ = ["NotASpoolError", "Outgoing", "SpoolFile"]
 
 # "RxSp": what PRAGMA application_id of a spool says, so that no other SQLite file is mistaken.
 _APPLICATION_ID = 0x52785370
@@ -87,63 +80,34 @@ class Outgoing(NamedTuple):
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 
 
-def connections(path: Path) -> Connections:
-    """Return what all of a process that use one spool have to share."""
-    return Connections(path, logger)
-
-
-def _on_what_is_there(
-    method: Callable[Concatenate[SpoolFile, P], T],
-) -> Callable[Concatenate[SpoolFile, P], T]:
-    """Let a method raise FileLostError where the file is lost before it, or in the end."""
-
-    @functools.wraps(method)
-    def run(file: SpoolFile, /, *args: P.args, **options: P.kwargs) -> T:
-        with file.held:
-            return method(file, *args, **options)
-
-    return run
-
-
 class SpoolFile:
     """One connection to the spool; used by one thread at a time.
 
-    Every method may raise sqlite3.Error: the disk is full, the file is locked too long, or
-    FileLostError, where what was done went into a file that was deleted meanwhile.
+    Every method may raise sqlite3.Error: the disk is full, or the file is locked too long.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, shared: Connections | None = None) -> None:
-        """Open, or create; ``shared`` is for a process with several connections to it."""
-        self._path = path
+    def __init__(self, path: Path, *, max_bytes: int) -> None:
+        """Open, or create."""
         self._max_bytes = max_bytes
         self._topics: dict[str, int] = {}
-        self.held = (shared or connections(path)).open(lambda _: self._connect())
-
-    def _connect(self) -> sqlite3.Connection:
         # WAL recovery and the making of the tables by two processes at once are kept apart
         # by SQLite's own locks, which wait this long.
-        db = sqlite3.connect(
-            self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        self._db = sqlite3.connect(
+            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
-            _prepare(db)
+            _prepare(self._db)
         except BaseException:
-            db.close()
+            self._db.close()
             raise
-        self._db = db
-        return db
-
-    def usable(self) -> bool:
-        """Tell whether the file is still the one at its path."""
-        return self.held.usable()
+        self.opened = OpenFile(path)
 
     def close(self) -> None:
         """Close the file."""
-        self.held.close()
+        self._db.close()
 
     # Writing.
 
-    @_on_what_is_there
     def append(self, messages: Sequence[Outgoing]) -> int:
         """Append all messages in one transaction; return how many unread ones made room."""
         db = self._db
@@ -177,7 +141,6 @@ class SpoolFile:
             ).fetchone()[0]
         return found
 
-    @_on_what_is_there
     def used_bytes(self) -> int:
         """Return how much of the file holds something."""
         (size,) = self._db.execute("PRAGMA page_size").fetchone()
@@ -201,7 +164,6 @@ class SpoolFile:
             self._db.execute("DELETE FROM message WHERE offset <= ?", (rows[-1][0],))
         return dropped
 
-    @_on_what_is_there
     def trim_read(self) -> None:
         """Delete what every group of its topic has read, but for the newest of each topic."""
         for topic, read in self._db.execute(
@@ -226,12 +188,10 @@ class SpoolFile:
             if done < _TRIM_ROWS:
                 return
 
-    @_on_what_is_there
     def delete_range(self, first: int, last: int) -> None:
         """Delete the messages of all topics from one offset through another: acknowledged."""
         self._db.execute("DELETE FROM message WHERE offset BETWEEN ? AND ?", (first, last))
 
-    @_on_what_is_there
     def commit(self, topic: str, group: str, next_offset: int) -> None:
         """Store which offset the group reads next."""
         self._db.execute("BEGIN IMMEDIATE")
@@ -250,7 +210,6 @@ class SpoolFile:
 
     # Reading.
 
-    @_on_what_is_there
     def read(self, topic: str | None, start: int, limit: int) -> list[Record]:
         """Return up to ``limit`` messages from offset ``start`` on; of every topic for None."""
         if topic is None:
@@ -279,7 +238,6 @@ class SpoolFile:
             found = self._topics[name] = row[0]
         return found
 
-    @_on_what_is_there
     def committed(self, topic: str, group: str) -> int | None:
         """Return which offset the group reads next, or None if it never committed."""
         row = self._db.execute(
@@ -289,13 +247,11 @@ class SpoolFile:
         ).fetchone()
         return None if row is None else int(row[0])
 
-    @_on_what_is_there
     def end(self) -> int:
         """Return the offset that the next message of whatever topic will have at least."""
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
         return int(row[0]) + 1
 
-    @_on_what_is_there
     def count(self, topic: str | None = None, start: int = 0) -> int:
         """Count the messages from offset ``start`` on; of every topic for None."""
         if topic is None:
@@ -307,7 +263,6 @@ class SpoolFile:
         ).fetchone()
         return int(row[0])
 
-    @_on_what_is_there
     def topics(self) -> list[str]:
         """Return the topics' names."""
         return [name for (name,) in self._db.execute("SELECT name FROM topic ORDER BY name")]

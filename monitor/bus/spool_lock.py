@@ -23,15 +23,9 @@ class GroupLock:
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """Try to become the one; True where it is or already was.
-
-        Where the file was deleted, it is the one only of the file that is there now. Raises
-        OSError where there can be none.
-        """
+        """Try to become the one; True where it is or already was. May raise OSError."""
         if self._fd is not None:
-            if self._is_there(self._fd):
-                return True
-            self.release()
+            return True
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,12 +34,6 @@ class GroupLock:
             return False
         self._fd = fd
         return True
-
-    def _is_there(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(fd), self._path.stat())
-        except OSError:
-            return False
 
     def release(self) -> None:
         """Let another one be it."""

@@ -1,4 +1,4 @@
-"""Opens the spool's file, also where it was deleted, and says what to do where that fails.
+"""Opens the spool's file, and says what to do where that fails.
 
 What the config names wrongly ends the daemon with status 78, and nothing starts it again. A
 disk that is full or fails ends it with 1, so that its service manager tries again. A damaged
@@ -19,7 +19,6 @@ from pathlib import Path
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_file import NotASpoolError, SpoolFile
 from monitor.errors import MonitorError, SettingError
-from monitor.sqlite.file import Connections
 
 __all__ = ["open_spool"]
 
@@ -35,8 +34,8 @@ _DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _WRONG_PATH = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def open_spool(path: Path, *, max_bytes: int, shared: Connections | None = None) -> SpoolFile:
-    """Open the spool, or create it; blocks. ``shared`` as in :class:`SpoolFile`.
+def open_spool(path: Path, *, max_bytes: int) -> SpoolFile:
+    """Open the spool, or create it; blocks.
 
     Raises SettingError where ``path`` is no place for a spool or another program's file, and
     MonitorError where the disk or a permission is in the way.
@@ -44,13 +43,13 @@ def open_spool(path: Path, *, max_bytes: int, shared: Connections | None = None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(_DamagedError):
-            return _open(path, max_bytes, shared)
+            return _open(path, max_bytes)
         # Several processes may share the spool: only the first sets it aside.
         with _directory_lock(path.parent):
             with contextlib.suppress(_DamagedError):
-                return _open(path, max_bytes, shared)
+                return _open(path, max_bytes)
             _set_aside(path)
-            return _open(path, max_bytes, shared)
+            return _open(path, max_bytes)
     except NotASpoolError:
         raise SettingError(_KEY, f"{path} is another program's database") from None
     except _DamagedError as damage:
@@ -69,9 +68,9 @@ class _DamagedError(Exception):
     """The file is no whole SQLite file; its text says why."""
 
 
-def _open(path: Path, max_bytes: int, shared: Connections | None) -> SpoolFile:
+def _open(path: Path, max_bytes: int) -> SpoolFile:
     try:
-        return SpoolFile(path, max_bytes=max_bytes, shared=shared)
+        return SpoolFile(path, max_bytes=max_bytes)
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
             raise _DamagedError(str(error)) from None

@@ -8,7 +8,7 @@ import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -146,14 +146,14 @@ class Cluster(Part):
             [({"reason": reason.value}, count) for reason, count in restarts.items()],
         )
 
-    async def prepare(self, settings: ClusterSettings) -> Callable[[], Sequence[str]]:
-        """Adopt all settings by watching anew; a list finds what happened meanwhile."""
+    async def prepare(self, settings: ClusterSettings) -> Callable[[], None]:
+        """Adopt new settings by restarting the watches; a list finds what happened meanwhile."""
+        adopted = self._settings.adopting(settings)
 
-        def switch() -> Sequence[str]:
-            if settings != self._settings:
-                self._settings = settings
+        def switch() -> None:
+            if adopted != self._settings:
+                self._settings = adopted
                 self._adopted.set()
-            return ()
 
         return switch
 

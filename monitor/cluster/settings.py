@@ -13,7 +13,7 @@ import yaml
 
 from monitor.cluster.mapping import MappingSettings
 from monitor.errors import SettingError
-from monitor.settings import Seconds, Section
+from monitor.settings import Reloadable, Seconds, Section
 
 __all__ = ["ClusterSettings", "Kind"]
 
@@ -30,20 +30,21 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     """Which cluster's objects are watched, and where their events go."""
 
     # where the events go
-    topic: str = "model-updates"
+    topic: Reloadable[str] = "model-updates"
     # empty: all
-    namespaces: tuple[str, ...] = ()
+    namespaces: Reloadable[tuple[str, ...]] = ()
     # which objects count, in Kubernetes' syntax; empty: all
-    label_selector: str = "app.kubernetes.io/component=model"
+    label_selector: Reloadable[str] = "app.kubernetes.io/component=model"
     # what is watched; a kind that the cluster does not have is waited for
-    kinds: tuple[Kind, ...] = ("Deployment", "DeploymentConfig", "Pod")
+    kinds: Reloadable[tuple[Kind, ...]] = ("Deployment", "DeploymentConfig", "Pod")
     # without one the pod's service account is used
-    kubeconfig: str | None = None
+    kubeconfig: Reloadable[str | None] = None
     # how events name this cluster
-    name: _Name = "cluster-1"
-    mapping: MappingSettings = MappingSettings()
+    name: Reloadable[_Name] = "cluster-1"
+    # which model an object serves, and in which version
+    mapping: Reloadable[MappingSettings] = MappingSettings()
     # s the events stay in the table model_event
-    keep_events: Seconds = 7776000.0
+    keep_events: Reloadable[Seconds] = 7776000.0
 
     def verify(self) -> None:
         """Check the names, and that the kubeconfig is there."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from monitor.commands.arguments import plain_text
 from monitor.daemon.config import load
-from monitor.errors import MonitorError, OutputError, SettingError, UsageError
+from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.tokens import Role, create_token
 from monitor.web.settings import ApiSettings
 
@@ -64,8 +64,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(token: str) -> None:
+    if sys.stdout is None:
+        raise MonitorError("cannot write the token: stdout is closed")
     try:
         print(token, flush=True)
-    except BrokenPipeError as error:
-        # Elsewhere whoever reads has enough; here nobody has the token.
-        raise OutputError(str(error.strerror)) from None
+    except OSError as error:
+        # A broken pipe too: nobody has the token.
+        raise MonitorError(f"cannot write the token: {error.strerror}") from None

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from monitor.bus import Bus, create_bus
-from monitor.daemon.address_conflicts import Listener, require_apart
 from monitor.daemon.config import Config, LoadedConfig
 from monitor.errors import SettingError
 from monitor.libraries import needed_by
 from monitor.part import Metric, Part, State
+from monitor.sqlite.file import OpenFile
 from monitor.store import Store, open_store
 from monitor.tokens import TokenFile
 from monitor.web.context import DaemonStatus, PartsStatus
@@ -27,7 +27,6 @@ __all__ = [
     "Service",
     "Services",
     "check",
-    "check_addresses",
     "check_parts",
     "make_parts",
 ]
@@ -41,6 +40,9 @@ class Service(Protocol):
 
     async def close(self) -> None:
         """Flush and close; bounded in time by the caller too."""
+
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the SQLite files that must stay at their paths."""
 
 
 class Services:
@@ -106,7 +108,6 @@ def _probes(services: Services) -> Part | None:
     settings = services.config.probes
     if settings is None:
         return None
-    from monitor.probes.claims import Claims
     from monitor.probes.part import Probes
 
     database = None
@@ -114,9 +115,7 @@ def _probes(services: Services) -> Part | None:
         from monitor.probes.jobs_table import DatabaseJobs
 
         database = DatabaseJobs(services.store())
-    spool = services.config.bus.path()
-    claims = Claims(spool.with_name(f"{spool.name}-probes.lock"))
-    return Probes(settings, services.bus(), database=database, claims=claims)
+    return Probes(settings, services.bus(), database=database)
 
 
 def _aggregation(services: Services) -> Part | None:
@@ -199,28 +198,8 @@ def make_parts(loaded: LoadedConfig, services: Services) -> Iterator[Part]:
             yield part
 
 
-def check_addresses(loaded: LoadedConfig) -> None:
-    """Raise ConfigError where two of the parts would listen on one address."""
-    try:
-        require_apart(_listeners(loaded.config))
-    except SettingError as error:
-        raise loaded.error(error) from None
-
-
-def _listeners(config: Config) -> Iterator[Listener]:
-    default = Config()
-    if config.relay is not None:
-        for key, zeromq in (("websocket_uri", False), ("zeromq_uri", True)):
-            yield Listener((key,), getattr(config, key), getattr(default, key), zeromq)
-    if config.api is not None:
-        yield Listener(("api", "uri"), config.api.uri, ApiSettings().uri)
-    if config.logs is not None and config.logs.zeromq_uri is not None:
-        yield Listener(("logs", "zeromq_uri"), config.logs.zeromq_uri, zeromq=True)
-
-
 async def check_parts(loaded: LoadedConfig, parts: Sequence[Part]) -> None:
     """Raise ConfigError where the parts must not be started."""
-    check_addresses(loaded)
     for part in parts:
         try:
             with needed_by(part.name):

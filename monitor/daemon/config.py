@@ -24,7 +24,7 @@ from monitor.logfile import LoggerSettings
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
-from monitor.settings import Address, Section, hide_url_secrets
+from monitor.settings import Address, Section, hide_url_secrets, is_marked
 from monitor.store.settings import DatabaseSettings
 from monitor.validation import did_you_mean, expectation
 from monitor.web.settings import ApiSettings
@@ -281,17 +281,9 @@ def _shown(section: Section) -> dict[str, Any]:
     types = {field.name: field for field in msgspec.inspect.type_info(type(section)).fields}  # type: ignore[attr-defined]
     for name in section.__struct_fields__:
         value = getattr(section, name)
-        hidden = _is_secret(types[name].type)
+        hidden = is_marked(types[name].type, "secret")
         shown[types[name].encode_name] = "***" if hidden and value else _plain(value)
     return shown
-
-
-def _is_secret(kind: msgspec.inspect.Type) -> bool:
-    if isinstance(kind, msgspec.inspect.Metadata):
-        return bool(kind.extra and kind.extra.get("secret")) or _is_secret(kind.type)
-    if isinstance(kind, msgspec.inspect.UnionType):
-        return any(_is_secret(option) for option in kind.types)
-    return False
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 
 from monitor import __version__
 from monitor.daemon.allocator import give_memory_back
-from monitor.daemon.assembly import Services, check_addresses, check_parts, make_parts
+from monitor.daemon.assembly import Services, check_parts, make_parts
 from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
 from monitor.daemon.systemd import ServiceManager, hold_reloads, watchdog_interval
@@ -40,6 +40,7 @@ _DRAIN_S = 3.5
 _CLOSE_S = 1.0
 _RESTART_PAUSE_S = (1.0, 30.0)
 _HEARTBEAT_S = 2.0
+_LOOK_AT_FILES_S = 1.0
 # After how many new objects the collector looks through the new, the middle-aged and all of
 # them (see gc.set_threshold). Python's own 700 make it look thousands of times while thousands
 # connect, and what they need is no garbage; what is gone needs no collector in the relay.
@@ -80,6 +81,8 @@ class Daemon:
     ) -> None:
         self._file = file
         self._loaded = loaded
+        # What is in force; after a reload the file may say what waits for a restart.
+        self.config = loaded.config
         self._log = log
         # start-producer and start-consumer run one part of a config; a reload narrows it again.
         self._narrow = narrow
@@ -109,6 +112,7 @@ class Daemon:
                 for part in self.parts
             ]
             tasks.append(asyncio.create_task(self._beat(), name="heartbeat"))
+            tasks.append(asyncio.create_task(self._look_at_files(), name="files"))
             for task in tasks:
                 task.add_done_callback(self._on_task_ended)
             settle_garbage()
@@ -174,7 +178,7 @@ class Daemon:
             self._wake.clear()
             if self._reload_wanted and self._stop_reason is None:
                 self._reload_wanted = False
-                await self._reload()
+                await self.reload()
         logger.info("stopping: %s", self._stop_reason)
 
     async def _supervise(self, part: Part) -> None:
@@ -208,6 +212,22 @@ class Daemon:
             self._manager.status(self.status_text())
             await asyncio.sleep(min(watchdog or _HEARTBEAT_S, _HEARTBEAT_S))
 
+    async def _look_at_files(self) -> None:
+        """End the process where an SQLite file that is open is no longer at its path.
+
+        At once, without draining: what is committed now would be lost, and must not count as
+        stored. The service manager starts the daemon again, with the file that is there then.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_AT_FILES_S)
+            for owner in (*self._services.opened, *self.parts):
+                for file in owner.open_files():
+                    if file.lost():
+                        logger.error("stopping: %s was deleted or replaced while in use", file.path)
+                        file.discard_log()
+                        self._log.stop()
+                        os._exit(1)
+
     def states(self) -> dict[str, State]:
         """Return the state of each part, and of what they share, by its name."""
         states = self._services.states()
@@ -234,7 +254,8 @@ class Daemon:
 
     # Reload
 
-    async def _reload(self) -> None:
+    async def reload(self) -> None:
+        """Read the file again and adopt it, or say why not and change nothing."""
         self._manager.reloading()
         try:
             loaded = await asyncio.to_thread(load, self._file)
@@ -246,6 +267,7 @@ class Daemon:
             loaded.config = self._narrow(loaded.config)
             await self._adopt(loaded)
             await self._remark()
+            self._raise_descriptor_limit()
         except MonitorError as error:
             self.last_reload_successful = False
             logger.error("reload refused, nothing changed: %s", error)
@@ -254,35 +276,28 @@ class Daemon:
 
     async def _adopt(self, loaded: LoadedConfig) -> None:
         """Swap to a new config: every part agrees first, then all switch."""
-        # They are taken up by a restart, which must not be the one to refuse them.
-        check_addresses(loaded)
-        old, new = self._loaded.config, loaded.config
-        live = {part.section or part.name: part for part in self.parts}
-        self._services.prepare(new)
-        switches: list[tuple[str, Callable[[], Sequence[str]]]] = []
-        for name, part in live.items():
-            settings = getattr(new, name, None)
+        old, new = self.config, self.config.adopting(loaded.config)
+        self._services.prepare(loaded.config)
+        switches: list[Callable[[], None]] = []
+        for part in self.parts:
+            name = part.section or part.name
+            settings = getattr(loaded.config, name, None)
             if settings is None:
                 continue
             try:
-                switches.append((name, await part.prepare(settings)))
+                switches.append(await part.prepare(settings))
             except SettingError as error:
                 raise loaded.error(error.under(name)) from None
-        adopted = {"logger", *(name for name, _ in switches)}
-        restart = [
-            name
-            for name in new.__struct_fields__
-            if name not in adopted and getattr(new, name) != getattr(old, name)
-        ]
         if new.logger != old.logger:
             await asyncio.to_thread(self._log.reload, new.logger)
-        for name, switch in switches:
-            restart.extend(f"{name}.{key}" for key in switch())
-        self._loaded = loaded
+        for switch in switches:
+            switch()
+        self._loaded, self.config = loaded, new
         self.last_reload_successful = True
         logger.info("reloaded %s", loaded.file or "the defaults")
-        if restart:
-            logger.warning("changed, but taken up only by a restart: %s", ", ".join(restart))
+        waiting = ", ".join(new.differences(loaded.config))
+        if waiting:
+            logger.warning("changed but not applied; restart to apply: %s", waiting)
 
     # Stop
 

@@ -8,7 +8,6 @@ connection.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
@@ -21,7 +20,6 @@ from monitor.logs.cursor import Cursor
 from monitor.logs.entries import DECODING_ERRORS, is_sender
 from monitor.logs.filters import Filter, Kind, Query
 from monitor.logs.levels import LEVELS, level_name
-from monitor.logs.misspelt import misspelt_key
 from monitor.validation import decoding_problem
 
 __all__ = [
@@ -45,17 +43,6 @@ MAX_LIMIT: Final = 10_000
 _MAX_ID_BYTES: Final = 256
 _MAX_TEXT: Final = 4096
 _NOTHING: Final = Raw()
-# Of more, looking for such escapes could hold up the loop: 8 MiB of nothing else takes 0.3 s.
-_MOST_MENDED_BYTES: Final = 1_048_576
-_UPLOADS: Final = ("uploadLogs", "uploadNotifications")
-# An escape of half a surrogate pair, which is JSON by its grammar and no text: Python's own json
-# writes it for bytes that were no UTF-8. Not where its backslash may itself be escaped.
-_HALF: Final = re.compile(
-    rb"\\u(?<!\\\\u)(?:"
-    rb"[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|[dD][c-fC-F][0-9a-fA-F]{2}(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb")"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +160,7 @@ def echo(data: bytes) -> Head:
     try:
         raw = _decode_head(data)
     except DECODING_ERRORS:
-        whole = _whole(data)
-        return Head() if whole == data else echo(whole)
+        return Head()
     found = Head()
     try:
         found = Head(_string(raw.action, "action"))
@@ -209,14 +195,7 @@ def _echo(raw: Raw) -> bytes:
 
 def parse(data: bytes, *, max_batch: int) -> Request:
     """Turn one message into what it asks for; raises ActionError for whatever is wrong with it."""
-    try:
-        found = head(data)
-    except ActionError:
-        # One entry that is no text is that entry's fault alone.
-        whole = _whole(data)
-        if whole == data or (found := head(whole)).action not in _UPLOADS:
-            raise
-        data = whole
+    found = head(data)
     match found.action:
         case None:
             raise _bad("action: missing")
@@ -235,14 +214,6 @@ def parse(data: bytes, *, max_batch: int) -> Request:
             return Unfollow(found)
         case action:
             raise ActionError(ErrorCode.UNKNOWN_ACTION, f"no action is called {action[:64]!r}")
-
-
-def _whole(data: bytes) -> bytes:
-    """Put NUL, which no entry may contain either, for each escape of half a surrogate pair.
-
-    A message of over 1 MiB stays as it is.
-    """
-    return data if len(data) > _MOST_MENDED_BYTES else _HALF.sub(rb"\\u0000", data)
 
 
 def _decode(data: bytes, type_: type[T]) -> T:
@@ -265,8 +236,6 @@ def _upload(data: bytes, found: Head, kind: Kind, max_batch: int) -> Upload:
         raise _bad(f"{found.action} takes its entries under {kind}")
     has_entry = bool(bytes(given.level) or bytes(given.time) or bytes(given.message))
     if batch is UNSET:
-        if not has_entry and (problem := misspelt_key(data, kind)) is not None:
-            raise _bad(problem)
         sender = "" if given.upload_id is None else _sender_of((data,))
         return Upload(found, kind, (data,), True, given.upload_id, sender)
     if has_entry:

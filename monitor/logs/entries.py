@@ -130,8 +130,7 @@ def _accept(item: bytes | msgspec.Raw, rules: Rules) -> Entry:
             raise _RejectedError(Reason.ENTRY_TOO_LARGE, problem)
     sender = _sender(given.sender, rules.sender)
     if "\0" in message or "\0" in sender:
-        problem = "sender and message must contain neither NUL nor half of a surrogate pair"
-        raise _RejectedError(Reason.BAD_TEXT, problem)
+        raise _RejectedError(Reason.BAD_TEXT, "sender and message must not contain NUL")
     if not math.isfinite(given.time):
         raise _RejectedError(Reason.BAD_ENTRY, "time is not finite")
     if given.time < rules.oldest:

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import MonitorError
 from monitor.logs.followers import Follower
 from monitor.logs.instances import Instances
 from monitor.logs.jumps import Jumps
-from monitor.logs.retention import longest_kept_s, make_partitions, purge
+from monitor.logs.retention import make_partitions, purge
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
 from monitor.logs.settings import LogsSettings
@@ -131,8 +131,7 @@ class Logs(Part):
     async def retain(self) -> None:
         """Purge once, and make the partitions to come."""
         settings, now, steady = self.service.settings, self.service.now(), self._steady()
-        longest_s = longest_kept_s(settings.timewindow, settings.keep_notifications)
-        self._say_jump(self._jumps.look(now, steady, longest_s=longest_s))
+        self._say_jump(self._jumps.look(now, steady))
         try:
             await make_partitions(self._store, now=now, timewindow=settings.timewindow)
             self.purged += await purge(
@@ -196,21 +195,22 @@ class Logs(Part):
         )
         yield Metric("log_followers", "gauge", "Live tails", [({}, len(self.service.tail))])
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
-        """Adopt everything but the ZeroMQ address and the largest message."""
+    async def prepare(self, settings: Any) -> Callable[[], None]:
+        """Adopt limits, keep times and tokens."""
         assert isinstance(settings, LogsSettings)
-        effective = settings.with_environment(os.environ)
+        adopted = self._settings.adopting(settings)
+        effective = adopted.with_environment(os.environ)
         # Where api.tokens_file changes, its new tokens are what the sockets will be open with.
         fresh = self._tokens.next or self._tokens
         tokens = await asyncio.to_thread(fresh.read, after=self._tokens.current)
         if self.zeromq is not None and self._settings.zeromq_uri is not None:
             require_tokens(self._settings.zeromq_uri, tokens, key="zeromq_uri")
         if settings.zeromq_uri is not None:
-            # It is taken up by a restart, which must not be the one to refuse it.
+            # It waits for a restart, which must not be the one to refuse it.
             require_tokens(settings.zeromq_uri, tokens, key="zeromq_uri")
 
-        def switch() -> Sequence[str]:
-            old, self._settings = self._settings, settings
+        def switch() -> None:
+            self._settings = adopted
             kept_s = self.service.settings.timewindow
             if effective.timewindow < kept_s:
                 logger.warning(
@@ -219,12 +219,8 @@ class Logs(Part):
                     effective.timewindow,
                     kept_s,
                 )
-            fixed = ("zeromq_uri", "max_message_bytes")
-            self.service.adopt(
-                effective.replace(**{key: getattr(self.service.settings, key) for key in fixed})
-            )
+            self.service.adopt(effective)
             self._tokens.file, self._tokens.current = fresh.file, tokens
             self._purge_now.set()
-            return [key for key in fixed if getattr(old, key) != getattr(settings, key)]
 
         return switch

@@ -12,7 +12,7 @@ from monitor.store import Connection, Store
 from monitor.store.partitions import create_partitions, drop_partitions
 from monitor.store.purge import delete_in_steps, give_pages_back
 
-__all__ = ["KEEP_UPLOAD_IDS_S", "longest_kept_s", "make_partitions", "purge"]
+__all__ = ["KEEP_UPLOAD_IDS_S", "make_partitions", "purge"]
 
 KEEP_UPLOAD_IDS_S: Final = 3600.0
 """How long a repeated upload is at least known for one."""
@@ -35,11 +35,6 @@ async def make_partitions(store: Store, *, now: float, timewindow: float) -> Non
         )
 
     await store.transaction(make)
-
-
-def longest_kept_s(timewindow: float, keep_notifications: float | None) -> float:
-    """Return for how many s the longest kept of what is purged at all is kept."""
-    return max(timewindow, KEEP_UPLOAD_IDS_S, keep_notifications or 0.0)
 
 
 async def purge(

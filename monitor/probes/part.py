@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
@@ -11,9 +10,8 @@ from monitor.bus import Bus
 from monitor.errors import MonitorError, SettingError
 from monitor.messages import Result
 from monitor.part import Health, Metric, Part, State
-from monitor.probes.claims import Claims
 from monitor.probes.job import Job
-from monitor.probes.runner import Runner
+from monitor.probes.runner import RESOLVER_THREADS, Runner
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
@@ -23,8 +21,6 @@ __all__ = ["Probes", "make_source", "own_jobs"]
 logger = logging.getLogger("monitor.probes")
 
 _RETRY_S = 5.0
-# How long two daemons may check the same jobs before one says so.
-_CLAIM_AGAIN_S = 60.0
 # Within what the daemon allows for draining, with time left to cut off the rest.
 _FINISH_S = 3.0
 
@@ -49,20 +45,11 @@ class Probes(Part):
     name = "probes"
 
     def __init__(
-        self,
-        settings: ProbesSettings,
-        bus: Bus,
-        *,
-        database: JobSource | None = None,
-        claims: Claims | None = None,
+        self, settings: ProbesSettings, bus: Bus, *, database: JobSource | None = None
     ) -> None:
         self._settings = settings
         self._bus = bus
         self._database = database
-        self._claims = claims
-        self._claims_due = asyncio.Event()
-        self._mine: list[int] = []
-        self._shared: list[tuple[int, int]] = []
         self._source = make_source(settings, database=database)
         self._source_changed = asyncio.Event()
         self.runner: Runner | None = None
@@ -119,8 +106,6 @@ class Probes(Part):
         async with asyncio.TaskGroup() as group:
             self._running = group.create_task(self.runner.run(), name="probes:runner")
             group.create_task(self._follow(), name="probes:jobs")
-            if self._claims is not None:
-                group.create_task(self._keep_claims(self._claims), name="probes:claims")
 
     async def _follow(self) -> None:
         while True:
@@ -135,35 +120,6 @@ class Probes(Part):
                 continue
             if source is self._source:
                 self._adopt(jobs, mine)
-
-    async def _keep_claims(self, claims: Claims) -> None:
-        """Say so where another daemon checks some of these jobs, too; until cancelled."""
-        while True:
-            self._claims_due.clear()
-            try:
-                shared = await asyncio.to_thread(claims.take, self._mine)
-            except OSError as error:
-                # It is for this warning alone.
-                logger.debug("cannot lock %s: %s", claims.file, error.strerror)
-            else:
-                self._tell_shared(shared)
-            with contextlib.suppress(TimeoutError):
-                # Another one may end, and come back.
-                await asyncio.wait_for(self._claims_due.wait(), _CLAIM_AGAIN_S)
-
-    def _tell_shared(self, shared: list[tuple[int, int]]) -> None:
-        if shared and shared != self._shared:
-            first, last = shared[0]
-            jobs = f"job {first}" if first == last else f"jobs {first} to {last}"
-            logger.warning(
-                "another daemon with this spool checks %s%s, too: such a check is done twice;"
-                " stop one of the two, or give each a range of its own",
-                jobs,
-                " and others" if len(shared) > 1 else "",
-            )
-        elif self._shared and not shared:
-            logger.info("no other daemon with this spool checks the same jobs any more")
-        self._shared = shared
 
     async def _wait_for_change(self) -> None:
         """Return when the source changed, or the source is another one since a reload."""
@@ -205,21 +161,18 @@ class Probes(Part):
         if told != self._told:
             logger.info("checking %d of %d jobs%s", len(mine), len(jobs.jobs), producer)
         self._told = told
-        self._mine = [job.id for job in mine]
-        self._claims_due.set()
 
-    async def prepare(self, settings: ProbesSettings) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: ProbesSettings) -> Callable[[], None]:
         """Load the jobs of new settings; see :meth:`Part.prepare`."""
-        source = make_source(settings, database=self._database)
+        adopted = self._settings.adopting(settings)
+        source = make_source(adopted, database=self._database)
         jobs = await source.load()
-        mine = own_jobs(jobs, settings)
+        mine = own_jobs(jobs, adopted)
 
-        def switch() -> Sequence[str]:
-            old = self._settings
-            self._settings, self._source = settings, source
+        def switch() -> None:
+            self._settings, self._source = adopted, source
             self._source_changed.set()
             self._adopt(jobs, mine)
-            return ["topic"] if settings.topic != old.topic else []
 
         return switch
 
@@ -238,12 +191,10 @@ class Probes(Part):
         """Let go of everything."""
         if self.runner is not None:
             await self.runner.close()
-        if self._claims is not None:
-            self._claims.close()
 
     def descriptors(self) -> int:
-        """Return how many descriptors may be open: HTTP/1.1 takes one a check, DNS another."""
-        return 64 + 2 * self._settings.concurrency
+        """Return how many descriptors may be open: one a check, and one a lookup."""
+        return 64 + self._settings.concurrency + RESOLVER_THREADS
 
     def state(self) -> State:
         """Return how the part fares."""

@@ -18,7 +18,7 @@ from monitor.probes.job import Job
 from monitor.probes.schedule import Run, Schedule
 from monitor.probes.slots import Slots
 
-__all__ = ["JobStatus", "Runner"]
+__all__ = ["RESOLVER_THREADS", "JobStatus", "Runner"]
 
 # The clock is looked at this often at least, so that its jumps are seen.
 _LOOK_S = 0.5
@@ -26,6 +26,8 @@ _LOOK_S = 0.5
 _TICK_S = 0.01
 # Runs started in one turn of the loop: a few milliseconds, also where many are late.
 _MOST_STARTS = 16
+# Lookups at once; a thread starts only where all others are busy.
+RESOLVER_THREADS = 512
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
 _SECONDS = (
@@ -89,7 +91,7 @@ class Runner:
         self._topic = topic
         self.producer = producer
         self._clock = clock
-        self._checks = Checks(resolver_threads=min(concurrency, 512))
+        self._checks = Checks(resolver_threads=RESOLVER_THREADS)
         self._slots = Slots(concurrency)
         self._schedule = Schedule()
         self._jobs: dict[int, _Active] = {}

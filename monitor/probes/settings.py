@@ -8,7 +8,7 @@ import msgspec
 
 from monitor.errors import SettingError
 from monitor.probes.job import Job
-from monitor.settings import Count, Section
+from monitor.settings import Count, Reloadable, Section
 
 __all__ = ["ProbesSettings", "verify_jobs", "verify_topic"]
 
@@ -20,18 +20,19 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     # where results go
     topic: str = "website_availability"
-    # where jobs come from; jobs_file and jobs matter only to their own source
-    source: Literal["config", "file", "database"] = "config"
+    # where jobs come from; jobs_file and jobs matter only to their own source. A reload switches
+    # between config and file; a change to database waits for a restart
+    source: Reloadable[Literal["config", "file", "database"]] = "config"
     # JSON, a list of jobs with the keys below; read again when it changes
-    jobs_file: str | None = None
+    jobs_file: Reloadable[str | None] = None
     # active sites of one producer
-    websites_per_container: Count = 1000
+    websites_per_container: Reloadable[Count] = 1000
     # a producer's range of the active sites, from 1; null: all sites
-    id: Count | None = None
+    id: Reloadable[Count | None] = None
     # attempts that are open at once
-    concurrency: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 500
+    concurrency: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=20_000)]] = 500
     # what to check, for source: config
-    jobs: list[Job] = msgspec.field(default_factory=list)
+    jobs: Reloadable[list[Job]] = msgspec.field(default_factory=list)
 
     def verify(self) -> None:
         """Check the topic's name, and every job of the config."""
@@ -39,6 +40,13 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.source == "file" and not self.jobs_file:
             raise SettingError(("jobs_file",), "source: file needs it")
         verify_jobs(self.jobs)
+
+    def adopting(self, new: ProbesSettings) -> ProbesSettings:
+        """Keep the source of the jobs where the new one is a database: only a start opens it."""
+        adopted = super().adopting(new)
+        if new.source == "database" != self.source:
+            adopted = adopted.replace(source=self.source, jobs_file=self.jobs_file, jobs=self.jobs)
+        return adopted
 
 
 def verify_topic(topic: str) -> None:

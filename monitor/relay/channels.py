@@ -14,29 +14,18 @@ import itertools
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 
 from monitor.relay.channel import CHANNEL_BYTES, MESSAGE_BYTES, Channel, End, Subscriber
+from monitor.relay.settings import RelaySettings
 
-__all__ = ["Channels", "Limits"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is kept for how long (s, messages, bytes)."""
-
-    keep_finished: float = 300.0
-    keep_idle: float = 21600.0
-    end_after_failed: float = 60.0
-    max_messages: int = 100_000
-    max_history_bytes: int = 268_435_456
+__all__ = ["Channels"]
 
 
 class Channels:
     """All channels by name, their memory, and when each ends or is forgotten."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RelaySettings) -> None:
         self.limits = limits
         self.history_bytes = 0
         self.subscriber_count = 0
@@ -168,7 +157,7 @@ class Channels:
             self._forget(channel)
         return [channel for channel in ended if channel.subscribers]
 
-    def adopt(self, limits: Limits) -> None:
+    def adopt(self, limits: RelaySettings) -> None:
         """Take new limits; drop what exceeds them."""
         self.limits = limits
         for channel in list(self._by_name.values()):

@@ -8,7 +8,6 @@ import fcntl
 import struct
 import termios
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import Protocol
 
 from websockets.frames import Frame
@@ -18,27 +17,10 @@ from monitor.relay.codes import NORMAL
 from monitor.relay.protocol_v2 import MAX_MESSAGE_BYTES
 from monitor.transport.websocket import WebSocketConnection
 
-__all__ = ["ClientLimits", "ConnectionOwner", "Reader", "SubscriberConnection"]
+__all__ = ["ConnectionOwner", "Reader", "SubscriberConnection"]
 
 _WRITE_LIMIT_BYTES = 32768
 _HANDSHAKE_S = 10.0
-
-
-class ClientLimits:
-    """What one client may take, and how many there may be."""
-
-    def __init__(
-        self,
-        *,
-        max_clients: int,
-        client_stall: float,
-        subscribe_timeout: float,
-        origins: Iterable[str],
-    ) -> None:
-        self.max_clients = max_clients
-        self.client_stall = client_stall
-        self.subscribe_timeout = subscribe_timeout
-        self.origins = frozenset(origins)
 
 
 class ConnectionOwner(Protocol):

@@ -17,9 +17,10 @@ from monitor.logfile import RateLimitedLog
 from monitor.relay.channel import Channel, Subscriber
 from monitor.relay.channels import Channels
 from monitor.relay.codes import TRY_AGAIN_LATER
-from monitor.relay.connection import ClientLimits, SubscriberConnection
+from monitor.relay.connection import SubscriberConnection
 from monitor.relay.feed import Feed
 from monitor.relay.frame_cache import FrameCache, TurnFrames
+from monitor.relay.settings import RelaySettings
 from monitor.transport.frames import PING
 
 __all__ = ["PING_S", "Delivery", "Recoveries", "shown"]
@@ -60,11 +61,8 @@ class Recoveries:
 class Delivery:
     """Writes what is due to the clients of :class:`Channels`."""
 
-    def __init__(
-        self, channels: Channels, limits: ClientLimits, feed: Feed, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, channels: Channels, feed: Feed, clock: Callable[[], float]) -> None:
         self.channels = channels
-        self.limits = limits
         self.feed = feed
         self.time = time.time
         self.deliveries = 0
@@ -89,6 +87,11 @@ class Delivery:
         # Connections by the second in which they are pinged, so that pings are spread.
         self._ping_turns: list[set[SubscriberConnection]] = [set() for _ in range(PING_S)]
         self._ping_turn = 0
+
+    @property
+    def limits(self) -> RelaySettings:
+        """The limits in force."""
+        return self.channels.limits
 
     # Clients
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from monitor.relay.channel import Channel, End
-from monitor.sqlite.file import OpenFiles, create
+from monitor.sqlite.file import OpenFile
 
 __all__ = [
     "ChannelRow",
@@ -145,8 +145,7 @@ class Saved(NamedTuple):
 class HistoryFile:
     """One connection to the file, which no other process may have at the same time.
 
-    Every method may raise sqlite3.Error: the disk is full, or fails, or FileLostError: the file
-    was deleted or replaced meanwhile.
+    Every method may raise sqlite3.Error: the disk is full, or fails.
     """
 
     def __init__(self, path: Path) -> None:
@@ -157,17 +156,16 @@ class HistoryFile:
         if new:
             # Readable by the group, and by nobody else, whatever the umask says.
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))
-        created = create(path)
         # Opened, used and closed by whichever thread, one at a time.
         self._database = sqlite3.connect(
             path, timeout=0.5, isolation_level=None, check_same_thread=False
         )
         try:
             self._prepare(new=new)
-            self._files = OpenFiles(path, self._database, created, beside=("-wal",))
         except BaseException:
             self._database.close()
             raise
+        self.opened = OpenFile(path)
 
     def _prepare(self, *, new: bool) -> None:
         execute = self._database.execute
@@ -241,25 +239,8 @@ class HistoryFile:
                 [(row.key, row.first) for row in batch.channels if row.first],
             )
             execute("INSERT OR REPLACE INTO saved VALUES (1, ?, 0, ?)", (batch.at, batch.outages))
-        # Whether it went into the file that others will find.
-        self.check()
         # What was deleted is given back little by little.
         self._database.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
-
-    def check(self) -> None:
-        """Raise FileLostError where the file, or its log, is not any more where it was opened."""
-        self._files.check()
-
-    @property
-    def lost(self) -> bool:
-        """Tell whether there is another file at its path now, or none."""
-        return self._files.database_lost
-
-    def clear(self) -> None:
-        """Forget all that is saved."""
-        with self._transaction() as execute:
-            for table in ("channel", "chunk", "saved"):
-                execute(f"DELETE FROM {table}")  # noqa: S608 - all of it is ours
 
     def close(self, clean_at: float | None) -> None:
         """Close; with ``clean_at`` note that at this time everything was saved."""
@@ -345,9 +326,9 @@ def after_a_crash(channels: Sequence[Channel], new_epoch: str) -> None:
             channel.epoch = f"{new_epoch}.{number:x}"
 
 
-def set_aside(path: Path, why: str = "corrupt") -> Path:
+def set_aside(path: Path) -> Path:
     """Move a file, and its log, out of the way; return where to (an older one goes)."""
-    aside = path.with_name(f"{path.name}.{why}")
+    aside = path.with_name(f"{path.name}.corrupt")
     for suffix in ("-wal", "-shm"):
         Path(f"{aside}{suffix}").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):

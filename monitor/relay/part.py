@@ -10,8 +10,7 @@ from typing import Any
 
 from monitor.logfile import RateLimitedLog
 from monitor.part import Health, Metric, Part, State
-from monitor.relay.channels import Channels, Limits
-from monitor.relay.connection import ClientLimits
+from monitor.relay.channels import Channels
 from monitor.relay.delivery import Delivery, shown
 from monitor.relay.feed import Feed, SteadyTime
 from monitor.relay.protocol import Message
@@ -20,6 +19,7 @@ from monitor.relay.saving import Saving
 from monitor.relay.server import Server
 from monitor.relay.settings import RelaySettings, read_curve_key, read_tls
 from monitor.settings import Address, address_text, state_directory
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Relay"]
 
@@ -29,8 +29,6 @@ _ends_log = RateLimitedLog(logger, lines=300, period_s=30)
 _DRAIN_S = 3.0
 # For handshakes in progress, listeners and refused clients, in addition to max_clients.
 _SPARE_DESCRIPTORS = 384
-# A change of these is taken up only by a restart.
-_FIXED = ("max_message_bytes", "history_file")
 
 
 class Relay(Part):
@@ -52,9 +50,9 @@ class Relay(Part):
         self._time = SteadyTime(time.time)
         self._stop = stop
         self._tls = read_tls(settings.tls) if settings.tls is not None else None
-        self.channels = Channels(_limits(settings))
+        self.channels = Channels(settings)
         self.feed = Feed()
-        self.delivery = Delivery(self.channels, _client_limits(settings), self.feed, clock)
+        self.delivery = Delivery(self.channels, self.feed, clock)
         self.server = Server(websocket_uri, self.delivery, tls=self._tls, clock=clock)
         self._saving: Saving | None = None
         if settings.history_file is not None:
@@ -163,6 +161,10 @@ class Relay(Part):
             Health.OK, f"{clients} clients, {channels} channels, {self.receiver.received} messages"
         )
 
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the file of the histories."""
+        return () if self._saving is None else self._saving.open_files()
+
     def metrics(self) -> Iterable[Metric]:
         """Return the metrics relay_*."""
         rejected = {**self.receiver.rejected, **self.delivery.faults}
@@ -234,47 +236,23 @@ class Relay(Part):
                 [({}, self._saving.failures)],
             )
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: Any) -> Callable[[], None]:
         """Adopt limits, keep times, origins, and certificates and keys read anew."""
         assert isinstance(settings, RelaySettings)
+        adopted = self._settings.adopting(settings)
         if settings.tls is not None:
             await asyncio.to_thread(read_tls, settings.tls)
         if settings.curve is not None:
             await asyncio.to_thread(read_curve_key, settings.curve)
 
-        def switch() -> Sequence[str]:
-            old, self._settings = self._settings, settings
-            self.channels.adopt(_limits(settings))
-            self.delivery.limits = _client_limits(settings)
-            restart = [key for key in _FIXED if getattr(old, key) != getattr(settings, key)]
-            if (old.tls is None) != (settings.tls is None):
-                restart.append("tls")
-            elif self._tls is not None and settings.tls is not None:
+        def switch() -> None:
+            self._settings = adopted
+            self.channels.adopt(adopted)
+            # A section that the file no longer has stays in force, and its files may be gone.
+            if self._tls is not None and settings.tls is not None:
                 # New handshakes get the new certificate; connections stay.
                 self._tls.load_cert_chain(settings.tls.certificate, settings.tls.key)
-            if old.curve != settings.curve:
-                restart.append("curve")
-            elif settings.curve is not None:
-                self.receiver.adopt_keys(settings.curve)
-            return restart
+            if adopted.curve is not None and settings.curve is not None:
+                self.receiver.adopt_keys(adopted.curve)
 
         return switch
-
-
-def _limits(settings: RelaySettings) -> Limits:
-    return Limits(
-        keep_finished=settings.keep_finished,
-        keep_idle=settings.keep_idle,
-        end_after_failed=settings.end_after_failed,
-        max_messages=settings.max_messages,
-        max_history_bytes=settings.max_history_bytes,
-    )
-
-
-def _client_limits(settings: RelaySettings) -> ClientLimits:
-    return ClientLimits(
-        max_clients=settings.max_clients,
-        client_stall=settings.client_stall,
-        subscribe_timeout=settings.subscribe_timeout,
-        origins=settings.origins,
-    )

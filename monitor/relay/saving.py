@@ -12,7 +12,7 @@ import errno
 import json
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ from monitor.relay.history_file import (
     after_a_crash,
     set_aside,
 )
-from monitor.sqlite.file import FileLostError
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Saving"]
 
@@ -73,8 +73,6 @@ class Saving:
         self._file: HistoryFile | None = None
         self._lock = asyncio.Lock()
         self._next_key = 1
-        # What became of the file that was open, until there is one again.
-        self._lost = ""
         # What is wrong with the file, until it is set aside and a new one is begun.
         self._damage = ""
         # Cut, but not known to be written.
@@ -124,8 +122,6 @@ class Saving:
             if self._damage and not await self._begin_anew():
                 return False
             while True:
-                if not await self._is_there() and not await self._write_anew():
-                    return False
                 if self._pending is None:
                     self._pending = self._cut()
                 if self._pending is None:
@@ -134,8 +130,6 @@ class Saving:
                 try:
                     assert self._file is not None
                     await self._in_thread(self._file.write, batch)
-                except FileLostError:
-                    continue
                 except (sqlite3.Error, OSError) as error:
                     return self._failed(error)
                 if self.problem:
@@ -144,9 +138,13 @@ class Saving:
                 self._pending = None
                 self.saved_bytes += sum(len(chunk.frames) for chunk in batch.chunks)
 
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the history file."""
+        return () if self._file is None else (self._file.opened,)
+
     async def close(self) -> None:
         """Save the rest and close the file."""
-        clean = await self.save() if self._file is not None or self._lost else False
+        clean = await self.save() if self._file is not None else False
         if self._file is not None:
             file, self._file = self._file, None
             with contextlib.suppress(sqlite3.Error):
@@ -161,49 +159,6 @@ class Saving:
         self.problem = f"cannot write {self._path}: {error}"
         self._faults_log.warning("write", "%s; going on without it, and trying again", self.problem)
         return False
-
-    async def _is_there(self) -> bool:
-        """Tell whether the file that is open is still the one at its path."""
-        if self._file is None:
-            return False
-        try:
-            await self._in_thread(self._file.check)
-        except FileLostError as error:
-            self._lost = error.path
-            return False
-        return True
-
-    async def _write_anew(self) -> bool:
-        """Begin a new file where the old one was lost; return whether that could be done."""
-
-        def swap() -> HistoryFile:
-            old, self._file = self._file, None
-            lost = old is None or old.lost
-            if old is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    old.close(None)
-            if lost and self._path.exists():
-                _make_way(self._path)
-            file = HistoryFile(self._path)
-            # What is known here is more than what may be there.
-            file.clear()
-            return file
-
-        try:
-            self._file = await self._in_thread(swap)
-        except (sqlite3.Error, OSError, CorruptHistoryError, ForeignFileError) as error:
-            return self._failed(error)
-        logger.error(
-            "%s was deleted or replaced while in use: all histories are saved anew", self._lost
-        )
-        self._lost = self.problem = ""
-        self._pending = None
-        self._channels.forgotten.clear()
-        for channel in self._channels:
-            channel.saved = channel.first
-        self._channels.unsaved = dict.fromkeys(self._channels)
-        self._feed.unsaved = True
-        return True
 
     async def _begin_anew(self) -> bool:
         """Set a damaged file aside and begin a new one; return whether that could be done."""
@@ -304,17 +259,3 @@ class Saving:
             channel.failed,
             at if since is None else at - (now - since),
         )
-
-
-def _make_way(path: Path) -> None:
-    """Set aside a history that somebody has put where ours was; an empty one may stay."""
-    try:
-        file = HistoryFile(path)
-        try:
-            empty = not file.load().channels
-        finally:
-            file.close(None)
-    except CorruptHistoryError:
-        empty = False
-    if not empty:
-        set_aside(path, "replaced")

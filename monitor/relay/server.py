@@ -154,7 +154,7 @@ class Server:
         if len(self._connections) > limits.max_clients:
             return self._refuse(connection, unavailable, "max-clients", "too many clients")
         origin = request.headers.get_all("Origin")
-        if origin and limits.origins and not limits.origins.issuperset(origin):
+        if limits.origins and any(each not in limits.origins for each in origin):
             return self._refuse(
                 connection, http.HTTPStatus.FORBIDDEN, "origin", "this origin is not allowed"
             )

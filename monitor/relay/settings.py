@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Count, Seconds, Section, read_secret
+from monitor.settings import Count, Reloadable, Seconds, Section, read_secret
 
 __all__ = ["CurveSettings", "RelaySettings", "TLSSettings", "read_curve_key", "read_tls"]
 
@@ -20,9 +20,9 @@ class TLSSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Certificate chain and private key of the WebSocket, PEM files."""
 
     # the chain, the host's own certificate first
-    certificate: str
+    certificate: Reloadable[str]
     # without a passphrase
-    key: str
+    key: Reloadable[str]
 
 
 class CurveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,32 +35,32 @@ class CurveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # a file of zmq.auth.create_certificates, or the 40 characters of the key alone
     secret_key_file: str
     # a directory of *.key files; who has one of these keys may connect
-    public_keys_dir: str
+    public_keys_dir: Reloadable[str]
 
 
 class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the relay keeps, for how long, and what it allows."""
 
     # s a channel stays for late subscribers after it has ended
-    keep_finished: Seconds = 300.0
+    keep_finished: Reloadable[Seconds] = 300.0
     # s a channel that never finished stays after its last message
-    keep_idle: Seconds = 21600.0
+    keep_idle: Reloadable[Seconds] = 21600.0
     # s after a FAILED that nothing follows (the broker gave up) until the channel ends
-    end_after_failed: Seconds = 60.0
+    end_after_failed: Reloadable[Seconds] = 60.0
     # messages in the history of one channel; the oldest go first
-    max_messages: Count = 100_000
+    max_messages: Reloadable[Count] = 100_000
     # bytes of all histories with their bookkeeping; finished, then idle channels go first
-    max_history_bytes: Annotated[int, msgspec.Meta(ge=65536, le=2**40)] = 268_435_456
+    max_history_bytes: Reloadable[Annotated[int, msgspec.Meta(ge=65536, le=2**40)]] = 268_435_456
     # s a client may take nothing while messages wait, before close 1013
-    client_stall: Seconds = 30.0
+    client_stall: Reloadable[Seconds] = 30.0
     # subscribers at once; the next one is turned away
-    max_clients: Count = 10_000
+    max_clients: Reloadable[Count] = 10_000
     # s for a client to name its channel
-    subscribe_timeout: Seconds = 30.0
+    subscribe_timeout: Reloadable[Seconds] = 30.0
     # one frame of a ZeroMQ message
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 65_536
     # allowed Origin headers; empty allows all
-    origins: tuple[str, ...] = ()
+    origins: Reloadable[tuple[str, ...]] = ()
     # wss:// instead of ws://
     tls: TLSSettings | None = None
     # encrypts ZeroMQ, and lets only known brokers in
@@ -68,7 +68,7 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # where histories survive a restart
     history_file: str | None = None
     # the old channel "0", command "exit"
-    allow_remote_exit: bool = False
+    allow_remote_exit: Reloadable[bool] = False
 
     def verify(self) -> None:
         """Read the certificates and keys that the section names."""

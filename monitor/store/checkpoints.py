@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Final
 
 from monitor.errors import MonitorError
-from monitor.sqlite.file import Held
 
 __all__ = ["Checkpoints", "copy_log"]
 
@@ -39,12 +38,12 @@ class Checkpoints:
     pages that are left.
     """
 
-    def __init__(self, connect: Callable[[], Held]) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
         # So that who ends it finds it either not there at all, or running.
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._held: Held | None = None
+        self._raw: sqlite3.Connection | None = None
         self._committed = threading.Event()
         self._stop = threading.Event()
         self.behind = False
@@ -68,9 +67,10 @@ class Checkpoints:
         with self._starting:
             self._stop.set()
         self._committed.set()
-        held, thread = self._held, self._thread
-        if held is not None:
-            held.interrupt()
+        raw, thread = self._raw, self._thread
+        if raw is not None:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile
+                raw.interrupt()
         if thread is not None:
             thread.join(_CLOSE_S)
 
@@ -80,11 +80,10 @@ class Checkpoints:
                 self._committed.clear()
                 # A disk that takes nothing is told by the commits, the next of which tries again.
                 with contextlib.suppress(sqlite3.Error, MonitorError):
-                    if self._held is None or not self._held.usable():
-                        self._held = self._connect()
-                    with self._held as raw:
-                        pages, copied = copy_log(raw)
+                    if self._raw is None:
+                        self._raw = self._connect()
+                    pages, copied = copy_log(self._raw)
                     self.behind = copied < pages and pages >= _RESTART_PAGES
         finally:
-            if self._held is not None:
-                self._held.close()
+            if self._raw is not None:
+                self._raw.close()

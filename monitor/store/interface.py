@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 from monitor.errors import MonitorError
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["Connection", "Dialect", "Row", "Store", "TablesError"]
 
@@ -137,6 +138,10 @@ class Store(ABC):
     @abstractmethod
     async def reset(self) -> None:
         """Drop all tables with what is in them, and create them anew."""
+
+    def open_files(self) -> Sequence[OpenFile]:
+        """Return the SQLite files that must stay at their paths."""
+        return ()
 
     @abstractmethod
     async def close(self) -> None:

@@ -20,18 +20,18 @@ Connections = Annotated[int, msgspec.Meta(ge=1, le=100)]
 class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the tables are; without a ``url`` they are in one SQLite file."""
 
+    # `postgresql://user@host:port/database`, as libpq reads it
     url: str | None = None
-    """``postgresql://user@host:port/database``, as libpq reads it."""
+    # holds the password for the URL's user
     password_file: str | None = None
-    """Holds the password for the URL's user."""
+    # the PostgreSQL schema that holds the tables and nothing else; SQLite has none
     schema: SchemaName = "website_availability"
-    """The PostgreSQL schema that holds the tables and nothing else; SQLite has none."""
+    # the SQLite file; a relative name is in the state directory
     file: str = "monitor.db"
-    """The SQLite file; a relative name is in the state directory."""
+    # to PostgreSQL at once, from one daemon; each has a thread of its own
     connections: Connections = 4
-    """To PostgreSQL at once, from one daemon; each has a thread of its own."""
+    # s until a PostgreSQL server that does not answer counts as away
     connect_timeout: Seconds = 5.0
-    """s until a PostgreSQL server that does not answer counts as away."""
 
     def verify(self) -> None:
         """Refuse a URL that libpq would not take, and a password file that can't be read."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import os
 import sqlite3
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from monitor.errors import MonitorError, UnavailableError
-from monitor.sqlite.file import Connections, Held
+from monitor.sqlite.file import OpenFile
 from monitor.sqlite.wal import write_ahead
 from monitor.store import migrate
 from monitor.store.checkpoints import Checkpoints, copy_log
@@ -28,8 +27,6 @@ from monitor.store.listeners import Listeners
 from monitor.store.threads import Session, Threads
 
 __all__ = ["SqliteConnection", "SqliteStore"]
-
-logger = logging.getLogger("monitor.store")
 
 T = TypeVar("T")
 
@@ -74,26 +71,25 @@ def _native(sql: str, has_parameters: bool) -> str:
 
 
 class _SqliteSession(Session):
-    def __init__(self, held: Held) -> None:
-        self.held = held
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.raw = raw
 
     def usable(self) -> bool:
-        return self.held.usable()
+        return True
 
     def interrupt(self) -> None:
-        self.held.interrupt()
+        self.raw.interrupt()
 
     def close(self) -> None:
-        self.held.close()
+        with contextlib.suppress(sqlite3.Error):
+            self.raw.close()
 
 
 class SqliteStore(Store):
     """The tables in one file, which is created and migrated when it is first used.
 
     A commit is on the disk (synchronous=FULL): the spool forgets what its consumers have
-    committed, so this file must not fall behind it in a power cut. Where the file is deleted or
-    replaced meanwhile, what was committed into it counts as not committed, and the next to use
-    it opens, or makes, the one that is there then.
+    committed, so this file must not fall behind it in a power cut.
     """
 
     dialect: ClassVar[Dialect] = "sqlite"
@@ -105,7 +101,7 @@ class SqliteStore(Store):
         self._writer = Threads("sqlite-writer", self.server, self._open_writer)
         self._readers = Threads("sqlite-reader", self.server, self._open_reader, count=2)
         self._checkpoints = Checkpoints(self._open_copier)
-        self._connections = Connections(file, logger)
+        self._opened: OpenFile | None = None
         self._migrated = False
         self._applied: list[str] = []
 
@@ -114,7 +110,8 @@ class SqliteStore(Store):
 
     async def transaction(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
         def job(session: _SqliteSession) -> tuple[T, list[tuple[str, str]]]:
-            with self._errors(), session.held as raw:
+            raw = session.raw
+            with self._errors():
                 connection = SqliteConnection(raw)
                 raw.execute("BEGIN IMMEDIATE")
                 begun = time.monotonic()
@@ -129,7 +126,7 @@ class SqliteStore(Store):
             if self._checkpoints.behind:
                 self._checkpoints.behind = False
                 # Whatever it is, this is committed.
-                with contextlib.suppress(sqlite3.Error), session.held as raw:
+                with contextlib.suppress(sqlite3.Error):
                     copy_log(raw)
             return result, connection.notifications
 
@@ -140,12 +137,12 @@ class SqliteStore(Store):
 
     async def read(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
         def job(session: _SqliteSession) -> T:
-            with self._errors(), session.held as raw:
-                raw.execute("BEGIN")
+            with self._errors():
+                session.raw.execute("BEGIN")
                 try:
-                    return function(SqliteConnection(raw))
+                    return function(SqliteConnection(session.raw))
                 finally:
-                    _roll_back(raw)
+                    _roll_back(session.raw)
 
         if not self._migrated:  # readers can't create the tables that they read
             await self.migrate()
@@ -167,6 +164,9 @@ class SqliteStore(Store):
     async def reset(self) -> None:
         await self.transaction(migrate.reset, timeout=600.0)
 
+    def open_files(self) -> Sequence[OpenFile]:
+        return () if self._opened is None else (self._opened,)
+
     async def close(self) -> None:
         await asyncio.gather(
             self._writer.close(),
@@ -175,22 +175,26 @@ class SqliteStore(Store):
         )
 
     def _open_writer(self) -> _SqliteSession:
-        return self._open(
-            "PRAGMA synchronous=FULL",
-            f"PRAGMA wal_autocheckpoint={_MOST_PAGES}",
-            f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}",
-        )
+        raw = self._open()
+        try:
+            with self._errors():
+                self._prepare(raw)
+                raw.execute(f"PRAGMA wal_autocheckpoint={_MOST_PAGES}")
+                raw.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}")
+        except BaseException:
+            raw.close()
+            raise
+        self._opened = OpenFile(self.file)
+        return _SqliteSession(raw)
 
-    def _open_copier(self) -> Held:
-        return self._open("PRAGMA synchronous=FULL").held
+    def _open_copier(self) -> sqlite3.Connection:
+        return self._open("PRAGMA synchronous=FULL")
 
     def _open_reader(self) -> _SqliteSession:
-        return self._open("PRAGMA query_only=ON")
+        return _SqliteSession(self._open("PRAGMA query_only=ON"))
 
-    def _open(self, *settings: str) -> _SqliteSession:
-        """Open the file, and make or upgrade its tables where nobody did since it is there."""
-
-        def connect(first: bool) -> sqlite3.Connection:
+    def _open(self, *settings: str) -> sqlite3.Connection:
+        with self._errors():
             raw = sqlite3.connect(
                 self.file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
@@ -200,8 +204,6 @@ class SqliteStore(Store):
                 # Debian's SQLite overwrites and writes out also the pages that a purge frees,
                 # most of its work. FAST leaves those, and overwrites what stays in the file.
                 raw.execute("PRAGMA secure_delete=FAST")
-                if first:
-                    self._prepare(raw)
                 for setting in settings:
                     raw.execute(setting)
             except BaseException:
@@ -209,10 +211,8 @@ class SqliteStore(Store):
                 raise
             return raw
 
-        with self._errors():
-            return _SqliteSession(self._connections.open(connect))
-
     def _prepare(self, raw: sqlite3.Connection) -> None:
+        """Make or upgrade the tables."""
         # Has an effect on a file without tables only, and lets a purge give pages back.
         raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
         write_ahead(raw, patience=_BUSY_S)

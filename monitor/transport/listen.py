@@ -9,7 +9,7 @@ import socket
 from monitor.errors import ListenError
 from monitor.settings import address_text
 
-__all__ = ["listening_sockets", "zeromq_endpoints"]
+__all__ = ["give_up_after", "listening_sockets", "zeromq_endpoints"]
 
 _BACKLOG = 1024
 _RESOLVE_S = 10.0
@@ -20,8 +20,8 @@ async def listening_sockets(
 ) -> list[socket.socket]:
     """Return a socket for each address that the host has; ``*`` or an empty host is all of them.
 
-    Connections give up a peer that acknowledges nothing for ``unacknowledged_s`` (accepted
-    sockets inherit TCP_USER_TIMEOUT, tcp(7)). Raises ListenError that names ``key``.
+    Connections give up a peer that acknowledges nothing for ``unacknowledged_s``. Raises
+    ListenError that names ``key``.
     """
     host, port = address
     try:
@@ -52,9 +52,7 @@ async def listening_sockets(
             sockets.append(listener)
             listener.setblocking(False)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_s * 1000)
-            )
+            give_up_after(listener, unacknowledged_s)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(target)
@@ -67,6 +65,14 @@ async def listening_sockets(
     if not sockets:
         raise ListenError(key, address_text(address), "no address of it is of a known family")
     return sockets
+
+
+def give_up_after(listener: socket.socket, unacknowledged_s: float) -> None:
+    """Have connections that come from now on give up a peer that acknowledges nothing so long.
+
+    Accepted sockets inherit TCP_USER_TIMEOUT, tcp(7).
+    """
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_s * 1000))
 
 
 async def zeromq_endpoints(address: tuple[str, int]) -> list[str]:

@@ -16,7 +16,7 @@ from monitor.part import Health, Metric, Part, State
 from monitor.settings import Address, address_text
 from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
-from monitor.transport.listen import listening_sockets
+from monitor.transport.listen import give_up_after, listening_sockets
 from monitor.web.context import Context, DaemonStatus, PartsStatus
 from monitor.web.http.access import Access
 from monitor.web.http.app import make_app
@@ -35,8 +35,6 @@ logger = logging.getLogger("monitor.web")
 
 _DRAIN_S = 3.0
 _SPARE_DESCRIPTORS = 384
-# A change of these is taken up only by a restart.
-_FIXED = ("uri", "keep_alive", "website_mock")
 
 
 class Web(Part):
@@ -68,6 +66,7 @@ class Web(Part):
         self._connections = Connections(settings)
         self._sockets: Sockets | None = None
         self._server: uvicorn.Server | None = None
+        self._listeners: list[socket.socket] = []
         self._tasks: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.addresses: list[Address] = []
 
@@ -131,7 +130,9 @@ class Web(Part):
         protocol: Any = type("Http", (LimitedHttp,), {"limits": self._connections})
         websocket: Any = self._sockets.protocol
         config = uvicorn.Config(
-            make_app(settings, self._access, [*found.routers, upgrade.router(found.websockets)]),
+            make_app(
+                self._connections, self._access, [*found.routers, upgrade.router(found.websockets)]
+            ),
             http=protocol,
             ws=websocket,
             loop="none",  # the daemon's
@@ -153,7 +154,7 @@ class Web(Part):
         server.lifespan = config.lifespan_class(config)
         await server.on_tick(0)
         await server.startup(sockets=listeners)
-        self._server = server
+        self._server, self._listeners = server, listeners
         self.addresses = [listener.getsockname()[:2] for listener in listeners]
 
     async def run(self) -> None:
@@ -215,25 +216,27 @@ class Web(Part):
             [({}, len(self._connections))],
         )
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: Any) -> Callable[[], None]:
         """Adopt tokens, origins and limits."""
         assert isinstance(settings, ApiSettings)
+        adopted = self._settings.adopting(settings)
         if settings.tokens_file != self._settings.tokens_file:
             fresh = TokenFile(settings.tokens_file)
         else:
             fresh = TokenFile(self._tokens.file)
         tokens = await asyncio.to_thread(fresh.read, after=self._tokens.current)
         require_tokens(self._settings.uri, tokens, key="tokens_file")
-        # The address is taken up by a restart, which must not be the one to refuse it.
+        # The address waits for a restart, which must not be the one to refuse it.
         require_tokens(settings.uri, tokens, key="uri")
 
-        def switch() -> Sequence[str]:
-            old, self._settings = self._settings, settings
+        def switch() -> None:
+            self._settings = adopted
             self._tokens.file, self._tokens.current = fresh.file, tokens
-            self._access.origins = frozenset(settings.origins)
-            self._connections.settings = settings
+            self._access.origins = frozenset(adopted.origins)
+            self._connections.settings = adopted
+            for listener in self._listeners:
+                give_up_after(listener, adopted.client_stall)
             if self._sockets is not None:
                 self._sockets.recheck()
-            return [key for key in _FIXED if getattr(old, key) != getattr(settings, key)]
 
         return switch

@@ -120,7 +120,7 @@ def test_a_restart_counts_nothing_twice_and_leaves_nothing_out(tmp_path: Path) -
     run(tmp_path, second, flush_interval=0.2)
 
 
-def test_a_reload_adopts_limits_and_names_what_needs_a_restart(tmp_path: Path) -> None:
+def test_a_reload_adopts_limits_and_keeps_the_topic(tmp_path: Path) -> None:
     async def test(now: Running) -> None:
         await now.publish(result(1, NOW))
         await until(lambda: now.part.waiting() == 1)
@@ -128,7 +128,7 @@ def test_a_reload_adopts_limits_and_names_what_needs_a_restart(tmp_path: Path) -
             AggregationSettings(flush_interval=0.1, topic="other", group="another")
         )
         assert now.part.statistics.new == 0
-        assert switch() == ["topic", "group"]
+        switch()
         await until(lambda: now.part.statistics.new == 1)
 
     run(tmp_path, test, flush_interval=NEVER_S)

@@ -58,11 +58,6 @@ def put(bus: Bus, topic: str, numbers: range) -> None:
         )
 
 
-def delete(state: Path) -> None:
-    for file in state.glob("spool.db*"):
-        file.unlink()
-
-
 async def take(consumer: Consumer, count: int, *, limit_s: float = 60) -> list[Record]:
     records: list[Record] = []
     async with asyncio.timeout(limit_s):
@@ -100,28 +95,6 @@ def test_what_is_published_comes_through_with_keys_headers_and_time(
         assert records[0].timestamp > 1.7e9
         # acknowledged, so trimmed
         await until(lambda: spooled(bus) == 0)
-        assert bus.state().health == "ok"
-        await consumer.close()
-        await bus.close()
-
-    run(body())
-
-
-def test_a_spool_that_is_deleted_is_made_anew_and_forwarded(
-    kafka: Kafka, topic: str, state: Path
-) -> None:
-    async def body() -> None:
-        bus = make(kafka.bootstrap)
-        await bus.start()
-        consumer = bus.consumer(topic, group=None)
-        records: list[Record] = []
-        for number in range(4):
-            put(bus, topic, range(number * 100, number * 100 + 100))
-            assert await bus.committed()
-            records += await take(consumer, 100)
-            await until(lambda: spooled(bus) == 0)
-            delete(state)
-        assert_in_order_and_whole(records, range(400))
         assert bus.state().health == "ok"
         await consumer.close()
         await bus.close()

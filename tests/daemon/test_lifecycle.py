@@ -16,7 +16,6 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from monitor.tokens import Role, create_token
 from tests.ports import free_port
 from tests.relay.broker import Broker
 from tests.servers.daemon import ROOT, StartDaemon
@@ -116,7 +115,9 @@ def test_reload_takes_up_changes_and_keeps_clients(
             }
         )
         daemon.reload()
-        assert "relay.max_message_bytes" in daemon.wait_log("taken up only by a restart")
+        assert "relay.max_message_bytes" in daemon.wait_log(
+            "changed but not applied; restart to apply: "
+        )
         assert [int(usec) > 0 for usec in daemon.notices("MONOTONIC_USEC")] == [True]
         for number in range(9):
             broker.task("c", number)
@@ -139,10 +140,6 @@ def test_a_bad_reload_changes_nothing_and_says_so(
         (
             "relay: {tls: {certificate: /nowhere, key: /nowhere}}",
             "relay.tls.certificate: cannot read",
-        ),
-        (
-            "zeromq_uri: [127.0.0.1, 4567]",
-            "config.yml:1: zeromq_uri: 127.0.0.1:4567 can't be had beside websocket_uri",
         ),
     ):
         daemon.write_config(bad)
@@ -254,14 +251,6 @@ def test_a_bad_config_ends_it_with_78_and_a_line(tmp_path: Path, config: str, li
         ("probes: {{source: file, jobs_file: /no}}", ":1: probes.jobs_file: cannot read /no: "),
         ("probes:\n source: file\n jobs_file: {bad}", ":3: probes.jobs_file: {bad} holds no list"),
         ("probes:\n id: 2", ":2: probes.id: there is no range 2"),
-        (
-            "api:\n  uri: ['', {relay}]\n  tokens_file: {tokens}",
-            ":2: api.uri: :{relay} can't be had beside websocket_uri, which is 127.0.0.1:{relay};",
-        ),
-        (
-            "api:\n  uri: [127.0.0.1, {port}]\nlogs:\n  zeromq_uri: [localhost, {port}]",
-            ":4: logs.zeromq_uri: localhost:{port} can't be had beside api.uri, which is 127",
-        ),
     ],
 )
 def test_what_the_start_refuses_check_config_refuses_in_the_same_words(
@@ -269,10 +258,7 @@ def test_what_the_start_refuses_check_config_refuses_in_the_same_words(
 ) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text('{"a": 1}')
-    tokens = tmp_path / "tokens.yml"
-    create_token(tokens, "ops", Role.ADMIN)
-    relay = ports["websocket_uri"][1]
-    names = {"port": free_port(), "bad": bad, "tokens": tokens, "relay": relay}
+    names = {"port": free_port(), "bad": bad}
     file, state = tmp_path / "config.yml", tmp_path / "state"
     rest = {**ports, "logger": {"file": str(tmp_path / "log")}}
     file.write_text(
@@ -359,6 +345,27 @@ def test_the_soft_limit_of_descriptors_is_raised_and_a_low_hard_one_said(
         finally:
             process.terminate()
             assert process.wait(10) == 0
+
+
+def test_the_soft_limit_of_descriptors_follows_a_reload(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    api = {"uri": ["127.0.0.1", free_port()], "tokens_file": None, "max_connections": 10}
+    few = {**ports, "relay": {"max_clients": 10}, "api": api}
+    daemon = start_daemon(few).wait_ready()
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (1024, 8192))
+
+    def soft_after(clients: int, connections: int) -> int:
+        api["max_connections"] = connections
+        daemon.write_config({**few, "relay": {"max_clients": clients}})
+        daemon.reload()
+        return resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)[0]
+
+    assert 3010 <= soft_after(3000, 10) < 6000
+    assert 6000 <= soft_after(3000, 3000) < 8192
+    assert "hard limit" not in daemon.log
+    assert soft_after(9000, 10) == 8192
+    daemon.wait_log("the hard limit of 8192 file descriptors is lower")
 
 
 def test_without_a_config_the_defaults_are_the_old_monitors(tmp_path: Path) -> None:

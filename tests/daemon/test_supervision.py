@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,6 @@ class Fragile(Part):
         if self.broken_state:
             raise RuntimeError("a defect")
         return State(Health.OK, "fine")
-
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
-        del settings
-        return lambda: ()
 
 
 @pytest.fixture

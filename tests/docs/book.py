@@ -51,7 +51,8 @@ NOT_INSTALLED = (
 def pages() -> list[str]:
     """Return the names of all pages, from the top of the tree."""
     found = sorted((ROOT / "docs").rglob("*.md"))
-    return ["README.md", "benchmarks/README.md", *(str(file.relative_to(ROOT)) for file in found)]
+    top = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"]
+    return [*top, *(str(file.relative_to(ROOT)) for file in found)]
 
 
 def text_of(page: str) -> str:

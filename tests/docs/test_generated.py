@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from docs.generate import PAGES, renewed
+from docs.generate.architecture import missing_links
 
 
 @pytest.mark.parametrize(
@@ -14,3 +15,7 @@ from docs.generate import PAGES, renewed
 )
 def test_a_generated_page_is_as_the_code_says(name: str, text: str, anew: str) -> None:
     assert text == anew, f"docs/{name} is old: run make reference"
+
+
+def test_every_arrow_of_the_architecture_is_backed_by_an_import() -> None:
+    assert list(missing_links()) == []

@@ -32,6 +32,21 @@ UNRUN_TOOLS = r"(kubectl|oc|buildah|podman|docker) .*"
 
 # Pages whose commands nothing runs as they stand there: pattern -> what shows them to be right.
 UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
+    "CONTRIBUTING.md": {
+        r"make (install|fast|check)": "CI runs them: fast is a part of test",
+    },
+    # Tags, uploads and another machine are not for a test.
+    "docs/release.md": {
+        r"make (check|test|bench|screenshots)": "CI runs the first two, a person all of them",
+        r"git (tag|push) .*": "they publish",
+        r"make (deb|rpm)": "make repo makes both",
+        r"sha256sum dist/\*\.deb dist/\*\.rpm": "tests/distro/test_build.py compares two builds",
+        r"\.venv/bin/python -m (pip install build twine|build)": "they need an index",
+        r"\.venv/bin/python -m twine check .*": "it needs an index",
+        r"make repo REPO_KEY=\S+ REPO_URL=\S+": "tests/servers/packages.py",
+        r"systemctl status recodex-monitor": "docs/deploy/debian.md runs it",
+        r"recodex-monitor --version": "tests/commands/test_main.py runs it",
+    },
     # A Fedora or RHEL is not to be had in a test.
     "docs/deploy/fedora.md": {
         r"curl -fsSLo /etc/yum\.repos\.d/recodex-monitor\.repo \S+/yum/recodex-monitor\.repo": (

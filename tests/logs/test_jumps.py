@@ -28,13 +28,13 @@ def test_nothing_goes_before_its_time_and_all_goes_in_time(
     steps: list[tuple[float, float]], kept_s: float
 ) -> None:
     jumps, now, steady = Jumps(), NOW, 0.0
-    jumps.look(now, steady, longest_s=1000)
+    jumps.look(now, steady)
     stored: list[tuple[float, float]] = []
     for took_s, jump_s in steps:
         stored.append((now, steady))
         steady += took_s
         now += took_s + jump_s
-        assert jumps.look(now, steady, longest_s=1000) == pytest.approx(jump_s, abs=1e-3)
+        assert jumps.look(now, steady) == pytest.approx(jump_s, abs=1e-3)
         oldest = now - kept_s - jumps.ahead_s(kept_s, steady)
         for said, at in stored:
             if said < oldest - 1e-3:
@@ -45,33 +45,11 @@ def test_nothing_goes_before_its_time_and_all_goes_in_time(
                 assert said < oldest or steady - at <= kept_s + 1e-3, "it stays for ever"
 
 
-def test_a_flood_of_jumps_takes_little_memory_and_loses_nothing() -> None:
-    jumps = Jumps()
-    for number in range(1000):
-        jumps.look(NOW + 100.0 * number, float(number), longest_s=1000)
-    assert jumps.ahead_s(1e6, 1000.0) == pytest.approx(999 * 99)
-    assert len(jumps._ahead) <= 64
-    assert 4 * 99 <= jumps.ahead_s(5.0, 1000.0) <= (5 + 32) * 99
-
-
-def test_jumps_of_every_night_for_years_keep_nothing_for_ever() -> None:
-    jumps, now, steady, kept_s = Jumps(), 0.0, 0.0, 90 * 86400.0
-    jumps.look(now, steady, longest_s=kept_s)
-    now, steady = 50 * YEAR_S, 60.0
-    jumps.look(now, steady, longest_s=kept_s)
-    for _ in range(3 * 365):
-        now, steady = now + 86400, steady + 86400 - 3600
-        jumps.look(now, steady, longest_s=kept_s)
-    # As much as jumped in these 90 days, and in a piece of 3 days before them.
-    assert 93 * 3600 <= jumps.ahead_s(kept_s, steady) <= 97 * 3600
-    assert len(jumps._ahead) <= 64
-
-
 @pytest.mark.parametrize("by_s", [9.0, -9.0])
 def test_what_is_no_jump_is_none(by_s: float) -> None:
     jumps = Jumps()
-    jumps.look(NOW, 0.0, longest_s=60)
-    assert jumps.look(NOW + 5 + by_s, 5.0, longest_s=60) == 0.0
+    jumps.look(NOW, 0.0)
+    assert jumps.look(NOW + 5 + by_s, 5.0) == 0.0
     assert jumps.ahead_s(60.0, 5.0) == 0.0
 
 

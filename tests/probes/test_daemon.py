@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.probes.misbehaving import Misbehaving
-from tests.servers.daemon import ROOT, DaemonProcess, StartDaemon
+from tests.servers.daemon import ROOT, StartDaemon
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.end_to_end
@@ -125,38 +125,49 @@ def test_a_full_disk_costs_results_and_not_the_schedule(
     assert sum(found["missed"] for found in results(tmp_path)) <= 2
 
 
-def test_results_go_on_where_the_spool_and_the_tables_are_deleted(
-    server: Misbehaving, start_daemon: StartDaemon, tmp_path: Path
+def delete(file: Path) -> None:
+    file.unlink()
+
+
+def put_a_backup_back(file: Path) -> None:
+    backup = file.with_name("backup")
+    with (
+        contextlib.closing(sqlite3.connect(file)) as source,
+        contextlib.closing(sqlite3.connect(backup)) as target,
+    ):
+        source.backup(target)
+    backup.replace(file)
+
+
+@pytest.mark.parametrize("loss", [delete, put_a_backup_back])
+@pytest.mark.parametrize("name", ["spool.db", "monitor.db"])
+def test_a_daemon_whose_file_is_deleted_or_replaced_fails_and_works_when_started_again(
+    server: Misbehaving,
+    start_daemon: StartDaemon,
+    tmp_path: Path,
+    name: str,
+    loss: Callable[[Path], None],
 ) -> None:
+    def stored() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / "monitor.db")) as db:
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            try:
+                return int(db.execute("SELECT count(*) FROM availability_result").fetchone()[0])
+            except sqlite3.OperationalError:  # not there yet
+                return 0
+
     settings = {**config(server), "aggregation": {"flush_interval": 0.5}}
     daemon = start_daemon(settings).wait_ready()
-
-    def rows() -> list[tuple[int, float]]:
-        with contextlib.closing(sqlite3.connect(tmp_path / "monitor.db")) as db:
-            try:
-                query = "SELECT job_id, scheduled_at FROM availability_result"
-                return list(db.execute(query))
-            except sqlite3.OperationalError:  # not there yet
-                return []
-
-    for files in ("spool.db*", "monitor.db*", "*.db*"):
-        wait_for(lambda: len(rows()) > 60, "rows")
-        for file in tmp_path.glob(files):
-            file.unlink()
-        deleted_at = time.time()
-        wait_for(
-            lambda: len([at for _, at in rows() if at > deleted_at]) > 60,  # noqa: B023 - at once
-            f"results after {files} were deleted",
-        )
-    assert daemon.stop() == 0
-    # All that is in the spool is counted, once.
-    spooled = {(result["job_id"], result["scheduled_at"]) for result in results(tmp_path)}
-    counted = rows()
-    assert len(set(counted)) == len(counted)
-    assert spooled <= set(counted)
-    with contextlib.closing(sqlite3.connect(tmp_path / "monitor.db")) as db:
-        query = "SELECT sum(checks) FROM availability_metric WHERE granularity = 'day'"
-        assert db.execute(query).fetchone() == (len(counted),)
+    wait_for(lambda: stored() > 60, "rows")
+    loss(tmp_path / name)
+    assert daemon.wait() == 1
+    lines = [line for line in daemon.log.splitlines() if "[ERROR]" in line]
+    assert len(lines) == 1
+    assert f"stopping: {tmp_path / name} was deleted or replaced while in use" in lines[0]
+    before = 0 if (name, loss) == ("monitor.db", delete) else stored()
+    again = start_daemon(settings).wait_ready()
+    wait_for(lambda: stored() > before + 60, "more rows")
+    assert again.stop() == 0
 
 
 def test_sighup_takes_new_jobs_and_refuses_bad_ones(
@@ -201,46 +212,6 @@ def test_start_producer_checks_its_range_and_no_other(
     beyond = start_daemon(settings, arguments=(*arguments, "4"))
     assert beyond.wait() == 78
     assert "probes.id: there is no range 4: 5 active sites by 2 need 3 producers" in beyond.stderr
-
-
-TWICE = "another daemon with this spool checks job"
-
-
-def test_a_second_daemon_with_the_same_range_is_warned_and_one_with_another_is_not(
-    server: Misbehaving, start_daemon: StartDaemon, tmp_path: Path
-) -> None:
-    def producer(name: str, number: str, **changes: Any) -> DaemonProcess:
-        directory = tmp_path / name
-        directory.mkdir()
-        return start_daemon(
-            {**config(server, 6, websites_per_container=3), **changes},
-            directory=directory,
-            arguments=("start-producer", "config.yml", number),
-            environ={"STATE_DIRECTORY": str(tmp_path)},
-        ).wait_ready()
-
-    first = producer("first", "1")
-    beside = producer("beside", "2")
-    second = producer("second", "1")
-    said = second.wait_log(f"{TWICE}s 1 to 3, too")
-    assert "[WARNING]" in said
-    elsewhere = producer("elsewhere", "1", bus={"file": str(tmp_path / "other.db")})
-    assert TWICE not in first.log + beside.log
-    # A reload asks again: now the other one is gone.
-    assert first.stop() == 0
-    second.write_config(config(server, 7, websites_per_container=4))
-    second.reload()
-    second.wait_log("checking 4 of 7 jobs")
-    wait_for(lambda: second.log.count(f"{TWICE} 4, too") == 1, "the job of the other range")
-    assert beside.stop() == 0
-    second.write_config(config(server, 6, websites_per_container=3))
-    second.reload()
-    second.wait_log("no other daemon with this spool checks the same jobs any more")
-    third = producer("third", "1")
-    third.wait_log(f"{TWICE}s 1 to 3")
-    assert TWICE not in elsewhere.log
-    for daemon in (second, elsewhere, third):
-        assert daemon.stop() == 0
 
 
 def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

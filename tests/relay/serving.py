@@ -11,12 +11,12 @@ from typing import TypeVar
 from websockets.asyncio.client import ClientConnection, connect
 
 from monitor.daemon.lifecycle import new_event_loop
-from monitor.relay.channels import Channels, Limits
-from monitor.relay.connection import ClientLimits
+from monitor.relay.channels import Channels
 from monitor.relay.delivery import Delivery
 from monitor.relay.feed import Feed
 from monitor.relay.protocol import decode
 from monitor.relay.server import Server
+from monitor.relay.settings import RelaySettings
 
 T = TypeVar("T")
 
@@ -35,8 +35,7 @@ def run(body: Callable[[], Awaitable[T]]) -> T:
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[Server]:
     """Listen on a free port of this host."""
-    limits = ClientLimits(max_clients=10, client_stall=30, subscribe_timeout=30, origins=())
-    delivery = Delivery(Channels(Limits()), limits, Feed(), time.monotonic)
+    delivery = Delivery(Channels(RelaySettings(max_clients=10)), Feed(), time.monotonic)
     server = Server(("127.0.0.1", 0), delivery, tls=None, clock=time.monotonic)
     await server.start()
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import signal
 import socket
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -189,60 +188,3 @@ def test_a_full_disk_is_said_and_costs_nobody_anything(start_relay: StartRelay) 
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     resource.prlimit(relay.daemon.pid, resource.RLIMIT_FSIZE, unlimited)
     relay.daemon.wait_log("can be written again")
-
-
-@pytest.mark.parametrize("what", ["deleted", "log deleted", "replaced"])
-def test_histories_whose_file_is_lost_while_they_grow_are_saved_anew(
-    start_relay: StartRelay, start_daemon: StartDaemon, what: str
-) -> None:
-    relay = start_relay(history_file=FILE)
-    for number in range(50):
-        relay.broker.task("job", number)
-    relay.broker.task("other", 0)
-    wait_saved(relay, '"t49"')
-    directory = relay.daemon.directory
-    lost = directory / (f"{FILE}-wal" if what == "log deleted" else FILE)
-    if what == "replaced":
-        with sqlite3.connect(directory / FILE) as database:
-            theirs = directory / "backup"
-            theirs.write_bytes((directory / FILE).read_bytes())
-        database.close()
-        theirs.replace(lost)
-    else:
-        lost.unlink()
-    line = relay.daemon.wait_log("was deleted or replaced while in use: all histories are saved")
-    assert "[ERROR]" in line
-    assert str(lost) in line
-    for number in range(50, 60):
-        relay.broker.task("job", number)
-    wait_saved(relay, '"t59"')
-    wait_for(lambda: "relay: " in relay.daemon.notices("STATUS")[-1], "ok in STATUS=")
-    client = RecoveringClient(relay)
-    epoch = client.subscribe("job")["epoch"]
-    assert [client.receive()["seq"] for _ in range(60)] == list(range(1, 61))
-    restart(relay, start_daemon, signal.SIGKILL).wait_log("2 histories are back")
-    again = RecoveringClient(relay)
-    assert again.subscribe("job", (epoch, 60))["recovered"] is True
-
-
-def test_histories_wait_for_a_directory_that_is_away(
-    start_relay: StartRelay, start_daemon: StartDaemon, tmp_path: Path
-) -> None:
-    directory = tmp_path / "histories"
-    directory.mkdir()
-    relay = start_relay(history_file=str(directory / FILE))
-    relay.broker.task("job", 0)
-    client = relay.client("job")
-    client.recv(timeout=20)
-    directory.rename(tmp_path / "away")
-    relay.daemon.wait_log(f"cannot write {directory / FILE}")
-    wait_for(lambda: "relay degraded" in relay.daemon.notices("STATUS")[-1], "degraded in STATUS=")
-    relay.broker.task("job", 1)
-    client.recv(timeout=20)
-    directory.mkdir()
-    relay.daemon.wait_log("was deleted or replaced while in use")
-    wait_for(lambda: "relay: " in relay.daemon.notices("STATUS")[-1], "ok in STATUS=")
-    restart(relay, start_daemon, signal.SIGTERM).wait_log("1 histories are back")
-    relay.broker.send("job", "FINISHED")
-    texts, code = everything(relay.client("job"))
-    assert (len(texts), code) == (3, 1000)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import sqlite3
 import sys
 import threading
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from monitor.sqlite.file import Connections, Held
 from monitor.sqlite.wal import write_ahead
 from monitor.store.checkpoints import Checkpoints
 
@@ -25,25 +23,18 @@ def threads_change_often() -> Iterator[None]:
 
 
 @pytest.fixture
-def connect(tmp_path: Path) -> Callable[[], Held]:
-    path = tmp_path / "some.db"
-    connections = Connections(path, logging.getLogger("test"))
-
-    def connect() -> Held:
-        def made(first: bool) -> sqlite3.Connection:
-            raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            if first:
-                write_ahead(raw, patience=5)
-            return raw
-
-        return connections.open(made)
+def connect(tmp_path: Path) -> Callable[[], sqlite3.Connection]:
+    def connect() -> sqlite3.Connection:
+        raw = sqlite3.connect(tmp_path / "some.db", isolation_level=None, check_same_thread=False)
+        write_ahead(raw, patience=5)
+        return raw
 
     return connect
 
 
 @pytest.mark.usefixtures("threads_change_often")
 def test_an_end_just_when_the_first_commit_starts_the_thread_leaves_none(
-    connect: Callable[[], Held],
+    connect: Callable[[], sqlite3.Connection],
 ) -> None:
     for _ in range(ENDS):
         checkpoints = Checkpoints(connect)
@@ -57,7 +48,7 @@ def test_an_end_just_when_the_first_commit_starts_the_thread_leaves_none(
 
 
 def test_where_no_thread_can_be_had_the_next_commit_asks_again(
-    connect: Callable[[], Held], monkeypatch: pytest.MonkeyPatch
+    connect: Callable[[], sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

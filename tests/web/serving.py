@@ -37,14 +37,13 @@ class Serving:
     def call(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(LIMIT_S)
 
-    def reload(self, settings: ApiSettings) -> Sequence[str]:
-        """Adopt settings as the daemon does on SIGHUP; return what needs a restart."""
+    def reload(self, settings: ApiSettings) -> None:
+        """Adopt settings as the daemon does on SIGHUP."""
 
-        async def adopt() -> Sequence[str]:
-            return (await self.web.prepare(settings))()
+        async def adopt() -> None:
+            (await self.web.prepare(settings))()
 
-        changed: Sequence[str] = self.call(adopt())
-        return changed
+        self.call(adopt())
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ from monitor.logfile import RateLimitedLog
 from monitor.tokens import Principal, Role
 from monitor.web.http.access import COOKIE, SAFE_METHODS, Access, Refusal
 from monitor.web.http.headers import headers_by_name
+from monitor.web.http.limits import Connections
 from monitor.web.http.problems import ERRORS, Problem, install, problem_response
 from monitor.web.http.schemas import Schemas
-from monitor.web.settings import ApiSettings
 
 __all__ = ["Gate", "Requester", "admin_only", "make_app", "requester"]
 
@@ -37,7 +37,7 @@ _SAFETY_HEADERS = (
 )
 
 
-def make_app(settings: ApiSettings, access: Access, routers: Iterable[APIRouter]) -> ASGIApp:
+def make_app(connections: Connections, access: Access, routers: Iterable[APIRouter]) -> ASGIApp:
     """Return the application that serves ``routers``."""
     app = FastAPI(
         title="recodex-monitor",
@@ -51,7 +51,7 @@ def make_app(settings: ApiSettings, access: Access, routers: Iterable[APIRouter]
     for router in routers:
         app.include_router(router, responses=ERRORS)
     _describe(app)
-    return Gate(app, settings, access)
+    return Gate(app, connections, access)
 
 
 def _describe(app: FastAPI) -> None:
@@ -95,9 +95,9 @@ def admin_only(principal: Requester) -> Principal:
 class Gate:
     """Lets in who may come in, bounds what they send, and lets no error out but as a problem."""
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings, access: Access) -> None:
+    def __init__(self, app: ASGIApp, connections: Connections, access: Access) -> None:
         self._app = app
-        self._settings = settings
+        self._connections = connections
         self._access = access
         self._nobodys_log = RateLimitedLog(_audit_log, lines=30)
 
@@ -134,7 +134,7 @@ class Gate:
             problem = "Transfer-Encoding and Content-Length exclude each other"
             await problem_response(400, problem, {"connection": "close"})(scope, receive, send)
             return
-        limit = self._settings.max_body_bytes
+        limit = self._connections.settings.max_body_bytes
         if int(headers.get("content-length", "0")) > limit:
             # The body is never read, so nothing can follow it on this connection.
             refusal = problem_response(413, _too_large(limit), {"connection": "close"})

@@ -33,13 +33,13 @@ class End(enum.Enum):
 
 
 class Subscriber(Protocol):
-    """What is subscribed to a channel: a position in it, and how to go on from there."""
+    """A subscriber of a channel: a position in it, and a way to write from there."""
 
     channel: Channel | None
     position: int
 
     def advance(self) -> None:
-        """Write what lies between the position and the end, as far as the client reads."""
+        """Write the messages from the position to the end, as far as the client reads."""
 
 
 class Channel(History):
@@ -141,7 +141,7 @@ class Channel(History):
             self._times = self._times[dead:]
 
     def resume(self, epoch: str, seq: int) -> tuple[int, str]:
-        """Return where a reader goes on that has ``seq`` messages of ``epoch``, and what is wrong.
+        """Return where a reader of ``seq`` messages of ``epoch`` continues, and what is wrong.
 
         The second is empty if exactly the next message follows. Otherwise it is ``epoch`` (not
         this life of the channel), ``ahead`` (of what this relay knows) or ``trimmed`` (the next

@@ -1,8 +1,7 @@
 """All channels: what is published, kept, trimmed and forgotten; no I/O, no clock.
 
 **A subscriber is a position in a channel's history**: the number of the next message that it
-needs. Replay, live messages and resuming are one path, which reads what lies between a
-position and the end.
+needs. Replay, live messages and resuming are one path, which reads from a position to the end.
 
 ``now`` is the time (s) on a clock that never goes back; ``at`` is the time of day (s since the
 epoch).

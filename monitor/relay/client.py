@@ -143,7 +143,7 @@ class RelayClient:
                     low, high, tries = limit / 2, limit, min(tries + 1, 10)
                 else:
                     (low, high), tries = lost.delay_s, 0
-                delay = random.uniform(low, high)  # noqa: S311 - jitter is no secret
+                delay = random.uniform(low, high)  # noqa: S311 - jitter need not be secret
                 await self._events.put(Away(f"{self._shown}: {lost}", delay))
                 await asyncio.sleep(delay)
 

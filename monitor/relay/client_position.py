@@ -1,8 +1,8 @@
 """A client's position in a channel over any connections: text in, events out; no I/O.
 
 The events bring every message of a channel once and in order, or say where that is not so:
-:class:`Reset` if the relay could not go on exactly where it was, :class:`Gap` if the relay itself
-may have missed messages.
+:class:`Reset` if the relay could not continue exactly there, :class:`Gap` if the relay itself may
+have missed messages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message; ``epoch`` and ``time`` (s since the epoch) are None with the old protocol."""
+    """A message; the old protocol has no ``epoch`` and no ``time`` (s since the Unix epoch)."""
 
     channel: str
     data: dict[str, Any]
@@ -107,7 +107,7 @@ Event = Message | Reset | Gap | Feed | End | Refused | Away
 
 
 class NotARelayError(Exception):
-    """What came is not a message of a relay; the text shows how it begins."""
+    """A text is not a message of a relay; the error shows how it begins."""
 
 
 def read_message(text: str | bytes) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Position:
         self.channel = channel
         self._epoch: str | None = None
         self._seq = 0
-        # Requests without an answer yet: what comes before the last answer is outdated.
+        # Requests without an answer yet: messages before the last answer are outdated.
         self._asked = 0
         self._gaps: set[tuple[int, float]] = set()
 

@@ -24,13 +24,13 @@ _HANDSHAKE_S = 10.0
 
 
 class ConnectionOwner(Protocol):
-    """What a connection reports to: the server."""
+    """The server side that a connection reports to."""
 
     def connected(self, connection: SubscriberConnection, /) -> None:
         """A client connected; its handshake follows."""
 
     def answer(self, connection: SubscriberConnection, request: Request, /) -> Response:
-        """Return the answer to the handshake; where it accepts, set the connection's reader."""
+        """Return the answer to the handshake, and set the reader of an accepted connection."""
 
     def paused(self, connection: SubscriberConnection, /) -> None:
         """The client does not read as fast as the relay writes."""
@@ -61,7 +61,7 @@ class Reader(ABC):
 
     @abstractmethod
     def feed_changed(self, state: str) -> None:
-        """Pass on that the feed is ``up`` or ``down``, or that a connection of it is ``lost``."""
+        """Tell the client that the feed is ``up`` or ``down``, or that a broker is ``lost``."""
 
     @property
     @abstractmethod
@@ -123,7 +123,7 @@ class SubscriberConnection(WebSocketConnection):
         self._owner.connected(self)
 
     def data_received(self, data: bytes) -> None:
-        """Note that the client sent something: a port scan is no fault."""
+        """Note that the client sent something: a port scan is not a fault."""
         self.heard = True
         super().data_received(data)
 
@@ -133,7 +133,7 @@ class SubscriberConnection(WebSocketConnection):
         self._owner.paused(self)
 
     def resume_writing(self) -> None:
-        """Go on with a client that reads."""
+        """Continue with a client that reads again."""
         super().resume_writing()
         self._owner.resumed(self)
 

@@ -1,8 +1,8 @@
-"""What each client still has to get, written as far as the client reads.
+"""Writes to each client the messages that it has not got yet, as far as the client reads.
 
-One path serves replay, live messages and clients that were slow: a reader writes what lies
-between its position and the channel's end. What is due in one turn of the loop goes out in one
-write per client; where there is much to write, several turns are joined.
+One path serves replay, live messages and clients that were slow: a reader writes the messages
+from its position to the channel's end. The messages of one turn of the loop go out in one write
+per client; under load, those of several turns are joined.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ logger = logging.getLogger("monitor.relay")
 # Well below the 60 s after which proxies cut idle connections.
 PING_S = 20
 # A flush is followed by a rest of so many times what it took, but no longer than this: a send
-# costs the kernel more than everything else costs the relay, so where there is much to send,
-# what comes meanwhile goes out joined. Writing takes a fifth of the time at most, and about a
-# ninth where a flush is so long that it writes to hundreds of clients.
+# costs the kernel more than everything else costs the relay, so under load the messages of
+# several turns go out joined. Writing takes a fifth of the time at most, and about a ninth if a
+# flush is so long that it writes to hundreds of clients.
 _REST_FACTOR = 4
 _LONG_FLUSH_S = 0.005
 _LONG_REST_FACTOR = 8
@@ -140,13 +140,13 @@ class Delivery:
             self.flush()
 
     def changed(self, channel: Channel) -> None:
-        """Note that a channel has news, which go out in this turn of the loop or after the rest."""
+        """Note that a channel has news, to be written in this turn of the loop or after a rest."""
         self._dirty[channel] = None
         if self._may_begin() and not self._rest():
             self._flush_handle = asyncio.get_running_loop().call_soon(self.flush)
 
     def _may_begin(self) -> bool:
-        """Whether no flush is on its way, or one that rests though enough waits by now."""
+        """Whether no flush is scheduled, or one that rests although enough waits by now."""
         return self._flush_handle is None or (self._resting and self._enough_waits())
 
     def _enough_waits(self) -> bool:
@@ -154,7 +154,7 @@ class Delivery:
         return self._waiting_bytes >= min(_WAITING_MAX_BYTES, kept_bytes // 2)
 
     def _rest(self) -> bool:
-        """Put off the next flush where there is reason to; return whether there was."""
+        """Postpone the next flush if the last one took long; return whether it is postponed."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
         rest = self._rested_at - self._clock()
@@ -189,7 +189,7 @@ class Delivery:
             took = time.thread_time() - started
             factor = _REST_FACTOR if took < _LONG_FLUSH_S else _LONG_REST_FACTOR
             self._rested_at = self._clock() + min(factor * took, _REST_MAX_S)
-            # The loop logs a defect with one channel; the others go on without it.
+            # The loop logs a defect with one channel; the others continue without it.
             for channel in islice(dirty, begun, None):
                 self.changed(channel)
 
@@ -214,7 +214,7 @@ class Delivery:
         self._stalled[connection] = (connection.unread_bytes(), self._clock())
 
     def resumed(self, connection: SubscriberConnection) -> None:
-        """Go on with a client that read what was written."""
+        """Continue with a client that has read what was written."""
         self._stalled.pop(connection, None)
         asyncio.get_running_loop().call_soon(connection.reader.advance_all)
 
@@ -226,7 +226,7 @@ class Delivery:
             if left < waiting:
                 self._stalled[connection] = (left, now)
             elif now - since >= self.limits.client_stall and connection.is_open:
-                self.fault(connection, "stalled", f"took nothing for {now - since:.0f} s: 1013")
+                self.fault(connection, "stalled", f"read nothing for {now - since:.0f} s: 1013")
                 connection.begin_close(TRY_AGAIN_LATER, "took nothing for too long")
         self._ping_turn = (self._ping_turn + 1) % PING_S
         if not self._ping_turn:

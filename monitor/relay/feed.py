@@ -24,7 +24,7 @@ class SteadyTime:
     """The time of day (s since the epoch), but strictly increasing.
 
     Times decide where among a channel's messages an outage was, also if the clock is set back:
-    until it has caught up, times go on from the latest one in ticks.
+    until it has caught up, each time is one tick after the latest.
     """
 
     def __init__(self, time: Callable[[], float]) -> None:
@@ -38,7 +38,7 @@ class SteadyTime:
         return self._latest
 
     def not_before(self, latest: float) -> None:
-        """Go on after this time, which is from an earlier run."""
+        """Return only times after this one, which is from an earlier run."""
         self._latest = max(self._latest, latest)
 
 

@@ -43,7 +43,7 @@ class FrameCache:
         self._age = 0
 
     def read(self, channel: Channel, position: int, *, resuming: bool = False) -> tuple[bytes, int]:
-        """Return the frame of what comes at ``position``, and the position after it.
+        """Return the frame of the messages at ``position``, and the position after it.
 
         The position must be kept, and must not be the end. What a ``resuming`` reader gets is
         kept too: readers that lost the connection together come back to the same position.

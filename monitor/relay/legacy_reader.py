@@ -26,7 +26,7 @@ class LegacyReader(Reader):
         self.position = 0
         self._connection = connection
         self._delivery = delivery
-        # What has come of the name; what follows it has no meaning.
+        # The part of the name that has arrived; later messages have no meaning.
         self._name = b""
         self._named = False
 
@@ -54,7 +54,7 @@ class LegacyReader(Reader):
             self._subscribe(name)
 
     def advance(self) -> None:
-        """Write what lies between the position and the end, as far as the client reads."""
+        """Write the messages from the position to the end, as far as the client reads."""
         channel, connection = self.channel, self._connection
         if channel is None or not connection.is_open:
             return
@@ -74,7 +74,7 @@ class LegacyReader(Reader):
             connection.finish(delivery.limits.client_stall)
 
     def advance_all(self) -> None:
-        """Go on with the one channel."""
+        """Write the news of the one channel."""
         self._delivery.begin_turn()
         self.advance()
 

@@ -184,32 +184,32 @@ class Relay(Part):
         yield Metric(
             "relay_deliveries_total",
             "counter",
-            "Messages given to clients",
+            "Messages written to clients",
             [({}, self.delivery.deliveries)],
         )
         yield Metric(
             "relay_rejected_total",
             "counter",
-            "Messages and clients turned away",
+            "Messages and clients refused",
             [({"reason": reason}, count) for reason, count in rejected.items()],
         )
         yield Metric(
             "relay_disconnects_total",
             "counter",
-            "Subscribers gone, by close code",
+            "Subscribers disconnected, by close code",
             [({"code": code}, count) for code, count in self.server.disconnects.items()],
         )
         recoveries = self.delivery.recoveries
         yield Metric(
             "relay_recoveries_total",
             "counter",
-            "Subscriptions that resumed exactly where they were",
+            "Subscriptions that resumed exactly",
             [({}, recoveries.exact)],
         )
         yield Metric(
             "relay_recovery_failures_total",
             "counter",
-            "Subscriptions that could not: another epoch, ahead of the history, or trimmed",
+            "Subscriptions not resumed exactly: another epoch, ahead of the history, or trimmed",
             [({"reason": reason}, count) for reason, count in recoveries.failed.items()],
         )
         yield Metric(
@@ -218,7 +218,7 @@ class Relay(Part):
         yield Metric(
             "relay_feed_interruptions_total",
             "counter",
-            "Connections of brokers that were lost, and restarts",
+            "Lost connections of brokers, and restarts",
             [({}, self.feed.interruptions)],
         )
 
@@ -232,12 +232,12 @@ class Relay(Part):
             yield Metric(
                 "relay_history_failures_total",
                 "counter",
-                "Writes to the history file that failed; they are tried again",
+                "Writes to the history file that failed and are retried",
                 [({}, self._saving.failures)],
             )
 
     async def prepare(self, settings: Any) -> Callable[[], None]:
-        """Adopt limits, keep times, origins, and certificates and keys read anew."""
+        """Read certificates and keys again; the switch adopts the new settings."""
         assert isinstance(settings, RelaySettings)
         adopted = self._settings.adopting(settings)
         if settings.tls is not None:

@@ -133,7 +133,7 @@ def messages_frame(
 def subscribed_frame(channel: bytes, epoch: str, seq: int, recovered: bool | None) -> bytes:
     """Return the answer to a subscription: message ``seq + 1`` of ``epoch`` comes next.
 
-    ``recovered`` is None if the client did not say ``after`` what.
+    ``recovered`` is omitted, as None, for a request without ``after``.
     """
     fields: dict[str, Any] = {"epoch": epoch, "seq": seq}
     if recovered is not None:
@@ -157,7 +157,7 @@ def feed_frame(state: str, brokers: int, at: float) -> bytes:
 def gap_frame(channel: bytes, epoch: str, seq: int, since: float, until: float | None) -> bytes:
     """Return the notice that the feed was lost after message ``seq``, ``since`` to ``until``.
 
-    ``until`` is None if it is still lost. Times are s since the (Unix) epoch.
+    Without ``until`` it is still lost. Times are s since the (Unix) epoch.
     """
     fields = {
         "state": "gap",

@@ -66,7 +66,7 @@ class Receiver:
         self._curve = curve
         self._deliver = deliver
         self._delivered = delivered
-        # Told how many brokers are connected whenever one came or is gone.
+        # Called with the number of brokers whenever one connects or is lost.
         self._brokers_changed = brokers_changed
         self._peers_log = RateLimitedLog(logger)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -115,12 +115,12 @@ class Receiver:
             descriptor = source.FD
             loop.add_reader(descriptor, drain)
             self._readers.append(descriptor)
-        # What came before add_reader has had its edge.
+        # For messages that came before add_reader there is no further edge.
         loop.call_soon(self._drain)
         loop.call_soon(self._drain_monitor)
 
     def stop(self) -> None:
-        """Receive nothing more; what the socket still holds is drained first."""
+        """Stop receiving, after draining what the socket still holds."""
         if self._socket is not None and self._readers:
             self._drain()
         loop = asyncio.get_running_loop()
@@ -130,7 +130,7 @@ class Receiver:
             self._again.cancel()
 
     def close(self) -> None:
-        """Let go of sockets and threads."""
+        """Close sockets and end threads."""
         if self._socket is not None:
             self.stop()
             self._socket.disable_monitor()
@@ -172,7 +172,7 @@ class Receiver:
         try:
             self._receive()
         finally:
-            # Who hears of these messages hears first of the broker that came with them.
+            # Clients learn of a new broker before they get its messages.
             if waits(self._monitor):
                 self._drain_monitor()
             self._delivered()
@@ -192,7 +192,7 @@ class Receiver:
         except zmq.ZMQError as error:
             self._peers_log.warning("receive", "receiving failed: %s", _reason(error))
         finally:
-            # Whatever went wrong with one message, the others are not left waiting.
+            # A defect with one message does not keep the others waiting.
             if not incoming.empty:
                 self._again = asyncio.get_running_loop().call_soon(self._drain)
 
@@ -204,7 +204,7 @@ class Receiver:
                 peer = str(frame.get("Peer-Address"))
         self._peers_log.warning(
             problem.reason,
-            "a message from %s (identity %s) is not relayed: %s",
+            "dropped a message from %s (identity %s): %s",
             peer,
             identity.hex()[:64],
             problem.details,
@@ -226,11 +226,13 @@ class Receiver:
                 peers.succeeded()
                 self._peers_log.info("connect", "a ZeroMQ peer connected, %d now", peers.count)
             elif kind == zmq.EVENT_DISCONNECTED:
-                # What the peer sent before comes before the notice that it is gone.
+                # The peer's messages come before the notice that it is lost.
                 self._receive()
                 self._delivered()
                 peers.disconnected(event["value"])
-                self._peers_log.info("disconnect", "a ZeroMQ peer is gone, %d now", peers.count)
+                self._peers_log.info(
+                    "disconnect", "a ZeroMQ peer disconnected, %d now", peers.count
+                )
             else:
                 peers.failed()
                 self._count_failed_handshake(kind)
@@ -241,9 +243,11 @@ class Receiver:
         reason = "unauthorized" if kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH else "handshake"
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
         what = (
-            "its key is not allowed" if reason == "unauthorized" else "it does not speak as we do"
+            "its key is not allowed"
+            if reason == "unauthorized"
+            else "incompatible protocol or security mechanism"
         )
-        self._peers_log.warning(reason, "a ZeroMQ peer was turned away: %s", what)
+        self._peers_log.warning(reason, "refused a ZeroMQ peer: %s", what)
 
 
 def _reason(error: zmq.ZMQError) -> str:

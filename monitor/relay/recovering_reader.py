@@ -56,7 +56,7 @@ class RecoveringReader(Reader):
             self._answer(request)
 
     def advance_all(self) -> None:
-        """Go on with every subscription."""
+        """Write the news of every subscription."""
         self._delivery.begin_turn()
         for subscription in list(self._subscriptions.values()):
             self.advance(subscription)
@@ -160,5 +160,5 @@ class ClientSubscription(Subscription):
         self._reader = reader
 
     def advance(self) -> None:
-        """Write what lies between the position and the end, as far as the client reads."""
+        """Write the messages from the position to the end, as far as the client reads."""
         self._reader.advance(self)

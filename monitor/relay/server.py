@@ -171,7 +171,7 @@ class Server:
         self.delivery.paused(connection)
 
     def resumed(self, connection: SubscriberConnection) -> None:
-        """Go on with a client that has read what was written."""
+        """Continue with a client that has read what was written."""
         self.delivery.resumed(connection)
 
     def lost(self, connection: SubscriberConnection) -> None:
@@ -179,7 +179,7 @@ class Server:
         self._connections.discard(connection)
         problem = connection.violation()
         if problem:
-            self._refused("rubbish", "%s sent no WebSocket: %s", connection.peer, problem)
+            self._refused("rubbish", "invalid WebSocket from %s: %s", connection.peer, problem)
         names = self.delivery.left(connection)
         if names:
             code = connection.close_code

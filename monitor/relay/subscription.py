@@ -1,7 +1,7 @@
 """The server side of the recovering protocol for one channel of one client; no I/O.
 
-A request goes in, frames come out: where the client goes on, what may be missing, the messages
-and the end. The relay's port and the live page both serve it.
+A request goes in, frames come out: where the client continues, what may be missing, the messages
+and the end. The relay's port and the live page both use it.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Subscription:
 
     @property
     def is_overrun(self) -> bool:
-        """Whether the history went on without the client, which has lost messages by that."""
+        """Whether messages were trimmed that the client has not got."""
         return self.channel is not None and self.position < self.channel.first
 
     def begin(self, after: After | None) -> tuple[bytes, str | None]:
-        """Go to where the client goes on, and return the answer to its request.
+        """Go to where the client continues, and return the answer to its request.
 
-        Returns also why it cannot go on exactly ``after`` what it has (see
+        Also returns why it cannot continue exactly ``after`` what it has (see
         :meth:`monitor.relay.channel.Channel.resume`); None if it has nothing.
         """
         channel = self.channel

@@ -131,7 +131,7 @@ class RelayClient:
                 self._events.put_nowait(None)
 
     async def _again_and_again(self, attempt: Any, *args: Any) -> None:
-        """Call ``attempt`` until it returns, with the close code's pauses or back-off between."""
+        """Call ``attempt`` until it returns, with pauses that the close codes say, or back-off."""
         tries = 0
         while True:
             try:
@@ -143,7 +143,7 @@ class RelayClient:
                     low, high, tries = limit / 2, limit, min(tries + 1, 10)
                 else:
                     (low, high), tries = lost.delay_s, 0
-                delay = random.uniform(low, high)  # noqa: S311 - jitter need not be secret
+                delay = random.uniform(low, high)  # noqa: S311 - jitter is no secret
                 await self._events.put(Away(f"{self._shown}: {lost}", delay))
                 await asyncio.sleep(delay)
 

@@ -66,7 +66,7 @@ class Receiver:
         self._curve = curve
         self._deliver = deliver
         self._delivered = delivered
-        # Called with the number of brokers whenever one connects or is lost.
+        # Told how many brokers are connected whenever one came or is gone.
         self._brokers_changed = brokers_changed
         self._peers_log = RateLimitedLog(logger)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -115,12 +115,12 @@ class Receiver:
             descriptor = source.FD
             loop.add_reader(descriptor, drain)
             self._readers.append(descriptor)
-        # For messages that came before add_reader there is no further edge.
+        # What came before add_reader has had its edge.
         loop.call_soon(self._drain)
         loop.call_soon(self._drain_monitor)
 
     def stop(self) -> None:
-        """Stop receiving, after draining what the socket still holds."""
+        """Receive nothing more; what the socket still holds is drained first."""
         if self._socket is not None and self._readers:
             self._drain()
         loop = asyncio.get_running_loop()
@@ -130,7 +130,7 @@ class Receiver:
             self._again.cancel()
 
     def close(self) -> None:
-        """Close sockets and end threads."""
+        """Let go of sockets and threads."""
         if self._socket is not None:
             self.stop()
             self._socket.disable_monitor()
@@ -172,7 +172,7 @@ class Receiver:
         try:
             self._receive()
         finally:
-            # Clients learn of a new broker before they get its messages.
+            # Who hears of these messages hears first of the broker that came with them.
             if waits(self._monitor):
                 self._drain_monitor()
             self._delivered()
@@ -192,7 +192,7 @@ class Receiver:
         except zmq.ZMQError as error:
             self._peers_log.warning("receive", "receiving failed: %s", _reason(error))
         finally:
-            # A defect with one message does not keep the others waiting.
+            # Whatever went wrong with one message, the others are not left waiting.
             if not incoming.empty:
                 self._again = asyncio.get_running_loop().call_soon(self._drain)
 
@@ -240,14 +240,12 @@ class Receiver:
                 self._brokers_changed(peers.count)
 
     def _count_failed_handshake(self, kind: int) -> None:
-        reason = "unauthorized" if kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH else "handshake"
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
-        what = (
-            "its key is not allowed"
-            if reason == "unauthorized"
-            else "incompatible protocol or security mechanism"
-        )
-        self._peers_log.warning(reason, "refused a ZeroMQ peer: %s", what)
+        if kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            name, problem = "unauthorized", "its key is not allowed"
+        else:
+            name, problem = "handshake", "incompatible protocol or security mechanism"
+        self.rejected[name] = self.rejected.get(name, 0) + 1
+        self._peers_log.warning(name, "refused a ZeroMQ peer: %s", problem)
 
 
 def _reason(error: zmq.ZMQError) -> str:

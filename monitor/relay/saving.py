@@ -75,7 +75,7 @@ class Saving:
         self._next_key = 1
         # What is wrong with the file, until it is set aside and a new one is begun.
         self._damage = ""
-        # A batch that was cut, but may not be written yet.
+        # Cut, but not known to be written.
         self._pending: SaveBatch | None = None
         self._faults_log = RateLimitedLog(logger, lines=1, period_s=300)
         # Why the file can't be written now; empty where it can.
@@ -111,7 +111,7 @@ class Saving:
             self._feed.restore(saved.outages, saved.at)
 
     async def run(self) -> None:
-        """Save new messages periodically."""
+        """Save what is new, again and again."""
         while True:
             await asyncio.sleep(_RETRY_S if self.problem else _PERIOD_S)
             await self.save()

@@ -1,9 +1,9 @@
 """One relay channel as a live page follows it, by the recovering protocol; no I/O.
 
 A browser may not reach the relay's own port, which also knows no tokens. So a page subscribes
-over its live socket, and gets what a client of ``recodex.monitor.v2`` gets: where it goes on after
-it was cut off, what may be missing, when the relay had no broker. A page only looks on: it is not
-a subscriber, creates no channel and keeps none.
+over its live socket, and gets what a client of ``recodex.monitor.v2`` gets: where it continues
+after it was cut off, what may be missing, when the relay had no broker. A page only looks on: it
+is not a subscriber, creates no channel and keeps none.
 """
 
 from __future__ import annotations

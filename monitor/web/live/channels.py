@@ -11,7 +11,7 @@ __all__ = ["ChannelEntry", "channel_entry"]
 
 
 class ChannelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A channel: messages ever and still kept, its subscribers, s since its last message."""
+    """A channel: messages in all and kept, subscribers, s since its last message."""
 
     name: str
     messages: int

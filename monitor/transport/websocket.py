@@ -218,7 +218,8 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         self.protocol.send_response(response)
         self.flush()
         if self.protocol.state is State.OPEN:
-            self.is_open = self.protocol.close_rcvd is None
+            # What came with the request may have ended the connection already.
+            self.is_open = not self.protocol.eof_sent
             self.opened()
         else:
             self._end()

@@ -1,8 +1,8 @@
-"""The SQLite file in which histories survive a restart. Blocking; for a thread of its own.
+"""The SQLite file in which histories survive a restart. It blocks, and needs a thread of its own.
 
-A channel is a row, its messages are rows of many at once: what came between two savings. So
-saving costs a few slices and one transaction, however many messages there were, and after
-kill -9 the file holds what the last transaction left, whole. Every row of messages has a
+A channel is a row; a chunk of its messages is a row, too: those that came between two
+transactions. So saving costs a few slices and one transaction, however many messages there were,
+and after kill -9 the file holds exactly what the last transaction left. Every chunk has a
 checksum, since SQLite itself has none.
 """
 
@@ -23,23 +23,23 @@ from monitor.relay.channel import Channel, End
 from monitor.sqlite.file import OpenFile
 
 __all__ = [
-    "Batch",
     "ChannelRow",
     "ChunkRow",
     "CorruptHistoryError",
     "ForeignFileError",
     "HistoryFile",
+    "SaveBatch",
     "Saved",
     "set_aside",
 ]
 
-# "RxHi": what PRAGMA application_id of a history file says.
+# "RxHi", the PRAGMA application_id of a history file.
 _APPLICATION_ID = 0x52784869
 _VERSION = 1
-# What every SQLite file begins with: https://sqlite.org/fileformat.html#magic_header_string
+# The beginning of every SQLite file: https://sqlite.org/fileformat.html#magic_header_string
 _MAGIC = b"SQLite format 3\0"
 _FREED_PAGES = 2000
-# What SQLite's error codes begin with where the file's content is wrong.
+# How SQLite's error codes begin if the content of the file is wrong.
 _DAMAGE = (
     "SQLITE_CORRUPT",
     "SQLITE_NOTADB",
@@ -111,7 +111,7 @@ class ChunkRow(NamedTuple):
     times: bytes
 
     def checksum(self) -> int:
-        """Return what is stored beside it."""
+        """Return the checksum to store."""
         value = zlib.crc32(b"%d %d" % (self.channel, self.first))
         for part in (self.frames, self.sizes, self.times):
             value = zlib.crc32(part, value)
@@ -119,7 +119,7 @@ class ChunkRow(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
+class SaveBatch:
     """What one transaction saves; ``at`` is now, in s since the epoch."""
 
     at: float
@@ -131,14 +131,14 @@ class Batch:
 
 
 class Saved(NamedTuple):
-    """What a file held: channels with when each got its last message or ended, and the rest."""
+    """The content of a file: channels, each with the time of its last message or end."""
 
     channels: list[tuple[Channel, float]]
     # when it was last written; None for a new file
     at: float | None
-    # whether nothing can be missing: the relay stopped in order
+    # whether nothing can be missing: the relay was stopped cleanly
     clean: bool
-    # when the feed was interrupted: since when, and until when (None: it was still)
+    # when the feed was interrupted: since when, and until when (None: until the end)
     outages: list[tuple[float, float | None]]
 
 
@@ -154,9 +154,9 @@ class HistoryFile:
         if not new and not _is_sqlite(path):
             raise ForeignFileError("is not a history file of this daemon; name another")
         if new:
-            # Readable by the group, and by nobody else, whatever the umask says.
+            # Readable by the group, and by nobody else, independently of the umask.
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))
-        # Opened, used and closed by whichever thread, one at a time.
+        # Opened, used and closed by several threads, one at a time.
         self._database = sqlite3.connect(
             path, timeout=0.5, isolation_level=None, check_same_thread=False
         )
@@ -170,7 +170,7 @@ class HistoryFile:
     def _prepare(self, *, new: bool) -> None:
         execute = self._database.execute
         try:
-            # The lock lasts as long as the process, and spares the file of shared memory.
+            # The lock lasts as long as the process, and no shared-memory file is needed.
             execute("PRAGMA locking_mode = EXCLUSIVE")
             if new:
                 execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -209,7 +209,7 @@ class HistoryFile:
             saved = execute("SELECT at, clean, outages FROM saved").fetchone()
             outages = [(s, u) for s, u in json.loads(saved[2])] if saved is not None else []
             channels = self._channels()
-            # An orphan is what a defect left; nobody could ever read it.
+            # An orphan is the result of a defect; nobody could ever read it.
             execute("DELETE FROM chunk WHERE channel NOT IN (SELECT key FROM channel)")
             execute("UPDATE saved SET clean = 0")
         except sqlite3.Error as error:
@@ -221,7 +221,7 @@ class HistoryFile:
             return Saved(channels, None, True, [])
         return Saved(channels, saved[0], bool(saved[1]), outages)
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: SaveBatch) -> None:
         """Save a batch, all of it or nothing; the same batch may be written twice."""
         with self._transaction() as execute:
             for key in batch.forgotten:
@@ -233,13 +233,13 @@ class HistoryFile:
                 "INSERT OR REPLACE INTO chunk VALUES (?, ?, ?, ?, ?, ?)",
                 [(*chunk, chunk.checksum()) for chunk in batch.chunks],
             )
-            # What was trimmed goes, as far as whole rows of messages are.
+            # Delete what was trimmed, as far as it is whole rows.
             many(
                 "DELETE FROM chunk WHERE channel = ? AND first + length(sizes) / 4 <= ?",
                 [(row.key, row.first) for row in batch.channels if row.first],
             )
             execute("INSERT OR REPLACE INTO saved VALUES (1, ?, 0, ?)", (batch.at, batch.outages))
-        # What was deleted is given back little by little.
+        # Return the space of deleted rows to the file system little by little.
         self._database.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
 
     def close(self, clean_at: float | None) -> None:
@@ -291,13 +291,13 @@ class HistoryFile:
 
 
 def _is_sqlite(path: Path) -> bool:
-    """Tell a history, however damaged, from what never was one."""
+    """Return whether a file is SQLite's, even if damaged."""
     with path.open("rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
 def _raise_if_damaged(error: sqlite3.Error) -> None:
-    """Raise CorruptHistoryError where the file is to blame, not the disk or another process."""
+    """Raise CorruptHistoryError if the cause is the file, not the disk or another process."""
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
     if name.startswith(_DAMAGE):
         raise CorruptHistoryError(str(error)) from None
@@ -317,8 +317,8 @@ def _extend(channel: Channel, chunk: ChunkRow) -> None:
 def after_a_crash(channels: Sequence[Channel], new_epoch: str) -> None:
     """Give channels that may lack their last messages a new epoch, beginning where they end.
 
-    What the old epoch had up to there is the same, so that whoever has no more than that can
-    resume exactly; who has more is told that it can't.
+    Up to there the old epoch is the same: a client that has no more than that can resume exactly,
+    and a client that has more learns that it cannot.
     """
     for number, channel in enumerate(channels):
         if not channel.ended:

@@ -204,7 +204,7 @@ class Receiver:
                 peer = str(frame.get("Peer-Address"))
         self._peers_log.warning(
             problem.reason,
-            "a message from %s (identity %s) is not relayed: %s",
+            "dropped a message from %s (identity %s): %s",
             peer,
             identity.hex()[:64],
             problem.details,
@@ -226,11 +226,13 @@ class Receiver:
                 peers.succeeded()
                 self._peers_log.info("connect", "a ZeroMQ peer connected, %d now", peers.count)
             elif kind == zmq.EVENT_DISCONNECTED:
-                # What the peer sent before comes before the notice that it is gone.
+                # The peer's messages come before the notice that it is lost.
                 self._receive()
                 self._delivered()
                 peers.disconnected(event["value"])
-                self._peers_log.info("disconnect", "a ZeroMQ peer is gone, %d now", peers.count)
+                self._peers_log.info(
+                    "disconnect", "a ZeroMQ peer disconnected, %d now", peers.count
+                )
             else:
                 peers.failed()
                 self._count_failed_handshake(kind)
@@ -238,12 +240,12 @@ class Receiver:
                 self._brokers_changed(peers.count)
 
     def _count_failed_handshake(self, kind: int) -> None:
-        reason = "unauthorized" if kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH else "handshake"
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
-        what = (
-            "its key is not allowed" if reason == "unauthorized" else "it does not speak as we do"
-        )
-        self._peers_log.warning(reason, "a ZeroMQ peer was turned away: %s", what)
+        if kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            name, problem = "unauthorized", "its key is not allowed"
+        else:
+            name, problem = "handshake", "incompatible protocol or security mechanism"
+        self.rejected[name] = self.rejected.get(name, 0) + 1
+        self._peers_log.warning(name, "refused a ZeroMQ peer: %s", problem)
 
 
 def _reason(error: zmq.ZMQError) -> str:

@@ -35,6 +35,9 @@ class Relay:
         }
         self.daemon: DaemonProcess = start_daemon(self.config, debug=debug).wait_ready()
         self.brokers = [Broker(f"tcp://127.0.0.1:{self.zeromq_port}")]
+        if "curve" not in settings:
+            # The relay notices a broker a moment after the broker has connected.
+            self.daemon.wait_log("a ZeroMQ peer connected")
         self.clients: list[ClientConnection] = []
         self.peers: list[socket.socket] = []
 

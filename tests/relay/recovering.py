@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from monitor.relay.protocol import HEAD_BYTES
 from monitor.relay.protocol_v2 import SUBPROTOCOL
+from monitor.transport.frames import HEADER_BYTES
 from tests.relay.conftest import Relay
 
 
@@ -71,7 +71,7 @@ def one_by_one(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 def payload(frame: bytes | bytearray) -> bytes:
     """Return what is in a frame of the relay."""
-    return bytes(frame[HEAD_BYTES[frame[1]] :])
+    return bytes(frame[HEADER_BYTES[frame[1]] :])
 
 
 def commands(messages: list[dict[str, Any]]) -> list[str]:

@@ -10,10 +10,20 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from monitor.relay import delivery as module
-from monitor.relay.channel import Subscriber
+from monitor.relay.channel import Channel
 from tests.relay.serving import reader, say, serving
 
 pytestmark = pytest.mark.integration_test
+
+
+class Defect:
+    """A subscriber that cannot go on."""
+
+    channel: Channel | None = None
+    position = 0
+
+    def advance(self) -> None:
+        raise RuntimeError("a defect")
 
 
 async def turns() -> None:
@@ -85,7 +95,6 @@ async def test_a_defect_with_one_channel_keeps_nothing_from_the_others() -> None
             say(server, name, "t")
         channel = server.delivery.channels.get(b"defect")
         assert channel is not None
-        # A reader that is no connection.
-        channel.subscribers.add(Subscriber())
+        channel.subscribers.add(Defect())
         assert [await task(client) for client in clients] == ["t"] * 5
-    assert [type(context["exception"]) for context in told] == [AttributeError]
+    assert [type(context["exception"]) for context in told] == [RuntimeError]

@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from monitor.relay.following import Away, End, Feed, Message
+from monitor.relay.client_position import Away, End, Feed, Message
 from tests.relay.broker import Broker
 from tests.relay.conftest import Relay, StartRelay, everything
 from tests.relay.proxy import CuttingProxy

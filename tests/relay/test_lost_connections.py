@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from websockets.server import ServerProtocol
 
-from monitor.relay.connection import Connection
+from monitor.relay.connection import Reader, SubscriberConnection
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.relay.server import Server
-from monitor.relay.session import Session
 from tests.relay.serving import serving
 
 pytestmark = pytest.mark.integration_test
@@ -80,5 +79,5 @@ async def test_a_lost_connection_is_freed_without_the_collector(
         with garbage() as found:
             for _ in range(3):
                 await come_and_go(server, recovering=recovering, politely=politely)
-    kinds = (Connection, ServerProtocol, Session)
+    kinds = (SubscriberConnection, ServerProtocol, Reader)
     assert [type(one).__name__ for one in found if isinstance(one, kinds)] == []

@@ -170,7 +170,7 @@ def test_peers_that_are_no_brokers_do_not_count_as_feed(relay: Relay) -> None:
     for rubbish in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 64, b""):
         with socket.create_connection(("127.0.0.1", relay.zeromq_port)) as peer:
             peer.sendall(rubbish)
-    wait_for(lambda: relay.daemon.log.count("a ZeroMQ peer is gone") >= 3, "they are gone")
+    wait_for(lambda: relay.daemon.log.count("a ZeroMQ peer disconnected") >= 3, "they are gone")
     relay.broker.send("job", "FINISHED")
     assert client.receive()["type"] == "message"
 

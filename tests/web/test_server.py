@@ -159,7 +159,9 @@ def test_rubbish_ends_its_connection_and_nothing_else(
             assert got == b"" or got.startswith(b"HTTP/1.1 400 Bad Request")
         assert requests.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
     said = [record.getMessage() for record in caplog.records if "HTTP" in record.getMessage()]
-    assert len([line for line in said if line.startswith("127.0.0.1:")]) == 5
+    assert (
+        len([line for line in said if line.startswith("closing the connection of 127.0.0.1:")]) == 5
+    )
     assert said[-1] == "no HTTP: too many of these for a line each; counting on"
 
 

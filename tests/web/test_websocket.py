@@ -15,8 +15,9 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from monitor.tokens import Role, TokenFile, create_token
+from monitor.transport.frames import text_frame
 from monitor.web.http import websocket as websocket_module
-from monitor.web.http.websocket import WebSocket, text_frame
+from monitor.web.http.websocket import WebSocket
 from tests.waiting import LIMIT_S, wait_for
 from tests.web.serving import serving
 

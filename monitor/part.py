@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
+from monitor.metrics import Metric
 from monitor.sqlite.file import OpenFile
 
-__all__ = ["Health", "Metric", "Part", "Sample", "State"]
+__all__ = ["Health", "Part", "State"]
 
 
 class Health(enum.StrEnum):
@@ -38,23 +39,6 @@ class State:
 
     health: Health
     summary: str = ""
-
-
-Sample = tuple[Mapping[str, str], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric family without the ``recodex_monitor_`` prefix, as /metrics will show it.
-
-    For a histogram each sample's labels include ``le`` (cumulative counts), and one more
-    sample each for the suffixes ``_sum`` and ``_count`` is given by the label ``__suffix__``.
-    """
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    samples: Sequence[Sample]
 
 
 class Part(ABC):

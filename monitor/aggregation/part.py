@@ -25,9 +25,12 @@ from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.statistics import Statistics
 from monitor.aggregation.transactions import TooSlowError, Transactions
 from monitor.aggregation.writer import OffsetsMovedError, Written, stored_offsets
+from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
-from monitor.part import Health, Metric, Part, State
+from monitor.log_limits import OutageLog
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.store import Store
 from monitor.yielding import in_slices, lower_priority
 
@@ -90,7 +93,9 @@ class Aggregation(Part):
         self._unknown: set[int] = set()
         self._in_step = False
         self._to_commit: dict[int, int] = {}
-        self._problem: str | None = None
+        self._outage = OutageLog(
+            logger, outcome="consumption paused, trying again", level=logging.ERROR
+        )
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -148,8 +153,8 @@ class Aggregation(Part):
 
     def state(self) -> State:
         """Return lag and counts; degraded while writing to the database fails."""
-        if self._problem is not None:
-            return State(Health.DEGRADED, f"{self._problem}; consumption paused, trying again")
+        if self._outage.problem is not None:
+            return State(Health.DEGRADED, self._outage.summary)
         if self._stopping.is_set():
             return State(Health.STOPPING)
         if not self._stored:
@@ -174,7 +179,7 @@ class Aggregation(Part):
 
     async def _consume(self, consumer: Consumer) -> None:
         loop = asyncio.get_running_loop()
-        pause = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         lag_at = idle_at = loop.time()
         while not self._stopping.is_set():
             if loop.time() >= idle_at + _IDLE_INTERVAL_S:
@@ -182,10 +187,9 @@ class Aggregation(Part):
                 await consumer.idle()
             if not self._in_step and consumer.assignment():
                 if not await self._resynchronize(consumer):
-                    await self._wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
-                    pause = min(pause * 2, _RETRY_S[1])
+                    await self._wait(backoff.next_delay())
                     continue
-                pause = _RETRY_S[0]
+                backoff.reset()
             await self._commit(consumer)
             if self._full() or self._disturbs():
                 await self._wait(_POLL_S)
@@ -236,7 +240,7 @@ class Aggregation(Part):
             # The bus chooses where to start; its messages are ignored until the offsets are known.
             self._unknown.update(partitions)
             self._fall_out_of_step()
-            self._say(error)
+            self._failed(error)
             return {}
         for partition in partitions:
             self._stored[partition] = stored.get(partition)
@@ -269,7 +273,7 @@ class Aggregation(Part):
             try:
                 stored = await self._read_offsets()
             except MonitorError as error:
-                self._say(error)
+                self._failed(error)
                 return False
             self._pending.drop()
             self._batch = None
@@ -302,14 +306,13 @@ class Aggregation(Part):
     # Writing
 
     async def _write(self) -> None:
-        pause = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         while True:
             await self._until_due()
             if await self._flush():
-                pause = _RETRY_S[0]
+                backoff.reset()
                 continue
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
-            pause = min(pause * 2, _RETRY_S[1])
+            await asyncio.sleep(backoff.next_delay())
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
@@ -339,11 +342,11 @@ class Aggregation(Part):
                     self._fall_out_of_step()
                     return True
                 except TooSlowError as error:
-                    self._say(error)
+                    self._failed(error)
                     self._fall_out_of_step()
                     return False
                 except MonitorError as error:
-                    self._say(error)
+                    self._failed(error)
                     return False
                 self._batch = None
                 self._recovered()
@@ -361,27 +364,21 @@ class Aggregation(Part):
         self._pending.drop()
         self._changed.set()
 
-    def _say(self, error: MonitorError | TimeoutError) -> None:
-        if self._problem is None:
-            logger.error("consumption paused: %s", str(error) or "the database is slow")
-        self._problem = str(error) or "the database is slow"
+    def _failed(self, error: MonitorError | TimeoutError) -> None:
+        self._outage.failed(str(error) or "the database is slow")
 
     def _recovered(self) -> None:
-        if self._problem is not None:
-            logger.info("consumption resumed: the database is available again")
-        self._problem = None
+        self._outage.recovered("consumption resumed: the database is available again")
 
     # Retention
 
     async def _retain(self) -> None:
-        failed = False
+        outage = OutageLog(logger)
         while True:
             try:
                 purged = await purge(self._store, self._settings, now=self._clock())
-                failed = False
+                outage.recovered("purging resumed")
                 logger.debug("purged %s", purged)
             except MonitorError as error:
-                if not failed:
-                    logger.warning("cannot purge: %s", error)
-                failed = True
+                outage.failed(f"cannot purge: {error}")
             await asyncio.sleep(_PURGE_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311

@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from monitor.aggregation.writer import Written
-from monitor.part import Metric, Sample
+from monitor.metrics import Histogram, Metric
 
-__all__ = ["Histogram", "Statistics"]
-
-
-class Histogram:
-    """A Prometheus histogram: counts by upper bound."""
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    @property
-    def count(self) -> int:
-        """Number of observed values."""
-        return sum(self._counts)
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self._counts[bisect.bisect_left(self._bounds, value)] += 1
-        self.sum += value
-
-    def samples(self, labels: Mapping[str, str]) -> Iterator[Sample]:
-        """Yield cumulative counts, sum and count."""
-        bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
-        for bound, count in zip(bounds, itertools.accumulate(self._counts), strict=True):
-            yield {**labels, "le": bound}, count
-        yield {**labels, "__suffix__": "_sum"}, self.sum
-        yield {**labels, "__suffix__": "_count"}, self.count
+__all__ = ["Statistics"]
 
 
 class Statistics:
@@ -50,8 +21,18 @@ class Statistics:
         self.lost_races = 0
         self.longest_commit_s = 0.0
         self.lag: Mapping[int, int] = {}
-        self._batch_messages = Histogram((1, 10, 100, 500, 1000, 5000, 20_000, 100_000))
-        self._commit_seconds = Histogram((0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
+        self._batch_messages = Histogram(
+            "consumer_batch_messages",
+            "Messages in one transaction",
+            (1, 10, 100, 500, 1000, 5000, 20_000, 100_000),
+            self._labels,
+        )
+        self._commit_seconds = Histogram(
+            "consumer_commit_seconds",
+            "Duration of one transaction",
+            (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            self._labels,
+        )
 
     def committed(self, written: Written, *, messages: int, took_s: float) -> None:
         """Count a committed batch."""
@@ -87,15 +68,5 @@ class Statistics:
             ("consumer_lost_races_total", "Batches left to another consumer", self.lost_races),
         ):
             yield Metric(name, "counter", text, [(labels, value)])
-        yield Metric(
-            "consumer_batch_messages",
-            "histogram",
-            "Messages in one transaction",
-            list(self._batch_messages.samples(labels)),
-        )
-        yield Metric(
-            "consumer_commit_seconds",
-            "histogram",
-            "Duration of one transaction",
-            list(self._commit_seconds.samples(labels)),
-        )
+        yield self._batch_messages.metric()
+        yield self._commit_seconds.metric()

@@ -44,7 +44,8 @@ def list_topics(settings: BusSettings, kafka: KafkaSettings | None = None) -> li
         return list_kafka_topics(kafka)
     import sqlite3
 
-    from monitor.bus.spool_file import NotASpoolError, SpoolFile
+    from monitor.bus.spool_file import SpoolFile
+    from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 
     path = settings.path()
     if not path.is_file():
@@ -54,9 +55,9 @@ def list_topics(settings: BusSettings, kafka: KafkaSettings | None = None) -> li
         raise MonitorError(f"there is no spool {path}; {hint}")
     try:
         file = SpoolFile(path, max_bytes=settings.max_bytes)
-    except NotASpoolError:
+    except ForeignFileError:
         raise MonitorError(f"{path} is not a spool") from None
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError, DamagedFileError) as error:
         raise MonitorError(f"cannot read the spool {path}: {error}") from None
     try:
         return file.topics()

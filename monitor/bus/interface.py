@@ -28,7 +28,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from monitor.part import Metric, State
+from monitor.metrics import Metric
+from monitor.part import State
 from monitor.sqlite.file import OpenFile
 
 __all__ = ["Assignment", "Bus", "Consumer", "Record"]

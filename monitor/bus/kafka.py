@@ -27,7 +27,11 @@ class KafkaBus(SpoolBus):
         self._kafka = kafka
         self._consumer_trouble: str | None = None
         self._forwarder = Forwarder(
-            kafka, self._path, max_bytes=self._max_bytes, refused=self.count_dropped
+            kafka,
+            self._path,
+            max_bytes=self._max_bytes,
+            refused=self.count_dropped,
+            unreadable=self._note_unreadable,
         )
 
     async def start(self) -> None:
@@ -54,7 +58,7 @@ class KafkaBus(SpoolBus):
         spool = super().state()
         if spool.health is not Health.OK:
             return spool
-        trouble = self._forwarder.trouble or self._consumer_trouble
+        trouble = self._forwarder.outage.problem or self._consumer_trouble
         if trouble is not None:
             return State(Health.DEGRADED, f"{trouble}; {spool.summary}")
         return spool

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -15,10 +14,12 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import OffsetAndMetadata
 
+from monitor.backoff import Backoff
 from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
 from monitor.errors import UnavailableError
+from monitor.log_limits import OutageLog
 from monitor.yielding import lower_priority, yield_to_loop
 
 __all__ = ["TopicConsumer"]
@@ -64,8 +65,8 @@ class TopicConsumer(Consumer):
         # Counts rebalances: records from before the last one are dropped.
         self._changes = 0
         self._in_callback = False
-        self._pause = _BACKOFF_S[0]
-        self._trouble: str | None = None
+        self._backoff = Backoff(*_BACKOFF_S)
+        self._outage = OutageLog(logger, subject=f"consumer of {topic}")
         self._closed = False
 
     # On the loop
@@ -102,19 +103,14 @@ class TopicConsumer(Consumer):
 
     async def _fail(self, error: BaseException) -> None:
         problem = describe(error, self._settings)
-        if self._trouble is None:
-            logger.warning("consumer of %s: %s; trying again", self._topic, problem)
-        self._trouble = problem
+        self._outage.failed(problem)
         self._tell(problem)
         await self._run(self._drop_client)
-        await asyncio.sleep(self._pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-        self._pause = min(self._pause * 2, _BACKOFF_S[1])
+        await asyncio.sleep(self._backoff.next_delay())
 
     def _well(self) -> None:
-        if self._trouble is not None:
-            logger.info("consumer of %s: Kafka is available again", self._topic)
-            self._trouble = None
-        self._pause = _BACKOFF_S[0]
+        self._outage.recovered("Kafka is available again")
+        self._backoff.reset()
         self._tell(None)
 
     async def seek(self, partition: int, offset: int) -> None:

@@ -14,8 +14,6 @@ while. Their headers contain the time in any case.
 from __future__ import annotations
 
 import logging
-import random
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -25,11 +23,13 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
+from monitor.backoff import Backoff
 from monitor.bus.interface import Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
-from monitor.bus.spool_file import NotASpoolError, SpoolFile
+from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
+from monitor.log_limits import OutageLog
 from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Forwarder"]
@@ -51,7 +51,7 @@ _REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.InvalidTopicErro
 
 
 class Forwarder:
-    """The thread that forwards; :attr:`trouble` is what is wrong, or None."""
+    """The thread that forwards; :attr:`outage` has what is wrong with Kafka or the spool."""
 
     def __init__(
         self,
@@ -60,18 +60,21 @@ class Forwarder:
         *,
         max_bytes: int,
         refused: Callable[[int], None],
+        unreadable: Callable[[Exception], None],
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._max_bytes = max_bytes
         # Called with the number of messages that Kafka rejected permanently.
         self._refused = refused
+        # Called with what reading the spool raised.
+        self._unreadable = unreadable
         self._stopping = threading.Event()
         self._news = threading.Event()
         self._thread: threading.Thread | None = None
         self._ensured: set[str] = set()
         self._untimed_until = 0.0
-        self.trouble: str | None = None
+        self.outage = OutageLog(logger, outcome="messages wait in the spool")
 
     def start(self) -> None:
         """Start the thread."""
@@ -92,25 +95,25 @@ class Forwarder:
     def _run(self) -> None:
         lower_priority()
         lock = GroupLock(self._spool, "", "forwarder")
-        pause = _BACKOFF_S[0]
+        backoff = Backoff(*_BACKOFF_S)
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
                 try:
                     if self._has(lock):
                         self._session()
+                except UNREADABLE as error:
+                    self.outage.failed(f"cannot read the spool: {error}")
+                    self._unreadable(error)
                 except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
-                    self._fail(describe(error, self._settings))
-                except (sqlite3.Error, NotASpoolError) as error:
-                    self._fail(f"cannot read the spool: {error}")
+                    self.outage.failed(describe(error, self._settings))
                 except Exception as error:
                     # The thread must survive any exception of the client library.
                     logger.exception("forwarding to Kafka failed")
-                    self._fail(f"forwarding to Kafka failed: {type(error).__name__}")
+                    self.outage.failed(f"forwarding to Kafka failed: {type(error).__name__}")
                 if time.monotonic() - began > 60:
-                    pause = _BACKOFF_S[0]
-                self._stopping.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-                pause = min(pause * 2, _BACKOFF_S[1])
+                    backoff.reset()
+                self._stopping.wait(backoff.next_delay())
         finally:
             lock.release()
 
@@ -118,18 +121,11 @@ class Forwarder:
         try:
             return lock.acquire()
         except OSError as error:
-            self._fail(f"cannot lock the spool: {error.strerror}")
+            self.outage.failed(f"cannot lock the spool: {error.strerror}")
             return False
 
-    def _fail(self, problem: str) -> None:
-        if self.trouble is None:
-            logger.warning("%s; messages wait in the spool", problem)
-        self.trouble = problem
-
     def _recover(self) -> None:
-        if self.trouble is not None:
-            logger.info("forwarding to Kafka resumed")
-            self.trouble = None
+        self.outage.recovered("forwarding to Kafka resumed")
 
     def _session(self) -> None:
         """Forward until :meth:`stop`; raises KafkaError and sqlite3.Error."""
@@ -150,9 +146,10 @@ class Forwarder:
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
-            if self.trouble is not None and not file.count():
+            if self.outage.problem is not None and not file.count():
                 self._recover()
-            while not self._stopping.is_set():
+            # A damaged spool is replaced while it is open here.
+            while not self._stopping.is_set() and not file.opened.lost():
                 self._news.clear()
                 records = file.read(None, 0, _WINDOW)
                 if not records:
@@ -233,7 +230,7 @@ class Forwarder:
                 break
             if time.monotonic() > away_at:
                 servers = ", ".join(self._settings.bootstrap_servers)
-                self._fail(f"Kafka at {servers} does not acknowledge messages")
+                self.outage.failed(f"Kafka at {servers} does not acknowledge messages")
             try:
                 future.get(timeout=_STEP_S)
             except kafka_errors.KafkaTimeoutError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -16,10 +15,14 @@ import msgspec
 from monitor.bus.interface import Assignment, Bus, Consumer
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_consumer import SpoolConsumer
-from monitor.bus.spool_file import Outgoing, SpoolFile
+from monitor.bus.spool_file import UNREADABLE, Outgoing, SpoolFile
 from monitor.bus.spool_opening import open_spool
-from monitor.part import Health, Metric, State
+from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
+from monitor.metrics import Metric
+from monitor.part import Health, State
 from monitor.sqlite.file import OpenFile
+from monitor.sqlite.own_file import is_damage
 
 __all__ = ["SpoolBus"]
 
@@ -58,11 +61,13 @@ class SpoolBus(Bus):
         self._published: dict[str, int] = {}
         self._dropped = 0
         self._closing = False
-        # Used by the writer.
+        # Whether something that read the spool found it damaged.
+        self._damaged = False
+        # Used by the writer; None while a damaged file is replaced.
         self._file: SpoolFile | None = None
         # Written by the writer, read by anyone.
         self._spooled = 0
-        self._trouble: str | None = None
+        self._outage = OutageLog(logger)
         self._writer: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news: set[asyncio.Event] = set()
@@ -72,9 +77,7 @@ class SpoolBus(Bus):
         self._loop = asyncio.get_running_loop()
         self._file = await asyncio.to_thread(open_spool, self._path, max_bytes=self._max_bytes)
         self._closing = False
-        self._writer = threading.Thread(
-            target=self._write, args=(self._file,), name="spool-writer", daemon=True
-        )
+        self._writer = threading.Thread(target=self._write, name="spool-writer", daemon=True)
         self._writer.start()
 
     # Publishing.
@@ -139,30 +142,63 @@ class SpoolBus(Bus):
 
     # In the thread of the writer.
 
-    def _write(self, file: SpoolFile) -> None:
+    def _write(self) -> None:
         next_trim = time.monotonic()
         try:
             while True:
                 with self._changed:
-                    if not self._pending and not self._closing:
+                    if not self._pending and not self._closing and not self._damaged:
                         self._changed.wait(_TRIM_EVERY_S)
                     if self._pending and not self._closing:
                         self._changed.wait_for(lambda: self._closing, _GROUP_S)
                     closing = self._closing
-                written = self._write_group(file)
+                written = self._open_intact() and self._write_group()
                 if written and time.monotonic() >= next_trim:
                     next_trim = time.monotonic() + _TRIM_EVERY_S
-                    self._tidy(file)
+                    self._tidy()
                 if closing:
                     return
                 if not written:
                     with self._changed:
                         self._changed.wait_for(lambda: self._closing, _RETRY_S)
         finally:
-            self._file = None
+            self._close_file()
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
             file.close()
 
-    def _write_group(self, file: SpoolFile) -> bool:
+    def _open_intact(self) -> bool:
+        """Replace the file if it is damaged; return whether there is one to write."""
+        with self._changed:
+            damaged, self._damaged = self._damaged, False
+        if damaged:
+            self._close_file()
+        if self._file is None:
+            try:
+                self._file = open_spool(self._path, max_bytes=self._max_bytes, thorough=True)
+            except MonitorError as error:
+                self._outage.failed(str(error))
+                return False
+            self._recovered()
+        return True
+
+    def _recovered(self) -> None:
+        self._outage.recovered(
+            f"writing the spool {self._path} again, {self._dropped} messages dropped so far"
+        )
+
+    def _note_unreadable(self, error: Exception) -> None:
+        """Have the writer look for damage if reading failed because of it; for any thread."""
+        if is_damage(error, self._path):
+            with self._changed:
+                self._damaged = True
+                self._changed.notify_all()
+
+    def _write_group(self) -> bool:
+        file = self._file
+        assert file is not None
         with self._changed:
             group = list(self._pending)
             size = self._pending_bytes
@@ -179,15 +215,13 @@ class SpoolBus(Bus):
                 if group
                 else 0
             )
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             self._put_back(group, size)
-            if self._trouble is None:
-                logger.warning("spool: cannot write %s: %s; trying again", self._path, error)
-            self._trouble = f"cannot write the spool: {error}"
+            self._outage.failed(f"cannot write the spool {self._path}: {error}")
+            self._note_unreadable(error)
             return False
-        if self._trouble is not None and group:
-            logger.info("spool: writing %s again, %d dropped so far", self._path, self._dropped)
-            self._trouble = None
+        if group:
+            self._recovered()
         if dropped:
             logger.warning("spool: full, dropped the oldest %d messages", dropped)
         self._spooled += len(group)
@@ -221,12 +255,15 @@ class SpoolBus(Bus):
                 wake()
         self._loop.call_soon_threadsafe(self._tell_news)
 
-    def _tidy(self, file: SpoolFile) -> None:
+    def _tidy(self) -> None:
+        file = self._file
+        assert file is not None
         try:
             file.trim_read()
             self._spooled = file.count()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             logger.warning("spool: cannot trim %s: %s", self._path, error)
+            self._note_unreadable(error)
 
     # Consuming.
 
@@ -241,6 +278,7 @@ class SpoolBus(Bus):
             assignment=assignment,
             max_bytes=self._max_bytes,
             news=self._news,
+            unreadable=self._note_unreadable,
         )
 
     def _tell_news(self) -> None:
@@ -249,8 +287,8 @@ class SpoolBus(Bus):
 
     def state(self) -> State:
         """Return the state of the spool."""
-        if self._trouble is not None:
-            return State(Health.DEGRADED, self._trouble)
+        if self._outage.problem is not None:
+            return State(Health.DEGRADED, self._outage.problem)
         return State(Health.OK, f"{self._spooled} messages spooled")
 
     def open_files(self) -> Sequence[OpenFile]:

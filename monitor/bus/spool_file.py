@@ -16,15 +16,27 @@ import msgspec
 
 from monitor.bus.interface import Record
 from monitor.sqlite.file import OpenFile
+from monitor.sqlite.own_file import (
+    DamagedFileError,
+    ForeignFileError,
+    check_pages,
+    recognize,
+)
 from monitor.sqlite.wal import write_ahead
 
-__all__ = ["NotASpoolError", "Outgoing", "SpoolFile"]
+__all__ = ["UNREADABLE", "Outgoing", "SpoolFile"]
 
 # "RxSp": the application_id of a spool, which distinguishes it from other SQLite files.
 _APPLICATION_ID = 0x52785370
+_TABLES = {
+    "topic": "id, name",
+    "message": "offset, topic, key, headers, value, timestamp",
+    "committed": "topic, consumer_group, next_offset",
+}
 _KEPT_FOR_A_LOOK = 1000
 _TRIM_ROWS = 2000
 _BUSY_S = 5.0
+_READ_ROWS = 2000
 
 _SCHEMA = """
 CREATE TABLE topic (
@@ -60,11 +72,8 @@ _ONE_ROW = "(?,?,?,?,?)"
 _INSERT_ROWS = (256, 32, 8, 1)
 
 
-class NotASpoolError(Exception):
-    """The file belongs to another program; it is not changed."""
-
-    def __str__(self) -> str:
-        return "it is another program's database"
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError, DamagedFileError, ForeignFileError)
+"""What the methods of :class:`SpoolFile` raise."""
 
 
 class Outgoing(NamedTuple):
@@ -83,7 +92,8 @@ _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 class SpoolFile:
     """One connection to the spool; used by one thread at a time.
 
-    Every method may raise sqlite3.Error: for a full disk, or a file that is locked for too long.
+    Every method may raise sqlite3.Error: for a full disk, a file that is locked for too long, or a
+    damaged one; for the last also UnicodeDecodeError and DamagedFileError (see ``is_damage``).
     """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
@@ -224,10 +234,13 @@ class SpoolFile:
                 f"{_SELECT} WHERE m.topic = ? AND m.offset >= ? ORDER BY m.offset LIMIT ?",
                 (found, start, limit),
             )
-        return [
-            Record(name, 0, offset, key, _decode_headers(headers), value, timestamp)
-            for name, offset, key, headers, value, timestamp in rows
-        ]
+        try:
+            return [
+                Record(name, 0, offset, key, _decode_headers(headers), value, timestamp)
+                for name, offset, key, headers, value, timestamp in rows
+            ]
+        except msgspec.DecodeError as error:
+            raise DamagedFileError(f"the headers of a message: {error}") from None
 
     def _known_topic(self, name: str) -> int | None:
         found = self._topics.get(name)
@@ -263,6 +276,22 @@ class SpoolFile:
         ).fetchone()
         return int(row[0])
 
+    def check(self) -> None:
+        """Look for damage that keeps the spool from being opened."""
+        for table, columns in _TABLES.items():
+            self._db.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - all ours
+        self.end()
+        check_pages(self._db)
+
+    def check_all(self) -> None:
+        """Look for any damage, also in indexes and messages: 2 s for 100 MB."""
+        self.check()
+        check_pages(self._db, indexes=True)
+        self._db.execute("PRAGMA user_version = 0")  # whether it can be written
+        start = 0
+        while records := self.read(None, start, _READ_ROWS):
+            start = records[-1].offset + 1
+
     def topics(self) -> list[str]:
         """Return the topics' names."""
         return [name for (name,) in self._db.execute("SELECT name FROM topic ORDER BY name")]
@@ -272,7 +301,7 @@ def _prepare(db: sqlite3.Connection) -> None:
     # In one transaction, because another process may create the tables in between.
     db.execute("BEGIN")
     try:
-        tables = _has_tables(db)
+        tables = recognize(db, application_id=_APPLICATION_ID, tables=_TABLES)
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
@@ -288,7 +317,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        if not _has_tables(db):
+        if not recognize(db, application_id=_APPLICATION_ID, tables=_TABLES):
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -301,12 +330,3 @@ def _prepare(db: sqlite3.Connection) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-
-
-def _has_tables(db: sqlite3.Connection) -> bool:
-    """Return whether it is a spool with tables; raise NotASpoolError for another file."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application not in (0, _APPLICATION_ID) or (tables and not application):
-        raise NotASpoolError
-    return bool(tables)

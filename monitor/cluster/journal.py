@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
+from monitor.backoff import Backoff
 from monitor.bus import Bus
 from monitor.cluster.tracker import Known, ScopeChanges
 from monitor.cluster.watch import Scope
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.messages import cloud_event, encode
 from monitor.store import Connection, Row, Store
+from monitor.store.purge import delete_in_steps
 
 __all__ = ["Journal"]
 
@@ -31,8 +33,8 @@ T = TypeVar("T")
 
 _FORWARD = 200  # events that are published and noted together
 _LOOK_S = 30.0
-_LONGEST_PAUSE_S = 10.0
-_PURGE_ROWS = 2000  # a transaction; on SQLite all others wait for it
+_BUS_RETRY_S = (0.5, 10.0)
+_STORE_RETRY_S = (0.2, 10.0)
 
 
 class _StoredEvent(msgspec.Struct, frozen=True):
@@ -50,13 +52,13 @@ class _StoredEvent(msgspec.Struct, frozen=True):
 class Journal:
     """The tables of one cluster, for the loop's thread.
 
-    ``problem`` says what is wrong with the store or the bus now, None where all is well.
+    ``outage`` has what is wrong with the store or the bus.
     """
 
     def __init__(
         self, store: Store, bus: Bus, *, cluster: str, topic: str, clock: Callable[[], float]
     ) -> None:
-        self.problem: str | None = None
+        self.outage = OutageLog(logger)
         self.told: dict[str, int] = {}
         self._store = store
         self._bus = bus
@@ -200,11 +202,10 @@ class Journal:
         if not rows:
             return False
         events = [_stored(row) for row in rows]
-        pause = 0.5
+        backoff = Backoff(*_BUS_RETRY_S)
         while not await self._bus.committed(*[self._publish(event) for event in events]):
-            self._worry("the bus does not take events")
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            self.outage.failed("the bus does not take events")
+            await asyncio.sleep(backoff.next_delay())
         now = self._clock()
 
         def note(connection: Connection) -> None:
@@ -228,43 +229,32 @@ class Journal:
         """Delete forwarded events older than that; return how many."""
         before = self._clock() - keep_events_s
 
-        def delete(connection: Connection) -> int:
+        def delete(connection: Connection, limit: int) -> int:
             return connection.execute(
                 "DELETE FROM model_event WHERE seq IN (SELECT seq FROM model_event"
                 " WHERE cluster = %s AND time < %s AND forwarded_at IS NOT NULL"
                 " ORDER BY seq LIMIT %s)",
-                (self._cluster, before, _PURGE_ROWS),
+                (self._cluster, before, limit),
             )
 
-        deleted = 0
-        while some := await self._until_done(lambda: self._store.transaction(delete)):
-            deleted += some
-        return deleted
+        return await self._until_done(lambda: delete_in_steps(self._store, delete))
 
     async def _until_done(self, action: Callable[[], Awaitable[T]]) -> T:
         """Do what needs the store; where it is away, say so once and try until it is back."""
-        pause = 0.2
+        backoff = Backoff(*_STORE_RETRY_S)
         while True:
             try:
                 result = await action()
             except MonitorError as error:
-                self._worry(str(error))
+                self.outage.failed(str(error))
                 if self._stopping.is_set():
                     raise
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause * random.uniform(0.75, 1.25)):  # noqa: S311
+                    async with asyncio.timeout(backoff.next_delay()):
                         await self._stopping.wait()
-                pause = min(pause * 2, _LONGEST_PAUSE_S)
             else:
-                if self.problem is not None:
-                    logger.info("model events are kept again")
-                self.problem = None
+                self.outage.recovered("storing model events again")
                 return result
-
-    def _worry(self, problem: str) -> None:
-        if self.problem is None:
-            logger.warning("%s; trying again", problem)
-        self.problem = problem
 
 
 def _stored(row: Row) -> _StoredEvent:

@@ -20,7 +20,8 @@ from monitor.cluster.settings import ClusterSettings
 from monitor.cluster.tracker import Known, ScopeChanges, Tracker
 from monitor.cluster.watch import Scope, Timing, Watch
 from monitor.errors import MissingPackageError, MonitorError
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.store import Store
 
 __all__ = ["Cluster"]
@@ -250,8 +251,8 @@ class _Session:
             for watch in self.watches
             if watch.problem is not None and watch.reason not in (None, Reason.MISSING)
         ]
-        if self.journal.problem is not None:
-            return State(Health.DEGRADED, f"{self.journal.problem}; trying again")
+        if self.journal.outage.problem is not None:
+            return State(Health.DEGRADED, self.journal.outage.summary)
         if troubled:
             watch, more = troubled[0], len(troubled) - 1
             others = f" (and {more} more)" if more else ""

@@ -23,8 +23,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from monitor.backoff import Backoff, jittered
 from monitor.cluster.api import Api, ApiError, Reason
 from monitor.cluster.objects import WatchEvent, read_watch_event
+from monitor.log_limits import OutageLog
 
 __all__ = ["Follower", "Scope", "Timing", "Watch"]
 
@@ -116,13 +118,14 @@ class Watch:
         self.problem: str | None = "not listed yet"
         self.reason: Reason | None = None
         self.restarts: dict[Reason, int] = {}
+        self._outage = OutageLog(logger, subject=str(scope))
         self._api = api
         self._follower = follower
         self._stop = stop
         self._timing = timing or Timing()
         self._path = path_of(scope.kind, scope.namespace)
         self._version: str | None = None
-        self._failures = 0
+        self._backoff = Backoff(self._timing.pause_s, self._timing.longest_pause_s)
         self._listed_at = 0.0
 
     def run(self) -> None:
@@ -141,7 +144,7 @@ class Watch:
             reason = error.reason if error is not None else Reason.ENDED
             self.restarts[reason] = self.restarts.get(reason, 0) + 1
             if time.monotonic() - began >= self._timing.healthy_s:
-                self._failures = 0
+                self._backoff.reset()
             if error is None:
                 self._after_end(time.monotonic() - began)
             else:
@@ -202,11 +205,12 @@ class Watch:
         self._version = version
         if error is not None:
             raise error
-        self._failures = 0
+        self._backoff.reset()
 
     def _well(self) -> None:
-        if self.problem is not None:
+        if self.problem is not None and self.reason is None:
             logger.info("watching %s", self.scope)
+        self._outage.recovered("watching again")
         self.problem = self.reason = None
 
     def _after_end(self, lived_s: float) -> None:
@@ -223,24 +227,20 @@ class Watch:
                 return
         if error.reason in _LASTING:
             self._version = None
-        if self.problem is None or error.reason is not self.reason:
-            match error.reason:
-                case Reason.MISSING:
-                    logger.info("%s: not served by this cluster (%s)", self.scope, error)
-                case Reason.FORBIDDEN:
-                    logger.warning("%s: forbidden (%s)", self.scope, error)
-                case _:
-                    logger.warning("%s: %s; trying again", self.scope, error)
+        match error.reason:
+            case Reason.MISSING:
+                self._outage.failed(f"not served by this cluster ({error})", level=logging.INFO)
+            case Reason.FORBIDDEN:
+                self._outage.failed(f"forbidden ({error})")
+            case _:
+                self._outage.failed(str(error))
         self.problem, self.reason = str(error), error.reason
         self._pause(error)
 
     def _pause(self, error: ApiError | None) -> None:
-        timing = self._timing
-        pause = min(timing.pause_s * 2**self._failures, timing.longest_pause_s)
-        self._failures = min(self._failures + 1, 16)
+        pause = self._backoff.next_delay()
         if error is not None and error.reason in _LASTING:
-            pause = timing.lasting_s
-        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter is no secret
+            pause = jittered(self._timing.lasting_s)
         if error is not None and error.retry_after_s is not None:
             pause = max(pause, error.retry_after_s)
         self._stop.wait(pause)

@@ -18,9 +18,9 @@ import yaml
 from monitor.aggregation.settings import AggregationSettings
 from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.cluster.settings import ClusterSettings
+from monitor.daemon.logfile import LoggerSettings
 from monitor.daemon.yaml_document import Document
 from monitor.errors import ConfigError, SettingError, key_text
-from monitor.logfile import LoggerSettings
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings

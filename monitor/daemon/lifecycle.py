@@ -11,7 +11,6 @@ import contextlib
 import gc
 import logging
 import os
-import random
 import resource
 import signal
 import sys
@@ -20,15 +19,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from monitor import __version__
+from monitor.backoff import Backoff
 from monitor.daemon.allocator import give_memory_back
 from monitor.daemon.assembly import Services, check_parts, make_parts
 from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
+from monitor.daemon.logfile import DaemonLog
 from monitor.daemon.systemd import ServiceManager, hold_reloads, watchdog_interval
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
 from monitor.libraries import needed_by
-from monitor.logfile import DaemonLog
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.yielding import attending
 
 __all__ = ["Daemon", "new_event_loop", "run_daemon", "settle_garbage"]
@@ -182,7 +183,7 @@ class Daemon:
         logger.info("stopping: %s", self._stop_reason)
 
     async def _supervise(self, part: Part) -> None:
-        pause = _RESTART_PAUSE_S[0]
+        backoff = Backoff(*_RESTART_PAUSE_S)
         while True:
             began = time.monotonic()
             try:
@@ -196,9 +197,8 @@ class Daemon:
                     logger.error("%s failed", part.name, exc_info=cause)
                     problem = f"failed: {type(cause).__name__}"
             if time.monotonic() - began > 60:
-                pause = _RESTART_PAUSE_S[0]
-            delay = pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter is no secret
-            pause = min(pause * 2, _RESTART_PAUSE_S[1])
+                backoff.reset()
+            delay = backoff.next_delay()
             self._failures[part.name] = problem
             logger.error("%s %s; it runs again in %.1f s", part.name, problem, delay)
             await asyncio.sleep(delay)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.logs.answers import ActionError, ErrorCode
 from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind
@@ -69,8 +70,7 @@ class Committer:
         self._settled = asyncio.Event()
         self._settled.set()
         self.stopping = False
-        self.problem: str | None = None
-        """Why the last commit failed; None where it did not."""
+        self.outage = OutageLog(logger, outcome="refusing uploads")
         self.stored = 0
 
     def submit(self, upload: AcceptedUpload) -> asyncio.Future[str | None]:
@@ -153,9 +153,7 @@ class Committer:
         try:
             done = await self._transaction(group)
         except MonitorError as error:
-            if self.problem is None:
-                logger.warning("uploads are refused: %s", error)
-            self.problem = str(error)
+            self.outage.failed(str(error))
             refusal = "the database does not store now"
             for waiting in group:
                 if not waiting.done.done():
@@ -174,9 +172,7 @@ class Committer:
                         refused if is_to_blame(error) else _unavailable("the server failed")
                     )
             return
-        if self.problem is not None:
-            logger.info("uploads are stored again")
-            self.problem = None
+        self.outage.recovered("storing uploads again")
         self._finish(group, done)
 
     async def _transaction(self, group: Sequence[_Waiting]) -> Committed:

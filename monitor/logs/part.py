@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.logs.followers import Follower
 from monitor.logs.instances import Instances
 from monitor.logs.jumps import Jumps
@@ -17,7 +18,8 @@ from monitor.logs.retention import make_partitions, purge
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
 from monitor.logs.settings import LogsSettings
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
 
@@ -62,7 +64,7 @@ class Logs(Part):
         )
         self._instances = Instances(self.service, store)
         self._purge_now = asyncio.Event()
-        self._purge_problem: str | None = None
+        self._purging = OutageLog(logger)
         self.purged = 0
         self.zeromq: ZeroMq | None = None
 
@@ -142,13 +144,9 @@ class Logs(Part):
                 ahead_s=lambda kept_s: self._jumps.ahead_s(kept_s, steady),
             )
         except MonitorError as error:
-            if self._purge_problem is None:
-                logger.warning("nothing is purged: %s", error)
-            self._purge_problem = str(error)
-            return
-        if self._purge_problem is not None:
-            logger.info("purges go on")
-            self._purge_problem = None
+            self._purging.failed(f"cannot purge: {error}")
+        else:
+            self._purging.recovered("purging resumed")
 
     def _say_jump(self, by_s: float) -> None:
         if by_s > 0:
@@ -167,9 +165,9 @@ class Logs(Part):
 
     def state(self) -> State:
         """What is stored and who follows, in a few words."""
-        problem = self.service.committer.problem or self._purge_problem
-        if problem is not None:
-            return State(Health.DEGRADED, f"{problem}; it tries again")
+        for outage in (self.service.committer.outage, self._purging):
+            if outage.problem is not None:
+                return State(Health.DEGRADED, outage.summary)
         stored, followers = self.service.committer.stored, len(self.service.tail)
         return State(Health.OK, f"{stored} entries stored since the start, {followers} followers")
 

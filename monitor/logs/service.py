@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from monitor.errors import MonitorError, UnavailableError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.logs import answers
 from monitor.logs.actions import Upload
 from monitor.logs.answers import ActionError, ErrorCode, Head

@@ -6,10 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from monitor.backoff import Backoff
 from monitor.bus import Bus
 from monitor.errors import MonitorError, SettingError
+from monitor.log_limits import OutageLog
 from monitor.messages import Result
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.probes.checks import load_kinds
 from monitor.probes.job import Job
 from monitor.probes.runner import RESOLVER_THREADS, Runner
@@ -21,7 +24,7 @@ __all__ = ["Probes", "make_source", "own_jobs"]
 
 logger = logging.getLogger("monitor.probes")
 
-_RETRY_S = 5.0
+_RETRY_S = (1.0, 5.0)
 # Within what the daemon allows for draining, with time left to cut off the rest.
 _FINISH_S = 3.0
 
@@ -58,7 +61,7 @@ class Probes(Part):
         self.jobs = JobList(())
         # Called with each result, at once.
         self.on_result: Callable[[Result], None] = lambda _: None
-        self._problem: str | None = None
+        self._outage = OutageLog(logger, outcome="keeping the current jobs", level=logging.ERROR)
         self._refused: tuple[str, ...] = ()
         # The jobs that the log has, and of how many they are.
         self._logged: tuple[list[Job], int] | None = None
@@ -87,7 +90,7 @@ class Probes(Part):
         except SettingError:
             raise
         except MonitorError as error:
-            self._fail(str(error))
+            self._outage.failed(f"cannot load the jobs: {error}")
             return
         self._adopt(*checked)
 
@@ -107,22 +110,24 @@ class Probes(Part):
             group.create_task(self._follow(), name="probes:jobs")
 
     async def _follow(self) -> None:
+        backoff = Backoff(*_RETRY_S)
         while True:
             await self._wait_for_change()
             source, settings = self._source, self._settings
             try:
                 jobs, mine = await _load(source, settings)
             except MonitorError as error:
-                self._fail(str(error))
-                await asyncio.sleep(_RETRY_S)
+                self._outage.failed(f"cannot load the jobs: {error}")
+                await asyncio.sleep(backoff.next_delay())
                 continue
+            backoff.reset()
             if source is self._source:
                 self._adopt(jobs, mine)
 
     async def _wait_for_change(self) -> None:
         """Return when the source has changed, or a reload has replaced it."""
         self._source_changed.clear()
-        if self._problem is not None:
+        if self._outage.problem is not None:
             # The last load failed.
             return
         waits = [
@@ -137,14 +142,9 @@ class Probes(Part):
             for task in waits:
                 task.cancel()
 
-    def _fail(self, problem: str) -> None:
-        if self._problem != problem:
-            logger.error("cannot load the jobs, keeping the current ones: %s", problem)
-        self._problem = problem
-
     def _adopt(self, jobs: JobList, mine: Sequence[Job]) -> None:
         assert self.runner is not None
-        self._problem = None
+        self._outage.recovered("jobs loaded again")
         self.jobs = jobs
         self.runner.producer = self._settings.id or 1
         self.runner.set_concurrency(self._settings.concurrency)
@@ -200,8 +200,8 @@ class Probes(Part):
         if self.runner is None:
             return State(Health.STARTING)
         summary = self.runner.summary()
-        if self._problem is not None:
-            return State(Health.DEGRADED, f"{summary}; {self._problem}")
+        if self._outage.problem is not None:
+            return State(Health.DEGRADED, f"{summary}; {self._outage.problem}")
         if self._refused:
             count = len(self._refused)
             jobs = "1 job" if count == 1 else f"{count} jobs"

@@ -11,10 +11,9 @@ from monitor import messages
 from monitor.bus import Bus
 from monitor.errors import MonitorError
 from monitor.messages import Result
-from monitor.part import Metric
+from monitor.metrics import Histogram, Metric
 from monitor.probes.check import Attempt
 from monitor.probes.checking import Checks, check_job, result_of
-from monitor.probes.histogram import Histogram
 from monitor.probes.job import Job
 from monitor.probes.schedule import Run, Schedule
 from monitor.probes.slots import Slots

@@ -21,6 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError, UsageError
 from monitor.relay.client_position import (
     Away,
@@ -132,18 +133,17 @@ class RelayClient:
 
     async def _again_and_again(self, attempt: Any, *args: Any) -> None:
         """Call ``attempt`` until it returns, with pauses that the close codes say, or back-off."""
-        tries = 0
+        backoff = Backoff(*_RETRY_S)
         while True:
             try:
                 await attempt(*args)
                 return
             except _Lost as lost:
                 if lost.delay_s is None:
-                    limit = min(_RETRY_S[0] * 2**tries, _RETRY_S[1])
-                    low, high, tries = limit / 2, limit, min(tries + 1, 10)
+                    delay = backoff.next_delay()
                 else:
-                    (low, high), tries = lost.delay_s, 0
-                delay = random.uniform(low, high)  # noqa: S311 - jitter is no secret
+                    delay = random.uniform(*lost.delay_s)  # noqa: S311 - jitter is no secret
+                    backoff.reset()
                 await self._events.put(Away(f"{self._shown}: {lost}", delay))
                 await asyncio.sleep(delay)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.relay.channel import Channel, Subscriber
 from monitor.relay.channels import Channels
 from monitor.relay.codes import TRY_AGAIN_LATER

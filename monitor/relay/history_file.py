@@ -10,44 +10,36 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from monitor.relay.channel import Channel, End
+from monitor.sqlite import own_file
 from monitor.sqlite.file import OpenFile
+from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
+from monitor.sqlite.wal import write_ahead
 
 __all__ = [
     "ChannelRow",
     "ChunkRow",
-    "CorruptHistoryError",
-    "ForeignFileError",
     "HistoryFile",
     "SaveBatch",
     "Saved",
-    "set_aside",
+    "after_a_crash",
 ]
 
 # "RxHi", the PRAGMA application_id of a history file.
 _APPLICATION_ID = 0x52784869
 _VERSION = 1
-# The beginning of every SQLite file: https://sqlite.org/fileformat.html#magic_header_string
-_MAGIC = b"SQLite format 3\0"
+_TABLES = {"channel", "chunk", "saved"}
 _FREED_PAGES = 2000
-# How SQLite's error codes begin if the content of the file is wrong.
-_DAMAGE = (
-    "SQLITE_CORRUPT",
-    "SQLITE_NOTADB",
-    "SQLITE_ERROR",
-    "SQLITE_FORMAT",
-    "SQLITE_MISMATCH",
-    "SQLITE_IOERR_SHORT_READ",
-)
+# How long another process may have the file locked: a backup, or a daemon that is stopping.
+_BUSY_S = 5.0
 # How many earlier epochs a channel keeps; each is a crash.
 _ANCESTORS = 4
 
@@ -78,14 +70,6 @@ CREATE TABLE saved (
     outages TEXT NOT NULL
 );
 """
-
-
-class CorruptHistoryError(Exception):
-    """The file is damaged; its text says how."""
-
-
-class ForeignFileError(Exception):
-    """The file is another program's, or of a version to come."""
 
 
 class ChannelRow(NamedTuple):
@@ -149,74 +133,65 @@ class HistoryFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open, or create; raises CorruptHistoryError, ForeignFileError or sqlite3.Error."""
-        new = not path.exists() or not path.stat().st_size
-        if not new and not _is_sqlite(path):
-            raise ForeignFileError("is not a history file of this daemon; name another")
-        if new:
-            # Readable by the group, and by nobody else, independently of the umask.
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))
+        """Open, or create; raises DamagedFileError, ForeignFileError, OSError or sqlite3.Error."""
+        own_file.create(path)
+        if path.stat().st_size and not own_file.has_header(path):
+            raise ForeignFileError("it is not an SQLite database")
+        self._path = path
         # Opened, used and closed by several threads, one at a time.
         self._database = sqlite3.connect(
-            path, timeout=0.5, isolation_level=None, check_same_thread=False
+            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(new=new)
+            with self._damage():
+                self._prepare()
         except BaseException:
             self._database.close()
             raise
         self.opened = OpenFile(path)
 
-    def _prepare(self, *, new: bool) -> None:
-        execute = self._database.execute
-        try:
-            # The lock lasts as long as the process, and no shared-memory file is needed.
-            execute("PRAGMA locking_mode = EXCLUSIVE")
-            if new:
-                execute("PRAGMA auto_vacuum = INCREMENTAL")
-            execute("PRAGMA journal_mode = WAL")
-            execute("PRAGMA synchronous = NORMAL")
-            execute("PRAGMA journal_size_limit = 16777216")
-            if new:
-                execute("BEGIN IMMEDIATE")
+    def _prepare(self) -> None:
+        database, execute = self._database, self._database.execute
+        # The lock lasts as long as the process, and no shared-memory file is needed.
+        execute("PRAGMA locking_mode = EXCLUSIVE")
+        new = not own_file.recognize(database, application_id=_APPLICATION_ID, tables=_TABLES)
+        if new:
+            execute("PRAGMA auto_vacuum = INCREMENTAL")
+        write_ahead(database, patience=_BUSY_S)
+        execute("PRAGMA synchronous = NORMAL")
+        execute("PRAGMA journal_size_limit = 16777216")
+        if new:
+            with self._transaction():
                 for statement in _SCHEMA.split(";"):
                     execute(statement)
                 execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 execute(f"PRAGMA user_version = {_VERSION}")
-                execute("COMMIT")
-            self._recognize()
-            problem = execute("PRAGMA quick_check(1)").fetchone()[0]
-            if problem != "ok":
-                raise CorruptHistoryError(problem.splitlines()[-1])
-        except sqlite3.Error as error:
-            _raise_if_damaged(error)
-            raise
+        (version,) = execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            raise DamagedFileError(f"its version is {version}, this program's is {_VERSION}")
+        own_file.check_pages(database)
 
-    def _recognize(self) -> None:
-        execute = self._database.execute
-        found = execute("PRAGMA application_id").fetchone()[0]
-        version = execute("PRAGMA user_version").fetchone()[0]
-        tables = {name for (name,) in execute("SELECT name FROM sqlite_schema")}
-        if found != _APPLICATION_ID and not tables & {"chunk", "channel", "saved"}:
-            raise ForeignFileError("is another program's SQLite file; name another")
-        if (found, version) != (_APPLICATION_ID, _VERSION):
-            raise CorruptHistoryError(f"its version is {version}, this program's is {_VERSION}")
+    @contextlib.contextmanager
+    def _damage(self) -> Iterator[None]:
+        """Raise DamagedFileError for any error that the file's content is to blame for."""
+        try:
+            yield
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            # A ValueError or TypeError is of a value that none of ours could be.
+            if isinstance(error, sqlite3.Error) and not own_file.is_damage(error, self._path):
+                raise
+            raise DamagedFileError(str(error)) from None
 
     def load(self) -> Saved:
         """Return what is saved, and note that from now on something may be missing."""
         execute = self._database.execute
-        try:
+        with self._damage():
             saved = execute("SELECT at, clean, outages FROM saved").fetchone()
             outages = [(s, u) for s, u in json.loads(saved[2])] if saved is not None else []
             channels = self._channels()
             # An orphan is the result of a defect; nobody could ever read it.
             execute("DELETE FROM chunk WHERE channel NOT IN (SELECT key FROM channel)")
             execute("UPDATE saved SET clean = 0")
-        except sqlite3.Error as error:
-            _raise_if_damaged(error)
-            raise
-        except (ValueError, TypeError) as error:
-            raise CorruptHistoryError(str(error)) from None
         if saved is None:
             return Saved(channels, None, True, [])
         return Saved(channels, saved[0], bool(saved[1]), outages)
@@ -277,7 +252,7 @@ class HistoryFile:
         for *values, checksum in chunks:
             chunk = ChunkRow(*values)
             if chunk.checksum() != checksum:
-                raise CorruptHistoryError("a checksum is wrong")
+                raise DamagedFileError("a checksum is wrong")
             if chunk.channel in found:
                 _extend(found[chunk.channel][0], chunk)
         for channel, row in found.values():
@@ -290,27 +265,14 @@ class HistoryFile:
         return [(channel, float(row.at)) for channel, row in found.values()]
 
 
-def _is_sqlite(path: Path) -> bool:
-    """Return whether a file is SQLite's, even if damaged."""
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
-def _raise_if_damaged(error: sqlite3.Error) -> None:
-    """Raise CorruptHistoryError if the cause is the file, not the disk or another process."""
-    name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-    if name.startswith(_DAMAGE):
-        raise CorruptHistoryError(str(error)) from None
-
-
 def _extend(channel: Channel, chunk: ChunkRow) -> None:
     if not len(channel) and not channel.end:
         channel.restart(chunk.first)
     if chunk.first != channel.end:
-        raise CorruptHistoryError("messages are missing in the middle")
+        raise DamagedFileError("messages are missing in the middle")
     sizes, times = array("I", chunk.sizes), array("d", chunk.times)
     if len(sizes) != len(times) or sum(sizes) != len(chunk.frames):
-        raise CorruptHistoryError("sizes that do not fit their messages")
+        raise DamagedFileError("sizes that do not fit their messages")
     channel.extend(chunk.frames, sizes, times)
 
 
@@ -324,14 +286,3 @@ def after_a_crash(channels: Sequence[Channel], new_epoch: str) -> None:
         if not channel.ended:
             channel.ancestors = (*channel.ancestors, (channel.epoch, channel.end))[-_ANCESTORS:]
             channel.epoch = f"{new_epoch}.{number:x}"
-
-
-def set_aside(path: Path) -> Path:
-    """Move a file, and its log, out of the way; return where to (an older one goes)."""
-    aside = path.with_name(f"{path.name}.corrupt")
-    for suffix in ("-wal", "-shm"):
-        Path(f"{aside}{suffix}").unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
-    path.replace(aside)
-    return aside

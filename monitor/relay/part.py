@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from monitor.logfile import RateLimitedLog
-from monitor.part import Health, Metric, Part, State
+from monitor.log_limits import RateLimitedLog
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.relay.channels import Channels
 from monitor.relay.delivery import Delivery, shown
 from monitor.relay.feed import Feed, SteadyTime
@@ -154,8 +155,8 @@ class Relay(Part):
 
     def state(self) -> State:
         """Return how many clients, channels and messages there are."""
-        if self._saving is not None and self._saving.problem:
-            return State(Health.DEGRADED, f"{self._saving.problem}; trying again")
+        if self._saving is not None and self._saving.outage.problem is not None:
+            return State(Health.DEGRADED, self._saving.outage.summary)
         clients, channels = self.server.client_count, len(self.channels)
         return State(
             Health.OK, f"{clients} clients, {channels} channels, {self.receiver.received} messages"

@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import logging
 import os
-import random
 import select
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.store.listeners import Listeners
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ logger = logging.getLogger("monitor.store")
 
 _SILENCE_S = 15.0  # without data for so long, a statement tests the connection
 _CLOSE_S = 0.9
+_RETRY_S = (0.1, 10.0)
 
 
 class NotificationThread:
@@ -93,30 +95,25 @@ class NotificationThread:
             self._loop.call_soon_threadsafe(call, *arguments)
 
     def _serve(self) -> None:
-        away = False
-        pause = 0.1
+        outage = OutageLog(logger, subject=self._server)
+        backoff = Backoff(*_RETRY_S)
         try:
             while not self._closing.is_set():
                 try:
                     raw = self._connect()
                 except (MonitorError, psycopg2.Error, OSError) as error:
-                    if not away:
-                        logger.warning("cannot listen for notifications: %s", error)
-                    away = True
+                    outage.failed(f"cannot listen for notifications: {error}")
                 else:
                     try:
-                        if away:
-                            logger.info("%s: listening for notifications again", self._server)
-                        away, pause = False, 0.1
+                        outage.recovered("listening for notifications again")
+                        backoff.reset()
                         self._relay(raw)
                     except (psycopg2.Error, OSError) as error:
-                        logger.warning("%s: stopped listening: %s", self._server, error)
-                        away = True
+                        outage.failed(f"stopped listening for notifications: {error}")
                     finally:
                         self._call(self._heard.clear)
                         raw.close()
-                self._closing.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
-                pause = min(pause * 2, 10.0)
+                self._closing.wait(backoff.next_delay())
         finally:
             self._ended.set_result(None)
 

@@ -234,8 +234,9 @@ class SqliteStore(Store):
             if problem is not None:
                 raise MonitorError(f"{self.server}: {problem}") from error
             raise UnavailableError(self.server, text) from error
-        except sqlite3.DatabaseError as error:
-            if type(error) is sqlite3.DatabaseError:  # "file is not a database", "malformed"
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            # "file is not a database", "malformed", or with a damaged text in its own error.
+            if type(error) in (sqlite3.DatabaseError, UnicodeDecodeError):
                 raise MonitorError(
                     f"{self.server}: {error}; move it aside and start again, with new tables"
                 ) from error

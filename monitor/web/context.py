@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from monitor.part import Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Part, State
 from monitor.store import Store
 from monitor.tokens import TokenFile
 from monitor.web.http.access import Access

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from monitor.errors import MonitorError
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.settings import Address, address_text
 from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens

@@ -29,7 +29,7 @@ from monitor.aggregation.part import Aggregation
 from monitor.cluster.part import Cluster
 from monitor.daemon.config import Config, load
 from monitor.daemon.lifecycle import Daemon
-from monitor.logfile import DaemonLog
+from monitor.daemon.logfile import DaemonLog
 from monitor.logs.part import Logs
 from monitor.probes.checks import KINDS
 from monitor.probes.part import Probes
@@ -183,7 +183,7 @@ async def served_key(now: Running) -> str:
 
 def allowed_brokers(now: Running) -> str:
     """Return the directory of the keys that may connect."""
-    allowed = now.relay.receiver._authenticator.certs["*"]
+    allowed = now.relay.receiver._router._authenticator.certs["*"]
     folders = [now.folder / "one", now.folder / "two"]
     return next(str(each) for each in folders if zmq.auth.load_certificates(each) == allowed)
 

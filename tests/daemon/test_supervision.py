@@ -15,8 +15,8 @@ from monitor.daemon import lifecycle as daemon_module
 from monitor.daemon.assembly import Services
 from monitor.daemon.config import load
 from monitor.daemon.lifecycle import Daemon
+from monitor.daemon.logfile import DaemonLog, LoggerSettings
 from monitor.errors import MonitorError, SettingError, UnavailableError
-from monitor.logfile import DaemonLog, LoggerSettings
 from monitor.part import Health, Part, State
 from tests.waiting import until
 

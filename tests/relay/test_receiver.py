@@ -41,8 +41,9 @@ class Telling:
         broker = Broker(self.receiver.endpoints[0])
         for channel in channels:
             broker.send(channel, "STARTED")
-        assert self.receiver._socket is not None
-        assert self.receiver._socket.poll(10_000)
+        socket = self.receiver._router.socket
+        assert socket is not None
+        assert socket.poll(10_000)
         return broker
 
 

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
 import msgspec
 from fastapi import Request, Response
 
+from monitor.store.cursor import read_cursor
 from monitor.web.http.problems import Problem
 
-__all__ = [
-    "Place",
-    "Time",
-    "conditional",
-    "cursor_of",
-    "item_list",
-    "json_answer",
-    "parse_cursor",
-]
+__all__ = ["conditional", "item_list", "json_answer", "parse_cursor"]
+
+T = TypeVar("T")
 
 _encoder = msgspec.json.Encoder()
 
@@ -64,22 +57,9 @@ def _matches(header: str | None, etag: str) -> bool:
     return "*" in named or etag in named
 
 
-def cursor_of(*place: str | int | float) -> str:
-    """Write a place in a list as an opaque cursor."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
-
-
-Place = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-"""A number that a cursor may hold, as far as databases count."""
-
-Time = Annotated[float, msgspec.Meta(ge=0, le=253402300800)]
-"""An instant in s since the epoch that a cursor may hold, as far as calendars go."""
-
-
-def parse_cursor(text: str, kind: Any) -> Any:
+def parse_cursor(text: str, kind: type[T]) -> T:
     """Read a cursor as a value of ``kind``, a tuple's type; anything else is a problem."""
     try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(raw, type=kind)
-    except (ValueError, binascii.Error, msgspec.MsgspecError):
-        raise Problem(422, "cursor: not one that an answer gave") from None
+        return read_cursor(text, kind)
+    except ValueError as error:
+        raise Problem(422, str(error)) from None

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor import __version__
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.tokens import Principal, Role
 from monitor.web.http.access import COOKIE, SAFE_METHODS, Access, Refusal
 from monitor.web.http.headers import headers_by_name

@@ -10,7 +10,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.settings import address_text
 from monitor.web.http.problems import MEDIA_TYPE, problem_body
 from monitor.web.settings import ApiSettings

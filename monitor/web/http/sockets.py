@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.web.http.access import Access, Refusal
 from monitor.web.http.limits import Connections
 from monitor.web.http.websocket import ClosedError, WebSocket

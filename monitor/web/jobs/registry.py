@@ -18,7 +18,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner
@@ -114,22 +116,20 @@ class JobRegistry:
         """Read how jobs stood before, and which are stopped, until cancelled."""
         if self._shared is not None:
             await self._shared.asked()
-        said = False
-        pause = _LOOK_S[0]
+        outage = OutageLog(logger)
+        backoff = Backoff(*_LOOK_S)
         while True:
             try:
                 await self._restore()
-                said = False
+                outage.recovered("previous job states loaded")
             except MonitorError as error:
-                if not said:
-                    logger.warning("how jobs stood before is not known: %s", error)
-                said = True
+                outage.failed(f"cannot load previous job states: {error}")
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(backoff.next_delay()):
                     await self._look_again.wait()
-                pause = _LOOK_S[0]
+                backoff.reset()
             except TimeoutError:
-                pause = min(pause * 2, _LOOK_S[1])
+                pass
             self._look_again.clear()
 
     async def refresh(self) -> None:

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.probes.jobs_table import DatabaseJobs
 from monitor.probes.source import JobList
@@ -26,7 +28,7 @@ logger = logging.getLogger("monitor.web")
 
 # For how long results are recent enough.
 _FRESH_S = 2.0
-_RETRY_S = 5.0
+_RETRY_S = (1.0, 5.0)
 _TIMEOUT_S = 5.0
 # How far back to look for the last result of a job.
 _LOOK_BACK_S = 86400.0
@@ -59,17 +61,17 @@ class SharedJobs:
     async def run(self) -> None:
         """Follow changes of the sites, from the first :meth:`refresh` on, until cancelled."""
         await self._asked.wait()
-        said = False
+        outage = OutageLog(logger, outcome="keeping the previous sites")
+        backoff = Backoff(*_RETRY_S)
         while True:
             await self._source.changed()
             try:
                 self.jobs = await self._source.load()
-                said = False
+                outage.recovered("sites loaded again")
+                backoff.reset()
             except MonitorError as error:
-                if not said:
-                    logger.warning("the sites stay as they were: %s", error)
-                said = True
-                await asyncio.sleep(_RETRY_S)
+                outage.failed(f"cannot load the sites: {error}")
+                await asyncio.sleep(backoff.next_delay())
 
     async def refresh(self) -> None:
         """Return once the results are at most 2 s old; raises MonitorError."""

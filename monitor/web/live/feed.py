@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor import __version__
 from monitor.errors import MonitorError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import OutageLog
 from monitor.web.context import Context
 from monitor.web.http.websocket import WebSocket
 from monitor.web.live.changes import Changes
@@ -56,7 +56,7 @@ class LiveFeed:
     ) -> None:
         self._context = context
         self._events = events
-        self._log = RateLimitedLog(logger)
+        self._outage = OutageLog(logger)
         self._relay = relay
         self._logs = logs
         self._pages: set[LivePage] = set()
@@ -128,7 +128,9 @@ class LiveFeed:
             if self._events is not None:
                 await self._events.refresh()
         except MonitorError as error:
-            self._log.warning("database", "pages are not told what is new: %s", error)
+            self._outage.failed(f"cannot update pages: {error}")
+        else:
+            self._outage.recovered("updating pages again")
 
     async def _follow_channels(self) -> None:
         """Send pages the news of the channels that they follow."""

@@ -11,7 +11,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from monitor import __version__
-from monitor.part import Health, Metric
+from monitor.metrics import Metric
+from monitor.part import Health
 from monitor.web.context import DaemonStatus
 
 __all__ = ["PREFIX", "Exposition", "own_metrics"]

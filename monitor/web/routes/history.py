@@ -11,7 +11,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from monitor.aggregation.windows import WIDTHS_S, window_start
 from monitor.messages import Result
 from monitor.store import Connection, Store
-from monitor.web.http.answers import Time, cursor_of, item_list, parse_cursor
+from monitor.store.cursor import Time, cursor_of
+from monitor.web.http.answers import item_list, parse_cursor
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import from_database
 from monitor.web.http.schemas import listed

@@ -11,8 +11,9 @@ from monitor.errors import SettingError
 from monitor.probes.checks import DEFAULT_KIND, AnyJob, read_job
 from monitor.probes.job import Job
 from monitor.store import Store
+from monitor.store.cursor import Number, cursor_of
 from monitor.validation import decoding_problem
-from monitor.web.http.answers import Place, conditional, cursor_of, parse_cursor
+from monitor.web.http.answers import conditional, parse_cursor
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
 from monitor.web.http.schemas import JSON, answer, body, listed
@@ -59,7 +60,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=_MOST)] = 1000,
         cursor: str | None = None,
     ) -> Response:
-        after = 0 if cursor is None else parse_cursor(cursor, tuple[Place])[0]
+        after = 0 if cursor is None else parse_cursor(cursor, tuple[Number])[0]
         await _refresh(book)
         items, more = book.page(after=after, limit=limit, state=state)
         tail = "null" if more is None else f'"{cursor_of(more)}"'

@@ -8,7 +8,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.store import Connection, Store
-from monitor.web.http.answers import Place, cursor_of, item_list, parse_cursor
+from monitor.store.cursor import Number, cursor_of
+from monitor.web.http.answers import item_list, parse_cursor
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.schemas import listed
 from monitor.web.routes.history import Instant, read
@@ -42,7 +43,7 @@ def router(store: Store) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: str | None = None,
     ) -> Response:
-        before = 2**63 - 1 if cursor is None else parse_cursor(cursor, tuple[Place])[0]
+        before = 2**63 - 1 if cursor is None else parse_cursor(cursor, tuple[Number])[0]
 
         def select(connection: Connection) -> list[tuple[int, ModelUpdate]]:
             rows = connection.query(

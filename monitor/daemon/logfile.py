@@ -22,7 +22,7 @@ import msgspec
 from monitor.errors import SettingError
 from monitor.settings import Reloadable, Section
 
-__all__ = ["DaemonLog", "LoggerSettings", "RateLimitedLog"]
+__all__ = ["DaemonLog", "LoggerSettings"]
 
 FORMAT = "[%(asctime)s] [%(name)s] [%(levelname)s] %(message)s"
 _QUEUE_RECORDS = 10_000
@@ -251,44 +251,3 @@ class DaemonLog:
                 time.sleep(0.01)
         for handler in listener.handlers:
             handler.close()
-
-
-class RateLimitedLog:
-    """A logger for what peers do wrong: some lines a kind, then one that counts the rest.
-
-    ``kind`` comes from a fixed set in the code, never from a peer, so that memory is bounded.
-    """
-
-    def __init__(self, logger: logging.Logger, *, lines: int = 5, period_s: float = 60.0) -> None:
-        self._logger = logger
-        self._lines = lines
-        self._period_s = period_s
-        self._kinds: dict[str, tuple[float, int]] = {}  # kind -> (period's start, lines in it)
-
-    def warning(self, kind: str, text: str, *args: object) -> None:
-        """Log a warning of this kind, unless there were too many of it in this period."""
-        self.log(logging.WARNING, kind, text, *args)
-
-    def info(self, kind: str, text: str, *args: object) -> None:
-        """The same as information."""
-        self.log(logging.INFO, kind, text, *args)
-
-    def log(
-        self, level: int, kind: str, text: str, *args: object, now: float | None = None
-    ) -> None:
-        """Log at ``level``; ``now`` in s on a clock that does not go back."""
-        if not self._logger.isEnabledFor(level):
-            return
-        now = time.monotonic() if now is None else now
-        start, count = self._kinds.get(kind, (now, 0))
-        if now - start >= self._period_s:
-            if count > self._lines:
-                self._logger.log(
-                    level, "%s: %d more in %d s", kind, count - self._lines, now - start
-                )
-            start, count = now, 0
-        self._kinds[kind] = (start, count + 1)
-        if count < self._lines:
-            self._logger.log(level, text, *args)
-        elif count == self._lines:
-            self._logger.log(level, "%s: too many of these for a line each; counting on", kind)

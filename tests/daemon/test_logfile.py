@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.logfile import DaemonLog, LoggerSettings, RateLimitedLog
+from monitor.daemon.logfile import DaemonLog, LoggerSettings
 from tests.waiting import wait_for
 
 log = logging.getLogger("monitor.test")
@@ -104,7 +104,7 @@ def test_it_goes_on_in_a_new_file_after_logrotate(logged: Logged) -> None:
 def test_a_missing_directory_is_said_on_stderr_and_tried_again(
     logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitor.logfile._RETRY_S", 0.05)
+    monkeypatch.setattr("monitor.daemon.logfile._RETRY_S", 0.05)
     logged.file = logged.file.parent / "missing" / "monitor.log"
     logged.start()
     log.info("lost")
@@ -144,18 +144,3 @@ def test_levels_are_those_of_the_daemon_not_of_libraries(logged: Logged) -> None
     log.debug("ours")
     logged.wait_line("ours")
     assert "chatter" not in logged.file.read_text()
-
-
-def test_repeated_faults_are_counted_instead_of_said(caplog: pytest.LogCaptureFixture) -> None:
-    limited = RateLimitedLog(log, lines=2, period_s=10)
-    with caplog.at_level(logging.INFO, logger="monitor.test"):
-        for second in range(10):
-            limited.log(logging.WARNING, "kind", "fault %d", second, now=float(second))
-        limited.log(logging.WARNING, "kind", "fault again", now=11.0)
-    assert [record.getMessage() for record in caplog.records] == [
-        "fault 0",
-        "fault 1",
-        "kind: too many of these for a line each; counting on",
-        "kind: 8 more in 11 s",
-        "fault again",
-    ]

@@ -1,8 +1,8 @@
-"""The SQLite file in which histories survive a restart. Blocking; for a thread of its own.
+"""The SQLite file in which histories survive a restart. It blocks, and needs a thread of its own.
 
-A channel is a row, its messages are rows of many at once: what came between two savings. So
-saving costs a few slices and one transaction, however many messages there were, and after
-kill -9 the file holds what the last transaction left, whole. Every row of messages has a
+A channel is a row; a chunk of its messages is a row, too: those that came between two
+transactions. So saving costs a few slices and one transaction, however many messages there were,
+and after kill -9 the file holds exactly what the last transaction left. Every chunk has a
 checksum, since SQLite itself has none.
 """
 
@@ -25,15 +25,15 @@ from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 from monitor.sqlite.wal import write_ahead
 
 __all__ = [
-    "Batch",
     "ChannelRow",
     "ChunkRow",
     "HistoryFile",
+    "SaveBatch",
     "Saved",
     "after_a_crash",
 ]
 
-# "RxHi": what PRAGMA application_id of a history file says.
+# "RxHi", the PRAGMA application_id of a history file.
 _APPLICATION_ID = 0x52784869
 _VERSION = 1
 _TABLES = {"channel", "chunk", "saved"}
@@ -95,7 +95,7 @@ class ChunkRow(NamedTuple):
     times: bytes
 
     def checksum(self) -> int:
-        """Return what is stored beside it."""
+        """Return the checksum to store."""
         value = zlib.crc32(b"%d %d" % (self.channel, self.first))
         for part in (self.frames, self.sizes, self.times):
             value = zlib.crc32(part, value)
@@ -103,7 +103,7 @@ class ChunkRow(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
+class SaveBatch:
     """What one transaction saves; ``at`` is now, in s since the epoch."""
 
     at: float
@@ -115,14 +115,14 @@ class Batch:
 
 
 class Saved(NamedTuple):
-    """What a file held: channels with when each got its last message or ended, and the rest."""
+    """The content of a file: channels, each with the time of its last message or end."""
 
     channels: list[tuple[Channel, float]]
     # when it was last written; None for a new file
     at: float | None
-    # whether nothing can be missing: the relay stopped in order
+    # whether nothing can be missing: the relay was stopped cleanly
     clean: bool
-    # when the feed was interrupted: since when, and until when (None: it was still)
+    # when the feed was interrupted: since when, and until when (None: until the end)
     outages: list[tuple[float, float | None]]
 
 
@@ -138,7 +138,7 @@ class HistoryFile:
         if path.stat().st_size and not own_file.has_header(path):
             raise ForeignFileError("it is not an SQLite database")
         self._path = path
-        # Opened, used and closed by whichever thread, one at a time.
+        # Opened, used and closed by several threads, one at a time.
         self._database = sqlite3.connect(
             path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
@@ -152,7 +152,7 @@ class HistoryFile:
 
     def _prepare(self) -> None:
         database, execute = self._database, self._database.execute
-        # The lock lasts as long as the process, and spares the file of shared memory.
+        # The lock lasts as long as the process, and no shared-memory file is needed.
         execute("PRAGMA locking_mode = EXCLUSIVE")
         new = not own_file.recognize(database, application_id=_APPLICATION_ID, tables=_TABLES)
         if new:
@@ -189,14 +189,14 @@ class HistoryFile:
             saved = execute("SELECT at, clean, outages FROM saved").fetchone()
             outages = [(s, u) for s, u in json.loads(saved[2])] if saved is not None else []
             channels = self._channels()
-            # An orphan is what a defect left; nobody could ever read it.
+            # An orphan is the result of a defect; nobody could ever read it.
             execute("DELETE FROM chunk WHERE channel NOT IN (SELECT key FROM channel)")
             execute("UPDATE saved SET clean = 0")
         if saved is None:
             return Saved(channels, None, True, [])
         return Saved(channels, saved[0], bool(saved[1]), outages)
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: SaveBatch) -> None:
         """Save a batch, all of it or nothing; the same batch may be written twice."""
         with self._transaction() as execute:
             for key in batch.forgotten:
@@ -208,13 +208,13 @@ class HistoryFile:
                 "INSERT OR REPLACE INTO chunk VALUES (?, ?, ?, ?, ?, ?)",
                 [(*chunk, chunk.checksum()) for chunk in batch.chunks],
             )
-            # What was trimmed goes, as far as whole rows of messages are.
+            # Delete what was trimmed, as far as it is whole rows.
             many(
                 "DELETE FROM chunk WHERE channel = ? AND first + length(sizes) / 4 <= ?",
                 [(row.key, row.first) for row in batch.channels if row.first],
             )
             execute("INSERT OR REPLACE INTO saved VALUES (1, ?, 0, ?)", (batch.at, batch.outages))
-        # What was deleted is given back little by little.
+        # Return the space of deleted rows to the file system little by little.
         self._database.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
 
     def close(self, clean_at: float | None) -> None:
@@ -279,8 +279,8 @@ def _extend(channel: Channel, chunk: ChunkRow) -> None:
 def after_a_crash(channels: Sequence[Channel], new_epoch: str) -> None:
     """Give channels that may lack their last messages a new epoch, beginning where they end.
 
-    What the old epoch had up to there is the same, so that whoever has no more than that can
-    resume exactly; who has more is told that it can't.
+    Up to there the old epoch is the same: a client that has no more than that can resume exactly,
+    and a client that has more learns that it cannot.
     """
     for number, channel in enumerate(channels):
         if not channel.ended:

@@ -28,7 +28,7 @@ logger = logging.getLogger("monitor.relay")
 _ends_log = RateLimitedLog(logger, lines=300, period_s=30)
 
 _DRAIN_S = 3.0
-# Handshakes in progress, listeners and refused clients, beside max_clients.
+# For handshakes in progress, listeners and refused clients, in addition to max_clients.
 _SPARE_DESCRIPTORS = 384
 
 
@@ -62,7 +62,7 @@ class Relay(Part):
         self.receiver = Receiver(
             zeromq_uri,
             max_frame_bytes=settings.max_message_bytes,
-            # What waits for a flush and one batch more must not outrun who kept up.
+            # What waits for a flush and one batch more must not overrun a client that kept up.
             batch=lambda: max(self._settings.max_messages // 2, 1),
             curve=settings.curve,
             deliver=self._deliver,
@@ -71,15 +71,15 @@ class Relay(Part):
         )
 
     def now(self) -> float:
-        """Return s on the clock that channels are timed by."""
+        """Return the time (s) on the clock that channels are timed by."""
         return self._clock()
 
     def descriptors(self) -> int:
-        """A descriptor for each client, and some for those on their way in."""
+        """One descriptor per client, and some for clients that are connecting."""
         return self._settings.max_clients + _SPARE_DESCRIPTORS
 
     async def start(self) -> None:
-        """Bring histories back, and bind both sockets."""
+        """Restore histories, and bind both sockets."""
         if self._saving is not None:
             await self._saving.start()
         await self.server.start()
@@ -92,7 +92,7 @@ class Relay(Part):
             logger.info("listening for brokers on %s%s", endpoint, curve)
 
     async def run(self) -> None:
-        """Save histories, and each second look after channels and clients."""
+        """Save histories, and look after channels and clients each second."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_after(), name="relay:look-after")
             if self._saving is not None:
@@ -101,13 +101,13 @@ class Relay(Part):
     async def _look_after(self) -> None:
         while True:
             for channel in self.channels.expire(self._clock()):
-                logger.info("channel %s ended: nothing more came", shown(channel.name))
+                logger.info("channel %s ended: no more messages came", shown(channel.name))
                 self.delivery.changed(channel)
             self.delivery.sweep()
             await asyncio.sleep(1)
 
     async def drain(self) -> None:
-        """Receive nothing more; give every client what is queued, and close with 1001."""
+        """Stop receiving; send every client what is queued, and close with 1001."""
         self.receiver.stop()
         await asyncio.gather(
             self.server.drain(_DRAIN_S),
@@ -115,7 +115,7 @@ class Relay(Part):
         )
 
     async def close(self) -> None:
-        """Let go of sockets and clients."""
+        """Close the sockets and the clients' connections."""
         self.receiver.close()
         await self.server.close()
         if self._saving is not None:
@@ -151,11 +151,10 @@ class Relay(Part):
             feed.back(now)
         else:
             feed.lost(now)
-        for session in self.delivery.sessions():
-            session.tell_feed("up" if came else "lost" if count else "down")
+        self.delivery.feed_changed("up" if came else "lost" if count else "down")
 
     def state(self) -> State:
-        """Clients and channels in a few words."""
+        """Return how many clients, channels and messages there are."""
         if self._saving is not None and self._saving.outage.problem is not None:
             return State(Health.DEGRADED, self._saving.outage.summary)
         clients, channels = self.server.client_count, len(self.channels)
@@ -168,7 +167,7 @@ class Relay(Part):
         return () if self._saving is None else self._saving.open_files()
 
     def metrics(self) -> Iterable[Metric]:
-        """The metrics relay_*."""
+        """Return the metrics relay_*."""
         rejected = {**self.receiver.rejected, **self.delivery.faults}
         yield Metric(
             "relay_clients", "gauge", "Connected clients", [({}, self.server.client_count)]
@@ -186,32 +185,32 @@ class Relay(Part):
         yield Metric(
             "relay_deliveries_total",
             "counter",
-            "Messages given to clients",
+            "Messages written to clients",
             [({}, self.delivery.deliveries)],
         )
         yield Metric(
             "relay_rejected_total",
             "counter",
-            "Messages and clients turned away",
+            "Messages and clients refused",
             [({"reason": reason}, count) for reason, count in rejected.items()],
         )
         yield Metric(
             "relay_disconnects_total",
             "counter",
-            "Subscribers gone, by close code",
+            "Subscribers disconnected, by close code",
             [({"code": code}, count) for code, count in self.server.disconnects.items()],
         )
         recoveries = self.delivery.recoveries
         yield Metric(
             "relay_recoveries_total",
             "counter",
-            "Subscriptions that resumed exactly where they were",
+            "Subscriptions that resumed exactly",
             [({}, recoveries.exact)],
         )
         yield Metric(
             "relay_recovery_failures_total",
             "counter",
-            "Subscriptions that could not: another epoch, ahead of the history, or trimmed",
+            "Subscriptions not resumed exactly: another epoch, ahead of the history, or trimmed",
             [({"reason": reason}, count) for reason, count in recoveries.failed.items()],
         )
         yield Metric(
@@ -220,7 +219,7 @@ class Relay(Part):
         yield Metric(
             "relay_feed_interruptions_total",
             "counter",
-            "Connections of brokers that were lost, and restarts",
+            "Lost connections of brokers, and restarts",
             [({}, self.feed.interruptions)],
         )
 
@@ -234,12 +233,12 @@ class Relay(Part):
             yield Metric(
                 "relay_history_failures_total",
                 "counter",
-                "Writes to the history file that failed; they are tried again",
+                "Writes to the history file that failed and are retried",
                 [({}, self._saving.failures)],
             )
 
     async def prepare(self, settings: Any) -> Callable[[], None]:
-        """Adopt limits, keep times, origins, and certificates and keys read anew."""
+        """Read certificates and keys again; the switch adopts the new settings."""
         assert isinstance(settings, RelaySettings)
         adopted = self._settings.adopting(settings)
         if settings.tls is not None:

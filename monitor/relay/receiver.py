@@ -143,7 +143,7 @@ class Receiver:
                 peer = str(frame.get("Peer-Address"))
         self._peers_log.warning(
             problem.reason,
-            "a message from %s (identity %s) is not relayed: %s",
+            "dropped a message from %s (identity %s): %s",
             peer,
             identity.hex()[:64],
             problem.details,
@@ -165,11 +165,13 @@ class Receiver:
                 peers.succeeded()
                 self._peers_log.info("connect", "a ZeroMQ peer connected, %d now", peers.count)
             elif kind == zmq.EVENT_DISCONNECTED:
-                # What the peer sent before comes before the notice that it is gone.
+                # The peer's messages come before the notice that it is lost.
                 self._receive()
                 self._delivered()
                 peers.disconnected(event["value"])
-                self._peers_log.info("disconnect", "a ZeroMQ peer is gone, %d now", peers.count)
+                self._peers_log.info(
+                    "disconnect", "a ZeroMQ peer disconnected, %d now", peers.count
+                )
             else:
                 peers.failed()
                 self._count_failed_handshake(kind)

@@ -1,7 +1,7 @@
-"""Saves histories to their file as they grow, off the loop, and brings them back at the start.
+"""Saves histories to their file as they grow, and restores them at the start.
 
-The loop only cuts slices of what is new; a thread writes them. Nothing waits in between: what
-was not saved yet is in the histories anyway, so a slow or full disk costs no memory.
+The loop only cuts slices of new messages; a thread writes them. There is no queue in between:
+unsaved messages are in the histories anyway, so a slow or full disk costs no memory.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from monitor.relay.channel import Channel
 from monitor.relay.channels import Channels
 from monitor.relay.feed import Feed, SteadyTime
 from monitor.relay.history_file import (
-    Batch,
     ChannelRow,
     ChunkRow,
     HistoryFile,
+    SaveBatch,
     Saved,
     after_a_crash,
 )
@@ -46,13 +46,13 @@ logger = logging.getLogger("monitor.relay")
 # At most a second is lost to kill -9: this, and the time that writing takes.
 _PERIOD_S = 0.4
 _RETRY_S = 5.0
-# One batch: what the loop cuts in about a millisecond, and what a thread writes at once.
+# One batch: the loop cuts it in about a millisecond, and the thread writes it at once.
 _BATCH_CHANNELS = 200
 _BATCH_BYTES = 4 * 1024 * 1024
 _KEY = ("history_file",)
 # How many damaged files to keep for inspection.
 _KEEP_ASIDE = 1
-# What is no fault of the config, and may be gone when the daemon is started again.
+# Errors that are not the config's fault, and may be gone when the daemon starts again.
 _DISK = ("SQLITE_FULL", "SQLITE_IOERR")
 _DISK_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 _T = TypeVar("_T")
@@ -82,17 +82,17 @@ class Saving:
         # What is wrong with the file, until it is set aside and a new one is begun.
         self._damage = ""
         # Cut, but not known to be written.
-        self._pending: Batch | None = None
+        self._pending: SaveBatch | None = None
         self.outage = OutageLog(logger)
         self.failures = 0
         self.saved_bytes = 0
 
     async def start(self) -> None:
-        """Open the file and bring back what it has.
+        """Open the file and restore the histories in it.
 
-        Raises SettingError where the file can't be used, MonitorError where its disk is full
-        or fails. A damaged one stays as it is until the first saving, when the daemon has bound
-        all its addresses and will really run.
+        Raises SettingError if the file cannot be used, MonitorError if its disk is full or fails.
+        A damaged file stays as it is until histories are saved for the first time: then the
+        daemon has bound all its addresses.
         """
         saved = await self._in_thread(self._open)
         restored = [channel for channel, _ in saved.channels]
@@ -109,9 +109,9 @@ class Saving:
         if not saved.clean:
             self._channels.unsaved.update(dict.fromkeys(self._channels))
         if saved.at is not None:
-            how = "" if saved.clean else "; the relay did not stop in order"
-            logger.info("%d histories are back from %s%s", len(self._channels), self._path, how)
-            # What brokers sent since then is lost, until one of them is back.
+            how = "" if saved.clean else "; the relay was not stopped cleanly"
+            logger.info("histories restored: %d, from %s%s", len(self._channels), self._path, how)
+            # Messages sent since then are lost, until a broker is back.
             self._feed.restore(saved.outages, saved.at)
 
     async def run(self) -> None:
@@ -121,7 +121,7 @@ class Saving:
             await self.save()
 
     async def save(self) -> bool:
-        """Save all that is new; return whether that could be done."""
+        """Save all new messages; return whether that succeeded."""
         async with self._lock:
             if self._damage and not await self._begin_anew():
                 return False
@@ -230,17 +230,17 @@ class Saving:
     def _disk_error(self, problem: str) -> MonitorError:
         return MonitorError(
             f"cannot use relay.history_file {self._path}: {problem}; make room on its disk, or"
-            " name a file on another"
+            " name a file on another disk"
         )
 
-    def _cut(self) -> Batch | None:
-        """Cut the next batch of what is new, or return None."""
+    def _cut(self) -> SaveBatch | None:
+        """Return the next batch of new messages, or None."""
         channels = self._channels
         unsaved = channels.unsaved
         assert unsaved is not None
         if not unsaved and not channels.forgotten and not self._feed.unsaved:
             return None
-        batch = Batch(self._time(), json.dumps(list(self._feed.outages)))
+        batch = SaveBatch(self._time(), json.dumps(list(self._feed.outages)))
         self._feed.unsaved = False
         batch.forgotten = channels.forgotten[:_BATCH_CHANNELS]
         del channels.forgotten[:_BATCH_CHANNELS]
@@ -272,7 +272,7 @@ class Saving:
             channel.epoch,
             json.dumps(channel.ancestors),
             channel.first,
-            # An end is told only with all that came before it.
+            # An end is saved only together with all messages before it.
             channel.end_kind.value if channel.end_kind is not None and complete else None,
             channel.failed,
             at if since is None else at - (now - since),

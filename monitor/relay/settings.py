@@ -26,44 +26,44 @@ class TLSSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class CurveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """ZeroMQ's CURVE: the relay's own secret key, and who may connect.
+    """ZeroMQ's CURVE: the relay's own secret key, and the public keys that may connect.
 
-    The files are those that ``zmq.auth.create_certificates`` makes; the secret key's may
-    also hold the 40 characters of the key alone, with the public key derived from it.
+    The files are those that ``zmq.auth.create_certificates`` writes. The secret key's file may
+    also contain only the 40 characters of the key; the public key is derived from it.
     """
 
     # a file of zmq.auth.create_certificates, or the 40 characters of the key alone
     secret_key_file: str
-    # a directory of *.key files; who has one of these keys may connect
+    # a directory of *.key files; peers with one of these keys may connect
     public_keys_dir: Reloadable[str]
 
 
 class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the relay keeps, for how long, and what it allows."""
 
-    # s a channel stays for late subscribers after it has ended
+    # s that an ended channel stays for late subscribers
     keep_finished: Reloadable[Seconds] = 300.0
-    # s a channel that never finished stays after its last message
+    # s that a channel without FINISHED stays after its last message
     keep_idle: Reloadable[Seconds] = 21600.0
     # s after a FAILED that nothing follows (the broker gave up) until the channel ends
     end_after_failed: Reloadable[Seconds] = 60.0
-    # messages in the history of one channel; the oldest go first
+    # messages in the history of one channel; the oldest are dropped first
     max_messages: Reloadable[Count] = 100_000
-    # bytes of all histories with their bookkeeping; finished, then idle channels go first
+    # bytes of all histories with bookkeeping; finished, then idle channels are dropped first
     max_history_bytes: Reloadable[Annotated[int, msgspec.Meta(ge=65536, le=2**40)]] = 268_435_456
-    # s a client may take nothing while messages wait, before close 1013
+    # s that a client may read nothing while messages wait, before close 1013
     client_stall: Reloadable[Seconds] = 30.0
-    # subscribers at once; the next one is turned away
+    # subscribers at once; more are refused
     max_clients: Reloadable[Count] = 10_000
     # s for a client to name its channel
     subscribe_timeout: Reloadable[Seconds] = 30.0
-    # one frame of a ZeroMQ message
+    # bytes of one frame of a ZeroMQ message
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 65_536
     # allowed Origin headers; empty allows all
     origins: Reloadable[tuple[str, ...]] = ()
     # wss:// instead of ws://
     tls: TLSSettings | None = None
-    # encrypts ZeroMQ, and lets only known brokers in
+    # encrypts ZeroMQ, and accepts only known brokers
     curve: CurveSettings | None = None
     # where histories survive a restart
     history_file: str | None = None
@@ -89,7 +89,7 @@ def read_tls(settings: TLSSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        # An encrypted key would make OpenSSL ask at the terminal; a daemon has none.
+        # Without a password OpenSSL would ask for one at the terminal; a daemon has no terminal.
         context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")
     except ssl.SSLError as error:
         reason = (error.reason or "no PEM certificate and key").replace("_", " ").lower()
@@ -114,12 +114,12 @@ def read_curve_key(settings: CurveSettings) -> tuple[bytes, bytes]:
     if len(secret) != _Z85_KEY_LENGTH:
         raise SettingError(
             path,
-            f"{settings.secret_key_file} holds no CURVE secret key ({_Z85_KEY_LENGTH} characters)",
+            f"{settings.secret_key_file} has no CURVE secret key ({_Z85_KEY_LENGTH} characters)",
         )
     try:
         public = zmq.curve_public(secret.encode("ascii"))
     except (zmq.ZMQError, ValueError):
-        raise SettingError(path, f"{settings.secret_key_file} holds no valid CURVE key") from None
+        raise SettingError(path, f"{settings.secret_key_file} has no valid CURVE key") from None
 
     path = ("curve", "public_keys_dir")
     try:

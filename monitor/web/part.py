@@ -1,4 +1,4 @@
-"""The web part: the HTTP server in the daemon's loop, with all that it serves."""
+"""The web part: the HTTP server in the daemon's loop, and everything that it serves."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Web(Part):
         store: Store | None = None,
         log_reader: LogReader | None = None,
     ) -> None:
-        """Take what is shared with other parts, how to get these, and how the daemon fares."""
+        """Take what other parts share, a way to get the parts, and the state of the daemon."""
         self._settings = settings
         self._tokens = tokens
         self._parts = parts
@@ -72,18 +72,18 @@ class Web(Part):
         self.addresses: list[Address] = []
 
     def descriptors(self) -> int:
-        """A descriptor for each connection, and some for those on their way in."""
+        """One descriptor per connection, and some for clients that are connecting."""
         return self._settings.max_connections + _SPARE_DESCRIPTORS
 
     async def check(self) -> None:
-        """Read the tokens: beyond loopback it needs some."""
+        """Read the tokens: an address that is not loopback needs some."""
         await asyncio.to_thread(self._tokens.load)
         require_tokens(self._settings.uri, self._tokens.current, key="uri")
 
     async def start(self) -> None:
-        """Read the tokens, bind, and accept: the answer to the first request is a true one."""
+        """Read the tokens, load what the first answers need, bind, and accept."""
         settings = self._settings
-        # Whoever starts it, it is never open without.
+        # Without a daemon nobody has called check(), and the API must not be open to everyone.
         await self.check()
         listeners = await listening_sockets(
             settings.uri, key="api.uri", unacknowledged_s=settings.client_stall
@@ -94,7 +94,7 @@ class Web(Part):
             try:
                 await first()
             except MonitorError as error:
-                logger.warning("not yet known: %s", error)  # its task tries again
+                logger.warning("cannot load data at the start, retrying: %s", error)
         try:
             await self._accept(listeners, found)
         except BaseException:
@@ -147,10 +147,10 @@ class Web(Part):
             timeout_keep_alive=settings.keep_alive,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
-        # What peers do wrong is said by LimitedHttp, with the peer; its life cycle is ours.
+        # LimitedHttp logs what is wrong with a client, and the daemon logs the life cycle.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config.load()
-        # Not Server.serve(): signals, and when to stop, are the daemon's.
+        # Not Server.serve(): the daemon handles signals, and decides when to stop.
         server = uvicorn.Server(config)
         server.lifespan = config.lifespan_class(config)
         await server.on_tick(0)
@@ -159,7 +159,7 @@ class Web(Part):
         self.addresses = [listener.getsockname()[:2] for listener in listeners]
 
     async def run(self) -> None:
-        """Keep the Date header true, and do what the routes need done, until cancelled."""
+        """Keep the Date header current, and run the tasks of the routes, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick(), name="web:tick")
             for number, task in enumerate(self._tasks):
@@ -172,7 +172,7 @@ class Web(Part):
             await asyncio.sleep(1)
 
     async def drain(self) -> None:
-        """Accept nothing more, answer what was asked, and close WebSockets with 1001."""
+        """Stop accepting, answer the requests received, and close WebSockets with 1001."""
         server = self._server
         if server is None:
             return
@@ -189,7 +189,7 @@ class Web(Part):
             await asyncio.wait(tasks, timeout=left)
 
     async def close(self) -> None:
-        """Let go of sockets and connections."""
+        """Close sockets and connections."""
         if self._sockets is not None:
             self._sockets.abort()
         server, self._server = self._server, None
@@ -204,12 +204,12 @@ class Web(Part):
                 connection.transport.abort()
 
     def state(self) -> State:
-        """Connections in a few words."""
+        """Return how many connections there are."""
         sockets = 0 if self._sockets is None else len(self._sockets)
         return State(Health.OK, f"{len(self._connections)} connections, {sockets} WebSockets")
 
     def metrics(self) -> Iterable[Metric]:
-        """The number of connections."""
+        """Return the number of connections."""
         yield Metric(
             "web_connections",
             "gauge",

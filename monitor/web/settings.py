@@ -22,7 +22,7 @@ class ApiSettings(Section, frozen=True, kw_only=True):
     tokens_file: Reloadable[str | None] = "/etc/recodex/monitor/tokens.yml"
     # whether GET /website_mock plays a site
     website_mock: bool = False
-    # origins of web pages elsewhere that may use the API; the page's own always may
+    # origins of other web pages that may use the API; the live page always may
     origins: Reloadable[list[str]] = msgspec.field(default_factory=list)
     # connections at once, HTTP and WebSocket together
     max_connections: Reloadable[Count] = 10_000
@@ -32,11 +32,11 @@ class ApiSettings(Section, frozen=True, kw_only=True):
     request_timeout: Reloadable[Seconds] = 20.0
     # s that a connection may stay idle between requests
     keep_alive: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 75
-    # s a client may take nothing of what waits for it
+    # s that a client may read nothing while data waits for it
     client_stall: Reloadable[Seconds] = 30.0
 
     def verify(self) -> None:
-        """Check that every origin is one."""
+        """Check the origins."""
         for index, origin in enumerate(self.origins):
             parts = urlsplit(origin)
             if not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":

@@ -12,7 +12,6 @@ from monitor.aggregation import postgres_rows, sqlite_rows
 from monitor.aggregation.result_columns import COLUMN_LIST, COLUMN_TYPES, result_from
 from monitor.messages import Phases, Result
 from monitor.store import Connection, Store
-from tests.aggregation.conftest import WithStore
 
 NOW = 1_700_000_000.0
 
@@ -42,7 +41,7 @@ def results(draw: st.DrawFn) -> Result:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(results(), max_size=20, unique_by=lambda made: (made.job_id, made.scheduled_at)))
-def test_what_is_written_is_read(with_store: WithStore, made: list[Result]) -> None:
+async def test_what_is_written_is_read(store: Store, made: list[Result]) -> None:
     def write_and_read(connection: Connection) -> list[Result]:
         rows: Any = postgres_rows if connection.dialect == "postgresql" else sqlite_rows
         connection.execute("DELETE FROM availability_result")
@@ -50,11 +49,8 @@ def test_what_is_written_is_read(with_store: WithStore, made: list[Result]) -> N
         found = connection.query(f"SELECT {COLUMN_LIST} FROM availability_result")
         return [result_from(row) for row in found]
 
-    async def test(store: Store) -> None:
-        found = await store.transaction(write_and_read)
-        assert sorted(found, key=msgspec.json.encode) == sorted(made, key=msgspec.json.encode)
-
-    with_store(test)
+    found = await store.transaction(write_and_read)
+    assert sorted(found, key=msgspec.json.encode) == sorted(made, key=msgspec.json.encode)
 
 
 def test_null_in_a_column_is_the_default_of_the_field() -> None:

@@ -208,7 +208,7 @@ async def largest_body(now: Running) -> int:
 
     def ask() -> str:
         answer = requests.post(
-            f"http://{host}:{port}/job", headers={"content-length": str(2**50)}, timeout=20
+            f"http://{host}:{port}/job", headers={"content-length": str(2**50)}, timeout=60
         )
         return str(answer.json()["detail"])
 
@@ -433,50 +433,47 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_every_key_is_adopted_by_a_reload_or_named_in_the_log(
+async def test_every_key_is_adopted_by_a_reload_or_named_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = config(tmp_path)
     wrong: list[str] = []
 
-    async def play() -> None:
-        async with running(tmp_path, base) as now:
-            start = now.daemon.config
-            for key, kind, marked in keys(msgspec.inspect.type_info(Config)):
-                caplog.clear()
-                await now.reload(change(base, start, key, kind, tmp_path))
-                assert now.daemon.last_reload_successful, (key, caplog.messages[-1])
-                found = named(caplog)
-                if not marked:
-                    if found != {key}:
-                        wrong.append(f"{key} is not marked, and the log names {found or 'none'}")
-                    continue
-                if found:
-                    wrong.append(f"{key} is marked, and the log names {found}")
-                    continue
-                seen = key.replace("/", ".")
-                while seen not in SEEN and "." in seen:
-                    seen = seen.rpartition(".")[0]
-                if seen not in SEEN:
-                    wrong.append(f"{key} is marked, and nothing in SEEN shows its value in force")
-                    continue
-                in_force = SEEN[seen](now)
-                in_force = await in_force if inspect.isawaitable(in_force) else in_force
-                expected = in_config(now.daemon.config, seen)
-                if in_force != expected:
-                    wrong.append(f"{key} is {in_force} in force, and the config has {expected}")
-                if in_config(start, seen) == expected:
-                    wrong.append(f"{key} was not changed")
+    async with running(tmp_path, base) as now:
+        start = now.daemon.config
+        for key, kind, marked in keys(msgspec.inspect.type_info(Config)):
             caplog.clear()
-            await now.reload(base)
-            assert named(caplog) == set()
-            assert now.daemon.config == start
-
-    asyncio.run(play())
+            await now.reload(change(base, start, key, kind, tmp_path))
+            assert now.daemon.last_reload_successful, (key, caplog.messages[-1])
+            found = named(caplog)
+            if not marked:
+                if found != {key}:
+                    wrong.append(f"{key} is not marked, and the log names {found or 'none'}")
+                continue
+            if found:
+                wrong.append(f"{key} is marked, and the log names {found}")
+                continue
+            seen = key.replace("/", ".")
+            while seen not in SEEN and "." in seen:
+                seen = seen.rpartition(".")[0]
+            if seen not in SEEN:
+                wrong.append(f"{key} is marked, and nothing in SEEN shows its value in force")
+                continue
+            in_force = SEEN[seen](now)
+            in_force = await in_force if inspect.isawaitable(in_force) else in_force
+            expected = in_config(now.daemon.config, seen)
+            if in_force != expected:
+                wrong.append(f"{key} is {in_force} in force, and the config has {expected}")
+            if in_config(start, seen) == expected:
+                wrong.append(f"{key} was not changed")
+        caplog.clear()
+        await now.reload(base)
+        assert named(caplog) == set()
+        assert now.daemon.config == start
     assert wrong == []
 
 
-def test_jobs_that_move_to_the_database_wait_for_a_restart_and_the_rest_is_adopted(
+async def test_jobs_that_move_to_the_database_wait_for_a_restart_and_the_rest_is_adopted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     anywhere = ["127.0.0.1", 0]
@@ -487,18 +484,15 @@ def test_jobs_that_move_to_the_database_wait_for_a_restart_and_the_rest_is_adopt
         "probes": {"jobs": list(JOBS.values())},
     }
 
-    async def play() -> None:
-        async with running(tmp_path, base) as now:
-            await now.reload(
-                {
-                    **base,
-                    "probes": {"source": "database", "concurrency": 7},
-                    "relay": {"max_clients": 5},
-                }
-            )
-            assert named(caplog) == {"probes.source", "probes.jobs"}
-            assert now.probes.runner.job_ids() == list(range(1, len(JOBS) + 1))
-            assert now.probes.runner._slots.limit == 7
-            assert now.relay.channels.limits.max_clients == 5
-
-    asyncio.run(play())
+    async with running(tmp_path, base) as now:
+        await now.reload(
+            {
+                **base,
+                "probes": {"source": "database", "concurrency": 7},
+                "relay": {"max_clients": 5},
+            }
+        )
+        assert named(caplog) == {"probes.source", "probes.jobs"}
+        assert now.probes.runner.job_ids() == list(range(1, len(JOBS) + 1))
+        assert now.probes.runner._slots.limit == 7
+        assert now.relay.channels.limits.max_clients == 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from monitor.probes.checks import KINDS, read_job
 from monitor.probes.checks.http import HttpJob
 from monitor.probes.jobs_file import read_jobs
 from monitor.probes.jobs_table import load_jobs, save_jobs
-from monitor.store import Connection, DatabaseSettings, Store
+from monitor.store import Connection, DatabaseSettings
 from tests.servers.daemon import ROOT
 from tests.store.opened import opened
 
@@ -152,8 +151,8 @@ def insert(connection: Connection, row: dict[str, Any]) -> None:
     )
 
 
-def test_a_row_may_hold_only_the_defaults_of_columns_that_its_kind_has_no_key_for(
-    tmp_path: Path,
+async def test_a_row_may_hold_only_the_defaults_of_columns_that_its_kind_has_no_key_for(
+    scratch: DatabaseSettings,
 ) -> None:
     websocket = {"amc_url": "ws://x/", "amc_options": '{"kind": "websocket"}'}
     options = '{"kind": "tcp", "headers": {"a": "b"}}'
@@ -165,7 +164,7 @@ def test_a_row_may_hold_only_the_defaults_of_columns_that_its_kind_has_no_key_fo
         {"amc_id": 5, "amc_url": "tcp://x:1", "amc_options": options},
     ]
 
-    async def test(store: Store) -> None:
+    async with opened(scratch) as store:
         for row in rows:
             await store.transaction(partial(insert, row=row))
         found = await store.read(load_jobs)
@@ -183,12 +182,6 @@ def test_a_row_may_hold_only_the_defaults_of_columns_that_its_kind_has_no_key_fo
             job = read_job({"id": 1, "kind": kind, "url": url, "retries": 3})
             await store.transaction(partial(save_jobs, jobs=[job]))
             assert (await store.read(load_jobs)).jobs == (job,)
-
-    async def main() -> None:
-        async with opened(DatabaseSettings(file=str(tmp_path / "monitor.db"))) as store:
-            await asyncio.wait_for(test(store), 60)
-
-    asyncio.run(main(), debug=True)
 
 
 def test_the_raw_form_of_a_job_reads_as_the_job() -> None:

@@ -63,7 +63,7 @@ def test_histories_and_epochs_survive_a_restart(
     epochs["open"] = client.subscribe("open")["epoch"]
     assert [client.receive()["seq"] for _ in range(50)] == list(range(1, 51))
     daemon = restart(relay, start_daemon, signal.SIGTERM)
-    daemon.wait_log("2 histories are back")
+    daemon.wait_log("histories restored: 2,")
     again = RecoveringClient(relay)
     answer = again.subscribe("open", (epochs["open"], 50))
     assert (answer["epoch"], answer["recovered"]) == (epochs["open"], True)
@@ -93,7 +93,7 @@ def test_kill_loses_nothing_that_was_saved_and_tells_who_knows_more(
     epoch = client.subscribe("job")["epoch"]
     assert [client.receive()["seq"] for _ in range(50)] == list(range(1, 51))
     wait_saved(relay, '"t49"')
-    restart(relay, start_daemon, signal.SIGKILL).wait_log("did not stop in order")
+    restart(relay, start_daemon, signal.SIGKILL).wait_log("was not stopped cleanly")
     relay.broker.task("job", 50)
     relay.wait_received(1)
     again = RecoveringClient(relay)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from monitor.relay.saving import Saving
 from monitor.relay.settings import RelaySettings
 
 
-def test_a_file_damaged_in_use_is_set_aside_and_all_histories_are_saved_again(
+async def test_a_file_damaged_in_use_is_set_aside_and_all_histories_are_saved_again(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "history.db"
@@ -34,18 +33,15 @@ def test_a_file_damaged_in_use_is_set_aside_and_all_histories_are_saved_again(
             file.seek(4096)
             file.write(b"\xff" * (size - 4096))
 
-    async def body() -> None:
-        await saving.start()
-        publish(b"old", 500)
-        assert await saving.save()
-        damage()
-        publish(b"new", 1)
-        assert not await saving.save()
-        assert await saving.save()
-        assert saving.outage.problem is None
-        await saving.close()
-
-    asyncio.run(body(), debug=True)
+    await saving.start()
+    publish(b"old", 500)
+    assert await saving.save()
+    damage()
+    publish(b"new", 1)
+    assert not await saving.save()
+    assert await saving.save()
+    assert saving.outage.problem is None
+    await saving.close()
     assert path.with_name("history.db.corrupt-1").exists()
     file = HistoryFile(path)
     try:

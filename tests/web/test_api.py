@@ -15,8 +15,8 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.relay.broker import Broker
-from tests.waiting import wait_for
-from tests.web.whole import LIMIT_S, Whole, whole
+from tests.waiting import LIMIT_S, wait_for
+from tests.web.whole import Whole, whole
 
 METRICS = """
 part_up relay_clients relay_channels relay_history_bytes relay_messages

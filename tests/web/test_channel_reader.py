@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.relay.channels import Channels
+from monitor.relay.client_position import End, Event, Gap, Message, Position, Reset
 from monitor.relay.feed import Feed
-from monitor.relay.following import End, Event, Gap, Message, Position, Reset
 from monitor.relay.protocol import Message as Published
 from monitor.relay.protocol import decode
 from monitor.relay.settings import RelaySettings

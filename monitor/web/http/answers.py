@@ -20,12 +20,12 @@ _encoder = msgspec.json.Encoder()
 
 
 def json_answer(request: Request, data: Any) -> Response:
-    """Return ``data`` as JSON, or 304 where the client has the very same already."""
+    """Return ``data`` as JSON, or 304 if the client has it already."""
     return conditional(request, _encoder.encode(data), "application/json")
 
 
 def item_list(request: Request, items: Sequence[Any], cursor: str | None) -> Response:
-    """Return a page of a list; ``cursor`` leads to the next page, None where there is none."""
+    """Return a page of a list; ``cursor`` leads to the next page, if there is one."""
     return json_answer(request, {"items": items, "cursor": cursor})
 
 
@@ -38,9 +38,9 @@ def conditional(
     cache_control: str = "private, no-cache",
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Return ``body`` with an ETag, or 304 where If-None-Match names it (RFC 9110, 13.1.2).
+    """Return ``body`` with an ETag, or 304 if If-None-Match has it (RFC 9110, 13.1.2).
 
-    Unless said otherwise only the client itself may keep it, and asks again each time.
+    By default only the client itself may store the response, and must revalidate it each time.
     """
     if etag is None:
         etag = f'"{hashlib.blake2b(body, digest_size=9).hexdigest()}"'

@@ -1,4 +1,4 @@
-"""Schemas of what the API gives and takes, out of the very types that it is encoded from."""
+"""Schemas of the API's answers and bodies, from the types that they are encoded from."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def _ref(kind: type) -> dict[str, Any]:
 
 
 def answer(kind: type, description: str) -> dict[int | str, dict[str, Any]]:
-    """Return the ``responses`` of a route that gives one ``kind``, or 304."""
+    """Return the ``responses`` of a route that answers with one ``kind``, or 304."""
     return _given(_ref(kind), description)
 
 
 def listed(kind: type, description: str) -> dict[int | str, dict[str, Any]]:
-    """Return the ``responses`` of a route that gives a page of a list of ``kind``, or 304."""
+    """Return the ``responses`` of a route that answers with a page of ``kind``, or 304."""
     schema = {
         "type": "object",
         "required": ["items", "cursor"],

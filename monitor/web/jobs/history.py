@@ -1,4 +1,4 @@
-"""What the database knows of jobs: results, metrics by window, and how things stood last.
+"""What the database has about jobs: results, metrics by window, and last states.
 
 The functions take a connection and run in the store's threads.
 """
@@ -26,7 +26,7 @@ __all__ = [
     "uptimes",
 ]
 
-# How far back the beginning of the present state is looked for.
+# How far back to look for the beginning of the present state.
 _LOOK_BACK_S = 86400.0
 
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
@@ -49,7 +49,7 @@ class MetricWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Uptime(msgspec.Struct, frozen=True, kw_only=True):
-    """Checks and failures of one job in consecutive windows; 0 checks are a gap."""
+    """Checks and failures of one job in consecutive windows; a window with 0 checks is a gap."""
 
     job_id: int
     start: int
@@ -59,9 +59,9 @@ class Uptime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Last(msgspec.Struct, frozen=True):
-    """A job's last result, and since when it was up or down; None: longer than was looked.
+    """A job's last result, and since when it was up or down; None: since before the look back.
 
-    ``turned`` says that it was the other thing before.
+    ``turned`` says that it was in the other state before.
     """
 
     result: Result
@@ -80,7 +80,7 @@ def results_before(
 ) -> list[Result]:
     """Return a job's results of ``since <= scheduled_at < until``, newest first.
 
-    ``before`` is where a page before ended.
+    ``before`` is the end of the page before.
     """
     end = until if before is None else min(until, before)
     rows = connection.query(
@@ -94,7 +94,7 @@ def results_before(
 def latest_results(connection: Connection, after: Mapping[int, float]) -> list[Result]:
     """Return the newest result of each job in ``after`` that is newer than the time there.
 
-    For PostgreSQL, where it takes one look into an index a job.
+    For PostgreSQL, where this takes one index lookup per job.
     """
     if not after:
         return []
@@ -119,7 +119,7 @@ def metric_windows(
 ) -> list[MetricWindow]:
     """Return a job's windows that start in ``since <= start < until``, oldest first.
 
-    Windows without checks are not there.
+    Windows without checks are omitted.
     """
     start, parameter = _dt(connection)
     rows = connection.query(
@@ -134,7 +134,7 @@ def metric_windows(
 def uptimes(
     connection: Connection, job_ids: Sequence[int], granularity: str, *, windows: int, now: float
 ) -> list[Uptime]:
-    """Return for each job its last ``windows`` windows up to now's, the oldest first."""
+    """Return each job's last ``windows`` windows up to the current one, oldest first."""
     width = WIDTHS_S[granularity]
     first = window_start(now, granularity) - (windows - 1) * width
     start, parameter = _dt(connection)
@@ -157,7 +157,7 @@ def uptimes(
 
 
 def last_known(connection: Connection, job_ids: Iterable[int], *, now: float) -> Mapping[int, Last]:
-    """Return how each job stood last, of those that have results of the last day."""
+    """Return the last state of each job that has results of the last day."""
     oldest = now - _LOOK_BACK_S
     found = {}
     for job_id in job_ids:
@@ -176,14 +176,14 @@ def last_known(connection: Connection, job_ids: Iterable[int], *, now: float) ->
             f"SELECT min(scheduled_at) {of_job}",
             (job_id, oldest if changed is None else changed),
         )
-        # Up or down ever since the look back began: it may have been so for longer.
+        # In the same state since the beginning of the look back, and maybe for longer.
         unknown = changed is None and (first is None or first < oldest + _LOOK_BACK_S / 100)
         found[job_id] = Last(last, None if unknown else first, changed is not None)
     return found
 
 
 def _dt(connection: Connection) -> tuple[str, str]:
-    """Return how a window's start is read, and written as a parameter, in epoch s."""
+    """Return the SQL to read a window's start, and to pass one as a parameter, in epoch s."""
     if connection.dialect == "postgresql":
         return "extract(epoch from dt)::double precision", "to_timestamp(%s)"
     return "dt", "%s"

@@ -1,4 +1,4 @@
-"""Whether there are other notifications than before, for pages that show them."""
+"""Whether notifications have changed, for pages that show them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ __all__ = ["NewNotifications"]
 logger = logging.getLogger("monitor.web")
 
 _TIMEOUT_S = 5.0
-# Two commits may become visible in another order than their ids; not by more than this many.
+# Commits may become visible in another order than their ids, but not by more than this.
 _RECENT = 200
 
 
 class NewNotifications:
-    """What pages are told of the notifications in the database.
+    """Looks for new notifications in the database.
 
-    ``stored`` counts what this process has committed: on SQLite nobody else writes, so nothing
-    is read while it stands still. On PostgreSQL a look at the newest ids costs an index's end.
+    ``stored`` counts what this process has committed: on SQLite nobody else writes, so nothing is
+    read while it does not change. On PostgreSQL reading the newest ids only costs the end of an
+    index.
     """
 
     def __init__(self, store: Store, stored: Callable[[], int]) -> None:
@@ -56,7 +57,7 @@ class NewNotifications:
 
 
 def _newest(connection: Connection) -> tuple[int, int]:
-    """Return what differs wherever a recent notification came or went."""
+    """Return a value that changes when a recent notification is added or deleted."""
     ((newest, together),) = connection.query(
         "SELECT coalesce(max(id), 0), coalesce(sum(id), 0)"
         " FROM (SELECT id FROM notification ORDER BY id DESC LIMIT %s) AS recent",

@@ -20,7 +20,7 @@ __all__ = ["router"]
 
 
 def router(relay: Relay) -> APIRouter:
-    """Return the routes over the relay."""
+    """Return the routes for the relay."""
     routes = APIRouter(
         tags=["relay"], dependencies=[Depends(admin_only), Depends(known_parameters)]
     )

@@ -1,4 +1,4 @@
-"""Jobs: list, show, start, stop; and where they come from the database create, change, delete."""
+"""Jobs: list, show, start, stop; and create, change, delete, if they are in the database."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ JobId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
 def no_job(job_id: int) -> Problem:
-    """Return the problem of a job that is not there."""
+    """Return the problem for an unknown job."""
     return Problem(404, f"there is no job {job_id}")
 
 
 def router(book: JobRegistry, store: Store | None) -> APIRouter:
-    """Return the routes over the jobs of this daemon's probes, or of others'.
+    """Return the routes for the jobs of a registry.
 
-    ``store`` is where sites are changed, if they come from there.
+    ``store`` is where sites are changed, if the jobs come from the database.
     """
     in_database = None if store is None else Sites(store, book)
 
     def changeable() -> Sites:
         source = book.probes.source
         if source != "database":
-            raise Problem(409, f"jobs come from the {source} here: change them there")
+            raise Problem(409, f"jobs come from the {source}: change them there")
         assert in_database is not None
         return in_database
 
@@ -80,7 +80,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
 
     @routes.post(
         "/job",
-        summary="Create a job, where jobs come from the database",
+        summary="Create a job, if jobs come from the database",
         status_code=201,
         response_class=Response,
         responses={201: answer(JobEntry, "The job")[200], **CONFLICT},
@@ -95,13 +95,13 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
                 given["id"] = await sites.next_id()
             job = _job(given)
             if not await sites.save(job, known=False):
-                raise Problem(409, f"there is a job {job.id} already")
+                raise Problem(409, f"job {job.id} exists already")
         location = {"location": f"/job/{job.id}"}
         return Response(_entry(book, job.id), 201, media_type=JSON, headers=location)
 
     @routes.put(
         "/job/{job_id}",
-        summary="Change a job: what is left out gets its default",
+        summary="Change a job: omitted keys get their defaults",
         response_class=Response,
         responses={**answer(JobEntry, "The job"), **NOT_FOUND, **CONFLICT},
         openapi_extra=body(AnyJob, optional=("id",), default_tag=DEFAULT_KIND),
@@ -110,7 +110,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
         sites = changeable()
         given = await _given(request)
         if given.setdefault("id", job_id) != job_id:
-            raise Problem(422, "body.id: not the id of the path; a job keeps its id")
+            raise Problem(422, "body.id: not the id in the path; a job keeps its id")
         await _refresh(book)
         with from_database():
             if not await sites.save(_job(given), known=True):
@@ -119,7 +119,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
 
     @routes.delete(
         "/job/{job_id}",
-        summary="Delete a job; its results stay as long as all others",
+        summary="Delete a job; its results stay as long as others",
         status_code=204,
         response_class=Response,
         responses={**NOT_FOUND, **CONFLICT},
@@ -144,7 +144,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
 
     @routes.post(
         "/job/{job_id}/stop",
-        summary="Stop a job, also for after a restart",
+        summary="Stop a job until it is started, over restarts, too",
         response_class=Response,
         responses={**answer(JobEntry, "The job, stopped"), **NOT_FOUND, **CONFLICT},
     )
@@ -193,5 +193,5 @@ async def _switch(book: JobRegistry, job_id: int, *, running: bool) -> Response:
         state = book.entry(job_id).state
         if state == "inactive" or not (job.active or state == "stopped"):
             raise Problem(409, f"job {job_id} is not active")
-        raise Problem(409, f"job {job_id} is {'started' if running else 'stopped'} already")
+        raise Problem(409, f"job {job_id} is already {'started' if running else 'stopped'}")
     return Response(book.encoded(job_id), media_type=JSON)

@@ -28,7 +28,7 @@ class ModelUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def router(store: Store) -> APIRouter:
-    """Return the routes over the table that the cluster part writes."""
+    """Return the routes for the table that the cluster part writes."""
     routes = APIRouter(tags=["models"], dependencies=[Depends(known_parameters)])
 
     @routes.get(

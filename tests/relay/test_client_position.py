@@ -9,12 +9,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from monitor.relay.batches import Batches
 from monitor.relay.channel import Channel, End
-from monitor.relay.codes import CLOSE_CODES, ComeBack, close_code
-from monitor.relay.feed import Feed, Gap, Peers, SteadyTime
-from monitor.relay.following import End as EndEvent
-from monitor.relay.following import (
+from monitor.relay.client_position import End as EndEvent
+from monitor.relay.client_position import (
     Event,
     LegacyPosition,
     Message,
@@ -22,9 +19,12 @@ from monitor.relay.following import (
     Position,
     Reset,
 )
-from monitor.relay.following import Gap as GapEvent
-from monitor.relay.protocol import text_frame
+from monitor.relay.client_position import Gap as GapEvent
+from monitor.relay.codes import CLOSE_CODES, ComeBack, close_code
+from monitor.relay.feed import Feed, Gap, Peers, SteadyTime
+from monitor.relay.frame_cache import FrameCache
 from monitor.relay.protocol_v2 import decode_request, gap_frame, subscribed_frame
+from monitor.transport.frames import text_frame
 from tests.relay.recovering import one_by_one, payload
 
 SEVERAL = {"type": "messages", "channel": "c", "epoch": "e", "seq": 1, "time": 1.0}
@@ -63,7 +63,7 @@ def test_over_any_cuts_a_client_gets_everything_once_or_is_told(
 ) -> None:
     """The real channel against the real client, connections ending anywhere."""
     channel = Channel(b"c", "e")
-    batches = Batches()
+    batches = FrameCache()
     position = Position("c")
     got: list[Event] = []
     number = 0
@@ -97,7 +97,7 @@ def test_over_any_cuts_a_client_gets_everything_once_or_is_told(
             expected += 1
 
 
-def read(batches: Batches, channel: Channel, start: int, stop: int) -> list[dict[str, Any]]:
+def read(batches: FrameCache, channel: Channel, start: int, stop: int) -> list[dict[str, Any]]:
     """Return what a reader gets, up to the frame in which ``stop`` is reached."""
     found = []
     while start < stop:

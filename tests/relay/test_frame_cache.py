@@ -9,10 +9,10 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from monitor.relay.batches import BLOCK_BYTES, Batches
 from monitor.relay.channel import Channel
 from monitor.relay.client import MAX_MESSAGE_BYTES
-from monitor.relay.protocol import text_frame
+from monitor.relay.frame_cache import BLOCK_BYTES, FrameCache
+from monitor.transport.frames import text_frame
 from tests.relay.recovering import one_by_one, payload
 
 Told = tuple[int, float, dict[str, Any]]
@@ -37,7 +37,7 @@ def told(frame: bytes) -> list[Told]:
     return [(one["seq"], one["time"], one["data"]) for one in listed]
 
 
-def read_all(batches: Batches, channel: Channel, position: int) -> list[Told]:
+def read_all(batches: FrameCache, channel: Channel, position: int) -> list[Told]:
     got: list[Told] = []
     while position < channel.end:
         frame, after = batches.read(channel, position)
@@ -57,7 +57,7 @@ def test_from_any_position_each_message_comes_once_with_its_number_and_time(
     channel = Channel(b"c", "e")
     said = [say(channel, size, at) for size, at in messages]
     channel.trim(data.draw(st.integers(0, len(said) - 1)))
-    batches = Batches()
+    batches = FrameCache()
     for _ in range(3):
         position = data.draw(st.integers(channel.first, channel.end))
         assert read_all(batches, channel, position) == said[position:]
@@ -69,7 +69,7 @@ class Readers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.channel = Channel(b"c", "e")
-        self.batches = Batches(kept_bytes=3 * BLOCK_BYTES)
+        self.batches = FrameCache(kept_bytes=3 * BLOCK_BYTES)
         self.said: list[Told] = []
 
     @rule(count=st.sampled_from([1, 2, 30, 400]), size=sizes)
@@ -92,8 +92,8 @@ class Readers(RuleBasedStateMachine):
         assert read_all(self.batches, self.channel, position) == self.said[position:]
 
     @rule()
-    def grow_old(self) -> None:
-        self.batches.grow_old()
+    def expire(self) -> None:
+        self.batches.expire()
 
     @invariant()
     def bounded(self) -> None:
@@ -112,7 +112,7 @@ def long_channel() -> Channel:
 
 
 def test_late_readers_share_what_was_made_wherever_they_begin() -> None:
-    channel, batches = long_channel(), Batches()
+    channel, batches = long_channel(), FrameCache()
     read_all(batches, channel, 0)
     blocks = batches.made
     assert blocks > 3
@@ -129,7 +129,7 @@ def test_late_readers_share_what_was_made_wherever_they_begin() -> None:
 
 
 def test_who_comes_back_to_the_same_position_shares_what_was_made() -> None:
-    channel, batches = long_channel(), Batches()
+    channel, batches = long_channel(), FrameCache()
     resumed = [batches.read(channel, 2990, resuming=True) for _ in range(10)]
     assert batches.made == 1
     assert resumed == [resumed[0]] * 10
@@ -137,20 +137,20 @@ def test_who_comes_back_to_the_same_position_shares_what_was_made() -> None:
 
 
 def test_what_nobody_reads_any_more_is_let_go() -> None:
-    channel, batches = long_channel(), Batches()
+    channel, batches = long_channel(), FrameCache()
     read_all(batches, channel, 0)
     kept = batches.size_bytes
     assert kept > 300_000
-    batches.grow_old()
+    batches.expire()
     batches.read(channel, 0)
-    batches.grow_old()
+    batches.expire()
     assert 0 < batches.size_bytes < kept / 2
-    batches.grow_old()
+    batches.expire()
     assert batches.size_bytes == 0
 
 
 def test_all_histories_together_are_kept_up_to_a_limit() -> None:
-    batches = Batches(kept_bytes=5 * BLOCK_BYTES)
+    batches = FrameCache(kept_bytes=5 * BLOCK_BYTES)
     for number in range(20):
         channel = long_channel()
         channel.epoch = f"e{number}"

@@ -1,8 +1,8 @@
-"""How far a client is in a channel, with either protocol: text in, events out; no I/O.
+"""A client's position in a channel over any connections: text in, events out; no I/O.
 
-Whoever gets these events gets every message of a channel once and in order, or is told where
-that is not so: :class:`Reset` where the relay could not go on exactly where it was,
-:class:`Gap` where the relay itself may have missed messages.
+The events bring every message of a channel once and in order, or say where that is not so:
+:class:`Reset` if the relay could not continue exactly there, :class:`Gap` if the relay itself may
+have missed messages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message; ``epoch`` and ``time`` (s since the epoch) are None with the old protocol."""
+    """A message; the old protocol has no ``epoch`` and no ``time`` (s since the Unix epoch)."""
 
     channel: str
     data: dict[str, Any]
@@ -42,7 +42,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The message as the old protocol has it."""
+        """The message in the old protocol."""
         return json.dumps(self.data)
 
 
@@ -50,8 +50,8 @@ class Message:
 class Reset:
     """What was delivered so far may lack messages; message ``seq + 1`` of ``epoch`` follows.
 
-    ``anew`` is True where it is another life of the channel, so that its messages count from
-    the beginning and may repeat what earlier ones said.
+    ``anew`` is True if it is another life of the channel, whose messages count from the beginning
+    and may repeat earlier ones.
     """
 
     channel: str
@@ -62,7 +62,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """After message ``seq`` some may be missing: the relay had no broker then."""
+    """Messages may be missing after message ``seq``: the relay had lost a broker."""
 
     channel: str
     seq: int
@@ -72,7 +72,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A broker's connection: ``up``, ``down`` (none is left) or ``lost`` (others are left)."""
+    """The state of the feed: ``up``, ``down`` (no broker) or ``lost`` (one of several brokers)."""
 
     state: str
     brokers: int
@@ -97,7 +97,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """The connection is lost, or not to be had; the client tries again in ``delay_s``."""
+    """The client is not connected; it tries again in ``delay_s``."""
 
     problem: str
     delay_s: float
@@ -107,7 +107,7 @@ Event = Message | Reset | Gap | Feed | End | Refused | Away
 
 
 class NotARelayError(Exception):
-    """What came is no message of a relay; its text shows the beginning."""
+    """A text is not a message of a relay; the error shows how it begins."""
 
 
 def read_message(text: str | bytes) -> dict[str, Any]:
@@ -122,18 +122,18 @@ def read_message(text: str | bytes) -> dict[str, Any]:
 
 
 class Position:
-    """How far a client is in a channel of the recovering protocol, over any connections."""
+    """A client's position in a channel, with the recovering protocol."""
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
         self._epoch: str | None = None
         self._seq = 0
-        # Subscriptions asked for but not answered: what comes before the last answer is stale.
+        # Requests without an answer yet: messages before the last answer are outdated.
         self._asked = 0
         self._gaps: set[tuple[int, float]] = set()
 
     def disconnected(self) -> None:
-        """Forget what was asked: a connection is gone, and its answers with it."""
+        """Forget the requests: a lost connection brings no answers."""
         self._asked = 0
 
     def request(self) -> str:
@@ -168,8 +168,8 @@ class Position:
         if kind == "message":
             yield from self._message(message["epoch"], seq, message["time"], message["data"])
         elif kind == "messages":
-            first, told = float(message["time"]), zip(message["ms"], message["data"], strict=True)
-            for number, (ms, data) in enumerate(list(told), seq):
+            first, sent = float(message["time"]), zip(message["ms"], message["data"], strict=True)
+            for number, (ms, data) in enumerate(list(sent), seq):
                 yield from self._message(message["epoch"], number, first + ms / 1000, data)
         elif kind == "feed":
             gap = (seq, float(message["since"]))
@@ -183,7 +183,7 @@ class Position:
         if epoch != self._epoch or seq <= self._seq:
             return
         if seq > self._seq + 1:
-            # A relay never does this; but whoever listens is told the truth of it.
+            # A relay never does this, but if it does, the reader must know.
             yield Reset(self.channel, seq - 1, anew=False, epoch=self._epoch)
         self._seq = seq
         yield Message(self.channel, dict(data), seq, self._epoch, round(float(time), 3))
@@ -192,7 +192,7 @@ class Position:
         epoch, seq = str(message["epoch"]), int(message["seq"])
         known = self._epoch
         lost = known is not None and message.get("recovered") is not True
-        # The relay's numbers of another epoch say nothing of ours.
+        # The numbers of another epoch cannot be compared.
         anew = lost and (epoch != known or seq < self._seq)
         if not lost and known is not None and seq != self._seq:
             lost = anew = True
@@ -204,10 +204,10 @@ class Position:
 
 
 class LegacyPosition:
-    """The same with the old protocol, where every connection gets the whole history again.
+    """A client's position with the old protocol, where each connection gets the whole history.
 
-    What was delivered is recognized by the messages themselves; where the history is another
-    one, it is delivered as a new one. Two jobs that say the same cannot be told apart.
+    Messages that were delivered are recognized by their text; a history that differs is delivered
+    as a new one. Two jobs with the same messages cannot be distinguished.
     """
 
     def __init__(self, channel: str) -> None:
@@ -216,7 +216,7 @@ class LegacyPosition:
         self._compared = 0
 
     def connected(self) -> None:
-        """A new connection gets the history from its beginning."""
+        """Expect the history from its beginning, on a new connection."""
         self._compared = 0
 
     def take(self, text: str) -> Iterator[Event]:
@@ -229,13 +229,13 @@ class LegacyPosition:
                 return
             del self._delivered[place:]
             yield Reset(self.channel, 0, anew=True)
-            for number, told in enumerate(self._delivered, 1):
-                yield Message(self.channel, read_message(told), number)
+            for number, known in enumerate(self._delivered, 1):
+                yield Message(self.channel, read_message(known), number)
         self._delivered.append(text)
         yield Message(self.channel, read_message(text), place + 1)
 
     def closed(self, code: int) -> Iterator[Event]:
-        """Yield the end, if that is what a close code means."""
+        """Yield the end if the close code means that."""
         if code == NORMAL:
             last = read_message(self._delivered[-1]) if self._delivered else {}
             yield End(self.channel, last.get("command") == "FINISHED")

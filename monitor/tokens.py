@@ -1,4 +1,4 @@
-"""API tokens: who may do what. Kept hashed in a file that ``token create`` writes.
+"""API tokens and their roles, stored as hashes in a file that ``token create`` writes.
 
 ::
 
@@ -6,7 +6,7 @@
       - {name: ops, role: admin, hash: "sha256:..."}
       - {name: addon-1, role: sender, hash: "sha256:..."}
 
-A token is 256 random bits, so one round of SHA-256 is all that hiding it takes.
+A token has 256 random bits, so one round of SHA-256 is enough.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ _MODE: Final = 0o640
 
 
 class Role(enum.StrEnum):
-    """What a token is good for.
+    """The role of a token.
 
-    An admin may do everything, a reader may see everything but channels, a sender may upload
-    as the one sender that it is named after.
+    An admin may do everything, a reader may see everything except channels, and a sender may
+    upload as the sender with its name.
     """
 
     ADMIN = "admin"
@@ -64,14 +64,14 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. ``sender`` is the only one that it may write as; None for any or none."""
+    """The owner of a token. ``sender`` is the only sender it may use; None for any or none."""
 
     name: str
     role: Role
 
     @property
     def sender(self) -> str | None:
-        """The sender that everything it uploads is from; None where it may name any."""
+        """The sender of all its uploads; None if it may use any."""
         return self.name if self.role is Role.SENDER else None
 
     @property
@@ -86,7 +86,7 @@ class Principal:
 
 
 ANYONE: Final = Principal("anyone", Role.ADMIN)
-"""Who asks where no tokens are configured, on loopback."""
+"""The principal on loopback if there are no tokens."""
 
 _NAME_PATTERN: Final = r"^[^\x00-\x1f\x7f]{1,255}$"
 
@@ -102,12 +102,12 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Tokens:
-    """The tokens of one reading of the file."""
+    """The tokens of the file at one time."""
 
     def __init__(self, hashes: Iterable[tuple[str, Principal]] = ()) -> None:
-        """Take pairs of a token's SHA-256, in hexadecimal, and whose it is."""
-        # Looked up under a key that only this process knows, so that how long it takes to
-        # find one or none says nothing of what is stored.
+        """Take pairs of the SHA-256 of a token, in hexadecimal, and its owner."""
+        # The lookup uses a key that only this process knows, so that its time reveals nothing about
+        # the stored hashes.
         self._key = secrets.token_bytes(32)
         self._principals = {self._place(digest): principal for digest, principal in hashes}
 
@@ -115,7 +115,7 @@ class Tokens:
         return len(self._principals)
 
     def identify(self, token: str | None) -> Principal | None:
-        """Return whose token it is; None for no or an unknown one. Without tokens: ANYONE."""
+        """Return the owner of a token, None for an unknown one; ANYONE if there are no tokens."""
         if not self._principals:
             return ANYONE
         if not token:
@@ -127,31 +127,31 @@ class Tokens:
 
 
 class TokenFile:
-    """The tokens file and what it held when last read; a missing file has no tokens.
+    """The tokens file and its tokens when last read; a missing file has none.
 
-    Everyone who checks tokens shares one of these and asks :attr:`current` each time, so
-    that a reload takes effect at once and a removed token ends with it.
+    All parts that check tokens share one instance and use :attr:`current` each time, so that a
+    reload applies at once, also to removed tokens.
     """
 
     def __init__(self, file: str | os.PathLike[str] | None) -> None:
         self.file = None if file is None else Path(file)
         self.current = Tokens()
-        # What a reload that is being prepared will read; by its tokens every part judges.
+        # The file of a reload that is being prepared; all parts check with its tokens.
         self.next: TokenFile | None = None
 
     def read(self, *, after: Tokens | None = None) -> Tokens:
-        """Read the file without adopting it; raises SettingError for one that is wrong.
+        """Read the file without adopting it; raises SettingError for an invalid file.
 
-        ``after`` are the tokens in force. Where there are some, a file that is empty, as it is
-        for a moment while it is written anew, or gone is wrong, too: without tokens everyone
-        could do everything. Only ``tokens: []`` takes the last one away.
+        ``after`` are the current tokens. If there are some, an empty or missing file is an error,
+        too: it may be empty for a moment while it is written, and without tokens everyone could do
+        everything. Only ``tokens: []`` removes the last token.
         """
         if self.file is None:
             return Tokens()
         lines = _lines(self.file)
         if lines is None and after:
             raise _wrong(
-                f"{self.file} is empty or gone, and there were tokens; `tokens: []` means none"
+                f"{self.file} is empty or missing, but there were tokens; use `tokens: []` for none"
             )
         return Tokens(
             (line.hash.removeprefix(_HASH_PREFIX), Principal(line.name, line.role))
@@ -163,24 +163,24 @@ class TokenFile:
         self.current = self.read()
 
     def identify(self, token: str | None) -> Principal | None:
-        """Return whose token it is, by what the file held when last read."""
+        """Return the owner of a token in the file when last read."""
         return self.current.identify(token)
 
 
 def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
-    """Add a new token's hash to ``file`` and return the token, which is stored nowhere.
+    """Add the hash of a new token to ``file``, and return the token, which is stored nowhere.
 
-    The file is made where it is missing (0640, group recodex where that exists and we may)
-    and replaced at once, so that a daemon never reads half of it. Raises SettingError for a
-    file that is wrong or can't be written, a bad name, or a name that is taken.
+    The file is created if necessary (0640, group recodex if possible) and replaced atomically, so
+    that a daemon never reads part of it. Raises SettingError for an invalid or unwritable file,
+    and for an invalid or existing name.
     """
     path = Path(file)
     if not re.match(_NAME_PATTERN, name):
-        raise SettingError(("name",), "expected 1 to 255 characters, none of them a control")
+        raise SettingError(("name",), "expected 1 to 255 characters, without control characters")
     with _locked(path):
         lines = _lines(path) or []
         if any(line.name == name for line in lines):
-            raise SettingError(("name",), f"{path} has a token called {name!r} already")
+            raise SettingError(("name",), f"{path} already has a token named {name!r}")
         token = _PREFIX + secrets.token_urlsafe(32)
         lines.append(_Line(name, role, _HASH_PREFIX + _digest(token)))
         _write(path, lines)
@@ -189,7 +189,7 @@ def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep two `token create` from losing each other's token."""
+    """Lock the file, so that concurrent `token create` commands lose no token."""
     try:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -202,7 +202,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, lines: list[_Line]) -> None:
-    """Replace the file at once."""
+    """Replace the file atomically."""
     text = yaml.safe_dump(
         {"tokens": [msgspec.to_builtins(line) for line in lines]},
         sort_keys=False,
@@ -212,7 +212,7 @@ def _write(path: Path, lines: list[_Line]) -> None:
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write("# Hashes of API tokens; made by `recodex-monitor token create`.\n" + text)
+            stream.write("# Hashes of API tokens, from `recodex-monitor token create`.\n" + text)
             os.fchmod(stream.fileno(), _MODE)
             _give_to_group(stream.fileno())
             stream.flush()
@@ -233,7 +233,7 @@ def _give_to_group(descriptor: int) -> None:
         group = grp.getgrnam("recodex").gr_gid
     except KeyError:
         return
-    # Who is neither root nor in the group keeps their own.
+    # Without the permission, the file keeps the user's group.
     with contextlib.suppress(PermissionError):
         os.fchown(descriptor, -1, group)
 
@@ -251,7 +251,7 @@ def _wrong(problem: str) -> SettingError:
 
 
 def _lines(path: Path) -> list[_Line] | None:
-    """Return what the file lists; None for one that is missing, or says nothing."""
+    """Return the entries of the file; None if it is missing or empty."""
     try:
         with path.open("rb") as stream:
             content = stream.read(_FILE_LIMIT_BYTES + 1)
@@ -260,11 +260,11 @@ def _lines(path: Path) -> list[_Line] | None:
     except OSError as error:
         raise _unusable(path, "read", error) from None
     if len(content) > _FILE_LIMIT_BYTES:
-        raise _wrong(f"{path} is longer than {_FILE_LIMIT_BYTES} bytes")
+        raise _wrong(f"{path} is larger than {_FILE_LIMIT_BYTES} bytes")
     try:
         found = yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError):
-        # The parser's own words would quote the file, which might hold a token by mistake.
+        # The error of the parser would quote the file, which might contain a token by mistake.
         raise _wrong(f"{path} is not YAML") from None
     if found is None:
         return None
@@ -278,7 +278,7 @@ def _lines(path: Path) -> list[_Line] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach what listens on ``host``."""
+    """Return whether only this machine can connect to ``host``."""
     if host.lower() == "localhost":
         return True
     try:
@@ -288,10 +288,10 @@ def is_loopback(host: str) -> bool:
 
 
 def require_tokens(address: tuple[str, int], tokens: Tokens, *, key: str) -> None:
-    """Refuse, by SettingError at ``key``, to be open to others where there are no tokens."""
+    """Raise SettingError at ``key`` if others can connect and there are no tokens."""
     if not tokens and not is_loopback(address[0]):
         raise SettingError(
             (key,),
-            f"{address_text(address)} is open to others, and there are no tokens;"
-            " make one with `recodex-monitor token create`, or listen on 127.0.0.1",
+            f"{address_text(address)} is open to other hosts, but there are no tokens;"
+            " create one with `recodex-monitor token create`, or listen on 127.0.0.1",
         )

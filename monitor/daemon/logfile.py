@@ -1,8 +1,8 @@
-"""The daemon's own log: a rotating file and the journal, written by a thread of its own.
+"""The daemon's own log: a rotating file and the journal, written in a separate thread.
 
-Loggers never wait for a disk: records go through a bounded queue to one thread that writes
-them. What the queue can't take is counted and said. A log that can't be written (full disk,
-missing directory) is said once on stderr and tried again; the daemon goes on.
+Loggers never wait for a disk: records go through a bounded queue to the thread that writes them.
+Records that do not fit are counted and dropped. If the file cannot be written (full disk, missing
+directory), stderr gets one message and the daemon continues and retries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT = "[%(asctime)s] [%(name)s] [%(levelname)s] %(message)s"
 _QUEUE_RECORDS = 10_000
 _RETRY_S = 5.0
 
-# What other programs and older configs call the levels.
+# Names of levels, including those of other programs and older configs.
 LEVELS = {
     "debug": logging.DEBUG,
     "trace": logging.DEBUG,
@@ -44,7 +44,7 @@ LEVELS = {
 
 
 class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The daemon's own log, with the keys that it always had; the journal has it too."""
+    """The daemon's own log, with the keys of version 1; it also goes to the journal."""
 
     # rotated by size, group-readable
     file: Reloadable[str] = "/var/log/recodex/monitor.log"
@@ -66,19 +66,19 @@ class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def level_number(self) -> int:
-        """The level as the logging module counts it."""
+        """The level as a number of the logging module."""
         return LEVELS[self.level.lower()]
 
 
 class _OneLine(logging.Formatter):
-    """The message on one line; an exception as its type and text, at DEBUG with its traceback."""
+    """The message in one line; an exception as type and text, at DEBUG with its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             text += f": {type(error).__name__}: {error}"
-        # A peer that sends a line break must not be able to write log lines of its own.
+        # Escape line breaks from peers, which could fake log lines.
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
         if record.exc_info and logging.getLogger("monitor").level == logging.DEBUG:
             text += "\n" + self.formatException(record.exc_info)
@@ -86,7 +86,7 @@ class _OneLine(logging.Formatter):
 
 
 class _Journal(logging.Formatter):
-    """Lines for the journal: it has time and unit already, and reads the priority in front."""
+    """Lines for the journal, which adds time and unit, and reads the priority prefix."""
 
     _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
@@ -96,7 +96,7 @@ class _Journal(logging.Formatter):
 
 
 class _RotatingFile(logging.handlers.RotatingFileHandler):
-    """A file rotated by size that is opened anew when logrotate (or anyone) took it away."""
+    """A file rotated by size; reopened if it was moved or deleted, such as by logrotate."""
 
     def __init__(self, settings: LoggerSettings, stderr: TextIO) -> None:
         self._stderr = stderr
@@ -112,7 +112,7 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
         )
 
     def _open(self) -> Any:
-        # Readable by the group, and by nobody else, whatever the umask says.
+        # Readable only by owner and group, whatever the umask.
         descriptor = os.open(
             self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
         )
@@ -139,11 +139,11 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
             self.stream.flush()
             if self._broken_until:
                 self._broken_until = 0.0
-                self._say(f"{self.baseFilename} can be written again")
+                self._say(f"writing {self.baseFilename} again")
         except OSError as error:
             if not self._broken_until:
                 self._say(
-                    f"cannot write {self.baseFilename}: {error.strerror}; going on without it"
+                    f"cannot write {self.baseFilename}: {error.strerror}; continuing without it"
                 )
             self._broken_until = now + _RETRY_S
             self._drop_stream()
@@ -163,7 +163,7 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
     def _drop_stream(self) -> None:
         stream, self.stream = self.stream, None
         if stream is not None:
-            # Closing flushes what a full disk could not take; it is said already.
+            # Closing flushes, and fails again on a full disk, which was reported before.
             with contextlib.suppress(OSError):
                 stream.close()
 
@@ -174,14 +174,14 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Lines to stderr; one that is closed or full is nobody's problem but its reader's."""
+    """Lines to stderr; errors, such as of a closed pipe, are ignored."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         del record
 
 
 class _Enqueue(logging.handlers.QueueHandler):
-    """Hands records to the writing thread without ever waiting for it."""
+    """Passes records to the writing thread; never waits."""
 
     dropped = 0
 
@@ -205,11 +205,11 @@ class DaemonLog:
 
     @property
     def dropped(self) -> int:
-        """How many lines the writing thread could not take in time."""
+        """The number of dropped records."""
         return self._enqueue.dropped
 
     def start(self) -> None:
-        """Send every logger of the process through this log."""
+        """Route all loggers of the process to this log."""
         root = logging.getLogger()
         root.addHandler(self._enqueue)
         self._apply()
@@ -221,18 +221,18 @@ class DaemonLog:
         self._apply()
 
     def stop(self) -> None:
-        """Write what is queued and let go of the file."""
+        """Write queued records and close the file."""
         logging.getLogger().removeHandler(self._enqueue)
         self._end_listener()
 
     def _apply(self) -> None:
-        # The level is the daemon's own; libraries speak up for warnings only.
+        # The level applies to the daemon; libraries log warnings only.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("monitor").setLevel(self._settings.level_number)
         file = _RotatingFile(self._settings, self._stderr)
         file.setFormatter(logging.Formatter(FORMAT))
         console = _Stderr(self._stderr)
-        # systemd sets JOURNAL_STREAM where stderr is the journal.
+        # systemd sets JOURNAL_STREAM if stderr is the journal.
         journal = "JOURNAL_STREAM" in os.environ
         console.setFormatter(_Journal() if journal else logging.Formatter(FORMAT))
         self._listener = logging.handlers.QueueListener(self._queue, file, console)
@@ -243,7 +243,7 @@ class DaemonLog:
         if listener is None:
             return
         while True:
-            # The listener's own sentinel needs a place in the queue.
+            # The listener puts a sentinel into the queue, which may be full.
             try:
                 listener.stop()
                 break

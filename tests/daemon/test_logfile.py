@@ -109,7 +109,7 @@ def test_a_missing_directory_is_said_on_stderr_and_tried_again(
     logged.start()
     log.info("lost")
     wait_for(lambda: "cannot write" in logged.stderr.getvalue(), "a complaint")
-    assert "No such file or directory; going on without it" in logged.stderr.getvalue()
+    assert "No such file or directory; continuing without it" in logged.stderr.getvalue()
     logged.file.parent.mkdir()
 
     def written() -> bool:
@@ -117,7 +117,7 @@ def test_a_missing_directory_is_said_on_stderr_and_tried_again(
         return logged.file.exists()
 
     wait_for(written, "the log again")
-    wait_for(lambda: "can be written again" in logged.stderr.getvalue(), "good news")
+    wait_for(lambda: "monitor.log again" in logged.stderr.getvalue(), "good news")
     assert logged.stderr.getvalue().count("cannot write") == 1
 
 

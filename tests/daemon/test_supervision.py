@@ -102,8 +102,8 @@ async def test_a_part_that_fails_is_said_and_run_again(
             stop(daemon)
             assert await task == 0
     said = caplog.text
-    assert "relay a server: is away; it runs again in" in said
-    assert "relay failed: RuntimeError; it runs again in" in said
+    assert "relay a server: is away; restarting it in" in said
+    assert "relay failed: RuntimeError; restarting it in" in said
     assert part.done[-2:] == ["drain", "close"]
 
 
@@ -172,6 +172,6 @@ async def test_of_a_task_group_that_fails_the_first_cause_is_said(
             await until(lambda: part.done.count("run") == 3)
             stop(daemon)
             assert await task == 0
-    assert "relay a server: is away; it runs again in" in caplog.text
-    assert "relay failed: RuntimeError; it runs again in" in caplog.text
+    assert "relay a server: is away; restarting it in" in caplog.text
+    assert "relay failed: RuntimeError; restarting it in" in caplog.text
     assert "ExceptionGroup" not in caplog.text

@@ -31,7 +31,6 @@ class KafkaBus(SpoolBus):
             self._path,
             max_bytes=self._max_bytes,
             refused=self.count_dropped,
-            unreadable=self._note_unreadable,
         )
 
     async def start(self) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
+from monitor.bus.spool_opening import set_aside_if_damaged
 from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog
 
@@ -26,10 +27,7 @@ T = TypeVar("T")
 
 
 class SpoolConsumer(Consumer):
-    """Reads a topic of the spool in its own thread.
-
-    If the bus replaces a damaged spool, the topic is assigned again, to the new one.
-    """
+    """Reads a topic of the spool in its own thread."""
 
     def __init__(
         self,
@@ -40,13 +38,10 @@ class SpoolConsumer(Consumer):
         assignment: Assignment | None,
         max_bytes: int,
         news: set[asyncio.Event],
-        unreadable: Callable[[Exception], None],
     ) -> None:
         self._spool = spool
         self._max_bytes = max_bytes
         self._all_news = news
-        # Called with what reading the spool raised.
-        self._unreadable = unreadable
         self._topic = topic
         self._group = group
         self._callbacks = assignment
@@ -65,8 +60,6 @@ class SpoolConsumer(Consumer):
         self._all_news.add(self._news)
         while True:
             self._news.clear()
-            if self._file is not None and self._file.opened.lost():
-                await self._give_back()
             if self._position is not None or await self._assign():
                 records = await self._read(max_records)
                 if records:
@@ -143,7 +136,8 @@ class SpoolConsumer(Consumer):
             result = await self._run(work)
         except (*UNREADABLE, OSError) as error:
             self._outage.failed(f"cannot read the spool {self._spool}: {error}")
-            self._unreadable(error)
+            if self._file is not None:
+                set_aside_if_damaged(self._file, error)
             await asyncio.sleep(_RETRY_S)
             return or_else
         self._outage.recovered(f"reading the spool {self._spool} again")
@@ -163,20 +157,12 @@ class SpoolConsumer(Consumer):
             return
         self._closed = True
         self._all_news.discard(self._news)
-        await self._give_back()
-        if self._lock is not None:
-            self._lock.release()
-        self._thread.shutdown(wait=False)
-
-    async def _give_back(self) -> None:
-        """Revoke the topic from this consumer, and close the file."""
         if self._position is not None and self._callbacks and self._callbacks.revoked:
             await self._callbacks.revoked([0])
         self._position = None
-
-        def close_file() -> None:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-
-        await asyncio.get_running_loop().run_in_executor(self._thread, close_file)
+        if self._file is not None:
+            file, self._file = self._file, None
+            await asyncio.get_running_loop().run_in_executor(self._thread, file.close)
+        if self._lock is not None:
+            self._lock.release()
+        self._thread.shutdown(wait=False)

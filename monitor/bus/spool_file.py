@@ -36,7 +36,6 @@ _TABLES = {
 _KEPT_FOR_A_LOOK = 1000
 _TRIM_ROWS = 2000
 _BUSY_S = 5.0
-_READ_ROWS = 2000
 
 _SCHEMA = """
 CREATE TABLE topic (
@@ -282,15 +281,6 @@ class SpoolFile:
             self._db.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - all ours
         self.end()
         check_pages(self._db)
-
-    def check_all(self) -> None:
-        """Look for any damage, also in indexes and messages: 2 s for 100 MB."""
-        self.check()
-        check_pages(self._db, indexes=True)
-        self._db.execute("PRAGMA user_version = 0")  # whether it can be written
-        start = 0
-        while records := self.read(None, start, _READ_ROWS):
-            start = records[-1].offset + 1
 
     def topics(self) -> list[str]:
         """Return the topics' names."""

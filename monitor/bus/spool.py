@@ -1,5 +1,7 @@
 """The bus on the spool: one thread commits published messages in groups."""
 
+# ruff: noqa: D102 - interface.py documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -81,7 +83,6 @@ class SpoolBus(Bus):
     def publish(
         self, topic: str, *, value: bytes, key: str | None = None, headers: Mapping[str, str]
     ) -> int:
-        """Queue a message; see :meth:`Bus.publish`."""
         size = len(value) + _OVERHEAD_BYTES
         with self._changed:
             self._last_ticket = ticket = self._last_ticket + 1
@@ -112,7 +113,6 @@ class SpoolBus(Bus):
             self._dropped += count
 
     async def committed(self, *tickets: int, timeout_s: float = 10.0) -> bool:
-        """Wait until these messages are on disk; see :meth:`Bus.committed`."""
         loop = asyncio.get_running_loop()
         reached: asyncio.Future[None] = loop.create_future()
 
@@ -238,7 +238,6 @@ class SpoolBus(Bus):
     def consumer(
         self, topic: str, *, group: str | None, assignment: Assignment | None = None
     ) -> Consumer:
-        """Return a consumer of ``topic``."""
         return SpoolConsumer(
             self._path,
             topic,
@@ -253,18 +252,15 @@ class SpoolBus(Bus):
             event.set()
 
     def state(self) -> State:
-        """Return the state of the spool."""
         if self._outage.problem is not None:
             return State(Health.DEGRADED, self._outage.problem)
         return State(Health.OK, f"{self._spooled} messages spooled")
 
     def open_files(self) -> Sequence[OpenFile]:
-        """Return the spool's file."""
         file = self._file
         return () if file is None else (file.opened,)
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the spool's metrics."""
         with self._changed:
             published = [({"topic": topic}, float(n)) for topic, n in self._published.items()]
             dropped = float(self._dropped)
@@ -280,7 +276,6 @@ class SpoolBus(Bus):
         )
 
     async def close(self) -> None:
-        """Write the queue and stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

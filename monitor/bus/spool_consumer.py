@@ -1,5 +1,7 @@
 """Consumers of the spool: each reads one topic in its own thread."""
 
+# ruff: noqa: D102 - interface.py documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -54,7 +56,6 @@ class SpoolConsumer(Consumer):
         self._outage = OutageLog(logger)
 
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
-        """Return the next records."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         self._all_news.add(self._news)
@@ -103,14 +104,12 @@ class SpoolConsumer(Consumer):
         return self._lock is None or self._lock.acquire()
 
     async def seek(self, partition: int, offset: int) -> None:
-        """Read ``offset`` next."""
         del partition
         end = await self._in_thread(lambda file: file.end(), or_else=offset)
         # Past the end: the offset belongs to an older spool.
         self._position = 0 if offset > end else offset
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
-        """Store the group's position."""
         if self._group is None or 0 not in offsets:
             return
         group = self._group
@@ -120,11 +119,9 @@ class SpoolConsumer(Consumer):
             raise UnavailableError("spool", f"cannot store the offset: {error}") from None
 
     def assignment(self) -> frozenset[int]:
-        """Return partition 0 if it is assigned."""
         return frozenset() if self._position is None else frozenset([0])
 
     async def lag(self) -> Mapping[int, int]:
-        """Return the number of unread messages."""
         position = self._position
         if position is None:
             return {}
@@ -152,7 +149,6 @@ class SpoolConsumer(Consumer):
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def close(self) -> None:
-        """Release the topic."""
         if self._closed:
             return
         self._closed = True

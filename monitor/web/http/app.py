@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor import __version__
@@ -17,6 +18,7 @@ from monitor.web.http.headers import headers_by_name
 from monitor.web.http.limits import Connections
 from monitor.web.http.problems import ERRORS, Problem, install, problem_response
 from monitor.web.http.schemas import Schemas
+from monitor.web.http.static_files import PageFiles
 
 __all__ = ["Gate", "Requester", "admin_only", "make_app", "requester"]
 
@@ -50,6 +52,7 @@ def make_app(connections: Connections, access: Access, routers: Iterable[APIRout
     install(app)
     for router in routers:
         app.include_router(router, responses=ERRORS)
+    app.mount("/static", GZipMiddleware(PageFiles()))
     _describe(app)
     return Gate(app, connections, access)
 

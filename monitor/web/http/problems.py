@@ -82,10 +82,7 @@ def from_database() -> Iterator[None]:
 
 def problem_body(status: int, detail: str, **members: Any) -> bytes:
     """Return the JSON of a problem; empty ``members`` are omitted."""
-    try:
-        title = HTTPStatus(status).phrase
-    except ValueError:
-        title = "Error"
+    title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return msgspec.json.encode(body | {k: v for k, v in members.items() if v is not None})
 

@@ -211,8 +211,6 @@ class LogService:
 
     async def list(self, query: Query, principal: Principal, head: Head) -> bytes:
         """Read a page and return the answer; raises ActionError."""
-        if not principal.may_read:
-            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
         settings = self.settings
         kept = settings.timewindow if query.kind is Kind.LOGS else settings.keep_notifications
         windows = [each for each in (kept, query.window_s) if each is not None]
@@ -226,8 +224,14 @@ class LogService:
             )
             return answers.listed(head, query.kind, entries, cursor)
 
+        return await self._read(read_and_encode, principal)
+
+    async def _read(self, work: Callable[[Connection], bytes], principal: Principal) -> bytes:
+        """Return the answer that ``work`` reads in the store's thread; raises ActionError."""
+        if not principal.may_read:
+            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
         try:
-            return await self._store.read(read_and_encode, timeout=_QUERY_TIMEOUT_S)
+            return await self._store.read(work, timeout=_QUERY_TIMEOUT_S)
         except MonitorError as error:
             self._queries_log.warning("query", "a query failed: %s", error)
             problem = str(error)  # for example a missing file or directory

@@ -98,7 +98,7 @@ class Forwarder:
             while not self._stopping.is_set():
                 began = time.monotonic()
                 try:
-                    if self._has(lock):
+                    if lock.acquire():
                         self._session()
                 except UNREADABLE as error:
                     self.outage.failed(f"cannot read the spool: {error}")
@@ -113,16 +113,6 @@ class Forwarder:
                 self._stopping.wait(backoff.next_delay())
         finally:
             lock.release()
-
-    def _has(self, lock: GroupLock) -> bool:
-        try:
-            return lock.acquire()
-        except OSError as error:
-            self.outage.failed(f"cannot lock the spool: {error.strerror}")
-            return False
-
-    def _recover(self) -> None:
-        self.outage.recovered("forwarding to Kafka resumed")
 
     def _session(self) -> None:
         """Forward until :meth:`stop`; raises KafkaError and sqlite3.Error."""
@@ -144,7 +134,7 @@ class Forwarder:
                 metrics_enabled=False,
             )
             if self.outage.problem is not None and not file.count():
-                self._recover()
+                self.outage.recovered("forwarding to Kafka resumed")
             while not self._stopping.is_set():
                 self._news.clear()
                 records = file.read(None, 0, _WINDOW)
@@ -209,7 +199,7 @@ class Forwarder:
             done += 1
         if done:
             file.delete_range(records[0].offset, records[done - 1].offset)
-            self._recover()
+            self.outage.recovered("forwarding to Kafka resumed")
         if failure is not None and not self._stopping.is_set():
             self._ensured.clear()
             if timed and _may_be_of_time(failure):

@@ -48,11 +48,15 @@ def open_spool(path: Path, *, max_bytes: int) -> SpoolFile:
     except OSError as error:
         if error.errno in _WRONG_PATH:
             raise SettingError(_KEY, f"cannot use {path}: {error.strerror}") from None
-        raise MonitorError(_advice(path, str(error.strerror))) from None
+        raise MonitorError(
+            f"cannot use the spool {path}: {error.strerror}; check its disk and permissions"
+        ) from None
     except sqlite3.Error as error:
         if path.is_dir():
             raise SettingError(_KEY, f"cannot use {path}: Is a directory") from None
-        raise MonitorError(_advice(path, str(error))) from None
+        raise MonitorError(
+            f"cannot use the spool {path}: {error}; check its disk and permissions"
+        ) from None
 
 
 def _open(path: Path, max_bytes: int) -> SpoolFile:
@@ -83,13 +87,3 @@ def set_aside_if_damaged(file: SpoolFile, error: Exception) -> None:
         # Another thread may have just done it.
         with contextlib.suppress(OSError):
             _set_aside(path)
-
-
-def _advice(path: Path, problem: str) -> str:
-    if any(word in problem for word in ("full", "space", "quota", "I/O", "Input/output")):
-        remedy = "make room on its disk, and check the disk for errors"
-    elif "locked" in problem:
-        remedy = "another process has locked it; stop that process"
-    else:
-        remedy = f"give the daemon write access to {path.parent}"
-    return f"cannot use the spool {path}: {problem}; {remedy}"

@@ -196,18 +196,19 @@ class Relay(Part):
             "Subscribers disconnected, by close code",
             [({"code": code}, count) for code, count in self.server.disconnects.items()],
         )
-        recoveries = self.delivery.recoveries
+        failed = dict(self.delivery.recoveries)
+        exact = failed.pop("")
         yield Metric(
             "relay_recoveries_total",
             "counter",
             "Subscriptions that resumed exactly",
-            [({}, recoveries.exact)],
+            [({}, exact)],
         )
         yield Metric(
             "relay_recovery_failures_total",
             "counter",
             "Subscriptions not resumed exactly: another epoch, ahead of the history, or trimmed",
-            [({"reason": reason}, count) for reason, count in recoveries.failed.items()],
+            [({"reason": reason}, count) for reason, count in failed.items()],
         )
         yield Metric(
             "relay_feed_up", "gauge", "Whether a broker is connected", [({}, int(self.feed.up))]

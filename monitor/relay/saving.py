@@ -34,7 +34,6 @@ from monitor.sqlite.file import OpenFile
 from monitor.sqlite.own_file import (
     DamagedFileError,
     ForeignFileError,
-    is_busy,
     set_aside,
 )
 
@@ -50,7 +49,6 @@ _BATCH_CHANNELS = 200
 _BATCH_BYTES = 4 * 1024 * 1024
 _KEY = ("history_file",)
 # Errors that are not the config's fault, and may be gone when the daemon starts again.
-_DISK = ("SQLITE_FULL", "SQLITE_IOERR")
 _DISK_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 _T = TypeVar("_T")
 
@@ -168,16 +166,12 @@ class Saving:
                 f"{self._path} is not a history file of this daemon: {problem}; choose another",
             ) from None
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorname", "").startswith(_DISK):
-                raise self._disk_error(str(error)) from None
-            if is_busy(error):
-                raise MonitorError(
-                    f"cannot use relay.history_file {self._path}: another process has locked it"
-                ) from None
-            raise SettingError(_KEY, f"cannot use {self._path}: {error}") from None
+            raise MonitorError(f"cannot use relay.history_file {self._path}: {error}") from None
         except OSError as error:
             if error.errno in _DISK_ERRNO:
-                raise self._disk_error(str(error.strerror)) from None
+                raise MonitorError(
+                    f"cannot use relay.history_file {self._path}: {error.strerror}"
+                ) from None
             raise SettingError(_KEY, f"cannot use {self._path}: {error.strerror}") from None
 
     def _load(self) -> Saved:
@@ -190,12 +184,6 @@ class Saving:
             raise
         self._file = file
         return saved
-
-    def _disk_error(self, problem: str) -> MonitorError:
-        return MonitorError(
-            f"cannot use relay.history_file {self._path}: {problem}; make room on its disk, or"
-            " name a file on another disk"
-        )
 
     def _cut(self) -> SaveBatch | None:
         """Return the next batch of new messages, or None."""

@@ -18,7 +18,6 @@ __all__ = [
     "check_pages",
     "create",
     "has_header",
-    "is_busy",
     "is_damage",
     "recognize",
     "set_aside",
@@ -71,11 +70,6 @@ def is_damage(error: Exception, path: Path) -> bool:
         # By the versions in the file's header, if we may write.
         return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     return name.startswith(_DAMAGE)
-
-
-def is_busy(error: sqlite3.Error) -> bool:
-    """Return whether another process has the file locked."""
-    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def recognize(raw: sqlite3.Connection, *, application_id: int, tables: Collection[str]) -> bool:

@@ -335,7 +335,7 @@ def test_a_full_disk_is_not_the_configs_fault(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.stdout.startswith(f"1 cannot use the spool {disk}/spool.db: "), done.stderr
-    assert "; make room on its disk" in done.stdout
+    assert "; check its disk and permissions" in done.stdout
 
 
 @pytest.mark.parametrize("what", ["long name", "directory"])

@@ -169,7 +169,7 @@ def test_a_file_that_another_process_has_locked_is_not_bad_config(
         daemon = start_daemon(config)
         if for_how_long == "good":
             assert daemon.wait() == 1
-            assert "another process has locked it" in daemon.stderr
+            assert "database is locked" in daemon.stderr
         else:
             daemon.wait_log("starts with")
             other.execute("ROLLBACK")

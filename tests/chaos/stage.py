@@ -93,7 +93,7 @@ class Stage:
         return made
 
     def disk(self, name: str, size: str) -> Path:
-        """Return a folder, on a small file system of its own where that can be had."""
+        """Return a folder, on a small file system of its own where that is possible."""
         folder = self.directory / name
         folder.mkdir(parents=True)
         if self.private:

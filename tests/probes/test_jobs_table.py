@@ -81,7 +81,7 @@ async def test_a_job_stopped_by_hand_stays_stopped_until_it_is_started(store: St
 async def test_a_change_is_told_at_once(store: Store) -> None:
     source = DatabaseJobs(store)
     changed = asyncio.create_task(source.changed())
-    while not changed.done():  # what is told before the source listens is not heard
+    while not changed.done():  # a change before the source listens is not noticed
         await store.transaction(lambda c: save_jobs(c, JOBS))
         await asyncio.wait({changed}, timeout=0.05)
 

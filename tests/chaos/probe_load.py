@@ -1,7 +1,7 @@
 """Sites that are checked: honest ones that count, and ones that lie however they can.
 
-An honest site gives each request a status of its own, in turn, so that every check can be distinguished
-from the others in the results, whatever the clocks say.
+An honest site gives each request a status of its own, in turn, so that the results
+distinguish every check, whatever the clocks say.
 """
 
 from __future__ import annotations

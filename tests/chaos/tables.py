@@ -57,7 +57,7 @@ class Tables:
             return None
 
     def told(self) -> dict[str, list[Told]] | None:
-        """Return what was published of each deployment, in order, or None if the store is unavailable."""
+        """Return what was published of each deployment, in order, or None without the store."""
         rows = self.try_query("SELECT type, data FROM model_event ORDER BY seq")
         if rows is None:
             return None

@@ -181,13 +181,10 @@ class WebSocket(WebSocketConnection):
         status = refusal.status
         response = self.protocol.reject(status, "")
         body = problem_body(status, refusal.detail)
-        headers = Headers()
-        for key, value in (
-            ("Content-Type", MEDIA_TYPE),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-        ):
-            headers[key] = value
+        length = str(len(body))
+        headers = Headers(
+            {"Content-Type": MEDIA_TYPE, "Content-Length": length, "Connection": "close"}
+        )
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         if status == 503:

@@ -65,6 +65,11 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def verify(self) -> None:
         """Check what annotations can't say; raise SettingError with the path below this section."""
 
+    @classmethod
+    def completed(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the section's raw data with what may be left out but is needed to read it."""
+        return data
+
     def replace(self, **changes: Any) -> Any:
         """Return a copy with some fields changed."""
         return msgspec.structs.replace(self, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +16,14 @@ hypothesis.settings.register_profile(
     "any-speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any-speed")
+
+
+def _is_not_about_speed(record: logging.LogRecord) -> bool:
+    """Drop the debug mode's warnings of slow callbacks, which depend on the machine."""
+    return not str(record.msg).startswith("Executing ")
+
+
+logging.getLogger("asyncio").addFilter(_is_not_about_speed)
 
 # What only `make kubernetes` runs: its servers take minutes to build.
 collect_ignore = [] if os.environ.get("RECODEX_TEST_KUBERNETES") == "1" else ["cluster_real"]
@@ -30,6 +39,7 @@ pytest_plugins = [
     "tests.servers.kubernetes",
     "tests.servers.packages",
     "tests.servers.postgres",
+    "tests.store.opened",
 ]
 
 

@@ -8,7 +8,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
-__all__ = ["config_keys"]
+__all__ = ["config_keys", "job_keys"]
 
 _MAN_PAGE = Path(__file__).resolve().parents[2] / "packaging" / "man" / "config-page"
 
@@ -40,8 +40,24 @@ def config_keys() -> str:
         if field.section is not None:
             text = field.text or source.summary(field.section)
             lines += ["", f"## {field.name}", "", _plain(text), ""]
-            lines += _table(list(source.fields(field.section)), source)
+            fields = list(source.fields(field.section))
+            lines += _table(fields, source)
+            for inner in fields:
+                if inner.section is None:
+                    continue
+                for kind, own in source.kinds(inner.section, reload=inner.reload).items():
+                    lines += ["", f"### {inner.name} of kind {kind}", "", *_table(own, source)]
     return "\n".join(lines)
+
+
+def job_keys() -> dict[str, str]:
+    """Return a table of the keys that all jobs have, by "", and of each kind's own."""
+    source = _man_page().Source()
+    tables = {
+        "": list(source.fields("Job", reload=True)),
+        **source.kinds("Job", reload=True),
+    }
+    return {kind: "\n".join(_table(fields, source)) for kind, fields in tables.items()}
 
 
 def _table(fields: list[Any], source: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the aggregation counts about itself, for /metrics and STATUS=."""
+"""Counters of the aggregation itself, for ``/metrics`` and the systemd status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Histogram", "Statistics"]
 
 
 class Histogram:
-    """Counts by upper bound, as Prometheus has them."""
+    """A Prometheus histogram: counts by upper bound."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
@@ -22,7 +22,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many were observed."""
+        """Number of observed values."""
         return sum(self._counts)
 
     def observe(self, value: float) -> None:
@@ -40,7 +40,7 @@ class Histogram:
 
 
 class Statistics:
-    """Counters of one consumer since its start; ``lag`` is by partition."""
+    """Counters of one consumer since its start; ``lag`` maps partitions to messages."""
 
     def __init__(self, topic: str) -> None:
         self._labels = {"topic": topic}
@@ -54,7 +54,7 @@ class Statistics:
         self._commit_seconds = Histogram((0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
 
     def committed(self, written: Written, *, messages: int, took_s: float) -> None:
-        """Count a batch that is in the database."""
+        """Count a committed batch."""
         self.new += written.new
         self.longest_commit_s = max(self.longest_commit_s, took_s)
         self.duplicates += written.duplicates
@@ -63,7 +63,7 @@ class Statistics:
         self._commit_seconds.observe(took_s)
 
     def summary(self) -> str:
-        """Return the numbers as STATUS= shows them."""
+        """Return the counters as one line of the systemd status."""
         lag = sum(self.lag.values())
         partitions = len(self.lag)
         return (
@@ -77,14 +77,14 @@ class Statistics:
         yield Metric(
             "consumer_lag",
             "gauge",
-            "Messages of the topic that are still to be read",
+            "Messages of the topic that are not read yet",
             [({**labels, "partition": str(number)}, lag) for number, lag in self.lag.items()],
         )
         for name, text, value in (
-            ("consumer_results_total", "Results written, each once", self.new),
-            ("consumer_duplicates_total", "Results that were known already", self.duplicates),
-            ("consumer_rejected_total", "Messages kept in rejected_message", self.rejected),
-            ("consumer_lost_races_total", "Batches of lost partitions", self.lost_races),
+            ("consumer_results_total", "Results written, without duplicates", self.new),
+            ("consumer_duplicates_total", "Results that were written before", self.duplicates),
+            ("consumer_rejected_total", "Messages stored in rejected_message", self.rejected),
+            ("consumer_lost_races_total", "Batches left to another consumer", self.lost_races),
         ):
             yield Metric(name, "counter", text, [(labels, value)])
         yield Metric(
@@ -96,6 +96,6 @@ class Statistics:
         yield Metric(
             "consumer_commit_seconds",
             "histogram",
-            "Time of one transaction",
+            "Duration of one transaction",
             list(self._commit_seconds.samples(labels)),
         )

@@ -1,4 +1,4 @@
-"""The bus with Kafka: the spool as its outbox, and consumers that read from Kafka."""
+"""The bus with Kafka: the spool is its outbox, and consumers read from Kafka."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STOP_S = 2.0
 
 
 class KafkaBus(SpoolBus):
-    """A spool that is forwarded."""
+    """A spool whose messages are forwarded to Kafka."""
 
     def __init__(self, settings: BusSettings, kafka: KafkaSettings) -> None:
         super().__init__(settings)
@@ -31,7 +31,7 @@ class KafkaBus(SpoolBus):
         )
 
     async def start(self) -> None:
-        """Open the spool and start forwarding; Kafka being away is no error."""
+        """Open the spool and start forwarding; an unavailable Kafka is not an error."""
         await super().start()
         self._forwarder.start()
 
@@ -50,7 +50,7 @@ class KafkaBus(SpoolBus):
         self._consumer_trouble = trouble
 
     def state(self) -> State:
-        """Return how spool and Kafka fare."""
+        """Return the state of the spool and of Kafka."""
         spool = super().state()
         if spool.health is not Health.OK:
             return spool
@@ -60,6 +60,6 @@ class KafkaBus(SpoolBus):
         return spool
 
     async def close(self) -> None:
-        """Write what waits to the spool, then stop forwarding."""
+        """Write the queue to the spool, then stop forwarding."""
         await super().close()
         await asyncio.to_thread(self._forwarder.stop, _STOP_S)

@@ -1,4 +1,4 @@
-"""The bus on the spool: publishing with group commit by one thread, and its consumers."""
+"""The bus on the spool: one thread commits published messages in groups."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["SpoolBus"]
 
 logger = logging.getLogger("monitor.bus")
 
-# A group is committed this long after its first message: well below the half second that
-# kill -9 may cost, and few enough syncs for any disk.
+# A group is committed this long after its first message: less than the half second of messages
+# that a kill -9 may lose, and few enough syncs for any disk.
 _GROUP_S = 0.2
 _RETRY_S = 1.0
 _TRIM_EVERY_S = 5.0
-# What may wait in memory for the disk.
+# Most bytes that wait in memory for the disk.
 _WAITING_BYTES = 16 * 1024 * 1024
-# What a message costs in memory beside its bytes.
+# Memory of a message in addition to its value.
 _OVERHEAD_BYTES = 300
 _CLOSE_S = 10.0
 _encode = msgspec.json.Encoder().encode
@@ -42,7 +42,7 @@ _Waiting = tuple[int, int, str, str | None, Mapping[str, str], bytes, float]
 
 
 class SpoolBus(Bus):
-    """The bus whose every topic is in one SQLite file."""
+    """The bus with all topics in one SQLite file."""
 
     def __init__(self, settings: BusSettings) -> None:
         self._path = settings.path()
@@ -58,7 +58,7 @@ class SpoolBus(Bus):
         self._published: dict[str, int] = {}
         self._dropped = 0
         self._closing = False
-        # The writer's.
+        # Used by the writer.
         self._file: SpoolFile | None = None
         # Written by the writer, read by anyone.
         self._spooled = 0
@@ -82,7 +82,7 @@ class SpoolBus(Bus):
     def publish(
         self, topic: str, *, value: bytes, key: str | None = None, headers: Mapping[str, str]
     ) -> int:
-        """Take a message; see :meth:`Bus.publish`."""
+        """Queue a message; see :meth:`Bus.publish`."""
         size = len(value) + _OVERHEAD_BYTES
         with self._changed:
             self._last_ticket = ticket = self._last_ticket + 1
@@ -108,7 +108,7 @@ class SpoolBus(Bus):
             self._lost.append((ticket, ticket))
 
     def count_dropped(self, count: int) -> None:
-        """Count messages that are lost for good; from any thread."""
+        """Count lost messages; callable in any thread."""
         with self._changed:
             self._dropped += count
 
@@ -137,7 +137,7 @@ class SpoolBus(Bus):
                 first <= ticket <= end for first, end in self._lost for ticket in tickets
             )
 
-    # The writer's thread.
+    # In the thread of the writer.
 
     def _write(self, file: SpoolFile) -> None:
         next_trim = time.monotonic()
@@ -189,7 +189,7 @@ class SpoolBus(Bus):
             logger.info("spool: writing %s again, %d dropped so far", self._path, self._dropped)
             self._trouble = None
         if dropped:
-            logger.warning("spool: full, the oldest %d messages are gone", dropped)
+            logger.warning("spool: full, dropped the oldest %d messages", dropped)
         self._spooled += len(group)
         if group:
             with self._changed:
@@ -210,7 +210,7 @@ class SpoolBus(Bus):
                 self._reached(group[lost - 1][0])
 
     def _reached(self, ticket: int) -> None:
-        """Wake who waits for this ticket or an earlier one, and the consumers."""
+        """Wake the callers that wait for this ticket or an earlier one, and the consumers."""
         self._done_ticket = max(self._done_ticket, ticket)
         waiting = self._waiters
         self._waiters = [waiter for waiter in waiting if waiter[0] > self._done_ticket]
@@ -248,7 +248,7 @@ class SpoolBus(Bus):
             event.set()
 
     def state(self) -> State:
-        """Return how the spool fares."""
+        """Return the state of the spool."""
         if self._trouble is not None:
             return State(Health.DEGRADED, self._trouble)
         return State(Health.OK, f"{self._spooled} messages spooled")
@@ -268,11 +268,14 @@ class SpoolBus(Bus):
             "bus_spooled_messages", "gauge", "Messages in the spool.", [({}, float(self._spooled))]
         )
         yield Metric(
-            "bus_dropped_total", "counter", "Messages lost to a full spool.", [({}, dropped)]
+            "bus_dropped_total",
+            "counter",
+            "Messages dropped: full spool, or rejected by Kafka.",
+            [({}, dropped)],
         )
 
     async def close(self) -> None:
-        """Write what waits and stop."""
+        """Write the queue and stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

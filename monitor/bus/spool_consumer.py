@@ -1,4 +1,4 @@
-"""Consumers of the spool: each reads one topic, from a thread of its own."""
+"""Consumers of the spool: each reads one topic in its own thread."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["SpoolConsumer"]
 logger = logging.getLogger("monitor.bus")
 
 _RETRY_S = 1.0
-# How often a consumer looks for what another process has published.
+# How often a consumer looks for messages of other processes, in s.
 _LOOK_S = 0.5
 T = TypeVar("T")
 
 
 class SpoolConsumer(Consumer):
-    """Reads a topic of the spool, in a thread of its own."""
+    """Reads a topic of the spool in its own thread."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class SpoolConsumer(Consumer):
                 continue
 
     async def idle(self) -> None:
-        """Nothing to do: the topic is this consumer's until it lets go of the lock."""
+        """Do nothing: the topic is assigned to this consumer until it releases the lock."""
 
     async def _read(self, limit: int) -> list[Record]:
         start = self._position or 0
@@ -98,14 +98,14 @@ class SpoolConsumer(Consumer):
         return True
 
     def _may_read(self, file: SpoolFile) -> bool:
-        del file  # which is there, since this is called
+        del file  # it is open, which is all that is needed
         return self._lock is None or self._lock.acquire()
 
     async def seek(self, partition: int, offset: int) -> None:
         """Read ``offset`` next."""
         del partition
         end = await self._in_thread(lambda file: file.end(), or_else=offset)
-        # Past the end of what was ever given out: the offset is an older spool's.
+        # Past the end: the offset belongs to an older spool.
         self._position = 0 if offset > end else offset
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
@@ -119,11 +119,11 @@ class SpoolConsumer(Consumer):
             raise UnavailableError("spool", f"cannot store the offset: {error}") from None
 
     def assignment(self) -> frozenset[int]:
-        """Return partition 0 where it is this consumer's."""
+        """Return partition 0 if it is assigned."""
         return frozenset() if self._position is None else frozenset([0])
 
     async def lag(self) -> Mapping[int, int]:
-        """Return how many messages are still to be read."""
+        """Return the number of unread messages."""
         position = self._position
         if position is None:
             return {}
@@ -151,7 +151,7 @@ class SpoolConsumer(Consumer):
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def close(self) -> None:
-        """Give the topic back."""
+        """Release the topic."""
         if self._closed:
             return
         self._closed = True

@@ -1,8 +1,7 @@
-"""Opens the spool's file, and says what to do where that fails.
+"""Opens the file of the spool, or raises an error that says what to do.
 
-What the config names wrongly ends the daemon with status 78, and nothing starts it again. A
-disk that is full or fails ends it with 1, so that its service manager tries again. A damaged
-spool of this daemon's own is set aside.
+A wrong path in the config ends the daemon with status 78, and systemd does not restart it. A full
+or failing disk ends it with status 1, and systemd restarts it. A damaged spool is set aside.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ __all__ = ["open_spool"]
 logger = logging.getLogger("monitor.bus")
 
 _KEY = ("bus", "file")
-# What every SQLite file begins with: https://sqlite.org/fileformat.html#magic_header_string
+# The first bytes of an SQLite file: https://sqlite.org/fileformat.html#magic_header_string
 _MAGIC = b"SQLite format 3\0"
-# How many damaged spools stay: the newest, to be looked at.
+# How many damaged spools to keep for inspection: the newest.
 _KEPT_ASIDE = 3
 _DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
-# Paths that no waiting makes right.
+# Errors of a wrong path, which do not go away by themselves.
 _WRONG_PATH = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def open_spool(path: Path, *, max_bytes: int) -> SpoolFile:
     """Open the spool, or create it; blocks.
 
-    Raises SettingError where ``path`` is no place for a spool or another program's file, and
-    MonitorError where the disk or a permission is in the way.
+    Raises SettingError if ``path`` cannot be a file or is a file of another program, and
+    MonitorError for a problem of the disk or of permissions.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +52,7 @@ def open_spool(path: Path, *, max_bytes: int) -> SpoolFile:
     except NotASpoolError:
         raise SettingError(_KEY, f"{path} is another program's database") from None
     except _DamagedError as damage:
-        raise MonitorError(f"cannot use the spool {path}: {damage}; look at its disk") from None
+        raise MonitorError(f"cannot use the spool {path}: {damage}; check its disk") from None
     except OSError as error:
         if error.errno in _WRONG_PATH:
             raise SettingError(_KEY, f"cannot use {path}: {error.strerror}") from None
@@ -65,7 +64,7 @@ def open_spool(path: Path, *, max_bytes: int) -> SpoolFile:
 
 
 class _DamagedError(Exception):
-    """The file is no whole SQLite file; its text says why."""
+    """The file is not an intact SQLite file; the text says why."""
 
 
 def _open(path: Path, max_bytes: int) -> SpoolFile:
@@ -78,12 +77,12 @@ def _open(path: Path, max_bytes: int) -> SpoolFile:
 
 
 def _set_aside(path: Path) -> None:
-    """Move a damaged spool, with its log, out of the way; refuse what may be somebody else's."""
+    """Rename a damaged spool and its log; raise SettingError for a file of another program."""
     with path.open("rb") as file:
         ours = file.read(len(_MAGIC)) == _MAGIC or path == BusSettings().path()
         size = os.fstat(file.fileno()).st_size
     if not ours:
-        raise SettingError(_KEY, f"{path} is not a spool of this daemon; name another")
+        raise SettingError(_KEY, f"{path} is not a spool; choose another file")
     number = 1 + max(_set_aside_before(path), default=0)
     aside = path.with_name(f"{path.name}.corrupt-{number}")
     for suffix in ("-wal", "-shm"):
@@ -91,16 +90,16 @@ def _set_aside(path: Path) -> None:
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
     path.rename(aside)
     logger.warning(
-        "spool: %s is damaged: set aside as %s (%d bytes), and a new one begins", path, aside, size
+        "spool: %s is damaged: set aside as %s (%d bytes), starting a new one", path, aside, size
     )
-    # A disk that damages one after the other must not be filled with them.
+    # A failing disk may damage many: do not fill it with them.
     for old in sorted(_set_aside_before(path))[:-_KEPT_ASIDE]:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
 
 
 def _set_aside_before(path: Path) -> list[int]:
-    """Return the numbers of the damaged spools that were set aside."""
+    """Return the numbers of the spools that were set aside."""
     prefix = f"{path.name}.corrupt-"
     names = [other.name for other in path.parent.iterdir() if other.name.startswith(prefix)]
     numbers = [name.removeprefix(prefix) for name in names]
@@ -119,9 +118,9 @@ def _directory_lock(directory: Path) -> Iterator[None]:
 
 def _advice(path: Path, problem: str) -> str:
     if any(word in problem for word in ("full", "space", "quota", "I/O", "Input/output")):
-        remedy = "make room on its disk, and look whether the disk fails"
+        remedy = "make room on its disk, and check the disk for errors"
     elif "locked" in problem:
-        remedy = "another process holds it; end that one"
+        remedy = "another process has locked it; stop that process"
     else:
-        remedy = f"let the daemon write in {path.parent}"
+        remedy = f"give the daemon write access to {path.parent}"
     return f"cannot use the spool {path}: {problem}; {remedy}"

@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from monitor.bus import Bus
-from monitor.cluster.tracker import Batch, Known
+from monitor.cluster.tracker import Known, ScopeChanges
 from monitor.cluster.watch import Scope
 from monitor.errors import MonitorError
 from monitor.messages import cloud_event, encode
@@ -90,15 +90,15 @@ class Journal:
 
         return await self._until_done(lambda: self._store.read(read))
 
-    async def commit(self, batch: Batch) -> None:
+    async def commit(self, changes: ScopeChanges) -> None:
         """Write states and events in one transaction; tries until it is done.
 
-        A batch whose commit was in doubt is written once more, which changes nothing.
+        It repeats a commit whose outcome is unknown; a repeat changes nothing.
         """
         now = self._clock()
         # One row an object, the last one; in the order of their keys, so that no two
         # writers can wait for each other.
-        rows = {row.uid: row for row in sorted(batch.rows, key=lambda row: row.uid)}
+        rows = {row.uid: row for row in sorted(changes.rows, key=lambda row: row.uid)}
         gone = [uid for uid, row in rows.items() if row.state is None]
 
         def write(connection: Connection) -> list[str]:
@@ -119,16 +119,16 @@ class Journal:
                 " namespace = excluded.namespace, name = excluded.name,"
                 " state = excluded.state, updated_at = excluded.updated_at",
             )
-            if batch.listed:
+            if changes.listed:
                 connection.insert(
                     "cluster_scope",
                     ("cluster", "kind", "namespace", "selector", "listed_at"),
                     [
                         (
                             self._cluster,
-                            batch.scope.kind,
-                            batch.scope.namespace,
-                            batch.scope.selector,
+                            changes.scope.kind,
+                            changes.scope.namespace,
+                            changes.scope.selector,
                             now,
                         )
                     ],
@@ -137,7 +137,7 @@ class Journal:
                 )
             new = [
                 event
-                for event in batch.events
+                for event in changes.events
                 if not connection.query("SELECT 1 FROM model_event WHERE id = %s", (event.id,))
             ]
             connection.insert(
@@ -161,7 +161,7 @@ class Journal:
 
         for type_ in await self._until_done(lambda: self._store.transaction(write)):
             self.told[type_] = self.told.get(type_, 0) + 1
-        if batch.events:
+        if changes.events:
             self._news.set()
 
     async def forward(self) -> None:

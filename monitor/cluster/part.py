@@ -17,7 +17,7 @@ from monitor.cluster.api import SERVICE_ACCOUNT, Api, ApiError, Reason
 from monitor.cluster.journal import Journal
 from monitor.cluster.lookup import Lookup
 from monitor.cluster.settings import ClusterSettings
-from monitor.cluster.tracker import Batch, Known, Tracker
+from monitor.cluster.tracker import Known, ScopeChanges, Tracker
 from monitor.cluster.watch import Scope, Timing, Watch
 from monitor.errors import MissingPackageError, MonitorError
 from monitor.part import Health, Metric, Part, State
@@ -295,11 +295,11 @@ class _Session:
         self._threads.append(thread)
         thread.start()
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, changes: ScopeChanges) -> None:
         """Commit from a watch's thread, and wait for it; in vain only when stopping."""
         if self._stop.is_set():
             raise ApiError(Reason.ENDED, "stopping")
-        future = asyncio.run_coroutine_threadsafe(self.journal.commit(batch), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self.journal.commit(changes), self._loop)
         while True:
             try:
                 return future.result(_POLL_S)

@@ -1,8 +1,8 @@
-"""Follows the objects of one scope: compares each look with what was told, batch by batch.
+"""Follows the objects of one scope: compares each look with what was told.
 
 A tracker belongs to its watch's thread. It holds the told states encoded, a few hundred bytes
-an object, and hands every batch of changed states and events to ``commit``, which returns only
-once they are in the database. Only then are they what is known here.
+an object, and hands changed states and events to ``commit``, which returns only once they are
+in the database. Only then are they what is known here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from monitor.cluster.services import Service, read_service
 from monitor.cluster.told import Facts, Told
 from monitor.cluster.watch import Scope
 
-__all__ = ["Batch", "Known", "Row", "Tracker"]
+__all__ = ["Known", "Row", "ScopeChanges", "Tracker"]
 
 logger = logging.getLogger("monitor.cluster")
 
@@ -54,8 +54,11 @@ class Row:
 
 
 @dataclass(slots=True)
-class Batch:
-    """What is to be committed together. ``listed`` says that the scope was listed whole."""
+class ScopeChanges:
+    """Rows and events of a scope, committed together.
+
+    ``listed`` is true when they come from a complete list of the scope.
+    """
 
     scope: Scope
     rows: list[Row] = field(default_factory=list)
@@ -98,7 +101,7 @@ class Tracker:
         cluster: str,
         mapping: MappingSettings,
         lookup: FactFinder,
-        commit: Callable[[Batch], None],
+        commit: Callable[[ScopeChanges], None],
         clock: Callable[[], float],
         keep_removed_s: float,
     ) -> None:
@@ -120,7 +123,7 @@ class Tracker:
             if (told := _decode(state)).phase != "removed"
         }
         # Judged, but not committed yet.
-        self._batch = Batch(scope)
+        self._changes = ScopeChanges(scope)
         self._new_states: dict[str, Told | None] = {}
         self._new_names: dict[tuple[str, str], str | None] = {}
         self._seen: set[str] = set()
@@ -157,9 +160,9 @@ class Tracker:
                 self._keep(uid, told, Verdict(None))
             else:
                 self._keep(uid, told, judge_gone(told, uid, context))
-            if len(self._batch.rows) >= _BATCH:
+            if len(self._changes.rows) >= _BATCH:
                 self._flush()
-        self._batch.listed = self._baseline
+        self._changes.listed = self._baseline
         self._flush()
         self._baseline = self._selector_changed = self._catch_up = False
         self._seen = set()
@@ -244,7 +247,7 @@ class Tracker:
         """Note what is told from now on, to be committed with its event."""
         told = verdict.told
         if verdict.event is not None:
-            self._batch.events.append(verdict.event)
+            self._changes.events.append(verdict.event)
         if told is before:
             return
         self._new_states[uid] = told
@@ -255,21 +258,21 @@ class Tracker:
             self._new_names[name] = uid
         elif self._named(name) == uid:
             self._new_names[name] = None
-        self._batch.rows.append(
+        self._changes.rows.append(
             Row(uid, known.kind, *name, None if told is None else _encode(told))
         )
 
     def _begin(self) -> None:
         """Forget what was judged and never committed; it comes again."""
-        self._batch = Batch(self._scope)
+        self._changes = ScopeChanges(self._scope)
         self._new_states = {}
         self._new_names = {}
 
     def _flush(self) -> None:
-        """Commit the batch, and only then know it."""
-        if self._batch:
-            self._commit(self._batch)
-        for row in self._batch.rows:
+        """Commit the changes; only then are they known."""
+        if self._changes:
+            self._commit(self._changes)
+        for row in self._changes.rows:
             if row.state is None:
                 self._states.pop(row.uid, None)
             else:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import yaml
 
 from monitor.errors import SettingError
+from monitor.probes.checks import read_job
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
-from monitor.validation import decoding_problem
 
 __all__ = ["FileJobs", "read_jobs"]
 
@@ -45,7 +44,7 @@ class FileJobs(JobSource):
         return await asyncio.to_thread(read_jobs, self._file)
 
     async def changed(self) -> None:
-        """Look at the file every two seconds until it is another."""
+        """Look at the file every two seconds; return once it has changed."""
         while await asyncio.to_thread(self._stamp) == self._seen:
             await asyncio.sleep(_LOOK_S)
 
@@ -58,24 +57,21 @@ class FileJobs(JobSource):
 
 
 def read_jobs(file: Path) -> JobList:
-    """Read and check all jobs; bad ones are named in ``refused`` and left out.
+    """Read and check all jobs; ``refused`` names bad ones, which are left out.
 
-    Raises SettingError with path ``("jobs_file",)`` where there is no list to be read.
+    Raises SettingError with path ``("jobs_file",)`` if there is no list to read.
     """
     items = _items(file)
     jobs: dict[int, Job] = {}
     refused = []
     for number, item in enumerate(items):
         try:
-            job = msgspec.convert(item, Job)
-            job.verify()
+            job = read_job(item)
             if job.id in jobs:
-                raise SettingError(("id",), f"another job has the id {job.id} too")
+                raise SettingError(("id",), f"another job also has the id {job.id}")
             jobs[job.id] = job
-        except msgspec.ValidationError as error:
-            refused.append(f"{file}: {_name(number, item)}: {_plain(error)}")
         except SettingError as error:
-            refused.append(f"{file}: {_name(number, item)}: {error}")
+            refused.append(f"{file}: {_name(number, item)}: {str(error)[:_MOST_SHOWN]}")
     return JobList(tuple(jobs[job_id] for job_id in sorted(jobs)), tuple(refused))
 
 
@@ -119,7 +115,3 @@ def _yaml(raw: bytes) -> Any:
 def _name(number: int, item: Any) -> str:
     job_id = item.get("id") if isinstance(item, dict) else None
     return f"job {job_id}" if isinstance(job_id, int) else f"jobs[{number}]"
-
-
-def _plain(error: msgspec.ValidationError) -> str:
-    return decoding_problem(error, Job)[:_MOST_SHOWN]

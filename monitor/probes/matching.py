@@ -1,11 +1,10 @@
-"""Matches bodies in processes that can be killed: an expression can take for ever.
+"""Matches bodies in processes that can be killed, because a match may never end.
 
-Python's engine backtracks, so that ``(a+)+$`` needs ages on 30 letters, holding the
-interpreter's lock all the while. So matching is left to worker processes, in three lanes with
-one worker each. A job starts in the first lane, where a match may take a quarter of a second;
-one that takes longer is killed, tried again in the next lane, and stays there. Thus a
-catastrophic expression holds up its neighbours a quarter of a second once, then only its
-likes, and never the loop.
+Python's engine backtracks: ``(a+)+$`` takes hours on 40 letters, and holds the interpreter's
+lock meanwhile. So worker processes match, in three lanes with one worker each. A job starts in
+the first lane, where a match may take a quarter of a second; one that takes longer is killed,
+retried in the next lane, and stays there. So a catastrophic expression delays other jobs by a
+quarter of a second once, and never blocks the loop.
 """
 
 from __future__ import annotations
@@ -13,14 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from monitor.errors import SettingError
 from monitor.probes import matching_worker
+from monitor.probes.job import Option
 
-__all__ = ["Matcher"]
+__all__ = ["REGEXP_OPTION", "Matcher", "verify_expression"]
 
 logger = logging.getLogger("monitor.probes")
 
@@ -28,6 +30,17 @@ logger = logging.getLogger("monitor.probes")
 _LANES_S = (0.25, 2.0, math.inf)
 _WORKER = str(Path(matching_worker.__file__).resolve())
 _WAIT_S = 5.0
+
+REGEXP_OPTION = Option("--regexp", "body_regexp", "must match the body or the banner", "RE")
+
+
+def verify_expression(expression: str | None, path: tuple[str | int, ...]) -> None:
+    """Raise SettingError with ``path`` for an invalid regular expression."""
+    try:
+        if expression is not None:
+            re.compile(expression)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise SettingError(path, f"not a regular expression: {error}") from None
 
 
 class Matcher:
@@ -60,7 +73,7 @@ class Matcher:
                     )
 
     def forget(self, job_id: int) -> None:
-        """Let the job, which has changed or is gone, start in the first lane again."""
+        """Put the job, which has changed or is gone, back in the first lane."""
         self._lane_of.pop(job_id, None)
 
     async def close(self) -> None:
@@ -94,7 +107,7 @@ class _Lane:
                 await loop.sock_sendall(connection, header + expression + charset + body)
                 answer = await loop.sock_recv(connection, 1)
             except OSError:
-                # It ended while it was written to: the same as no answer.
+                # It ended during the write: the same as no answer.
                 pass
             finally:
                 if not answer:

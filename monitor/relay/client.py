@@ -209,7 +209,7 @@ class RelayClient:
             if isinstance(error.__cause__, EOFError):
                 raise _Lost("no answer") from None
             raise MonitorError(f"{self._shown}: not a WebSocket server: {error}") from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ConnectionClosed) as error:
             raise _Lost(getattr(error, "strerror", None) or "no answer") from None
 
     def _lost(self, closed: ConnectionClosed) -> _Lost:

@@ -1,6 +1,6 @@
-"""The store in PostgreSQL, through psycopg2 in a few threads."""
+"""The store in PostgreSQL, with psycopg2 in a few threads."""
 
-# ruff: noqa: D102 - what the methods do is said once, in interface.py
+# ruff: noqa: D102 - interface.py documents the methods
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["PostgresConnection", "PostgresStore"]
 
 T = TypeVar("T")
 
-# Asked of the server for each connection: a client that vanished must not hold its locks.
+# Server settings of each connection: locks of a client that vanished must not stay.
 _OPTIONS = {
     "idle_in_transaction_session_timeout": "60000",
     "tcp_keepalives_idle": "15",
@@ -82,21 +82,21 @@ class PostgresConnection(Connection):
 
 
 class _PostgresSession(Session):
-    """One connection in autocommit mode: transactions are begun and ended by statements."""
+    """One connection in autocommit mode: statements begin and end transactions."""
 
     def __init__(self, raw: psycopg2.extensions.connection) -> None:
         self.raw = raw
         self.checked = False
-        """Whether the tables have been found to be what this program needs."""
-        # A duplicate, so that interrupt() from another thread can never hit a number that
-        # has been closed and given to another socket.
+        """Whether the tables were checked and are what this program needs."""
+        # A duplicate: the descriptor of the original may be closed and reused for another socket
+        # while interrupt() runs in another thread.
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))
 
     def usable(self) -> bool:
         if self.raw.closed:
             return False
-        # Between statements a server has nothing to say but that it is going away.
-        # Not select(), which takes no descriptor from 1024 on.
+        # Between statements a server only sends something when it closes the connection.
+        # Not select(), which does not support descriptors above 1023.
         waiting = select.poll()
         waiting.register(self._socket, select.POLLIN)
         return not waiting.poll(0)
@@ -147,7 +147,7 @@ class PostgresStore(Store):
 
         try:
             return await self._run(create_schema_and_apply, 600.0, "BEGIN", check=False)
-        except psycopg2.Error as error:  # a role that is not there, a table of somebody else
+        except psycopg2.Error as error:  # a missing role, a table of another owner
             raise TablesError(self.server, self._text(error)) from error
 
     async def reset(self) -> None:
@@ -162,7 +162,7 @@ class PostgresStore(Store):
     def connect(self) -> psycopg2.extensions.connection:
         """Return a new connection in autocommit mode; blocks for at most connect_timeout.
 
-        Raises UnavailableError, and MonitorError for a URL that libpq does not take.
+        Raises UnavailableError, and MonitorError for a URL that libpq cannot parse.
         """
         settings = self.settings
         options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
@@ -177,9 +177,9 @@ class PostgresStore(Store):
                     **_KEEPALIVE,
                 )
             except psycopg2.ProgrammingError:
-                # Its text repeats pieces of the URL, a password's among them.
+                # Its text repeats parts of the URL, which may include the password.
                 raise MonitorError(
-                    f"{self.server}: libpq cannot parse database.url; check-config tells more"
+                    f"{self.server}: libpq cannot parse database.url; run check-config for details"
                 ) from None
             raw.autocommit = True
             psycopg2.extras.register_default_json(raw, loads=_as_text)
@@ -215,7 +215,7 @@ class PostgresStore(Store):
         return await self._threads.run(job, timeout=timeout)
 
     def _create_schema(self, connection: Connection, owner: str | None) -> None:
-        # CREATE SCHEMA IF NOT EXISTS wants a right on the database even where it exists.
+        # CREATE SCHEMA IF NOT EXISTS needs a privilege on the database even if the schema exists.
         name = self.settings.schema
         connection.query(
             "SELECT pg_advisory_xact_lock(hashtext('recodex-monitor ' || %s))", (name,)
@@ -240,7 +240,7 @@ class PostgresStore(Store):
 
     @contextlib.contextmanager
     def _errors(self, session: _PostgresSession | None = None) -> Iterator[None]:
-        """Turn psycopg2's errors that an operator can act on into ours."""
+        """Convert those errors of psycopg2 that an operator can act on."""
         try:
             yield
         except psycopg2.Error as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,6 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
             ":1: bus.max_bytes: expected a whole number, not a text",
         ),
         ("a: 1\nb: {c: ${D}}", ":2: not YAML: within braces or brackets a ${NAME} must stand in q"),
-        ("api: {uri: [::1, 9000]}", ":1: not YAML: within braces or brackets an address that be"),
         ("relay: 3", ":1: relay: expected a section of keys, not a whole number"),
         ("relay: [{a: 1}]", ":1: relay: expected a section of keys, not a list"),
         ("relay: {tls: []}", ":1: relay.tls: expected a section of keys, not a list"),
@@ -128,12 +126,10 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ),
         ("aggregation: {granularities: [week]}", ":1: aggregation.granularities[0]: 'week' is"),
         # Base 60, octal and a day in YAML 1.1, none of which is meant.
-        ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a plain number, with"),
-        ("relay: {keep_finished: 1:30.5}", ":1: relay.keep_finished: expected a plain number"),
+        ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a number, not a text"),
         ("relay: {max_clients: 2.5}", ":1: relay.max_clients: expected a whole number, not 2.5"),
-        ("relay: {max_clients: 1e6}", ":1: relay.max_clients: expected a plain number, without"),
-        ("bus: {max_bytes: 1.5E9}", ":1: bus.max_bytes: expected a plain number, without colons"),
-        ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a plain number, without"),
+        ("relay: {max_clients: 1e6}", ":1: relay.max_clients: expected a whole number, not a text"),
+        ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a whole number, not a text"),
         ("logs: {timewindow: 2021-02-09}", ":1: logs.timewindow: expected a number, not a text"),
         ("relay: [", ":2: not YAML: "),
         (r'api: {tokens_file: "a\0b"}', ":1: api.tokens_file: must not contain NUL"),
@@ -255,21 +251,6 @@ def test_a_good_jobs_url_is_printed_without_its_secrets(file: Path) -> None:
     shown = settings_in_force(read(file, text))
     assert "http://x/?token=***" in shown
     assert "S3CR3T" not in shown
-
-
-def test_a_pipe_is_no_config_but_for_the_callers_own(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    with pytest.raises(ConfigError, match="is a pipe, not a regular file"):
-        load(str(fifo))
-    reading, writing = os.pipe()
-    os.write(writing, b"relay: {keep_idle: 12}")
-    os.close(writing)
-    relay = load(f"/dev/fd/{reading}").config.relay
-    os.close(reading)
-    assert relay is not None
-    assert relay.keep_idle == 12
-    assert load("/dev/null").config == Config()
 
 
 def test_values_come_from_the_environment(file: Path) -> None:

@@ -8,6 +8,7 @@ import copy
 import inspect
 import json
 import logging
+import re
 import resource
 import shutil
 import socket
@@ -30,6 +31,7 @@ from monitor.daemon.config import Config, load
 from monitor.daemon.lifecycle import Daemon
 from monitor.logfile import DaemonLog
 from monitor.logs.part import Logs
+from monitor.probes.checks import KINDS
 from monitor.probes.part import Probes
 from monitor.relay.part import Relay
 from monitor.settings import Section, is_marked
@@ -39,11 +41,15 @@ from tests.ports import free_port
 from tests.waiting import until
 
 WAITING = "changed but not applied; restart to apply: "
-# A kind's job in the config; each key of a kind is changed there.
+# A job of each kind in the config; each key of a kind is changed there.
 JOBS: dict[str, dict[str, Any]] = {
-    "http": {"id": 1, "kind": "http", "url": "http://127.0.0.1:9/", "interval": 86400},
-    "tcp": {"id": 2, "kind": "tcp", "url": "tcp://127.0.0.1:9", "interval": 86400},
-    "websocket": {"id": 3, "kind": "websocket", "url": "ws://127.0.0.1:9/", "interval": 86400},
+    kind: {
+        "id": number,
+        "kind": kind,
+        "url": f"{check.job.schemes[0]}://127.0.0.1:9",
+        "interval": 86400,
+    }
+    for number, (kind, check) in enumerate(KINDS.items(), 1)
 }
 
 
@@ -134,13 +140,17 @@ OTHERS: dict[str, Any] = {
     "probes.websites_per_container": {"websites_per_container": 2, "id": 1},
     "probes.id": {"id": 2, "websites_per_container": 2},
     "probes.jobs": [],
-    "probes.jobs.id": 99,
-    "probes.jobs.kind": {"kind": "tcp", "url": "tcp://127.0.0.1:9"},
-    "probes.jobs.method": "HEAD",
-    "probes.jobs.expected_status": [204],
-    "probes.jobs.headers": {"accept": "*/*"},
-    "probes.jobs.proxy": "http://127.0.0.1:9",
-    "probes.jobs.ca_file": "FOLDER/one.pem",
+    "probes.jobs.*/id": 99,
+    "probes.jobs.http/method": "HEAD",
+    "probes.jobs.http/expected_status": [204],
+    "probes.jobs.*/headers": {"accept": "*/*"},
+    "probes.jobs.http/proxy": "http://127.0.0.1:9",
+    "probes.jobs.*/ca_file": "FOLDER/one.pem",
+    "probes.jobs.tls/client_certificate": "FOLDER/one.pem",
+    "probes.jobs.tls/client_key": {
+        "client_certificate": "FOLDER/one.pem",
+        "client_key": "FOLDER/one-key.pem",
+    },
     "api.tokens_file": "FOLDER/tokens-two.yml",
     "api.origins": ["https://example.org"],
 }
@@ -198,7 +208,7 @@ async def largest_body(now: Running) -> int:
 
     def ask() -> str:
         answer = requests.post(
-            f"http://{host}:{port}/job", headers={"content-length": str(2**50)}, timeout=20
+            f"http://{host}:{port}/job", headers={"content-length": str(2**50)}, timeout=60
         )
         return str(answer.json()["detail"])
 
@@ -221,14 +231,14 @@ def at(get: See, *names: str) -> dict[str, See]:
     return {name: lambda now, name=name: getattr(get(now), name) for name in names}  # type: ignore[misc]
 
 
-def below(section: str, found: Mapping[str, See]) -> dict[str, See]:
+def under(section: str, found: Mapping[str, See]) -> dict[str, See]:
     return {f"{section}.{name}": see for name, see in found.items()}
 
 
 # How the value in force of each key is seen that a reload takes; what stands for a section or a
 # list stands for the keys in it. A key without one fails the test.
 SEEN: dict[str, See] = {
-    **below(
+    **under(
         "relay",
         {
             **at(
@@ -246,7 +256,7 @@ SEEN: dict[str, See] = {
             "curve.public_keys_dir": allowed_brokers,
         },
     ),
-    **below(
+    **under(
         "logger",
         {
             "file": lambda now: log_file(now).baseFilename,
@@ -255,7 +265,7 @@ SEEN: dict[str, See] = {
             "rotations": lambda now: log_file(now).backupCount,
         },
     ),
-    **below(
+    **under(
         "probes",
         {
             "source": lambda now: now.probes.source,
@@ -267,7 +277,7 @@ SEEN: dict[str, See] = {
             "jobs": running_jobs,
         },
     ),
-    **below(
+    **under(
         "aggregation",
         at(
             lambda now: now.aggregation._settings,
@@ -276,7 +286,7 @@ SEEN: dict[str, See] = {
         ),
     ),
     "cluster": watched,
-    **below(
+    **under(
         "logs",
         {
             **at(
@@ -288,7 +298,7 @@ SEEN: dict[str, See] = {
             **at(lambda now: now.logs.service.committer, "max_pending_bytes"),
         },
     ),
-    **below(
+    **under(
         "api",
         {
             **at(lambda now: now.web._connections.settings, "max_connections", "request_timeout"),
@@ -309,10 +319,9 @@ def keys(kind: Type, path: str = "", *, marked: bool = False) -> Iterator[tuple[
     """
     for option in options(kind):
         if isinstance(option, StructType):
-            if option.tag is not None:
-                path = f"{path.rstrip('.')}.{option.tag}/"
+            below = path if option.tag is None else f"{path.rstrip('.')}.{option.tag}/"
             for field in option.fields:
-                key, takes = f"{path}{field.encode_name}", field.type
+                key, takes = f"{below}{field.encode_name}", field.type
                 always = any(isinstance(each, StructType) for each in options(takes)) and not any(
                     isinstance(each, msgspec.inspect.NoneType) for each in options(takes)
                 )
@@ -336,8 +345,11 @@ def options(kind: Type) -> tuple[Type, ...]:
 def another(key: str, kind: Type, value: Any, folder: Path) -> Any:
     """Return a valid value of a key that is not ``value``, as YAML has it."""
     inspect_ = msgspec.inspect
-    if key in OTHERS:
-        return json.loads(json.dumps(OTHERS[key]).replace("FOLDER", str(folder)))
+    for name in (key, re.sub(r"\w+/", "*/", key)):
+        if name in OTHERS:
+            return json.loads(json.dumps(OTHERS[name]).replace("FOLDER", str(folder)))
+    if key.endswith("/url"):
+        return f"{value}9"
     for option in options(kind):
         match option:
             case inspect_.StructType():
@@ -421,50 +433,47 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_every_key_is_adopted_by_a_reload_or_named_in_the_log(
+async def test_every_key_is_adopted_by_a_reload_or_named_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = config(tmp_path)
     wrong: list[str] = []
 
-    async def play() -> None:
-        async with running(tmp_path, base) as now:
-            start = now.daemon.config
-            for key, kind, marked in keys(msgspec.inspect.type_info(Config)):
-                caplog.clear()
-                await now.reload(change(base, start, key, kind, tmp_path))
-                assert now.daemon.last_reload_successful, (key, caplog.messages[-1])
-                found = named(caplog)
-                if not marked:
-                    if found != {key}:
-                        wrong.append(f"{key} is not marked, and the log names {found or 'none'}")
-                    continue
-                if found:
-                    wrong.append(f"{key} is marked, and the log names {found}")
-                    continue
-                seen = key.replace("/", ".")
-                while seen not in SEEN and "." in seen:
-                    seen = seen.rpartition(".")[0]
-                if seen not in SEEN:
-                    wrong.append(f"{key} is marked, and nothing in SEEN shows its value in force")
-                    continue
-                in_force = SEEN[seen](now)
-                in_force = await in_force if inspect.isawaitable(in_force) else in_force
-                expected = in_config(now.daemon.config, seen)
-                if in_force != expected:
-                    wrong.append(f"{key} is {in_force} in force, and the config has {expected}")
-                if in_config(start, seen) == expected:
-                    wrong.append(f"{key} was not changed")
+    async with running(tmp_path, base) as now:
+        start = now.daemon.config
+        for key, kind, marked in keys(msgspec.inspect.type_info(Config)):
             caplog.clear()
-            await now.reload(base)
-            assert named(caplog) == set()
-            assert now.daemon.config == start
-
-    asyncio.run(play())
+            await now.reload(change(base, start, key, kind, tmp_path))
+            assert now.daemon.last_reload_successful, (key, caplog.messages[-1])
+            found = named(caplog)
+            if not marked:
+                if found != {key}:
+                    wrong.append(f"{key} is not marked, and the log names {found or 'none'}")
+                continue
+            if found:
+                wrong.append(f"{key} is marked, and the log names {found}")
+                continue
+            seen = key.replace("/", ".")
+            while seen not in SEEN and "." in seen:
+                seen = seen.rpartition(".")[0]
+            if seen not in SEEN:
+                wrong.append(f"{key} is marked, and nothing in SEEN shows its value in force")
+                continue
+            in_force = SEEN[seen](now)
+            in_force = await in_force if inspect.isawaitable(in_force) else in_force
+            expected = in_config(now.daemon.config, seen)
+            if in_force != expected:
+                wrong.append(f"{key} is {in_force} in force, and the config has {expected}")
+            if in_config(start, seen) == expected:
+                wrong.append(f"{key} was not changed")
+        caplog.clear()
+        await now.reload(base)
+        assert named(caplog) == set()
+        assert now.daemon.config == start
     assert wrong == []
 
 
-def test_jobs_that_move_to_the_database_wait_for_a_restart_and_the_rest_is_adopted(
+async def test_jobs_that_move_to_the_database_wait_for_a_restart_and_the_rest_is_adopted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     anywhere = ["127.0.0.1", 0]
@@ -475,18 +484,15 @@ def test_jobs_that_move_to_the_database_wait_for_a_restart_and_the_rest_is_adopt
         "probes": {"jobs": list(JOBS.values())},
     }
 
-    async def play() -> None:
-        async with running(tmp_path, base) as now:
-            await now.reload(
-                {
-                    **base,
-                    "probes": {"source": "database", "concurrency": 7},
-                    "relay": {"max_clients": 5},
-                }
-            )
-            assert named(caplog) == {"probes.source", "probes.jobs"}
-            assert now.probes.runner.job_ids() == [1, 2, 3]
-            assert now.probes.runner._slots.limit == 7
-            assert now.relay.channels.limits.max_clients == 5
-
-    asyncio.run(play())
+    async with running(tmp_path, base) as now:
+        await now.reload(
+            {
+                **base,
+                "probes": {"source": "database", "concurrency": 7},
+                "relay": {"max_clients": 5},
+            }
+        )
+        assert named(caplog) == {"probes.source", "probes.jobs"}
+        assert now.probes.runner.job_ids() == list(range(1, len(JOBS) + 1))
+        assert now.probes.runner._slots.limit == 7
+        assert now.relay.channels.limits.max_clients == 5

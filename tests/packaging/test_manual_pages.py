@@ -34,6 +34,8 @@ def keys_of(
 ) -> Iterator[tuple[str, bool]]:
     """Yield every key of the config as ``relay.tls.key``, and whether a reload takes it."""
     if isinstance(kind, msgspec.inspect.StructType):
+        if kind.tag_field is not None:
+            yield f"{path}.{kind.tag_field}", reload
         for field in kind.fields:
             name = f"{path}.{field.encode_name}" if path else field.encode_name
             marked = reload or is_marked(field.type, "reload")

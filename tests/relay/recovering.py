@@ -28,7 +28,7 @@ class RecoveringClient:
         """Return the next message, each of those that came in one frame as if it came alone."""
         if self._rest:
             return self._rest.pop(0)
-        message: dict[str, Any] = json.loads(self.connection.recv(timeout=20))
+        message: dict[str, Any] = json.loads(self.connection.recv(timeout=60))
         self._rest = one_by_one(message)
         if message["type"] == "messages":
             self.batches.append(len(self._rest))

@@ -5,31 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from monitor.daemon.lifecycle import new_event_loop
 from monitor.relay.channels import Channels
 from monitor.relay.delivery import Delivery
 from monitor.relay.feed import Feed
 from monitor.relay.protocol import decode
 from monitor.relay.server import Server
 from monitor.relay.settings import RelaySettings
-
-T = TypeVar("T")
-
-
-def run(body: Callable[[], Awaitable[T]]) -> T:
-    """Run a test's body in the loop that the daemon has."""
-
-    async def limited() -> T:
-        async with asyncio.timeout(30):
-            return await body()
-
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(limited())
 
 
 @contextlib.asynccontextmanager

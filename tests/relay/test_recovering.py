@@ -25,7 +25,8 @@ def test_messages_carry_channel_epoch_number_and_time(relay: Relay) -> None:
     relay.broker.send("job", "TASK", "ěš\u2028", "COMPLETED")
     relay.broker.send("job", "FINISHED")
     got = client.until_end()
-    assert [message.pop("time") - began < 20 for message in got[:-1]] == [True] * 3
+    ended = time.time()
+    assert all(began - 1 < message.pop("time") < ended + 1 for message in got[:-1])
     shared = {"type": "message", "channel": "job", "epoch": answer["epoch"]}
     assert got == [
         {**shared, "seq": 1, "data": {"command": "STARTED"}},

@@ -20,8 +20,7 @@ from monitor.web.http.sockets import Handler
 from monitor.web.part import Web
 from monitor.web.routes import Served, health
 from monitor.web.settings import ApiSettings
-
-LIMIT_S = 20
+from tests.waiting import LIMIT_S
 
 
 class Serving:
@@ -70,7 +69,6 @@ def serving(
     )
     loop = asyncio.new_event_loop()
     loop.set_debug(True)
-    loop.slow_callback_duration = 5
     thread = threading.Thread(target=loop.run_forever, name="serving", daemon=True)
     thread.start()
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
+from monitor.aggregation.result_columns import COLUMN_LIST, result_from
 from monitor.aggregation.windows import WIDTHS_S, percentile, window_start
-from monitor.messages import Phases, Result
+from monitor.messages import Result
 from monitor.store import Connection, Row
 
 __all__ = [
@@ -26,15 +26,10 @@ __all__ = [
     "uptimes",
 ]
 
-_RESULT_COLUMNS = (
-    "job_id, url, scheduled_at, checked_at, kind, up, status, response_time, duration, error,"
-    " matched, phases, certificate_expires_at, producer, attempt, missed"
-)
 # How far back to look for the beginning of the present state.
 _LOOK_BACK_S = 86400.0
 
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
-_decode_phases = msgspec.json.Decoder(Phases).decode
 
 
 class MetricWindow(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,11 +84,11 @@ def results_before(
     """
     end = until if before is None else min(until, before)
     rows = connection.query(
-        f"SELECT {_RESULT_COLUMNS} FROM availability_result WHERE job_id = %s"  # noqa: S608
+        f"SELECT {COLUMN_LIST} FROM availability_result WHERE job_id = %s"  # noqa: S608
         " AND scheduled_at >= %s AND scheduled_at < %s ORDER BY scheduled_at DESC LIMIT %s",
         (job_id, since, end, limit),
     )
-    return [_result(row) for row in rows]
+    return [result_from(row) for row in rows]
 
 
 def latest_results(connection: Connection, after: Mapping[int, float]) -> list[Result]:
@@ -105,12 +100,12 @@ def latest_results(connection: Connection, after: Mapping[int, float]) -> list[R
         return []
     rows = connection.query(
         f"SELECT found.* FROM unnest(%s::bigint[], %s::double precision[]) AS job (id, newest)"  # noqa: S608
-        f" CROSS JOIN LATERAL (SELECT {_RESULT_COLUMNS} FROM availability_result"
+        f" CROSS JOIN LATERAL (SELECT {COLUMN_LIST} FROM availability_result"
         " WHERE job_id = job.id AND scheduled_at > job.newest AND scheduled_at > %s"
         " ORDER BY scheduled_at DESC LIMIT 1) AS found",
         (list(after), list(after.values()), min(after.values())),
     )
-    return [_result(row) for row in rows]
+    return [result_from(row) for row in rows]
 
 
 def metric_windows(
@@ -192,19 +187,6 @@ def _dt(connection: Connection) -> tuple[str, str]:
     if connection.dialect == "postgresql":
         return "extract(epoch from dt)::double precision", "to_timestamp(%s)"
     return "dt", "%s"
-
-
-def _result(row: Row) -> Result:
-    values: dict[str, Any] = dict(
-        zip((name.strip() for name in _RESULT_COLUMNS.split(",")), row, strict=True)
-    )
-    values["up"] = bool(values["up"])
-    values["matched"] = None if values["matched"] is None else bool(values["matched"])
-    values["phases"] = Phases() if not values["phases"] else _decode_phases(values["phases"])
-    for name, instead in (("duration", 0.0), ("producer", 1), ("attempt", 1), ("missed", 0)):
-        if values[name] is None:
-            values[name] = instead
-    return Result(**values)
 
 
 def _window(row: Row, width: int) -> MetricWindow:

@@ -194,7 +194,7 @@ class JobRegistry:
             name=job.name,
             kind=job.kind,
             url=job.shown_url,
-            method=job.method,
+            method=getattr(job, "method", "GET"),
             interval=job.interval,
             timeout=job.timeout,
             active=job.active,

@@ -8,9 +8,10 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from monitor.errors import SettingError
+from monitor.probes.checks import DEFAULT_KIND, AnyJob, read_job
 from monitor.probes.job import Job
 from monitor.store import Store
-from monitor.validation import decoding_problem, place_and_problem
+from monitor.validation import decoding_problem
 from monitor.web.http.answers import Place, conditional, cursor_of, parse_cursor
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
@@ -82,7 +83,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
         status_code=201,
         response_class=Response,
         responses={201: answer(JobEntry, "The job")[200], **CONFLICT},
-        openapi_extra=body(Job, optional=("id",)),
+        openapi_extra=body(AnyJob, optional=("id",), default_tag=DEFAULT_KIND),
     )
     async def create(request: Request) -> Response:
         sites = changeable()
@@ -102,7 +103,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
         summary="Change a job: omitted keys get their defaults",
         response_class=Response,
         responses={**answer(JobEntry, "The job"), **NOT_FOUND, **CONFLICT},
-        openapi_extra=body(Job, optional=("id",)),
+        openapi_extra=body(AnyJob, optional=("id",), default_tag=DEFAULT_KIND),
     )
     async def change(request: Request, job_id: JobId) -> Response:
         sites = changeable()
@@ -160,16 +161,11 @@ async def _given(request: Request) -> dict[str, Any]:
 
 
 def _job(given: dict[str, Any]) -> Job:
-    """Check a job whole, as one in the config is; whatever is wrong is a problem."""
+    """Return the verified job; raise Problem for anything that is wrong with it."""
     try:
-        job = msgspec.convert(given, Job)
-        job.verify()
-    except msgspec.ValidationError as error:
-        place, problem = place_and_problem(error, Job)
-        raise Problem(422, f"{'.'.join(filter(None, ('body', place)))}: {problem}") from None
+        return read_job(given)
     except SettingError as error:
-        raise Problem(422, f"body.{error}") from None
-    return job
+        raise Problem(422, str(error.under("body"))) from None
 
 
 def _entry(book: JobRegistry, job_id: int) -> bytes:

@@ -1,12 +1,13 @@
 """A page fetched with libcurl, on a fresh connection with every phase timed.
 
-Redirects are followed here, one transfer each, and not by libcurl: only so are the phases of
-each hop known (libcurl adds up some of them) and the certificates of all hosts on the way.
+Redirects are followed here, one transfer each, and not by libcurl, which adds up some phases of
+the hops and shows the certificate of the last host only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ import pycurl
 from monitor.errors import SettingError
 from monitor.messages import Phases
 from monitor.probes.check import Outcome
-from monitor.probes.curl_answer import (
+from monitor.probes.checks.http.curl_answer import (
     Body,
     certificate_expiry,
     charset_of,
@@ -24,16 +25,16 @@ from monitor.probes.curl_answer import (
     hop_phases,
     system_authorities,
 )
-from monitor.probes.curl_handles import CurlHandles
-from monitor.probes.http_request import Request
-from monitor.probes.job import Job, StatusSet
+from monitor.probes.checks.http.curl_handles import CurlHandles
+from monitor.probes.checks.http.job import HttpJob, StatusSet
+from monitor.probes.checks.http.request import Request, proxy_url
 from monitor.probes.matching import Matcher
 from monitor.probes.resolver import ResolveError, Resolver
 
 __all__ = ["Fetch"]
 
-# libcurl writes out the whole chain as text, which costs as much as a third of the handshake.
-# So a good chain is looked at this often, in s, and after every failure.
+# libcurl prints the whole chain as text, which costs a third of the handshake. So a good chain
+# is inspected this often, in s, and after every failure.
 _CERTIFICATE_LOOK_S = 300.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 _VERSIONS = {
@@ -44,10 +45,10 @@ _VERSIONS = {
 
 
 class Fetch:
-    """All that is the same for every attempt at one job."""
+    """One job's page; holds what is the same for every attempt."""
 
     def __init__(
-        self, job: Job, *, handles: CurlHandles, resolver: Resolver, matcher: Matcher
+        self, job: HttpJob, *, handles: CurlHandles, resolver: Resolver, matcher: Matcher
     ) -> None:
         self._job = job
         self._handles = handles
@@ -57,7 +58,8 @@ class Fetch:
         self._request = Request.of(job)
         self._expected = StatusSet.parse(job.expected_status)
         self._ip_version = str(job.ip_version)
-        self._proxy = None if job.proxy is None else urlsplit(job.proxy)
+        proxy = None if job.proxy is None else proxy_url(job.proxy)
+        self._proxy = None if proxy is None else urlsplit(proxy)
         family = {"any": pycurl.IPRESOLVE_WHATEVER, "4": pycurl.IPRESOLVE_V4}
         self._options: list[tuple[int, Any]] = [
             (pycurl.NOSIGNAL, 1),
@@ -65,7 +67,7 @@ class Fetch:
             (pycurl.FORBID_REUSE, 1),
             (pycurl.NETRC, pycurl.NETRC_IGNORED),
             # An empty one also turns off the environment's.
-            (pycurl.PROXY, job.proxy or ""),
+            (pycurl.PROXY, proxy or ""),
             (pycurl.HTTP_VERSION, _VERSIONS[job.http_version]),
             (pycurl.ACCEPT_ENCODING, ""),
             (pycurl.IPRESOLVE, family.get(self._ip_version, pycurl.IPRESOLVE_V6)),
@@ -75,11 +77,11 @@ class Fetch:
             (pycurl.SSL_VERIFYPEER, int(job.verify_tls)),
             (pycurl.SSL_VERIFYHOST, 2 if job.verify_tls else 0),
         ]
-        # of each host on the way: when its chain expires, and when that was looked at
+        # by host: when its chain expires, and when it was inspected
         self._expiries: dict[tuple[str, int], tuple[float | None, float]] = {}
         authorities = job.ca_file or system_authorities()
         if authorities is not None:
-            self._tls_options.append((pycurl.CAINFO, authorities))
+            self._tls_options.append((pycurl.CAINFO, os.fsencode(authorities)))
 
     async def attempt(self) -> Outcome:
         """Fetch the page and its redirects."""
@@ -90,14 +92,14 @@ class Fetch:
         try:
             whole = await self._follow(visit, easy)
         except (TimeoutError, ResolveError) as error:
-            # Both come of a name alone; libcurl's own timeouts are no exceptions.
+            # Both are of name resolution; libcurl raises nothing for its timeouts.
             ran_out = isinstance(error, TimeoutError)
             visit.error = f"timeout: {self._job.timeout:g} s ran out" if ran_out else str(error)
             visit.add(resolve=time.monotonic() - began - sum(visit.spent))
         finally:
             self._handles.give(easy)
         if whole:
-            await self._judge(visit)
+            await self._check_answer(visit)
         spent = [max(value, 0.0) for value in visit.spent]
         return Outcome(
             up=visit.error is None,
@@ -111,13 +113,14 @@ class Fetch:
         )
 
     async def _follow(self, visit: _Visit, easy: Any) -> bool:
-        """Fetch hop by hop; return whether a whole last answer came, with no error so far."""
+        """Fetch hop by hop; return whether the last answer is whole, with no error so far."""
         job, request, redirects = self._job, self._request, 0
         while True:
             await self._hop(visit, easy, request)
             if visit.error is not None:
                 return False
-            location = easy.getinfo(pycurl.REDIRECT_URL)
+            # Raw: a server may send bytes that are not UTF-8.
+            location = easy.getinfo_raw(pycurl.REDIRECT_URL)
             if visit.status not in _REDIRECTS or not location or not job.follow_redirects:
                 return True
             if redirects == job.max_redirects:
@@ -126,7 +129,9 @@ class Fetch:
             redirects += 1
             assert visit.status is not None
             try:
-                request = request.redirected(visit.status, location)
+                request = request.redirected(
+                    visit.status, location.decode("utf-8", "surrogateescape")
+                )
             except SettingError as error:
                 visit.error = f"bad-redirect: {error.problem}"
                 return False
@@ -139,7 +144,9 @@ class Fetch:
             pinned = await self._addresses(request, visit.until)
             visit.add(resolve=time.monotonic() - began)
         elif self._ip_version not in ("any", request.address_version):
-            raise ResolveError(f"no-such-host: {request.host} is no IPv{self._ip_version} address")
+            raise ResolveError(
+                f"no-such-host: {request.host} is not an IPv{self._ip_version} address"
+            )
         left = visit.until - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -182,7 +189,7 @@ class Fetch:
         self._expiries[site] = (expiry, time.monotonic())
 
     async def _addresses(self, request: Request, until: float) -> list[str]:
-        """Resolve what will be connected to, as an entry for libcurl's RESOLVE."""
+        """Resolve the host or the proxy; return an entry for libcurl's RESOLVE."""
         host, port = request.host, request.port
         if self._proxy is not None:
             host, port = self._proxy.hostname or "", self._proxy.port or 0
@@ -225,9 +232,9 @@ class Fetch:
     async def _refused_certificate(
         self, request: Request, until: float, pinned: list[str]
     ) -> float | None:
-        """Look at a certificate that was refused, on a connection that carries nothing.
+        """Return the expiry of a refused certificate, from a connection that carries nothing.
 
-        For builds of libcurl that show no certificates of a failed handshake.
+        Some builds of libcurl do not show the certificates of a failed handshake.
         """
         easy = self._handles.take()
         try:
@@ -244,8 +251,8 @@ class Fetch:
         finally:
             self._handles.give(easy)
 
-    async def _judge(self, visit: _Visit) -> None:
-        """Say what is wrong with a whole answer."""
+    async def _check_answer(self, visit: _Visit) -> None:
+        """Compare a whole answer with what the job expects."""
         job = self._job
         visit.matched = True
         if job.body_regexp is not None:
@@ -269,7 +276,7 @@ class Fetch:
 
 
 class _Visit:
-    """What has been found so far on the way to the last hop."""
+    """The findings so far, over all hops."""
 
     __slots__ = ("body", "charset", "error", "expiry", "matched", "spent", "status", "until")
 

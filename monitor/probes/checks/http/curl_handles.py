@@ -1,4 +1,4 @@
-"""libcurl's handles, which are set up once and used again and again."""
+"""libcurl's handles, reused from one transfer to the next."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 import pycurl
 
-from monitor.probes.curl_loop import CurlLoop
+from monitor.probes.checks.http.curl_loop import CurlLoop
 
 __all__ = ["CurlHandles"]
 
 
 class CurlHandles:
-    """Handles of single transfers, and what performs them; belongs to the loop's thread."""
+    """Handles for transfers, and the loops that perform them; belongs to the loop's thread."""
 
     def __init__(self) -> None:
         self._loops: dict[str | None, CurlLoop] = {}
         self._idle: list[Any] = []
 
     def loop(self, ca_file: str | None) -> CurlLoop:
-        """Return what performs transfers that trust ``ca_file``.
+        """Return the loop for transfers that trust ``ca_file``.
 
-        One each: libcurl keeps the authorities that it has read, for one file a multi handle.
+        Each file has its own: a multi handle of libcurl caches the authorities of one file.
         """
         found = self._loops.get(ca_file)
         if found is None:
@@ -29,16 +29,16 @@ class CurlHandles:
         return found
 
     def take(self) -> Any:
-        """Return a handle that is set up for nothing."""
+        """Return a handle without any options set."""
         return self._idle.pop() if self._idle else pycurl.Curl()
 
     def give(self, easy: Any) -> None:
-        """Take a handle back, with nothing of its last transfer in it."""
+        """Reset a handle and keep it for the next transfer."""
         easy.reset()
         self._idle.append(easy)
 
     def close(self) -> None:
-        """Let go of libcurl."""
+        """Close all handles and loops."""
         for easy in self._idle:
             easy.close()
         self._idle.clear()

@@ -1,19 +1,19 @@
-"""What a transfer of libcurl's came to: body, phases, certificates, and errors in our words."""
+"""The results of a libcurl transfer: body, phases, certificate, and the text of its error."""
 
 from __future__ import annotations
 
 import errno as os_errors
 import os
+import re
 import ssl
 from datetime import UTC, datetime
-from email.message import Message
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import pycurl
 
-from monitor.probes.check import OS_REASONS
+from monitor.probes.check import OS_ERRORS
 
 __all__ = [
     "Body",
@@ -24,7 +24,7 @@ __all__ = [
     "system_authorities",
 ]
 
-# Where distributions keep what the system trusts; the first that is there is taken.
+# Where distributions keep the trusted authorities; the first one that exists is used.
 _AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -45,10 +45,14 @@ _WORDS = {
     pycurl.E_SEND_ERROR: "reset",
     97: "proxy",  # CURLE_PROXY, since 7.73
 }
+# RFC 9110, 8.3.1; names of charsets are tokens (RFC 2978, 2.3).
+_CHARSET = re.compile(
+    rb';\s*charset\s*=\s*"?([\w.:+-]{1,64})(?:["\s;]|$)', re.ASCII | re.IGNORECASE
+)
 
 
 class Body:
-    """Takes a decompressed body piece by piece, and no more of it than allowed."""
+    """Takes a decompressed body piece by piece, up to a limit in bytes."""
 
     __slots__ = ("_keep", "_limit", "_pieces", "_size", "too_large")
 
@@ -60,7 +64,7 @@ class Body:
         self.too_large = False
 
     def write(self, piece: bytes) -> int | None:
-        """Take a piece; anything but its size or None makes libcurl stop."""
+        """Take a piece; a result other than its size or None makes libcurl stop."""
         self._size += len(piece)
         if self._size > self._limit:
             self.too_large = True
@@ -70,14 +74,14 @@ class Body:
         return None
 
     def content(self) -> bytes:
-        """Return what was kept."""
+        """Return the whole body, if it was to be kept."""
         return b"".join(self._pieces)
 
 
 def hop_phases(easy: Any) -> tuple[float, float, float, float, float]:
     """Return how long resolve, connect, tls, processing and transfer took, in s.
 
-    Of a failed transfer, the time up to the failure belongs to the phase that it ended in.
+    The time up to a failure belongs to the phase in which it failed.
     """
     total = easy.getinfo(pycurl.TOTAL_TIME)
     resolved = easy.getinfo(pycurl.NAMELOOKUP_TIME)
@@ -98,11 +102,12 @@ def hop_phases(easy: Any) -> tuple[float, float, float, float, float]:
 def certificate_expiry(easy: Any) -> float | None:
     """Return when the first certificate of the chain expires, in epoch s; None without one."""
     dates = [
-        _certificate_date(value)
-        for certificate in easy.getinfo(pycurl.INFO_CERTINFO)
+        _certificate_date(value.decode("ascii", "replace"))
+        # Raw: names in a certificate may be in any encoding.
+        for certificate in easy.getinfo_raw(pycurl.INFO_CERTINFO)
         for name, value in certificate
-        # OpenSSL says "Expire date", GnuTLS "Expire Date".
-        if name.lower() == "expire date"
+        # "Expire date" with OpenSSL, "Expire Date" with GnuTLS
+        if name.lower() == b"expire date"
     ]
     return min((date for date in dates if date is not None), default=None)
 
@@ -119,15 +124,14 @@ def _certificate_date(text: str) -> float | None:
 
 
 def charset_of(easy: Any) -> str:
-    """Return the charset that the answer says to be in, or ""."""
-    message = Message()
-    message["content-type"] = easy.getinfo(pycurl.CONTENT_TYPE) or ""
-    found = message.get_param("charset")
-    return found[:64] if isinstance(found, str) else ""
+    """Return the charset of the answer's Content-Type; "" without one, or with an invalid one."""
+    # Raw: a server may send bytes that are not text at all.
+    found = _CHARSET.search(easy.getinfo_raw(pycurl.CONTENT_TYPE) or b"")
+    return found[1].decode("ascii") if found else ""
 
 
 def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
-    """Write libcurl's error as a result's: a stable word, then the details."""
+    """Return the error of a result for libcurl's: a stable word, then the details."""
     word = _WORDS.get(errno)
     system = easy.getinfo(pycurl.OS_ERRNO)
     if errno == pycurl.E_OPERATION_TIMEDOUT:
@@ -135,7 +139,7 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
     if errno == pycurl.E_COULDNT_CONNECT or (
         errno in (pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING)
     ):
-        word = OS_REASONS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else None)
+        word = OS_ERRORS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else None)
     if errno == pycurl.E_SSL_CONNECT_ERROR and system == os_errors.ECONNRESET:
         word = "reset"
     detail = os.strerror(system) if word in ("refused", "unreachable", "reset") and system else ""
@@ -144,7 +148,7 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
 
 @cache
 def system_authorities() -> str | None:
-    """Return the file of certificate authorities that the system trusts, where it is known."""
+    """Return the file of the authorities that the system trusts, if found."""
     found = ssl.get_default_verify_paths().cafile
     candidates = (*((found,) if found else ()), *_AUTHORITIES)
     return next((file for file in candidates if Path(file).is_file()), None)

@@ -1,4 +1,4 @@
-"""libcurl's multi interface in the asyncio loop: it says which sockets and times it waits for.
+"""libcurl's multi interface in the asyncio loop, which waits for its sockets and timers.
 
 Source: curl_multi_socket_action(3), CURLMOPT_SOCKETFUNCTION(3), CURLMOPT_TIMERFUNCTION(3).
 """
@@ -18,7 +18,7 @@ _EVENTS = {
     pycurl.POLL_OUT: select.EPOLLOUT,
     pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
 }
-# Handled in one turn of the loop, which comes back for the others: some 2 ms.
+# Handled in one turn of the loop, about 2 ms; the rest follows in the next.
 _MOST_EVENTS = 32
 
 
@@ -34,15 +34,15 @@ def _actions(events: int) -> int:
 
 
 class CurlLoop:
-    """Performs transfers; each is a future of ``(errno, message)``, ``(0, "")`` for a whole one."""
+    """Performs transfers; each ends with ``(errno, message)``, ``(0, "")`` on success."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        # One epoll for all sockets, watched by the loop as one: a loop's own way to watch and
-        # unwatch each of them costs several times as much, for sockets that live for two events.
+        # One epoll for all sockets, which the loop watches as one: registering each socket with
+        # the loop costs several times as much, and most live for two events.
         self._epoll = select.epoll()
         self._loop.add_reader(self._epoll.fileno(), self._on_ready)
         self._timer: asyncio.TimerHandle | None = None
@@ -50,7 +50,7 @@ class CurlLoop:
         self._transfers: dict[Any, asyncio.Future[tuple[int, str]]] = {}
 
     async def perform(self, easy: Any) -> tuple[int, str]:
-        """Perform what ``easy`` is set up for; a cancelled transfer is cut off at once."""
+        """Perform the transfer of ``easy``; cancelling it ends the transfer at once."""
         future: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._transfers[easy] = future
         try:
@@ -77,7 +77,7 @@ class CurlLoop:
 
     def _on_ready(self) -> None:
         for fd, events in self._epoll.poll(0, _MOST_EVENTS):
-            # An earlier one of these may have ended it; then another waits under its number.
+            # An earlier event may have closed it, and its number may be in use again.
             if fd in self._watched:
                 self._multi.socket_action(fd, _actions(events))
         self._reap()
@@ -87,7 +87,7 @@ class CurlLoop:
             self._timer.cancel()
             self._timer = None
         if timeout_ms >= 0:
-            # Never acted on in here: libcurl forbids calling it from its own callbacks.
+            # Not here: libcurl must not be called from its own callbacks.
             self._timer = self._loop.call_later(timeout_ms / 1000, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -112,7 +112,7 @@ class CurlLoop:
             future.set_result((errno, message))
 
     def close(self) -> None:
-        """Let go of everything; transfers under way have been cancelled before."""
+        """Close everything; running transfers have been cancelled before."""
         self._set_timer(-1)
         self._loop.remove_reader(self._epoll.fileno())
         self._multi.close()

@@ -35,6 +35,8 @@ class Relay:
         }
         self.daemon: DaemonProcess = start_daemon(self.config, debug=debug).wait_ready()
         self.brokers = [Broker(f"tcp://127.0.0.1:{self.zeromq_port}")]
+        # A broker knows earlier than the relay that it is connected.
+        self.daemon.wait_log("a ZeroMQ peer connected")
         self.clients: list[ClientConnection] = []
         self.peers: list[socket.socket] = []
 

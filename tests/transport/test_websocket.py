@@ -45,17 +45,14 @@ class Echo(WebSocketConnection):
 
 
 @contextlib.asynccontextmanager
-async def connected(
-    *, refused: bool = False
-) -> AsyncIterator[tuple[Echo, asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(*, refused: bool = False) -> AsyncIterator[Served]:
     """Connect a client without a library to a connection."""
     served: list[Echo] = []
 
     def factory() -> Echo:
-        echo = Echo(max_message_bytes=1000)
-        echo.refused = refused
-        served.append(echo)
-        return echo
+        served.append(Echo(max_message_bytes=1000))
+        served[-1].refused = refused
+        return served[-1]
 
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])

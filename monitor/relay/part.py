@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from monitor.files.threads import call_aside
 from monitor.logfile import RateLimitedLog
 from monitor.part import Health, Metric, Part, State
 from monitor.relay.channels import Channels, Limits
@@ -18,7 +20,7 @@ from monitor.relay.protocol import Message
 from monitor.relay.receiver import Receiver
 from monitor.relay.saving import Saving
 from monitor.relay.server import Server
-from monitor.relay.settings import RelaySettings, read_curve_key, read_tls
+from monitor.relay.settings import RelaySettings, read_curve_keys, read_tls
 from monitor.settings import Address, address_text, state_directory
 from monitor.sqlite.file import OpenFile
 
@@ -52,11 +54,12 @@ class Relay(Part):
         self._clock = clock
         self._time = SteadyTime(time.time)
         self._stop = stop
-        self._tls = read_tls(settings.tls) if settings.tls is not None else None
+        self._tls = None if settings.tls is None else _Certificates(read_tls(settings.tls))
         self.channels = Channels(_limits(settings))
         self.feed = Feed()
         self.delivery = Delivery(self.channels, _client_limits(settings), self.feed, clock)
-        self.server = Server(websocket_uri, self.delivery, tls=self._tls, clock=clock)
+        served = None if self._tls is None else self._tls.served
+        self.server = Server(websocket_uri, self.delivery, tls=served, clock=clock)
         self._saving: Saving | None = None
         if settings.history_file is not None:
             path = state_directory() / settings.history_file
@@ -243,10 +246,11 @@ class Relay(Part):
     async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
         """Adopt limits, keep times, origins, and certificates and keys read anew."""
         assert isinstance(settings, RelaySettings)
+        tls = curve = None
         if settings.tls is not None:
-            await asyncio.to_thread(read_tls, settings.tls)
+            tls = await call_aside(read_tls, settings.tls)
         if settings.curve is not None:
-            await asyncio.to_thread(read_curve_key, settings.curve)
+            curve = await call_aside(read_curve_keys, settings.curve)
 
         def switch() -> Sequence[str]:
             old, self._settings = self._settings, settings
@@ -255,16 +259,33 @@ class Relay(Part):
             restart = [key for key in _FIXED if getattr(old, key) != getattr(settings, key)]
             if (old.tls is None) != (settings.tls is None):
                 restart.append("tls")
-            elif self._tls is not None and settings.tls is not None:
-                # New handshakes get the new certificate; connections stay.
-                self._tls.load_cert_chain(settings.tls.certificate, settings.tls.key)
+            elif self._tls is not None and tls is not None:
+                self._tls.adopt(tls)
             if old.curve != settings.curve:
                 restart.append("curve")
-            elif settings.curve is not None:
-                self.receiver.adopt_keys(settings.curve)
+            elif curve is not None:
+                self.receiver.adopt_keys(curve)
             return restart
 
         return switch
+
+
+class _Certificates:
+    """A TLS context to serve with, whose certificate a reload can change."""
+
+    def __init__(self, first: ssl.SSLContext) -> None:
+        self.served = first
+        self._newest = first
+        # OpenSSL asks at each handshake, also where the client names no host.
+        first.sni_callback = self._choose
+
+    def adopt(self, context: ssl.SSLContext) -> None:
+        """Use the certificate of another context for new handshakes; connections stay."""
+        self._newest = context
+
+    def _choose(self, handshake: ssl.SSLObject, host: str | None, _: ssl.SSLContext) -> None:
+        del host
+        handshake.context = self._newest
 
 
 def _limits(settings: RelaySettings) -> Limits:

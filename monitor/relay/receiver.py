@@ -20,7 +20,7 @@ from monitor.logfile import RateLimitedLog
 from monitor.relay.feed import Peers
 from monitor.relay.incoming import Incoming, waits
 from monitor.relay.protocol import Malformed, Message, decode
-from monitor.relay.settings import CurveSettings, read_curve_key
+from monitor.relay.settings import CurveKeys, CurveSettings, read_curve_keys
 from monitor.settings import address_text
 from monitor.transport.listen import zeromq_endpoints
 
@@ -74,6 +74,7 @@ class Receiver:
         self._incoming: Incoming
         self._monitor: zmq.Socket[bytes] | None = None
         self._authenticator: ThreadAuthenticator | None = None
+        self._allowed = _AllowedKeys()
         self._readers: list[int] = []
         self._again: asyncio.Handle | None = None
         self.received = 0
@@ -145,10 +146,9 @@ class Receiver:
             self._context.term()
             self._context = None
 
-    def adopt_keys(self, curve: CurveSettings) -> None:
-        """Read the allowed public keys again."""
-        if self._authenticator is not None:
-            self._authenticator.configure_curve(domain="*", location=curve.public_keys_dir)
+    def adopt_keys(self, keys: CurveKeys) -> None:
+        """Let in who has one of these keys, from the next handshake on."""
+        self._allowed.keys = keys.allowed
 
     def _require_curve(
         self,
@@ -156,15 +156,16 @@ class Receiver:
         socket: zmq.Socket[bytes],
         curve: CurveSettings,
     ) -> None:
-        public, secret = read_curve_key(curve)
+        keys = read_curve_keys(curve)
+        self.adopt_keys(keys)
         self._authenticator = ThreadAuthenticator(
             context, log=logging.getLogger(f"{__name__}.curve")
         )
         self._authenticator.start()
-        self._authenticator.configure_curve(domain="*", location=curve.public_keys_dir)
+        self._authenticator.configure_curve_callback("*", self._allowed)
         socket.setsockopt(zmq.CURVE_SERVER, 1)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
 
     def _drain(self) -> None:
         if self._socket is None or self._monitor is None:
@@ -244,6 +245,17 @@ class Receiver:
             "its key is not allowed" if reason == "unauthorized" else "it does not speak as we do"
         )
         self._peers_log.warning(reason, "a ZeroMQ peer was turned away: %s", what)
+
+
+class _AllowedKeys:
+    """What the authenticator's thread asks about a peer's public key."""
+
+    keys: frozenset[bytes] = frozenset()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Return whether the key, in Z85, is one of those."""
+        del domain
+        return key in self.keys
 
 
 def _reason(error: zmq.ZMQError) -> str:

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 
 from monitor.daemon.assembly import PARTS, Services
 from monitor.daemon.config import Config, load, settings_in_force
@@ -19,6 +19,7 @@ from monitor.errors import ConfigError, SettingError
 from monitor.logs.settings import LogsSettings
 from monitor.settings import Section, hide_url_secrets
 from monitor.web.context import PartsStatus
+from tests.files.broken import broken
 from tests.servers.daemon import ROOT
 
 
@@ -361,6 +362,30 @@ def test_any_yaml_is_a_config_or_one_line(
     try:
         load(str(file), environ={})
     except ConfigError as error:
+        assert "\n" not in str(error)
+
+
+GOOD = (ROOT / "install/config.yml").read_text()
+GOOD_WITH_ALL = (
+    "websocket_uri: [127.0.0.1, 4567]\nlogger: &l {level: info, max-size: 10, rotations: 3}\n"
+    "relay:\n  <<: {keep_idle: 7.5}\n  origins: [https://a, '${NAME}']\n  max_clients: ${N}\n"
+    "probes:\n  source: config\n  jobs:\n  - &a {id: 1, url: http://a, headers: {x: y}}\n"
+    "  - {<<: *a, id: 2, body_regexp: 'a+', expected_status: [200, 300-399]}\n"
+    "logs: {}\napi: {uri: ['::1', 9000], origins: []}\nbus: {max_bytes: 2097152}\n"
+)
+
+
+@given(broken(GOOD, GOOD_WITH_ALL))
+@settings(max_examples=300)
+def test_any_bytes_are_a_config_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yml"
+    file.write_bytes(content)
+    try:
+        load(str(file), environ={"NAME": "https://b", "N": "12"})
+    except ConfigError as error:
+        assert str(error).startswith(str(file))
         assert "\n" not in str(error)
 
 

@@ -16,6 +16,7 @@ from monitor.messages import Phases
 from monitor.probes.check import OS_REASONS, Outcome
 from monitor.probes.job import Job
 from monitor.probes.resolver import ResolveError, Resolver
+from monitor.settings import read_pem
 
 __all__ = ["Connection", "ProbeError", "tls_context", "verify_authorities"]
 
@@ -171,6 +172,7 @@ def _shared_context(ca_file: str | None, changed: int | None, verify: bool) -> s
 
 def verify_authorities(file: str) -> None:
     """Raise SettingError unless ``file`` holds certificates that TLS can use."""
+    read_pem(file, path=("ca_file",))
     try:
         ssl.create_default_context(cafile=file)
     except ssl.SSLError:

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from monitor.errors import SettingError
+from monitor.probes.matching import verify_expression
 from monitor.settings import Section, hide_url_secrets, secret
 
 __all__ = ["Job", "StatusSet", "compile_expression", "split_url"]
@@ -132,13 +133,9 @@ def compile_expression(expression: str | None) -> None:
     if expression is None:
         return
     try:
-        re.compile(expression)
-        # As the process that matches gets it.
-        expression.encode()
-    except UnicodeEncodeError:
-        raise SettingError(("body_regexp",), "is not text that UTF-8 can hold") from None
-    except (re.error, RecursionError, OverflowError) as error:
-        raise SettingError(("body_regexp",), f"not a regular expression: {error}") from None
+        verify_expression(expression)
+    except ValueError as error:
+        raise SettingError(("body_regexp",), str(error)) from None
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

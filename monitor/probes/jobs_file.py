@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _MAX_FILE_BYTES = 64 * 1024 * 1024
 _MAX_YAML_BYTES = 16 * 1024 * 1024
 _MOST_JOBS = 200_000
 _MOST_JSON_VALUES = 3_000_000
+_MAX_S = 120.0
 _LOOK_S = 2.0
 _MOST_SHOWN = 200
 
@@ -65,7 +67,10 @@ def read_jobs(file: Path, *, own: bool = False) -> JobList:
         raise _refusal(f"{file} lists more than {_MOST_JOBS} jobs")
     jobs: dict[int, Job] = {}
     refused = []
+    until = time.monotonic() + _MAX_S
     for number, item in enumerate(in_slices(items)):
+        if time.monotonic() > until:
+            raise _refusal(f"{place(number)}: its jobs are not checked within {_MAX_S:g} s")
         try:
             job = msgspec.convert(item, Job)
             job.verify()

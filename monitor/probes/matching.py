@@ -13,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import signal
 import socket
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 from monitor.probes import matching_worker
 
-__all__ = ["Matcher"]
+__all__ = ["Matcher", "verify_expression"]
 
 logger = logging.getLogger("monitor.probes")
 
@@ -28,6 +30,11 @@ logger = logging.getLogger("monitor.probes")
 _LANES_S = (0.25, 2.0, math.inf)
 _WORKER = str(Path(matching_worker.__file__).resolve())
 _WAIT_S = 5.0
+_LONGEST_EXPRESSION = 8192
+# Python spends up to some 10 ms on each range of characters; with more dashes than this, an
+# expression is compiled where that can be ended.
+_MOST_RANGES = 20
+_COMPILE_S = 2.0
 
 
 class Matcher:
@@ -67,6 +74,41 @@ class Matcher:
         """End the workers."""
         for lane in self._lanes:
             await lane.close()
+
+
+def verify_expression(expression: str) -> None:
+    """Raise ValueError, with a text for people, unless it compiles, and in a bounded time.
+
+    Blocks for up to some seconds, so it belongs into a thread.
+    """
+    if len(expression) > _LONGEST_EXPRESSION:
+        raise ValueError(f"longer than {_LONGEST_EXPRESSION} characters")
+    try:
+        encoded = expression.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not text that UTF-8 can hold") from None
+    slow = expression.count("-") > _MOST_RANGES
+    problem = _compile_elsewhere(encoded) if slow else matching_worker.problem(expression)
+    if problem:
+        raise ValueError(f"not a regular expression: {problem}")
+
+
+# Sources are read again and again, with the same jobs in them.
+@lru_cache(maxsize=1024)
+def _compile_elsewhere(expression: bytes) -> str:
+    command = [sys.executable, "-I", "-S", _WORKER, "compile", str(_COMPILE_S)]
+    limit_s = _COMPILE_S + _WAIT_S
+    try:
+        done = subprocess.run(
+            command, input=expression, capture_output=True, timeout=limit_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes more than {_COMPILE_S:g} s to compile"
+    if done.returncode == -signal.SIGALRM:
+        return f"it takes more than {_COMPILE_S:g} s to compile"
+    if done.returncode:
+        return "Python fails to compile it"
+    return done.stdout.decode()
 
 
 class _TooSlowError(Exception):

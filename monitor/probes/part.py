@@ -21,6 +21,8 @@ __all__ = ["Probes", "make_source", "own_jobs"]
 logger = logging.getLogger("monitor.probes")
 
 _RETRY_S = 5.0
+# Of the jobs that one reading refuses.
+_MOST_REFUSED_LINES = 100
 # Within what the daemon allows for draining, with time left to cut off the rest.
 _FINISH_S = 3.0
 
@@ -146,9 +148,12 @@ class Probes(Part):
 
     def _adopt(self, jobs: JobList, mine: Sequence[Job]) -> None:
         assert self.runner is not None
-        for line in jobs.refused:
-            if line not in self._refused:
-                logger.error("job refused: %s", line)
+        known = set(self._refused)
+        new = [line for line in jobs.refused if line not in known]
+        for line in new[:_MOST_REFUSED_LINES]:
+            logger.error("job refused: %s", line)
+        if len(new) > _MOST_REFUSED_LINES:
+            logger.error("job refused: %d more of them", len(new) - _MOST_REFUSED_LINES)
         self._refused = jobs.refused
         self._problem = None
         self.jobs = jobs

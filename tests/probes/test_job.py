@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,20 @@ def test_a_jobs_file_that_is_none_is_one_clear_line(
     assert str(caught.value).startswith("jobs_file: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_expression_is_compiled_within_bounds() -> None:
+    ranges = "".join(f"{chr(256 + n)}-\uffff" for n in range(1500))
+    for expression, said in (
+        ("a-b" * 100 + "(", "missing ), unterminated subpattern"),
+        (f"(?i)[{ranges}]", "it takes more than 2 s to compile"),
+        ("x" * 8193, "longer than 8192 characters"),
+        ("(" * 8000, "recursion"),
+        ("\ud800", "is not text that UTF-8 can hold"),
+    ):
+        with pytest.raises(SettingError, match=re.escape(said)):
+            Job(id=1, url="http://a", body_regexp=expression).verify()
+    Job(id=1, url="http://a", body_regexp="[0-9a-f]-" * 100).verify()
 
 
 GOOD_JSON = '{"jobs": [{"id": 1, "url": "http://a"}, {"id": 2, "url": "tcp://b:1", "kind": "tcp"}]}'

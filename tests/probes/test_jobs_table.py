@@ -12,6 +12,7 @@ import pytest
 
 from monitor.probes.job import Job
 from monitor.probes.jobs_table import (
+    BEFORE_FREE,
     DatabaseJobs,
     Saved,
     load_jobs,
@@ -73,6 +74,26 @@ def test_jobs_come_back_as_they_were_saved(with_store: WithStore) -> None:
         renamed = [JOBS[0].replace(name="other"), *JOBS[1:]]
         assert await store.transaction(lambda c: save_jobs(c, renamed)) == Saved(0, 1, 2)
         assert list((await DatabaseJobs(store).load()).jobs) == renamed
+
+    with_store(test)
+
+
+def test_the_greatest_id_leaves_ids_for_rows_inserted_by_hand(with_store: WithStore) -> None:
+    async def test(store: Store) -> None:
+        jobs = [*JOBS, Job(id=2**63 - 1, url="https://example.org/greatest")]
+        await store.transaction(lambda c: save_jobs(c, jobs))
+        found = await store.read(
+            lambda c: c.query(f"SELECT max(amc_id) FROM availability_monitor_config {BEFORE_FREE}")
+        )
+        assert found == [(2**40,)]
+        if store.dialect == "postgresql":
+            await store.transaction(
+                lambda c: c.query(
+                    "INSERT INTO availability_monitor_config (amc_url) VALUES ('http://x/')"
+                    " RETURNING amc_id"
+                )
+            )
+            assert 2**40 + 1 in [job.id for job in (await DatabaseJobs(store).load()).jobs]
 
     with_store(test)
 

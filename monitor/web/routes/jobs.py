@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from monitor.errors import SettingError
+from monitor.files.threads import call_aside
 from monitor.probes.job import Job
 from monitor.store import Store
 from monitor.validation import decoding_problem, place_and_problem
@@ -91,7 +92,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
         with from_database():
             if "id" not in given:
                 given["id"] = await sites.next_id()
-            job = _job(given)
+            job = await call_aside(_job, given)
             if not await sites.save(job, known=False):
                 raise Problem(409, f"there is a job {job.id} already")
         location = {"location": f"/job/{job.id}"}
@@ -111,7 +112,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
             raise Problem(422, "body.id: not the id of the path; a job keeps its id")
         await _refresh(book)
         with from_database():
-            if not await sites.save(_job(given), known=True):
+            if not await sites.save(await call_aside(_job, given), known=True):
                 raise no_job(job_id)
         return Response(_entry(book, job_id), media_type=JSON)
 
@@ -160,7 +161,10 @@ async def _given(request: Request) -> dict[str, Any]:
 
 
 def _job(given: dict[str, Any]) -> Job:
-    """Check a job whole, as one in the config is; whatever is wrong is a problem."""
+    """Check a job whole, as one in the config is; whatever is wrong is a problem.
+
+    Blocks: it reads files, and compiles an expression.
+    """
     try:
         job = msgspec.convert(given, Job)
         job.verify()

@@ -1,8 +1,9 @@
-"""The daemon's own log: a rotating file and the journal, written by a thread of its own.
+"""The daemon's own log: a rotating file and stderr, each written by a thread of its own.
 
-Loggers never wait for a disk: records go through a bounded queue to one thread that writes
-them. What the queue can't take is counted and said. A log that can't be written (full disk,
-missing directory) is said once on stderr and tried again; the daemon goes on.
+Loggers never wait for a disk: records go through a bounded queue to the thread that writes them,
+and neither the file nor stderr waits for the other. What a queue can't take is counted. A log that
+can't be written (full disk, missing directory) is said once on stderr and tried again; the daemon
+goes on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import logging.handlers
 import os
 import queue
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -27,6 +30,8 @@ __all__ = ["DaemonLog", "LoggerSettings", "RateLimitedLog"]
 FORMAT = "[%(asctime)s] [%(name)s] [%(levelname)s] %(message)s"
 _QUEUE_RECORDS = 10_000
 _RETRY_S = 5.0
+# For a writer to write what is queued, before it is left behind.
+_STOP_S = 2.0
 
 # What other programs and older configs call the levels.
 LEVELS = {
@@ -98,8 +103,8 @@ class _Journal(logging.Formatter):
 class _RotatingFile(logging.handlers.RotatingFileHandler):
     """A file rotated by size that is opened anew when logrotate (or anyone) took it away."""
 
-    def __init__(self, settings: LoggerSettings, stderr: TextIO) -> None:
-        self._stderr = stderr
+    def __init__(self, settings: LoggerSettings, say: Callable[[str], None]) -> None:
+        self._say = say
         self._broken_until = 0.0
         self._looked_at = 0.0
         super().__init__(
@@ -113,9 +118,10 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
 
     def _open(self) -> Any:
         # Readable by the group, and by nobody else, whatever the umask says.
-        descriptor = os.open(
-            self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
-        )
+        # A pipe that nobody reads is an error, and not a place to wait.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(self.baseFilename, flags, 0o640)
+        os.set_blocking(descriptor, True)
         return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -148,6 +154,11 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
             self._broken_until = now + _RETRY_S
             self._drop_stream()
 
+    def reopen(self) -> None:
+        """Open the file again with the next line."""
+        self._broken_until = 0.0
+        self._drop_stream()
+
     def _reopen_if_moved(self) -> None:
         if self.stream is None:
             return
@@ -167,11 +178,6 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
             with contextlib.suppress(OSError):
                 stream.close()
 
-    def _say(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stderr.write(f"recodex-monitor: logger: {text}\n")
-            self._stderr.flush()
-
 
 class _Stderr(logging.StreamHandler[TextIO]):
     """Lines to stderr; one that is closed or full is nobody's problem but its reader's."""
@@ -180,16 +186,77 @@ class _Stderr(logging.StreamHandler[TextIO]):
         del record
 
 
-class _Enqueue(logging.handlers.QueueHandler):
-    """Hands records to the writing thread without ever waiting for it."""
+class _Writer:
+    """A thread that writes what is queued with a handler, and may hang in it."""
 
-    dropped = 0
+    def __init__(self, handler: logging.Handler) -> None:
+        self._handler = handler
+        self._queue: queue.Queue[logging.LogRecord | Callable[[], None] | None]
+        self._queue = queue.Queue(_QUEUE_RECORDS)
+        self._left_behind = False
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
 
-    def enqueue(self, record: logging.LogRecord) -> None:
+    def put(self, record: logging.LogRecord | Callable[[], None]) -> None:
+        """Queue a record, or a call to be made in the thread; never wait."""
         try:
-            self.queue.put_nowait(record)
+            self._queue.put_nowait(record)
         except queue.Full:
             self.dropped += 1
+
+    def switch(self, handler: logging.Handler) -> bool:
+        """Write with another handler from now on; False where the one before hangs."""
+        switched = threading.Event()
+
+        def switch() -> None:
+            self._handler.close()
+            self._handler = handler
+            switched.set()
+
+        self.put(switch)
+        self._left_behind = not switched.wait(_STOP_S)
+        return not self._left_behind
+
+    def reopen(self) -> None:
+        """Have the handler open its file again, if it has one."""
+
+        def reopen() -> None:
+            if isinstance(self._handler, _RotatingFile):
+                self._handler.reopen()
+
+        self.put(reopen)
+
+    def stop(self, limit_s: float) -> bool:
+        """Write what is queued, and end; False where it hangs in that."""
+        until = time.monotonic() + limit_s
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=limit_s)
+        self._thread.join(max(0.0, until - time.monotonic()))
+        if self._thread.is_alive():
+            return False
+        self._handler.close()
+        return True
+
+    def _write(self) -> None:
+        while (item := self._queue.get()) is not None and not self._left_behind:
+            if isinstance(item, logging.LogRecord):
+                # Not handle(): its lock, held while this hangs, would hold the interpreter's end.
+                self._handler.emit(item)
+            else:
+                item()
+
+
+class _Enqueue(logging.handlers.QueueHandler):
+    """Hands records to the writers without ever waiting for them."""
+
+    def __init__(self, *writers: _Writer) -> None:
+        super().__init__(queue.Queue(1))
+        self.writers = writers
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        for writer in self.writers:
+            writer.put(record)
 
 
 class DaemonLog:
@@ -198,59 +265,60 @@ class DaemonLog:
     def __init__(self, settings: LoggerSettings, *, stderr: TextIO | None = None) -> None:
         self._settings = settings
         self._stderr = stderr or sys.stderr
-        self._queue: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
-        self._enqueue = _Enqueue(self._queue)
+        self._enqueue = _Enqueue()
         self._enqueue.setFormatter(_OneLine())
-        self._listener: logging.handlers.QueueListener | None = None
 
     @property
     def dropped(self) -> int:
-        """How many lines the writing thread could not take in time."""
-        return self._enqueue.dropped
+        """How many lines a writer could not take in time."""
+        return sum(writer.dropped for writer in self._enqueue.writers)
 
     def start(self) -> None:
         """Send every logger of the process through this log."""
-        root = logging.getLogger()
-        root.addHandler(self._enqueue)
-        self._apply()
-
-    def reload(self, settings: LoggerSettings) -> None:
-        """Adopt new settings: level, file, size and rotations."""
-        self._settings = settings
-        self._end_listener()
-        self._apply()
-
-    def stop(self) -> None:
-        """Write what is queued and let go of the file."""
-        logging.getLogger().removeHandler(self._enqueue)
-        self._end_listener()
-
-    def _apply(self) -> None:
-        # The level is the daemon's own; libraries speak up for warnings only.
-        logging.getLogger().setLevel(logging.WARNING)
-        logging.getLogger("monitor").setLevel(self._settings.level_number)
-        file = _RotatingFile(self._settings, self._stderr)
-        file.setFormatter(logging.Formatter(FORMAT))
         console = _Stderr(self._stderr)
         # systemd sets JOURNAL_STREAM where stderr is the journal.
         journal = "JOURNAL_STREAM" in os.environ
         console.setFormatter(_Journal() if journal else logging.Formatter(FORMAT))
-        self._listener = logging.handlers.QueueListener(self._queue, file, console)
-        self._listener.start()
+        self._console = _Writer(console)
+        self._set_levels()
+        self._file = _Writer(self._file_handler())
+        self._enqueue.writers = (self._file, self._console)
+        logging.getLogger().addHandler(self._enqueue)
 
-    def _end_listener(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        while True:
-            # The listener's own sentinel needs a place in the queue.
-            try:
-                listener.stop()
-                break
-            except queue.Full:
-                time.sleep(0.01)
-        for handler in listener.handlers:
-            handler.close()
+    def reload(self, settings: LoggerSettings) -> None:
+        """Adopt new settings: level, file, size and rotations."""
+        self._settings = settings
+        self._set_levels()
+        handler = self._file_handler()
+        if not self._file.switch(handler):
+            self._file = _Writer(handler)
+            self._enqueue.writers = (self._file, self._console)
+
+    def reopen(self) -> None:
+        """Open the file again, as for who has moved it away."""
+        self._file.reopen()
+
+    def stop(self, *, limit_s: float = _STOP_S) -> bool:
+        """Write what is queued and close the file; False where that hangs."""
+        logging.getLogger().removeHandler(self._enqueue)
+        # stderr is the last: what is wrong with the file is said there.
+        stopped = [writer.stop(limit_s / 2) for writer in self._enqueue.writers]
+        return all(stopped)
+
+    def _set_levels(self) -> None:
+        # The level is the daemon's own; libraries speak up for warnings only.
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("monitor").setLevel(self._settings.level_number)
+
+    def _file_handler(self) -> _RotatingFile:
+        file = _RotatingFile(self._settings, self._say)
+        file.setFormatter(logging.Formatter(FORMAT))
+        return file
+
+    def _say(self, text: str) -> None:
+        """Say on stderr what is wrong with the file."""
+        record = logging.LogRecord("monitor.log", logging.WARNING, "", 0, text, None, None)
+        self._console.put(record)
 
 
 class RateLimitedLog:

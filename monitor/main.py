@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         if interruptible:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    _open_standard_streams()
     try:
         if interruptible:
             signal.signal(signal.SIGINT, _end)
@@ -35,6 +36,23 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     finally:
         let_interrupt()
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where stdin, stdout or stderr is closed.
+
+    Their descriptors would go to the first files and sockets that are opened, and libraries take
+    them for what they usually are. sys.stdout stays None: what a command prints is then an error.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor is this one.
+            os.open(os.devnull, os.O_RDONLY if descriptor == 0 else os.O_WRONLY)
+            os.set_inheritable(descriptor, True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:

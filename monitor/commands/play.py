@@ -17,6 +17,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from monitor.commands.arguments import channel_name, seconds, server_url
+from monitor.commands.terminal_text import terminal_text
 from monitor.daemon.config import Config, load
 from monitor.errors import MonitorError, SettingError, UnavailableError, UsageError
 from monitor.files.reading import read_file
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             if not socket.poll(int(args.wait * 1000), zmq.POLLOUT):
                 raise UnavailableError(uri, "the relay takes no more messages; gave up waiting")
             socket.send_multipart(entry.frames)
-            shown = " ".join(frame.decode("latin-1") for frame in entry.frames)
+            shown = terminal_text(" ".join(frame.decode("latin-1") for frame in entry.frames))
             print(f"{entry.t - entries[0].t:8.3f} {shown}", flush=True)
         # A broker stays: readers must not hear that it is gone before they have its last words.
         time.sleep(_STAY_S)

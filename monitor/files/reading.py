@@ -77,7 +77,7 @@ def _read(path: str, max_bytes: int, *, any_kind: bool) -> bytes:
     try:
         kind = os.fstat(descriptor).st_mode
         if not any_kind and not stat.S_ISREG(kind):
-            raise OSError(errno.EINVAL, f"is {_kind(kind)}, not a regular file")
+            raise OSError(errno.EINVAL, f"{_kind(kind)}, not a regular file")
         content = bytearray()
         while piece := os.read(descriptor, min(_PIECE_BYTES, max_bytes + 1 - len(content))):
             content += piece

@@ -31,7 +31,7 @@ def begin_aside(function: Callable[[], T]) -> Future[T]:
                 outcome.set_result(function())
             except InvalidStateError:
                 raise
-            except BaseException as error:  # noqa: BLE001 - goes to whoever waits
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
                 outcome.set_exception(error)
 
     threading.Thread(target=call, name="aside", daemon=True).start()

@@ -143,7 +143,7 @@ def _json_items(file: Path, raw: bytes) -> list[Any]:
 
 
 class _NotJsonError(Exception):
-    """What starts like JSON is none; it may be YAML."""
+    """Text that starts like JSON and is not valid; it may be YAML."""
 
 
 def _json_place(file: Path, raw: bytes, error: Exception) -> str:

@@ -113,7 +113,7 @@ def test_a_kubeconfig_without_clusters_is_refused(tmp_path: Path, content: str) 
 
 def test_a_kubeconfig_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(SettingError, match="is a pipe, not a regular file"):
+    with pytest.raises(SettingError, match="a pipe, not a regular file"):
         ClusterSettings(kubeconfig=str(tmp_path / "fifo")).verify()
 
 

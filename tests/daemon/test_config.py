@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import msgspec
 import pytest
 import yaml
+import zmq.auth
 from hypothesis import given, settings
 
 from monitor.daemon.assembly import PARTS, Services
@@ -261,7 +262,7 @@ def test_a_good_jobs_url_is_printed_without_its_secrets(file: Path) -> None:
 def test_a_pipe_is_no_config_but_for_the_callers_own(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(ConfigError, match="is a pipe, not a regular file"):
+    with pytest.raises(ConfigError, match="a pipe, not a regular file"):
         load(str(fifo))
     reading, writing = os.pipe()
     os.write(writing, b"relay: {keep_idle: 12}")
@@ -271,6 +272,32 @@ def test_a_pipe_is_no_config_but_for_the_callers_own(tmp_path: Path) -> None:
     assert relay is not None
     assert relay.keep_idle == 12
     assert load("/dev/null").config == Config()
+
+
+def test_only_whole_curve_keys_are_keys(tmp_path: Path, file: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    _, secret = zmq.auth.create_certificates(tmp_path, "relay")
+    zmq.auth.create_certificates(allowed, "broker")
+    text = f"relay: {{curve: {{secret_key_file: {secret}, public_keys_dir: {allowed}}}}}"
+    read(file, text)
+    for content, said in (
+        ('public-key = "abc"', "odd.key holds no CURVE public key (40 characters)"),
+        (f'public-key = "{"#" * 40}"', "odd.key holds no CURVE public key"),
+        (f'public-key = "{"é" * 40}"', "odd.key holds no CURVE public key"),
+        ("nothing", "odd.key holds no CURVE public key"),
+        ("", "odd.key is empty"),
+    ):
+        (allowed / "odd.key").write_text(content)
+        assert said in complaint(file, text)
+    (allowed / "odd.key").unlink()
+    os.mkfifo(allowed / "odd.key")
+    assert "odd.key: a pipe, not a regular file" in complaint(file, text)
+    (allowed / "odd.key").unlink()
+    Path(secret).write_text("abc")
+    assert "holds no CURVE secret key (40 characters)" in complaint(file, text)
+    Path(secret).write_text("#" * 40)
+    assert "holds no valid CURVE key" in complaint(file, text)
 
 
 def test_values_come_from_the_environment(file: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_refused_reload_leaves_the_daemon_as_it_was(
     daemon = start_daemon({}).wait_ready()
     good = daemon.config_file.read_text()
     for bad, said in (
-        (None, "is a pipe, not a regular file"),
+        (None, "a pipe, not a regular file"),
         ("a: !!int ''", "config.yml:1: !!int stands before"),
         ("relay: {keep_idle: !!timestamp zz}", "config.yml:1: the tag !!timestamp"),
         ("relay: " + "[" * 5000, "nest"),

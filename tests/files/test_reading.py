@@ -36,24 +36,24 @@ def test_a_file_that_has_no_size_is_still_bounded() -> None:
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/ptmx"])
 def test_a_device_is_no_file(device: str) -> None:
-    assert refusal(device) == "is a device or a socket, not a regular file"
+    assert refusal(device) == "a device or a socket, not a regular file"
 
 
 def test_a_pipe_is_refused_with_and_without_a_writer(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    assert refusal(fifo) == "is a pipe, not a regular file"
+    assert refusal(fifo) == "a pipe, not a regular file"
     reading_end, writing_end = os.pipe()
     try:
         for number in (reading_end, writing_end):
-            assert "is a pipe" in refusal(f"/proc/self/fd/{number}")
+            assert "a pipe" in refusal(f"/proc/self/fd/{number}")
     finally:
         os.close(reading_end)
         os.close(writing_end)
 
 
 def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == "is a directory, not a regular file"
+    assert refusal(tmp_path) == "a directory, not a regular file"
     assert refusal(tmp_path / "nothing") == "No such file or directory"
     assert refusal("a\0b") == "a file name cannot contain NUL"
     assert refusal("/" + "x" * 5000) == "File name too long"

@@ -263,7 +263,7 @@ def test_after_whatever_a_jobs_file_held_the_next_good_one_is_read(
                     (line % "!!int ''", ":1: !!int stands before"),
                     ("- " + "[" * 5000, "nest"),
                     ("- &a [x, x]\n" + "- &a [*a, *a]\n" * 30, "more than 1000000 values"),
-                    (None, "is a pipe, not a regular file"),
+                    (None, "a pipe, not a regular file"),
                     (line % "a" + "more", "not YAML"),
                 ],
                 2,

@@ -7,35 +7,18 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
-
-TYPE_CHECKING = False  # as in typing, which takes its time to import
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
 
 __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status: see docs/reference/exit-codes.md."""
-    # Only what Python has set itself: where SIGINT is ignored, as of a shell's job, it stays so.
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-    def let_interrupt() -> None:
-        if interruptible:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
     _open_standard_streams()
     try:
-        if interruptible:
-            signal.signal(signal.SIGINT, _end)
-        return _run(sys.argv[1:] if argv is None else argv, let_interrupt)
+        return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return 0
-    finally:
-        let_interrupt()
 
 
 def _open_standard_streams() -> None:
@@ -55,18 +38,13 @@ def _open_standard_streams() -> None:
         sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    # What is being imported might take an exception for its own. Nothing is printed yet.
-    os._exit(0)
-
-
-def _run(argv: list[str], ready: Callable[[], None]) -> int:
+def _run(argv: list[str]) -> int:
     from monitor.commands.command_line import run
     from monitor.errors import MonitorError
 
     try:
         try:
-            return run(list(argv), ready)
+            return run(list(argv))
         finally:
             # What is still buffered fails here, and not at the interpreter's end.
             if sys.stdout is not None:

@@ -1,8 +1,8 @@
-"""What travels on the bus: results and model events, as JSON with CloudEvents attributes.
+"""The messages on the bus: results and model events, as JSON with CloudEvents attributes.
 
-A message's value is the plain JSON data, so that any consumer can read it. Its CloudEvents
-1.0 attributes go beside it as headers (the Kafka protocol binding's binary mode: ``ce_`` and
-the attribute's name). All instants are seconds since the epoch, UTC; all durations seconds.
+The value of a message is the plain JSON data, which any consumer can read. Its CloudEvents 1.0
+attributes are headers named ``ce_`` and the attribute (the binary mode of the Kafka protocol
+binding). All instants are seconds since the epoch, UTC; all durations are seconds.
 
 Sources: CloudEvents 1.0.2 and its Kafka protocol binding; CDEvents 0.3 for the service types.
 """
@@ -14,11 +14,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 __all__ = [
     "RESULT_TYPE",
     "Image",
     "ModelEvent",
+    "Outcome",
     "Phases",
     "Result",
     "cloud_event",
@@ -29,14 +31,15 @@ __all__ = [
 
 RESULT_TYPE = "org.recodex.monitor.result"
 
-_Duration = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-# 0001-01-01 to 9999-12-31 is what PostgreSQL, Python and JavaScript all can show.
-_Instant = Annotated[float, msgspec.Meta(ge=0, lt=253402300800)]
-_Id = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+_Duration = Annotated[float, Meta(ge=0, le=1e9)]
+# PostgreSQL, Python and JavaScript can all show 0001-01-01 to 9999-12-31.
+_Instant = Annotated[float, Meta(ge=0, lt=253402300800)]
+_Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+_INT_MAX = 2**31 - 1
 
 
 class Phases(msgspec.Struct, frozen=True, gc=False):
-    """How long each phase of a check took, over all redirects; a phase that wasn't is 0."""
+    """How long each phase of a check took, over all redirects; a skipped phase is 0."""
 
     resolve: _Duration = 0.0
     connect: _Duration = 0.0
@@ -45,34 +48,64 @@ class Phases(msgspec.Struct, frozen=True, gc=False):
     transfer: _Duration = 0.0
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What one run of a job found; ``(job_id, scheduled_at)`` names it.
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one attempt at a check found: the part of a result that the check itself fills."""
 
-    ``status`` is None where nothing answered, ``response_time`` None unless a whole answer
-    came, ``matched`` None where there was no whole body to match (True where nothing had to
-    match). ``error`` starts with a stable word and, after ``: ``, has the details. What older
-    producers may leave out has a default.
-    """
+    up: Annotated[bool, Meta(description="whether the site answered as the job expects")]
+    status: Annotated[
+        Annotated[int, Meta(ge=0, le=999)] | None,
+        Meta(description="the HTTP status (101 for websocket); null without an answer"),
+    ] = None
+    response_time: Annotated[
+        _Duration | None,
+        Meta(description="s, the sum of the phases; null without a complete answer"),
+    ] = None
+    duration: Annotated[_Duration, Meta(description="s, length of the last attempt")] = 0.0
+    error: Annotated[
+        str | None, Meta(description="null, or a stable word; details follow after a colon")
+    ] = None
+    matched: Annotated[
+        bool | None,
+        Meta(
+            description="whether body_regexp matched, true where the job has none;"
+            " null without a complete body"
+        ),
+    ] = None
+    phases: Annotated[
+        Phases,
+        Meta(description="s of resolve, connect, tls, processing and transfer, over all redirects"),
+    ] = Phases()
+    certificate_expires_at: Annotated[
+        float | None,
+        Meta(
+            description="the earliest expiry in the chains of all hosts on the way;"
+            " for tls and websocket that of the server's own certificate"
+        ),
+    ] = None
 
-    job_id: _Id
-    url: str
-    scheduled_at: _Instant
-    checked_at: _Instant
-    kind: str = "http"
-    up: bool
-    status: Annotated[int, msgspec.Meta(ge=0, le=999)] | None = None
-    response_time: _Duration | None = None
-    duration: _Duration = 0.0
-    error: str | None = None
-    matched: bool | None = None
-    phases: Phases = Phases()
-    certificate_expires_at: float | None = None
-    producer: _Id = 1
-    attempt: Annotated[int, msgspec.Meta(ge=1)] = 1
-    missed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+# The one declaration of a result: its fields are the keys of the JSON, the columns of
+# availability_result, the API's schema and the tables in the docs. A new field needs a default,
+# because older producers do not send it; see docs/contributing/add-a-result-field.md. The class
+# is not kw_only since msgspec puts keyword-only fields, as the Outcome's, after the others.
+class Result(Outcome, frozen=True, gc=False):
+    """What one run of a job found; ``(job_id, scheduled_at)`` identifies it."""
+
+    job_id: Annotated[_Id, Meta(description="the job")]
+    url: Annotated[str, Meta(description="what was checked, without a password")]
+    scheduled_at: Annotated[_Instant, Meta(description="when the check was due")]
+    checked_at: Annotated[_Instant, Meta(description="when the check started")]
+    kind: Annotated[str, Meta(description="the job's kind of check")] = "http"
+    producer: Annotated[_Id, Meta(description="the producer that ran the check")] = 1
+    attempt: Annotated[
+        int, Meta(ge=1, le=_INT_MAX, description="number of the last attempt, from 1")
+    ] = 1
+    missed: Annotated[
+        int, Meta(ge=0, le=_INT_MAX, description="runs skipped just before this one")
+    ] = 0
 
     def headers(self) -> dict[str, str]:
-        """Return the CloudEvents attributes that go with this result."""
+        """Return the CloudEvents attributes of this result, as headers."""
         return cloud_event(
             type=RESULT_TYPE,
             source=f"/producers/{self.producer}",
@@ -82,7 +115,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """A container's image with its digest, before and after a change; None where it wasn't."""
+    """The image of a container before and after a change; None if it had no image then."""
 
     container: str
     before: str | None = None
@@ -92,10 +125,10 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 class ModelEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The data of a model event: what happened to one deployed model.
 
-    Its CloudEvents type, id and source go in the headers. ``images`` are references with the
-    digest where it is known (``models/churn:1.4@sha256:...``). ``revision`` is the rollout's,
-    ``service`` (``Deployment/churn``) what a pod is of, ``reason`` and ``message`` are the
-    controller's words on a rollout that failed. docs/reference/model-events.md has the causes.
+    Its CloudEvents type, id and source are in the headers. ``images`` are references, with the
+    digest if it is known (``models/churn:1.4@sha256:...``). ``revision`` is that of the rollout,
+    ``service`` the owner of a pod (``Deployment/churn``). ``reason`` and ``message`` are the
+    controller's explanation of a failed rollout. docs/reference/model-events.md lists the causes.
     """
 
     cluster: str
@@ -132,6 +165,10 @@ def cloud_event(*, type: str, source: str, id: str, time: float) -> dict[str, st
 _encoder = msgspec.json.Encoder()
 _result_decoder = msgspec.json.Decoder(Result)
 _model_event_decoder = msgspec.json.Decoder(ModelEvent)
+_OPTIONAL: dict[type, set[str]] = {
+    kind: {field.name for field in msgspec.structs.fields(kind) if not field.required}
+    for kind in (Result, Phases)
+}
 
 
 def encode(message: Result | ModelEvent | Mapping[str, Any]) -> bytes:
@@ -140,10 +177,31 @@ def encode(message: Result | ModelEvent | Mapping[str, Any]) -> bytes:
 
 
 def decode_result(value: bytes) -> Result:
-    """Decode a result; raise msgspec.DecodeError (also for what doesn't validate)."""
-    return _result_decoder.decode(value)
+    """Decode a result; null in a field with a default means the default.
+
+    Raises msgspec.DecodeError, which includes a ValidationError for the wrong fields or values.
+    """
+    try:
+        return _result_decoder.decode(value)
+    except msgspec.ValidationError:
+        # Other programs may send null for a value that they do not know. This daemon's producers
+        # do not, so their results are decoded only once.
+        found = msgspec.json.decode(value)
+        if not isinstance(found, dict):
+            raise
+        known = _without_nulls(found, Result)
+        if isinstance(known.get("phases"), dict):
+            known["phases"] = _without_nulls(known["phases"], Phases)
+        return msgspec.convert(known, Result)
+
+
+def _without_nulls(fields: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    optional = _OPTIONAL[kind]
+    return {
+        name: value for name, value in fields.items() if value is not None or name not in optional
+    }
 
 
 def decode_model_event(value: bytes) -> ModelEvent:
-    """Decode a model event's data; raise msgspec.DecodeError (also for what doesn't validate)."""
+    """Decode the data of a model event; raise msgspec.DecodeError, also for invalid data."""
     return _model_event_decoder.decode(value)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
+from monitor.metrics import Metric
 from monitor.sqlite.file import OpenFile
 
-__all__ = ["Health", "Metric", "Part", "Sample", "State"]
+__all__ = ["Health", "Part", "State"]
 
 
 class Health(enum.StrEnum):
@@ -38,23 +39,6 @@ class State:
 
     health: Health
     summary: str = ""
-
-
-Sample = tuple[Mapping[str, str], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric family without the ``recodex_monitor_`` prefix, as /metrics will show it.
-
-    For a histogram each sample's labels include ``le`` (cumulative counts), and one more
-    sample each for the suffixes ``_sum`` and ``_count`` is given by the label ``__suffix__``.
-    """
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    samples: Sequence[Sample]
 
 
 class Part(ABC):
@@ -107,12 +91,12 @@ class Part(ABC):
         """Return the part's metrics as they are now; cheap, labels bounded."""
         return ()
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: Any) -> Callable[[], None]:
         """Get ready to adopt new settings, of the same type as the part was made with.
 
-        Reads whatever the new settings name (certificates, job files) and raises SettingError
-        if it can't be adopted, changing nothing. The callable that it returns makes the
-        switch, cannot fail, and returns the keys whose change needs a restart.
+        Reads what the new settings name (certificates, job files), changes nothing, and raises
+        SettingError for what a start with them would refuse. The callable that it returns
+        cannot fail: it puts in force what a reload takes of them (see :meth:`Section.adopting`).
         """
         del settings
-        return lambda: ()
+        return lambda: None

@@ -2,15 +2,18 @@
 
 Every part has a ``settings.py`` with a frozen :class:`Section`; ``config.py`` gathers them.
 A section checks each value's type and range by its annotations, and what annotations
-can't say in :meth:`Section.verify`, which may read the files that the section names.
+can't say in :meth:`Section.verify`, which may read the files that the section names. The
+comment above a field is what the manual says of it; its annotation says whether a reload takes
+the key (:data:`Reloadable`) and whether its value is a :data:`secret`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 import msgspec
@@ -23,10 +26,12 @@ __all__ = [
     "Bytes",
     "Count",
     "Port",
+    "Reloadable",
     "Seconds",
     "Section",
     "address_text",
     "hide_url_secrets",
+    "is_marked",
     "read_pem",
     "read_secret",
     "secret",
@@ -44,6 +49,11 @@ Bytes = Annotated[int, msgspec.Meta(ge=1, le=2**40)]
 # Annotation for a value that check-config must not print: Annotated[str, secret].
 secret = msgspec.Meta(extra={"secret": True})
 
+T = TypeVar("T")
+# The type of a key that a reload takes: Reloadable[Seconds]. A change of any other key waits for a
+# restart, and the log names it. The mark of a section that is always there holds for its keys.
+Reloadable = Annotated[T, msgspec.Meta(extra={"reload": True})]
+
 _SECRET_LIMIT_BYTES = 65536
 # The bundles of all public authorities have a quarter of a megabyte.
 _PEM_LIMIT_BYTES = 4 * 1024 * 1024
@@ -59,9 +69,51 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def verify(self) -> None:
         """Check what annotations can't say; raise SettingError with the path below this section."""
 
+    @classmethod
+    def completed(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the section's raw data with what may be left out but is needed to read it."""
+        return data
+
     def replace(self, **changes: Any) -> Any:
         """Return a copy with some fields changed."""
         return msgspec.structs.replace(self, **changes)
+
+    def adopting(self, new: Self) -> Self:
+        """Return what is in force after a reload: ``new``, but for what waits for a restart."""
+        kept = {}
+        for field in _fields(self):
+            mine, other = getattr(self, field.name), getattr(new, field.name)
+            if mine == other or is_marked(field.type, "reload"):
+                continue
+            same = isinstance(mine, Section) and type(mine) is type(other)
+            kept[field.name] = mine.adopting(other) if same else mine
+        adopted: Self = new.replace(**kept)
+        return adopted
+
+    def differences(self, other: Self) -> Iterator[str]:
+        """Yield the keys whose values differ, such as ``tls.certificate``."""
+        for field in _fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(mine, Section) and type(mine) is type(theirs):
+                for key in mine.differences(theirs):
+                    yield f"{field.encode_name}.{key}"
+            elif mine != theirs:
+                yield field.encode_name
+
+
+def _fields(section: Section) -> tuple[msgspec.inspect.Field, ...]:
+    kind = msgspec.inspect.type_info(type(section))
+    assert isinstance(kind, msgspec.inspect.StructType)
+    return kind.fields
+
+
+def is_marked(kind: msgspec.inspect.Type, mark: str) -> bool:
+    """Return whether a field's type, or an option of it, carries a mark: ``secret``, ``reload``."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return bool(kind.extra and kind.extra.get(mark)) or is_marked(kind.type, mark)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return any(is_marked(option, mark) for option in kind.types)
+    return False
 
 
 def state_directory() -> Path:

@@ -21,7 +21,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -169,17 +169,8 @@ class TokenFile:
         return self.current.identify(token)
 
 
-def create_token(
-    file: str | os.PathLike[str],
-    name: str,
-    role: Role,
-    *,
-    show: Callable[[str], None] = lambda token: None,
-) -> str:
+def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
     """Add a new token's hash to ``file`` and return the token, which is stored nowhere.
-
-    ``show`` is given the token before its hash is in force; what it raises, MonitorError, ends
-    all and leaves the file as it was. So there is no token in it that nobody has seen.
 
     The file is made where it is missing (0640, group recodex where that exists and we may)
     and replaced at once, so that a daemon never reads half of it. Raises SettingError for a
@@ -194,7 +185,7 @@ def create_token(
             raise SettingError(("name",), f"{path} has a token called {name!r} already")
         token = _PREFIX + secrets.token_urlsafe(32)
         lines.append(_Line(name, role, _HASH_PREFIX + _digest(token)))
-        _write(path, lines, lambda: show(token))
+        _write(path, lines)
     return token
 
 
@@ -212,8 +203,8 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def _write(path: Path, lines: list[_Line], then: Callable[[], None]) -> None:
-    """Replace the file, after ``then``, which is called once nothing but that is left to do."""
+def _write(path: Path, lines: list[_Line]) -> None:
+    """Replace the file at once."""
     text = yaml.safe_dump(
         {"tokens": [msgspec.to_builtins(line) for line in lines]},
         sort_keys=False,
@@ -228,7 +219,6 @@ def _write(path: Path, lines: list[_Line], then: Callable[[], None]) -> None:
             _give_to_group(stream.fileno())
             stream.flush()
             os.fsync(stream.fileno())
-        then()
         Path(name).replace(path)
         name = None
     except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -19,7 +19,9 @@ __all__ = [
     "expectation",
     "nearest",
     "place_and_problem",
+    "printable",
     "unknown_key",
+    "unknown_tagged_key",
 ]
 
 _KINDS: Final = {
@@ -62,7 +64,7 @@ def place_and_problem(
     found = _AT.fullmatch(str(error))
     if found is None:
         return "", _plain(str(error), "", kind)
-    place = _shown(found[3].removeprefix("."))
+    place = printable(found[3].removeprefix("."))
     problem = _plain(found[1], place, kind)
     return place, f"a key: {problem}" if found[2] else problem
 
@@ -90,14 +92,28 @@ def nearest(name: str, known: list[str]) -> str | None:
 
 def unknown_key(name: str, known: list[str]) -> str:
     """Say that a key is none of ``known``; it may be anything that a peer has sent."""
-    name = _shown(name)
+    name = printable(name)
     return f"unknown key {name}; {did_you_mean(name, known)}"
+
+
+def unknown_tagged_key(name: str, field: str, tag: str, keys: Mapping[str, Sequence[str]]) -> str:
+    """Say that what ``field`` calls ``tag`` does not know a key; ``keys`` are those of each tag."""
+    others = sorted(other for other, known in keys.items() if name in known)
+    if others:
+        return f"unknown key for {field} {tag}; known by {', '.join(others)}"
+    return f"unknown key; {did_you_mean(name, list(keys[tag]))}"
+
+
+def printable(name: str) -> str:
+    """Return a key that may be anything, so that a line can show it."""
+    name = name[:_MOST_SHOWN]
+    return name if name.isprintable() else ascii(name)
 
 
 def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", problem, re.DOTALL):
         if kind is None or place:
-            return f"unknown key {_shown(unknown[1])}"
+            return f"unknown key {printable(unknown[1])}"
         return unknown_key(
             unknown[1], [field.encode_name for field in msgspec.structs.fields(kind)]
         )
@@ -113,11 +129,6 @@ def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
         return "the JSON ends too early, or an escape is half of a surrogate pair"
     problem = problem.replace("JSON is malformed: ", "not JSON: ").replace("`", "")
     return problem[:1].lower() + problem[1:]
-
-
-def _shown(name: str) -> str:
-    name = name[:_MOST_SHOWN]
-    return name if name.isprintable() else ascii(name)
 
 
 def _expected(expected: re.Match[str], words: Mapping[str, str]) -> str:

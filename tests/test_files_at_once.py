@@ -35,7 +35,7 @@ def processes() -> Iterator[Pool]:
 def _make_spools(paths: list[Path]) -> list[str]:
     problems = []
     for path in paths:
-        _together.wait(30)
+        _together.wait(60)
         try:
             open_spool(path, max_bytes=1 << 20).close()
         except Exception as error:  # noqa: BLE001 - to be told
@@ -53,7 +53,7 @@ def _make_tables(paths: list[Path]) -> list[str]:
 
     problems = []
     for path in paths:
-        _together.wait(30)
+        _together.wait(60)
         try:
             asyncio.run(make(path))
         except Exception as error:  # noqa: BLE001 - to be told

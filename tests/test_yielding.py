@@ -18,7 +18,7 @@ async def in_thread(work: object) -> threading.Thread:
     return thread
 
 
-def test_a_thread_goes_on_when_the_loop_has_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_goes_on_when_the_loop_has_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yielding, "_PATIENCE_S", FOR_EVER_S)
     order: list[str] = []
     asks = threading.Event()
@@ -28,18 +28,15 @@ def test_a_thread_goes_on_when_the_loop_has_turned(monkeypatch: pytest.MonkeyPat
         yielding.yield_to_loop()
         order.append("thread")
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with yielding.attending(loop):
-            thread = await in_thread(work)
-            asks.wait(10)
-            # Whatever the loop has begun, it ends before the thread goes on.
-            order.append("loop")
-            while thread.is_alive():
-                await asyncio.sleep(0)
-            thread.join()
-
-    asyncio.run(main())
+    loop = asyncio.get_running_loop()
+    with yielding.attending(loop):
+        thread = await in_thread(work)
+        asks.wait(60)
+        # Whatever the loop has begun, it ends before the thread goes on.
+        order.append("loop")
+        while thread.is_alive():
+            await asyncio.sleep(0)
+        thread.join()
     assert order == ["loop", "thread"]
 
 
@@ -63,31 +60,25 @@ def test_what_is_done_sooner_than_a_piece_takes_needs_no_breath(
     assert list(yielding.in_slices(range(25), every=10)) == list(range(25))
 
 
-def test_a_loop_that_does_not_turn_keeps_no_thread_for_ever(
+async def test_a_loop_that_does_not_turn_keeps_no_thread_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(yielding, "_PATIENCE_S", 0.01)
 
-    async def main() -> None:
-        with yielding.attending(asyncio.get_running_loop()):
-            thread = await in_thread(yielding.yield_to_loop)
-            thread.join(FOR_EVER_S)
-            assert not thread.is_alive()
-
-    asyncio.run(main())
+    with yielding.attending(asyncio.get_running_loop()):
+        thread = await in_thread(yielding.yield_to_loop)
+        thread.join(FOR_EVER_S)
+        assert not thread.is_alive()
 
 
-def test_the_loops_own_thread_and_one_without_a_loop_never_wait(
+async def test_the_loops_own_thread_and_one_without_a_loop_never_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(yielding, "_PATIENCE_S", FOR_EVER_S)
     yielding.yield_to_loop()
 
-    async def main() -> None:
-        with yielding.attending(asyncio.get_running_loop()):
-            yielding.yield_to_loop()
-
-    asyncio.run(main())
+    with yielding.attending(asyncio.get_running_loop()):
+        yielding.yield_to_loop()
     closed = asyncio.new_event_loop()
     closed.close()
     with yielding.attending(closed):

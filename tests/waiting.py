@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+# Enough for the busiest machine. A test that passes never waits so long.
+LIMIT_S = 60
 
-async def until(condition: Callable[[], object], *, limit_s: float = 20) -> None:
+
+async def until(condition: Callable[[], object], *, limit_s: float = LIMIT_S) -> None:
     """Return as soon as ``condition()`` is true; raise TimeoutError after ``limit_s``."""
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-def wait_for(condition: Callable[[], Any], what: str, *, limit_s: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, *, limit_s: float = LIMIT_S) -> Any:
     """Wait until ``condition()`` is true and return what it gave."""
     deadline = time.monotonic() + limit_s
     while True:

@@ -7,28 +7,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from docs.generate.api import calls
 from docs.generate.architecture import FLOWS, floors, flow
 from docs.generate.commands import command_sections, exit_statuses
-from docs.generate.config import config_keys
+from docs.generate.config import config_keys, job_keys
+from docs.generate.errors import error_table
 from docs.generate.metrics import metrics_table
+from docs.generate.results import result_columns, result_keys
 
 __all__ = ["PAGES", "renewed"]
 
 PAGES = Path(__file__).resolve().parents[1]
 
-_MADE = {
+_MADE: dict[str, Callable[[], str]] = {
     "calls": calls,
     "commands": command_sections,
     "config-keys": config_keys,
+    "error-words": error_table,
     "exit-statuses": exit_statuses,
     "floors": floors,
     "metrics": metrics_table,
+    "result-columns": result_columns,
+    "result-keys": result_keys,
     **{f"flow-{part}": partial(flow, part) for part in FLOWS},
+    # One block for each kind of check, wherever its section is.
+    **{
+        f"job-keys-{kind}" if kind else "job-keys": partial(str, table)
+        for kind, table in job_keys().items()
+    },
 }
 _BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->\n)", re.S)
 

@@ -12,6 +12,7 @@ from monitor.tokens import TokenFile
 from monitor.web.context import Context, PartsStatus
 from monitor.web.http.access import Access
 from monitor.web.http.app import Gate, make_app
+from monitor.web.http.limits import Connections
 from monitor.web.routes import served
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
@@ -34,7 +35,7 @@ def document() -> dict[str, Any]:
         tokens=tokens,
         store=services.store(),
     )
-    gate = make_app(context.settings, context.access, served(context).routers)
+    gate = make_app(Connections(context.settings), context.access, served(context).routers)
     assert isinstance(gate, Gate)
     app = gate._app
     assert isinstance(app, FastAPI)

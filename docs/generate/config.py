@@ -8,7 +8,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
-__all__ = ["config_keys"]
+__all__ = ["config_keys", "job_keys"]
 
 _MAN_PAGE = Path(__file__).resolve().parents[2] / "packaging" / "man" / "config-page"
 
@@ -40,17 +40,34 @@ def config_keys() -> str:
         if field.section is not None:
             text = field.text or source.summary(field.section)
             lines += ["", f"## {field.name}", "", _plain(text), ""]
-            lines += _table(list(source.fields(field.section)), source)
+            fields = list(source.fields(field.section))
+            lines += _table(fields, source)
+            for inner in fields:
+                if inner.section is None:
+                    continue
+                for kind, own in source.kinds(inner.section, reload=inner.reload).items():
+                    lines += ["", f"### {inner.name} of kind {kind}", "", *_table(own, source)]
     return "\n".join(lines)
 
 
+def job_keys() -> dict[str, str]:
+    """Return a table of the keys that all jobs have, by "", and of each kind's own."""
+    source = _man_page().Source()
+    tables = {
+        "": list(source.fields("Job", reload=True)),
+        **source.kinds("Job", reload=True),
+    }
+    return {kind: "\n".join(_table(fields, source)) for kind, fields in tables.items()}
+
+
 def _table(fields: list[Any], source: Any) -> Iterator[str]:
-    yield "| key | type | default | meaning |"
-    yield "|---|---|---|---|"
+    yield "| key | type | default | reload | meaning |"
+    yield "|---|---|---|---|---|"
     for name, field in _rows(fields, source, ""):
         default = f"`{_cell(field.default)}`" if field.default is not None else ""
         text = _plain(field.text or (source.summary(field.section) if field.section else ""))
-        yield f"| `{name}` | {_cell(field.kind)} | {default} | {_cell(text)} |"
+        reload = "yes" if field.reload else "restart"
+        yield f"| `{name}` | {_cell(field.kind)} | {default} | {reload} | {_cell(text)} |"
 
 
 def _rows(fields: list[Any], source: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -59,7 +76,7 @@ def _rows(fields: list[Any], source: Any, path: str) -> Iterator[tuple[str, Any]
         yield name, field
         if field.section is not None:
             inner = f"{name}[]." if field.many else f"{name}."
-            yield from _rows(list(source.fields(field.section)), source, inner)
+            yield from _rows(list(source.fields(field.section, reload=field.reload)), source, inner)
 
 
 def _plain(text: str) -> str:

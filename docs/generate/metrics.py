@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from docs.generate.daemon import assembled
-from monitor.part import Metric, Part
+from monitor.metrics import Metric
+from monitor.part import Part
 from monitor.probes.part import Probes
 from monitor.web.context import PartsStatus
 from monitor.web.routes.exposition import PREFIX, own_metrics

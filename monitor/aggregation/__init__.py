@@ -1,1 +1,1 @@
-"""Results from the bus to the database: raw rows, and counters by window that match them."""
+"""Writes results from the bus to the database: raw rows, and counters per window."""

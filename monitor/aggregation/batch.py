@@ -1,4 +1,4 @@
-"""What has been read and not yet been written, in the order in which it was read. Pure."""
+"""Messages that have been read and not yet written, in the order of reading. Pure."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import NamedTuple
 
 import msgspec
 
-from monitor.aggregation.intake import judge
+from monitor.aggregation.intake import parse_result
 from monitor.bus import Record
 from monitor.messages import Result, encode
 
-__all__ = ["Batch", "Entry", "Pending", "Rejected", "judge_all"]
+__all__ = ["Batch", "Entry", "Pending", "Rejected", "parse_records"]
 
 
 class Rejected(NamedTuple):
-    """A message that is no result to count; ``reason`` starts with a stable word."""
+    """A message that is not a valid result; ``reason`` starts with a stable word."""
 
     reason: str
     payload: bytes
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A message as it waits, judged.
+    """A parsed message with its position in the topic.
 
-    Tens of thousands wait at a time: the collector of garbage, which stops all threads while it
-    looks at what there is, is not shown them.
+    Tens of thousands of them wait at a time. They are not tracked by the garbage collector, which
+    stops all threads while it scans objects.
     """
 
     partition: int
@@ -44,23 +44,23 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return Entry(self.partition, self.offset, rejected, self.size_bytes)
 
 
-def judge_all(records: Iterable[Record], *, now: float, keep_s: float) -> list[Entry]:
-    """Judge ``records`` at the time ``now`` (s since the epoch), in order."""
+def parse_records(records: Iterable[Record], *, now: float, keep_s: float) -> list[Entry]:
+    """Parse ``records`` in order, at the time ``now`` (s since the epoch)."""
     entries = []
     for record in records:
         value = record.value
-        judged = judge(value, record.headers, now=now, keep_s=keep_s)
-        content = Rejected(judged, value) if isinstance(judged, str) else judged
+        parsed = parse_result(value, record.headers, now=now, keep_s=keep_s)
+        content = Rejected(parsed, value) if isinstance(parsed, str) else parsed
         entries.append(Entry(record.partition, record.offset, content, len(value)))
     return entries
 
 
 class Batch:
-    """What one transaction writes."""
+    """The messages that one transaction writes."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
-        # By partition, where to go on once this batch is written.
+        # By partition, the offset to read next once this batch is written.
         self.next_offsets = {entry.partition: entry.offset + 1 for entry in entries}
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class Batch:
         return [entry.content for entry in self.entries if isinstance(entry.content, Result)]
 
     def rejected(self) -> list[tuple[int, int, Rejected]]:
-        """Return partition, offset and why of the messages that are no results to count."""
+        """Return partition, offset and reason of the rejected messages."""
         return [
             (entry.partition, entry.offset, entry.content)
             for entry in self.entries
@@ -85,7 +85,7 @@ class Batch:
         return Batch([entry.older(oldest) for entry in self.entries])
 
     def halves(self) -> tuple[Batch, Batch]:
-        """Split a batch of two or more in two, to be written one after the other."""
+        """Split a batch of two or more into two, to write one after the other."""
         middle = len(self.entries) // 2
         return Batch(self.entries[:middle]), Batch(self.entries[middle:])
 
@@ -93,7 +93,7 @@ class Batch:
 class Pending:
     """Messages that wait for a batch.
 
-    ``since`` is when the oldest of them was added, by the caller's clock; None when empty.
+    ``since`` is the time, on the caller's clock, when the oldest was added; None when empty.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class Pending:
         return len(self._entries)
 
     def add(self, entries: Collection[Entry], *, clock: float) -> None:
-        """Queue what was read."""
+        """Append messages that were read."""
         self._entries.extend(entries)
         self.size_bytes += sum(entry.size_bytes for entry in entries)
         if self.since is None and self._entries:
@@ -120,7 +120,7 @@ class Pending:
         return Batch(entries)
 
     def drop(self) -> None:
-        """Forget everything."""
+        """Drop all messages."""
         self._entries.clear()
         self.size_bytes = 0
         self.since = None

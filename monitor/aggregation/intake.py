@@ -1,8 +1,8 @@
-"""What a message from the topic is: a result to count, or something to keep as rejected. Pure.
+"""Parses messages of the topic: each is a valid result or is rejected with a reason. Pure.
 
-A message of a producer that says nothing of CloudEvents is taken for what it contains.
-Fields that this program does not know are ignored, optional ones may be missing; a change
-that needs more than that has a type of its own, which is rejected rather than misread.
+A message without CloudEvents headers is parsed as a result. Unknown fields are ignored, and
+optional fields may be missing or null. An incompatible version of a result has another type,
+and is rejected instead of misread.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from collections.abc import Mapping
 
 import msgspec
 
+from monitor.aggregation.result_columns import row_of
 from monitor.messages import RESULT_TYPE, Result, decode_result
 
-__all__ = ["FUTURE_LIMIT_S", "judge", "printable"]
+__all__ = ["FUTURE_LIMIT_S", "parse_result", "printable"]
 
 FUTURE_LIMIT_S = 86400
-"""A result scheduled further ahead than this comes from a broken clock."""
-
-_INT_LIMIT = 2**31  # of the columns
+"""A result scheduled further ahead (s) than this was made with a wrong clock."""
 
 
-def judge(value: bytes, headers: Mapping[str, str], *, now: float, keep_s: float) -> Result | str:
-    """Return the result in ``value``, or why it is rejected: a stable word and details.
+def parse_result(
+    value: bytes, headers: Mapping[str, str], *, now: float, keep_s: float
+) -> Result | str:
+    """Return the result in ``value``, or the reason why it is rejected: a stable word and details.
 
-    ``now`` is in s since the epoch; a result scheduled more than ``keep_s`` before it can't be
-    told from a duplicate any more.
+    ``now`` is in s since the epoch. A result scheduled more than ``keep_s`` before it is too old:
+    the rows that would reveal a duplicate are already deleted.
     """
     kind = headers.get("ce_type", RESULT_TYPE)
     if kind != RESULT_TYPE:
@@ -38,9 +39,7 @@ def judge(value: bytes, headers: Mapping[str, str], *, now: float, keep_s: float
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return printable(f"not-a-result: {error}")
     if b"\\u" in value and not _storable(result):
-        return "bad-text: NUL or half a surrogate pair"
-    if result.attempt >= _INT_LIMIT or result.missed >= _INT_LIMIT:
-        return "not-a-result: attempt or missed is out of range"
+        return "bad-text: contains NUL or an unpaired surrogate"
     if result.scheduled_at < now - keep_s:
         return f"too-old: scheduled at {result.scheduled_at:.3f}"
     if result.scheduled_at > now + FUTURE_LIMIT_S:
@@ -49,16 +48,16 @@ def judge(value: bytes, headers: Mapping[str, str], *, now: float, keep_s: float
 
 
 def printable(reason: str) -> str:
-    """Return ``reason`` as any database stores and any terminal shows it, in 500 characters."""
+    """Return at most 500 characters of ``reason``, with ``?`` for unprintable ones."""
     return "".join(c if c.isprintable() else "?" for c in reason[:500])
 
 
 def _storable(result: Result) -> bool:
-    for text in (result.url, result.kind, result.error or ""):
-        if "\0" in text:
-            return False
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return False
+    texts = [value for value in row_of(result) if isinstance(value, str)]
+    if any("\0" in text for text in texts):
+        return False
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
     return True

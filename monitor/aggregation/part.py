@@ -1,9 +1,10 @@
-"""Takes results from the bus and has them written, batch by batch.
+"""Consumes results from the bus and writes them to the database in batches.
 
-Two tasks meet in :class:`~monitor.aggregation.batch.Pending`: one polls the bus and judges
-what comes, the other writes batches. The database's offsets decide what has been read; the
-bus's are a hint. Whenever the two may differ (a lost race, a database that was away while
-partitions came) everything pending is dropped and read again from the stored offsets.
+Two tasks share a :class:`~monitor.aggregation.batch.Pending`: one polls the bus and parses
+messages, the other writes batches. The offsets in the database decide what has been read; those
+of the bus are a hint. When the two may differ (after a lost race, or after partitions were
+assigned while the database was unavailable), everything pending is dropped and read again from
+the stored offsets.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
-from monitor.aggregation.batch import Batch, Pending, judge_all
+from monitor.aggregation.batch import Batch, Pending, parse_records
 from monitor.aggregation.retention import purge
 from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.statistics import Statistics
 from monitor.aggregation.transactions import TooSlowError, Transactions
 from monitor.aggregation.writer import OffsetsMovedError, Written, stored_offsets
+from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
-from monitor.part import Health, Metric, Part, State
+from monitor.log_limits import OutageLog
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.store import Store
 from monitor.yielding import in_slices, lower_priority
 
@@ -48,9 +52,9 @@ _FLUSH_EARLY = 0.9
 
 
 class Aggregation(Part):
-    """The part ``aggregation``: a consumer of the results' topic.
+    """The part ``aggregation``: consumes the topic of the results.
 
-    ``clock`` gives s since the epoch, by which results are too old or from the future.
+    ``clock`` returns s since the epoch. It decides which results are too old or in the future.
     """
 
     name: ClassVar[str] = "aggregation"
@@ -69,7 +73,7 @@ class Aggregation(Part):
         self._store = store
         self._clock = clock
         self.statistics = Statistics(settings.topic)
-        # For what is to be decoded, counted and written out, while the loop serves others.
+        # Decodes, counts and encodes rows, so that the loop stays free.
         self._thread = ThreadPoolExecutor(1, "aggregation", initializer=lower_priority)
         self._transactions = Transactions(
             store,
@@ -80,23 +84,25 @@ class Aggregation(Part):
             clock=clock,
         )
         self._pending = Pending()
-        # The batch being written; it stays here until it is known to be committed.
+        # The batch being written. It stays here until its commit is certain.
         self._batch: Batch | None = None
         self._writing = asyncio.Lock()
-        # Each assigned partition's stored offset as this consumer knows it.
+        # By assigned partition, the offset in the database as far as this consumer knows.
         self._stored: dict[int, int | None] = {}
-        # Partitions that came while the database could not say where to go on.
+        # Partitions assigned while their offsets could not be read.
         self._unknown: set[int] = set()
         self._in_step = False
         self._to_commit: dict[int, int] = {}
-        self._problem: str | None = None
+        self._outage = OutageLog(
+            logger, outcome="consumption paused, trying again", level=logging.ERROR
+        )
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
 
     async def start(self) -> None:
-        """Nothing to bind; the bus and the store are opened by the daemon."""
+        """Do nothing: the daemon opens the bus and the store."""
 
     async def run(self) -> None:
         """Consume until cancelled, or until drained."""
@@ -125,49 +131,47 @@ class Aggregation(Part):
                 await consumer.close()
             finally:
                 self._ended.set()
-        await asyncio.Event().wait()  # drained: the daemon cancels what is left
+        await asyncio.Event().wait()  # drained: wait for the daemon to cancel this task
 
     async def drain(self) -> None:
-        """Write what has been read, and leave the group."""
+        """Write all messages that have been read, and leave the group."""
         self._stopping.set()
         self._changed.set()
         await self._ended.wait()
 
     async def close(self) -> None:
-        """Let go of the thread."""
+        """Stop the thread."""
         self._thread.shutdown(wait=False)
 
     def partitions(self) -> list[int]:
-        """Return the partitions that are this consumer's."""
+        """Return the partitions that are assigned to this consumer."""
         return sorted(self._stored)
 
     def waiting(self) -> int:
-        """Return how many messages have been read and are not yet being written."""
+        """Return how many messages have been read and wait for a batch."""
         return len(self._pending)
 
     def state(self) -> State:
-        """Return lag and counts; degraded while the database can't be written."""
-        if self._problem is not None:
-            return State(Health.DEGRADED, f"{self._problem}; consumption paused, trying again")
+        """Return lag and counts; degraded while writing to the database fails."""
+        if self._outage.problem is not None:
+            return State(Health.DEGRADED, self._outage.summary)
         if self._stopping.is_set():
             return State(Health.STOPPING)
         if not self._stored:
-            return State(Health.STARTING, "waits for partitions")
+            return State(Health.STARTING, "waiting for partitions")
         return State(Health.OK, self.statistics.summary())
 
     def metrics(self) -> Iterable[Metric]:
-        """Return lag, batch sizes, commit times and rejects."""
+        """Return lag, batch sizes, commit times and rejected messages."""
         return self.statistics.metrics()
 
-    async def prepare(self, settings: AggregationSettings) -> Callable[[], Sequence[str]]:
-        """Adopt new limits; topic and group need a restart."""
+    async def prepare(self, settings: AggregationSettings) -> Callable[[], None]:
+        """Adopt new limits."""
+        adopted = self._settings.adopting(settings)
 
-        def switch() -> Sequence[str]:
-            old, self._settings = self._settings, settings
+        def switch() -> None:
+            self._settings = adopted
             self._changed.set()
-            return [
-                key for key in ("topic", "group") if getattr(old, key) != getattr(settings, key)
-            ]
 
         return switch
 
@@ -175,7 +179,7 @@ class Aggregation(Part):
 
     async def _consume(self, consumer: Consumer) -> None:
         loop = asyncio.get_running_loop()
-        pause = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         lag_at = idle_at = loop.time()
         while not self._stopping.is_set():
             if loop.time() >= idle_at + _IDLE_INTERVAL_S:
@@ -183,10 +187,9 @@ class Aggregation(Part):
                 await consumer.idle()
             if not self._in_step and consumer.assignment():
                 if not await self._resynchronize(consumer):
-                    await self._wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
-                    pause = min(pause * 2, _RETRY_S[1])
+                    await self._wait(backoff.next_delay())
                     continue
-                pause = _RETRY_S[0]
+                backoff.reset()
             await self._commit(consumer)
             if self._full() or self._disturbs():
                 await self._wait(_POLL_S)
@@ -197,24 +200,24 @@ class Aggregation(Part):
                 lag_at = loop.time() + _LAG_INTERVAL_S
                 self.statistics.lag = await consumer.lag()
             if not self._in_step:
-                continue  # they would come again after what is about to be read again
+                continue  # reading restarts at the stored offsets, so these come again
             if records:
                 known = [record for record in records if record.partition in self._stored]
-                # In a thread: the loop has others to serve.
-                judge = functools.partial(
-                    judge_all,
+                # In a thread, so that the loop stays free.
+                parse = functools.partial(
+                    parse_records,
                     in_slices(known),
                     now=self._clock(),
                     keep_s=self._settings.keep_results,
                 )
-                entries = await loop.run_in_executor(self._thread, judge)
+                entries = await loop.run_in_executor(self._thread, parse)
                 if self._in_step:
                     self._pending.add(entries, clock=loop.time())
                     self._changed.set()
 
     def _disturbs(self) -> bool:
-        # SQLite lets go of the interpreter's lock for each row. A thread that takes it meanwhile
-        # for more messages makes a transaction, and everyone's wait for it, several times longer.
+        # SQLite releases the interpreter lock for each row. A thread that parses messages in the
+        # meantime makes the transaction, and the wait of every other writer, several times longer.
         return self._writing.locked() and self._store.dialect == "sqlite"
 
     def _full(self) -> bool:
@@ -224,8 +227,8 @@ class Aggregation(Part):
         )
 
     async def _assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Tell the bus where to go on with the partitions that are ours now."""
-        # After a lost connection they may be the same as before, and be read from anew.
+        """Return where to continue reading the partitions that are now assigned."""
+        # After a lost connection they may be the same as before, and be read again.
         if self._batch is not None or self._pending:
             self._fall_out_of_step()
         elif not self._stored and not self._unknown:
@@ -234,19 +237,19 @@ class Aggregation(Part):
             async with asyncio.timeout(_OFFSETS_TIMEOUT_S), self._writing:
                 stored = await self._read_offsets()
         except (MonitorError, TimeoutError) as error:
-            # The bus begins where it likes; nothing of that is taken before the offsets are known.
+            # The bus chooses where to start; its messages are ignored until the offsets are known.
             self._unknown.update(partitions)
             self._fall_out_of_step()
-            self._say(error)
+            self._failed(error)
             return {}
         for partition in partitions:
             self._stored[partition] = stored.get(partition)
             self._unknown.discard(partition)
-        logger.info("%s: has partitions %s", self._topic, sorted(self._stored))
+        logger.info("%s: assigned partitions %s", self._topic, sorted(self._stored))
         return {partition: stored.get(partition, 0) for partition in partitions}
 
     async def _revoked(self, partitions: Sequence[int]) -> None:
-        """Write what is left of the partitions that go; the next consumer waits for it."""
+        """Write what is pending of revoked partitions; their next consumer waits for it."""
         flushed = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REVOKE_TIMEOUT_S):
@@ -257,7 +260,7 @@ class Aggregation(Part):
             self._stored.pop(partition, None)
             self._unknown.discard(partition)
             self._to_commit.pop(partition, None)
-        logger.info("%s: gives up partitions %s", self._topic, sorted(partitions))
+        logger.info("%s: revoked partitions %s", self._topic, sorted(partitions))
 
     async def _read_offsets(self) -> dict[int, int]:
         return await self._store.read(
@@ -265,12 +268,12 @@ class Aggregation(Part):
         )
 
     async def _resynchronize(self, consumer: Consumer) -> bool:
-        """Read on from the stored offsets; False while the database is away."""
+        """Continue reading at the stored offsets; False if the database is unavailable."""
         async with self._writing:
             try:
                 stored = await self._read_offsets()
             except MonitorError as error:
-                self._say(error)
+                self._failed(error)
                 return False
             self._pending.drop()
             self._batch = None
@@ -284,17 +287,17 @@ class Aggregation(Part):
         return True
 
     async def _commit(self, consumer: Consumer) -> None:
-        """Tell the bus how far the database is: a hint for whoever looks at the group's lag."""
+        """Commit the database's offsets to the bus, for tools that show the group's lag."""
         offsets, self._to_commit = self._to_commit, {}
         offsets = {key: value for key, value in offsets.items() if key in consumer.assignment()}
         if offsets:
             try:
                 await consumer.commit(offsets)
             except MonitorError as error:
-                logger.debug("offsets are stored, but the bus was not told: %s", error)
+                logger.debug("offsets are stored, but committing them to the bus failed: %s", error)
 
     async def _wait(self, limit_s: float) -> None:
-        """Wait until something changed, for a while."""
+        """Wait until something changes, at most ``limit_s``."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
@@ -303,14 +306,13 @@ class Aggregation(Part):
     # Writing
 
     async def _write(self) -> None:
-        pause = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         while True:
             await self._until_due()
             if await self._flush():
-                pause = _RETRY_S[0]
+                backoff.reset()
                 continue
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
-            pause = min(pause * 2, _RETRY_S[1])
+            await asyncio.sleep(backoff.next_delay())
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
@@ -325,7 +327,7 @@ class Aggregation(Part):
                     await self._changed.wait()
 
     async def _flush(self) -> bool:
-        """Write all that is pending, batch by batch; False when the database is away."""
+        """Write everything pending, batch by batch; False if the database is unavailable."""
         async with self._writing:
             while self._in_step and (self._batch is not None or self._pending):
                 if self._batch is None:
@@ -335,16 +337,16 @@ class Aggregation(Part):
                 try:
                     await self._transactions.write(self._batch, self._settings)
                 except OffsetsMovedError as error:
-                    logger.warning("%s; reading on from what is stored", error)
+                    logger.warning("%s; continuing from the stored offsets", error)
                     self.statistics.lost_races += 1
                     self._fall_out_of_step()
                     return True
                 except TooSlowError as error:
-                    self._say(error)
+                    self._failed(error)
                     self._fall_out_of_step()
                     return False
                 except MonitorError as error:
-                    self._say(error)
+                    self._failed(error)
                     return False
                 self._batch = None
                 self._recovered()
@@ -362,27 +364,21 @@ class Aggregation(Part):
         self._pending.drop()
         self._changed.set()
 
-    def _say(self, error: MonitorError | TimeoutError) -> None:
-        if self._problem is None:
-            logger.error("consumption pauses: %s", str(error) or "the database is slow")
-        self._problem = str(error) or "the database is slow"
+    def _failed(self, error: MonitorError | TimeoutError) -> None:
+        self._outage.failed(str(error) or "the database is slow")
 
     def _recovered(self) -> None:
-        if self._problem is not None:
-            logger.info("consumption goes on: the database is back")
-        self._problem = None
+        self._outage.recovered("consumption resumed: the database is available again")
 
     # Retention
 
     async def _retain(self) -> None:
-        failed = False
+        outage = OutageLog(logger)
         while True:
             try:
                 purged = await purge(self._store, self._settings, now=self._clock())
-                failed = False
+                outage.recovered("purging resumed")
                 logger.debug("purged %s", purged)
             except MonitorError as error:
-                if not failed:
-                    logger.warning("cannot purge: %s", error)
-                failed = True
+                outage.failed(f"cannot purge: {error}")
             await asyncio.sleep(_PURGE_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311

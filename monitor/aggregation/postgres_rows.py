@@ -1,13 +1,15 @@
-"""Rows of a batch into PostgreSQL: COPY into a temporary table, then one statement."""
+"""Writes a batch to PostgreSQL: COPY into a temporary table, then one INSERT from it."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 import msgspec
 
+from monitor.aggregation.result_columns import COLUMN_LIST, COLUMN_TYPES
 from monitor.aggregation.windows import Counters, Window
 from monitor.messages import Result
 from monitor.store import Connection
@@ -17,19 +19,40 @@ from monitor.yielding import in_slices
 __all__ = ["PARTITION_S", "add_metrics", "insert_results", "metric_rows", "result_rows"]
 
 PARTITION_S = 86400
-"""Width of availability_result's partitions."""
+"""Width of the partitions of ``availability_result``, in s."""
 
-# In the order of job and time, so that two consumers that write the same rows wait for each
-# other rather than deadlock.
+
+def _columns(*types: str) -> list[str]:
+    return [name for name, kind in COLUMN_TYPES.items() if kind in types]
+
+
+# The order of columns in COPY: first those whose values look the same in JSON.
+_SIMPLE = _columns("bigint", "integer", "double precision", "boolean")
+_TEXTS = _columns("text")
+_OBJECTS = _columns("jsonb")
+_RESULT_TYPES = {name: COLUMN_TYPES[name] for name in (*_SIMPLE, *_TEXTS, *_OBJECTS)}
+_simple = attrgetter(*_SIMPLE)
+_texts = attrgetter(*_TEXTS)
+_objects = [attrgetter(name) for name in _OBJECTS]
+
+# Sorted, so that two consumers that write the same rows wait for each other and do not deadlock.
 _INSERT = (
-    "INSERT INTO availability_result SELECT * FROM {staged} ORDER BY job_id, scheduled_at"
+    f"INSERT INTO availability_result ({COLUMN_LIST})"  # noqa: S608 - our own columns
+    f" SELECT {COLUMN_LIST} FROM {{staged}} ORDER BY job_id, scheduled_at"
     " ON CONFLICT DO NOTHING RETURNING job_id, scheduled_at"
 )
-_STAGED_METRIC = (
-    "job_id bigint, dt bigint, granularity text, checks bigint, failures bigint,"
-    " rt_min double precision, rt_max double precision, rt_sum double precision,"
-    " data jsonb, rt_buckets jsonb"
-)
+_METRIC_TYPES = {
+    "job_id": "bigint",
+    "dt": "bigint",
+    "granularity": "text",
+    "checks": "bigint",
+    "failures": "bigint",
+    "rt_min": "double precision",
+    "rt_max": "double precision",
+    "rt_sum": "double precision",
+    "data": "jsonb",
+    "rt_buckets": "jsonb",
+}
 _UPSERT = (
     "INSERT INTO availability_metric AS m SELECT job_id, to_timestamp(dt), granularity, checks,"
     " failures, rt_min, rt_max, rt_sum, data, rt_buckets FROM {staged}"
@@ -45,25 +68,24 @@ _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 
 _NULL = "\\N"
-_BOOLEAN = {None: _NULL, True: "t", False: "f"}
 
 _encode = msgspec.json.Encoder().encode
 
 
 def result_rows(results: Iterable[Result]) -> bytes:
-    """Make the rows of raw results, for COPY."""
-    return "".join(map(_result_line, results)).encode()
+    """Return the rows of raw results, in the text format of COPY."""
+    return b"".join(map(_result_line, results))
 
 
 def metric_rows(windows: Mapping[Window, Counters]) -> bytes:
-    """Make the rows of counters, for COPY."""
+    """Return the rows of counters, in the text format of COPY."""
     return "".join(map(_metric_line, in_slices(windows.items()))).encode()
 
 
 def insert_results(
     connection: Connection, results: Sequence[Result], rows: bytes
 ) -> Sequence[Result]:
-    """Insert the results that are new, and return those: ``results`` itself for all."""
+    """Insert the new results and return them; ``results`` itself if all are new."""
     if not results:
         return results
     for day in sorted({result.scheduled_at // PARTITION_S for result in results}):
@@ -74,7 +96,7 @@ def insert_results(
             until=day * PARTITION_S,
             width_s=PARTITION_S,
         )
-    staged = _stage(connection, "result", "LIKE availability_result", rows)
+    staged = _stage(connection, "result", _RESULT_TYPES, rows)
     with connection.raw.cursor() as cursor:
         cursor.execute(_INSERT.format(staged=staged))
         if cursor.rowcount == len(results):
@@ -87,20 +109,21 @@ def insert_results(
 
 
 def add_metrics(connection: Connection, rows: bytes) -> None:
-    """Add the counters to those that are stored."""
+    """Add the counters to the stored ones."""
     if not rows:
         return
-    staged = _stage(connection, "metric", _STAGED_METRIC, rows)
+    staged = _stage(connection, "metric", _METRIC_TYPES, rows)
     connection.execute(_UPSERT.format(staged=staged))
     _unstage(connection, staged)
 
 
-def _stage(connection: Connection, what: str, columns: str, rows: bytes) -> str:
-    """Copy ``rows`` into a table of this connection's own and return its name.
+def _stage(connection: Connection, what: str, types: Mapping[str, str], rows: bytes) -> str:
+    """Copy ``rows`` into a table that only this connection uses, and return its name.
 
-    It is a temporary one; a role without the right to have those gets an ordinary one, which
-    this transaction drops again.
+    It is a temporary table. A role without the TEMP privilege gets an ordinary table, which
+    :func:`_unstage` drops in the same transaction.
     """
+    columns = ", ".join(f"{name} {kind}" for name, kind in types.items())
     ((temporary, process),) = connection.query(
         "SELECT has_database_privilege(current_database(), 'TEMP'), pg_backend_pid()"
     )
@@ -113,7 +136,7 @@ def _stage(connection: Connection, what: str, columns: str, rows: bytes) -> str:
         table = f"incoming_{what}_{process}"
         connection.execute(f"CREATE UNLOGGED TABLE {table} ({columns})")
     with connection.raw.cursor() as cursor:
-        cursor.copy_expert(f"COPY {table} FROM STDIN", io.BytesIO(rows))
+        cursor.copy_expert(f"COPY {table} ({', '.join(types)}) FROM STDIN", io.BytesIO(rows))
     return table
 
 
@@ -125,7 +148,8 @@ def _unstage(connection: Connection, table: str) -> None:
 def _text(value: str | None) -> str:
     if value is None:
         return _NULL
-    if _SPECIAL.search(value):
+    # Most texts need no escapes. These two tests are faster than the regular expression.
+    if "\\" in value or not value.isprintable():
         return _SPECIAL.sub(lambda found: _ESCAPES[found[0]], value)
     return value
 
@@ -134,15 +158,12 @@ def _number(value: float | None) -> str:
     return _NULL if value is None else repr(value)
 
 
-def _result_line(result: Result) -> str:
-    return (
-        f"{result.job_id}\t{result.scheduled_at!r}\t{result.checked_at!r}\t{_text(result.url)}\t"
-        f"{_text(result.kind)}\t{_BOOLEAN[result.up]}\t{_number(result.status)}\t"
-        f"{_number(result.response_time)}\t{result.duration!r}\t{_text(result.error)}\t"
-        f"{_BOOLEAN[result.matched]}\t"
-        f"{_encode(result.phases).decode()}\t{_number(result.certificate_expires_at)}\t"
-        f"{result.producer}\t{result.attempt}\t{result.missed}\n"
-    )
+def _result_line(result: Result) -> bytes:
+    # msgspec formats numbers faster than str() does.
+    simple = _encode(_simple(result))[1:-1].replace(b",", b"\t").replace(b"null", b"\\N")
+    texts = "\t".join([_text(text) for text in _texts(result)]).encode()
+    objects = [_encode(value(result)).replace(b"\\", b"\\\\") for value in _objects]
+    return b"\t".join((simple, texts, *objects)) + b"\n"
 
 
 def _metric_line(item: tuple[Window, Counters]) -> str:

@@ -1,4 +1,4 @@
-"""Removes what is older than it is to be kept."""
+"""Deletes results, rejected messages and metrics past their retention."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from monitor.store.purge import delete_in_steps, give_pages_back
 __all__ = ["MARGIN_S", "Purged", "purge"]
 
 MARGIN_S = 3600.0
-"""Raw results outlive ``keep_results`` by this, in s.
+"""Raw results are kept this many s longer than ``keep_results``.
 
-A result is taken while it is younger than ``keep_results`` by its consumer's clock, and its
-duplicates must be known for as long by everyone else's.
+A consumer accepts a result that is younger than ``keep_results`` by its own clock. Its duplicates
+must be recognized for as long by the clocks of all other consumers.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """How much went: raw results' partitions (PostgreSQL) or rows (SQLite), and rows."""
+    """How many rows were deleted; of results in PostgreSQL, how many partitions."""
 
     results: int
     rejected: int
@@ -31,10 +31,10 @@ class Purged:
 
 
 async def purge(store: Store, settings: AggregationSettings, *, now: float) -> Purged:
-    """Remove what is too old at ``now`` (s since the epoch), in steps that block nobody long.
+    """Delete what is too old at ``now`` (s since the epoch), in short transactions.
 
-    In PostgreSQL it also makes the partitions of raw results for today and tomorrow. Raises
-    MonitorError when the database is away; what is left goes next time.
+    In PostgreSQL it also creates the partitions of raw results for today and tomorrow. Raises
+    MonitorError if the database is unavailable; the next purge deletes the rest.
     """
     results_before = now - settings.keep_results - MARGIN_S
     if store.dialect == "postgresql":
@@ -78,7 +78,7 @@ async def purge(store: Store, settings: AggregationSettings, *, now: float) -> P
 
 
 async def _purge_metrics(store: Store, granularity: str, before: float) -> int:
-    # A row by its place: PostgreSQL's index on time only leads to the pages to look at.
+    # By ctid: the BRIN index on dt only finds the pages that may hold old rows.
     if store.dialect == "postgresql":
         statement = (
             "DELETE FROM availability_metric WHERE ctid = ANY(ARRAY(SELECT ctid FROM"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Seconds, Section
+from monitor.settings import Reloadable, Seconds, Section
 
 __all__ = ["AggregationSettings", "KeepMetrics"]
 
@@ -17,43 +17,43 @@ Keep = Annotated[float, msgspec.Meta(ge=3600, le=3_200_000_000)]
 
 
 class KeepMetrics(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long the metrics of each granularity stay, in s; null keeps them."""
+    """How long the metrics of each granularity are kept, in s; null keeps them indefinitely."""
 
-    # s the windows of a minute stay
+    # s to keep windows of a minute
     minute: Keep | None = 2_592_000
-    # s the windows of an hour stay
+    # s to keep windows of an hour
     hour: Keep | None = 31_536_000
-    # s the windows of a day stay
+    # s to keep windows of a day
     day: Keep | None = None
 
 
 class AggregationSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section ``aggregation``: results from the bus to rows and metrics."""
+    """The section ``aggregation``: writes results from the bus as rows and metrics."""
 
-    # where results come from
+    # topic of the results
     topic: str = "website_availability"
     # consumers of one group share the topic's partitions
     group: str = "recodex-monitor"
-    # s at most between a message and its rows
-    flush_interval: Seconds = 10.0
-    # at most in one transaction
-    flush_messages: FlushMessages = 20_000
-    # the windows that are counted
-    granularities: Annotated[list[Granularity], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["minute", "hour", "day"]
+    # s from a message to its rows, at most
+    flush_interval: Reloadable[Seconds] = 10.0
+    # most messages in one transaction
+    flush_messages: Reloadable[FlushMessages] = 20_000
+    # widths of the windows in which results are counted
+    granularities: Reloadable[Annotated[list[Granularity], msgspec.Meta(min_length=1)]] = (
+        msgspec.field(default_factory=lambda: ["minute", "hour", "day"])
     )
-    # s raw results stay; duplicates are known by them, so older ones are rejected
-    keep_results: Keep = 2_592_000
-    # s messages that could not be taken stay, with the reason
-    keep_rejected: Keep = 2_592_000
-    # how long metrics stay, by granularity
-    keep_metrics: KeepMetrics = KeepMetrics()
+    # s to keep raw results; older results are rejected, because their duplicates are unknown
+    keep_results: Reloadable[Keep] = 2_592_000
+    # s to keep rejected messages and their reasons
+    keep_rejected: Reloadable[Keep] = 2_592_000
+    # how long to keep metrics, by granularity
+    keep_metrics: Reloadable[KeepMetrics] = KeepMetrics()
 
     def verify(self) -> None:
-        """Refuse a granularity named twice, and empty names."""
+        """Reject duplicate granularities and empty names."""
         for key in ("topic", "group"):
             if not getattr(self, key):
                 raise SettingError((key,), "must not be empty")
         for index, granularity in enumerate(self.granularities):
             if granularity in self.granularities[:index]:
-                raise SettingError(("granularities", index), f"{granularity} is there twice")
+                raise SettingError(("granularities", index), f"duplicate granularity {granularity}")

@@ -1,13 +1,14 @@
-"""Rows of a batch into SQLite."""
+"""Writes a batch to SQLite."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import msgspec
 
+from monitor.aggregation.result_columns import COLUMN_LIST, COLUMN_TYPES, row_of
 from monitor.aggregation.windows import Counters, Window, add_up
 from monitor.messages import Result
 from monitor.store import Connection
@@ -15,9 +16,8 @@ from monitor.store import Connection
 __all__ = ["add_metrics", "insert_results", "metric_rows", "result_rows"]
 
 _INSERT = (
-    "INSERT INTO availability_result (job_id, scheduled_at, checked_at, url, kind, up, status,"
-    " response_time, duration, error, matched, phases, certificate_expires_at, producer, attempt,"
-    " missed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    f"INSERT INTO availability_result ({COLUMN_LIST})"  # noqa: S608 - our own columns
+    f" VALUES ({', '.join('?' * len(COLUMN_TYPES))}) ON CONFLICT DO NOTHING"
 )
 _UPSERT = (
     "INSERT INTO availability_metric AS m (job_id, dt, granularity, checks, failures, rt_min,"
@@ -34,13 +34,13 @@ _encode = msgspec.json.Encoder().encode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
-def result_rows(results: Sequence[Result]) -> list[tuple[Any, ...]]:
-    """Make the rows of raw results."""
-    return [_row(result) for result in results]
+def result_rows(results: Iterable[Result]) -> list[tuple[Any, ...]]:
+    """Return the rows of raw results."""
+    return [row_of(result) for result in results]
 
 
 def metric_rows(windows: Mapping[Window, Counters]) -> list[tuple[Any, ...]]:
-    """Make the rows of counters, in the order in which the file has them."""
+    """Return the rows of counters, in the order of the primary key."""
     return [
         (
             *window,
@@ -59,7 +59,7 @@ def metric_rows(windows: Mapping[Window, Counters]) -> list[tuple[Any, ...]]:
 def insert_results(
     connection: Connection, results: Sequence[Result], rows: Sequence[tuple[Any, ...]]
 ) -> Sequence[Result]:
-    """Insert the results that are new, and return those: ``results`` itself for all."""
+    """Insert the new results and return them; ``results`` itself if all are new."""
     raw = connection.raw
     raw.execute("SAVEPOINT results")
     before = raw.total_changes
@@ -67,7 +67,7 @@ def insert_results(
     if raw.total_changes - before == len(rows):
         raw.execute("RELEASE results")
         return results
-    # Some are known already. Once more, one by one, to learn which.
+    # Some exist already. Insert one by one to find out which.
     raw.execute("ROLLBACK TO results")
     new = [
         result
@@ -79,31 +79,10 @@ def insert_results(
 
 
 def add_metrics(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Add the counters to those that are stored."""
+    """Add the counters to the stored ones."""
     connection.raw.create_function("counts_add", 2, _counts_add, deterministic=True)
     connection.raw.executemany(_UPSERT, rows)
 
 
 def _counts_add(first: str, second: str) -> str:
     return _encode(add_up(_decode_counts(first), _decode_counts(second))).decode()
-
-
-def _row(result: Result) -> tuple[Any, ...]:
-    return (
-        result.job_id,
-        result.scheduled_at,
-        result.checked_at,
-        result.url,
-        result.kind,
-        result.up,
-        result.status,
-        result.response_time,
-        result.duration,
-        result.error,
-        result.matched,
-        _encode(result.phases).decode(),
-        result.certificate_expires_at,
-        result.producer,
-        result.attempt,
-        result.missed,
-    )

@@ -1,46 +1,17 @@
-"""What the aggregation counts about itself, for /metrics and STATUS=."""
+"""Counters of the aggregation itself, for ``/metrics`` and the systemd status."""
 
 from __future__ import annotations
 
-import bisect
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from monitor.aggregation.writer import Written
-from monitor.part import Metric, Sample
+from monitor.metrics import Histogram, Metric
 
-__all__ = ["Histogram", "Statistics"]
-
-
-class Histogram:
-    """Counts by upper bound, as Prometheus has them."""
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    @property
-    def count(self) -> int:
-        """How many were observed."""
-        return sum(self._counts)
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self._counts[bisect.bisect_left(self._bounds, value)] += 1
-        self.sum += value
-
-    def samples(self, labels: Mapping[str, str]) -> Iterator[Sample]:
-        """Yield cumulative counts, sum and count."""
-        bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
-        for bound, count in zip(bounds, itertools.accumulate(self._counts), strict=True):
-            yield {**labels, "le": bound}, count
-        yield {**labels, "__suffix__": "_sum"}, self.sum
-        yield {**labels, "__suffix__": "_count"}, self.count
+__all__ = ["Statistics"]
 
 
 class Statistics:
-    """Counters of one consumer since its start; ``lag`` is by partition."""
+    """Counters of one consumer since its start; ``lag`` maps partitions to messages."""
 
     def __init__(self, topic: str) -> None:
         self._labels = {"topic": topic}
@@ -50,11 +21,21 @@ class Statistics:
         self.lost_races = 0
         self.longest_commit_s = 0.0
         self.lag: Mapping[int, int] = {}
-        self._batch_messages = Histogram((1, 10, 100, 500, 1000, 5000, 20_000, 100_000))
-        self._commit_seconds = Histogram((0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
+        self._batch_messages = Histogram(
+            "consumer_batch_messages",
+            "Messages in one transaction",
+            (1, 10, 100, 500, 1000, 5000, 20_000, 100_000),
+            self._labels,
+        )
+        self._commit_seconds = Histogram(
+            "consumer_commit_seconds",
+            "Duration of one transaction",
+            (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            self._labels,
+        )
 
     def committed(self, written: Written, *, messages: int, took_s: float) -> None:
-        """Count a batch that is in the database."""
+        """Count a committed batch."""
         self.new += written.new
         self.longest_commit_s = max(self.longest_commit_s, took_s)
         self.duplicates += written.duplicates
@@ -63,7 +44,7 @@ class Statistics:
         self._commit_seconds.observe(took_s)
 
     def summary(self) -> str:
-        """Return the numbers as STATUS= shows them."""
+        """Return the counters as one line of the systemd status."""
         lag = sum(self.lag.values())
         partitions = len(self.lag)
         return (
@@ -77,25 +58,15 @@ class Statistics:
         yield Metric(
             "consumer_lag",
             "gauge",
-            "Messages of the topic that are still to be read",
+            "Messages of the topic that are not read yet",
             [({**labels, "partition": str(number)}, lag) for number, lag in self.lag.items()],
         )
         for name, text, value in (
-            ("consumer_results_total", "Results written, each once", self.new),
-            ("consumer_duplicates_total", "Results that were known already", self.duplicates),
-            ("consumer_rejected_total", "Messages kept in rejected_message", self.rejected),
-            ("consumer_lost_races_total", "Batches of lost partitions", self.lost_races),
+            ("consumer_results_total", "Results written, without duplicates", self.new),
+            ("consumer_duplicates_total", "Results that were written before", self.duplicates),
+            ("consumer_rejected_total", "Messages stored in rejected_message", self.rejected),
+            ("consumer_lost_races_total", "Batches left to another consumer", self.lost_races),
         ):
             yield Metric(name, "counter", text, [(labels, value)])
-        yield Metric(
-            "consumer_batch_messages",
-            "histogram",
-            "Messages in one transaction",
-            list(self._batch_messages.samples(labels)),
-        )
-        yield Metric(
-            "consumer_commit_seconds",
-            "histogram",
-            "Time of one transaction",
-            list(self._commit_seconds.samples(labels)),
-        )
+        yield self._batch_messages.metric()
+        yield self._commit_seconds.metric()

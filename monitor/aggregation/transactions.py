@@ -1,5 +1,4 @@
-"""Batches on their way into the database: as large as it takes in good time, and without what
-it refuses."""
+"""Writes batches in short transactions, without the messages that the database rejects."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from monitor.store import Store
 
 __all__ = ["TooSlowError", "Transactions"]
 
-# Messages of one transaction. On SQLite everyone else's writes wait for it; on PostgreSQL its
-# rows are in memory several times over.
+# Most messages in one transaction. On SQLite all other writers wait for it; for PostgreSQL its
+# rows are in memory several times.
 _LARGEST = {"sqlite": 500, "postgresql": 10_000}
 _SQLITE_TARGET_S = 0.03
 _LEAST_SQLITE = 100
@@ -28,15 +27,15 @@ _TIMEOUT_S = 30.0
 
 
 class TooSlowError(MonitorError):
-    """A batch was too much for the database: it is to be read again in smaller pieces."""
+    """Writing a batch took too long: its messages are to be read again, in smaller batches."""
 
 
 class Transactions:
-    """Writes batches, and knows how large the next should be.
+    """Writes batches and chooses the size of the next one.
 
-    ``executor`` prepares them. ``offset`` gives what is known to be stored of a partition;
-    ``written`` is called with each piece that is committed, what it was, and how long that took
-    (s). ``clock`` gives s since the epoch.
+    ``executor`` prepares batches. ``offset`` returns the last known stored offset of a partition.
+    ``written`` is called with each committed batch, what became of its messages, and the duration
+    of the transaction (s). ``clock`` returns s since the epoch.
     """
 
     def __init__(
@@ -58,11 +57,14 @@ class Transactions:
         self._limit = _LARGEST[store.dialect]
 
     def limit(self, settings: AggregationSettings) -> int:
-        """Return how many messages the next batch may have."""
+        """Return the most messages that the next batch may have."""
         return min(self._limit, settings.flush_messages, _LARGEST[self._store.dialect])
 
     async def write(self, batch: Batch, settings: AggregationSettings) -> None:
-        """Write a batch; raises OffsetsMovedError, and MonitorError where the database is away."""
+        """Write a batch.
+
+        Raises OffsetsMovedError, TooSlowError, and MonitorError if the database is unavailable.
+        """
         begun = time.monotonic()
         try:
             took_s = await self._write(batch, settings)
@@ -71,7 +73,7 @@ class Transactions:
                 raise
             self._limit = max(self._limit // 2, 1)
             raise TooSlowError(str(error)) from None
-        # Let batches grow again, on SQLite as far as others need not wait long for them.
+        # Let batches grow again; on SQLite only while transactions stay below the target.
         limit = self.limit(settings)
         if self._store.dialect == "sqlite" and took_s > _SQLITE_TARGET_S:
             self._limit = max(int(limit * _SQLITE_TARGET_S / took_s), _LEAST_SQLITE)
@@ -79,7 +81,7 @@ class Transactions:
             self._limit = limit * 2
 
     async def _write(self, batch: Batch, settings: AggregationSettings) -> float:
-        """Write a batch, and return how long its longest transaction took (s)."""
+        """Write a batch and return the duration of its longest transaction (s)."""
         expected: Mapping[int, int | None] = {
             partition: self._offset(partition) for partition in batch.next_offsets
         }
@@ -99,7 +101,7 @@ class Transactions:
         except (MonitorError, OffsetsMovedError):
             raise
         except Exception as error:
-            # The database refuses something in here that looked right. Find it, keep the rest.
+            # The database rejects a message that passed validation. Find it, and write the others.
             if len(batch) > 1:
                 return max([await self._write(half, settings) for half in batch.halves()])
             (entry,) = batch.entries

@@ -1,10 +1,10 @@
-"""Counters of results by window, and percentiles read back from them. Pure.
+"""Counts results by window and computes percentiles from the counts. Pure.
 
-A result belongs to the window that its ``scheduled_at`` lies in, whenever it arrives; windows
-are aligned to UTC. Response times are counted in log-spaced buckets, after DDSketch
+A result belongs to the window that contains its ``scheduled_at``, no matter when it arrives.
+Windows are aligned to UTC. Response times are counted in log-spaced buckets, after DDSketch
 (Masson, Rim and Lee, VLDB 2019): bucket *i* holds the times from ``GAMMA ** (i - 1)`` s to
-``GAMMA ** i`` s, so counts of several consumers, or of several windows, simply add up, and a
-percentile read from them is off by at most ``(GAMMA - 1) / (GAMMA + 1)``, 1.97 % of the time.
+``GAMMA ** i`` s. Counts of several consumers or windows are added up bucket by bucket. The
+relative error of a percentile is at most ``(GAMMA - 1) / (GAMMA + 1)``, which is 1.97 %.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WIDTHS_S: Mapping[str, int] = {"minute": 60, "hour": 3600, "day": 86400}
 
 GAMMA = 1.04
 _LOG_GAMMA = math.log(GAMMA)
-# Shorter times, zero too, count as 1 us: no clock of ours tells them apart.
+# Shorter times, including zero, count as 1 us: the clocks are not more precise than that.
 _LEAST_S = 1e-6
 _LEAST_BUCKET = math.ceil(math.log(_LEAST_S) / _LOG_GAMMA)
 
@@ -42,17 +42,18 @@ _NO_STATUS = "null"
 
 
 Window = tuple[int, int, str]
-"""Which results are counted together: job id, start in s since the epoch, granularity.
+"""A window of a job: job id, start in s since the epoch, granularity.
 
-A plain tuple: thousands are made in a batch, and the collector of garbage lets go of those.
+A plain tuple: a batch has thousands, and the garbage collector stops tracking tuples of plain
+values.
 """
 
 
 class Counters(msgspec.Struct, gc=False):
-    """What is counted in one window.
+    """The counters of one window.
 
-    ``rt_min`` and ``rt_max`` are None where no result has a response time; ``data`` counts
-    by status (``null`` where nothing answered), ``rt_buckets`` by bucket.
+    Without response times, ``rt_min`` and ``rt_max`` stay None. ``data`` counts by status
+    (``null`` for results without an answer), ``rt_buckets`` by bucket.
     """
 
     checks: int = 0
@@ -64,7 +65,7 @@ class Counters(msgspec.Struct, gc=False):
     rt_buckets: dict[str, int] = {}
 
     def add(self, other: Counters) -> None:
-        """Add another's counts, as the database does."""
+        """Add the counts of another window, as the database does."""
         self.checks += other.checks
         self.failures += other.failures
         self.rt_sum += other.rt_sum
@@ -77,7 +78,7 @@ class Counters(msgspec.Struct, gc=False):
 
 
 def window_start(instant: float, granularity: str) -> int:
-    """Return the start of the window that ``instant`` lies in, both in s since the epoch."""
+    """Return the start of the window that contains ``instant``, both in s since the epoch."""
     width = WIDTHS_S[granularity]
     return int(instant // width) * width
 
@@ -91,7 +92,7 @@ def bucket_of(response_time: float) -> int:
 
 @functools.cache
 def _key(number: int) -> str:
-    # A thousand statuses and 900 buckets at most.
+    # At most a thousand statuses and 900 buckets.
     return str(number)
 
 
@@ -104,7 +105,7 @@ def add_up(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int
 
 
 def aggregate(results: Iterable[Result], granularities: Sequence[str]) -> dict[Window, Counters]:
-    """Count ``results``, each exactly once, in their windows of each granularity."""
+    """Count each of ``results`` in its window of every granularity."""
     widths = [(granularity, WIDTHS_S[granularity]) for granularity in granularities]
     windows: dict[Window, Counters] = {}
     get = windows.get
@@ -141,10 +142,10 @@ def percentile(
     rt_min: float | None = None,
     rt_max: float | None = None,
 ) -> float | None:
-    """Return the response time (s) that a ``fraction`` of the counted ones do not exceed.
+    """Return a percentile of the counted response times, in s; ``fraction`` is 0.95 for p95.
 
-    It is the nearest-rank percentile to within 1.97 %; None where nothing is counted.
-    ``rt_min`` and ``rt_max`` of the same window make its ends exact.
+    It differs from the nearest-rank percentile by at most 1.97 %; without counts it returns None.
+    With ``rt_min`` and ``rt_max`` of the same window, the lowest and highest rank are exact.
     """
     total = sum(rt_buckets.values())
     if not total:

@@ -1,9 +1,9 @@
-"""One batch, one transaction: raw rows, metrics from the new ones alone, rejects, offsets.
+"""Writes one batch in one transaction: offsets, raw rows, metrics, rejected messages.
 
-Everything happens or nothing does. The offsets come first, under a lock, and only move if
-they still are what this consumer thinks: one that lost its partition and did not notice
-loses the race, not the data. A batch that is written again, since nobody could tell
-whether it was committed, is recognized by them.
+Only new rows are counted in the metrics. The transaction first locks the stored offsets and
+compares them with what this consumer expects. If they differ, another consumer has taken over
+the partition, and nothing is written. The same comparison recognizes a batch that is written
+again because the outcome of its first commit was unknown.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["OffsetsMovedError", "Prepared", "Written", "prepare", "stored_offset
 
 
 class OffsetsMovedError(Exception):
-    """Somebody else has advanced the offsets: what this consumer holds is not its to write."""
+    """Another consumer has advanced the stored offsets; this one must not write its messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a batch turned out to be; ``again`` when it had been committed before."""
+    """What became of the messages of a batch; ``again`` if it was already committed."""
 
     new: int = 0
     duplicates: int = 0
@@ -38,10 +38,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch with all that can be made ready before its transaction.
+    """A batch with everything that can be computed before its transaction.
 
-    ``candidates`` are its results, each once; ``results`` and ``metrics`` their rows as the
-    database takes them, the metrics for the case that all of them are new.
+    ``candidates`` are its results without duplicates. ``results`` and ``metrics`` are their rows in
+    the form that the database needs; the metrics assume that all results are new.
     """
 
     batch: Batch
@@ -54,9 +54,9 @@ class Prepared:
 def prepare(
     batch: Batch, granularities: Sequence[str], dialect: Dialect, *, oldest: float
 ) -> Prepared:
-    """Make ``batch`` ready for :func:`write_batch` on a database of this kind.
+    """Prepare ``batch`` for :func:`write_batch` on a database of this dialect.
 
-    Results scheduled before ``oldest`` (s since the epoch) have waited too long to be counted.
+    Results scheduled before ``oldest`` (s since the epoch) are rejected as too old.
     """
     batch = batch.without_older(oldest)
     rows = postgres_rows if dialect == "postgresql" else sqlite_rows
@@ -74,7 +74,7 @@ def prepare(
 
 
 def stored_offsets(connection: Connection, topic: str) -> dict[int, int]:
-    """Return by partition which offset of ``topic`` is to be read next."""
+    """Return by partition the next offset of ``topic`` to read."""
     rows = connection.query(
         "SELECT partition, next_offset FROM consumed_offset WHERE topic = %s", (topic,)
     )
@@ -91,8 +91,8 @@ def write_batch(
 ) -> Written:
     """Write a batch in the connection's transaction.
 
-    ``expected`` holds what the stored offset of each of its partitions should be, None for
-    one that was never stored. Raises OffsetsMovedError otherwise, and then writes nothing.
+    ``expected`` maps each of its partitions to the offset that should be stored, or None if none
+    should be. Raises OffsetsMovedError, and writes nothing, if another offset is stored.
     """
     batch = prepared.batch
     if not _advance(connection, topic, batch.next_offsets, expected):
@@ -112,7 +112,7 @@ def write_batch(
             (topic, partition, offset, now, why.reason, why.payload)
             for partition, offset, why in rejected
         ],
-        # Messages of a topic that was deleted and made anew have the old one's offsets.
+        # Offsets repeat after a topic was deleted and created again.
         'ON CONFLICT (topic, partition, "offset") DO UPDATE SET rejected_at = excluded.rejected_at,'
         " reason = excluded.reason, payload = excluded.payload",
     )
@@ -125,7 +125,7 @@ def _advance(
     wanted: Mapping[int, int],
     expected: Mapping[int, int | None],
 ) -> bool:
-    """Advance the offsets; False where they are what is wanted already."""
+    """Advance the offsets; False if they are already as wanted."""
     places = ", ".join(["%s"] * len(wanted))
     lock = " FOR UPDATE" if connection.dialect == "postgresql" else ""
     rows = connection.query(
@@ -139,10 +139,10 @@ def _advance(
     for partition in sorted(wanted):
         if stored.get(partition) != expected[partition]:
             raise OffsetsMovedError(
-                f"{topic}, partition {partition}: {stored.get(partition)} is stored,"
-                f" not {expected[partition]}"
+                f"{topic}, partition {partition}: the stored offset is {stored.get(partition)},"
+                f" expected {expected[partition]}"
             )
-        # The first consumer of a partition has no row to lock; whose row comes second, loses.
+        # The first consumer of a partition has no row to lock: the second of two inserts fails.
         changed = connection.execute(
             "INSERT INTO consumed_offset (topic, partition, next_offset) VALUES (%s, %s, %s)"
             " ON CONFLICT DO NOTHING"
@@ -153,5 +153,5 @@ def _advance(
             else (wanted[partition], topic, partition),
         )
         if changed != 1:
-            raise OffsetsMovedError(f"{topic}, partition {partition}: another consumer was first")
+            raise OffsetsMovedError(f"{topic}, partition {partition}: another consumer wrote first")
     return True

@@ -21,7 +21,7 @@ __all__ = [
 
 
 def create_bus(settings: BusSettings, kafka: KafkaSettings | None = None) -> Bus:
-    """Return the bus that the settings ask for, to be started and closed by the caller."""
+    """Return the bus for the settings; the caller starts and closes it."""
     if kafka is None:
         from monitor.bus.spool import SpoolBus
 
@@ -34,9 +34,9 @@ def create_bus(settings: BusSettings, kafka: KafkaSettings | None = None) -> Bus
 
 
 def list_topics(settings: BusSettings, kafka: KafkaSettings | None = None) -> list[str]:
-    """Return the topics that there are, in Kafka where there's one, else in the spool; blocking.
+    """Return the topics of Kafka if it is configured, else those of the spool; blocks.
 
-    Raises UnavailableError where Kafka is away, MonitorError where there's no spool to be read.
+    Raises UnavailableError if Kafka is unavailable, MonitorError if the spool cannot be read.
     """
     if kafka is not None:
         from monitor.bus.kafka_client import list_topics as list_kafka_topics
@@ -44,19 +44,20 @@ def list_topics(settings: BusSettings, kafka: KafkaSettings | None = None) -> li
         return list_kafka_topics(kafka)
     import sqlite3
 
-    from monitor.bus.spool_file import NotASpoolError, SpoolFile
+    from monitor.bus.spool_file import SpoolFile
+    from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 
     path = settings.path()
     if not path.is_file():
         hint = "has the daemon run with this config?"
         if not Path(settings.file).is_absolute():
-            hint += " systemd sets its STATE_DIRECTORY, which may be another one than here"
+            hint += " under systemd its STATE_DIRECTORY may be different"
         raise MonitorError(f"there is no spool {path}; {hint}")
     try:
         file = SpoolFile(path, max_bytes=settings.max_bytes)
-    except NotASpoolError:
-        raise MonitorError(f"{path} is no spool") from None
-    except sqlite3.Error as error:
+    except ForeignFileError:
+        raise MonitorError(f"{path} is not a spool") from None
+    except (sqlite3.Error, UnicodeDecodeError, DamagedFileError) as error:
         raise MonitorError(f"cannot read the spool {path}: {error}") from None
     try:
         return file.topics()

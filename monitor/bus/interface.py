@@ -1,22 +1,23 @@
-"""The bus as its users see it: publish, consume, commit, whatever is behind it.
+"""The interface of the bus, with and without Kafka: publish, consume, commit.
 
-Everything published lands in the **spool** first, a SQLite file that is committed in groups
+All messages are written to the **spool** first, an SQLite file that is committed in groups
 several times a second. Without Kafka the spool is the whole bus: each topic in it has one
 partition, 0, and consumers read it by offset. With Kafka the spool is the outbox: a forwarder
-sends it on in order, and consumers read from Kafka.
+sends its messages to Kafka in order, and consumers read from Kafka.
 
-Who trims what:
+Messages are deleted as follows:
 
-- With Kafka, the forwarder deletes from the spool what Kafka has acknowledged; how long Kafka
-  keeps it is Kafka's affair. Commits of consumers never touch the spool.
-- Without Kafka, a message goes once every group that ever committed on its topic has
-  committed an offset past it; the newest 1000 of a topic stay in any case, to be looked at.
-- In both cases, when the file would outgrow ``bus.max_bytes``, the oldest go, whoever still
-  needs them; those that nobody had read or acknowledged are counted as dropped.
+- With Kafka, the forwarder deletes messages from the spool once Kafka has acknowledged them.
+  Kafka's own retention applies after that. Commits of consumers do not affect the spool.
+- Without Kafka, a message is deleted once every group that ever committed on its topic has
+  committed an offset past it. The newest 1000 messages of a topic are kept in any case, for
+  inspection.
+- In both cases, the oldest messages are deleted when the file would exceed ``bus.max_bytes``,
+  even if they are still needed. Unread or unacknowledged ones are counted as dropped.
 
-Offsets of a topic only ever increase, and may have gaps. A new spool starts far above any
-older one's offsets (they start from the clock, in microseconds), so an offset stored for
-a spool that was deleted since leads to the first message of the new one, never past it.
+Offsets of a topic only increase, and may have gaps. The offsets of a new spool start at the
+clock in microseconds, far above those of any older one. So an offset that was stored for a
+deleted spool leads to the first message of the new one, never past it.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from monitor.part import Metric, State
+from monitor.metrics import Metric
+from monitor.part import State
 from monitor.sqlite.file import OpenFile
 
 __all__ = ["Assignment", "Bus", "Consumer", "Record"]
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One message as a consumer gets it. ``timestamp`` is when it was published, in epoch s."""
+    """A message as consumers receive it. ``timestamp`` is when it was published, epoch s."""
 
     topic: str
     partition: int
@@ -47,13 +49,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What a consumer does when partitions come and go; both run on the loop.
+    """Callbacks of a consumer for assigned and revoked partitions; both run on the loop.
 
-    ``assigned`` is given the partitions that are now this consumer's and returns the offset
-    to read next for those that it knows better than the bus (the store's); the others start
-    at the group's committed offset, or at the earliest message. ``revoked`` is given the
-    partitions that are going, while they still are this consumer's, to finish what it holds
-    of them; records of theirs are not delivered after it.
+    ``assigned`` receives the newly assigned partitions. It returns the offsets to read next, for
+    partitions whose offset is stored elsewhere (in the database); the others start at the
+    committed offset of the group, or at the earliest message. ``revoked`` receives the partitions
+    that are about to be revoked, to finish their pending messages. After it, no more of their
+    records are delivered.
     """
 
     assigned: Callable[[Sequence[int]], Awaitable[Mapping[int, int]]]
@@ -67,41 +69,40 @@ class Consumer(ABC):
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
         """Return the next records, in order within a partition; an empty list after ``timeout_s``.
 
-        Rebalances happen in here, and so do the calls of Assignment's functions. A bus that is
-        away gives empty lists meanwhile, and says so in the bus's state; an exception out of
-        ``assigned`` or ``revoked`` is raised here.
+        Rebalances, and the callbacks of Assignment, run during this call. While the bus is
+        unavailable it returns empty lists, and the state of the bus shows the reason. Raises the
+        exceptions of ``assigned`` and ``revoked``.
         """
 
     @abstractmethod
     async def idle(self) -> None:
-        """Stay in the group while no records are wanted; to be called every minute or so.
+        """Stay in the group without polling; call it about every minute.
 
-        Whoever polls need not call it. Rebalances may happen in here as in :meth:`poll`.
+        It is not needed while :meth:`poll` is called. Rebalances may run in it, as in poll.
         """
 
     @abstractmethod
     async def seek(self, partition: int, offset: int) -> None:
-        """Read ``offset`` next; one that is trimmed away leads to the earliest there is."""
+        """Read ``offset`` next, or the earliest message if that one is deleted."""
 
     @abstractmethod
     async def commit(self, offsets: Mapping[int, int]) -> None:
-        """Say by partition which offset the group reads next: the last one processed plus 1.
+        """Store, by partition, the offset that the group reads next: the last processed plus 1.
 
-        Raises UnavailableError where it could not be said; nothing is lost by that, as it is
-        repeated by the next commit.
+        Raises UnavailableError if that fails. Nothing is lost: the next commit includes it.
         """
 
     @abstractmethod
     def assignment(self) -> frozenset[int]:
-        """Return the partitions that are this consumer's now."""
+        """Return the partitions that are currently assigned."""
 
     @abstractmethod
     async def lag(self) -> Mapping[int, int]:
-        """Return by assigned partition how many messages are still to be read."""
+        """Return the number of unread messages by assigned partition."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Leave the group and let go of everything; bounded in time, may be called twice."""
+        """Leave the group and release everything; bounded in time, may be called twice."""
 
 
 class Bus(ABC):
@@ -111,25 +112,26 @@ class Bus(ABC):
     async def start(self) -> None:
         """Open the spool and start the bus's threads.
 
-        Raises SettingError where the spool's file can't be used. Kafka being away is no error.
+        Raises SettingError or MonitorError if the file of the spool cannot be used. An unavailable
+        Kafka is not an error.
         """
 
     @abstractmethod
     def publish(
         self, topic: str, *, value: bytes, key: str | None = None, headers: Mapping[str, str]
     ) -> int:
-        """Take a message and return its ticket; never blocks, from any thread.
+        """Queue a message and return its ticket; never blocks; callable in any thread.
 
-        The message is on disk within half a second, and its ticket can be awaited with
-        :meth:`committed`. What waits for the disk is bounded: where the disk is full or too
-        slow the oldest that wait are dropped and counted.
+        The message is on disk within half a second; wait for that with its ticket and
+        :meth:`committed`. The queue is bounded: if the disk is full or too slow, the oldest
+        messages in it are dropped and counted.
         """
 
     @abstractmethod
     async def committed(self, *tickets: int, timeout_s: float = 10.0) -> bool:
-        """Wait until these messages are on disk, or all published so far where none is named.
+        """Wait until these messages are on disk; without tickets, all published so far.
 
-        Returns False where one of them was dropped or ``timeout_s`` went by.
+        Returns False if one of them was dropped or ``timeout_s`` expired.
         """
 
     @abstractmethod
@@ -138,13 +140,13 @@ class Bus(ABC):
     ) -> Consumer:
         """Return a consumer of ``topic``.
 
-        Without a group it reads all partitions from the earliest message, for itself alone,
-        and its commits do nothing.
+        Without a group it reads all partitions from the earliest message, independently of other
+        consumers, and its commits do nothing.
         """
 
     @abstractmethod
     def state(self) -> State:
-        """Return how the bus fares: degraded while Kafka is away or the disk takes nothing."""
+        """Return OK, or degraded while Kafka is unavailable or the disk cannot be written."""
 
     @abstractmethod
     def metrics(self) -> Iterable[Metric]:
@@ -156,4 +158,4 @@ class Bus(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Write what waits, stop the threads; bounded in time, may be called twice."""
+        """Write the queue, stop the threads; bounded in time, may be called twice."""

@@ -1,4 +1,4 @@
-"""The bus with Kafka: the spool as its outbox, and consumers that read from Kafka."""
+"""The bus with Kafka: the spool is its outbox, and consumers read from Kafka."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ _STOP_S = 2.0
 
 
 class KafkaBus(SpoolBus):
-    """A spool that is forwarded."""
+    """A spool whose messages are forwarded to Kafka."""
 
     def __init__(self, settings: BusSettings, kafka: KafkaSettings) -> None:
         super().__init__(settings)
         self._kafka = kafka
         self._consumer_trouble: str | None = None
         self._forwarder = Forwarder(
-            kafka, self._path, max_bytes=self._max_bytes, refused=self.count_dropped
+            kafka,
+            self._path,
+            max_bytes=self._max_bytes,
+            refused=self.count_dropped,
+            unreadable=self._note_unreadable,
         )
 
     async def start(self) -> None:
-        """Open the spool and start forwarding; Kafka being away is no error."""
+        """Open the spool and start forwarding; an unavailable Kafka is not an error."""
         await super().start()
         self._forwarder.start()
 
@@ -50,16 +54,16 @@ class KafkaBus(SpoolBus):
         self._consumer_trouble = trouble
 
     def state(self) -> State:
-        """Return how spool and Kafka fare."""
+        """Return the state of the spool and of Kafka."""
         spool = super().state()
         if spool.health is not Health.OK:
             return spool
-        trouble = self._forwarder.trouble or self._consumer_trouble
+        trouble = self._forwarder.outage.problem or self._consumer_trouble
         if trouble is not None:
             return State(Health.DEGRADED, f"{trouble}; {spool.summary}")
         return spool
 
     async def close(self) -> None:
-        """Write what waits to the spool, then stop forwarding."""
+        """Write the queue to the spool, then stop forwarding."""
         await super().close()
         await asyncio.to_thread(self._forwarder.stop, _STOP_S)

@@ -1,4 +1,4 @@
-"""What producer, consumers and admin have in common: options, topics, and errors in our words."""
+"""Options, topics and error descriptions for the producer, consumers and the admin client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monitor.errors import UnavailableError
 
 __all__ = ["BOOTSTRAP_MS", "client_options", "describe", "ensure_topics", "list_topics", "reach"]
 
-# The client's own log repeats every attempt; what matters of it is said here, once.
+# kafka-python logs every attempt. The bus logs a failure once.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 BOOTSTRAP_MS = 5000
@@ -31,7 +31,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         "security_protocol": settings.security_protocol,
         "bootstrap_timeout_ms": BOOTSTRAP_MS,
         "request_timeout_ms": _REQUEST_MS,
-        # A broker that is back is found within this time.
+        # After an outage, the client reconnects within this time.
         "reconnect_backoff_max_ms": 2000,
     }
     if "SSL" in settings.security_protocol:
@@ -51,14 +51,14 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
 
 
 class _UnreachableError(kafka_errors.KafkaTimeoutError):  # type: ignore[misc]
-    """None of the servers takes connections."""
+    """None of the servers accepts connections."""
 
 
 def reach(settings: KafkaSettings) -> None:
-    """Raise KafkaTimeoutError unless one of the servers takes connections.
+    """Raise KafkaTimeoutError unless one of the servers accepts connections.
 
-    Asked before a client is made: one whose making fails leaves sockets to the garbage
-    collector, and blocks longer.
+    Call it before creating a client: a client that cannot connect blocks longer and leaves open
+    sockets to the garbage collector.
     """
     for server in settings.bootstrap_servers:
         host, _, port = server.rpartition(":")
@@ -69,9 +69,9 @@ def reach(settings: KafkaSettings) -> None:
 
 
 def ensure_topics(settings: KafkaSettings, topics: set[str]) -> set[str]:
-    """Return those of ``topics`` that exist, after creating the missing ones if that is asked for.
+    """Create missing ``topics`` if ``create_topics`` is on; return those that exist.
 
-    Raises kafka_errors.KafkaError where Kafka is away or refuses.
+    Raises kafka_errors.KafkaError if Kafka is unavailable or rejects a request.
     """
     admin = KafkaAdminClient(**client_options(settings))
     try:
@@ -79,7 +79,7 @@ def ensure_topics(settings: KafkaSettings, topics: set[str]) -> set[str]:
         if missing and settings.create_topics:
             for topic in sorted(missing):
                 new = NewTopic(topic, settings.partitions, settings.replication_factor)
-                # Another daemon may be faster.
+                # Another daemon may have created it in the meantime.
                 with contextlib.suppress(kafka_errors.TopicAlreadyExistsError):
                     admin.create_topics([new], timeout_ms=_REQUEST_MS)
             missing = set()
@@ -89,7 +89,7 @@ def ensure_topics(settings: KafkaSettings, topics: set[str]) -> set[str]:
 
 
 def list_topics(settings: KafkaSettings) -> list[str]:
-    """Return the names of Kafka's topics; raise UnavailableError where it is away or refuses."""
+    """Return the names of Kafka's topics; raise UnavailableError if a request fails."""
     try:
         reach(settings)
         admin = KafkaAdminClient(**client_options(settings))
@@ -102,14 +102,14 @@ def list_topics(settings: KafkaSettings) -> list[str]:
 
 
 def describe(error: BaseException, settings: KafkaSettings) -> str:
-    """Return in a few words what is wrong with Kafka; kafka-python's texts hold no secrets."""
+    """Return a short description of an error; kafka-python's texts contain no secrets."""
     servers = ", ".join(settings.bootstrap_servers)
     if isinstance(error, _UnreachableError):
-        return f"Kafka at {servers} can't be reached"
+        return f"cannot connect to Kafka at {servers}"
     if isinstance(error, kafka_errors.KafkaTimeoutError):
-        # The client says no more than this, also where it was refused.
+        # The client raises the same error if the broker rejected it.
         return (
-            f"Kafka at {servers} takes connections and does not answer; it may hang, or"
+            f"Kafka at {servers} accepts connections but does not respond; it may hang, or"
             " security_protocol, TLS or the credentials may be wrong"
         )
     lines = str(error).splitlines()

@@ -1,10 +1,9 @@
-"""Consumers of Kafka: each has a client of its own, in a thread of its own."""
+"""Consumers of Kafka: each has its own client in its own thread."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -15,10 +14,12 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import OffsetAndMetadata
 
+from monitor.backoff import Backoff
 from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
 from monitor.errors import UnavailableError
+from monitor.log_limits import OutageLog
 from monitor.yielding import lower_priority, yield_to_loop
 
 __all__ = ["TopicConsumer"]
@@ -32,7 +33,7 @@ _SLICE_S = 0.5
 _CALLBACK_S = 10.0
 _COMMIT_MS = 5000
 _CLOSE_MS = 2000
-# What the client decodes, in Python, before others get their turn: some 2 ms.
+# Records that the client decodes, in Python, before the loop gets a turn: about 2 ms.
 _PIECE_RECORDS = 50
 _SESSION_MS = 30_000
 _HEARTBEAT_MS = 3000
@@ -54,18 +55,18 @@ class TopicConsumer(Consumer):
         self._topic = topic
         self._group = group
         self._callbacks = assignment
-        # Told what is wrong with Kafka, and None when it is well again.
+        # Called with what is wrong with Kafka, and with None after it recovered.
         self._tell = trouble
         self._thread = ThreadPoolExecutor(1, f"kafka-{topic}", initializer=lower_priority)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._partitions: frozenset[int] = frozenset()
         self._callback_error: BaseException | None = None
-        # Counts what came and went, so that nothing is kept from before.
+        # Counts rebalances: records from before the last one are dropped.
         self._changes = 0
         self._in_callback = False
-        self._pause = _BACKOFF_S[0]
-        self._trouble: str | None = None
+        self._backoff = Backoff(*_BACKOFF_S)
+        self._outage = OutageLog(logger, subject=f"consumer of {topic}")
         self._closed = False
 
     # On the loop
@@ -90,7 +91,7 @@ class TopicConsumer(Consumer):
                 return records
 
     async def idle(self) -> None:
-        """Stay in the group: one that does not poll for max_poll_interval_ms loses its place."""
+        """Stay in the group: a member that does not poll for max_poll_interval_ms is removed."""
         self._loop = asyncio.get_running_loop()
         try:
             await self._run(self._idle)
@@ -102,19 +103,14 @@ class TopicConsumer(Consumer):
 
     async def _fail(self, error: BaseException) -> None:
         problem = describe(error, self._settings)
-        if self._trouble is None:
-            logger.warning("consumer of %s: %s; trying again", self._topic, problem)
-        self._trouble = problem
+        self._outage.failed(problem)
         self._tell(problem)
         await self._run(self._drop_client)
-        await asyncio.sleep(self._pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-        self._pause = min(self._pause * 2, _BACKOFF_S[1])
+        await asyncio.sleep(self._backoff.next_delay())
 
     def _well(self) -> None:
-        if self._trouble is not None:
-            logger.info("consumer of %s: Kafka answers again", self._topic)
-            self._trouble = None
-        self._pause = _BACKOFF_S[0]
+        self._outage.recovered("Kafka is available again")
+        self._backoff.reset()
         self._tell(None)
 
     async def seek(self, partition: int, offset: int) -> None:
@@ -127,7 +123,7 @@ class TopicConsumer(Consumer):
         await self._run(act)
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
-        """Say to the group which offsets are next; inside of ``revoked`` it is left unsaid."""
+        """Commit the next offsets to the group; does nothing while ``revoked`` runs."""
         if self._group is None or self._in_callback:
             return
 
@@ -146,11 +142,11 @@ class TopicConsumer(Consumer):
             raise UnavailableError("kafka", describe(error, self._settings)) from None
 
     def assignment(self) -> frozenset[int]:
-        """Return the partitions that are this consumer's."""
+        """Return the assigned partitions."""
         return self._partitions
 
     async def lag(self) -> Mapping[int, int]:
-        """Return how many messages are still to be read, as far as the broker has said."""
+        """Return the number of unread messages, of the partitions whose end is known."""
 
         def act() -> dict[int, int]:
             lag = {}
@@ -191,7 +187,7 @@ class TopicConsumer(Consumer):
             limit = min(max_records - len(records), _PIECE_RECORDS)
             batches = self._client.poll(timeout_ms=wait_ms, max_records=limit)
             if self._changes != changes:
-                # Partitions went, and what came back is read anew from where it is to go on.
+                # A rebalance: partitions that are assigned again are read again from their offset.
                 records.clear()
             before = len(records)
             records += [_record(message) for batch in batches.values() for message in batch]
@@ -207,14 +203,14 @@ class TopicConsumer(Consumer):
         try:
             self._client.poll(timeout_ms=0)
         finally:
-            # All of what is assigned now: a rebalance may have been in between.
+            # A rebalance during poll() may have changed the assignment.
             self._client.resume(*self._client.assignment())
 
     def _connect(self) -> None:
         reach(self._settings)
         if not ensure_topics(self._settings, {self._topic}):
             raise kafka_errors.UnknownTopicOrPartitionError(
-                f"no topic {self._topic}, and create_topics is off"
+                f"the topic {self._topic} does not exist, and create_topics is off"
             )
         client = KafkaConsumer(
             **client_options(self._settings),
@@ -257,7 +253,7 @@ class TopicConsumer(Consumer):
     def _call_back(
         self, function: Callable[[Sequence[int]], Awaitable[T]], partitions: Sequence[int]
     ) -> T | None:
-        """Run a function of Assignment's on the loop, and wait for it here."""
+        """Run a callback of Assignment on the loop and wait for it in this thread."""
         loop = self._loop
         if loop is None or loop.is_closed():
             return None
@@ -317,7 +313,7 @@ def _record(message: Any) -> Record:
 
 
 def _time(timestamp_ms: int | None, headers: Mapping[str, str]) -> float:
-    """Return a record's time in epoch s; where it has none, its event's, or 0."""
+    """Return the time of a record in epoch s; without one that of its event, or 0."""
     if timestamp_ms is not None and timestamp_ms >= 0:
         return timestamp_ms / 1000
     try:

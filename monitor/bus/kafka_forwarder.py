@@ -1,21 +1,19 @@
-"""Forwards the spool to Kafka, in order, and deletes from it what Kafka has acknowledged.
+"""Forwards the spool to Kafka in order, and deletes acknowledged messages from it.
 
-One window of messages is sent at a time and awaited whole. The producer tries again by itself
-for as long as it takes, so a broker that is away, slow or restarted changes no order; it is
-idempotent, so its own retries repeat nothing. Only what was under way when the daemon was
-killed is sent again: it is the same message with the same id.
+It sends one window of messages at a time and waits for all acknowledgements. The producer retries
+indefinitely, so an unavailable, slow or restarted broker does not change the order. It is
+idempotent, so its retries do not duplicate messages. Only the messages in flight when the daemon
+is killed are sent again, with the same ids.
 
-A broker refuses messages whose time is more than an hour ahead of its own clock
-(``message.timestamp.after.max.ms``; a topic may have a bound for the past, too). One clock that
-is wrong must not hold up everything, so then messages go without a time of the record's own for a
-while; the one in their headers is there in any case.
+A broker rejects messages whose time is more than an hour ahead of its own clock
+(``message.timestamp.after.max.ms``; a topic may also limit times in the past). A wrong clock must
+not stop the forwarding, so after such a rejection messages are sent without a timestamp for a
+while. Their headers contain the time in any case.
 """
 
 from __future__ import annotations
 
 import logging
-import random
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -25,11 +23,13 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
+from monitor.backoff import Backoff
 from monitor.bus.interface import Record
 from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
 from monitor.bus.settings import KafkaSettings
-from monitor.bus.spool_file import NotASpoolError, SpoolFile
+from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
+from monitor.log_limits import OutageLog
 from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Forwarder"]
@@ -38,20 +38,20 @@ logger = logging.getLogger("monitor.bus")
 
 _WINDOW = 2000
 _LOOK_S = 0.5
-# Without an acknowledgement for this long Kafka is said to be away.
+# Without an acknowledgement for this long, Kafka is reported as unavailable.
 _AWAY_S = 5.0
 _BACKOFF_S = (0.5, 10.0)
 _STOP_S = 0.5
 _STEP_S = 0.1
-# How long messages go without their times after Kafka has refused one, until the next try.
+# How long messages are sent without timestamps after Kafka rejected one.
 _UNTIMED_S = 60.0
 _NO_TIME = -1
-# What sending again can't mend: the message itself is refused.
+# Errors of the message itself, which a retry cannot fix.
 _REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.InvalidTopicError)
 
 
 class Forwarder:
-    """The thread that forwards; :attr:`trouble` says what is wrong, or is None."""
+    """The thread that forwards; :attr:`outage` has what is wrong with Kafka or the spool."""
 
     def __init__(
         self,
@@ -60,18 +60,21 @@ class Forwarder:
         *,
         max_bytes: int,
         refused: Callable[[int], None],
+        unreadable: Callable[[Exception], None],
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._max_bytes = max_bytes
-        # Told how many messages Kafka will never take.
+        # Called with the number of messages that Kafka rejected permanently.
         self._refused = refused
+        # Called with what reading the spool raised.
+        self._unreadable = unreadable
         self._stopping = threading.Event()
         self._news = threading.Event()
         self._thread: threading.Thread | None = None
         self._ensured: set[str] = set()
         self._untimed_until = 0.0
-        self.trouble: str | None = None
+        self.outage = OutageLog(logger, outcome="messages wait in the spool")
 
     def start(self) -> None:
         """Start the thread."""
@@ -79,11 +82,11 @@ class Forwarder:
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that there's something in the spool; from any thread."""
+        """Report new messages in the spool; callable in any thread."""
         self._news.set()
 
     def stop(self, timeout_s: float) -> None:
-        """Stop; what is not acknowledged by now stays in the spool. Blocks up to ``timeout_s``."""
+        """Stop; unacknowledged messages stay in the spool. Blocks up to ``timeout_s``."""
         self._stopping.set()
         self._news.set()
         if self._thread is not None:
@@ -92,25 +95,25 @@ class Forwarder:
     def _run(self) -> None:
         lower_priority()
         lock = GroupLock(self._spool, "", "forwarder")
-        pause = _BACKOFF_S[0]
+        backoff = Backoff(*_BACKOFF_S)
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
                 try:
                     if self._has(lock):
                         self._session()
+                except UNREADABLE as error:
+                    self.outage.failed(f"cannot read the spool: {error}")
+                    self._unreadable(error)
                 except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
-                    self._fail(describe(error, self._settings))
-                except (sqlite3.Error, NotASpoolError) as error:
-                    self._fail(f"cannot read the spool: {error}")
+                    self.outage.failed(describe(error, self._settings))
                 except Exception as error:
-                    # The thread must outlive whatever a client library comes up with.
+                    # The thread must survive any exception of the client library.
                     logger.exception("forwarding to Kafka failed")
-                    self._fail(f"forwarding to Kafka failed: {type(error).__name__}")
+                    self.outage.failed(f"forwarding to Kafka failed: {type(error).__name__}")
                 if time.monotonic() - began > 60:
-                    pause = _BACKOFF_S[0]
-                self._stopping.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-                pause = min(pause * 2, _BACKOFF_S[1])
+                    backoff.reset()
+                self._stopping.wait(backoff.next_delay())
         finally:
             lock.release()
 
@@ -118,21 +121,14 @@ class Forwarder:
         try:
             return lock.acquire()
         except OSError as error:
-            self._fail(f"cannot lock the spool: {error.strerror}")
+            self.outage.failed(f"cannot lock the spool: {error.strerror}")
             return False
 
-    def _fail(self, problem: str) -> None:
-        if self.trouble is None:
-            logger.warning("%s; messages wait in the spool", problem)
-        self.trouble = problem
-
     def _recover(self) -> None:
-        if self.trouble is not None:
-            logger.info("Kafka takes messages again")
-            self.trouble = None
+        self.outage.recovered("forwarding to Kafka resumed")
 
     def _session(self) -> None:
-        """Forward until told to stop; raises KafkaError and sqlite3.Error."""
+        """Forward until :meth:`stop`; raises KafkaError and sqlite3.Error."""
         file = SpoolFile(self._spool, max_bytes=self._max_bytes)
         producer = None
         try:
@@ -145,14 +141,15 @@ class Forwarder:
                 linger_ms=5,
                 batch_size=131_072,
                 max_block_ms=5000,
-                # As good as never: see the module.
+                # In effect unlimited: see the module.
                 delivery_timeout_ms=7 * 86_400_000,
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
-            if self.trouble is not None and not file.count():
+            if self.outage.problem is not None and not file.count():
                 self._recover()
-            while not self._stopping.is_set():
+            # A damaged spool is replaced while it is open here.
+            while not self._stopping.is_set() and not file.opened.lost():
                 self._news.clear()
                 records = file.read(None, 0, _WINDOW)
                 if not records:
@@ -173,7 +170,7 @@ class Forwarder:
             if unknown - there:
                 names = ", ".join(sorted(unknown - there))
                 raise kafka_errors.UnknownTopicOrPartitionError(
-                    f"no topic {names}, and create_topics is off"
+                    f"missing topics: {names}; create_topics is off"
                 )
 
     def _send(self, producer: Any, records: list[Record], file: SpoolFile) -> None:
@@ -201,7 +198,7 @@ class Forwarder:
             problem = future if isinstance(future, Exception) else self._wait(future)
             if isinstance(problem, _REFUSED):
                 logger.error(
-                    "Kafka refuses message %d of %s for ever, it is dropped: %s",
+                    "dropping message %d of %s: Kafka rejected it permanently: %s",
                     record.offset,
                     record.topic,
                     problem,
@@ -220,40 +217,35 @@ class Forwarder:
                 self._untimed_until = time.monotonic() + _UNTIMED_S
             raise failure
 
-    def _wait(self, future: Any) -> BaseException | None:
-        """Wait for an acknowledgement; return what is wrong, or None."""
+    def _wait(self, future: Any) -> Any:
+        """Wait for an acknowledgement; return the error, or None."""
         away_at = time.monotonic() + _AWAY_S
         while not future.is_done:
             if self._stopping.is_set():
-                # What was sent last may still be acknowledged.
+                # The last messages may still be acknowledged.
                 try:
                     future.get(timeout=_STOP_S)
                 except kafka_errors.KafkaError as error:
-                    return _exception(error)
+                    return error
                 break
             if time.monotonic() > away_at:
                 servers = ", ".join(self._settings.bootstrap_servers)
-                self._fail(f"Kafka at {servers} acknowledges nothing")
+                self.outage.failed(f"Kafka at {servers} does not acknowledge messages")
             try:
                 future.get(timeout=_STEP_S)
             except kafka_errors.KafkaTimeoutError:
                 continue
             except kafka_errors.KafkaError as error:
-                return _exception(error)
+                return error
         problem: BaseException | None = future.exception if future.failed() else None
         return problem
 
 
 def _may_be_of_time(error: BaseException) -> bool:
-    """Tell whether Kafka may refuse a message's time, its own or that of another in its batch.
+    """Return whether Kafka may have rejected the time of this message, or of another in its batch.
 
-    Records are refused for other reasons, too; going without times then changes nothing.
+    There are other reasons for these errors; sending without timestamps then has no effect.
     """
     return isinstance(
         error, kafka_errors.InvalidTimestampError | kafka_errors.InvalidRecordError
     ) or "part of a batch which had" in str(error)
-
-
-def _exception(error: BaseException) -> BaseException:
-    """Give kafka-python's untyped errors a type."""
-    return error

@@ -18,15 +18,15 @@ _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 class BusSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section ``bus``: the spool that everything published goes through."""
+    """The section ``bus``: the spool, which all published messages pass through."""
 
     # relative to the state directory
     file: str = "spool.db"
-    # of the spool's file; past it the oldest messages go and are counted
+    # size of the spool's file; beyond it the oldest messages are deleted and counted
     max_bytes: Bytes = 104_857_600
 
     def verify(self) -> None:
-        """Check that the spool is large enough to be one."""
+        """Check the file name and the minimum size."""
         if not self.file:
             raise SettingError(("file",), "must name a file")
         if self.max_bytes < _LEAST_SPOOL_BYTES:
@@ -38,37 +38,37 @@ class BusSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section ``kafka``: names and values as kafka-python has them, secrets from files."""
+    """The section ``kafka``: the names and values of kafka-python, secrets in files."""
 
-    # host:port of some brokers; the others are found through them
+    # host:port of some brokers; they name the others
     bootstrap_servers: Annotated[list[str], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: ["127.0.0.1:9092"]
     )
     # PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL
     security_protocol: str = "PLAINTEXT"
-    # who signs the brokers' certificates, where the system's authorities do not
+    # PEM file of the authorities for the brokers' certificates; the system's by default
     ssl_cafile: str | None = None
-    # the client's own certificate, and its key
+    # PEM file of the client certificate; may include the key
     ssl_certfile: str | None = None
-    # the key of ssl_certfile
+    # PEM file of the key of ssl_certfile
     ssl_keyfile: str | None = None
-    # that a broker's certificate names its host
+    # whether a broker's certificate must name its host
     ssl_check_hostname: bool = True
     # PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, GSSAPI or OAUTHBEARER
     sasl_mechanism: str | None = None
-    # for PLAIN and SCRAM
+    # user name for PLAIN and SCRAM
     sasl_plain_username: str | None = None
-    # holds the password for sasl_plain_username
+    # file with the password of sasl_plain_username
     sasl_plain_password_file: str | None = None
-    # whether topics that are missing are made
+    # whether missing topics are created
     create_topics: bool = True
-    # of a topic that is made
+    # number of partitions of a created topic
     partitions: Count = 3
-    # of a topic that is made
+    # replication factor of a created topic
     replication_factor: Count = 1
 
     def verify(self) -> None:
-        """Check addresses, protocol and mechanism, and that the files can be read."""
+        """Check addresses, protocol, mechanism, and that the files are readable."""
         for number, server in enumerate(self.bootstrap_servers):
             host, colon, port = server.rpartition(":")
             if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -80,9 +80,13 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise SettingError(("sasl_mechanism",), f"must be one of {', '.join(_MECHANISMS)}")
         if sasl:
             if not self.sasl_plain_username:
-                raise SettingError(("sasl_plain_username",), f"{self.sasl_mechanism} needs it")
+                raise SettingError(
+                    ("sasl_plain_username",), f"is required for {self.sasl_mechanism}"
+                )
             if not self.sasl_plain_password_file:
-                raise SettingError(("sasl_plain_password_file",), f"{self.sasl_mechanism} needs it")
+                raise SettingError(
+                    ("sasl_plain_password_file",), f"is required for {self.sasl_mechanism}"
+                )
         for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
             file = getattr(self, key)
             if file is not None:
@@ -90,7 +94,7 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         self.password()
 
     def password(self) -> str | None:
-        """Return the SASL password, read from its file; raise SettingError if it can't be."""
+        """Return the SASL password from its file; raise SettingError if it cannot be read."""
         if self.sasl_plain_password_file is None:
             return None
         return read_secret(self.sasl_plain_password_file, path=("sasl_plain_password_file",))

@@ -1,10 +1,9 @@
-"""The bus on the spool: publishing with group commit by one thread, and its consumers."""
+"""The bus on the spool: one thread commits published messages in groups."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -16,23 +15,27 @@ import msgspec
 from monitor.bus.interface import Assignment, Bus, Consumer
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_consumer import SpoolConsumer
-from monitor.bus.spool_file import Outgoing, SpoolFile
+from monitor.bus.spool_file import UNREADABLE, Outgoing, SpoolFile
 from monitor.bus.spool_opening import open_spool
-from monitor.part import Health, Metric, State
+from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
+from monitor.metrics import Metric
+from monitor.part import Health, State
 from monitor.sqlite.file import OpenFile
+from monitor.sqlite.own_file import is_damage
 
 __all__ = ["SpoolBus"]
 
 logger = logging.getLogger("monitor.bus")
 
-# A group is committed this long after its first message: well below the half second that
-# kill -9 may cost, and few enough syncs for any disk.
+# A group is committed this long after its first message: less than the half second of messages
+# that a kill -9 may lose, and few enough syncs for any disk.
 _GROUP_S = 0.2
 _RETRY_S = 1.0
 _TRIM_EVERY_S = 5.0
-# What may wait in memory for the disk.
+# Most bytes that wait in memory for the disk.
 _WAITING_BYTES = 16 * 1024 * 1024
-# What a message costs in memory beside its bytes.
+# Memory of a message in addition to its value.
 _OVERHEAD_BYTES = 300
 _CLOSE_S = 10.0
 _encode = msgspec.json.Encoder().encode
@@ -42,7 +45,7 @@ _Waiting = tuple[int, int, str, str | None, Mapping[str, str], bytes, float]
 
 
 class SpoolBus(Bus):
-    """The bus whose every topic is in one SQLite file."""
+    """The bus with all topics in one SQLite file."""
 
     def __init__(self, settings: BusSettings) -> None:
         self._path = settings.path()
@@ -58,11 +61,13 @@ class SpoolBus(Bus):
         self._published: dict[str, int] = {}
         self._dropped = 0
         self._closing = False
-        # The writer's.
+        # Whether something that read the spool found it damaged.
+        self._damaged = False
+        # Used by the writer; None while a damaged file is replaced.
         self._file: SpoolFile | None = None
         # Written by the writer, read by anyone.
         self._spooled = 0
-        self._trouble: str | None = None
+        self._outage = OutageLog(logger)
         self._writer: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news: set[asyncio.Event] = set()
@@ -72,9 +77,7 @@ class SpoolBus(Bus):
         self._loop = asyncio.get_running_loop()
         self._file = await asyncio.to_thread(open_spool, self._path, max_bytes=self._max_bytes)
         self._closing = False
-        self._writer = threading.Thread(
-            target=self._write, args=(self._file,), name="spool-writer", daemon=True
-        )
+        self._writer = threading.Thread(target=self._write, name="spool-writer", daemon=True)
         self._writer.start()
 
     # Publishing.
@@ -82,7 +85,7 @@ class SpoolBus(Bus):
     def publish(
         self, topic: str, *, value: bytes, key: str | None = None, headers: Mapping[str, str]
     ) -> int:
-        """Take a message; see :meth:`Bus.publish`."""
+        """Queue a message; see :meth:`Bus.publish`."""
         size = len(value) + _OVERHEAD_BYTES
         with self._changed:
             self._last_ticket = ticket = self._last_ticket + 1
@@ -108,7 +111,7 @@ class SpoolBus(Bus):
             self._lost.append((ticket, ticket))
 
     def count_dropped(self, count: int) -> None:
-        """Count messages that are lost for good; from any thread."""
+        """Count lost messages; callable in any thread."""
         with self._changed:
             self._dropped += count
 
@@ -137,32 +140,65 @@ class SpoolBus(Bus):
                 first <= ticket <= end for first, end in self._lost for ticket in tickets
             )
 
-    # The writer's thread.
+    # In the thread of the writer.
 
-    def _write(self, file: SpoolFile) -> None:
+    def _write(self) -> None:
         next_trim = time.monotonic()
         try:
             while True:
                 with self._changed:
-                    if not self._pending and not self._closing:
+                    if not self._pending and not self._closing and not self._damaged:
                         self._changed.wait(_TRIM_EVERY_S)
                     if self._pending and not self._closing:
                         self._changed.wait_for(lambda: self._closing, _GROUP_S)
                     closing = self._closing
-                written = self._write_group(file)
+                written = self._open_intact() and self._write_group()
                 if written and time.monotonic() >= next_trim:
                     next_trim = time.monotonic() + _TRIM_EVERY_S
-                    self._tidy(file)
+                    self._tidy()
                 if closing:
                     return
                 if not written:
                     with self._changed:
                         self._changed.wait_for(lambda: self._closing, _RETRY_S)
         finally:
-            self._file = None
+            self._close_file()
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
             file.close()
 
-    def _write_group(self, file: SpoolFile) -> bool:
+    def _open_intact(self) -> bool:
+        """Replace the file if it is damaged; return whether there is one to write."""
+        with self._changed:
+            damaged, self._damaged = self._damaged, False
+        if damaged:
+            self._close_file()
+        if self._file is None:
+            try:
+                self._file = open_spool(self._path, max_bytes=self._max_bytes, thorough=True)
+            except MonitorError as error:
+                self._outage.failed(str(error))
+                return False
+            self._recovered()
+        return True
+
+    def _recovered(self) -> None:
+        self._outage.recovered(
+            f"writing the spool {self._path} again, {self._dropped} messages dropped so far"
+        )
+
+    def _note_unreadable(self, error: Exception) -> None:
+        """Have the writer look for damage if reading failed because of it; for any thread."""
+        if is_damage(error, self._path):
+            with self._changed:
+                self._damaged = True
+                self._changed.notify_all()
+
+    def _write_group(self) -> bool:
+        file = self._file
+        assert file is not None
         with self._changed:
             group = list(self._pending)
             size = self._pending_bytes
@@ -179,17 +215,15 @@ class SpoolBus(Bus):
                 if group
                 else 0
             )
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             self._put_back(group, size)
-            if self._trouble is None:
-                logger.warning("spool: cannot write %s: %s; trying again", self._path, error)
-            self._trouble = f"cannot write the spool: {error}"
+            self._outage.failed(f"cannot write the spool {self._path}: {error}")
+            self._note_unreadable(error)
             return False
-        if self._trouble is not None and group:
-            logger.info("spool: writing %s again, %d dropped so far", self._path, self._dropped)
-            self._trouble = None
+        if group:
+            self._recovered()
         if dropped:
-            logger.warning("spool: full, the oldest %d messages are gone", dropped)
+            logger.warning("spool: full, dropped the oldest %d messages", dropped)
         self._spooled += len(group)
         if group:
             with self._changed:
@@ -210,7 +244,7 @@ class SpoolBus(Bus):
                 self._reached(group[lost - 1][0])
 
     def _reached(self, ticket: int) -> None:
-        """Wake who waits for this ticket or an earlier one, and the consumers."""
+        """Wake the callers that wait for this ticket or an earlier one, and the consumers."""
         self._done_ticket = max(self._done_ticket, ticket)
         waiting = self._waiters
         self._waiters = [waiter for waiter in waiting if waiter[0] > self._done_ticket]
@@ -221,12 +255,15 @@ class SpoolBus(Bus):
                 wake()
         self._loop.call_soon_threadsafe(self._tell_news)
 
-    def _tidy(self, file: SpoolFile) -> None:
+    def _tidy(self) -> None:
+        file = self._file
+        assert file is not None
         try:
             file.trim_read()
             self._spooled = file.count()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             logger.warning("spool: cannot trim %s: %s", self._path, error)
+            self._note_unreadable(error)
 
     # Consuming.
 
@@ -241,6 +278,7 @@ class SpoolBus(Bus):
             assignment=assignment,
             max_bytes=self._max_bytes,
             news=self._news,
+            unreadable=self._note_unreadable,
         )
 
     def _tell_news(self) -> None:
@@ -248,9 +286,9 @@ class SpoolBus(Bus):
             event.set()
 
     def state(self) -> State:
-        """Return how the spool fares."""
-        if self._trouble is not None:
-            return State(Health.DEGRADED, self._trouble)
+        """Return the state of the spool."""
+        if self._outage.problem is not None:
+            return State(Health.DEGRADED, self._outage.problem)
         return State(Health.OK, f"{self._spooled} messages spooled")
 
     def open_files(self) -> Sequence[OpenFile]:
@@ -268,11 +306,14 @@ class SpoolBus(Bus):
             "bus_spooled_messages", "gauge", "Messages in the spool.", [({}, float(self._spooled))]
         )
         yield Metric(
-            "bus_dropped_total", "counter", "Messages lost to a full spool.", [({}, dropped)]
+            "bus_dropped_total",
+            "counter",
+            "Messages dropped: full spool, or rejected by Kafka.",
+            [({}, dropped)],
         )
 
     async def close(self) -> None:
-        """Write what waits and stop."""
+        """Write the queue and stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -1,32 +1,35 @@
-"""Consumers of the spool: each reads one topic, from a thread of its own."""
+"""Consumers of the spool: each reads one topic in its own thread."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from monitor.bus.interface import Assignment, Consumer, Record
-from monitor.bus.spool_file import NotASpoolError, SpoolFile
+from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
 from monitor.errors import UnavailableError
+from monitor.log_limits import OutageLog
 
 __all__ = ["SpoolConsumer"]
 
 logger = logging.getLogger("monitor.bus")
 
 _RETRY_S = 1.0
-# How often a consumer looks for what another process has published.
+# How often a consumer looks for messages of other processes, in s.
 _LOOK_S = 0.5
 T = TypeVar("T")
 
 
 class SpoolConsumer(Consumer):
-    """Reads a topic of the spool, in a thread of its own."""
+    """Reads a topic of the spool in its own thread.
+
+    If the bus replaces a damaged spool, the topic is assigned again, to the new one.
+    """
 
     def __init__(
         self,
@@ -37,10 +40,13 @@ class SpoolConsumer(Consumer):
         assignment: Assignment | None,
         max_bytes: int,
         news: set[asyncio.Event],
+        unreadable: Callable[[Exception], None],
     ) -> None:
         self._spool = spool
         self._max_bytes = max_bytes
         self._all_news = news
+        # Called with what reading the spool raised.
+        self._unreadable = unreadable
         self._topic = topic
         self._group = group
         self._callbacks = assignment
@@ -50,7 +56,7 @@ class SpoolConsumer(Consumer):
         self._position: int | None = None
         self._news = asyncio.Event()
         self._closed = False
-        self._failed = False
+        self._outage = OutageLog(logger)
 
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
         """Return the next records."""
@@ -59,6 +65,8 @@ class SpoolConsumer(Consumer):
         self._all_news.add(self._news)
         while True:
             self._news.clear()
+            if self._file is not None and self._file.opened.lost():
+                await self._give_back()
             if self._position is not None or await self._assign():
                 records = await self._read(max_records)
                 if records:
@@ -74,7 +82,7 @@ class SpoolConsumer(Consumer):
                 continue
 
     async def idle(self) -> None:
-        """Nothing to do: the topic is this consumer's until it lets go of the lock."""
+        """Do nothing: the topic is assigned to this consumer until it releases the lock."""
 
     async def _read(self, limit: int) -> list[Record]:
         start = self._position or 0
@@ -98,14 +106,14 @@ class SpoolConsumer(Consumer):
         return True
 
     def _may_read(self, file: SpoolFile) -> bool:
-        del file  # which is there, since this is called
+        del file  # it is open, which is all that is needed
         return self._lock is None or self._lock.acquire()
 
     async def seek(self, partition: int, offset: int) -> None:
         """Read ``offset`` next."""
         del partition
         end = await self._in_thread(lambda file: file.end(), or_else=offset)
-        # Past the end of what was ever given out: the offset is an older spool's.
+        # Past the end: the offset belongs to an older spool.
         self._position = 0 if offset > end else offset
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
@@ -115,15 +123,15 @@ class SpoolConsumer(Consumer):
         group = self._group
         try:
             await self._run(lambda file: file.commit(self._topic, group, offsets[0]))
-        except (sqlite3.Error, NotASpoolError) as error:
+        except UNREADABLE as error:
             raise UnavailableError("spool", f"cannot store the offset: {error}") from None
 
     def assignment(self) -> frozenset[int]:
-        """Return partition 0 where it is this consumer's."""
+        """Return partition 0 if it is assigned."""
         return frozenset() if self._position is None else frozenset([0])
 
     async def lag(self) -> Mapping[int, int]:
-        """Return how many messages are still to be read."""
+        """Return the number of unread messages."""
         position = self._position
         if position is None:
             return {}
@@ -133,13 +141,12 @@ class SpoolConsumer(Consumer):
     async def _in_thread(self, work: Callable[[SpoolFile], T], *, or_else: T) -> T:
         try:
             result = await self._run(work)
-        except (sqlite3.Error, OSError, NotASpoolError) as error:
-            if not self._failed:
-                logger.warning("spool: cannot read %s: %s; trying again", self._spool, error)
-            self._failed = True
+        except (*UNREADABLE, OSError) as error:
+            self._outage.failed(f"cannot read the spool {self._spool}: {error}")
+            self._unreadable(error)
             await asyncio.sleep(_RETRY_S)
             return or_else
-        self._failed = False
+        self._outage.recovered(f"reading the spool {self._spool} again")
         return result
 
     async def _run(self, work: Callable[[SpoolFile], T]) -> T:
@@ -151,16 +158,21 @@ class SpoolConsumer(Consumer):
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def close(self) -> None:
-        """Give the topic back."""
+        """Release the topic."""
         if self._closed:
             return
         self._closed = True
         self._all_news.discard(self._news)
+        await self._give_back()
+        if self._lock is not None:
+            self._lock.release()
+        self._thread.shutdown(wait=False)
+
+    async def _give_back(self) -> None:
+        """Revoke the topic from this consumer, and close the file."""
         if self._position is not None and self._callbacks and self._callbacks.revoked:
             await self._callbacks.revoked([0])
         self._position = None
-        if self._lock is not None:
-            self._lock.release()
 
         def close_file() -> None:
             if self._file is not None:
@@ -168,4 +180,3 @@ class SpoolConsumer(Consumer):
                 self._file = None
 
         await asyncio.get_running_loop().run_in_executor(self._thread, close_file)
-        self._thread.shutdown(wait=False)

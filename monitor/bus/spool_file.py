@@ -1,7 +1,7 @@
-"""The spool's SQLite file: append, read, acknowledge, trim. Blocking; for threads.
+"""The SQLite file of the spool: append, read, acknowledge, trim. Blocks; for threads.
 
-Several processes may share one file (a producer's and a consumer's unit): SQLite's WAL keeps
-them apart.
+Several processes may share one file (the units of a producer and a consumer): SQLite in WAL mode
+allows that.
 """
 
 from __future__ import annotations
@@ -16,15 +16,27 @@ import msgspec
 
 from monitor.bus.interface import Record
 from monitor.sqlite.file import OpenFile
+from monitor.sqlite.own_file import (
+    DamagedFileError,
+    ForeignFileError,
+    check_pages,
+    recognize,
+)
 from monitor.sqlite.wal import write_ahead
 
-__all__ = ["NotASpoolError", "Outgoing", "SpoolFile"]
+__all__ = ["UNREADABLE", "Outgoing", "SpoolFile"]
 
-# "RxSp": what PRAGMA application_id of a spool says, so that no other SQLite file is mistaken.
+# "RxSp": the application_id of a spool, which distinguishes it from other SQLite files.
 _APPLICATION_ID = 0x52785370
+_TABLES = {
+    "topic": "id, name",
+    "message": "offset, topic, key, headers, value, timestamp",
+    "committed": "topic, consumer_group, next_offset",
+}
 _KEPT_FOR_A_LOOK = 1000
 _TRIM_ROWS = 2000
 _BUSY_S = 5.0
+_READ_ROWS = 2000
 
 _SCHEMA = """
 CREATE TABLE topic (
@@ -55,20 +67,17 @@ _SELECT = (
 
 _INSERT = "INSERT INTO message (topic, key, headers, value, timestamp) VALUES "
 _ONE_ROW = "(?,?,?,?,?)"
-# Rows of one statement. Each statement hands the interpreter's lock to the loop and has to get
-# it back, so that many small ones cost both threads more than the rows themselves.
+# Rows per statement. Each statement releases the interpreter lock to the loop and takes it again,
+# so many small statements cost both threads more than the rows themselves.
 _INSERT_ROWS = (256, 32, 8, 1)
 
 
-class NotASpoolError(Exception):
-    """The file is something else; it is left as it is."""
-
-    def __str__(self) -> str:
-        return "it is another program's database"
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError, DamagedFileError, ForeignFileError)
+"""What the methods of :class:`SpoolFile` raise."""
 
 
 class Outgoing(NamedTuple):
-    """A message on its way into the file."""
+    """A message to append."""
 
     topic: str
     key: str | None
@@ -83,15 +92,16 @@ _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 class SpoolFile:
     """One connection to the spool; used by one thread at a time.
 
-    Every method may raise sqlite3.Error: the disk is full, or the file is locked too long.
+    Every method may raise sqlite3.Error: for a full disk, a file that is locked for too long, or a
+    damaged one; for the last also UnicodeDecodeError and DamagedFileError (see ``is_damage``).
     """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
-        """Open, or create."""
+        """Open or create the file."""
         self._max_bytes = max_bytes
         self._topics: dict[str, int] = {}
-        # WAL recovery and the making of the tables by two processes at once are kept apart
-        # by SQLite's own locks, which wait this long.
+        # WAL recovery, or creating the tables, may run in two processes at once: the locks of
+        # SQLite serialize them, with this timeout.
         self._db = sqlite3.connect(
             path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
@@ -109,7 +119,7 @@ class SpoolFile:
     # Writing.
 
     def append(self, messages: Sequence[Outgoing]) -> int:
-        """Append all messages in one transaction; return how many unread ones made room."""
+        """Append messages in one transaction; return how many unread ones it deleted for them."""
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -125,7 +135,7 @@ class SpoolFile:
                     first += rows
             db.execute("COMMIT")
         except BaseException:
-            # A topic's id that was made in here is not there any more.
+            # The rollback removes topics that were created in this transaction.
             self._topics.clear()
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -142,14 +152,14 @@ class SpoolFile:
         return found
 
     def used_bytes(self) -> int:
-        """Return how much of the file holds something."""
+        """Return the size of the file without its free pages."""
         (size,) = self._db.execute("PRAGMA page_size").fetchone()
         (pages,) = self._db.execute("PRAGMA page_count").fetchone()
         (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
         return int(size * (pages - free))
 
     def _make_room(self) -> int:
-        """Delete the oldest messages while the file holds too much; return the unread ones."""
+        """Delete the oldest messages while the file is too large; return how many were unread."""
         dropped = 0
         while self.used_bytes() > self._max_bytes:
             rows = self._db.execute(
@@ -165,7 +175,7 @@ class SpoolFile:
         return dropped
 
     def trim_read(self) -> None:
-        """Delete what every group of its topic has read, but for the newest of each topic."""
+        """Delete messages that all groups have read, except for the newest of each topic."""
         for topic, read in self._db.execute(
             "SELECT topic, min(next_offset) FROM committed GROUP BY topic"
         ).fetchall():
@@ -178,7 +188,7 @@ class SpoolFile:
         self._db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
 
     def _delete_below(self, topic: int, offset: int) -> None:
-        # In small transactions: a reader or another process never waits long for the lock.
+        # In small transactions, so that readers and other processes never wait long for the lock.
         while True:
             done = self._db.execute(
                 "DELETE FROM message WHERE offset IN (SELECT offset FROM message"
@@ -189,11 +199,11 @@ class SpoolFile:
                 return
 
     def delete_range(self, first: int, last: int) -> None:
-        """Delete the messages of all topics from one offset through another: acknowledged."""
+        """Delete acknowledged messages of all topics, from offset ``first`` through ``last``."""
         self._db.execute("DELETE FROM message WHERE offset BETWEEN ? AND ?", (first, last))
 
     def commit(self, topic: str, group: str, next_offset: int) -> None:
-        """Store which offset the group reads next."""
+        """Store the offset that the group reads next."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.execute(
@@ -211,7 +221,7 @@ class SpoolFile:
     # Reading.
 
     def read(self, topic: str | None, start: int, limit: int) -> list[Record]:
-        """Return up to ``limit`` messages from offset ``start`` on; of every topic for None."""
+        """Return up to ``limit`` messages from offset ``start`` on; of all topics for None."""
         if topic is None:
             rows = self._db.execute(
                 f"{_SELECT} WHERE m.offset >= ? ORDER BY m.offset LIMIT ?", (start, limit)
@@ -224,10 +234,13 @@ class SpoolFile:
                 f"{_SELECT} WHERE m.topic = ? AND m.offset >= ? ORDER BY m.offset LIMIT ?",
                 (found, start, limit),
             )
-        return [
-            Record(name, 0, offset, key, _decode_headers(headers), value, timestamp)
-            for name, offset, key, headers, value, timestamp in rows
-        ]
+        try:
+            return [
+                Record(name, 0, offset, key, _decode_headers(headers), value, timestamp)
+                for name, offset, key, headers, value, timestamp in rows
+            ]
+        except msgspec.DecodeError as error:
+            raise DamagedFileError(f"the headers of a message: {error}") from None
 
     def _known_topic(self, name: str) -> int | None:
         found = self._topics.get(name)
@@ -239,7 +252,7 @@ class SpoolFile:
         return found
 
     def committed(self, topic: str, group: str) -> int | None:
-        """Return which offset the group reads next, or None if it never committed."""
+        """Return the offset that the group reads next, or None if it never committed."""
         row = self._db.execute(
             "SELECT next_offset FROM committed JOIN topic ON topic.id = committed.topic"
             " WHERE topic.name = ? AND consumer_group = ?",
@@ -248,12 +261,12 @@ class SpoolFile:
         return None if row is None else int(row[0])
 
     def end(self) -> int:
-        """Return the offset that the next message of whatever topic will have at least."""
+        """Return the lowest offset that the next message can have."""
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
         return int(row[0]) + 1
 
     def count(self, topic: str | None = None, start: int = 0) -> int:
-        """Count the messages from offset ``start`` on; of every topic for None."""
+        """Return the number of messages from offset ``start`` on; of all topics for None."""
         if topic is None:
             return int(self._db.execute("SELECT count(*) FROM message").fetchone()[0])
         row = self._db.execute(
@@ -263,24 +276,40 @@ class SpoolFile:
         ).fetchone()
         return int(row[0])
 
+    def check(self) -> None:
+        """Look for damage that keeps the spool from being opened."""
+        for table, columns in _TABLES.items():
+            self._db.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - all ours
+        self.end()
+        check_pages(self._db)
+
+    def check_all(self) -> None:
+        """Look for any damage, also in indexes and messages: 2 s for 100 MB."""
+        self.check()
+        check_pages(self._db, indexes=True)
+        self._db.execute("PRAGMA user_version = 0")  # whether it can be written
+        start = 0
+        while records := self.read(None, start, _READ_ROWS):
+            start = records[-1].offset + 1
+
     def topics(self) -> list[str]:
         """Return the topics' names."""
         return [name for (name,) in self._db.execute("SELECT name FROM topic ORDER BY name")]
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    # In one transaction, or another process may make the tables in between.
+    # In one transaction, because another process may create the tables in between.
     db.execute("BEGIN")
     try:
-        tables = _has_tables(db)
+        tables = recognize(db, application_id=_APPLICATION_ID, tables=_TABLES)
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
     if not tables:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     write_ahead(db, patience=_BUSY_S)
-    # Offsets that consumers have stored elsewhere must not be given out again after
-    # a power cut: FULL syncs each commit, a few a second.
+    # Offsets that consumers have stored elsewhere must not be assigned again after a power cut:
+    # FULL syncs each commit, a few per second.
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA journal_size_limit = 8388608")
     db.execute("PRAGMA cache_size = -2048")
@@ -288,7 +317,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        if not _has_tables(db):
+        if not recognize(db, application_id=_APPLICATION_ID, tables=_TABLES):
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -301,12 +330,3 @@ def _prepare(db: sqlite3.Connection) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-
-
-def _has_tables(db: sqlite3.Connection) -> bool:
-    """Return whether it is a spool already; raise NotASpoolError where it is something else."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application not in (0, _APPLICATION_ID) or (tables and not application):
-        raise NotASpoolError
-    return bool(tables)

@@ -1,7 +1,6 @@
-"""Finds a group's one consumer of a topic of a spool that several processes may share.
+"""Ensures that a group has one consumer per topic of a spool, across processes.
 
-It is the one that holds a lock on a file beside the spool, which the kernel lets go of even
-after kill -9.
+The consumer holds a lock on a file next to the spool. The kernel releases it even after a kill -9.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ __all__ = ["GroupLock"]
 
 
 class GroupLock:
-    """Who holds it is its group's one consumer of a topic of this spool, on this machine."""
+    """The lock of the only consumer of a group for a topic of this spool, on this machine."""
 
     def __init__(self, spool: Path, topic: str, group: str) -> None:
         digest = hashlib.sha256(f"{topic}\0{group}".encode()).hexdigest()[:16]
@@ -23,7 +22,7 @@ class GroupLock:
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """Try to become the one; True where it is or already was. May raise OSError."""
+        """Try to get the lock; True if it is held now. May raise OSError."""
         if self._fd is not None:
             return True
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -36,7 +35,7 @@ class GroupLock:
         return True
 
     def release(self) -> None:
-        """Let another one be it."""
+        """Release the lock."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -1,8 +1,7 @@
-"""Opens the spool's file, and says what to do where that fails.
+"""Opens the file of the spool, or raises an error that says what to do.
 
-What the config names wrongly ends the daemon with status 78, and nothing starts it again. A
-disk that is full or fails ends it with 1, so that its service manager tries again. A damaged
-spool of this daemon's own is set aside.
+A wrong path in the config ends the daemon with status 78, and systemd does not restart it. A full
+or failing disk ends it with status 1, and systemd restarts it. A damaged spool is set aside.
 """
 
 from __future__ import annotations
@@ -17,43 +16,44 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from monitor.bus.settings import BusSettings
-from monitor.bus.spool_file import NotASpoolError, SpoolFile
+from monitor.bus.spool_file import SpoolFile
 from monitor.errors import MonitorError, SettingError
+from monitor.sqlite import own_file
+from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 
 __all__ = ["open_spool"]
 
 logger = logging.getLogger("monitor.bus")
 
 _KEY = ("bus", "file")
-# What every SQLite file begins with: https://sqlite.org/fileformat.html#magic_header_string
-_MAGIC = b"SQLite format 3\0"
-# How many damaged spools stay: the newest, to be looked at.
+# How many damaged spools to keep for inspection: the newest.
 _KEPT_ASIDE = 3
-_DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
-# Paths that no waiting makes right.
+# Errors of a wrong path, which do not go away by themselves.
 _WRONG_PATH = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def open_spool(path: Path, *, max_bytes: int) -> SpoolFile:
-    """Open the spool, or create it; blocks.
+def open_spool(path: Path, *, max_bytes: int, thorough: bool = False) -> SpoolFile:
+    """Open the spool, or create it; blocks. A damaged one is set aside.
 
-    Raises SettingError where ``path`` is no place for a spool or another program's file, and
-    MonitorError where the disk or a permission is in the way.
+    Looks for damage in the pages; with ``thorough`` in everything.
+
+    Raises SettingError if ``path`` cannot be a file or is a file of another program, and
+    MonitorError for a problem of the disk or of permissions.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(_DamagedError):
-            return _open(path, max_bytes)
+        with contextlib.suppress(DamagedFileError):
+            return _open(path, max_bytes, thorough)
         # Several processes may share the spool: only the first sets it aside.
         with _directory_lock(path.parent):
-            with contextlib.suppress(_DamagedError):
-                return _open(path, max_bytes)
+            with contextlib.suppress(DamagedFileError):
+                return _open(path, max_bytes, thorough)
             _set_aside(path)
-            return _open(path, max_bytes)
-    except NotASpoolError:
+            return _open(path, max_bytes, thorough)
+    except ForeignFileError:
         raise SettingError(_KEY, f"{path} is another program's database") from None
-    except _DamagedError as damage:
-        raise MonitorError(f"cannot use the spool {path}: {damage}; look at its disk") from None
+    except DamagedFileError as damage:
+        raise MonitorError(f"cannot use the spool {path}: {damage}; check its disk") from None
     except OSError as error:
         if error.errno in _WRONG_PATH:
             raise SettingError(_KEY, f"cannot use {path}: {error.strerror}") from None
@@ -64,47 +64,34 @@ def open_spool(path: Path, *, max_bytes: int) -> SpoolFile:
         raise MonitorError(_advice(path, str(error))) from None
 
 
-class _DamagedError(Exception):
-    """The file is no whole SQLite file; its text says why."""
-
-
-def _open(path: Path, max_bytes: int) -> SpoolFile:
+def _open(path: Path, max_bytes: int, thorough: bool) -> SpoolFile:
     try:
-        return SpoolFile(path, max_bytes=max_bytes)
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
-            raise _DamagedError(str(error)) from None
+        own_file.create(path)
+        file = SpoolFile(path, max_bytes=max_bytes)
+        try:
+            if thorough:
+                file.check_all()
+            else:
+                file.check()
+        except BaseException:
+            file.close()
+            raise
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if own_file.is_damage(error, path):
+            raise DamagedFileError(str(error)) from None
         raise
+    return file
 
 
 def _set_aside(path: Path) -> None:
-    """Move a damaged spool, with its log, out of the way; refuse what may be somebody else's."""
-    with path.open("rb") as file:
-        ours = file.read(len(_MAGIC)) == _MAGIC or path == BusSettings().path()
-        size = os.fstat(file.fileno()).st_size
-    if not ours:
-        raise SettingError(_KEY, f"{path} is not a spool of this daemon; name another")
-    number = 1 + max(_set_aside_before(path), default=0)
-    aside = path.with_name(f"{path.name}.corrupt-{number}")
-    for suffix in ("-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    path.rename(aside)
+    """Rename a damaged spool and its log; raise SettingError for a file of another program."""
+    if not own_file.has_header(path) and path != BusSettings().path():
+        raise SettingError(_KEY, f"{path} is not a spool; choose another file")
+    size = path.stat().st_size
+    aside = own_file.set_aside(path, keep=_KEPT_ASIDE)
     logger.warning(
-        "spool: %s is damaged: set aside as %s (%d bytes), and a new one begins", path, aside, size
+        "spool: %s is damaged: set aside as %s (%d bytes), starting a new one", path, aside, size
     )
-    # A disk that damages one after the other must not be filled with them.
-    for old in sorted(_set_aside_before(path))[:-_KEPT_ASIDE]:
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
-
-
-def _set_aside_before(path: Path) -> list[int]:
-    """Return the numbers of the damaged spools that were set aside."""
-    prefix = f"{path.name}.corrupt-"
-    names = [other.name for other in path.parent.iterdir() if other.name.startswith(prefix)]
-    numbers = [name.removeprefix(prefix) for name in names]
-    return [int(number) for number in numbers if number.isascii() and number.isdigit()]
 
 
 @contextlib.contextmanager
@@ -119,9 +106,9 @@ def _directory_lock(directory: Path) -> Iterator[None]:
 
 def _advice(path: Path, problem: str) -> str:
     if any(word in problem for word in ("full", "space", "quota", "I/O", "Input/output")):
-        remedy = "make room on its disk, and look whether the disk fails"
+        remedy = "make room on its disk, and check the disk for errors"
     elif "locked" in problem:
-        remedy = "another process holds it; end that one"
+        remedy = "another process has locked it; stop that process"
     else:
-        remedy = f"let the daemon write in {path.parent}"
+        remedy = f"give the daemon write access to {path.parent}"
     return f"cannot use the spool {path}: {problem}; {remedy}"

@@ -1,27 +1,29 @@
-"""Keeps told states and events in the store, and forwards the events to the bus.
+"""Stores reported states and events, and forwards the events to the bus.
 
-State and event are committed in one transaction, so neither is ever there without the other.
-An event is forwarded after that: published, awaited on the spool's disk, and noted. A crash
-between the last two sends it once more, with the same id.
+State and event are committed in one transaction, so neither exists without the other. Then the
+event is forwarded: published, committed to the spool, and marked as forwarded. After a crash
+between the last two steps it is sent again, with the same id.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
+from monitor.backoff import Backoff
 from monitor.bus import Bus
-from monitor.cluster.tracker import Batch, Known
+from monitor.cluster.tracker import Known, ScopeChanges
 from monitor.cluster.watch import Scope
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.messages import cloud_event, encode
 from monitor.store import Connection, Row, Store
+from monitor.store.purge import delete_in_steps
 
 __all__ = ["Journal"]
 
@@ -29,10 +31,10 @@ logger = logging.getLogger("monitor.cluster")
 
 T = TypeVar("T")
 
-_FORWARD = 200  # events that are published and noted together
+_FORWARD = 200  # events that are published and marked together
 _LOOK_S = 30.0
-_LONGEST_PAUSE_S = 10.0
-_PURGE_ROWS = 2000  # a transaction; on SQLite all others wait for it
+_BUS_RETRY_S = (0.5, 10.0)
+_STORE_RETRY_S = (0.2, 10.0)
 
 
 class _StoredEvent(msgspec.Struct, frozen=True):
@@ -48,16 +50,16 @@ class _StoredEvent(msgspec.Struct, frozen=True):
 
 
 class Journal:
-    """The tables of one cluster, for the loop's thread.
+    """The tables of one cluster; used in the thread of the loop.
 
-    ``problem`` says what is wrong with the store or the bus now, None where all is well.
+    ``outage`` has the problem of the store or the bus, if any.
     """
 
     def __init__(
         self, store: Store, bus: Bus, *, cluster: str, topic: str, clock: Callable[[], float]
     ) -> None:
-        self.problem: str | None = None
-        self.told: dict[str, int] = {}
+        self.outage = OutageLog(logger)
+        self.reported: dict[str, int] = {}
         self._store = store
         self._bus = bus
         self._cluster = cluster
@@ -68,7 +70,7 @@ class Journal:
         self._stopping = asyncio.Event()
 
     async def load(self, scope: Scope) -> Known:
-        """Return what is known of a scope; tries until the store answers."""
+        """Return the stored states of a scope; retries until the store responds."""
         where = "cluster = %s AND kind = %s"
         of = [self._cluster, scope.kind]
 
@@ -90,15 +92,15 @@ class Journal:
 
         return await self._until_done(lambda: self._store.read(read))
 
-    async def commit(self, batch: Batch) -> None:
-        """Write states and events in one transaction; tries until it is done.
+    async def commit(self, changes: ScopeChanges) -> None:
+        """Write states and events in one transaction; retries until it is committed.
 
-        A batch whose commit was in doubt is written once more, which changes nothing.
+        It repeats a commit whose outcome is unknown; a repeat changes nothing.
         """
         now = self._clock()
-        # One row an object, the last one; in the order of their keys, so that no two
-        # writers can wait for each other.
-        rows = {row.uid: row for row in sorted(batch.rows, key=lambda row: row.uid)}
+        # Only the last row of each object; in the order of their keys, so that two writers cannot
+        # deadlock.
+        rows = {row.uid: row for row in sorted(changes.rows, key=lambda row: row.uid)}
         gone = [uid for uid, row in rows.items() if row.state is None]
 
         def write(connection: Connection) -> list[str]:
@@ -119,16 +121,16 @@ class Journal:
                 " namespace = excluded.namespace, name = excluded.name,"
                 " state = excluded.state, updated_at = excluded.updated_at",
             )
-            if batch.listed:
+            if changes.listed:
                 connection.insert(
                     "cluster_scope",
                     ("cluster", "kind", "namespace", "selector", "listed_at"),
                     [
                         (
                             self._cluster,
-                            batch.scope.kind,
-                            batch.scope.namespace,
-                            batch.scope.selector,
+                            changes.scope.kind,
+                            changes.scope.namespace,
+                            changes.scope.selector,
                             now,
                         )
                     ],
@@ -137,7 +139,7 @@ class Journal:
                 )
             new = [
                 event
-                for event in batch.events
+                for event in changes.events
                 if not connection.query("SELECT 1 FROM model_event WHERE id = %s", (event.id,))
             ]
             connection.insert(
@@ -160,34 +162,34 @@ class Journal:
             return [event.type for event in new]
 
         for type_ in await self._until_done(lambda: self._store.transaction(write)):
-            self.told[type_] = self.told.get(type_, 0) + 1
-        if batch.events:
+            self.reported[type_] = self.reported.get(type_, 0) + 1
+        if changes.events:
             self._news.set()
 
     async def forward(self) -> None:
-        """Forward what is committed, and then whatever comes, until :meth:`finish`."""
+        """Forward committed events, and new ones as they come, until :meth:`finish`."""
         while True:
             self._news.clear()
             while await self._forward_some():
                 pass
             if self._finishing:
                 return
-            # After a while another look, in case a note was not taken.
+            # Look again after a while, in case an event was not marked.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._news.wait()
 
     def stop_trying(self) -> None:
-        """Let what needs the store raise MonitorError from now on where it is away."""
+        """Make operations raise MonitorError from now on if the store is unavailable."""
         self._stopping.set()
 
     def finish(self) -> None:
-        """Let :meth:`forward` return once nothing waits."""
+        """Make :meth:`forward` return when no event is left."""
         self._finishing = True
         self._news.set()
 
     async def _forward_some(self) -> bool:
-        """Publish the oldest events that wait, in order, and note it; False where none wait."""
+        """Publish the oldest unforwarded events, in order, and mark them; False without any."""
         rows = await self._until_done(
             lambda: self._store.read(
                 lambda connection: connection.query(
@@ -200,11 +202,10 @@ class Journal:
         if not rows:
             return False
         events = [_stored(row) for row in rows]
-        pause = 0.5
+        backoff = Backoff(*_BUS_RETRY_S)
         while not await self._bus.committed(*[self._publish(event) for event in events]):
-            self._worry("the bus does not take events")
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            self.outage.failed("the bus does not accept events")
+            await asyncio.sleep(backoff.next_delay())
         now = self._clock()
 
         def note(connection: Connection) -> None:
@@ -225,46 +226,35 @@ class Journal:
         )
 
     async def purge(self, keep_events_s: float) -> int:
-        """Delete forwarded events older than that; return how many."""
+        """Delete forwarded events older than ``keep_events_s``; return how many."""
         before = self._clock() - keep_events_s
 
-        def delete(connection: Connection) -> int:
+        def delete(connection: Connection, limit: int) -> int:
             return connection.execute(
                 "DELETE FROM model_event WHERE seq IN (SELECT seq FROM model_event"
                 " WHERE cluster = %s AND time < %s AND forwarded_at IS NOT NULL"
                 " ORDER BY seq LIMIT %s)",
-                (self._cluster, before, _PURGE_ROWS),
+                (self._cluster, before, limit),
             )
 
-        deleted = 0
-        while some := await self._until_done(lambda: self._store.transaction(delete)):
-            deleted += some
-        return deleted
+        return await self._until_done(lambda: delete_in_steps(self._store, delete))
 
     async def _until_done(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Do what needs the store; where it is away, say so once and try until it is back."""
-        pause = 0.2
+        """Run an action on the store; if the store is unavailable, retry until it is back."""
+        backoff = Backoff(*_STORE_RETRY_S)
         while True:
             try:
                 result = await action()
             except MonitorError as error:
-                self._worry(str(error))
+                self.outage.failed(str(error))
                 if self._stopping.is_set():
                     raise
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause * random.uniform(0.75, 1.25)):  # noqa: S311
+                    async with asyncio.timeout(backoff.next_delay()):
                         await self._stopping.wait()
-                pause = min(pause * 2, _LONGEST_PAUSE_S)
             else:
-                if self.problem is not None:
-                    logger.info("model events are kept again")
-                self.problem = None
+                self.outage.recovered("storing model events again")
                 return result
-
-    def _worry(self, problem: str) -> None:
-        if self.problem is None:
-            logger.warning("%s; trying again", problem)
-        self.problem = problem
 
 
 def _stored(row: Row) -> _StoredEvent:

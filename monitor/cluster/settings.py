@@ -13,7 +13,7 @@ from monitor.cluster.mapping import MappingSettings
 from monitor.errors import ConfigError, SettingError
 from monitor.files.reading import read_file
 from monitor.files.yaml_nodes import compose, construct, decode
-from monitor.settings import Seconds, Section
+from monitor.settings import Reloadable, Seconds, Section
 
 __all__ = ["ClusterSettings", "Kind", "read_kubeconfig"]
 
@@ -30,37 +30,40 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     """Which cluster's objects are watched, and where their events go."""
 
     # where the events go
-    topic: str = "model-updates"
+    topic: Reloadable[str] = "model-updates"
     # empty: all
-    namespaces: tuple[str, ...] = ()
+    namespaces: Reloadable[tuple[str, ...]] = ()
     # which objects count, in Kubernetes' syntax; empty: all
-    label_selector: str = "app.kubernetes.io/component=model"
-    # what is watched; a kind that the cluster does not have is waited for
-    kinds: tuple[Kind, ...] = ("Deployment", "DeploymentConfig", "Pod")
+    label_selector: Reloadable[str] = "app.kubernetes.io/component=model"
+    # what is watched; a kind that the cluster lacks is looked for again
+    kinds: Reloadable[tuple[Kind, ...]] = ("Deployment", "DeploymentConfig", "Pod")
     # without one the pod's service account is used
-    kubeconfig: str | None = None
+    kubeconfig: Reloadable[str | None] = None
     # how events name this cluster
-    name: _Name = "cluster-1"
-    mapping: MappingSettings = MappingSettings()
+    name: Reloadable[_Name] = "cluster-1"
+    # which model an object serves, and in which version
+    mapping: Reloadable[MappingSettings] = MappingSettings()
     # s the events stay in the table model_event
-    keep_events: Seconds = 7776000.0
+    keep_events: Reloadable[Seconds] = 7776000.0
 
     def verify(self) -> None:
-        """Check the names, and that the kubeconfig is there."""
+        """Check the names and the kubeconfig."""
         for index, namespace in enumerate(self.namespaces):
             if not _NAMESPACE.fullmatch(namespace):
-                raise SettingError(("namespaces", index), f"{namespace!r} is no namespace's name")
+                raise SettingError(
+                    ("namespaces", index), f"{namespace!r} is not the name of a namespace"
+                )
             if namespace in self.namespaces[:index]:
-                raise SettingError(("namespaces", index), f"{namespace} stands here twice")
+                raise SettingError(("namespaces", index), f"{namespace} is listed twice")
         if len(self.namespaces) > _MAX_NAMESPACES:
             raise SettingError(
                 ("namespaces",),
-                f"more than {_MAX_NAMESPACES}; leave it empty to watch all, by label_selector",
+                f"more than {_MAX_NAMESPACES}; leave it empty to watch all, and use label_selector",
             )
         if not self.kinds:
-            raise SettingError(("kinds",), "names nothing to watch")
+            raise SettingError(("kinds",), "is empty: there is nothing to watch")
         if len(set(self.kinds)) != len(self.kinds):
-            raise SettingError(("kinds",), "names a kind twice")
+            raise SettingError(("kinds",), "lists a kind twice")
         if not self.topic:
             raise SettingError(("topic",), "is empty")
         try:
@@ -72,7 +75,7 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
             read_kubeconfig(kubeconfig)
 
     def kubeconfig_path(self) -> Path | None:
-        """Return where the kubeconfig is; a relative name first in $CREDENTIALS_DIRECTORY."""
+        """Return the path of the kubeconfig; a relative one is first in $CREDENTIALS_DIRECTORY."""
         if self.kubeconfig is None:
             return None
         path = Path(self.kubeconfig).expanduser()
@@ -83,9 +86,9 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def read_kubeconfig(file: Path) -> dict[str, Any]:
-    """Return the kubeconfig; raise SettingError for a file that leads to no cluster.
+    """Return the kubeconfig; raise SettingError for a file without a cluster.
 
-    The error quotes nothing of the file, which holds secrets.
+    The error never shows the file's secrets.
     """
 
     def refuse(problem: str) -> SettingError:
@@ -102,5 +105,5 @@ def read_kubeconfig(file: Path) -> dict[str, Any]:
         raise refuse(f"{place}: not YAML that can be read") from None
     clusters = found.get("clusters") if isinstance(found, dict) else None
     if not isinstance(clusters, list) or not clusters:
-        raise refuse(f"{file} is no kubeconfig: it has no clusters")
+        raise refuse(f"{file} is not a kubeconfig: it has no clusters")
     return dict(found)

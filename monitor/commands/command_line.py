@@ -11,7 +11,6 @@ import difflib
 import importlib
 import io
 import sys
-from collections.abc import Callable
 from typing import NoReturn
 
 from monitor import __version__
@@ -29,11 +28,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def run(argv: list[str], ready: Callable[[], None]) -> int:
-    """Do what ``argv`` asks and return the exit status; raises MonitorError.
-
-    ``ready`` is called once all is imported, before anything is begun.
-    """
+def run(argv: list[str]) -> int:
+    """Do what ``argv`` asks and return the exit status; raises MonitorError."""
     parser = _Parser(
         prog="recodex-monitor",
         description="Run the daemon, or one of its commands.",
@@ -56,7 +52,6 @@ def run(argv: list[str], ready: Callable[[], None]) -> int:
         hold_signals()
         from monitor.daemon.lifecycle import run_daemon
 
-        ready()
         return run_daemon(args.config)
     if args.command not in COMMANDS:
         near = difflib.get_close_matches(args.command, COMMANDS, n=1)
@@ -72,7 +67,6 @@ def run(argv: list[str], ready: Callable[[], None]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     given = args.arguments + (["-c", args.config] if args.config is not None else [])
     parsed = command.parse_args(given)
-    ready()
     with needed_by(args.command):
         status: int = module.run(parsed)
     return status

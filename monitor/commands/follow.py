@@ -26,7 +26,7 @@ from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.daemon.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.relay.client import RelayClient
-from monitor.relay.following import Away, End, Feed, Gap, Message, Refused, Reset
+from monitor.relay.client_position import Away, End, Feed, Gap, Message, Refused, Reset
 from monitor.settings import address_text
 
 __all__ = ["add_arguments", "run"]

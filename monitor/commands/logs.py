@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import math
-import random
 import ssl
 import sys
 import time
@@ -24,6 +23,7 @@ from rich.text import Text
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from monitor.backoff import Backoff
 from monitor.commands.api import TLS_FAILED, Api, add_api_arguments
 from monitor.commands.arguments import log_text, seconds
 from monitor.commands.terminal_text import terminal_json, terminal_text
@@ -146,7 +146,7 @@ class _Tail:
 
     def run(self, wait_s: float | None) -> None:
         """Go on until interrupted; raises MonitorError where that makes no sense."""
-        pause, away_since = _RETRY_S[0], time.monotonic()
+        backoff, away_since = Backoff(*_RETRY_S), time.monotonic()
         said: str | None = None
         while True:
             try:
@@ -155,7 +155,7 @@ class _Tail:
                     if said is not None:
                         self._view.notice(f"{self._api.shown}: following again")
                         said = None
-                    pause = _RETRY_S[0]
+                    backoff.reset()
                     away_since = time.monotonic()
                     self._go_on(connection)
             except _AwayError as away:
@@ -167,8 +167,7 @@ class _Tail:
                     self._view.notice(f"{self._api.shown}: {said}; trying again")
             if self._lost_at is None:
                 self._lost_at = time.time()
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
-            pause = min(pause * 2, _RETRY_S[1])
+            time.sleep(backoff.next_delay())
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[ClientConnection]:

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the token and add its hash to the file; one that can't be printed is not added."""
+    """Add the token's hash to the file and print the token."""
     loaded = load(args.config)
     file = (loaded.config.api or ApiSettings()).tokens_file
     if file is None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             " whose api.tokens_file is elsewhere"
         )
     try:
-        create_token(file, args.name, Role(args.role), show=_show)
+        token = create_token(file, args.name, Role(args.role))
     except SettingError as error:
         if error.path == ("name",):
             raise UsageError(f"name: {error.problem}") from None
@@ -55,19 +55,10 @@ def run(args: argparse.Namespace) -> int:
                 f"{error.problem}; -c FILE names a config whose api.tokens_file is elsewhere"
             ) from None
         raise loaded.error(error) from None
+    print(token, flush=True)
     print(
         f"added to {file}; a running daemon takes it up on reload (SIGHUP)."
         " Keep the token: it is not shown again.",
         file=sys.stderr,
     )
     return 0
-
-
-def _show(token: str) -> None:
-    if sys.stdout is None:
-        raise MonitorError("cannot write the token: stdout is closed")
-    try:
-        print(token, flush=True)
-    except OSError as error:
-        # A broken pipe too: nobody has the token.
-        raise MonitorError(f"cannot write the token: {error.strerror}") from None

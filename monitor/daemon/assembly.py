@@ -12,7 +12,8 @@ from monitor.bus import Bus, create_bus
 from monitor.daemon.config import Config, LoadedConfig
 from monitor.errors import SettingError
 from monitor.libraries import needed_by
-from monitor.part import Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Part, State
 from monitor.sqlite.file import OpenFile
 from monitor.store import Store, open_store
 from monitor.tokens import TokenFile

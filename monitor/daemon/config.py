@@ -18,15 +18,15 @@ import yaml
 from monitor.aggregation.settings import AggregationSettings
 from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.cluster.settings import ClusterSettings
+from monitor.daemon.logfile import LoggerSettings
 from monitor.daemon.yaml_document import Document
 from monitor.errors import ConfigError, SettingError, key_text
-from monitor.logfile import LoggerSettings
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
-from monitor.settings import Address, Section, hide_url_secrets
+from monitor.settings import Address, Section, hide_url_secrets, is_marked
 from monitor.store.settings import DatabaseSettings
-from monitor.validation import did_you_mean, expectation
+from monitor.validation import did_you_mean, expectation, unknown_tagged_key
 from monitor.web.settings import ApiSettings
 
 __all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
@@ -116,6 +116,8 @@ def _forgiving(data: dict[str, Any]) -> dict[str, Any]:
             data[name] = {}
         elif value is False and kind not in (LoggerSettings, DatabaseSettings):
             data[name] = None
+        elif isinstance(value, dict):
+            data[name] = kind.completed(value)
     logger = data.get("logger")
     if isinstance(logger, dict):
         data["logger"] = {
@@ -129,19 +131,13 @@ def _is_digits(value: object) -> bool:
     return isinstance(value, str) and value.isascii() and value.isdigit()
 
 
-def _section_types() -> dict[str, type]:
+def _section_types() -> dict[str, type[Section]]:
     types = {}
     for field in msgspec.structs.fields(Config):
         for kind in getattr(field.type, "__args__", (field.type,)):
             if isinstance(kind, type) and issubclass(kind, Section):
                 types[field.encode_name] = kind
     return types
-
-
-# What YAML 1.1 took for a number and 1.2 does not, and what neither 1.1 nor we do: 1e6.
-_FOREIGN_NUMBER = re.compile(
-    r"[-+]?(?:0[0-9_]+|[0-9_]+(?::[0-9]+)+(?:\.[0-9_]*)?|[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+)"
-)
 
 
 def _convert(document: Document) -> Config:
@@ -166,21 +162,21 @@ def _setting_error(text: str, data: Any) -> SettingError:
         path.append(int(index) if index else name)
     unknown = re.search(r"unknown field `(.*)`", problem, re.DOTALL)
     if unknown:
-        key = unknown[1]
-        return SettingError((*path, key), f"unknown key; {did_you_mean(key, _known_keys(path))}")
+        return SettingError((*path, unknown[1]), _unknown_key(unknown[1], path, data))
     missing = re.search(r"missing required field `(.*)`", problem)
     if missing:
         return SettingError(tuple(path), f"the key {missing[1]} is missing")
     value = _value_at(data, path)
+    if problem.startswith("Invalid value") and path:
+        # A tag, which says which of several sections this is.
+        tags = [str(option.tag) for option in _sections_at(path[:-1])]
+        problem = f"unknown {path[-1]} {value!r}; {did_you_mean(str(value), tags)}"
+        return SettingError(tuple(path), problem)
     if problem.startswith("Invalid enum value"):
         allowed = _allowed_values(path)
         if allowed:
             return SettingError(tuple(path), f"{value!r} is none of {', '.join(allowed)}")
     shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
-    if isinstance(value, str) and "got `str`" in problem and _FOREIGN_NUMBER.fullmatch(value):
-        return SettingError(
-            tuple(path), "expected a plain number, without colons, leading zeros or an exponent"
-        )
     problem = _in_plain_words(problem, path, value)
     if problem == "expected a whole number, not a number":
         problem = "expected a whole number"
@@ -226,14 +222,23 @@ def _value_at(data: Any, path: list[str | int]) -> Any:
     return data
 
 
-def _known_keys(path: list[str | int]) -> list[str]:
-    """Return the keys of the section at ``path``."""
-    return [
-        field.encode_name
-        for option in _types_at(path)
-        if isinstance(option, msgspec.inspect.StructType)
-        for field in option.fields
-    ]
+def _unknown_key(key: str, path: list[str | int], data: Any) -> str:
+    """Say that the section at ``path`` does not know ``key``."""
+    sections = _sections_at(path)
+    tag_field = sections[0].tag_field if sections else None
+    if tag_field is None:
+        known = [field.encode_name for section in sections for field in section.fields]
+        return f"unknown key; {did_you_mean(key, known)}"
+    keys = {
+        str(section.tag): [tag_field, *(field.encode_name for field in section.fields)]
+        for section in sections
+    }
+    return unknown_tagged_key(key, tag_field, _value_at(data, path)[tag_field], keys)
+
+
+def _sections_at(path: list[str | int]) -> list[msgspec.inspect.StructType]:
+    """Return what sections may be at ``path``."""
+    return [option for option in _types_at(path) if isinstance(option, msgspec.inspect.StructType)]
 
 
 def _allowed_values(path: list[str | int]) -> list[str]:
@@ -277,21 +282,14 @@ def _options(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:
 
 
 def _shown(section: Section) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
+    config = section.__struct_config__
+    shown: dict[str, Any] = {} if config.tag_field is None else {config.tag_field: config.tag}
     types = {field.name: field for field in msgspec.inspect.type_info(type(section)).fields}  # type: ignore[attr-defined]
     for name in section.__struct_fields__:
         value = getattr(section, name)
-        hidden = _is_secret(types[name].type)
+        hidden = is_marked(types[name].type, "secret")
         shown[types[name].encode_name] = "***" if hidden and value else _plain(value)
     return shown
-
-
-def _is_secret(kind: msgspec.inspect.Type) -> bool:
-    if isinstance(kind, msgspec.inspect.Metadata):
-        return bool(kind.extra and kind.extra.get("secret")) or _is_secret(kind.type)
-    if isinstance(kind, msgspec.inspect.UnionType):
-        return any(_is_secret(option) for option in kind.types)
-    return False
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,6 @@ import asyncio
 import gc
 import logging
 import os
-import random
 import resource
 import sys
 import time
@@ -18,17 +17,19 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from monitor import __version__
+from monitor.backoff import Backoff
 from monitor.daemon.allocator import give_memory_back
 from monitor.daemon.assembly import Services, check_parts, make_parts
 from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
+from monitor.daemon.logfile import DaemonLog
 from monitor.daemon.signals import Signals, hold_signals
 from monitor.daemon.systemd import ServiceManager, watchdog_interval
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
 from monitor.files.threads import call_aside
 from monitor.libraries import needed_by
-from monitor.logfile import DaemonLog
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.yielding import attending
 
 __all__ = ["Daemon", "new_event_loop", "run_daemon", "settle_garbage"]
@@ -88,6 +89,8 @@ class Daemon:
     ) -> None:
         self._file = file
         self._loaded = loaded
+        # What is in force; after a reload the file may say what waits for a restart.
+        self.config = loaded.config
         self._log = log
         # start-producer and start-consumer run one part of a config; a reload narrows it again.
         self._narrow = narrow
@@ -185,7 +188,7 @@ class Daemon:
             self._wake.clear()
             if self._reload_wanted and self._stop_reason is None:
                 self._reload_wanted = False
-                await self._unless_stopped(self._reload())
+                await self._unless_stopped(self.reload())
 
     async def _unless_stopped(
         self, step: Coroutine[Any, Any, None], *, grace_s: float = 0.0
@@ -207,7 +210,7 @@ class Daemon:
         return True
 
     async def _supervise(self, part: Part) -> None:
-        pause = _RESTART_PAUSE_S[0]
+        backoff = Backoff(*_RESTART_PAUSE_S)
         while True:
             began = time.monotonic()
             try:
@@ -221,9 +224,8 @@ class Daemon:
                     logger.error("%s failed", part.name, exc_info=cause)
                     problem = f"failed: {type(cause).__name__}"
             if time.monotonic() - began > 60:
-                pause = _RESTART_PAUSE_S[0]
-            delay = pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter is no secret
-            pause = min(pause * 2, _RESTART_PAUSE_S[1])
+                backoff.reset()
+            delay = backoff.next_delay()
             self._failures[part.name] = problem
             logger.error("%s %s; it runs again in %.1f s", part.name, problem, delay)
             await asyncio.sleep(delay)
@@ -279,7 +281,8 @@ class Daemon:
 
     # Reload
 
-    async def _reload(self) -> None:
+    async def reload(self) -> None:
+        """Read the file again and adopt it, or say why not and change nothing."""
         self._manager.reloading()
         try:
             loaded = await call_aside(self._load)
@@ -291,6 +294,7 @@ class Daemon:
             loaded.config = self._narrow(loaded.config)
             await self._adopt(loaded)
             await self._remark()
+            self._raise_descriptor_limit()
         except MonitorError as error:
             self.last_reload_successful = False
             logger.error("reload refused, nothing changed: %s", error)
@@ -310,33 +314,28 @@ class Daemon:
 
     async def _adopt(self, loaded: LoadedConfig) -> None:
         """Swap to a new config: every part agrees first, then all switch."""
-        old, new = self._loaded.config, loaded.config
-        live = {part.section or part.name: part for part in self.parts}
-        self._services.prepare(new)
-        switches: list[tuple[str, Callable[[], Sequence[str]]]] = []
-        for name, part in live.items():
-            settings = getattr(new, name, None)
+        old, new = self.config, self.config.adopting(loaded.config)
+        self._services.prepare(loaded.config)
+        switches: list[Callable[[], None]] = []
+        for part in self.parts:
+            name = part.section or part.name
+            settings = getattr(loaded.config, name, None)
             if settings is None:
                 continue
             try:
-                switches.append((name, await part.prepare(settings)))
+                switches.append(await part.prepare(settings))
             except SettingError as error:
                 raise loaded.error(error.under(name)) from None
-        adopted = {"logger", *(name for name, _ in switches)}
-        restart = [
-            name
-            for name in new.__struct_fields__
-            if name not in adopted and getattr(new, name) != getattr(old, name)
-        ]
         if new.logger != old.logger:
             await call_aside(self._log.reload, new.logger)
-        for name, switch in switches:
-            restart.extend(f"{name}.{key}" for key in switch())
-        self._loaded = loaded
+        for switch in switches:
+            switch()
+        self._loaded, self.config = loaded, new
         self.last_reload_successful = True
         logger.info("reloaded %s", loaded.file or "the defaults")
-        if restart:
-            logger.warning("changed, but taken up only by a restart: %s", ", ".join(restart))
+        waiting = ", ".join(new.differences(loaded.config))
+        if waiting:
+            logger.warning("changed but not applied; restart to apply: %s", waiting)
 
     # Stop
 

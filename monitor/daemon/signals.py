@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from monitor.logfile import DaemonLog
+    from monitor.daemon.logfile import DaemonLog
 
 __all__ = ["Signals", "hold_signals"]
 

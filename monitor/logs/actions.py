@@ -16,10 +16,10 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from monitor.logs.answers import ActionError, ErrorCode, Head
-from monitor.logs.cursor import Cursor
 from monitor.logs.entries import DECODING_ERRORS, is_sender
-from monitor.logs.filters import Filter, Kind, Query
+from monitor.logs.filters import Cursor, Filter, Kind, Query
 from monitor.logs.levels import LEVELS, level_name
+from monitor.store.cursor import read_cursor
 from monitor.validation import decoding_problem
 
 __all__ = [
@@ -285,9 +285,9 @@ def query(
     if not 1 <= limit <= MAX_LIMIT:
         raise _bad(f"limit: expected 1 to {MAX_LIMIT}")
     try:
-        position = None if cursor is None else Cursor.parse(cursor)
-    except ValueError:
-        raise _bad("cursor: not one that an answer gave") from None
+        position = None if cursor is None else read_cursor(cursor, Cursor)
+    except ValueError as error:
+        raise _bad(str(error)) from None
     return Query(kind, filter_, limit, timewindow, position)
 
 

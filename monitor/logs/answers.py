@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Raw
 
 from monitor.errors import MonitorError
-from monitor.logs.cursor import Cursor
 from monitor.logs.entries import Entry, Rejected
-from monitor.logs.filters import Kind
+from monitor.logs.filters import Cursor, Kind
+from monitor.store.cursor import cursor_of
 
 __all__ = ["ActionError", "ErrorCode", "Head", "listed", "live", "stored", "succeeded"]
 
@@ -90,7 +90,7 @@ def listed(head: Head, kind: Kind, entries: Sequence[Entry], cursor: Cursor | No
     """Return a page; ``cursor`` is None where there are no more."""
     answer = _begin(head, "ok")
     answer[kind] = entries
-    answer["cursor"] = None if cursor is None else cursor.text()
+    answer["cursor"] = None if cursor is None else cursor_of(*cursor)
     return _encode(answer)
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.logs.answers import ActionError, ErrorCode
 from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind
-from monitor.logs.tables import Batch, Committed, commit
+from monitor.logs.tables import AcceptedUpload, Committed, commit
 from monitor.store import Store
 
 __all__ = ["Committer", "describe", "is_to_blame"]
@@ -34,7 +35,7 @@ _ENTRY_BYTES: Final = 200
 
 @dataclass(slots=True)
 class _Waiting:
-    batch: Batch
+    upload: AcceptedUpload
     size: int
     done: asyncio.Future[str | None] = field(repr=False)
 
@@ -69,23 +70,24 @@ class Committer:
         self._settled = asyncio.Event()
         self._settled.set()
         self.stopping = False
-        self.problem: str | None = None
-        """Why the last commit failed; None where it did not."""
+        self.outage = OutageLog(logger, outcome="refusing uploads")
         self.stored = 0
 
-    def submit(self, batch: Batch) -> asyncio.Future[str | None]:
-        """Queue a batch; the future gives the answer of its first upload if it was a repeat.
+    def submit(self, upload: AcceptedUpload) -> asyncio.Future[str | None]:
+        """Queue an upload; the future gives the answer of the first one if it was a repeat.
 
         Raises ActionError, and so does the future, where it can't be had now. The future does, too,
-        where another upload has the batch's key.
+        where another upload has the same key.
         """
-        size = sum(len(entry.message) + len(entry.sender) + _ENTRY_BYTES for entry in batch.entries)
+        size = sum(
+            len(entry.message) + len(entry.sender) + _ENTRY_BYTES for entry in upload.entries
+        )
         if self.stopping:
             raise _unavailable("the server is stopping")
         if self._bytes + size > self.max_pending_bytes and self._queue:
             raise _unavailable("too much waits for the database already")
         done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(batch, size, done))
+        self._queue.append(_Waiting(upload, size, done))
         self._bytes += size
         self._idle.clear()
         self._wake.set()
@@ -137,8 +139,8 @@ class Committer:
         count = 0
         while self._queue:
             waiting = self._queue[0]
-            count += len(waiting.batch.entries)
-            key = waiting.batch.key
+            count += len(waiting.upload.entries)
+            key = waiting.upload.key
             # The same upload twice: the second learns what became of the first.
             if group and (count > limit or (key is not None and key in keys)):
                 break
@@ -151,9 +153,7 @@ class Committer:
         try:
             done = await self._transaction(group)
         except MonitorError as error:
-            if self.problem is None:
-                logger.warning("uploads are refused: %s", error)
-            self.problem = str(error)
+            self.outage.failed(str(error))
             refusal = "the database does not store now"
             for waiting in group:
                 if not waiting.done.done():
@@ -172,17 +172,15 @@ class Committer:
                         refused if is_to_blame(error) else _unavailable("the server failed")
                     )
             return
-        if self.problem is not None:
-            logger.info("uploads are stored again")
-            self.problem = None
+        self.outage.recovered("storing uploads again")
         self._finish(group, done)
 
     async def _transaction(self, group: Sequence[_Waiting]) -> Committed:
-        batches = [waiting.batch for waiting in group]
+        uploads = [waiting.upload for waiting in group]
         received_at, width_s, instance = self._now(), self.width_s, self._instance
         return await self._store.transaction(
             lambda connection: commit(
-                connection, batches, received_at=received_at, width_s=width_s, instance=instance
+                connection, uploads, received_at=received_at, width_s=width_s, instance=instance
             ),
             timeout=_COMMIT_TIMEOUT_S,
         )
@@ -190,12 +188,12 @@ class Committer:
     def _finish(self, group: Sequence[_Waiting], done: Committed) -> None:
         fresh: list[Entry] = []
         for waiting in group:
-            key = waiting.batch.key
+            key = waiting.upload.key
             repeat = None if key is None else done.repeated.get(key)
             if repeat is None:
-                self.stored += len(waiting.batch.entries)
-                if waiting.batch.kind is Kind.LOGS:
-                    fresh.extend(waiting.batch.entries)
+                self.stored += len(waiting.upload.entries)
+                if waiting.upload.kind is Kind.LOGS:
+                    fresh.extend(waiting.upload.entries)
             if waiting.done.done():
                 continue
             if key is not None and repeat is not None and not repeat.same:

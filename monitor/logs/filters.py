@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated, NamedTuple
 
-from monitor.logs.cursor import Cursor
+import msgspec
+
 from monitor.logs.entries import Entry
 from monitor.logs.levels import levels_from
 
-__all__ = ["Filter", "Kind", "Query", "folded"]
+__all__ = ["Cursor", "Filter", "Kind", "Query", "folded"]
 
 
 class Kind(StrEnum):
@@ -61,6 +63,16 @@ class Filter:
             needle = folded(self.contains)
             entries = [entry for entry in entries if needle in folded(entry.message)]
         return entries
+
+
+class Cursor(NamedTuple):
+    """The last entry of a page; the next page is what comes before it by (time, id).
+
+    Ids only order entries of one time, so pages stay stable while new entries arrive.
+    """
+
+    time: float
+    id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 @dataclass(frozen=True, slots=True)

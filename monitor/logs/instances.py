@@ -15,7 +15,7 @@ from collections import OrderedDict
 from typing import Final
 
 from monitor.errors import MonitorError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.logs.service import LogService
 from monitor.logs.tables import CHANNEL, entries_of_block, entries_since_block, last_block
 from monitor.store import Store

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from monitor.logs.cursor import Cursor
 from monitor.logs.entries import Entry
-from monitor.logs.filters import Kind, Query, folded
+from monitor.logs.filters import Cursor, Kind, Query, folded
 from monitor.store import Connection
 
 __all__ = ["page"]

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.logs.followers import Follower
 from monitor.logs.instances import Instances
 from monitor.logs.jumps import Jumps
@@ -17,7 +18,8 @@ from monitor.logs.retention import make_partitions, purge
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
 from monitor.logs.settings import LogsSettings
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
 
@@ -62,7 +64,7 @@ class Logs(Part):
         )
         self._instances = Instances(self.service, store)
         self._purge_now = asyncio.Event()
-        self._purge_problem: str | None = None
+        self._purging = OutageLog(logger)
         self.purged = 0
         self.zeromq: ZeroMq | None = None
 
@@ -142,13 +144,9 @@ class Logs(Part):
                 ahead_s=lambda kept_s: self._jumps.ahead_s(kept_s, steady),
             )
         except MonitorError as error:
-            if self._purge_problem is None:
-                logger.warning("nothing is purged: %s", error)
-            self._purge_problem = str(error)
-            return
-        if self._purge_problem is not None:
-            logger.info("purges go on")
-            self._purge_problem = None
+            self._purging.failed(f"cannot purge: {error}")
+        else:
+            self._purging.recovered("purging resumed")
 
     def _say_jump(self, by_s: float) -> None:
         if by_s > 0:
@@ -167,9 +165,9 @@ class Logs(Part):
 
     def state(self) -> State:
         """What is stored and who follows, in a few words."""
-        problem = self.service.committer.problem or self._purge_problem
-        if problem is not None:
-            return State(Health.DEGRADED, f"{problem}; it tries again")
+        for outage in (self.service.committer.outage, self._purging):
+            if outage.problem is not None:
+                return State(Health.DEGRADED, outage.summary)
         stored, followers = self.service.committer.stored, len(self.service.tail)
         return State(Health.OK, f"{stored} entries stored since the start, {followers} followers")
 
@@ -195,21 +193,22 @@ class Logs(Part):
         )
         yield Metric("log_followers", "gauge", "Live tails", [({}, len(self.service.tail))])
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
-        """Adopt everything but the ZeroMQ address and the largest message."""
+    async def prepare(self, settings: Any) -> Callable[[], None]:
+        """Adopt limits, keep times and tokens."""
         assert isinstance(settings, LogsSettings)
-        effective = settings.with_environment(os.environ)
+        adopted = self._settings.adopting(settings)
+        effective = adopted.with_environment(os.environ)
         # Where api.tokens_file changes, its new tokens are what the sockets will be open with.
         fresh = self._tokens.next or self._tokens
         tokens = await asyncio.to_thread(fresh.read, after=self._tokens.current)
         if self.zeromq is not None and self._settings.zeromq_uri is not None:
             require_tokens(self._settings.zeromq_uri, tokens, key="zeromq_uri")
         if settings.zeromq_uri is not None:
-            # It is taken up by a restart, which must not be the one to refuse it.
+            # It waits for a restart, which must not be the one to refuse it.
             require_tokens(settings.zeromq_uri, tokens, key="zeromq_uri")
 
-        def switch() -> Sequence[str]:
-            old, self._settings = self._settings, settings
+        def switch() -> None:
+            self._settings = adopted
             kept_s = self.service.settings.timewindow
             if effective.timewindow < kept_s:
                 logger.warning(
@@ -218,12 +217,8 @@ class Logs(Part):
                     effective.timewindow,
                     kept_s,
                 )
-            fixed = ("zeromq_uri", "max_message_bytes")
-            self.service.adopt(
-                effective.replace(**{key: getattr(self.service.settings, key) for key in fixed})
-            )
+            self.service.adopt(effective)
             self._tokens.file, self._tokens.current = fresh.file, tokens
             self._purge_now.set()
-            return [key for key in fixed if getattr(old, key) != getattr(settings, key)]
 
         return switch

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from monitor.errors import MonitorError, UnavailableError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.logs import answers
 from monitor.logs.actions import Upload
 from monitor.logs.answers import ActionError, ErrorCode, Head
@@ -25,7 +25,7 @@ from monitor.logs.followers import LiveTail
 from monitor.logs.limits import Allowances
 from monitor.logs.pages import page
 from monitor.logs.settings import LogsSettings
-from monitor.logs.tables import Batch, UploadKey, partition_width_s
+from monitor.logs.tables import AcceptedUpload, UploadKey, partition_width_s
 from monitor.store import Connection, Store
 from monitor.tokens import ANYONE, Principal
 
@@ -162,7 +162,7 @@ class LogService:
             key = UploadKey(principal.sender or upload.sender, upload.upload_id, upload.kind)
             kept = msgspec.json.encode([len(accepted), rejected]).decode()
             sent = digest.text()
-        done = self.committer.submit(Batch(upload.kind, accepted, key, kept, sent))
+        done = self.committer.submit(AcceptedUpload(upload.kind, accepted, key, kept, sent))
 
         def finished(done: asyncio.Future[str | None]) -> None:
             if answer.done():

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Address, Bytes, Count, Seconds, Section
+from monitor.settings import Address, Bytes, Count, Reloadable, Seconds, Section
 
 __all__ = ["LogsSettings"]
 
@@ -19,41 +19,31 @@ _MAX_ENTRY_BYTES = 64 * 1024 * 1024
 class LogsSettings(Section, frozen=True, kw_only=True):
     """What is kept, for how long, and how much one client may send."""
 
-    timewindow: Seconds = 60.0
-    """s a log entry lives, by its own ``time``."""
-
-    cleanup_interval: Seconds = 5.0
-    """s between purges."""
-
-    keep_notifications: Seconds | None = None
-    """s a notification lives; None keeps them."""
-
-    max_entry_bytes: Annotated[int, msgspec.Meta(ge=1, le=_MAX_ENTRY_BYTES)] = 262_144
-    """Bytes of one entry's message in UTF-8."""
-
-    max_batch: Annotated[int, msgspec.Meta(ge=1, le=50_000)] = 10_000
-    """Entries of one upload. All of a commit share one block of 65,536 ids."""
-
+    # s a log entry lives, by its own `time`
+    timewindow: Reloadable[Seconds] = 60.0
+    # s between purges
+    cleanup_interval: Reloadable[Seconds] = 5.0
+    # s a notification lives; null keeps them
+    keep_notifications: Reloadable[Seconds | None] = None
+    # bytes of one entry's message in UTF-8
+    max_entry_bytes: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=_MAX_ENTRY_BYTES)]] = 262_144
+    # entries of one upload. All of a commit share one block of 65,536 ids
+    max_batch: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=50_000)]] = 10_000
+    # bytes of one message on the wire; a WebSocket that sends more is closed with 1009. The
+    # messages of an answer's entries have as many together
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 8 * 1024 * 1024
-    """Bytes of one message on the wire; a WebSocket that sends more is closed with 1009. The
-    messages of an answer's entries have as many together."""
-
-    max_entries_per_second: Count = 20_000
-    """Entries that one connection, and one token, may upload in the long run; each further
-    action counts as one. Two seconds' worth may come at once."""
-
-    max_bytes_per_second: Bytes = 32 * 1024 * 1024
-    """Bytes of messages that one connection, and one token, may send in the long run."""
-
-    max_pending_bytes: Bytes = 128 * 1024 * 1024
-    """Bytes of uploads that wait to be committed, all connections together; past it the
-    answer is ``unavailable``."""
-
-    max_followers: Count = 10_000
-    """Live tails at once, over both transports."""
-
+    # entries that one connection, and one token, may upload in the long run; each further action
+    # counts as one. Two seconds' worth may come at once
+    max_entries_per_second: Reloadable[Count] = 20_000
+    # bytes of messages that one connection, and one token, may send in the long run
+    max_bytes_per_second: Reloadable[Bytes] = 32 * 1024 * 1024
+    # bytes of uploads that wait to be committed, all connections together; past it the answer is
+    # `unavailable`
+    max_pending_bytes: Reloadable[Bytes] = 128 * 1024 * 1024
+    # live tails at once, over both transports
+    max_followers: Reloadable[Count] = 10_000
+    # where the same actions are served by a ZeroMQ ROUTER
     zeromq_uri: Address | None = None
-    """Where the same actions are served by a ZeroMQ ROUTER."""
 
     def verify(self) -> None:
         """Check that one entry fits a message."""

@@ -16,7 +16,7 @@ from monitor.yielding import in_slices
 __all__ = [
     "BLOCK_BITS",
     "CHANNEL",
-    "Batch",
+    "AcceptedUpload",
     "Committed",
     "Repeat",
     "UploadKey",
@@ -45,10 +45,10 @@ class UploadKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What one upload wants stored.
+class AcceptedUpload:
+    """The entries of one upload to store.
 
-    Where it has a key, ``answer`` is kept for its repetition, which has the same ``digest``.
+    With a key, ``answer`` is kept for a repeat of the upload, which has the same ``digest``.
     """
 
     kind: Kind
@@ -80,18 +80,18 @@ def partition_width_s(timewindow: float) -> int:
 
 def commit(
     connection: Connection,
-    batches: Sequence[Batch],
+    uploads: Sequence[AcceptedUpload],
     *,
     received_at: float,
     width_s: int,
     instance: str,
 ) -> Committed:
-    """Store what is new of ``batches``; no two of them may have the same key."""
-    keyed = {batch.key: batch for batch in batches if batch.key is not None}
+    """Store what is new of ``uploads``; no two of them may have the same key."""
+    keyed = {upload.key: upload for upload in uploads if upload.key is not None}
     repeated = _claim(connection, keyed, received_at) if keyed else {}
-    fresh = [batch for batch in batches if batch.key is None or batch.key not in repeated]
-    logs = [entry for batch in fresh if batch.kind is Kind.LOGS for entry in batch.entries]
-    others = [entry for batch in fresh if batch.kind is not Kind.LOGS for entry in batch.entries]
+    fresh = [upload for upload in uploads if upload.key is None or upload.key not in repeated]
+    logs = [entry for upload in fresh if upload.kind is Kind.LOGS for entry in upload.entries]
+    others = [entry for upload in fresh if upload.kind is not Kind.LOGS for entry in upload.entries]
     block = None
     if logs and connection.dialect == "postgresql":
         block = _copy(connection, logs, received_at, width_s)
@@ -112,7 +112,7 @@ def commit(
 
 
 def _claim(
-    connection: Connection, keyed: Mapping[UploadKey, Batch], received_at: float
+    connection: Connection, keyed: Mapping[UploadKey, AcceptedUpload], received_at: float
 ) -> dict[UploadKey, Repeat]:
     """Take the keys that are free; return what was uploaded under those that are not."""
     # In one order everywhere, so that two instances can't wait for each other in a circle.

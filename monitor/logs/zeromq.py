@@ -14,15 +14,13 @@ from typing import Final
 
 import zmq
 
-from monitor.errors import ListenError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.logs.actions import echo
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.peers import Peer
 from monitor.logs.service import LogService
-from monitor.settings import address_text
 from monitor.tokens import TokenFile
-from monitor.transport.listen import zeromq_endpoints
+from monitor.transport.router import Router, reason
 
 __all__ = ["ZeroMq"]
 
@@ -48,50 +46,39 @@ class ZeroMq:
     """Binds the ROUTER and serves its peers; belongs to the loop's thread."""
 
     def __init__(self, address: tuple[str, int], service: LogService, tokens: TokenFile) -> None:
-        self._address = address
         self._service = service
         self._tokens = tokens
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._socket: zmq.Socket[bytes] | None = None
-        self._reader: int | None = None
-        self._again: asyncio.Handle | None = None
+        self._router = Router(
+            address,
+            key="logs.zeromq_uri",
+            options={
+                zmq.LINGER: 500,  # ms for the last answers of a stop
+                zmq.RCVHWM: _RECEIVE_QUEUE,
+                zmq.SNDHWM: _SEND_QUEUE,
+                zmq.MAXMSGSIZE: _OVERSIZE * service.settings.max_message_bytes,
+                # Sending to a peer that is gone, or takes nothing, fails instead of dropping.
+                zmq.ROUTER_MANDATORY: 1,
+            },
+        )
         self._peers: dict[bytes, Peer] = {}
         self._inbox_bytes = 0
         self._full = False
         self._peers_log = RateLimitedLog(logger)
-        self.endpoints: list[str] = []
 
     def __len__(self) -> int:
         return len(self._peers)
 
+    @property
+    def endpoints(self) -> list[str]:
+        """Where it listens."""
+        return self._router.endpoints
+
     async def start(self) -> None:
         """Bind; raises ListenError."""
-        endpoints = await zeromq_endpoints(self._address)
-        context = self._context = zmq.Context()
-        socket = self._socket = context.socket(zmq.ROUTER)
-        socket.setsockopt(zmq.LINGER, 500)  # for the last answers of a stop
-        socket.setsockopt(zmq.IPV6, any("[" in endpoint for endpoint in endpoints))
-        socket.setsockopt(zmq.RCVHWM, _RECEIVE_QUEUE)
-        socket.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
-        socket.setsockopt(zmq.MAXMSGSIZE, _OVERSIZE * self._service.settings.max_message_bytes)
-        # Who is gone, or takes nothing, is said at once instead of being dropped in silence.
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
-        for endpoint in endpoints:
-            try:
-                socket.bind(endpoint)
-            except zmq.ZMQError as error:
-                problem = zmq.strerror(error.errno) if error.errno else str(error)
-                address = address_text(self._address)
-                raise ListenError("logs.zeromq_uri", address, problem) from None
-            self.endpoints.append(socket.getsockopt_string(zmq.LAST_ENDPOINT))
-            logger.info("serving the log actions on %s", self.endpoints[-1])
-        loop = asyncio.get_running_loop()
-        self._reader = socket.FD
-        loop.add_reader(self._reader, self._drain)
-        # What came between bind and add_reader has had its edge.
-        loop.call_soon(self._drain)
+        await self._router.bind()
+        for endpoint in self.endpoints:
+            logger.info("serving the log actions on %s", endpoint)
+        self._router.read(self._drain)
 
     async def run(self) -> None:
         """Forget peers that have been silent, until cancelled."""
@@ -104,7 +91,7 @@ class ZeroMq:
 
     async def drain(self) -> None:
         """Read nothing more, and answer what was read."""
-        self._stop_reading()
+        self._router.stop_reading()
         tasks = [peer.task for peer in self._peers.values() if peer.task is not None]
         if tasks:
             await asyncio.wait(tasks)
@@ -113,21 +100,16 @@ class ZeroMq:
 
     def close(self) -> None:
         """Let go of the socket and all peers."""
-        self._stop_reading()
+        self._router.stop_reading()
         for peer in list(self._peers.values()):
             if peer.task is not None:
                 peer.task.cancel()
             self._forget(peer)
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if self._context is not None:
-            self._context.term()
-            self._context = None
+        self._router.close()
 
     def send(self, peer: Peer, text: bytes) -> bool:
         """Send to a peer at once; False where it is gone or takes nothing."""
-        socket = self._socket
+        socket = self._router.socket
         if socket is None:
             return False
         frames = [peer.identity, b"", text] if peer.delimited else [peer.identity, text]
@@ -141,28 +123,13 @@ class ZeroMq:
             return False
         finally:
             # Sending, also in vain, may have eaten the edge that told of something to read.
-            self._come_back()
+            self._router.drain_soon()
         peer.last_told = self._service.clock()
         return True
 
-    def _stop_reading(self) -> None:
-        if self._reader is not None:
-            asyncio.get_running_loop().remove_reader(self._reader)
-            self._reader = None
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-
-    def _come_back(self) -> None:
-        if self._again is None and self._reader is not None:
-            self._again = asyncio.get_running_loop().call_soon(self._drain)
-
     def _drain(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-        socket = self._socket
-        if socket is None or self._reader is None:
+        socket = self._router.socket
+        if socket is None or not self._router.reading:
             return
         try:
             for _ in range(_BATCH):
@@ -173,9 +140,9 @@ class ZeroMq:
         except zmq.Again:
             return
         except zmq.ZMQError as error:
-            self._peers_log.warning("receive", "receiving failed: %s", error)
+            self._peers_log.warning("receive", "receiving failed: %s", reason(error))
             return
-        self._come_back()
+        self._router.drain_soon()
 
     def _take(self, frames: list[bytes], first: zmq.Frame) -> None:
         identity, *rest = frames
@@ -251,7 +218,7 @@ class ZeroMq:
             peer.task = None
             if self._full and self._inbox_bytes <= _MAX_INBOX_BYTES // 2:
                 self._full = False
-                self._come_back()
+                self._router.drain_soon()
 
     def _forget(self, peer: Peer) -> None:
         peer.session.close()

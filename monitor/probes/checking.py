@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
+import msgspec
+
+from monitor.errors import MonitorError
 from monitor.messages import Result
 from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.checks import load_kind
+from monitor.probes.checks import KINDS
 from monitor.probes.job import Job
 from monitor.probes.matching import Matcher
 from monitor.probes.resolver import Resolver
@@ -26,22 +30,28 @@ class Checks:
     def __init__(self, *, resolver_threads: int) -> None:
         self._resolver = Resolver(threads=resolver_threads)
         self._matcher = Matcher()
-        self._checks: dict[str, Check] = {}
+        self._checks: dict[str, Check[Any]] = {}
 
     def prepare(self, job: Job) -> Attempt:
-        """Return what makes one attempt at the job."""
-        check = self._checks.get(job.kind)
-        if check is None:
-            kind = load_kind(job.kind)
-            check = self._checks[job.kind] = kind(resolver=self._resolver, matcher=self._matcher)
-        return check.prepare(job)
+        """Return what makes one attempt at the job; raise MonitorError on any failure."""
+        try:
+            check = self._checks.get(job.kind)
+            if check is None:
+                check = KINDS[job.kind](resolver=self._resolver, matcher=self._matcher)
+                self._checks[job.kind] = check
+            return check.prepare(job)
+        except Exception as error:
+            # The error's own text may show the job's secrets.
+            logger.debug("%s cannot be prepared", job.title, exc_info=True)
+            problem = f"cannot prepare its check: {type(error).__name__}"
+            raise MonitorError(f"{job.title}: {problem}") from error
 
     def forget(self, job_id: int) -> None:
-        """Let go of what is known of a job."""
+        """Forget what is known of a job."""
         self._matcher.forget(job_id)
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close all checks and what they share."""
         for check in self._checks.values():
             await check.close()
         await self._matcher.close()
@@ -73,22 +83,15 @@ def result_of(
     producer: int,
     attempt: int,
 ) -> Result:
-    """Put together the result that a run of a job gives."""
+    """Return the result of a job's run."""
     return Result(
         job_id=job.id,
         url=url,
         scheduled_at=run.scheduled_at,
         checked_at=checked_at,
         kind=job.kind,
-        up=outcome.up,
-        status=outcome.status,
-        response_time=outcome.response_time,
-        duration=outcome.duration,
-        error=outcome.error,
-        matched=outcome.matched,
-        phases=outcome.phases,
-        certificate_expires_at=outcome.certificate_expires_at,
         producer=producer,
         attempt=attempt,
         missed=run.missed,
+        **msgspec.structs.asdict(outcome),
     )

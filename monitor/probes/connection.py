@@ -7,18 +7,15 @@ import os
 import socket
 import ssl
 import time
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from monitor.errors import SettingError
 from monitor.messages import Phases
-from monitor.probes.check import OS_REASONS, Outcome
+from monitor.probes.check import OS_ERRORS, Outcome
 from monitor.probes.job import Job
 from monitor.probes.resolver import ResolveError, Resolver
-from monitor.settings import read_pem
+from monitor.probes.tls import expiry
 
-__all__ = ["Connection", "ProbeError", "tls_context", "verify_authorities"]
+__all__ = ["Connection", "ProbeError"]
 
 
 class ProbeError(Exception):
@@ -26,13 +23,13 @@ class ProbeError(Exception):
 
 
 class Connection:
-    """One attempt's way to its host: resolve, connect, tls, and what comes after.
+    """One attempt's connection to its host: resolve, connect, tls, and what comes after.
 
-    ``async with`` bounds everything by the job's timeout, turns failures into :attr:`error`,
-    and closes the connection.
+    ``async with`` bounds everything by the timeout (s, the job's by default), turns failures
+    into :attr:`error`, and closes the connection.
     """
 
-    def __init__(self, job: Job, resolver: Resolver) -> None:
+    def __init__(self, job: Job, resolver: Resolver, *, timeout_s: float | None = None) -> None:
         self._job = job
         self._resolver = resolver
         self._loop = asyncio.get_running_loop()
@@ -40,12 +37,13 @@ class Connection:
         self._began = self._mark = time.monotonic()
         self._spent = {"resolve": 0.0, "connect": 0.0, "tls": 0.0, "processing": 0.0}
         self._phase = "resolve"
-        self._limit = asyncio.timeout(job.timeout)
+        self._limit = asyncio.timeout(job.timeout if timeout_s is None else timeout_s)
         self._writer: asyncio.StreamWriter | None = None
         self.error: str | None = None
         self.status: int | None = None
         self.matched: bool | None = None
         self.expiry: float | None = None
+        self.certificate_refused = False
 
     @property
     def left_s(self) -> float:
@@ -58,14 +56,19 @@ class Connection:
         self._mark, self._phase = now, phase
 
     async def open(
-        self, host: str, port: int, *, tls: ssl.SSLContext | None
+        self, host: str, port: int, *, tls: ssl.SSLContext | None, server_name: str | None = None
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the first of the host's addresses that lets us."""
+        """Connect to the first of the host's addresses that accepts.
+
+        With ``tls``, the certificate must be for ``server_name``, by default the host.
+        """
         addresses = await self._resolver.resolve(host, str(self._job.ip_version))
         self._enter("connect")
         connection = await self._connect(addresses, port)
         self._enter("processing" if tls is None else "tls")
-        options: dict[str, Any] = {} if tls is None else {"ssl": tls, "server_hostname": host}
+        options: dict[str, Any] = {}
+        if tls is not None:
+            options = {"ssl": tls, "server_hostname": server_name or host}
         try:
             reader, self._writer = await asyncio.open_connection(sock=connection, **options)
         except BaseException:
@@ -73,9 +76,9 @@ class Connection:
             raise
         if tls is not None:
             self._enter("processing")
-            certificate = self._writer.get_extra_info("peercert")
+            certificate = self._writer.get_extra_info("ssl_object").getpeercert(True)
             if certificate:
-                self.expiry = float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+                self.expiry = expiry(certificate)
         return reader, self._writer
 
     async def _connect(self, addresses: list[str], port: int) -> socket.socket:
@@ -103,7 +106,7 @@ class Connection:
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         if self._writer is not None:
-            # A check has nothing to say goodbye for, and no peer may make us wait.
+            # No goodbye: no peer may make us wait.
             self._writer.transport.abort()
         try:
             await self._limit.__aexit__(kind, error, trace)
@@ -112,6 +115,7 @@ class Connection:
         self._enter("done")
         if error is None:
             return True
+        self.certificate_refused = isinstance(error, ssl.SSLCertVerificationError)
         text = _describe(error, self._job.timeout)
         if text is not None:
             self.error = text
@@ -135,7 +139,7 @@ class Connection:
 
 
 def _describe(error: BaseException, timeout_s: float) -> str | None:
-    """Return a result's error text for what went wrong, or None for what is no result."""
+    """Return a result's error text for a failure; None for a defect or a cancellation."""
     if isinstance(error, (ResolveError, ProbeError)):
         return str(error)
     if isinstance(error, TimeoutError) and not error.errno:
@@ -147,35 +151,7 @@ def _describe(error: BaseException, timeout_s: float) -> str | None:
     if isinstance(error, EOFError):
         return "reset: the connection was closed"
     if isinstance(error, OSError):
-        word = OS_REASONS.get(error.errno or 0, "reset")
+        word = OS_ERRORS.get(error.errno or 0, "reset")
         # asyncio's own texts name addresses; the system's can be grouped by.
         return f"{word}: {os.strerror(error.errno) if error.errno else error}"
     return None
-
-
-def tls_context(job: Job) -> ssl.SSLContext:
-    """Return the job's idea of whom to trust; jobs with the same share it."""
-    changed = None if job.ca_file is None else Path(job.ca_file).stat().st_mtime_ns
-    return _shared_context(job.ca_file, changed, job.verify_tls)
-
-
-@lru_cache(maxsize=64)
-def _shared_context(ca_file: str | None, changed: int | None, verify: bool) -> ssl.SSLContext:
-    # Reading the system's authorities takes milliseconds, which a thousand jobs add up.
-    del changed
-    context = ssl.create_default_context(cafile=ca_file)
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def verify_authorities(file: str) -> None:
-    """Raise SettingError unless ``file`` holds certificates that TLS can use."""
-    read_pem(file, path=("ca_file",))
-    try:
-        ssl.create_default_context(cafile=file)
-    except ssl.SSLError:
-        raise SettingError(("ca_file",), f"{file} holds no PEM certificates") from None
-    except OSError as error:
-        raise SettingError(("ca_file",), f"cannot read {file}: {error.strerror}") from None

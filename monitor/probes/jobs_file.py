@@ -17,6 +17,7 @@ from monitor.errors import ConfigError, SettingError
 from monitor.files.reading import FileStamp, file_stamp, read_file
 from monitor.files.threads import call_aside
 from monitor.files.yaml_nodes import compose, construct, decode
+from monitor.probes.checks import read_job
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
 from monitor.validation import decoding_problem
@@ -51,16 +52,16 @@ class FileJobs(JobSource):
         return jobs
 
     async def changed(self) -> None:
-        """Look at the file every two seconds until it is another."""
+        """Look at the file every two seconds; return once it has changed."""
         while await call_aside(file_stamp, self._file) == self._seen:
             await asyncio.sleep(_LOOK_S)
 
 
 def read_jobs(file: Path, *, own: bool = False) -> JobList:
-    """Read and check all jobs; bad ones are named in ``refused`` and left out.
+    """Read and check all jobs; ``refused`` names bad ones, which are left out.
 
     ``own`` is for a file from the command line, see read_file(). Raises SettingError with path
-    ``("jobs_file",)`` where there is no list to be read.
+    ``("jobs_file",)`` if there is no list to read.
     """
     items, place = _items(file, own=own)
     if len(items) > _MOST_JOBS:
@@ -72,16 +73,13 @@ def read_jobs(file: Path, *, own: bool = False) -> JobList:
         if time.monotonic() > until:
             raise _refusal(f"{place(number)}: its jobs are not checked within {_MAX_S:g} s")
         try:
-            job = msgspec.convert(item, Job)
-            job.verify()
+            job = read_job(item)
             if job.id in jobs:
-                raise SettingError(("id",), f"another job has the id {job.id} too")
+                raise SettingError(("id",), f"another job also has the id {job.id}")
             jobs[job.id] = job
-        except msgspec.ValidationError as error:
-            problem = decoding_problem(error, Job)[:_MOST_SHOWN]
-            refused.append(f"{place(number)}: {_name(number, item)}: {problem}")
         except SettingError as error:
-            refused.append(f"{place(number)}: {_name(number, item)}: {error}")
+            problem = str(error)[:_MOST_SHOWN]
+            refused.append(f"{place(number)}: {_name(number, item)}: {problem}")
     return JobList(tuple(jobs[job_id] for job_id in sorted(jobs)), tuple(refused))
 
 

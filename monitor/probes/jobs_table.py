@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from monitor.errors import SettingError
+from monitor.probes.checks import DEFAULT_KIND, read_job
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
 from monitor.store import Connection, Row, Store
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 CHANNEL = "jobs"
-"""Told (Connection.notify) about each change that shall be seen before the next minute."""
+"""Gets a notification (Connection.notify) of each change, or it would be seen a minute later."""
 
 BEFORE_FREE = (
     "WHERE amc_id < 9223372036854775807"
@@ -65,12 +66,14 @@ _KEYS = (
     "expected_status",
     "active",
 )
+# What their columns hold for kinds that have no such key; also the defaults of http.
+_COLUMN_DEFAULTS = {"method": "GET", "body_regexp": None, "expected_status": ["200-299"]}
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM availability_monitor_config"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What became of jobs that were saved."""
+    """How many of the saved jobs were new, changed or the same."""
 
     added: int
     changed: int
@@ -78,43 +81,40 @@ class Saved:
 
 
 class DatabaseJobs(JobSource):
-    """The rows, read again every minute and whenever :data:`CHANNEL` is told."""
+    """The rows, read again every minute and at each notification on :data:`CHANNEL`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # Stays open from one change to the next: what is told during a load is not missed.
-        self._told: AsyncGenerator[str | None, None] | None = None
+        # Stays open from one change to the next, so that none is missed during a load.
+        self._notifications: AsyncGenerator[str | None, None] | None = None
 
     async def load(self) -> JobList:
-        """Read the rows, and what was stopped by hand."""
+        """Read the rows, and which jobs were stopped by hand."""
         return await self._store.read(load_jobs)
 
     async def changed(self) -> None:
-        """Return after a minute, or as soon as somebody may have told of a change.
+        """Return after a minute, or as soon as the rows may have changed.
 
-        That is also where it has just begun to listen: what was told before was not heard.
+        That includes the moment it starts to listen: notifications before it were missed.
         """
-        told = self._told or self._store.listen(CHANNEL)
-        self._told = None
+        notifications = self._notifications or self._store.listen(CHANNEL)
+        self._notifications = None
         with contextlib.suppress(TimeoutError):
-            # Cut off, the generator is closed, and the next call begins anew.
+            # A timeout closes the generator, and the next call starts another.
             async with asyncio.timeout(_LOOK_S):
-                await anext(told)
-                self._told = told
+                await anext(notifications)
+                self._notifications = notifications
 
 
 def load_jobs(connection: Connection) -> JobList:
-    """Read and check all rows; bad ones are named in ``refused`` and left out."""
+    """Read and check all rows; ``refused`` names bad ones, which are left out."""
     jobs, refused = [], []
     for row in connection.query(f"{_SELECT} ORDER BY amc_id"):
         try:
-            job = _job(row)
-            job.verify()
-        except (msgspec.ValidationError, msgspec.DecodeError, SettingError) as error:
-            text = str(error) if isinstance(error, SettingError) else decoding_problem(error, Job)
-            refused.append(f"availability_monitor_config: site {row[0]}: {text[:200]}")
-            continue
-        jobs.append(job)
+            jobs.append(_job(row))
+        except (SettingError, msgspec.DecodeError) as error:
+            text = str(error) if isinstance(error, SettingError) else decoding_problem(error)
+            refused.append(f"availability_monitor_config: job {row[0]}: {text[:200]}")
     return JobList(tuple(jobs), tuple(refused), stopped_jobs(connection))
 
 
@@ -156,7 +156,7 @@ def stopped_jobs(connection: Connection) -> frozenset[int]:
 
 
 def stop_job(connection: Connection, job_id: int, *, now: float | None = None) -> bool:
-    """Keep a job stopped, over restarts too; False where it already is."""
+    """Stop a job, beyond restarts too; return False if it already was stopped."""
     stopped_at = time.time() if now is None else now
     changed = connection.execute(
         "INSERT INTO job_state (job_id, stopped_at) VALUES (%s, %s) ON CONFLICT DO NOTHING",
@@ -167,38 +167,52 @@ def stop_job(connection: Connection, job_id: int, *, now: float | None = None) -
 
 
 def start_job(connection: Connection, job_id: int) -> bool:
-    """Let a job that was stopped by hand run again; False where it was not stopped."""
+    """Start a job that was stopped by hand; return False if it was not stopped."""
     changed = connection.execute("DELETE FROM job_state WHERE job_id = %s", (job_id,))
     connection.notify(CHANNEL, "started")
     return changed == 1
 
 
 @functools.cache
-def _defaults() -> dict[str, Any]:
-    defaults: dict[str, Any] = msgspec.to_builtins(Job(id=1, url=""))
+def _defaults(kind: type[Job]) -> dict[str, Any]:
+    defaults: dict[str, Any] = msgspec.to_builtins(kind(id=1, url=""))
+    del defaults["kind"]
     return defaults
 
 
 def _row(job: Job) -> Row:
     data = msgspec.to_builtins(job)
     options = {
-        key: value for key, value in data.items() if key not in _KEYS and value != _defaults()[key]
+        key: data[key]
+        for key, default in _defaults(type(job)).items()
+        if key not in _KEYS and data[key] != default
     }
-    values = {key: data[key] for key in _KEYS}
-    values["expected_status"] = msgspec.json.encode(job.expected_status).decode()
+    if job.kind != DEFAULT_KIND:
+        options["kind"] = job.kind
+    values = {key: data.get(key, _COLUMN_DEFAULTS.get(key)) for key in _KEYS}
+    values["expected_status"] = msgspec.json.encode(values["expected_status"]).decode()
     *columns, active = values.values()
     return (*columns, msgspec.json.encode(options).decode(), active)
 
 
 def _job(row: Row) -> Job:
+    """Return a row's verified job; raise SettingError or msgspec.DecodeError."""
     *columns, options, active = row
-    data = dict(zip(_KEYS, [*columns, bool(active)], strict=True))
-    data["expected_status"] = msgspec.json.decode(data["expected_status"])
-    return msgspec.convert({**msgspec.json.decode(options, type=dict), **data}, Job)
+    found = dict(zip(_KEYS, [*columns, bool(active)], strict=True))
+    found["expected_status"] = msgspec.json.decode(found["expected_status"])
+    given = msgspec.json.decode(options, type=dict)
+    data = {key: value for key, value in given.items() if key not in _KEYS}
+    # A column of a key that the job's kind does not have must hold its default.
+    data |= {
+        key: value
+        for key, value in found.items()
+        if key not in _COLUMN_DEFAULTS or value != _COLUMN_DEFAULTS[key]
+    }
+    return read_job(data)
 
 
 def _readable(row: Row) -> Job | None:
     try:
         return _job(row)
-    except (msgspec.ValidationError, msgspec.DecodeError):
+    except (SettingError, msgspec.DecodeError):
         return None

@@ -1,11 +1,10 @@
-"""Matches bodies in processes that can be killed: an expression can take for ever.
+"""Matches bodies in processes that can be killed, because a match may never end.
 
-Python's engine backtracks, so that ``(a+)+$`` needs ages on 30 letters, holding the
-interpreter's lock all the while. So matching is left to worker processes, in three lanes with
-one worker each. A job starts in the first lane, where a match may take a quarter of a second;
-one that takes longer is killed, tried again in the next lane, and stays there. Thus a
-catastrophic expression holds up its neighbours a quarter of a second once, then only its
-likes, and never the loop.
+Python's engine backtracks: ``(a+)+$`` takes hours on 40 letters, and holds the interpreter's
+lock meanwhile. So worker processes match, in three lanes with one worker each. A job starts in
+the first lane, where a match may take a quarter of a second; one that takes longer is killed,
+retried in the next lane, and stays there. So a catastrophic expression delays other jobs by a
+quarter of a second once, and never blocks the loop.
 """
 
 from __future__ import annotations
@@ -20,9 +19,11 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from monitor.errors import SettingError
 from monitor.probes import matching_worker
+from monitor.probes.job import Option
 
-__all__ = ["Matcher", "verify_expression"]
+__all__ = ["REGEXP_OPTION", "Matcher", "verify_expression"]
 
 logger = logging.getLogger("monitor.probes")
 
@@ -35,6 +36,43 @@ _LONGEST_EXPRESSION = 8192
 # expression is compiled where that can be ended.
 _MOST_RANGES = 20
 _COMPILE_S = 2.0
+
+REGEXP_OPTION = Option("--regexp", "body_regexp", "must match the body or the banner", "RE")
+
+
+def verify_expression(expression: str | None, path: tuple[str | int, ...]) -> None:
+    """Raise SettingError with ``path`` for a regular expression that is invalid or too expensive.
+
+    Blocks for a few seconds at most.
+    """
+    if expression is None:
+        return
+    if len(expression) > _LONGEST_EXPRESSION:
+        raise SettingError(path, f"longer than {_LONGEST_EXPRESSION} characters")
+    if expression.count("-") > _MOST_RANGES:
+        problem = _compile_elsewhere(expression.encode())
+    else:
+        problem = matching_worker.problem(expression)
+    if problem:
+        raise SettingError(path, f"not a regular expression: {problem}")
+
+
+# Sources are read again and again, with the same jobs in them.
+@lru_cache(maxsize=1024)
+def _compile_elsewhere(expression: bytes) -> str:
+    command = [sys.executable, "-I", "-S", _WORKER, "compile", str(_COMPILE_S)]
+    limit_s = _COMPILE_S + _WAIT_S
+    try:
+        done = subprocess.run(
+            command, input=expression, capture_output=True, timeout=limit_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes more than {_COMPILE_S:g} s to compile"
+    if done.returncode == -signal.SIGALRM:
+        return f"it takes more than {_COMPILE_S:g} s to compile"
+    if done.returncode:
+        return "Python fails to compile it"
+    return done.stdout.decode()
 
 
 class Matcher:
@@ -67,48 +105,13 @@ class Matcher:
                     )
 
     def forget(self, job_id: int) -> None:
-        """Let the job, which has changed or is gone, start in the first lane again."""
+        """Put the job, which has changed or is gone, back in the first lane."""
         self._lane_of.pop(job_id, None)
 
     async def close(self) -> None:
         """End the workers."""
         for lane in self._lanes:
             await lane.close()
-
-
-def verify_expression(expression: str) -> None:
-    """Raise ValueError, with a text for people, unless it compiles, and in a bounded time.
-
-    Blocks for up to some seconds, so it belongs into a thread.
-    """
-    if len(expression) > _LONGEST_EXPRESSION:
-        raise ValueError(f"longer than {_LONGEST_EXPRESSION} characters")
-    try:
-        encoded = expression.encode()
-    except UnicodeEncodeError:
-        raise ValueError("is not text that UTF-8 can hold") from None
-    slow = expression.count("-") > _MOST_RANGES
-    problem = _compile_elsewhere(encoded) if slow else matching_worker.problem(expression)
-    if problem:
-        raise ValueError(f"not a regular expression: {problem}")
-
-
-# Sources are read again and again, with the same jobs in them.
-@lru_cache(maxsize=1024)
-def _compile_elsewhere(expression: bytes) -> str:
-    command = [sys.executable, "-I", "-S", _WORKER, "compile", str(_COMPILE_S)]
-    limit_s = _COMPILE_S + _WAIT_S
-    try:
-        done = subprocess.run(
-            command, input=expression, capture_output=True, timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"it takes more than {_COMPILE_S:g} s to compile"
-    if done.returncode == -signal.SIGALRM:
-        return f"it takes more than {_COMPILE_S:g} s to compile"
-    if done.returncode:
-        return "Python fails to compile it"
-    return done.stdout.decode()
 
 
 class _TooSlowError(Exception):
@@ -136,7 +139,7 @@ class _Lane:
                 await loop.sock_sendall(connection, header + expression + charset + body)
                 answer = await loop.sock_recv(connection, 1)
             except OSError:
-                # It ended while it was written to: the same as no answer.
+                # It ended during the write: the same as no answer.
                 pass
             finally:
                 if not answer:

@@ -1,8 +1,8 @@
-"""The process that matches bodies; run by its path, by matching.py, and by nothing else.
+"""The process that matches bodies; only matching.py runs it, by its path.
 
-Reads requests from stdin, answers one byte each on stdout. A match that goes past its limit
-ends the process through SIGALRM, whose default action needs nothing from Python: it works
-inside of the regular expression engine, and also where the daemon was killed meanwhile.
+It reads requests from stdin and answers each with one byte on stdout. SIGALRM ends a match that
+exceeds its limit. Its default action needs nothing from Python, so it works inside the regular
+expression engine, and after the daemon was killed.
 
 A request: the sizes of expression, charset and body in bytes and the limit in ms, each 32 bits
 in network order; then expression, charset and body.

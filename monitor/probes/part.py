@@ -6,12 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from monitor.backoff import Backoff
 from monitor.bus import Bus
 from monitor.errors import MonitorError, SettingError
+from monitor.log_limits import OutageLog
 from monitor.messages import Result
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
+from monitor.probes.checks import load_kinds
 from monitor.probes.job import Job
-from monitor.probes.runner import Runner
+from monitor.probes.runner import RESOLVER_THREADS, Runner
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
@@ -20,15 +24,15 @@ __all__ = ["Probes", "make_source", "own_jobs"]
 
 logger = logging.getLogger("monitor.probes")
 
-_RETRY_S = 5.0
-# Of the jobs that one reading refuses.
+_RETRY_S = (1.0, 5.0)
+# Log lines about the jobs that one load leaves out.
 _MOST_REFUSED_LINES = 100
 # Within what the daemon allows for draining, with time left to cut off the rest.
 _FINISH_S = 3.0
 
 
 def make_source(settings: ProbesSettings, *, database: JobSource | None = None) -> JobSource:
-    """Return the source of jobs that the settings name."""
+    """Return the source of jobs for the settings."""
     if settings.source == "file":
         from monitor.probes.jobs_file import FileJobs
 
@@ -36,7 +40,7 @@ def make_source(settings: ProbesSettings, *, database: JobSource | None = None) 
         return FileJobs(settings.jobs_file)
     if settings.source == "database":
         if database is None:
-            raise SettingError(("source",), "the database can't be used as a source here")
+            raise SettingError(("source",), "the database cannot be the source here")
         return database
     return ConfigJobs(settings.jobs)
 
@@ -55,24 +59,22 @@ class Probes(Part):
         self._source = make_source(settings, database=database)
         self._source_changed = asyncio.Event()
         self.runner: Runner | None = None
-        # All jobs of the source as adopted last, those of other producers too.
+        # All jobs of the source as last adopted, including those of other producers.
         self.jobs = JobList(())
-        # Called with each result, as soon as it is there.
+        # Called with each result, at once.
         self.on_result: Callable[[Result], None] = lambda _: None
-        self._problem: str | None = None
+        self._outage = OutageLog(logger, outcome="keeping the current jobs", level=logging.ERROR)
         self._refused: tuple[str, ...] = ()
-        # The jobs that the log was last told of, and of how many they are.
-        self._told: tuple[list[Job], int] | None = None
+        # The jobs that the log has, and of how many they are.
+        self._logged: tuple[list[Job], int] | None = None
         self._running: asyncio.Task[None] | None = None
         # What check() has read, for start().
-        self._checked: JobList | None = None
+        self._checked: tuple[JobList, Sequence[Job]] | None = None
 
     async def check(self) -> None:
-        """Load the jobs, but those of a database, which may be away."""
+        """Load the jobs, except those of a database, which may be unavailable."""
         if self._settings.source != "database":
-            jobs = await self._source.load()
-            own_jobs(jobs, self._settings)
-            self._checked = jobs
+            self._checked = await _load(self._source, self._settings)
 
     async def start(self) -> None:
         """Load the jobs and get ready to check them."""
@@ -83,16 +85,16 @@ class Probes(Part):
             producer=self._settings.id or 1,
             on_result=self._pass_on,
         )
-        jobs, self._checked = self._checked, None
+        checked, self._checked = self._checked, None
         try:
-            if jobs is None:
-                jobs = await self._source.load()
+            if checked is None:
+                checked = await _load(self._source, self._settings)
         except SettingError:
             raise
         except MonitorError as error:
-            self._fail(str(error))
+            self._outage.failed(f"cannot load the jobs: {error}")
             return
-        self._adopt(jobs, own_jobs(jobs, self._settings))
+        self._adopt(*checked)
 
     @property
     def source(self) -> str:
@@ -103,31 +105,32 @@ class Probes(Part):
         self.on_result(result)
 
     async def run(self) -> None:
-        """Check, and follow the source's changes."""
+        """Check sites, and follow the source's changes."""
         assert self.runner is not None
         async with asyncio.TaskGroup() as group:
             self._running = group.create_task(self.runner.run(), name="probes:runner")
             group.create_task(self._follow(), name="probes:jobs")
 
     async def _follow(self) -> None:
+        backoff = Backoff(*_RETRY_S)
         while True:
             await self._wait_for_change()
             source, settings = self._source, self._settings
             try:
-                jobs = await source.load()
-                mine = own_jobs(jobs, settings)
+                jobs, mine = await _load(source, settings)
             except MonitorError as error:
-                self._fail(str(error))
-                await asyncio.sleep(_RETRY_S)
+                self._outage.failed(f"cannot load the jobs: {error}")
+                await asyncio.sleep(backoff.next_delay())
                 continue
+            backoff.reset()
             if source is self._source:
                 self._adopt(jobs, mine)
 
     async def _wait_for_change(self) -> None:
-        """Return when the source changed, or the source is another one since a reload."""
+        """Return when the source has changed, or a reload has replaced it."""
         self._source_changed.clear()
-        if self._problem is not None:
-            # It was not loaded: what it is now is not known.
+        if self._outage.problem is not None:
+            # The last load failed.
             return
         waits = [
             asyncio.create_task(self._source.changed(), name="probes:source"),
@@ -141,49 +144,44 @@ class Probes(Part):
             for task in waits:
                 task.cancel()
 
-    def _fail(self, problem: str) -> None:
-        if self._problem != problem:
-            logger.error("the jobs stay as they were: %s", problem)
-        self._problem = problem
-
     def _adopt(self, jobs: JobList, mine: Sequence[Job]) -> None:
         assert self.runner is not None
-        known = set(self._refused)
-        new = [line for line in jobs.refused if line not in known]
-        for line in new[:_MOST_REFUSED_LINES]:
-            logger.error("job refused: %s", line)
-        if len(new) > _MOST_REFUSED_LINES:
-            logger.error("job refused: %d more of them", len(new) - _MOST_REFUSED_LINES)
-        self._refused = jobs.refused
-        self._problem = None
+        self._outage.recovered("jobs loaded again")
         self.jobs = jobs
         self.runner.producer = self._settings.id or 1
         self.runner.set_concurrency(self._settings.concurrency)
-        self.runner.set_jobs(mine)
+        left_out = self.runner.set_jobs(mine)
         producer = "" if self._settings.id is None else f" as producer {self._settings.id}"
-        told = (list(mine), len(jobs.jobs))
-        # After a reload the source is read once more.
-        if told != self._told:
-            logger.info("checking %d of %d jobs%s", len(mine), len(jobs.jobs), producer)
-        self._told = told
+        now = (list(mine), len(jobs.jobs))
+        # A reload reads the source once more.
+        if now != self._logged:
+            checking = len(mine) - len(left_out)
+            logger.info("checking %d of %d jobs%s", checking, len(jobs.jobs), producer)
+        self._logged = now
+        refused = (*jobs.refused, *left_out)
+        known = set(self._refused)
+        fresh = [line for line in refused if line not in known]
+        for line in fresh[:_MOST_REFUSED_LINES]:
+            logger.error("job left out: %s", line)
+        if len(fresh) > _MOST_REFUSED_LINES:
+            logger.error("%d more jobs left out", len(fresh) - _MOST_REFUSED_LINES)
+        self._refused = refused
 
-    async def prepare(self, settings: ProbesSettings) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: ProbesSettings) -> Callable[[], None]:
         """Load the jobs of new settings; see :meth:`Part.prepare`."""
-        source = make_source(settings, database=self._database)
-        jobs = await source.load()
-        mine = own_jobs(jobs, settings)
+        adopted = self._settings.adopting(settings)
+        source = make_source(adopted, database=self._database)
+        jobs, mine = await _load(source, adopted)
 
-        def switch() -> Sequence[str]:
-            old = self._settings
-            self._settings, self._source = settings, source
+        def switch() -> None:
+            self._settings, self._source = adopted, source
             self._source_changed.set()
             self._adopt(jobs, mine)
-            return ["topic"] if settings.topic != old.topic else []
 
         return switch
 
     async def drain(self) -> None:
-        """Start nothing more, and give the runs under way a little time."""
+        """Start no more runs, and give running checks a little time."""
         if self._running is not None:
             self._running.cancel()
         if self.runner is not None:
@@ -191,26 +189,28 @@ class Probes(Part):
                 async with asyncio.timeout(_FINISH_S):
                     await self.runner.finish()
             except TimeoutError:
-                logger.info("cutting off the checks that are under way")
+                logger.info("cancelling the checks that are still running")
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
         if self.runner is not None:
             await self.runner.close()
 
     def descriptors(self) -> int:
-        """Return how many descriptors may be open: HTTP/1.1 takes one a check, DNS another."""
-        return 64 + 2 * self._settings.concurrency
+        """Return how many descriptors may be open: one a check, and one a DNS lookup."""
+        return 64 + self._settings.concurrency + RESOLVER_THREADS
 
     def state(self) -> State:
-        """Return how the part fares."""
+        """Return the part's health."""
         if self.runner is None:
             return State(Health.STARTING)
         summary = self.runner.summary()
-        if self._problem is not None:
-            return State(Health.DEGRADED, f"{summary}; {self._problem}")
+        if self._outage.problem is not None:
+            return State(Health.DEGRADED, f"{summary}; {self._outage.problem}")
         if self._refused:
-            return State(Health.DEGRADED, f"{summary}; {len(self._refused)} jobs refused")
+            count = len(self._refused)
+            jobs = "1 job" if count == 1 else f"{count} jobs"
+            return State(Health.DEGRADED, f"{summary}; {jobs} left out")
         return State(Health.OK, summary)
 
     def metrics(self) -> Iterable[Metric]:
@@ -218,11 +218,19 @@ class Probes(Part):
         return self.runner.metrics() if self.runner is not None else ()
 
 
-def own_jobs(jobs: JobList, settings: ProbesSettings) -> Sequence[Job]:
-    """Return the jobs that this producer runs; raise SettingError if there's no range.
+async def _load(source: JobSource, settings: ProbesSettings) -> tuple[JobList, Sequence[Job]]:
+    """Return all jobs of the source and those of this producer, with their kinds loaded."""
+    jobs = await source.load()
+    mine = own_jobs(jobs, settings)
+    load_kinds(mine)
+    return jobs, mine
 
-    Ranges are cut from all active jobs, the stopped ones too, so that a stop moves no other.
-    Rows of a database come and go: there, a producer too many has none for now.
+
+def own_jobs(jobs: JobList, settings: ProbesSettings) -> Sequence[Job]:
+    """Return the jobs that this producer runs; raise SettingError if its range does not exist.
+
+    Ranges are cut from all active jobs, stopped ones included, so that a stop moves no other
+    job. Rows of a database come and go: there, a producer beyond the last range has no jobs.
     """
     active: Sequence[Job] = jobs.active()
     if settings.id is not None:

@@ -1,7 +1,7 @@
-"""Host names to addresses, off the loop, so that a slow name server holds up nobody else.
+"""Host names to addresses, off the loop, so that a slow name server delays no other check.
 
-libcurl's own resolver is not used: giving up on it blocks until the system's call returns,
-and a phase that is measured here is measured alike for every kind of check.
+libcurl's own resolver is not used: cancelling it blocks until the system's call returns. Besides,
+every kind of check measures this phase in the same way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ResolveError(Exception):
 
 
 class Resolver:
-    """Resolves names in threads; each lookup that hangs holds one of them."""
+    """Resolves names in threads; a lookup that hangs occupies one."""
 
     def __init__(self, *, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, "resolver")
@@ -36,7 +36,7 @@ class Resolver:
         version = address_version(host)
         if version:
             if ip_version not in ("any", version):
-                raise ResolveError(f"no-such-host: {host} is no IPv{ip_version} address")
+                raise ResolveError(f"no-such-host: {host} is not an IPv{ip_version} address")
             return [host]
         try:
             found = await asyncio.get_running_loop().run_in_executor(
@@ -50,7 +50,7 @@ class Resolver:
         return found
 
     def close(self) -> None:
-        """Start no more lookups; those that hang end by themselves."""
+        """Start no more lookups; hanging ones end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""Runs what is due, and publishes one result a run."""
+"""Runs the jobs that are due, and publishes one result a run."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from dataclasses import dataclass
 
 from monitor import messages
 from monitor.bus import Bus
+from monitor.errors import MonitorError
 from monitor.messages import Result
-from monitor.part import Metric
+from monitor.metrics import Histogram, Metric
 from monitor.probes.check import Attempt
 from monitor.probes.checking import Checks, check_job, result_of
-from monitor.probes.histogram import Histogram
 from monitor.probes.job import Job
 from monitor.probes.schedule import Run, Schedule
 from monitor.probes.slots import Slots
 
-__all__ = ["JobStatus", "Runner"]
+__all__ = ["RESOLVER_THREADS", "JobStatus", "Runner"]
 
-# The clock is looked at this often at least, so that its jumps are seen.
+# How often to look at the clock at least, to notice its jumps.
 _LOOK_S = 0.5
-# Starts are gathered this long: no job is late by that, and the loop turns less.
+# Starts are gathered for this long, which is not late for a job and saves turns of the loop.
 _TICK_S = 0.01
-# Runs started in one turn of the loop: a few milliseconds, also where many are late.
+# Runs started in one turn of the loop, so that it takes a few milliseconds even with many late.
 _MOST_STARTS = 16
+# Lookups at once; a thread starts only where all others are busy.
+RESOLVER_THREADS = 512
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
 _SECONDS = (
@@ -63,7 +65,7 @@ class _Active:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """How a job stands: its next run in epoch s (None while stopped) and its last result."""
+    """A job's status: its next run in epoch s (None while stopped) and its last result."""
 
     job: Job
     running: bool
@@ -89,7 +91,7 @@ class Runner:
         self._topic = topic
         self.producer = producer
         self._clock = clock
-        self._checks = Checks(resolver_threads=min(concurrency, 512))
+        self._checks = Checks(resolver_threads=RESOLVER_THREADS)
         self._slots = Slots(concurrency)
         self._schedule = Schedule()
         self._jobs: dict[int, _Active] = {}
@@ -97,33 +99,41 @@ class Runner:
         self._running: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._starting = False
-        # Starts what one turn of the loop left over.
+        # Starts the rest in the next turn of the loop.
         self._more: asyncio.Handle | None = None
         self._up = {True: 0, False: 0}
         self._durations = Histogram(
             "probe_duration_seconds", "How long the last attempt of a run took.", _SECONDS
         )
         self._lags = Histogram(
-            "probe_lag_seconds", "How long after it was due a run was started.", _SECONDS
+            "probe_lag_seconds", "How long after it was due a run started.", _SECONDS
         )
 
     # Jobs
 
-    def set_jobs(self, jobs: Sequence[Job]) -> None:
-        """Run exactly these verified, active jobs; those that stay as they are notice nothing."""
+    def set_jobs(self, jobs: Sequence[Job]) -> list[str]:
+        """Run exactly these verified, active jobs; unchanged ones go on as they are.
+
+        Returns a line for each job that cannot be prepared, which is left out.
+        """
         active = {}
+        left_out = []
         for job in jobs:
             known = self._jobs.get(job.id)
             if known is not None and known.job == job:
                 active[job.id] = known
                 continue
             self._checks.forget(job.id)
-            active[job.id] = _Active(job, self._checks.prepare(job))
+            try:
+                active[job.id] = _Active(job, self._checks.prepare(job))
+            except MonitorError as error:
+                left_out.append(str(error))
         for job_id in self._jobs.keys() - active.keys():
             self._checks.forget(job_id)
             self._stopped.discard(job_id)
         self._jobs = active
         self._reschedule()
+        return left_out
 
     def _reschedule(self) -> None:
         intervals = (
@@ -139,9 +149,9 @@ class Runner:
         self._slots.limit = limit
 
     def stop_job(self, job_id: int) -> bool:
-        """Run the job no more until start_job; False where it already was stopped.
+        """Stop running the job until start_job; return False if it already was stopped.
 
-        Raises KeyError for a job that isn't here. A run under way is finished.
+        Raises KeyError for an unknown job. A run that has started is finished.
         """
         if job_id not in self._jobs:
             raise KeyError(job_id)
@@ -152,7 +162,7 @@ class Runner:
         return True
 
     def start_job(self, job_id: int) -> bool:
-        """Run a stopped job again, on its grid; False where it was not stopped. Raises KeyError."""
+        """Run a stopped job again, on its grid; return False if it was not. Raises KeyError."""
         if job_id not in self._jobs:
             raise KeyError(job_id)
         if job_id not in self._stopped:
@@ -162,7 +172,7 @@ class Runner:
         return True
 
     def job_status(self, job_id: int) -> JobStatus:
-        """Return how a job stands; raises KeyError."""
+        """Return a job's status; raises KeyError."""
         active = self._jobs[job_id]
         return JobStatus(
             active.job,
@@ -172,13 +182,13 @@ class Runner:
         )
 
     def job_ids(self) -> list[int]:
-        """Return the ids of all jobs here, in order."""
+        """Return the ids of all jobs, in order."""
         return sorted(self._jobs)
 
     # Running
 
     async def run(self) -> None:
-        """Start what is due when it's due, until cancelled."""
+        """Start runs when they are due, until cancelled."""
         self._starting = True
         while True:
             self._changed.clear()
@@ -245,13 +255,13 @@ class Runner:
         self._lags.observe(max(0.0, result.checked_at - result.scheduled_at))
 
     async def finish(self) -> None:
-        """Wait for the runs under way; the caller has cancelled run() and bounds the time."""
+        """Wait for running checks; the caller has cancelled run() and bounds the time."""
         self._starting = False
         while self._running:
             await asyncio.wait(self._running)
 
     async def close(self) -> None:
-        """Cut off the runs under way, which give no results, and let go of everything."""
+        """Cancel running checks, which give no results, and close everything."""
         self._starting = False
         for task in list(self._running):
             task.cancel()

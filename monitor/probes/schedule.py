@@ -1,9 +1,9 @@
-"""When to check: a grid a job, for ever; pure, time comes in as an argument.
+"""When to check: one fixed grid a job; pure, time comes in as an argument.
 
 A job's runs are due at ``(k + phase) * interval`` since the epoch, for every whole k, where
-the phase is a hash of the job's id. So starts are spread evenly over the interval, and a
-reload, a restart or another producer finds the very same grid. All is counted in whole
-milliseconds: nothing drifts.
+the phase is a hash of the job's id. So starts are spread evenly over the interval, and the grid
+survives reloads and restarts and is the same for every producer. Times are whole milliseconds,
+so nothing drifts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 __all__ = ["Run", "Schedule", "due_after", "phase"]
 
 _MASK = (1 << 64) - 1
-# A run that comes up later than this (the loop was stopped, the machine slept) is missed.
+# A run that would start later than this (the loop was blocked, the machine slept) is missed.
 _GRACE_MS = 1000
 
 
@@ -39,8 +39,7 @@ def due_after(job_id: int, interval_ms: int, now_ms: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that is due: for which job, at which time on its grid (epoch s), after how many
-    runs that were missed."""
+    """A due run of a job: its time on the grid (epoch s), and how many runs were missed before."""
 
     job_id: int
     scheduled_at: float
@@ -59,24 +58,24 @@ class _Entry:
 class Schedule:
     """The next run of every job. Wall-clock times are epoch seconds.
 
-    A job never overlaps itself: a run that comes due while the one before is not finished is
-    missed. So is one that comes up more than a second late. Missed runs are never made up
-    for; they are counted, and the next run says how many they were.
+    A job never overlaps itself: a run that is due while the previous one has not finished is
+    missed. So is one that would start more than a second late. Missed runs are not made up for;
+    they are counted, and the next run carries the count.
     """
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
         self._heap: list[tuple[int, int]] = []
-        # Apart from the entries: a job that goes and comes back may still be running.
+        # Apart from the entries: a job that was removed and added again may still be running.
         self._running: set[int] = set()
-        # The latest time that was seen, since the clock was last set back.
+        # The latest time since the clock was last set back.
         self._latest_ms = 0
         self.missed_total = 0
 
     def set_jobs(self, intervals: Iterable[tuple[int, float]], now: float) -> None:
         """Schedule exactly these jobs, ids with their intervals in s.
 
-        What was known of a job that stays with its interval is kept.
+        Keeps the state of jobs whose interval is the same.
         """
         now_ms = int(now * 1000)
         self._latest_ms = max(self._latest_ms, now_ms)
@@ -98,8 +97,8 @@ class Schedule:
     def due(self, now: float) -> list[Run]:
         """Return the runs to start now, in the order in which they were due.
 
-        Each job returned is running until :meth:`finished` is called for it. A clock set back
-        gives back the grid at once, instead of silence until it has caught up.
+        Each job returned is running until :meth:`finished` is called for it. After the clock was
+        set back, runs follow the grid of its new time at once.
         """
         now_ms = int(now * 1000)
         if now_ms < self._latest_ms - _GRACE_MS:
@@ -113,7 +112,7 @@ class Schedule:
         while heap and heap[0][0] <= now_ms:
             due_ms, job_id = heap[0]
             entry = self._entries[job_id]
-            # The last time on the grid up to now; those before it are missed in any case.
+            # The last time on the grid up to now; earlier ones are missed.
             late = (now_ms - due_ms) // entry.interval_ms
             last_ms = due_ms + late * entry.interval_ms
             entry.due_ms = last_ms + entry.interval_ms
@@ -132,11 +131,11 @@ class Schedule:
         self.missed_total += count
 
     def finished(self, job_id: int) -> None:
-        """Say that the job's run is over."""
+        """Mark the job's run as finished."""
         self._running.discard(job_id)
 
     def missed(self, run: Run) -> None:
-        """Say that a run was not started after all: it counts as missed, with what it carried."""
+        """Mark a run as not started: it counts as missed, with the missed runs that it carried."""
         self._running.discard(run.job_id)
         entry = self._entries.get(run.job_id)
         if entry is not None:
@@ -144,7 +143,7 @@ class Schedule:
             self._miss(entry, 1)
 
     def next_due(self, job_id: int | None = None) -> float | None:
-        """Return when the next run of the job, or of any, is due; None where there's none."""
+        """Return when the next run of the job, or of any job, is due; None if there is none."""
         if job_id is not None:
             entry = self._entries.get(job_id)
             return None if entry is None else entry.due_ms / 1000

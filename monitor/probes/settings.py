@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from monitor.errors import SettingError
+from monitor.probes.checks import AnyJob, with_kind
 from monitor.probes.job import Job
-from monitor.settings import Count, Section
+from monitor.settings import Count, Reloadable, Section
 
 __all__ = ["ProbesSettings", "verify_jobs", "verify_topic"]
 
@@ -20,18 +21,25 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     # where results go
     topic: str = "website_availability"
-    # where jobs come from; jobs_file and jobs matter only to their own source
-    source: Literal["config", "file", "database"] = "config"
-    # JSON, a list of jobs with the keys below; read again when it changes
-    jobs_file: str | None = None
+    # where jobs come from; jobs_file and jobs are used only by their own source. A reload switches
+    # between config and file; a change to database waits for a restart
+    source: Reloadable[Literal["config", "file", "database"]] = "config"
+    # JSON or YAML, a list of jobs with the keys below; read again when it changes
+    jobs_file: Reloadable[str | None] = None
     # active sites of one producer
-    websites_per_container: Count = 1000
+    websites_per_container: Reloadable[Count] = 1000
     # a producer's range of the active sites, from 1; null: all sites
-    id: Count | None = None
+    id: Reloadable[Count | None] = None
     # attempts that are open at once
-    concurrency: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 500
+    concurrency: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=20_000)]] = 500
     # what to check, for source: config
-    jobs: list[Job] = msgspec.field(default_factory=list)
+    jobs: Reloadable[list[AnyJob]] = msgspec.field(default_factory=list)
+
+    @classmethod
+    def completed(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Give each job its kind."""
+        jobs = data.get("jobs")
+        return {**data, "jobs": [*map(with_kind, jobs)]} if isinstance(jobs, list) else data
 
     def verify(self) -> None:
         """Check the topic's name, and every job of the config."""
@@ -40,21 +48,28 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise SettingError(("jobs_file",), "source: file needs it")
         verify_jobs(self.jobs)
 
+    def adopting(self, new: ProbesSettings) -> ProbesSettings:
+        """Keep the source of the jobs where the new one is a database: only a start opens it."""
+        adopted = super().adopting(new)
+        if new.source == "database" != self.source:
+            adopted = adopted.replace(source=self.source, jobs_file=self.jobs_file, jobs=self.jobs)
+        return adopted
+
 
 def verify_topic(topic: str) -> None:
-    """Raise SettingError for a name that Kafka would not take."""
+    """Raise SettingError for a name that Kafka would refuse."""
     if not 0 < len(topic) < 250 or not set(topic) <= _TOPIC_LETTERS or topic in (".", ".."):
-        problem = f"{topic[:250]!r} is no topic's name: up to 249 letters, digits, '.', '_', '-'"
+        problem = f"{topic[:250]!r} is not a topic name: up to 249 letters, digits, '.', '_', '-'"
         raise SettingError(("topic",), problem)
 
 
 def verify_jobs(jobs: list[Job]) -> None:
-    """Check every job whole and that no two have one id; raise SettingError for the first."""
+    """Check every job and that ids are unique; raise SettingError for the first problem."""
     seen: dict[int, int] = {}
     for number, job in enumerate(jobs):
         first = seen.setdefault(job.id, number)
         if first != number:
-            raise SettingError(("jobs", number, "id"), f"jobs[{first}] has the id {job.id} too")
+            raise SettingError(("jobs", number, "id"), f"jobs[{first}] also has the id {job.id}")
         try:
             job.verify()
         except SettingError as error:

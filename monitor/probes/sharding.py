@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def producers_needed(active: int, websites_per_container: int) -> int:
-    """Return how many producers that many active sites need: none for none."""
+    """Return how many producers the active sites need."""
     return -(-active // websites_per_container)
 
 

@@ -1,4 +1,4 @@
-"""Which of the runs that are due may start, where only so many may be open at once; pure."""
+"""Which of the due runs may start, as only so many may be open at once; pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Slots"]
 
 
 class Slots:
-    """Gives ``limit`` slots to runs, the longest due first.
+    """Gives ``limit`` slots to runs, those due for longest first.
 
-    Jobs that were slow the last time get half of the slots at most, so that sites that hang
-    until their timeouts never keep those that answer from being checked on time.
+    Jobs whose last run was slow get half of the slots at most, so that sites that hang until
+    their timeouts do not delay checks of those that answer.
     """
 
     def __init__(self, limit: int) -> None:
@@ -24,7 +24,7 @@ class Slots:
         self._waiting_slow: deque[Run] = deque()
 
     def offer(self, run: Run, *, slow: bool) -> None:
-        """Take a run that is due; ``slow`` says that its job was slow the last time."""
+        """Queue a due run; ``slow`` means that its job's last run was slow."""
         (self._waiting_slow if slow else self._waiting).append(run)
 
     def take(self) -> tuple[Run, bool] | None:
@@ -51,5 +51,5 @@ class Slots:
 
     @property
     def waiting(self) -> int:
-        """How many runs are due and have no slot."""
+        """How many due runs have no slot."""
         return len(self._waiting) + len(self._waiting_slow)

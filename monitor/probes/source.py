@@ -14,9 +14,9 @@ __all__ = ["ConfigJobs", "JobList", "JobSource"]
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """All jobs that can run, verified, with ids of their own; and a line for each that can't.
+    """Verified jobs with unique ids, and a line for each job that was refused.
 
-    ``stopped`` are the ids of those that somebody stopped by hand, as far as the source knows.
+    ``stopped`` are the ids of those that were stopped by hand, as far as the source knows.
     """
 
     jobs: tuple[Job, ...]
@@ -24,32 +24,31 @@ class JobList:
     stopped: frozenset[int] = frozenset()
 
     def active(self) -> list[Job]:
-        """Return the active jobs in the order of their ids, which shards are cut from.
+        """Return the active jobs in the order of their ids, for shards.
 
-        Stopped ones are among them: a stop must not move other jobs to other producers.
+        Stopped ones are included: a stop must not move other jobs to other producers.
         """
         return sorted((job for job in self.jobs if job.active), key=lambda job: job.id)
 
 
 class JobSource(ABC):
-    """Gives the jobs, and tells when they may have changed; used from one task."""
+    """Gives the jobs, and notices when they may have changed; used from one task."""
 
     @abstractmethod
     async def load(self) -> JobList:
         """Read the jobs; blocking work goes off the loop.
 
-        Raises SettingError (with its path below ``probes``) where there's something wrong with
-        the source itself, UnavailableError where it is a server that is away: the jobs from
-        before then go on, and it is asked again after :meth:`changed`.
+        Raises SettingError (with its path below ``probes``) if the source itself is wrong, and
+        UnavailableError if its server is unavailable. The caller then keeps the current jobs.
         """
 
     @abstractmethod
     async def changed(self) -> None:
-        """Return as soon as the jobs may be others than the last load() gave."""
+        """Return as soon as the jobs may differ from those of the last load()."""
 
 
 class ConfigJobs(JobSource):
-    """The jobs that stand in the config; a reload makes a new one of these."""
+    """The jobs in the config; a reload makes another one of these."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = tuple(jobs)
@@ -59,5 +58,5 @@ class ConfigJobs(JobSource):
         return JobList(self._jobs)
 
     async def changed(self) -> None:
-        """Never return: only a reload changes these."""
+        """Never return: only a reload changes the config."""
         await asyncio.get_running_loop().create_future()

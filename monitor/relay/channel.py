@@ -1,8 +1,8 @@
-"""One channel: its messages, what became of it, and who reads it; no I/O, no clock.
+"""One channel: its messages, its end, and its subscribers; no I/O, no clock.
 
-A channel is the history of its frames as the old protocol has them, which is all that most
-channels ever need: what readers of the recovering protocol get is made of them
-(:mod:`monitor.relay.batches`).
+A channel is the history of its frames in the old protocol, which is all that most channels ever
+need: the frames of the recovering protocol are made from them
+(:mod:`monitor.relay.frame_cache`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import enum
 from array import array
 from bisect import bisect_right
+from typing import Protocol
 
 from monitor.relay.history import History
 
 __all__ = ["CHANNEL_BYTES", "MESSAGE_BYTES", "Channel", "End", "Subscriber"]
 
-# What a channel costs beside its messages: objects, dictionary entries (measured, in bytes).
+# What a channel costs in addition to its messages: objects, dictionary entries (measured).
 CHANNEL_BYTES = 1100
-# What a message costs beside its frame: where it ends, and when it came.
+# What a message costs in addition to its frame: where it ends, and when it came.
 MESSAGE_BYTES = 16
 
 
@@ -27,28 +28,26 @@ class End(enum.Enum):
     FINISHED = "finished"
     # a FAILED that nothing followed
     FAILED = "failed"
-    # nothing came for too long
+    # no message came for too long
     IDLE = "idle"
 
 
-class Subscriber:
-    """Someone who reads a channel: nothing but a position in it."""
-
-    __slots__ = ("channel", "position")
-
-    # Whether it reads with the recovering protocol.
-    follows = False
+class Subscriber(Protocol):
+    """A subscriber of a channel: a position in it, and a way to write from there."""
 
     channel: Channel | None
     position: int
+
+    def advance(self) -> None:
+        """Write the messages from the position to the end, as far as the client reads."""
 
 
 class Channel(History):
     """A channel's messages, in the frames of the old protocol.
 
-    ``epoch`` names this life of the channel: with it a position means the same message for
-    ever. ``ancestors`` are earlier epochs with the position up to which their messages are
-    the same as here (they end where a crash lost what followed).
+    ``epoch`` names this life of the channel: an epoch and a position always mean the same
+    message. ``ancestors`` are earlier epochs, each with the position up to which its messages are
+    the same as here (a crash lost what followed).
     """
 
     __slots__ = (
@@ -57,7 +56,6 @@ class Channel(History):
         "end_kind",
         "epoch",
         "failed",
-        "followers",
         "head",
         "key",
         "name",
@@ -71,31 +69,25 @@ class Channel(History):
         self.epoch = epoch
         self.ancestors: tuple[tuple[str, int], ...] = ()
         self.end_kind: End | None = None
-        # Whether FAILED is the last word so far.
+        # Whether FAILED is the last command so far.
         self.failed = False
         self.subscribers: set[Subscriber] = set()
-        # Those who read it with the recovering protocol, and what its messages begin with there.
-        self.followers: set[Subscriber] = set()
+        # How its messages begin in the recovering protocol, once one was made.
         self.head = b""
         # For each message in _data, when it came, in s since the epoch.
         self._times = array("d")
-        # What the history file calls it (0: nothing yet), and up to where it has the messages.
+        # Its key in the history file (0: none yet), and the position up to which it is saved.
         self.key = 0
         self.saved = first
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether no more messages will come."""
         return self.end_kind is not None
 
     @property
-    def read_by_someone(self) -> bool:
-        """Whether there is any subscriber."""
-        return bool(self.subscribers or self.followers)
-
-    @property
     def size_bytes(self) -> int:
-        """What the messages take, bookkeeping included."""
+        """How much memory the messages take, bookkeeping included."""
         return len(self._data) + MESSAGE_BYTES * len(self._ends)
 
     def append(self, frame: bytes, at: float = 0.0) -> int:
@@ -107,7 +99,7 @@ class Channel(History):
         return len(ends) - self._dead
 
     def extend(self, frames: bytes, sizes: array[int], times: array[float]) -> None:
-        """Add many messages at the end: their frames joined, the size and time of each."""
+        """Add messages at the end: their joined frames, and the size and time of each."""
         end = self._base + len(self._data)
         for size in sizes:
             end += size
@@ -116,7 +108,7 @@ class Channel(History):
         self._times.extend(times)
 
     def cut(self, position: int, limit_bytes: int) -> tuple[bytes, array[int], array[float]]:
-        """Return messages from ``position`` on as :meth:`extend` takes them, at least one."""
+        """Return messages from ``position`` on, at least one, in the form of :meth:`extend`."""
         frames, stop = self.read(position, limit_bytes)
         index = position - self.first + self._dead
         sizes = array("I")
@@ -127,7 +119,7 @@ class Channel(History):
         return bytes(frames), sizes, self.times(position, stop)
 
     def restart(self, first: int) -> None:
-        """Make an empty channel begin at a position; nothing of it may be read yet."""
+        """Make an empty channel begin at a position; nobody may have read it yet."""
         History.__init__(self, first)
         self._times = array("d")
         self.saved = first
@@ -142,18 +134,18 @@ class Channel(History):
         return self.first - self._dead + bisect_right(self._times, time, self._dead)
 
     def compact(self) -> None:
-        """Really delete what is trimmed."""
+        """Delete what is trimmed."""
         dead = self._dead
         super().compact()
         if dead:
             self._times = self._times[dead:]
 
     def resume(self, epoch: str, seq: int) -> tuple[int, str]:
-        """Return where a reader of ``seq`` messages of ``epoch`` goes on, and why not there.
+        """Return where a reader of ``seq`` messages of ``epoch`` continues, and what is wrong.
 
-        The reason is empty where exactly the next message follows; else it is ``epoch`` (not
+        The second is empty if exactly the next message follows. Otherwise it is ``epoch`` (not
         this life of the channel), ``ahead`` (of what this relay knows) or ``trimmed`` (the next
-        message is kept no more), and the position is the first that is kept.
+        message is no longer kept), and the position is the first that is kept.
         """
         if epoch == self.epoch:
             known = self.end

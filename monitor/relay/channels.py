@@ -1,11 +1,10 @@
-"""All channels: what is published and kept, what it costs, and what is due; no I/O, no clock.
+"""All channels: what is published, kept, trimmed and forgotten; no I/O, no clock.
 
 **A subscriber is a position in a channel's history**: the number of the next message that it
-needs. Replay, live messages and resuming are one path, which reads what lies between a
-position and the end.
+needs. Replay, live messages and resuming are one path, which reads from a position to the end.
 
-Time comes in as ``now``, s on any clock that does not go back; ``at`` is the time of day, s
-since the epoch.
+``now`` is the time (s) on a clock that never goes back; ``at`` is the time of day (s since the
+epoch).
 """
 
 from __future__ import annotations
@@ -14,44 +13,33 @@ import itertools
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 
 from monitor.relay.channel import CHANNEL_BYTES, MESSAGE_BYTES, Channel, End, Subscriber
+from monitor.relay.settings import RelaySettings
 
-__all__ = ["Channels", "Limits"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is kept for how long (s, messages, bytes)."""
-
-    keep_finished: float = 300.0
-    keep_idle: float = 21600.0
-    end_after_failed: float = 60.0
-    max_messages: int = 100_000
-    max_history_bytes: int = 268_435_456
+__all__ = ["Channels"]
 
 
 class Channels:
-    """All channels by name, what they cost, and when each is due to end or to be forgotten."""
+    """All channels by name, their memory, and when each ends or is forgotten."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RelaySettings) -> None:
         self.limits = limits
         self.history_bytes = 0
         self.subscriber_count = 0
         self._by_name: dict[bytes, Channel] = {}
-        # Each ordered by the time in it, so that only heads need a look. A channel that has
-        # messages is in one of open and ended; in failed too, while its FAILED is the last word.
+        # Each is ordered by its times, so that only the first entries are looked at. A channel with
+        # messages is in open or in ended; also in failed while FAILED is its last command.
         self._open: OrderedDict[Channel, float] = OrderedDict()
         self._failed: OrderedDict[Channel, float] = OrderedDict()
         self._ended: OrderedDict[Channel, float] = OrderedDict()
-        # Without a message and a reader, but a client may come back that knows the epoch.
+        # Without a message and a subscriber, but a client may come back that knows the epoch.
         self._awaited: OrderedDict[Channel, float] = OrderedDict()
-        # Epochs are unique, also among the runs of a daemon.
+        # Epochs are unique, also over the restarts of a daemon.
         self._run = secrets.token_hex(6)
         self._numbers = itertools.count(1)
-        # Where histories are saved: what is to be saved, and the keys of what is to go.
+        # If histories are saved: what has to be saved, and the keys of what has to be deleted.
         self.unsaved: dict[Channel, None] | None = None
         self.forgotten: list[int] = []
 
@@ -66,11 +54,11 @@ class Channels:
         return self._by_name.get(name)
 
     def last_message_at(self, channel: Channel) -> float | None:
-        """Return when the channel got its last message, or ended; None where it has none."""
+        """Return when the channel got its last message, or ended; None if it has no message."""
         return self._open.get(channel, self._ended.get(channel))
 
     def latest(self, limit: int) -> list[Channel]:
-        """Return the channels in which something happened last, live ones first."""
+        """Return the channels that changed last, open ones first."""
         return list(islice(chain(reversed(self._open), reversed(self._ended)), limit))
 
     def publish(
@@ -78,7 +66,8 @@ class Channels:
     ) -> Channel | None:
         """Add a message; return its channel, or None for a repeated FINISHED.
 
-        FINISHED ends a channel; on one that has ended anything but FINISHED starts it anew.
+        FINISHED ends a channel. On a channel that has ended, anything but FINISHED begins a new
+        one under its name.
         """
         channel = self._by_name.get(name)
         if channel is not None and channel.end_kind is not None:
@@ -121,12 +110,12 @@ class Channels:
             self._awaited.pop(channel, None)
         subscriber.channel = channel
         subscriber.position = channel.first
-        (channel.followers if subscriber.follows else channel.subscribers).add(subscriber)
+        channel.subscribers.add(subscriber)
         self.subscriber_count += 1
         return channel
 
     def leave(self, subscriber: Subscriber, now: float | None = None) -> None:
-        """Forget a subscriber, and its channel if nothing was ever said on it.
+        """Remove a subscriber, and its channel if it never had a message.
 
         With ``now`` such a channel is kept for a while, so that a client that was only cut off
         finds the epoch that it knows.
@@ -137,10 +126,8 @@ class Channels:
         subscriber.channel = None
         self.subscriber_count -= 1
         channel.subscribers.discard(subscriber)
-        if subscriber.follows:
-            channel.followers.discard(subscriber)
         if (
-            not channel.read_by_someone
+            not channel.subscribers
             and not len(channel)
             and self._by_name.get(channel.name) is channel
         ):
@@ -150,27 +137,27 @@ class Channels:
                 self._awaited[channel] = now
 
     def expire(self, now: float) -> list[Channel]:
-        """End what is due to end and forget what is due to be forgotten.
+        """End and forget the channels that are due.
 
-        Returns the channels that ended just now and have subscribers, to be told.
+        Returns the channels that ended just now and have subscribers.
         """
         limits = self.limits
-        told: list[Channel] = []
+        ended: list[Channel] = []
         for channel in self._due(self._failed, now - limits.end_after_failed):
             self._end(channel, End.FAILED, now)
-            told.append(channel)
+            ended.append(channel)
         for channel in self._due(self._open, now - limits.keep_idle):
             self._end(channel, End.IDLE, now)
             self._forget(channel)
-            told.append(channel)
+            ended.append(channel)
         for channel in self._due(self._ended, now - limits.keep_finished):
             self._forget(channel)
         for channel in self._due(self._awaited, now - limits.keep_finished):
             self._forget(channel)
-        return [channel for channel in told if channel.read_by_someone]
+        return [channel for channel in ended if channel.subscribers]
 
-    def adopt(self, limits: Limits) -> None:
-        """Take new limits; what is over them goes at once."""
+    def adopt(self, limits: RelaySettings) -> None:
+        """Take new limits; drop what exceeds them."""
         self.limits = limits
         for channel in list(self._by_name.values()):
             if len(channel) > limits.max_messages:
@@ -179,9 +166,9 @@ class Channels:
             self._evict(None)
 
     def restore(self, channels: Iterable[tuple[Channel, float]], now: float) -> None:
-        """Take channels that were saved, each with its age: s since its last message or its end.
+        """Add channels that were saved, each with its age (s since its last message or its end).
 
-        What is over the limits goes at once, also what is too old by now.
+        What exceeds the limits is dropped, and what is too old.
         """
         for channel, age in sorted(channels, key=lambda entry: -entry[1]):
             self._by_name[channel.name] = channel
@@ -194,7 +181,7 @@ class Channels:
         self.expire(now)
 
     def new_epoch(self) -> str:
-        """Return an epoch that no channel ever had."""
+        """Return an epoch that no channel has had before."""
         return f"{self._run}-{next(self._numbers):x}"
 
     def _due(self, order: OrderedDict[Channel, float], before: float) -> list[Channel]:
@@ -219,7 +206,7 @@ class Channels:
             self.unsaved[channel] = None
 
     def _forget(self, channel: Channel) -> None:
-        """Take a channel out; subscribers that still read its end keep the object alive."""
+        """Remove a channel; subscribers that still read its end keep the object alive."""
         del self._by_name[channel.name]
         self.history_bytes -= CHANNEL_BYTES + channel.size_bytes
         self._open.pop(channel, None)
@@ -241,11 +228,11 @@ class Channels:
             self.unsaved[channel] = None
 
     def _evict(self, current: Channel | None) -> None:
-        """Get below max_history_bytes: finished channels go first, then the longest idle.
+        """Get below max_history_bytes: drop ended channels first, then the longest idle.
 
-        A channel that someone reads is only emptied, so that its readers stay. The one that is
-        being written goes last, also where this message has just finished it: it loses its
-        older half, again and again while it must.
+        A channel with subscribers is only emptied, so that they stay. The current channel, which
+        has just got a message, comes last, even if that message finished it: it loses its older
+        half, repeatedly if that is not enough.
         """
         limit = self.limits.max_history_bytes
         while self.history_bytes > limit:
@@ -255,13 +242,13 @@ class Channels:
                 return
             if channel is current and len(channel) > 1:
                 self._trim(channel, (len(channel) + 1) // 2, compact=True)
-            elif channel.ended or not channel.read_by_someone:
+            elif channel.ended or not channel.subscribers:
                 self._forget(channel)
                 if channel is current:
                     return
             else:
                 self._trim(channel, len(channel))
-                # Nothing is left to take here until the next message.
+                # There is nothing more to drop here until the next message.
                 del self._open[channel]
                 if channel is current:
                     return

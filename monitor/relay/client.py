@@ -1,11 +1,11 @@
-"""A client that stays: it reconnects, resumes, and tells truthfully what it missed.
+"""A client that reconnects, resumes, and reports what it missed.
 
     async with RelayClient("ws://127.0.0.1:4567/", ["student_42"]) as client:
         async for event in client:
             ...
 
-Speaks the recovering protocol, all channels on one connection, and where the relay does not
-offer it the old one, with a connection for each channel.
+It speaks the recovering protocol, with all channels on one connection. If the relay does not
+offer it, the client speaks the old one, with a connection for each channel.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError, UsageError
-from monitor.relay.codes import LOST, ComeBack, close_code
-from monitor.relay.following import (
+from monitor.relay.client_position import (
     Away,
     End,
     Event,
@@ -34,6 +34,7 @@ from monitor.relay.following import (
     Refused,
     read_message,
 )
+from monitor.relay.codes import LOST, ComeBack, close_code
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.settings import hide_url_secrets
 
@@ -43,12 +44,12 @@ _OPEN_S = 10.0
 _RETRY_S = (0.5, 15.0)
 _EVENTS_AHEAD = 1000
 MAX_MESSAGE_BYTES = 2**22
-# Answers to the handshake that another try may change.
+# Answers to the handshake that may change if the client tries again.
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class _Lost(Exception):  # noqa: N818 - it never leaves this module
-    """A connection is lost or not to be had; ``delay_s`` where the relay's code says how long."""
+    """There is no connection; ``delay_s`` if the close code says when to reconnect."""
 
     def __init__(self, problem: str, delay_s: tuple[float, float] | None = None) -> None:
         super().__init__(problem)
@@ -58,8 +59,8 @@ class _Lost(Exception):  # noqa: N818 - it never leaves this module
 class RelayClient:
     """Follows channels until they end: an asynchronous iterator of events.
 
-    It ends when no channel is left to follow, and raises MonitorError where trying again
-    makes no sense. A reader that takes its time slows the connection down; nothing is dropped.
+    It ends when no channel is left to follow, and raises MonitorError if trying again makes no
+    sense. A slow reader slows the connection down; nothing is dropped.
     """
 
     def __init__(self, url: str, channels: Iterable[str] = (), *, legacy: bool = False) -> None:
@@ -91,7 +92,7 @@ class RelayClient:
             yield event
 
     async def subscribe(self, channel: str) -> None:
-        """Follow one more channel, while others are followed."""
+        """Follow one more channel."""
         if channel in self._positions:
             return
         position = self._positions[channel] = Position(channel)
@@ -102,7 +103,7 @@ class RelayClient:
                 await self._connection.send(position.request())
 
     async def leave(self, channel: str) -> None:
-        """Follow a channel no more."""
+        """Stop following a channel."""
         self._positions.pop(channel, None)
         task = self._legacy_tasks.pop(channel, None)
         if task is not None:
@@ -112,7 +113,7 @@ class RelayClient:
                 await self._connection.send(json.dumps({"type": "leave", "channel": channel}))
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -126,24 +127,23 @@ class RelayClient:
             if self._legacy:
                 await self._follow_all_legacy()
         finally:
-            # A full queue has a reader that finds the end itself.
+            # The reader of a full queue finds the end itself.
             with contextlib.suppress(asyncio.QueueFull):
                 self._events.put_nowait(None)
 
     async def _again_and_again(self, attempt: Any, *args: Any) -> None:
         """Call ``attempt`` until it returns, with pauses that the close codes say, or back-off."""
-        tries = 0
+        backoff = Backoff(*_RETRY_S)
         while True:
             try:
                 await attempt(*args)
                 return
             except _Lost as lost:
                 if lost.delay_s is None:
-                    limit = min(_RETRY_S[0] * 2**tries, _RETRY_S[1])
-                    low, high, tries = limit / 2, limit, min(tries + 1, 10)
+                    delay = backoff.next_delay()
                 else:
-                    (low, high), tries = lost.delay_s, 0
-                delay = random.uniform(low, high)  # noqa: S311 - jitter is no secret
+                    delay = random.uniform(*lost.delay_s)  # noqa: S311 - jitter is no secret
+                    backoff.reset()
                 await self._events.put(Away(f"{self._shown}: {lost}", delay))
                 await asyncio.sleep(delay)
 
@@ -185,7 +185,7 @@ class RelayClient:
 
     async def _connect(self, subprotocols: list[str]) -> ClientConnection:
         try:
-            # Reconnecting is our own business: the library's knows nothing of our codes.
+            # Not the library's reconnecting, which does not know the relay's close codes.
             return await connect(
                 self._url,
                 open_timeout=_OPEN_S,
@@ -208,8 +208,8 @@ class RelayClient:
         except InvalidHandshake as error:
             if isinstance(error.__cause__, EOFError):
                 raise _Lost("no answer") from None
-            raise MonitorError(f"{self._shown}: no WebSocket there: {error}") from None
-        except (OSError, EOFError) as error:
+            raise MonitorError(f"{self._shown}: not a WebSocket server: {error}") from None
+        except (OSError, EOFError, ConnectionClosed) as error:
             raise _Lost(getattr(error, "strerror", None) or "no answer") from None
 
     def _lost(self, closed: ConnectionClosed) -> _Lost:
@@ -217,7 +217,7 @@ class RelayClient:
         reason = closed.rcvd.reason if closed.rcvd is not None else ""
         row = close_code(code)
         if row.come_back is ComeBack.NEVER:
-            raise MonitorError(f"{self._shown}: ended the connection: {reason or row.meaning}")
+            raise MonitorError(f"{self._shown}: the relay closed: {reason or row.meaning}")
         return _Lost(reason or row.meaning, row.delay_s)
 
     # The old protocol

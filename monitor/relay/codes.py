@@ -1,7 +1,7 @@
-"""Close codes: what each means to a client, and whether it should come back. Data, no I/O.
+"""Close codes: what each means to a client, and whether the client should reconnect; no I/O.
 
-Codes are those of RFC 6455, section 7.4.1, and of the IANA registry that it founded;
-docs/reference/close-codes.md shows this table, and the clients here go by it.
+The codes are those of RFC 6455, section 7.4.1, and of the IANA registry that it established;
+docs/reference/close-codes.md shows this table, and the clients here follow it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 NORMAL = 1000
 GOING_AWAY = 1001
 UNSUPPORTED = 1003
-# Never sent: what a client says of a connection that ended without a close.
+# Never sent: what a client reports if a connection ended without a close.
 LOST = 1006
 POLICY = 1008
 TOO_LONG = 1009
@@ -43,7 +43,7 @@ class ComeBack(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CloseCode:
-    """One row: a client waits a random time of ``delay_s`` before it comes back."""
+    """One row: a client waits a random time within ``delay_s`` before it reconnects."""
 
     code: int
     meaning: str
@@ -60,22 +60,22 @@ _RESTART_S = (0.5, 5.0)
 _LATER_S = (5.0, 30.0)
 
 CLOSE_CODES = _table(
-    CloseCode(NORMAL, "the channel ended and all was given", ComeBack.NEVER),
+    CloseCode(NORMAL, "the channel ended and everything was sent", ComeBack.NEVER),
     CloseCode(GOING_AWAY, "the relay stops or restarts", ComeBack.LATER, _RESTART_S),
-    CloseCode(1002, "what the client sent is no WebSocket", ComeBack.NEVER),
-    CloseCode(UNSUPPORTED, "bytes where text was due", ComeBack.NEVER),
-    CloseCode(1005, "closed without a code, by something in between", ComeBack.AT_ONCE, _AT_ONCE_S),
+    CloseCode(1002, "what the client sent is not valid WebSocket", ComeBack.NEVER),
+    CloseCode(UNSUPPORTED, "binary data instead of text", ComeBack.NEVER),
+    CloseCode(1005, "closed without a code, by a proxy in between", ComeBack.AT_ONCE, _AT_ONCE_S),
     CloseCode(LOST, "the connection was lost", ComeBack.AT_ONCE, _AT_ONCE_S),
     CloseCode(1007, "text that is not UTF-8", ComeBack.NEVER),
     CloseCode(POLICY, "no channel named in time, or an empty name", ComeBack.NEVER),
     CloseCode(TOO_LONG, "the client's message is too long", ComeBack.NEVER),
-    CloseCode(1011, "the relay met a defect of its own", ComeBack.LATER, _LATER_S),
-    CloseCode(1012, "something in between restarts", ComeBack.LATER, _RESTART_S),
-    CloseCode(TRY_AGAIN_LATER, "the client took too little in time", ComeBack.LATER, _LATER_S),
+    CloseCode(1011, "an internal error of the relay", ComeBack.LATER, _LATER_S),
+    CloseCode(1012, "a proxy in between restarts", ComeBack.LATER, _RESTART_S),
+    CloseCode(TRY_AGAIN_LATER, "the client read too slowly", ComeBack.LATER, _LATER_S),
 )
 
 
 def close_code(code: int) -> CloseCode:
-    """Return the row of ``code``; one that the table lacks means to come back later."""
+    """Return the row of ``code``; a code that is not in the table means to reconnect later."""
     known = CLOSE_CODES.get(code)
     return known or CloseCode(code, "not a code of this relay", ComeBack.LATER, _LATER_S)

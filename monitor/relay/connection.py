@@ -1,109 +1,187 @@
-"""One client's WebSocket connection, and what it may take."""
+"""One client's connection, and the interfaces on its two sides: its owner and its reader."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import fcntl
-import logging
 import struct
 import termios
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from typing import Protocol
 
-from websockets.asyncio.server import ServerConnection
-from websockets.frames import DATA_OPCODES, Frame, Opcode
-from websockets.protocol import State
+from websockets.frames import Frame
+from websockets.http11 import Request, Response
 
-from monitor.relay.channel import Subscriber
-from monitor.relay.codes import UNSUPPORTED
-from monitor.settings import address_text
+from monitor.relay.codes import NORMAL
+from monitor.relay.protocol_v2 import MAX_MESSAGE_BYTES
+from monitor.transport.websocket import WebSocketConnection
 
-if TYPE_CHECKING:
-    from monitor.relay.server import Server
-    from monitor.relay.session import Session
+__all__ = ["ConnectionOwner", "Reader", "SubscriberConnection"]
 
-__all__ = ["ClientLimits", "Connection"]
-
-# Requests that may come with the handshake, before it is answered.
-_EARLY_MESSAGES = 64
+_WRITE_LIMIT_BYTES = 32768
+_HANDSHAKE_S = 10.0
 
 
-class ClientLimits:
-    """What one client may take, and how many there may be."""
+class ConnectionOwner(Protocol):
+    """The server side that a connection reports to."""
 
-    def __init__(
-        self,
-        *,
-        max_clients: int,
-        client_stall: float,
-        subscribe_timeout: float,
-        origins: Iterable[str],
-    ) -> None:
-        self.max_clients = max_clients
-        self.client_stall = client_stall
-        self.subscribe_timeout = subscribe_timeout
-        self.origins = frozenset(origins)
+    def connected(self, connection: SubscriberConnection, /) -> None:
+        """A client connected; its handshake follows."""
+
+    def answer(self, connection: SubscriberConnection, request: Request, /) -> Response:
+        """Return the answer to the handshake, and set the reader of an accepted connection."""
+
+    def paused(self, connection: SubscriberConnection, /) -> None:
+        """The client does not read as fast as the relay writes."""
+
+    def resumed(self, connection: SubscriberConnection, /) -> None:
+        """The client has read what was written."""
+
+    def lost(self, connection: SubscriberConnection, /) -> None:
+        """The connection is lost."""
 
 
-class Connection(ServerConnection, Subscriber):
-    """A client's connection; with the old protocol also its position in its one channel."""
+class Reader(ABC):
+    """What reads channels for a client: one of the two protocols."""
 
-    def __init__(self, *args: Any, relay: Server, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.relay = relay
-        self.channel = None
-        self.position = 0
-        # Whether the client speaks the recovering protocol; then it has a session once it is in.
-        self.recovering = False
-        self.session: Session | None = None
-        # Whether it was told that it may not connect, and whether it said anything at all.
+    __slots__ = ()
+
+    @abstractmethod
+    def opened(self) -> None:
+        """Begin: the handshake is done."""
+
+    @abstractmethod
+    def take(self, frame: Frame) -> None:
+        """Take a frame of data that the client sent."""
+
+    @abstractmethod
+    def advance_all(self) -> None:
+        """Write what the client has not got yet, as far as it reads."""
+
+    @abstractmethod
+    def feed_changed(self, state: str) -> None:
+        """Tell the client that the feed is ``up`` or ``down``, or that a broker is ``lost``."""
+
+    @property
+    @abstractmethod
+    def is_behind(self) -> bool:
+        """Whether messages that are kept were not written yet."""
+
+    @abstractmethod
+    def close(self) -> list[bytes]:
+        """Leave all channels; return their names."""
+
+
+class SubscriberConnection(WebSocketConnection):
+    """A client's connection."""
+
+    close_timeout_s = 10.0
+
+    # Speaks the client's protocol; there is one from the beginning to the end.
+    reader: Reader
+
+    def __init__(self, owner: ConnectionOwner) -> None:
+        super().__init__(max_message_bytes=MAX_MESSAGE_BYTES)
+        # Whether the handshake was refused, and whether the client sent anything at all.
         self.refused = False
         self.heard = False
-        # Set once the client sent a whole message; what follows means nothing.
-        self.named = False
-        self._early: list[bytes] = []
-        self._fragments = b""
-        # Code and reason to close with, or None where the connection is gone.
-        self.end: asyncio.Future[tuple[int, str] | None] = self.loop.create_future()
+        self._owner = owner
+        # Of a client that has to read the rest before the close: how long (s) it may read
+        # nothing, and what was unread at the last look.
+        self._client_stall = 0.0
+        self._unread_bytes = 0
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether messages may be written now."""
+        return self.is_open and not self.paused
+
+    # What the handshake and frames mean.
+
+    def answer(self, request: Request) -> Response:
+        """Let the owner decide."""
+        return self._owner.answer(self, request)
+
+    def opened(self) -> None:
+        """Begin to read for the client."""
+        self.cancel_timer("handshake")
+        self.reader.opened()
+
+    def take(self, frame: Frame) -> None:
+        """Pass a frame on, unless it came too late."""
+        if self.is_open:
+            self.reader.take(frame)
+
+    # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection."""
+        """Count the connection in, and limit the time for its handshake."""
         super().connection_made(transport)
-        self.relay.connected(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Wake the handler and leave the channel."""
-        super().connection_lost(exc)
-        self.finish(None)
-        self.relay.lost(self)
-        self._unravel()
-
-    def _unravel(self) -> None:
-        """Undo what refers to itself, so that all of a lost connection is freed at once.
-
-        Where thousands come and go, the garbage collector would find it late, or stop the loop
-        often to find it. The library's parser is a generator of an object that holds it, and an
-        error that ended it holds the frames of both.
-        """
-        self.session = None
-        if isinstance(self.logger, logging.LoggerAdapter):
-            # It knows the connection, too, up to websockets 15.
-            self.logger = self.protocol.logger = self.logger.logger
-        parser = getattr(self.protocol, "parser", None)
-        if parser is not None:
-            parser.close()
-        error = getattr(self.protocol, "parser_exc", None)
-        if error is not None:
-            error.__traceback__ = None
+        self.transport.set_write_buffer_limits(_WRITE_LIMIT_BYTES)
+        self.set_timer("handshake", _HANDSHAKE_S, self.transport.abort)
+        self._owner.connected(self)
 
     def data_received(self, data: bytes) -> None:
-        """Note that the peer said something: who only knocks is no fault."""
+        """Note that the client sent something: a port scan is not a fault."""
         self.heard = True
         super().data_received(data)
 
-    def rubbish(self) -> str:
-        """Return what was wrong with what a lost connection sent; empty where nothing was."""
+    def pause_writing(self) -> None:
+        """Watch a client that does not read."""
+        super().pause_writing()
+        self._owner.paused(self)
+
+    def resume_writing(self) -> None:
+        """Continue with a client that reads again."""
+        super().resume_writing()
+        self._owner.resumed(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection out."""
+        super().connection_lost(exc)
+        self._owner.lost(self)
+        # The reader refers to its connection, too.
+        del self.reader
+
+    # The end.
+
+    def finish(self, client_stall: float) -> None:
+        """Close with 1000, after all that was written.
+
+        The client has time to read it, as long as it never reads nothing for ``client_stall`` s.
+        """
+        if self.is_open:
+            self._client_stall = client_stall
+            self._unread_bytes = self.unread_bytes()
+            self.begin_close(NORMAL)
+            if self.transport.get_write_buffer_size():
+                self.set_timer("close", self._client_stall, self.close_timed_out)
+
+    def close_timed_out(self) -> None:
+        """Give up, unless the client is still reading what was written before the close."""
+        before, self._unread_bytes = self._unread_bytes, self.unread_bytes()
+        if self._unread_bytes >= before:
+            self.transport.abort()
+            return
+        drained = not self.transport.get_write_buffer_size()
+        self.set_timer(
+            "close",
+            self.close_timeout_s if drained else self._client_stall,
+            self.close_timed_out,
+        )
+
+    def unread_bytes(self) -> int:
+        """How much waits for the client, in our buffer and in the kernel's."""
+        waiting = self.transport.get_write_buffer_size()
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            # SIOCOUTQ, tcp(7): bytes not yet acknowledged by the peer.
+            waiting += struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4))[0]
+        return waiting
+
+    def violation(self) -> str:
+        """Return what was wrong with what a lost connection sent; empty if nothing was."""
         if not self.heard or self.refused:
             return ""
         error: BaseException | None = self.protocol.handshake_exc
@@ -115,83 +193,3 @@ class Connection(ServerConnection, Subscriber):
         if error.__cause__ is not None:
             reasons.append(str(error.__cause__))
         return ": ".join(reasons)[:200]
-
-    def process_event(self, event: Any) -> None:
-        """Let the first message through, and no other; a session takes all of its own."""
-        if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
-            if self.recovering:
-                self._take(event)
-                return
-            if self.named:
-                return
-            self.named = event.fin
-        super().process_event(event)
-
-    def _take(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.BINARY:
-            self.finish((UNSUPPORTED, "a request is text"))
-            return
-        # The library bounds a message, however many frames it comes in.
-        self._fragments += bytes(frame.data)
-        if frame.fin:
-            data, self._fragments = self._fragments, b""
-            if self.session is not None:
-                self.session.take(data)
-            elif len(self._early) < _EARLY_MESSAGES:
-                self._early.append(data)
-            else:
-                self.transport.abort()
-
-    def open_session(self, session: Session) -> None:
-        """Give a session what its client says, also what it said already."""
-        self.session = session
-        for data in self._early:
-            session.take(data)
-        self._early.clear()
-
-    def pause_writing(self) -> None:
-        """The transport is full: nothing is written, and no request read."""
-        super().pause_writing()
-        if self.session is not None:
-            self.transport.pause_reading()
-        self.relay.delivery.paused(self)
-
-    def resume_writing(self) -> None:
-        """The transport takes more."""
-        super().resume_writing()
-        if self.session is not None:
-            self.transport.resume_reading()
-        self.relay.delivery.resumed(self)
-
-    def finish(self, how: tuple[int, str] | None) -> None:
-        """Let the handler close the connection, unless it is ending already."""
-        if not self.end.done():
-            self.end.set_result(how)
-
-    @property
-    def open(self) -> bool:
-        """Whether anything may be written: neither side began to close."""
-        return not self.end.done() and self.protocol.state is State.OPEN
-
-    @property
-    def writable(self) -> bool:
-        """Whether messages may be written now."""
-        return not self.paused and self.open
-
-    def untaken_bytes(self) -> int:
-        """What waits for this client in our buffer and in the kernel's."""
-        waiting = self.transport.get_write_buffer_size()
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            descriptor = self.transport.get_extra_info("socket").fileno()
-            # SIOCOUTQ, tcp(7): bytes not yet acknowledged by the peer.
-            waiting += struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4))[0]
-        return waiting
-
-    def __str__(self) -> str:
-        """Write the client's address: what a line of the log shows, if there is one."""
-        return self.peer()
-
-    def peer(self) -> str:
-        """The client's address, for the log."""
-        address = self.remote_address
-        return address_text(address[:2]) if address else "a client that is gone"

@@ -1,8 +1,8 @@
 """Whether brokers are connected, and when they were not; no I/O, no clock.
 
-:class:`Peers` makes sense of what ZeroMQ's socket monitor tells, :class:`Feed` remembers when
-the feed was interrupted, so that a reader of a channel can be told where messages may be
-missing. Times are s since the epoch.
+:class:`Peers` interprets the events of ZeroMQ's socket monitor; :class:`Feed` remembers when the
+feed was interrupted, so that a channel's readers learn where messages may be missing. Times are s
+since the epoch.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from monitor.relay.channel import Channel
 __all__ = ["Feed", "Gap", "Outage", "Peers", "SteadyTime"]
 
 _OUTAGES_KEPT = 100
-# What two times differ by at least; a double has room for it until the year 2200.
+# By how much two times differ at least; a double can represent it until the year 2200.
 _TICK_S = 1e-6
 
 
 class SteadyTime:
-    """The time of day, in s since the epoch, but never the same twice and never back.
+    """The time of day (s since the epoch), but strictly increasing.
 
-    Where an outage stands among a channel's messages is told by their times. A clock that is set
-    back must not move it: until the clock has caught up, times go on from the latest one in ticks.
+    Times decide where among a channel's messages an outage was, also if the clock is set back:
+    until it has caught up, each time is one tick after the latest.
     """
 
     def __init__(self, time: Callable[[], float]) -> None:
@@ -38,23 +38,23 @@ class SteadyTime:
         return self._latest
 
     def not_before(self, latest: float) -> None:
-        """Go on after this time, which an earlier run gave."""
+        """Return only times after this one, which is from an earlier run."""
         self._latest = max(self._latest, latest)
 
 
 class Peers:
-    """Which connections of a listening socket are brokers: those that shook hands.
+    """Which connections of a listening socket are brokers: those whose handshake succeeded.
 
-    The monitor's notices name a descriptor when a connection is accepted and when it is gone,
+    The monitor's events name a descriptor when a connection is accepted and when it is lost,
     but not when its handshake succeeds (libzmq, zmq_socket_monitor(3)); a failed handshake is
-    told right before its disconnection. So as long as some connections are still in their
-    handshake, a success may be any of theirs, and only the number of brokers is known.
+    reported right before its disconnection. So while several connections are in their handshake,
+    a success may belong to any of them, and only the number of brokers is known.
     """
 
     def __init__(self) -> None:
         self._greeting: set[int] = set()
         self._brokers: set[int] = set()
-        # Successes that belong to some of those in _greeting.
+        # How many of those in _greeting have succeeded.
         self._unclaimed = 0
         self._failed = False
 
@@ -64,7 +64,7 @@ class Peers:
         return len(self._brokers) + self._unclaimed
 
     def accepted(self, descriptor: int) -> None:
-        """A connection came."""
+        """A connection was accepted."""
         self._greeting.add(descriptor)
 
     def succeeded(self) -> None:
@@ -74,11 +74,11 @@ class Peers:
         self._settle()
 
     def failed(self) -> None:
-        """The handshake of the connection that is gone next failed."""
+        """The handshake of the connection that is lost next failed."""
         self._failed = True
 
     def disconnected(self, descriptor: int) -> bool:
-        """A connection is gone; return whether it was a broker's."""
+        """A connection is lost; return whether it was a broker's."""
         failed, self._failed = self._failed, False
         if descriptor in self._brokers:
             self._brokers.discard(descriptor)
@@ -98,14 +98,14 @@ class Peers:
 
 
 class Outage(NamedTuple):
-    """A broker's connection was lost at ``since``; one came at ``until`` (None: not yet)."""
+    """A broker was lost at ``since``; one connected again at ``until`` (None: not yet)."""
 
     since: float
     until: float | None
 
 
 class Gap(NamedTuple):
-    """After message ``seq`` of a channel some may be missing: an outage was then."""
+    """Messages may be missing after message ``seq`` of a channel: there was an outage."""
 
     seq: int
     since: float
@@ -113,12 +113,12 @@ class Gap(NamedTuple):
 
 
 class Feed:
-    """When brokers' connections were lost and back."""
+    """When brokers were lost, and when they were back."""
 
     def __init__(self) -> None:
         self.brokers = 0
         self.outages: deque[Outage] = deque(maxlen=_OUTAGES_KEPT)
-        # How often it was interrupted, restarts included.
+        # How often the feed was interrupted, restarts included.
         self.interruptions = 0
         # Whether outages changed since they were saved.
         self.unsaved = False
@@ -129,11 +129,11 @@ class Feed:
         return self.brokers > 0
 
     def lost(self, at: float) -> None:
-        """The feed is interrupted, or was so while the relay was down."""
+        """A broker is lost, or was lost while the relay was down."""
         self.interruptions += 1
         self.unsaved = True
-        # Also while another is open: with several brokers one may be long gone, and each loss is
-        # one of its own for the channels that began since.
+        # Also if another outage is open: of several brokers one may stay away, and each loss
+        # concerns the channels that began since then.
         self.outages.append(Outage(at, None))
 
     def back(self, at: float) -> None:
@@ -145,7 +145,7 @@ class Feed:
             self.outages[place] = self.outages[place]._replace(until=at)
 
     def restore(self, outages: Iterable[tuple[float, float | None]], saved_at: float) -> None:
-        """Take what an earlier run knew, which was interrupted at ``saved_at`` at the latest."""
+        """Take the outages of an earlier run, which ended at ``saved_at`` at the latest."""
         for since, until in outages:
             self.outages.append(Outage(since, saved_at if until is None else until))
         self.lost(saved_at)
@@ -153,8 +153,8 @@ class Feed:
     def gaps(self, channel: Channel, position: int) -> Iterator[Gap]:
         """Yield where a channel may lack messages, from ``position`` on.
 
-        A channel is concerned by an outage that began after its first message kept and, if it
-        finished, before that.
+        An outage concerns a channel if it began after the first message that is kept and, if the
+        channel has finished, before the end.
         """
         last: Gap | None = None
         for outage in self.outages:
@@ -165,7 +165,7 @@ class Feed:
             if last is not None and (
                 last.seq == seq and (last.until is None or last.until >= outage.since)
             ):
-                # One interruption: a restart while no broker was there, several losses at once.
+                # One interruption: a restart while no broker was there, or several losses at once.
                 last = last._replace(until=outage.until)
                 continue
             if last is not None:

@@ -1,6 +1,6 @@
-"""WebSocket frames, one after the other, with where each ends; no I/O, no clock.
+"""WebSocket frames, one after the other, and where each ends; no I/O, no clock.
 
-A position is the number of a frame, counted from the very first one: those from
+A position is the number of a frame, counted from the first one ever: frames from
 :attr:`History.first` on are kept, :attr:`History.end` is the next to come.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 
-from monitor.relay.protocol import HEAD_BYTES
+from monitor.transport.frames import HEADER_BYTES
 
 __all__ = ["History"]
 
-# Trimmed frames are really deleted once there are as many as this and a quarter of all.
+# Trimmed frames are deleted once there are at least so many, and a quarter of all.
 _DEAD_AT_LEAST = 64
 
 
@@ -29,7 +29,7 @@ class History:
         self._base = 0
         # For each frame in _data, where it ends in the whole stream.
         self._ends = array("Q")
-        # How many frames at the front of _data are trimmed but not yet deleted.
+        # How many frames at the front of _data are trimmed but not deleted yet.
         self._dead = 0
 
     @property
@@ -42,8 +42,12 @@ class History:
 
     @property
     def size_bytes(self) -> int:
-        """What the frames take, with where they end."""
+        """How much memory the frames take, bookkeeping included."""
         return len(self._data) + 8 * len(self._ends)
+
+    def keeps(self, position: int) -> bool:
+        """Whether the frame at a position is kept."""
+        return self.first <= position < self.end
 
     def append(self, frame: bytes) -> int:
         """Add one frame at the end; return how many are kept."""
@@ -74,15 +78,15 @@ class History:
         found = []
         for place in range(index, index + stop - start):
             end = ends[place] - base
-            found.append(data[begin + HEAD_BYTES[data[begin + 1]] : end])
+            found.append(data[begin + HEADER_BYTES[data[begin + 1]] : end])
             begin = end
         return found
 
     def block(self, position: int, size_bytes: int) -> tuple[int, bool]:
         """Return where the block ends that ``position`` is in, and whether it begins there.
 
-        Blocks divide the whole stream, so that they are the same whoever asks: a frame is in
-        the block of its first byte, of ``size_bytes`` each. The position must be kept.
+        Blocks of ``size_bytes`` divide the whole stream, so they are the same for every reader; a
+        frame is in the block of its first byte. The position must be kept.
         """
         ends = self._ends
         index = position - self.first + self._dead
@@ -94,7 +98,7 @@ class History:
         return position + min(stop, len(ends)) - index, begins
 
     def trim(self, count: int) -> None:
-        """Let go of the ``count`` oldest frames."""
+        """Drop the ``count`` oldest frames."""
         self.first += count
         self._dead += count
         dead = self._dead
@@ -102,10 +106,10 @@ class History:
             self.compact()
 
     def compact(self) -> None:
-        """Really delete what is trimmed."""
+        """Delete what is trimmed."""
         if self._dead:
             cut = self._ends[self._dead - 1]
-            # New objects, so that memory really goes back.
+            # New objects, so that the memory is freed.
             self._data = self._data[cut - self._base :]
             self._ends = self._ends[self._dead :]
             self._base = cut

@@ -1,8 +1,8 @@
-"""The SQLite file in which histories survive a restart. Blocking; for a thread of its own.
+"""The SQLite file in which histories survive a restart. It blocks, and needs a thread of its own.
 
-A channel is a row, its messages are rows of many at once: what came between two savings. So
-saving costs a few slices and one transaction, however many messages there were, and after
-kill -9 the file holds what the last transaction left, whole. Every row of messages has a
+A channel is a row; a chunk of its messages is a row, too: those that came between two
+transactions. So saving costs a few slices and one transaction, however many messages there were,
+and after kill -9 the file holds exactly what the last transaction left. Every chunk has a
 checksum, since SQLite itself has none.
 """
 
@@ -10,44 +10,36 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from monitor.relay.channel import Channel, End
+from monitor.sqlite import own_file
 from monitor.sqlite.file import OpenFile
+from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
+from monitor.sqlite.wal import write_ahead
 
 __all__ = [
-    "Batch",
     "ChannelRow",
     "ChunkRow",
-    "CorruptHistoryError",
-    "ForeignFileError",
     "HistoryFile",
+    "SaveBatch",
     "Saved",
-    "set_aside",
+    "after_a_crash",
 ]
 
-# "RxHi": what PRAGMA application_id of a history file says.
+# "RxHi", the PRAGMA application_id of a history file.
 _APPLICATION_ID = 0x52784869
 _VERSION = 1
-# What every SQLite file begins with: https://sqlite.org/fileformat.html#magic_header_string
-_MAGIC = b"SQLite format 3\0"
+_TABLES = {"channel", "chunk", "saved"}
 _FREED_PAGES = 2000
-# What SQLite's error codes begin with where the file's content is wrong.
-_DAMAGE = (
-    "SQLITE_CORRUPT",
-    "SQLITE_NOTADB",
-    "SQLITE_ERROR",
-    "SQLITE_FORMAT",
-    "SQLITE_MISMATCH",
-    "SQLITE_IOERR_SHORT_READ",
-)
+# How long another process may have the file locked: a backup, or a daemon that is stopping.
+_BUSY_S = 5.0
 # How many earlier epochs a channel keeps; each is a crash.
 _ANCESTORS = 4
 
@@ -80,14 +72,6 @@ CREATE TABLE saved (
 """
 
 
-class CorruptHistoryError(Exception):
-    """The file is damaged; its text says how."""
-
-
-class ForeignFileError(Exception):
-    """The file is another program's, or of a version to come."""
-
-
 class ChannelRow(NamedTuple):
     """A channel as it is saved; ``at`` is when it got its last message, or ended."""
 
@@ -111,7 +95,7 @@ class ChunkRow(NamedTuple):
     times: bytes
 
     def checksum(self) -> int:
-        """Return what is stored beside it."""
+        """Return the checksum to store."""
         value = zlib.crc32(b"%d %d" % (self.channel, self.first))
         for part in (self.frames, self.sizes, self.times):
             value = zlib.crc32(part, value)
@@ -119,7 +103,7 @@ class ChunkRow(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
+class SaveBatch:
     """What one transaction saves; ``at`` is now, in s since the epoch."""
 
     at: float
@@ -131,14 +115,14 @@ class Batch:
 
 
 class Saved(NamedTuple):
-    """What a file held: channels with when each got its last message or ended, and the rest."""
+    """The content of a file: channels, each with the time of its last message or end."""
 
     channels: list[tuple[Channel, float]]
     # when it was last written; None for a new file
     at: float | None
-    # whether nothing can be missing: the relay stopped in order
+    # whether nothing can be missing: the relay was stopped cleanly
     clean: bool
-    # when the feed was interrupted: since when, and until when (None: it was still)
+    # when the feed was interrupted: since when, and until when (None: until the end)
     outages: list[tuple[float, float | None]]
 
 
@@ -149,79 +133,70 @@ class HistoryFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open, or create; raises CorruptHistoryError, ForeignFileError or sqlite3.Error."""
-        new = not path.exists() or not path.stat().st_size
-        if not new and not _is_sqlite(path):
-            raise ForeignFileError("is not a history file of this daemon; name another")
-        if new:
-            # Readable by the group, and by nobody else, whatever the umask says.
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))
-        # Opened, used and closed by whichever thread, one at a time.
+        """Open, or create; raises DamagedFileError, ForeignFileError, OSError or sqlite3.Error."""
+        own_file.create(path)
+        if path.stat().st_size and not own_file.has_header(path):
+            raise ForeignFileError("it is not an SQLite database")
+        self._path = path
+        # Opened, used and closed by several threads, one at a time.
         self._database = sqlite3.connect(
-            path, timeout=0.5, isolation_level=None, check_same_thread=False
+            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(new=new)
+            with self._damage():
+                self._prepare()
         except BaseException:
             self._database.close()
             raise
         self.opened = OpenFile(path)
 
-    def _prepare(self, *, new: bool) -> None:
-        execute = self._database.execute
-        try:
-            # The lock lasts as long as the process, and spares the file of shared memory.
-            execute("PRAGMA locking_mode = EXCLUSIVE")
-            if new:
-                execute("PRAGMA auto_vacuum = INCREMENTAL")
-            execute("PRAGMA journal_mode = WAL")
-            execute("PRAGMA synchronous = NORMAL")
-            execute("PRAGMA journal_size_limit = 16777216")
-            if new:
-                execute("BEGIN IMMEDIATE")
+    def _prepare(self) -> None:
+        database, execute = self._database, self._database.execute
+        # The lock lasts as long as the process, and no shared-memory file is needed.
+        execute("PRAGMA locking_mode = EXCLUSIVE")
+        new = not own_file.recognize(database, application_id=_APPLICATION_ID, tables=_TABLES)
+        if new:
+            execute("PRAGMA auto_vacuum = INCREMENTAL")
+        write_ahead(database, patience=_BUSY_S)
+        execute("PRAGMA synchronous = NORMAL")
+        execute("PRAGMA journal_size_limit = 16777216")
+        if new:
+            with self._transaction():
                 for statement in _SCHEMA.split(";"):
                     execute(statement)
                 execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 execute(f"PRAGMA user_version = {_VERSION}")
-                execute("COMMIT")
-            self._recognize()
-            problem = execute("PRAGMA quick_check(1)").fetchone()[0]
-            if problem != "ok":
-                raise CorruptHistoryError(problem.splitlines()[-1])
-        except sqlite3.Error as error:
-            _raise_if_damaged(error)
-            raise
+        (version,) = execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            raise DamagedFileError(f"its version is {version}, this program's is {_VERSION}")
+        own_file.check_pages(database)
 
-    def _recognize(self) -> None:
-        execute = self._database.execute
-        found = execute("PRAGMA application_id").fetchone()[0]
-        version = execute("PRAGMA user_version").fetchone()[0]
-        tables = {name for (name,) in execute("SELECT name FROM sqlite_schema")}
-        if found != _APPLICATION_ID and not tables & {"chunk", "channel", "saved"}:
-            raise ForeignFileError("is another program's SQLite file; name another")
-        if (found, version) != (_APPLICATION_ID, _VERSION):
-            raise CorruptHistoryError(f"its version is {version}, this program's is {_VERSION}")
+    @contextlib.contextmanager
+    def _damage(self) -> Iterator[None]:
+        """Raise DamagedFileError for any error that the file's content is to blame for."""
+        try:
+            yield
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            # A ValueError or TypeError is of a value that none of ours could be.
+            if isinstance(error, sqlite3.Error) and not own_file.is_damage(error, self._path):
+                raise
+            raise DamagedFileError(str(error)) from None
 
     def load(self) -> Saved:
         """Return what is saved, and note that from now on something may be missing."""
         execute = self._database.execute
-        try:
+        with self._damage():
             saved = execute("SELECT at, clean, outages FROM saved").fetchone()
             outages = [(s, u) for s, u in json.loads(saved[2])] if saved is not None else []
             channels = self._channels()
-            # An orphan is what a defect left; nobody could ever read it.
+            # An orphan is the result of a defect; nobody could ever read it.
             execute("DELETE FROM chunk WHERE channel NOT IN (SELECT key FROM channel)")
             execute("UPDATE saved SET clean = 0")
-        except sqlite3.Error as error:
-            _raise_if_damaged(error)
-            raise
-        except (ValueError, TypeError) as error:
-            raise CorruptHistoryError(str(error)) from None
         if saved is None:
             return Saved(channels, None, True, [])
         return Saved(channels, saved[0], bool(saved[1]), outages)
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: SaveBatch) -> None:
         """Save a batch, all of it or nothing; the same batch may be written twice."""
         with self._transaction() as execute:
             for key in batch.forgotten:
@@ -233,13 +208,13 @@ class HistoryFile:
                 "INSERT OR REPLACE INTO chunk VALUES (?, ?, ?, ?, ?, ?)",
                 [(*chunk, chunk.checksum()) for chunk in batch.chunks],
             )
-            # What was trimmed goes, as far as whole rows of messages are.
+            # Delete what was trimmed, as far as it is whole rows.
             many(
                 "DELETE FROM chunk WHERE channel = ? AND first + length(sizes) / 4 <= ?",
                 [(row.key, row.first) for row in batch.channels if row.first],
             )
             execute("INSERT OR REPLACE INTO saved VALUES (1, ?, 0, ?)", (batch.at, batch.outages))
-        # What was deleted is given back little by little.
+        # Return the space of deleted rows to the file system little by little.
         self._database.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
 
     def close(self, clean_at: float | None) -> None:
@@ -277,7 +252,7 @@ class HistoryFile:
         for *values, checksum in chunks:
             chunk = ChunkRow(*values)
             if chunk.checksum() != checksum:
-                raise CorruptHistoryError("a checksum is wrong")
+                raise DamagedFileError("a checksum is wrong")
             if chunk.channel in found:
                 _extend(found[chunk.channel][0], chunk)
         for channel, row in found.values():
@@ -290,48 +265,24 @@ class HistoryFile:
         return [(channel, float(row.at)) for channel, row in found.values()]
 
 
-def _is_sqlite(path: Path) -> bool:
-    """Tell a history, however damaged, from what never was one."""
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
-def _raise_if_damaged(error: sqlite3.Error) -> None:
-    """Raise CorruptHistoryError where the file is to blame, not the disk or another process."""
-    name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-    if name.startswith(_DAMAGE):
-        raise CorruptHistoryError(str(error)) from None
-
-
 def _extend(channel: Channel, chunk: ChunkRow) -> None:
     if not len(channel) and not channel.end:
         channel.restart(chunk.first)
     if chunk.first != channel.end:
-        raise CorruptHistoryError("messages are missing in the middle")
+        raise DamagedFileError("messages are missing in the middle")
     sizes, times = array("I", chunk.sizes), array("d", chunk.times)
     if len(sizes) != len(times) or sum(sizes) != len(chunk.frames):
-        raise CorruptHistoryError("sizes that do not fit their messages")
+        raise DamagedFileError("sizes that do not fit their messages")
     channel.extend(chunk.frames, sizes, times)
 
 
 def after_a_crash(channels: Sequence[Channel], new_epoch: str) -> None:
     """Give channels that may lack their last messages a new epoch, beginning where they end.
 
-    What the old epoch had up to there is the same, so that whoever has no more than that can
-    resume exactly; who has more is told that it can't.
+    Up to there the old epoch is the same: a client that has no more than that can resume exactly,
+    and a client that has more learns that it cannot.
     """
     for number, channel in enumerate(channels):
         if not channel.ended:
             channel.ancestors = (*channel.ancestors, (channel.epoch, channel.end))[-_ANCESTORS:]
             channel.epoch = f"{new_epoch}.{number:x}"
-
-
-def set_aside(path: Path) -> Path:
-    """Move a file, and its log, out of the way; return where to (an older one goes)."""
-    aside = path.with_name(f"{path.name}.corrupt")
-    for suffix in ("-wal", "-shm"):
-        Path(f"{aside}{suffix}").unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
-    path.replace(aside)
-    return aside

@@ -1,11 +1,11 @@
-"""One message after the other from a ROUTER, without asking at each frame whether it is the last.
+"""Messages from a ROUTER, read without asking at each frame whether it is the last.
 
-That question is what reading costs: pyzmq answers it with a ``Frame``, which takes three times
-as long as the frame's bytes alone, and by ``getsockopt`` it takes longer still. So every other
-frame is read as bytes, and the ``Frame`` read after it tells what that one was: it is one more
-of the same message, or the identity that begins the next one, or there is none. Messages come
-whole (zmq_socket(3): delivery of multi-part messages is atomic), so where there is none now, the
-message had no more.
+That question is most of what reading costs: pyzmq answers it with a ``Frame``, which takes three
+times as long as the frame's bytes alone, and ``getsockopt`` takes even longer. So every other
+frame is read as bytes, and the ``Frame`` after it shows what it was: the ``Frame`` belongs to the
+same message, or is the identity that begins the next one, or there is none. ZeroMQ delivers
+whole messages (zmq_socket(3): delivery of multi-part messages is atomic), so if there is no
+frame now, the message was complete.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import zmq
 __all__ = ["Incoming", "waits"]
 
 _NOW = int(zmq.NOBLOCK)
-# Nearly all messages that go on after the command have this one; no peer has such a name.
+# Nearly all messages with frames after the command have this command; no peer has this name.
 _TASK = b"TASK"
-# What libzmq calls a peer that gave itself no name: a zero, and 32 bits (zmq_socket(3), ROUTER).
+# The identity of a peer that set none: a zero byte and 32 bits (zmq_socket(3), ROUTER).
 _ANONYMOUS_BYTES = 5
 
 
@@ -27,26 +27,26 @@ Read = tuple[bytes, Sequence[bytes], zmq.Frame | None]
 
 
 class Incoming:
-    """Reads messages from a ROUTER; nobody else may."""
+    """Reads messages from a ROUTER; nothing else may read from it."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        # The identity of the next message, where it was read already.
+        # The identity of the next message, if it was read already.
         self._identity = b""
         # Whether the last read() ended because nothing was left.
         self.empty = False
 
     def read(self, limit: int) -> Iterator[Read]:
-        """Yield what waits, ``limit`` messages at most.
+        """Yield the messages that wait, ``limit`` at most.
 
-        Of each the sender's identity, up to four frames after it, and its last as a Frame, or
-        None where none that is known to be this message's was read as one. Further frames are
-        let go. Raises zmq.ZMQError where receiving fails.
+        Yields the sender's identity, up to four frames after it, and the last one as a Frame, or
+        None if no Frame was read that certainly belongs to the message. Further frames are
+        dropped. Raises zmq.ZMQError if receiving fails.
         """
         receive = self._socket.recv
         self.empty = False
         for count in range(limit):
-            # Messages come alone or many at once, and to ask once costs half of an exception.
+            # Messages come alone or many at once, and asking costs half as much as an exception.
             if count == 1 and not waits(self._socket):
                 self.empty = True
                 return
@@ -84,13 +84,13 @@ class Incoming:
             yield identity, (channel, command, task_id, state), frame
 
     def _is_identity(self, frame: zmq.Frame) -> bool:
-        """Tell whether a frame with more after it begins a message, and keep it if so."""
+        """Return whether a frame with more after it begins a message, and keep it if it does."""
         data = frame.bytes
         if data[:1] == b"\0":
             found = len(data) == _ANONYMOUS_BYTES
         else:
             name = _sender_name(frame)
-            # A string of C, which ends at a zero.
+            # A C string, which ends at a zero byte.
             found = name != b"" and data.partition(b"\0")[0] == name
         if found:
             self._identity = data
@@ -98,14 +98,14 @@ class Incoming:
 
 
 def waits(socket: zmq.Socket[bytes]) -> bool:
-    """Whether a message waits at a socket."""
+    """Return whether a message waits at a socket."""
     events = socket.get(zmq.EVENTS)
     assert isinstance(events, int)
     return bool(events & zmq.POLLIN)
 
 
 def _sender_name(frame: zmq.Frame) -> bytes:
-    """Return the name that a frame's sender gave itself, empty where it gave none."""
+    """Return the identity that a frame's sender set for itself, empty if it set none."""
     try:
         return str(frame.get("Identity")).encode()
     except UnicodeDecodeError as error:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from monitor.files.threads import call_aside
-from monitor.logfile import RateLimitedLog
-from monitor.part import Health, Metric, Part, State
-from monitor.relay.channels import Channels, Limits
-from monitor.relay.connection import ClientLimits
+from monitor.log_limits import RateLimitedLog
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
+from monitor.relay.channels import Channels
 from monitor.relay.delivery import Delivery, shown
 from monitor.relay.feed import Feed, SteadyTime
 from monitor.relay.protocol import Message
@@ -30,10 +30,8 @@ logger = logging.getLogger("monitor.relay")
 _ends_log = RateLimitedLog(logger, lines=300, period_s=30)
 
 _DRAIN_S = 3.0
-# Handshakes in progress, listeners and refused clients, beside max_clients.
+# For handshakes in progress, listeners and refused clients, in addition to max_clients.
 _SPARE_DESCRIPTORS = 384
-# A change of these is taken up only by a restart.
-_FIXED = ("max_message_bytes", "history_file")
 
 
 class Relay(Part):
@@ -55,9 +53,9 @@ class Relay(Part):
         self._time = SteadyTime(time.time)
         self._stop = stop
         self._tls = None if settings.tls is None else _Certificates(read_tls(settings.tls))
-        self.channels = Channels(_limits(settings))
+        self.channels = Channels(settings)
         self.feed = Feed()
-        self.delivery = Delivery(self.channels, _client_limits(settings), self.feed, clock)
+        self.delivery = Delivery(self.channels, self.feed, clock)
         served = None if self._tls is None else self._tls.served
         self.server = Server(websocket_uri, self.delivery, tls=served, clock=clock)
         self._saving: Saving | None = None
@@ -67,7 +65,7 @@ class Relay(Part):
         self.receiver = Receiver(
             zeromq_uri,
             max_frame_bytes=settings.max_message_bytes,
-            # What waits for a flush and one batch more must not outrun who kept up.
+            # What waits for a flush and one batch more must not overrun a client that kept up.
             batch=lambda: max(self._settings.max_messages // 2, 1),
             curve=settings.curve,
             deliver=self._deliver,
@@ -76,15 +74,15 @@ class Relay(Part):
         )
 
     def now(self) -> float:
-        """Return s on the clock that channels are timed by."""
+        """Return the time (s) on the clock that channels are timed by."""
         return self._clock()
 
     def descriptors(self) -> int:
-        """A descriptor for each client, and some for those on their way in."""
+        """One descriptor per client, and some for clients that are connecting."""
         return self._settings.max_clients + _SPARE_DESCRIPTORS
 
     async def start(self) -> None:
-        """Bring histories back, and bind both sockets."""
+        """Restore histories, and bind both sockets."""
         if self._saving is not None:
             await self._saving.start()
         await self.server.start()
@@ -97,7 +95,7 @@ class Relay(Part):
             logger.info("listening for brokers on %s%s", endpoint, curve)
 
     async def run(self) -> None:
-        """Save histories, and each second look after channels and clients."""
+        """Save histories, and look after channels and clients each second."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_after(), name="relay:look-after")
             if self._saving is not None:
@@ -106,13 +104,13 @@ class Relay(Part):
     async def _look_after(self) -> None:
         while True:
             for channel in self.channels.expire(self._clock()):
-                logger.info("channel %s ended: nothing more came", shown(channel.name))
+                logger.info("channel %s ended: no more messages came", shown(channel.name))
                 self.delivery.changed(channel)
             self.delivery.sweep()
             await asyncio.sleep(1)
 
     async def drain(self) -> None:
-        """Receive nothing more; give every client what is queued, and close with 1001."""
+        """Stop receiving; send every client what is queued, and close with 1001."""
         self.receiver.stop()
         await asyncio.gather(
             self.server.drain(_DRAIN_S),
@@ -120,7 +118,7 @@ class Relay(Part):
         )
 
     async def close(self) -> None:
-        """Let go of sockets and clients."""
+        """Close the sockets and the clients' connections."""
         self.receiver.close()
         await self.server.close()
         if self._saving is not None:
@@ -156,13 +154,12 @@ class Relay(Part):
             feed.back(now)
         else:
             feed.lost(now)
-        for session in self.delivery.sessions():
-            session.tell_feed("up" if came else "lost" if count else "down")
+        self.delivery.feed_changed("up" if came else "lost" if count else "down")
 
     def state(self) -> State:
-        """Clients and channels in a few words."""
-        if self._saving is not None and self._saving.problem:
-            return State(Health.DEGRADED, f"{self._saving.problem}; trying again")
+        """Return how many clients, channels and messages there are."""
+        if self._saving is not None and self._saving.outage.problem is not None:
+            return State(Health.DEGRADED, self._saving.outage.summary)
         clients, channels = self.server.client_count, len(self.channels)
         return State(
             Health.OK, f"{clients} clients, {channels} channels, {self.receiver.received} messages"
@@ -173,7 +170,7 @@ class Relay(Part):
         return () if self._saving is None else self._saving.open_files()
 
     def metrics(self) -> Iterable[Metric]:
-        """The metrics relay_*."""
+        """Return the metrics relay_*."""
         rejected = {**self.receiver.rejected, **self.delivery.faults}
         yield Metric(
             "relay_clients", "gauge", "Connected clients", [({}, self.server.client_count)]
@@ -191,32 +188,32 @@ class Relay(Part):
         yield Metric(
             "relay_deliveries_total",
             "counter",
-            "Messages given to clients",
+            "Messages written to clients",
             [({}, self.delivery.deliveries)],
         )
         yield Metric(
             "relay_rejected_total",
             "counter",
-            "Messages and clients turned away",
+            "Messages and clients refused",
             [({"reason": reason}, count) for reason, count in rejected.items()],
         )
         yield Metric(
             "relay_disconnects_total",
             "counter",
-            "Subscribers gone, by close code",
+            "Subscribers disconnected, by close code",
             [({"code": code}, count) for code, count in self.server.disconnects.items()],
         )
         recoveries = self.delivery.recoveries
         yield Metric(
             "relay_recoveries_total",
             "counter",
-            "Subscriptions that resumed exactly where they were",
+            "Subscriptions that resumed exactly",
             [({}, recoveries.exact)],
         )
         yield Metric(
             "relay_recovery_failures_total",
             "counter",
-            "Subscriptions that could not: another epoch, ahead of the history, or trimmed",
+            "Subscriptions not resumed exactly: another epoch, ahead of the history, or trimmed",
             [({"reason": reason}, count) for reason, count in recoveries.failed.items()],
         )
         yield Metric(
@@ -225,7 +222,7 @@ class Relay(Part):
         yield Metric(
             "relay_feed_interruptions_total",
             "counter",
-            "Connections of brokers that were lost, and restarts",
+            "Lost connections of brokers, and restarts",
             [({}, self.feed.interruptions)],
         )
 
@@ -239,33 +236,33 @@ class Relay(Part):
             yield Metric(
                 "relay_history_failures_total",
                 "counter",
-                "Writes to the history file that failed; they are tried again",
+                "Writes to the history file that failed and are retried",
                 [({}, self._saving.failures)],
             )
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
-        """Adopt limits, keep times, origins, and certificates and keys read anew."""
+    async def prepare(self, settings: Any) -> Callable[[], None]:
+        """Read certificates and keys again; the switch adopts the new settings."""
         assert isinstance(settings, RelaySettings)
+        adopted = self._settings.adopting(settings)
         tls = curve = None
         if settings.tls is not None:
             tls = await call_aside(read_tls, settings.tls)
         if settings.curve is not None:
             curve = await call_aside(read_curve_keys, settings.curve)
+            if adopted.curve != settings.curve:
+                # Another section is taken up by a restart; until then the keys of this one count.
+                curve = None
+                if adopted.curve is not None:
+                    curve = await call_aside(read_curve_keys, adopted.curve)
 
-        def switch() -> Sequence[str]:
-            old, self._settings = self._settings, settings
-            self.channels.adopt(_limits(settings))
-            self.delivery.limits = _client_limits(settings)
-            restart = [key for key in _FIXED if getattr(old, key) != getattr(settings, key)]
-            if (old.tls is None) != (settings.tls is None):
-                restart.append("tls")
-            elif self._tls is not None and tls is not None:
+        def switch() -> None:
+            self._settings = adopted
+            self.channels.adopt(adopted)
+            # A section that the file no longer has stays in force, and its files may be gone.
+            if self._tls is not None and tls is not None:
                 self._tls.adopt(tls)
-            if old.curve != settings.curve:
-                restart.append("curve")
-            elif curve is not None:
+            if curve is not None:
                 self.receiver.adopt_keys(curve)
-            return restart
 
         return switch
 
@@ -286,22 +283,3 @@ class _Certificates:
     def _choose(self, handshake: ssl.SSLObject, host: str | None, _: ssl.SSLContext) -> None:
         del host
         handshake.context = self._newest
-
-
-def _limits(settings: RelaySettings) -> Limits:
-    return Limits(
-        keep_finished=settings.keep_finished,
-        keep_idle=settings.keep_idle,
-        end_after_failed=settings.end_after_failed,
-        max_messages=settings.max_messages,
-        max_history_bytes=settings.max_history_bytes,
-    )
-
-
-def _client_limits(settings: RelaySettings) -> ClientLimits:
-    return ClientLimits(
-        max_clients=settings.max_clients,
-        client_stall=settings.client_stall,
-        subscribe_timeout=settings.subscribe_timeout,
-        origins=settings.origins,
-    )

@@ -1,8 +1,8 @@
 """The relay's wire formats: ZeroMQ frames in, WebSocket frames out. Pure functions, no I/O.
 
-In: sender identity, channel, command, and for TASK also task id and task state. What stands
-for a subscriber is exactly ``json.dumps(d, sort_keys=True)`` of the keys present of command,
-task_id, task_state, as the old monitor built it; further frames are ignored.
+In: sender identity, channel, command, and for TASK also task id and task state. Out: exactly
+``json.dumps(d, sort_keys=True)`` of the keys present of command, task_id and task_state, as the
+old monitor built it. Further frames are ignored.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ from json.encoder import encode_basestring_ascii
 
 import msgspec
 
-__all__ = ["HEAD_BYTES", "PING", "Malformed", "Message", "decode", "text_frame"]
+from monitor.transport.frames import text_frame
 
-# A whole ping frame without payload (RFC 6455, section 5.5.2); its pong needs no bookkeeping.
-PING = b"\x89\x00"
-# How many bytes of a server's frame come before its payload, by the frame's second byte.
-HEAD_BYTES = bytes([2] * 126 + [4, 10])
+__all__ = ["Malformed", "Message", "decode"]
 
 _MAX_FRAMES = 5
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message of a broker: where it goes, what it says, and its frame for subscribers."""
+    """One message of a broker: its channel, its command, and its frame for subscribers."""
 
     channel: bytes
     command: bytes
@@ -31,7 +28,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Malformed(Exception):  # noqa: N818 - it never leaves the receiver
-    """A message that can't be relayed; ``reason`` is one of a fixed few, for metrics."""
+    """A message that cannot be relayed; ``reason`` is one of a fixed few, for metrics."""
 
     def __init__(self, reason: str, details: str) -> None:
         super().__init__(details)
@@ -39,8 +36,8 @@ class Malformed(Exception):  # noqa: N818 - it never leaves the receiver
         self.details = details
 
 
-# Jobs of one exercise have tasks of the same names, so the same frames come again and again.
-# Longer ones are not kept, and when there are so many, all are let go.
+# Jobs of one exercise have tasks of the same names, so the same frames recur. Longer frames are
+# not kept, and when there are too many, all are dropped.
 _recurring: dict[tuple[bytes, ...], bytes] = {}
 _RECURRING_MAX = 4096
 _RECURRING_MAX_BYTES = 256
@@ -62,7 +59,7 @@ def decode(frames: Sequence[bytes]) -> Message:
     """Decode a message's frames after the sender's identity, or raise Malformed.
 
     Raises for fewer than two frames (channel, command), an empty channel or command, and
-    bytes that are no UTF-8.
+    bytes that are not UTF-8.
     """
     if len(frames) < 2:
         raise Malformed("frames", f"{len(frames)} frames after the identity, at least 2 expected")
@@ -75,13 +72,3 @@ def decode(frames: Sequence[bytes]) -> Message:
         return Message(channel, command, _recurring.get(fields) or _frame(fields))
     except UnicodeDecodeError:
         raise Malformed("encoding", "bytes that are not UTF-8") from None
-
-
-def text_frame(payload: bytes) -> bytes:
-    """Build a server's whole, unmasked text frame around ``payload`` (RFC 6455, section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x81, size)) + payload
-    if size < 65536:
-        return b"\x81\x7e" + size.to_bytes(2) + payload
-    return b"\x81\x7f" + size.to_bytes(8) + payload

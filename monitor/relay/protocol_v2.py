@@ -1,8 +1,8 @@
 """The wire format of the recovering protocol, ``recodex.monitor.v2``. Pure functions, no I/O.
 
 Every message is one JSON object with a ``type``; docs/reference/recovering-protocol.md
-describes them all. What a channel's readers get of its messages is whole with its WebSocket
-frame, and nothing in it depends on the reader: the same bytes go to everyone at one position.
+describes them all. The functions return whole WebSocket frames. Nothing in a frame depends on
+the reader: the same bytes go to everyone at one position.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from monitor.relay.protocol import text_frame
+from monitor.transport.frames import text_frame
 from monitor.validation import decoding_problem
 
 __all__ = [
@@ -46,21 +46,21 @@ _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_NAME_BYTES)]
 
 
 class After(msgspec.Struct, frozen=True):
-    """How far a client is: it has the first ``seq`` messages of this epoch."""
+    """What a client has: the first ``seq`` messages of this epoch."""
 
     epoch: Annotated[str, msgspec.Meta(max_length=100)]
     seq: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe", tag_field="type"):
-    """A client wants a channel: all that is kept, or what follows ``after``."""
+    """A request for a channel: everything that is kept, or what follows ``after``."""
 
     channel: _Name
     after: After | None = None
 
 
 class Leave(msgspec.Struct, frozen=True, tag="leave", tag_field="type"):
-    """A client wants no more of a channel."""
+    """A request to end a subscription."""
 
     channel: _Name
 
@@ -71,8 +71,13 @@ _decode = msgspec.json.Decoder(Request).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class BadRequest(Exception):  # noqa: N818 - it never leaves the session
-    """What a client sent is no request; its text says what is wrong."""
+class BadRequest(Exception):  # noqa: N818 - it never leaves the part
+    """What a client sent is not a request; the text says why."""
+
+    @property
+    def frame(self) -> bytes:
+        """The answer to the client."""
+        return error_frame("bad-request", str(self)[:200])
 
 
 def decode_request(data: bytes) -> Request:
@@ -91,14 +96,14 @@ def decode_request(data: bytes) -> Request:
 
 
 def message_head(channel: bytes, epoch: str) -> bytes:
-    """Return what tells a channel's messages from all others, for the frames of them."""
+    """Return the part of a frame that is the same for all messages of a channel."""
     return b'"channel":%b,"epoch":%b,"seq":' % (_encode(channel.decode()), _encode(epoch))
 
 
 def message_frame(head: bytes, seq: int, at: float, text: bytes | bytearray) -> bytes:
-    """Return the whole frame of a channel's ``seq``-th message (from 1), with its JSON text.
+    """Return the frame of a channel's ``seq``-th message (from 1), with its JSON text.
 
-    ``at`` is when the relay received it, in s since the epoch (of Unix).
+    ``at`` is when the relay received it, in s since the (Unix) epoch.
     """
     return text_frame(
         b'{"type":"message",%b%d,"time":%.3f,"data":%b}' % (head, seq, at, bytes(text))
@@ -108,9 +113,9 @@ def message_frame(head: bytes, seq: int, at: float, text: bytes | bytearray) -> 
 def messages_frame(
     head: bytes, seq: int, times: Sequence[float], texts: Iterable[bytes | bytearray]
 ) -> bytes:
-    """Return the whole frame of several messages in a row, of which ``seq`` is the first.
+    """Return one frame of several messages in a row, of which ``seq`` is the first.
 
-    ``times`` are when they came, at least one, in s since the epoch (of Unix).
+    ``times`` are when the relay received them, at least one, in s since the (Unix) epoch.
     """
     first = round(times[0] * 1000)
     return text_frame(
@@ -128,50 +133,50 @@ def messages_frame(
 def subscribed_frame(channel: bytes, epoch: str, seq: int, recovered: bool | None) -> bytes:
     """Return the answer to a subscription: message ``seq + 1`` of ``epoch`` comes next.
 
-    ``recovered`` is None where the client did not say how far it was.
+    ``recovered`` is omitted, as None, for a request without ``after``.
     """
-    told: dict[str, Any] = {"epoch": epoch, "seq": seq}
+    fields: dict[str, Any] = {"epoch": epoch, "seq": seq}
     if recovered is not None:
-        told["recovered"] = recovered
-    return _frame("subscribed", channel, told)
+        fields["recovered"] = recovered
+    return _frame("subscribed", channel, fields)
 
 
 def end_frame(kind: str, channel: bytes, epoch: str, seq: int, reason: str = "") -> bytes:
     """Return the notice of a channel's end after ``seq`` messages: ``finished`` or ``failed``."""
-    told: dict[str, Any] = {"epoch": epoch, "seq": seq}
+    fields: dict[str, Any] = {"epoch": epoch, "seq": seq}
     if reason:
-        told["reason"] = reason
-    return _frame(kind, channel, told)
+        fields["reason"] = reason
+    return _frame(kind, channel, fields)
 
 
 def feed_frame(state: str, brokers: int, at: float) -> bytes:
-    """Return the notice that the feed is ``up`` or ``down``, or a connection ``lost``."""
+    """Return the notice that the feed is ``up`` or ``down``, or that a broker is ``lost``."""
     return _frame("feed", None, {"state": state, "brokers": brokers, "time": round(at, 3)})
 
 
 def gap_frame(channel: bytes, epoch: str, seq: int, since: float, until: float | None) -> bytes:
-    """Return the notice that after message ``seq`` the feed was away from ``since`` to ``until``.
+    """Return the notice that the feed was lost after message ``seq``, ``since`` to ``until``.
 
-    ``until`` is None where it still is. Times are s since the epoch.
+    Without ``until`` it is still lost. Times are s since the (Unix) epoch.
     """
-    told = {
+    fields = {
         "state": "gap",
         "epoch": epoch,
         "seq": seq,
         "since": round(since, 3),
         "until": None if until is None else round(until, 3),
     }
-    return _frame("feed", channel, told)
+    return _frame("feed", channel, fields)
 
 
 def error_frame(code: str, message: str, channel: str | None = None) -> bytes:
-    """Return the answer to a request that can't be met."""
-    told = {"code": code, "message": message}
-    return _frame("error", None if channel is None else channel.encode(), told)
+    """Return the answer to a request that cannot be met."""
+    fields = {"code": code, "message": message}
+    return _frame("error", None if channel is None else channel.encode(), fields)
 
 
-def _frame(kind: str, channel: bytes | None, told: dict[str, Any]) -> bytes:
+def _frame(kind: str, channel: bytes | None, fields: dict[str, Any]) -> bytes:
     head: dict[str, Any] = {"type": kind}
     if channel is not None:
         head["channel"] = channel.decode()
-    return text_frame(_encode(head | told))
+    return text_frame(_encode(head | fields))

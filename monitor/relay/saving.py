@@ -1,7 +1,7 @@
-"""Saves histories to their file as they grow, off the loop, and brings them back at the start.
+"""Saves histories to their file as they grow, and restores them at the start.
 
-The loop only cuts slices of what is new; a thread writes them. Nothing waits in between: what
-was not saved yet is in the histories anyway, so a slow or full disk costs no memory.
+The loop only cuts slices of new messages; a thread writes them. There is no queue in between:
+unsaved messages are in the histories anyway, so a slow or full disk costs no memory.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from monitor.errors import MonitorError, SettingError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import OutageLog
 from monitor.relay.channel import Channel
 from monitor.relay.channels import Channels
 from monitor.relay.feed import Feed, SteadyTime
 from monitor.relay.history_file import (
-    Batch,
     ChannelRow,
     ChunkRow,
-    CorruptHistoryError,
-    ForeignFileError,
     HistoryFile,
+    SaveBatch,
     Saved,
     after_a_crash,
-    set_aside,
 )
 from monitor.sqlite.file import OpenFile
+from monitor.sqlite.own_file import (
+    DamagedFileError,
+    ForeignFileError,
+    is_busy,
+    is_damage,
+    set_aside,
+)
 
 __all__ = ["Saving"]
 
@@ -42,11 +46,13 @@ logger = logging.getLogger("monitor.relay")
 # At most a second is lost to kill -9: this, and the time that writing takes.
 _PERIOD_S = 0.4
 _RETRY_S = 5.0
-# One batch: what the loop cuts in about a millisecond, and what a thread writes at once.
+# One batch: the loop cuts it in about a millisecond, and the thread writes it at once.
 _BATCH_CHANNELS = 200
 _BATCH_BYTES = 4 * 1024 * 1024
 _KEY = ("history_file",)
-# What is no fault of the config, and may be gone when the daemon is started again.
+# How many damaged files to keep for inspection.
+_KEEP_ASIDE = 1
+# Errors that are not the config's fault, and may be gone when the daemon starts again.
 _DISK = ("SQLITE_FULL", "SQLITE_IOERR")
 _DISK_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 _T = TypeVar("_T")
@@ -76,19 +82,17 @@ class Saving:
         # What is wrong with the file, until it is set aside and a new one is begun.
         self._damage = ""
         # Cut, but not known to be written.
-        self._pending: Batch | None = None
-        self._faults_log = RateLimitedLog(logger, lines=1, period_s=300)
-        # Why the file can't be written now; empty where it can.
-        self.problem = ""
+        self._pending: SaveBatch | None = None
+        self.outage = OutageLog(logger)
         self.failures = 0
         self.saved_bytes = 0
 
     async def start(self) -> None:
-        """Open the file and bring back what it has.
+        """Open the file and restore the histories in it.
 
-        Raises SettingError where the file can't be used, MonitorError where its disk is full
-        or fails. A damaged one stays as it is until the first saving, when the daemon has bound
-        all its addresses and will really run.
+        Raises SettingError if the file cannot be used, MonitorError if its disk is full or fails.
+        A damaged file stays as it is until histories are saved for the first time: then the
+        daemon has bound all its addresses.
         """
         saved = await self._in_thread(self._open)
         restored = [channel for channel, _ in saved.channels]
@@ -105,19 +109,19 @@ class Saving:
         if not saved.clean:
             self._channels.unsaved.update(dict.fromkeys(self._channels))
         if saved.at is not None:
-            how = "" if saved.clean else "; the relay did not stop in order"
-            logger.info("%d histories are back from %s%s", len(self._channels), self._path, how)
-            # What brokers sent since then is lost, until one of them is back.
+            how = "" if saved.clean else "; the relay was not stopped cleanly"
+            logger.info("histories restored: %d, from %s%s", len(self._channels), self._path, how)
+            # Messages sent since then are lost, until a broker is back.
             self._feed.restore(saved.outages, saved.at)
 
     async def run(self) -> None:
         """Save what is new, again and again."""
         while True:
-            await asyncio.sleep(_RETRY_S if self.problem else _PERIOD_S)
+            await asyncio.sleep(_PERIOD_S if self.outage.problem is None else _RETRY_S)
             await self.save()
 
     async def save(self) -> bool:
-        """Save all that is new; return whether that could be done."""
+        """Save all new messages; return whether that succeeded."""
         async with self._lock:
             if self._damage and not await self._begin_anew():
                 return False
@@ -130,11 +134,11 @@ class Saving:
                 try:
                     assert self._file is not None
                     await self._in_thread(self._file.write, batch)
-                except (sqlite3.Error, OSError) as error:
+                except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+                    if is_damage(error, self._path):
+                        self._damage = str(error)
                     return self._failed(error)
-                if self.problem:
-                    logger.info("%s can be written again", self._path)
-                    self.problem = ""
+                self.outage.recovered(f"writing {self._path} again")
                 self._pending = None
                 self.saved_bytes += sum(len(chunk.frames) for chunk in batch.chunks)
 
@@ -156,31 +160,40 @@ class Saving:
 
     def _failed(self, error: Exception) -> bool:
         self.failures += 1
-        self.problem = f"cannot write {self._path}: {error}"
-        self._faults_log.warning("write", "%s; going on without it, and trying again", self.problem)
+        self.outage.failed(f"cannot write {self._path}: {error}")
         return False
 
     async def _begin_anew(self) -> bool:
-        """Set a damaged file aside and begin a new one; return whether that could be done."""
+        """Set a damaged file aside and begin a new one with all histories; False if that fails."""
 
         def swap() -> tuple[Path | None, HistoryFile]:
+            old, self._file = self._file, None
+            if old is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    old.close(None)
             # An earlier try may have got as far as this.
-            aside = set_aside(self._path) if self._path.exists() else None
+            aside = set_aside(self._path, keep=_KEEP_ASIDE) if self._path.exists() else None
             file = HistoryFile(self._path)
             file.load()
             return aside, file
 
         try:
             aside, self._file = await self._in_thread(swap)
-        except (sqlite3.Error, OSError, CorruptHistoryError, ForeignFileError) as error:
+        except (sqlite3.Error, OSError, DamagedFileError, ForeignFileError) as error:
             return self._failed(error)
         logger.error(
-            "history file %s is damaged (%s): set aside as %s, histories begin anew",
+            "history file %s is damaged (%s): set aside as %s, starting a new one",
             self._path,
             self._damage,
             aside,
         )
         self._damage = ""
+        self._pending = None
+        self._channels.forgotten.clear()
+        for channel in self._channels:
+            channel.saved = channel.first
+        self._channels.unsaved = dict.fromkeys(self._channels)
+        self._feed.unsaved = True
         return True
 
     def _open(self) -> Saved:
@@ -188,20 +201,25 @@ class Saving:
         try:
             file = HistoryFile(self._path)
             saved = file.load()
-        except CorruptHistoryError as damage:
+        except DamagedFileError as damage:
             if file is not None:
                 with contextlib.suppress(sqlite3.Error):
                     file.close(None)
             self._damage = str(damage)
             return Saved([], None, True, [])
         except ForeignFileError as problem:
-            raise SettingError(_KEY, f"{self._path} {problem}") from None
+            raise SettingError(
+                _KEY,
+                f"{self._path} is not a history file of this daemon: {problem}; choose another",
+            ) from None
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorname", "").startswith(_DISK):
                 raise self._disk_error(str(error)) from None
-            in_use = "locked" in str(error)
-            reason = "another process uses it" if in_use else str(error)
-            raise SettingError(_KEY, f"cannot use {self._path}: {reason}") from None
+            if is_busy(error):
+                raise MonitorError(
+                    f"cannot use relay.history_file {self._path}: another process has locked it"
+                ) from None
+            raise SettingError(_KEY, f"cannot use {self._path}: {error}") from None
         except OSError as error:
             if error.errno in _DISK_ERRNO:
                 raise self._disk_error(str(error.strerror)) from None
@@ -212,17 +230,17 @@ class Saving:
     def _disk_error(self, problem: str) -> MonitorError:
         return MonitorError(
             f"cannot use relay.history_file {self._path}: {problem}; make room on its disk, or"
-            " name a file on another"
+            " name a file on another disk"
         )
 
-    def _cut(self) -> Batch | None:
-        """Cut the next batch of what is new, or return None."""
+    def _cut(self) -> SaveBatch | None:
+        """Return the next batch of new messages, or None."""
         channels = self._channels
         unsaved = channels.unsaved
         assert unsaved is not None
         if not unsaved and not channels.forgotten and not self._feed.unsaved:
             return None
-        batch = Batch(self._time(), json.dumps(list(self._feed.outages)))
+        batch = SaveBatch(self._time(), json.dumps(list(self._feed.outages)))
         self._feed.unsaved = False
         batch.forgotten = channels.forgotten[:_BATCH_CHANNELS]
         del channels.forgotten[:_BATCH_CHANNELS]
@@ -254,7 +272,7 @@ class Saving:
             channel.epoch,
             json.dumps(channel.ancestors),
             channel.first,
-            # An end is told only with all that came before it.
+            # An end is saved only together with all messages before it.
             channel.end_kind.value if channel.end_kind is not None and complete else None,
             channel.failed,
             at if since is None else at - (now - since),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ssl
 import struct
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from monitor.errors import SettingError
 from monitor.files.reading import file_names
-from monitor.settings import Count, Seconds, Section, read_pem, read_secret
+from monitor.settings import Count, Reloadable, Seconds, Section, read_pem, read_secret
+
+if TYPE_CHECKING:
+    from monitor.transport.router import CurveKeys
 
 __all__ = [
-    "CurveKeys",
     "CurveSettings",
     "RelaySettings",
     "TLSSettings",
@@ -30,55 +32,55 @@ class TLSSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Certificate chain and private key of the WebSocket, PEM files."""
 
     # the chain, the host's own certificate first
-    certificate: str
+    certificate: Reloadable[str]
     # without a passphrase
-    key: str
+    key: Reloadable[str]
 
 
 class CurveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """ZeroMQ's CURVE: the relay's own secret key, and who may connect.
+    """ZeroMQ's CURVE: the relay's own secret key, and the public keys that may connect.
 
-    The files are those that ``zmq.auth.create_certificates`` makes; the secret key's may
-    also hold the 40 characters of the key alone, with the public key derived from it.
+    The files are those that ``zmq.auth.create_certificates`` writes. The secret key's file may
+    also contain only the 40 characters of the key; the public key is derived from it.
     """
 
     # a file of zmq.auth.create_certificates, or the 40 characters of the key alone
     secret_key_file: str
-    # a directory of *.key files; who has one of these keys may connect
-    public_keys_dir: str
+    # a directory of *.key files; peers with one of these keys may connect
+    public_keys_dir: Reloadable[str]
 
 
 class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the relay keeps, for how long, and what it allows."""
 
-    # s a channel stays for late subscribers after it has ended
-    keep_finished: Seconds = 300.0
-    # s a channel that never finished stays after its last message
-    keep_idle: Seconds = 21600.0
+    # s that an ended channel stays for late subscribers
+    keep_finished: Reloadable[Seconds] = 300.0
+    # s that a channel without FINISHED stays after its last message
+    keep_idle: Reloadable[Seconds] = 21600.0
     # s after a FAILED that nothing follows (the broker gave up) until the channel ends
-    end_after_failed: Seconds = 60.0
-    # messages in the history of one channel; the oldest go first
-    max_messages: Count = 100_000
-    # bytes of all histories with their bookkeeping; finished, then idle channels go first
-    max_history_bytes: Annotated[int, msgspec.Meta(ge=65536, le=2**40)] = 268_435_456
-    # s a client may take nothing while messages wait, before close 1013
-    client_stall: Seconds = 30.0
-    # subscribers at once; the next one is turned away
-    max_clients: Count = 10_000
+    end_after_failed: Reloadable[Seconds] = 60.0
+    # messages in the history of one channel; the oldest are dropped first
+    max_messages: Reloadable[Count] = 100_000
+    # bytes of all histories with bookkeeping; finished, then idle channels are dropped first
+    max_history_bytes: Reloadable[Annotated[int, msgspec.Meta(ge=65536, le=2**40)]] = 268_435_456
+    # s that a client may read nothing while messages wait, before close 1013
+    client_stall: Reloadable[Seconds] = 30.0
+    # subscribers at once; more are refused
+    max_clients: Reloadable[Count] = 10_000
     # s for a client to name its channel
-    subscribe_timeout: Seconds = 30.0
-    # one frame of a ZeroMQ message
+    subscribe_timeout: Reloadable[Seconds] = 30.0
+    # bytes of one frame of a ZeroMQ message
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 65_536
     # allowed Origin headers; empty allows all
-    origins: tuple[str, ...] = ()
+    origins: Reloadable[tuple[str, ...]] = ()
     # wss:// instead of ws://
     tls: TLSSettings | None = None
-    # encrypts ZeroMQ, and lets only known brokers in
+    # encrypts ZeroMQ, and accepts only known brokers
     curve: CurveSettings | None = None
     # where histories survive a restart
     history_file: str | None = None
     # the old channel "0", command "exit"
-    allow_remote_exit: bool = False
+    allow_remote_exit: Reloadable[bool] = False
 
     def verify(self) -> None:
         """Read the certificates and keys that the section names."""
@@ -95,7 +97,7 @@ def read_tls(settings: TLSSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        # An encrypted key would make OpenSSL ask at the terminal; a daemon has none.
+        # Without a password OpenSSL would ask for one at the terminal; a daemon has no terminal.
         context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")
     except ssl.SSLError as error:
         reason = (error.reason or "no PEM certificate and key").replace("_", " ").lower()
@@ -103,14 +105,6 @@ def read_tls(settings: TLSSettings) -> ssl.SSLContext:
             ("tls",), f"cannot use {settings.certificate} with {settings.key}: {reason}"
         ) from None
     return context
-
-
-class CurveKeys(NamedTuple):
-    """Keys in Z85: the relay's own pair, and the public ones of those who may connect."""
-
-    public: bytes
-    secret: bytes
-    allowed: frozenset[bytes]
 
 
 def read_curve_keys(settings: CurveSettings) -> CurveKeys:
@@ -121,11 +115,13 @@ def read_curve_keys(settings: CurveSettings) -> CurveKeys:
     if len(secret) != _Z85_KEY_LENGTH:
         raise SettingError(
             path,
-            f"{settings.secret_key_file} holds no CURVE secret key ({_Z85_KEY_LENGTH} characters)",
+            f"{settings.secret_key_file} has no CURVE secret key ({_Z85_KEY_LENGTH} characters)",
         )
     if not _is_curve_key(secret):
-        raise SettingError(path, f"{settings.secret_key_file} holds no valid CURVE key")
+        raise SettingError(path, f"{settings.secret_key_file} has no valid CURVE key")
     import zmq
+
+    from monitor.transport.router import CurveKeys
 
     public = zmq.curve_public(secret.encode("ascii"))
     return CurveKeys(public, secret.encode("ascii"), _allowed_keys(settings.public_keys_dir))
@@ -158,7 +154,7 @@ def _allowed_keys(directory: str) -> frozenset[bytes]:
         key = curve_key_in(read_secret(str(file), path=path), "public-key")
         if key is None or not _is_curve_key(key):
             raise SettingError(
-                path, f"{file} holds no CURVE public key ({_Z85_KEY_LENGTH} characters)"
+                path, f"{file} has no CURVE public key ({_Z85_KEY_LENGTH} characters)"
             )
         allowed.add(key.encode("ascii"))
     return frozenset(allowed)

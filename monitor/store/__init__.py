@@ -1,7 +1,7 @@
-"""Tables in PostgreSQL or SQLite, behind one asynchronous face.
+"""Tables in PostgreSQL or SQLite, with one asynchronous interface.
 
-A part is given a :class:`Store` and hands it functions, which run with a
-:class:`Connection` in one of the store's own threads, each in one transaction::
+A part calls a :class:`Store` with functions. Each runs with a :class:`Connection` in one of the
+store's threads, in one transaction::
 
     rows = await store.read(lambda connection: connection.query("SELECT ..."))
     await store.transaction(write_batch, timeout=10)

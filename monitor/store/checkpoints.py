@@ -1,7 +1,7 @@
-"""Copies the write-ahead log of an SQLite file into the file, beside the one that writes.
+"""Copies the write-ahead log of an SQLite file into the file, in a separate thread.
 
-A checkpoint takes longer than a commit may, by two fsyncs and however many pages: done by whoever
-commits the page that fills the log, as SQLite does by itself, everyone waits for it
+A checkpoint takes much longer than a commit: two fsyncs, and the writes of all pages. By default,
+SQLite runs it in the commit that fills the log, and all other writers wait for it
 (https://sqlite.org/wal.html#ckpt).
 """
 
@@ -17,15 +17,15 @@ from monitor.errors import MonitorError
 
 __all__ = ["Checkpoints", "copy_log"]
 
-# Between a commit and the next checkpoint.
+# From a commit to the next checkpoint.
 _PAUSE_S: Final = 0.2
-# Pages in the log from which on it should begin anew.
+# From this many pages on, the log should restart.
 _RESTART_PAGES: Final = 1000
 _CLOSE_S: Final = 0.45
 
 
 def copy_log(raw: sqlite3.Connection) -> tuple[int, int]:
-    """Return the pages in the log, and how many of them are in the file now."""
+    """Copy what is possible; return the pages in the log, and how many of them are copied."""
     _, pages, copied = raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return pages, copied
 
@@ -33,14 +33,13 @@ def copy_log(raw: sqlite3.Connection) -> tuple[int, int]:
 class Checkpoints:
     """A thread with a connection from ``connect``, which may raise MonitorError.
 
-    The log begins anew where a commit finds all of it copied. While there is always another
-    commit, only the writer can see to that: it looks at :attr:`behind` and copies the few
-    pages that are left.
+    The log restarts when a commit finds all of it copied. Under a steady load of commits only the
+    writer can achieve this: if :attr:`behind` is set, it copies the few pages that are left.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
-        # So that who ends it finds it either not there at all, or running.
+        # close() must find the thread either not created or running.
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._raw: sqlite3.Connection | None = None
@@ -49,21 +48,21 @@ class Checkpoints:
         self.behind = False
 
     def committed(self) -> None:
-        """Have what was just committed copied soon; for the writer's thread."""
+        """Schedule a checkpoint after a commit; called in the thread of the writer."""
         if self._thread is None:
             with self._starting:
                 if not self._stop.is_set():
                     thread = threading.Thread(
                         target=self._run, name="sqlite-checkpoints", daemon=True
                     )
-                    # Where the system has no thread to give, the next commit asks again.
+                    # If the system cannot start a thread, the next commit tries again.
                     with contextlib.suppress(RuntimeError):
                         thread.start()
                         self._thread = thread
         self._committed.set()
 
     def close(self) -> None:
-        """End the thread, for at most half a second; blocks."""
+        """Stop the thread, waiting at most half a second; blocks."""
         with self._starting:
             self._stop.set()
         self._committed.set()
@@ -78,7 +77,7 @@ class Checkpoints:
         try:
             while self._committed.wait() and not self._stop.wait(_PAUSE_S):
                 self._committed.clear()
-                # A disk that takes nothing is told by the commits, the next of which tries again.
+                # Commits report a disk that cannot be written. The next commit tries again.
                 with contextlib.suppress(sqlite3.Error, MonitorError):
                     if self._raw is None:
                         self._raw = self._connect()

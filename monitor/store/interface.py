@@ -1,9 +1,8 @@
-"""What a store is to the parts that keep their tables in it.
+"""The interface of the store to the parts that keep tables in it.
 
-SQL is written once for both databases where it can be: ``%s`` stands for a parameter
-(and, where there are parameters, ``%%`` for a percent sign), tables have no schema in
-front, JSON columns take and give text. Where the two differ a function asks
-``connection.dialect``.
+Most SQL works with both databases: ``%s`` is a parameter (and in statements with parameters,
+``%%`` is a percent sign), table names have no schema, and values of JSON columns are text.
+Functions with different SQL for the two check ``connection.dialect``.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ T = TypeVar("T")
 
 
 class TablesError(MonitorError):
-    """The tables are missing, or of another version than this program needs."""
+    """The tables are missing or have another version than this program needs."""
 
     def __init__(self, server: str, problem: str) -> None:
         self.server = server
@@ -34,14 +33,14 @@ class TablesError(MonitorError):
 
 
 class Connection(ABC):
-    """One transaction's hold on the database; used only in the thread that made it."""
+    """The database during one transaction; used only in the thread that created it."""
 
     dialect: ClassVar[Dialect]
     raw: Any
-    """The DB-API connection (psycopg2 or sqlite3), for COPY and the like. Never commit on it."""
+    """The DB-API connection (psycopg2 or sqlite3), for COPY and similar. Never commit it."""
 
     took_s: float = 0.0
-    """How long a transaction took with its commit, once it is committed, from when it began."""
+    """Duration of the transaction in s, including its commit; set after the commit."""
 
     @abstractmethod
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -55,49 +54,49 @@ class Connection(ABC):
     def insert(
         self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], suffix: str = ""
     ) -> None:
-        """Insert many rows; ``suffix`` may say ``ON CONFLICT ...``. Names are SQL, not input."""
+        """Insert many rows; ``suffix`` may be ``ON CONFLICT ...``. Names are SQL, not input."""
 
     @abstractmethod
     def notify(self, channel: str, payload: str) -> None:
-        """Tell :meth:`Store.listen`-ers once this transaction is committed.
+        """Notify listeners (:meth:`Store.listen`) once this transaction is committed.
 
-        PostgreSQL's listeners may be in any process, SQLite's are in this one. A payload
+        With PostgreSQL they may be in any process, with SQLite they are in this one. A payload
         is at most 7999 bytes.
         """
 
 
 class Store(ABC):
-    """The database, for the parts. All methods are for the loop's thread."""
+    """The database, for the parts. Call all methods in the thread of the loop."""
 
     dialect: ClassVar[Dialect]
     server: str
-    """Names the database in messages, without secrets."""
+    """The name of the database in messages, without secrets."""
 
     @abstractmethod
     async def start(self) -> None:
-        """Open an SQLite file, so that one that can't be used is found at once.
+        """Open an SQLite file, to find out at once whether it can be used.
 
-        Not needed before other methods, which open what they use. A PostgreSQL that is away
-        raises nothing.
+        Other methods do not need this: they open what they use. An unavailable PostgreSQL is not
+        an error here.
         """
 
     @abstractmethod
     async def transaction(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
-        """Run ``function`` in one transaction of its own and return what it returns.
+        """Run ``function`` in its own transaction and return its result.
 
-        Committed when this returns; an exception of ``function`` rolls back and is raised.
-        Raises UnavailableError when the database is away or ``timeout`` (s, with the wait
-        for a free thread) is over: then it may or may not have been committed, which only
-        a look at the data can tell. Raises TablesError when the tables are missing or old.
-        On SQLite one such function runs at a time and all others wait: keep it under 50 ms.
+        The transaction is committed when this returns. An exception in ``function`` rolls it back
+        and is raised. Raises UnavailableError if the database is unavailable or ``timeout`` (s,
+        including the wait for a free thread) expires: the transaction may be committed or not, and
+        only the data can show it. Raises TablesError if the tables are missing or old.
+        With SQLite one transaction runs at a time and all others wait: keep it under 50 ms.
         """
 
     async def timed(
         self, function: Callable[[Connection], T], *, timeout: float = 30.0
     ) -> tuple[T, float]:
-        """Run a transaction; return also how long it took with its commit (s), once it had begun.
+        """Run a transaction; also return its duration (s), from its begin through its commit.
 
-        That is how long others may have waited for it, with no wait for others in it.
+        This is how long it may have delayed others. The time that it waited itself is not included.
         """
         used: list[Connection] = []
 
@@ -110,34 +109,34 @@ class Store(ABC):
 
     @abstractmethod
     async def read(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
-        """Run ``function``, which changes nothing, on one snapshot.
+        """Run ``function``, which only reads, on one snapshot.
 
-        As :meth:`transaction` otherwise; on SQLite it neither waits for writers nor
-        blocks them.
+        Otherwise like :meth:`transaction`. With SQLite it neither waits for writers nor blocks
+        them.
         """
 
     @abstractmethod
     def listen(self, channel: str) -> AsyncGenerator[str | None, None]:
         """Yield the payloads of :meth:`Connection.notify` on ``channel``, in order.
 
-        Yields None when it has begun to listen, and again after each gap (the connection
-        was lost, or the listener is 10,000 payloads behind): only what is told after a None
-        is sure to follow. A server that is away is waited for. Close the
-        generator (``contextlib.aclosing``) to stop listening.
+        Yields None once it listens, and again after each gap (after a lost connection, or when the
+        listener is 10,000 payloads behind): all payloads sent after a None arrive, until the next
+        None. Waits while the server is unavailable. Close the generator
+        (``contextlib.aclosing``) to stop listening.
         """
 
     @abstractmethod
     async def migrate(self, *, owner: str | None = None) -> list[str]:
-        """Create or upgrade the tables and return the names of the migrations applied.
+        """Create or upgrade the tables and return the names of the applied migrations.
 
-        May run in several processes at once. An administrator names the PostgreSQL role that
-        shall own the schema and everything in it. Raises TablesError for tables of a newer
-        program. SQLite needs no such call: its file is migrated when it is opened.
+        Several processes may run it at once. ``owner`` is the PostgreSQL role that will own the
+        schema and everything in it, if an administrator runs this. Raises TablesError for tables
+        of a newer program. SQLite does not need this: its file is migrated when it is opened.
         """
 
     @abstractmethod
     async def reset(self) -> None:
-        """Drop all tables with what is in them, and create them anew."""
+        """Drop all tables with their data, and create them again."""
 
     def open_files(self) -> Sequence[OpenFile]:
         """Return the SQLite files that must stay at their paths."""
@@ -145,4 +144,4 @@ class Store(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let what runs end, for at most 1 s, end the threads, close the connections."""
+        """Wait at most 1 s for running functions, stop the threads, close the connections."""

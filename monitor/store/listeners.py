@@ -1,4 +1,4 @@
-"""Who waits for notifications in this process."""
+"""The listeners for notifications in this process."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 
 __all__ = ["Listener", "Listeners"]
 
-_BOUND = 10_000  # payloads that one listener may be behind
+_BOUND = 10_000  # most payloads that wait for one listener
 
 
 class Listener:
-    """One listener's queue; :meth:`next` gives payloads in order, None for a gap."""
+    """The queue of one listener; :meth:`next` returns payloads in order, None for a gap."""
 
     def __init__(self) -> None:
         self._payloads: deque[str | None] = deque()
         self._ready = asyncio.Event()
 
     def tell(self, payload: str | None) -> None:
-        """Queue a payload; past the bound all that waits becomes one gap."""
+        """Queue a payload; past the bound, all waiting payloads become one gap."""
         if len(self._payloads) >= _BOUND:
             self._payloads.clear()
             payload = None
@@ -28,7 +28,7 @@ class Listener:
         self._ready.set()
 
     async def next(self) -> str | None:
-        """Return the next payload, waiting for it without limit."""
+        """Wait for the next payload, without a limit, and return it."""
         while not self._payloads:
             self._ready.clear()
             await self._ready.wait()
@@ -36,23 +36,23 @@ class Listener:
 
 
 class Listeners:
-    """All listeners of this process by channel; belongs to the loop's thread."""
+    """All listeners of this process by channel; used in the thread of the loop."""
 
     def __init__(self) -> None:
         self._by_channel: defaultdict[str, set[Listener]] = defaultdict(set)
 
     def tell(self, channel: str, payload: str | None) -> None:
-        """Give ``payload`` (None: a gap) to those who listen on ``channel``."""
+        """Queue ``payload`` (None: a gap) for all listeners on ``channel``."""
         for listener in self._by_channel.get(channel, ()):
             listener.tell(payload)
 
     def channels(self) -> frozenset[str]:
-        """Return the channels that somebody listens on."""
+        """Return the channels that have listeners."""
         return frozenset(self._by_channel)
 
     @contextlib.contextmanager
     def listener(self, channel: str) -> Iterator[Listener]:
-        """Register a listener for the time of the context."""
+        """Register a listener for the duration of the context."""
         listener = Listener()
         self._by_channel[channel].add(listener)
         try:

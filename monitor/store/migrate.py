@@ -1,12 +1,12 @@
-"""Brings the tables to what this program needs, one numbered step after another.
+"""Creates and upgrades the tables in numbered steps.
 
-Our own rather than a library: the file of a daemon that migrates at start must need no
-lock that survives a kill -9, and the steps run on a connection, a schema and a role that
-the caller has chosen.
+This is not a library because a daemon that migrates its file at start must not leave a lock
+behind after a kill -9, and because the caller chooses connection, schema and role.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -22,16 +22,19 @@ _TABLE = """CREATE TABLE IF NOT EXISTS schema_migration (
     number integer PRIMARY KEY, name text NOT NULL, applied_at double precision NOT NULL)"""
 
 
+_CREATED = re.compile(r"^CREATE (TABLE|FUNCTION) (\w+)", re.MULTILINE)
+
+
 class Difference(NamedTuple):
-    """How tables differ from what this program needs."""
+    """The difference between the tables and what this program needs."""
 
     missing: list[Migration]
     unknown: list[int]
-    """Numbers of steps that a newer program has applied."""
+    """The numbers of the steps that a newer program has applied."""
 
 
 def compare(steps: Sequence[Migration], applied: Iterable[int]) -> Difference:
-    """Compare the program's ``steps`` with the numbers of those applied."""
+    """Compare the ``steps`` of this program with the numbers of the applied ones."""
     numbers = set(applied)
     return Difference(
         [step for step in steps if step.number not in numbers],
@@ -42,9 +45,9 @@ def compare(steps: Sequence[Migration], applied: Iterable[int]) -> Difference:
 def apply(
     connection: Connection, server: str, steps: Sequence[Migration] | None = None
 ) -> list[str]:
-    """Apply the steps that are missing, in the caller's transaction; return their names.
+    """Apply the missing steps in the caller's transaction and return their names.
 
-    Two at once wait for each other. Raises TablesError for tables of a newer program.
+    Concurrent calls wait for each other. Raises TablesError for tables of a newer program.
     """
     if connection.dialect == "postgresql":
         connection.query(
@@ -75,32 +78,27 @@ def check(connection: Connection, server: str) -> None:
         raise TablesError(server, _newer(difference.unknown))
     if difference.missing:
         names = ", ".join(str(step) for step in difference.missing)
-        raise TablesError(server, f"the tables are old, {names} missing; run: {COMMAND}")
+        raise TablesError(server, f"the tables are outdated (missing: {names}); run: {COMMAND}")
 
 
-def reset(connection: Connection) -> None:
-    """Drop everything in the schema and make the tables anew."""
-    if connection.dialect == "postgresql":
-        tables = connection.query(
-            "SELECT quote_ident(c.relname) FROM pg_class c"
-            " WHERE c.relnamespace = current_schema()::regnamespace"
-            " AND c.relkind IN ('r', 'p') AND NOT c.relispartition"
-        )
-        functions = connection.query(
-            "SELECT p.oid::regprocedure::text FROM pg_proc p"
-            " WHERE p.pronamespace = current_schema()::regnamespace"
-        )
-        for (name,) in tables:
-            connection.execute(f"DROP TABLE {name} CASCADE")
-        for (name,) in functions:
-            connection.execute(f"DROP FUNCTION IF EXISTS {name} CASCADE")
-    else:
-        tables = connection.query(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-        )
-        for (name,) in tables:
-            connection.execute(f'DROP TABLE IF EXISTS "{name}"')
-    apply(connection, "database")
+def reset(connection: Connection, server: str) -> None:
+    """Drop the tables and functions that the steps created, by name, and create them again.
+
+    Raises TablesError for tables of a newer program, whose names are not known here.
+    """
+    steps = load()
+    if _has_tables(connection) and (unknown := compare(steps, _applied(connection)).unknown):
+        raise TablesError(server, _newer(unknown))
+    for kind, name in reversed([("TABLE", "schema_migration"), *created(steps)]):
+        if connection.dialect == "postgresql" or kind == "TABLE":
+            connection.execute(f"DROP {kind} IF EXISTS {name}")
+    apply(connection, server)
+
+
+def created(steps: Iterable[Migration]) -> list[tuple[str, str]]:
+    """Return what the steps create, in order: ``TABLE`` or ``FUNCTION``, and its name."""
+    found = (_CREATED.findall(section) for step in steps for section in step.sections.values())
+    return list(dict.fromkeys(pair for pairs in found for pair in pairs))
 
 
 def _has_tables(connection: Connection) -> bool:
@@ -120,4 +118,4 @@ def _applied(connection: Connection) -> list[int]:
 
 def _newer(unknown: Sequence[int]) -> str:
     numbers = ", ".join(f"{number:04}" for number in unknown)
-    return f"the tables are newer than this program (it does not know {numbers}); upgrade it"
+    return f"the tables are newer than this program (unknown: {numbers}); upgrade the program"

@@ -1,4 +1,4 @@
-"""LISTEN on PostgreSQL: one connection with a thread of its own for all listeners."""
+"""LISTEN on PostgreSQL: one connection, in its own thread, for all listeners."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import logging
 import os
-import random
 import select
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.store.listeners import Listeners
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ __all__ = ["NotificationThread"]
 
 logger = logging.getLogger("monitor.store")
 
-_SILENCE_S = 15.0  # without a word for so long, the connection is tried by a statement
+_SILENCE_S = 15.0  # without data for so long, a statement tests the connection
 _CLOSE_S = 0.9
+_RETRY_S = (0.1, 10.0)
 
 
 class NotificationThread:
-    """Listens on all channels that somebody wants, and connects again after each loss.
+    """Listens on all channels that have listeners, and reconnects after each loss.
 
-    ``connect`` gives a connection in autocommit mode or raises MonitorError.
+    ``connect`` returns a connection in autocommit mode or raises MonitorError.
     """
 
     def __init__(self, server: str, connect: Callable[[], RawConnection]) -> None:
@@ -41,7 +43,7 @@ class NotificationThread:
         self._listeners = Listeners()
         self._loop = asyncio.get_running_loop()
         self._wanted: frozenset[str] = frozenset()
-        self._heard: set[str] = set()  # what the server tells us now; the loop's, as _listeners
+        self._heard: set[str] = set()  # subscribed channels; like _listeners, used by the loop
         self._closing = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -51,7 +53,7 @@ class NotificationThread:
         self._thread.start()
 
     async def listen(self, channel: str) -> AsyncGenerator[str | None, None]:
-        """Yield payloads as :meth:`monitor.store.Store.listen` says."""
+        """Yield payloads as documented for :meth:`monitor.store.Store.listen`."""
         with self._listeners.listener(channel) as listener:
             if channel in self._heard:
                 listener.tell(None)
@@ -60,7 +62,7 @@ class NotificationThread:
                 while True:
                     yield await listener.next()
             finally:
-                # The listener leaves just after this; a channel too many costs nothing.
+                # This listener is removed just after this; one extra channel costs nothing.
                 self._loop.call_soon(self._want)
 
     async def close(self) -> None:
@@ -69,9 +71,9 @@ class NotificationThread:
         self._wake()
         ended, _ = await asyncio.wait({asyncio.wrap_future(self._ended)}, timeout=_CLOSE_S)
         if not ended:
-            logger.error("%s: the listening thread did not end", self._server)
+            logger.error("%s: the LISTEN thread did not stop", self._server)
             return
-        # Not by the thread, which may end before it is woken: the numbers could be another's.
+        # Not in the thread, which may end before _wake(): the descriptors could be reused by then.
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -81,7 +83,7 @@ class NotificationThread:
             self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+        with contextlib.suppress(BlockingIOError):  # the pipe is full: the thread wakes up anyway
             os.write(self._wake_write, b"x")
 
     def _hear(self, channel: str) -> None:
@@ -89,39 +91,34 @@ class NotificationThread:
         self._listeners.tell(channel, None)
 
     def _call(self, call: Callable[..., None], *arguments: str) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there are no listeners
             self._loop.call_soon_threadsafe(call, *arguments)
 
     def _serve(self) -> None:
-        away = False
-        pause = 0.1
+        outage = OutageLog(logger, subject=self._server)
+        backoff = Backoff(*_RETRY_S)
         try:
             while not self._closing.is_set():
                 try:
                     raw = self._connect()
                 except (MonitorError, psycopg2.Error, OSError) as error:
-                    if not away:
-                        logger.warning("not listening: %s", error)
-                    away = True
+                    outage.failed(f"cannot listen for notifications: {error}")
                 else:
                     try:
-                        if away:
-                            logger.info("%s: listening again", self._server)
-                        away, pause = False, 0.1
+                        outage.recovered("listening for notifications again")
+                        backoff.reset()
                         self._relay(raw)
                     except (psycopg2.Error, OSError) as error:
-                        logger.warning("%s: lost while listening: %s", self._server, error)
-                        away = True
+                        outage.failed(f"stopped listening for notifications: {error}")
                     finally:
                         self._call(self._heard.clear)
                         raw.close()
-                self._closing.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
-                pause = min(pause * 2, 10.0)
+                self._closing.wait(backoff.next_delay())
         finally:
             self._ended.set_result(None)
 
     def _relay(self, raw: RawConnection) -> None:
-        """Pass on what comes until the connection is lost or close() was called."""
+        """Deliver notifications until the connection is lost or close() is called."""
         heard: frozenset[str] = frozenset()
         while not self._closing.is_set():
             wanted = self._wanted
@@ -134,7 +131,7 @@ class NotificationThread:
                     self._call(self._heard.discard, channel)
             heard = wanted
             self._pass_on(raw)
-            # Not select(), which takes no descriptor from 1024 on.
+            # Not select(), which does not support descriptors above 1023.
             waiting = select.poll()
             waiting.register(raw.fileno(), select.POLLIN)
             waiting.register(self._wake_read, select.POLLIN)

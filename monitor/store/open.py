@@ -1,4 +1,4 @@
-"""Chooses the store that the settings ask for."""
+"""Selects the store for the settings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["open_store"]
 
 
 def open_store(settings: DatabaseSettings | None = None) -> Store:
-    """Return the store: PostgreSQL where a URL is set, else the SQLite file.
+    """Return the store: PostgreSQL if a URL is set, else the SQLite file.
 
-    Nothing is contacted or opened yet; that happens at the first use, in a thread. Raises
-    MissingPackageError without psycopg2, SettingError for a password that can't be read.
+    It connects at the first use, in a thread. Raises MissingPackageError without psycopg2, and
+    SettingError if the password cannot be read.
     """
     settings = settings or DatabaseSettings()
     if settings.url is None:

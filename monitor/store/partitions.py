@@ -1,8 +1,8 @@
-"""Time partitions in PostgreSQL: made ahead, dropped whole.
+"""Time partitions in PostgreSQL: created in advance, dropped as a whole.
 
-A table is ``PARTITION BY RANGE`` on a ``double precision`` column of seconds since the
-epoch. Its partitions are named ``TABLE_FROM_TO`` with both ends in whole seconds, so that
-what is there can be read from the names, also after their width was changed.
+A table is ``PARTITION BY RANGE`` on a ``double precision`` column of seconds since the epoch.
+Its partitions are named ``TABLE_FROM_TO`` with both ends in whole seconds. The names tell which
+ranges exist, even after the width was changed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from monitor.store.interface import Connection, Store
 __all__ = ["Range", "create_partitions", "drop_partitions", "plan_partitions"]
 
 Range = tuple[int, int]
-"""Start (in) and end (out) of a partition, s since the epoch."""
+"""Start (included) and end (excluded) of a partition, s since the epoch."""
 
-_LOCK_TIMEOUT_MS = 1000  # queued behind a long query a DROP would hold up everyone else
+_LOCK_TIMEOUT_MS = 1000  # a DROP that waits for a long query blocks all other statements
 
 
 def plan_partitions(
@@ -26,7 +26,7 @@ def plan_partitions(
 ) -> list[Range]:
     """Return the partitions to add so that every instant from ``since`` to ``until`` has one.
 
-    They lie on the grid of ``width_s`` and are cut where they would overlap existing ones.
+    They start at multiples of ``width_s`` and are cut so that they do not overlap existing ones.
     """
     taken = sorted(existing)
     missing: list[Range] = []
@@ -51,7 +51,7 @@ def create_partitions(
 ) -> list[Range]:
     """Create the missing partitions in the caller's transaction and return them.
 
-    Readers and writers of other partitions go on meanwhile.
+    This does not block readers and writers of other partitions.
     """
     if not plan_partitions(_existing(connection, table), since, until, width_s):
         return []
@@ -59,7 +59,7 @@ def create_partitions(
     missing = plan_partitions(_existing(connection, table), since, until, width_s)
     for low, high in missing:
         name = f'"{table}_{low}_{high}"'
-        # ATTACH takes a lesser lock on the table than CREATE TABLE ... PARTITION OF does.
+        # ATTACH takes a weaker lock on the table than CREATE TABLE ... PARTITION OF.
         connection.execute(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)")
         connection.execute(
             f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({low}) TO ({high})"
@@ -72,8 +72,8 @@ async def drop_partitions(
 ) -> list[Range]:
     """Drop the partitions that end at ``before`` or earlier, each in a transaction; return them.
 
-    Raises UnavailableError when a long query keeps one of them: try again later. Whoever comes
-    to the table meanwhile waits as well, for at most ``lock_timeout_ms``.
+    Raises UnavailableError if a long query uses one of them: try again later. Statements that need
+    the table in the meantime wait as well, for at most ``lock_timeout_ms``.
     """
     dropped = []
     for low, high in sorted(await store.read(lambda connection: _existing(connection, table))):

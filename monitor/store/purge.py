@@ -1,4 +1,4 @@
-"""Deletes in small steps, so that nobody waits long for a purge."""
+"""Deletes rows in small transactions, so that others never wait long for a purge."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from monitor.store.interface import Connection, Store
 
 __all__ = ["delete_in_steps", "give_pages_back"]
 
-_TARGET_S = 0.010  # a step's time, with its commit; others wait for at most one step
-# A commit costs what it costs: where the disk is slow, less work in each makes only more of them.
+_TARGET_S = 0.010  # duration of a step with its commit; others wait for at most one step
+# The commit itself has a fixed cost: on a slow disk, smaller steps only mean more commits.
 _LEAST, _MOST = 200, 5000
-_KEEP_FREE_PAGES = 1000  # 4 MB that the next rows will use
+_KEEP_FREE_PAGES = 1000  # 4 MB for the next rows
 
 
 async def delete_in_steps(store: Store, delete: Callable[[Connection, int], int]) -> int:
     """Call ``delete(connection, limit)`` until it deletes fewer than ``limit`` rows.
 
-    Each call is one transaction; ``limit`` is fitted to take about 10 ms, and between two
-    of them others have as long. Returns how many rows went.
+    Each call is one transaction. ``limit`` is adjusted so that it takes about 10 ms, and a pause of
+    the same length follows it. Returns the number of deleted rows.
     """
     limit, total = _LEAST, 0
     while True:
@@ -36,9 +36,9 @@ async def delete_in_steps(store: Store, delete: Callable[[Connection, int], int]
 
 
 async def give_pages_back(store: Store) -> None:
-    """Give an SQLite file's free pages back to the system, in small steps; else nothing.
+    """Return free pages of an SQLite file to the file system, in small steps.
 
-    Some stay for the rows to come.
+    Some pages stay free for the next rows. Does nothing with PostgreSQL.
     """
     if store.dialect != "sqlite":
         return
@@ -50,8 +50,8 @@ async def give_pages_back(store: Store) -> None:
             ((free,),) = connection.query("PRAGMA freelist_count")
             surplus = int(free) - _KEEP_FREE_PAGES
             for _ in range(min(pages, surplus)):
-                # A page each, whatever number it is given: it has a step for each page, and the
-                # driver takes the first step of a statement without columns for its last.
+                # One page per statement, even with a larger argument: the pragma has a step for
+                # each page, and the driver executes one step of a statement without columns.
                 connection.execute("PRAGMA incremental_vacuum(1)")
             return surplus
 
@@ -63,6 +63,6 @@ async def give_pages_back(store: Store) -> None:
 
 
 def _fitted(limit: int, spent: float) -> int:
-    """Return how much takes about as long as a step should, where ``limit`` took ``spent`` s."""
+    """Return the limit for a step of the target duration, after ``limit`` took ``spent`` s."""
     fitted = int(limit * _TARGET_S / max(spent, 1e-4))
     return min(max(fitted, limit // 2, _LEAST), limit * 2, _MOST)

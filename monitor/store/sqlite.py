@@ -1,9 +1,9 @@
 """The embedded store: one SQLite file in WAL mode, one thread that writes, two that read.
 
-A fourth copies the write-ahead log into the file beside them.
+A fourth thread copies the write-ahead log into the file.
 """
 
-# ruff: noqa: D102 - what the methods do is said once, in interface.py
+# ruff: noqa: D102 - interface.py documents the methods
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ __all__ = ["SqliteConnection", "SqliteStore"]
 
 T = TypeVar("T")
 
-_BUSY_S = 10.0  # another process (a consumer of its own unit) may hold the file's one write lock
-# Where the copying falls behind, whoever commits the page that fills the log does it.
+_BUSY_S = 10.0  # another process (a consumer with its own unit) may hold the write lock of the file
+# If the checkpoints fall behind, the commit that fills the log copies it.
 _MOST_PAGES = 16_000
 _JOURNAL_LIMIT_BYTES = 67_108_864
 
@@ -125,7 +125,7 @@ class SqliteStore(Store):
             self._checkpoints.committed()
             if self._checkpoints.behind:
                 self._checkpoints.behind = False
-                # Whatever it is, this is committed.
+                # Ignore errors: the transaction is committed.
                 with contextlib.suppress(sqlite3.Error):
                     copy_log(raw)
             return result, connection.notifications
@@ -144,7 +144,7 @@ class SqliteStore(Store):
                 finally:
                     _roll_back(session.raw)
 
-        if not self._migrated:  # readers can't create the tables that they read
+        if not self._migrated:  # readers cannot create tables
             await self.migrate()
         return await self._readers.run(job, timeout=timeout)
 
@@ -156,13 +156,15 @@ class SqliteStore(Store):
 
     async def migrate(self, *, owner: str | None = None) -> list[str]:
         del owner
-        # The thread migrates when it opens the file, before it runs anything.
+        # The thread migrates when it opens the file, before it runs a function.
         await self._writer.run(lambda _: None, timeout=600.0)
         applied, self._applied = self._applied, []
         return applied
 
     async def reset(self) -> None:
-        await self.transaction(migrate.reset, timeout=600.0)
+        await self.transaction(
+            lambda connection: migrate.reset(connection, self.server), timeout=600.0
+        )
 
     def open_files(self) -> Sequence[OpenFile]:
         return () if self._opened is None else (self._opened,)
@@ -201,8 +203,8 @@ class SqliteStore(Store):
             try:
                 raw.execute("PRAGMA cache_size=-8000")
                 raw.execute("PRAGMA temp_store=MEMORY")
-                # Debian's SQLite overwrites and writes out also the pages that a purge frees,
-                # most of its work. FAST leaves those, and overwrites what stays in the file.
+                # By default Debian's SQLite overwrites and writes the pages that a purge frees,
+                # most of its work. FAST skips them, and still overwrites data in used pages.
                 raw.execute("PRAGMA secure_delete=FAST")
                 for setting in settings:
                     raw.execute(setting)
@@ -212,8 +214,8 @@ class SqliteStore(Store):
             return raw
 
     def _prepare(self, raw: sqlite3.Connection) -> None:
-        """Make or upgrade the tables."""
-        # Has an effect on a file without tables only, and lets a purge give pages back.
+        """Create or upgrade the tables."""
+        # Lets a purge return pages to the file system; only has an effect before there are tables.
         raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
         write_ahead(raw, patience=_BUSY_S)
         raw.execute("PRAGMA synchronous=FULL")
@@ -234,16 +236,16 @@ class SqliteStore(Store):
             if problem is not None:
                 raise MonitorError(f"{self.server}: {problem}") from error
             raise UnavailableError(self.server, text) from error
-        except sqlite3.DatabaseError as error:
-            if type(error) is sqlite3.DatabaseError:  # "file is not a database", "malformed"
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            # "file is not a database", "malformed", or with a damaged text in its own error.
+            if type(error) in (sqlite3.DatabaseError, UnicodeDecodeError):
                 raise MonitorError(
-                    f"{self.server}: {error}; move it aside and start again (the tables are made"
-                    " anew)"
+                    f"{self.server}: {error}; move it aside and start again, with new tables"
                 ) from error
             raise
 
     def _unusable(self) -> str | None:
-        """Return what no waiting mends: of the directory, or of the file itself."""
+        """Return a problem of the directory or the file that does not go away by itself."""
         directory = self.file.parent
         try:
             directory.stat()
@@ -261,7 +263,7 @@ class SqliteStore(Store):
 
 
 def _roll_back(raw: sqlite3.Connection) -> None:
-    # SQLite itself has rolled back already after some errors (a full disk, an interrupt).
+    # After some errors (a full disk, an interrupt) SQLite has already rolled back by itself.
     if raw.in_transaction:
         with contextlib.suppress(sqlite3.Error):
             raw.execute("ROLLBACK")

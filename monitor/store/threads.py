@@ -1,7 +1,7 @@
-"""Threads that each own a connection, behind an asynchronous face.
+"""Threads that each own a connection, with an asynchronous interface.
 
-A :class:`Session` is one connection as its thread sees it; :class:`Threads` hands it
-functions, bounds how long a caller waits, and cuts off what does not end.
+A :class:`Session` is the connection of one thread. :class:`Threads` runs functions with it, limits
+how long a caller waits, and interrupts functions that take too long.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ logger = logging.getLogger("monitor.store")
 T = TypeVar("T")
 S = TypeVar("S", bound="Session")
 
-_BACKLOG = 1000  # functions that may wait; more than that is a database that does not keep up
-_GRACE_S = 5.0  # for a function that was cut off to notice
-_CLOSE_S = 0.45  # twice in close(): the daemon's shutdown has 1 s for it
-_RECONNECT_PAUSE_S = 0.5  # a database that just refused is not asked again by each waiting function
+_BACKLOG = 1000  # most functions that wait; with more, the database does not keep up
+_GRACE_S = 5.0  # for an interrupted function to end
+_CLOSE_S = 0.45  # twice in close(): the daemon's shutdown allows 1 s for it
+_RECONNECT_PAUSE_S = 0.5  # after a failed connect, functions that wait fail with the same error
 
 
 class Session(ABC):
-    """One connection; all methods but :meth:`interrupt` belong to its thread."""
+    """One connection; only :meth:`interrupt` may be called outside its thread."""
 
     @abstractmethod
     def usable(self) -> bool:
-        """Tell, without asking the server, whether the connection still stands."""
+        """Return whether the connection is still open, without a request to the server."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Make what runs fail soon; called from another thread."""
+        """Make the running function fail soon; called from another thread."""
 
     @abstractmethod
     def close(self) -> None:
@@ -65,7 +65,8 @@ class _Job(Generic[S]):
 class Threads(Generic[S]):
     """Up to ``count`` threads, started when needed, each with a session from ``connect``.
 
-    ``connect`` runs in the thread and raises MonitorError; ``server`` names the database.
+    ``connect`` runs in the thread and raises MonitorError. ``server`` is the name of the database
+    in errors.
     """
 
     def __init__(self, name: str, server: str, connect: Callable[[], S], *, count: int = 1) -> None:
@@ -85,18 +86,18 @@ class Threads(Generic[S]):
     async def run(self, function: Callable[[S], T], *, timeout: float) -> T:
         """Run ``function`` with a session in one of the threads.
 
-        Raises UnavailableError after ``timeout`` s, when too many wait, or after close().
-        A caller that is cancelled leaves a function that has begun to run to its end.
+        Raises UnavailableError after ``timeout`` s, if too many functions wait, or after close().
+        If the caller is cancelled, a function that has already started continues.
         """
         if self._closed:
             raise UnavailableError(self._server, "closed")
         if self._queue.qsize() >= _BACKLOG:
-            raise UnavailableError(self._server, f"{_BACKLOG} transactions wait for it already")
+            raise UnavailableError(self._server, f"{_BACKLOG} transactions are already waiting")
         job = _Job(function, time.monotonic() + timeout)
         self._queue.put(job)
         self._grow()
         waiter = asyncio.wrap_future(job.future)
-        # A waiter that nobody awaits any more must not be reported as forgotten.
+        # Retrieve the exception, or asyncio logs it if the caller was cancelled.
         waiter.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await asyncio.wait({waiter}, timeout=timeout)
@@ -114,7 +115,7 @@ class Threads(Generic[S]):
         return result
 
     async def close(self) -> None:
-        """Let what was handed in end, within half a second, then cut it off; end the threads."""
+        """Wait half a second for running functions, interrupt the rest, end the threads."""
         self._closed = True
         with self._lock:
             ended = [asyncio.wrap_future(future) for future in self._ended]
@@ -130,7 +131,7 @@ class Threads(Generic[S]):
                 job.interrupt()
             _, pending = await asyncio.wait(pending, timeout=_CLOSE_S)
         if pending:
-            logger.error("%s: %d threads did not end", self._server, len(pending))
+            logger.error("%s: %d threads did not stop", self._server, len(pending))
 
     def _grow(self) -> None:
         with self._lock:
@@ -159,12 +160,12 @@ class Threads(Generic[S]):
         finally:
             if session is not None:
                 session.close()
-            # The loop may be gone already when a thread ends after close() gave it up.
+            # The loop may be closed if a thread ends after close() stopped waiting for it.
             with contextlib.suppress(RuntimeError):
                 ended.set_result(None)
 
     def _run(self, job: _Job[S], session: S | None) -> S | None:
-        """Run one job and return the session that is left; the job's future gets the rest."""
+        """Run one job, set its future, and return the session for the next job."""
         try:
             if session is not None and not session.usable():
                 session.close()

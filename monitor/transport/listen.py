@@ -1,4 +1,4 @@
-"""What an address of the config means to those who listen on it."""
+"""Listening sockets for an address of the config."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from monitor.errors import ListenError
 from monitor.settings import address_text
 
-__all__ = ["listening_sockets", "zeromq_endpoints"]
+__all__ = ["give_up_after", "listening_sockets", "zeromq_endpoints"]
 
 _BACKLOG = 1024
 _RESOLVE_S = 10.0
@@ -18,10 +18,10 @@ _RESOLVE_S = 10.0
 async def listening_sockets(
     address: tuple[str, int], *, key: str, unacknowledged_s: float
 ) -> list[socket.socket]:
-    """Return a socket for each address that the host has; ``*`` or an empty host is all of them.
+    """Return a socket for each address of the host; ``*`` or an empty host means all addresses.
 
-    Connections give up a peer that acknowledges nothing for ``unacknowledged_s`` (accepted
-    sockets inherit TCP_USER_TIMEOUT, tcp(7)). Raises ListenError that names ``key``.
+    Connections give up a peer that acknowledges nothing for ``unacknowledged_s``. Raises
+    ListenError with ``key``.
     """
     host, port = address
     try:
@@ -52,9 +52,7 @@ async def listening_sockets(
             sockets.append(listener)
             listener.setblocking(False)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_s * 1000)
-            )
+            give_up_after(listener, unacknowledged_s)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(target)
@@ -65,12 +63,22 @@ async def listening_sockets(
         problem = os.strerror(error.errno) if error.errno else str(error)
         raise ListenError(key, address_text(address), problem) from None
     if not sockets:
-        raise ListenError(key, address_text(address), "no address of it is of a known family")
+        raise ListenError(
+            key, address_text(address), "none of its addresses has a supported family"
+        )
     return sockets
 
 
+def give_up_after(listener: socket.socket, unacknowledged_s: float) -> None:
+    """Let new connections give up a peer that acknowledges nothing for ``unacknowledged_s``.
+
+    Accepted sockets inherit TCP_USER_TIMEOUT (tcp(7)).
+    """
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_s * 1000))
+
+
 async def zeromq_endpoints(address: tuple[str, int]) -> list[str]:
-    """Return endpoints for libzmq, which binds to numbers and interfaces, not to host names."""
+    """Return endpoints for libzmq, which binds to addresses and interfaces, not to host names."""
     host, port = address
     if host in ("*", ""):
         return [f"tcp://*:{port}"]
@@ -80,7 +88,7 @@ async def zeromq_endpoints(address: tuple[str, int]) -> list[str]:
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
     except (socket.gaierror, TimeoutError, UnicodeError):
-        # Perhaps the name of an interface, such as eth0; if not, bind says so.
+        # It may be the name of an interface, such as eth0; if not, bind fails.
         return [f"tcp://{host}:{port}"]
     numbers = dict.fromkeys(str(entry[4][0]) for entry in found)
     if port == 0:

@@ -1,4 +1,4 @@
-"""What the routes are given: the daemon's parts and state, the store, the settings."""
+"""What routes have access to: the daemon's parts and state, the store, the settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from monitor.part import Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Part, State
 from monitor.store import Store
 from monitor.tokens import TokenFile
 from monitor.web.http.access import Access
@@ -20,7 +21,7 @@ __all__ = ["Context", "DaemonStatus", "PartsStatus"]
 
 
 class DaemonStatus(Protocol):
-    """How the whole daemon fares; the daemon itself is one."""
+    """The state of the whole daemon."""
 
     ready: bool
     draining: bool
@@ -28,14 +29,14 @@ class DaemonStatus(Protocol):
     started_at: float
 
     def states(self) -> Mapping[str, State]:
-        """Return the state of each part, and of what they share, by its name."""
+        """Return the states of the parts, and of what they share, by name."""
 
     def metrics(self) -> Iterable[Metric]:
         """Return the metrics of each part, and of what they share."""
 
 
 class PartsStatus:
-    """The status of parts that run without a daemon around them."""
+    """The state of parts that run without a daemon."""
 
     def __init__(self, parts: Mapping[str, Part]) -> None:
         self.ready = True
@@ -45,7 +46,7 @@ class PartsStatus:
         self._parts = parts
 
     def states(self) -> Mapping[str, State]:
-        """Return each part's own state."""
+        """Return the state of each part."""
         return {name: part.state() for name, part in self._parts.items()}
 
     def metrics(self) -> Iterable[Metric]:
@@ -56,9 +57,9 @@ class PartsStatus:
 
 @dataclass
 class Context:
-    """What a router may be made of; ``store`` is None where no part keeps anything in one.
+    """What a router may use; without a ``store`` no part keeps anything in a database.
 
-    ``log_reader`` reads other daemons' logs, where the logs part is off and the database shared.
+    ``log_reader`` reads the logs of other daemons, if the logs part is off and the database shared.
     """
 
     settings: ApiSettings
@@ -70,9 +71,9 @@ class Context:
     log_reader: LogReader | None = None
 
     def has(self, part: str) -> bool:
-        """Return whether there is anything to show of what the part writes to the database.
+        """Return whether there may be rows of the part to show.
 
-        Other daemons may write to a PostgreSQL too: then its rows are worth showing even
-        where this daemon does not run the part.
+        Other daemons may write to the same PostgreSQL database: then there may be rows even if
+        this daemon does not run the part.
         """
         return part in self.parts or (self.store is not None and self.store.dialect == "postgresql")

@@ -1,4 +1,4 @@
-"""The web part: the HTTP server in the daemon's loop, with all that it serves."""
+"""The web part: the HTTP server in the daemon's loop, and everything that it serves."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from monitor.errors import MonitorError
-from monitor.part import Health, Metric, Part, State
+from monitor.metrics import Metric
+from monitor.part import Health, Part, State
 from monitor.settings import Address, address_text
 from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
-from monitor.transport.listen import listening_sockets
+from monitor.transport.listen import give_up_after, listening_sockets
 from monitor.web.context import Context, DaemonStatus, PartsStatus
 from monitor.web.http.access import Access
 from monitor.web.http.app import make_app
@@ -35,8 +36,6 @@ logger = logging.getLogger("monitor.web")
 
 _DRAIN_S = 3.0
 _SPARE_DESCRIPTORS = 384
-# A change of these is taken up only by a restart.
-_FIXED = ("uri", "keep_alive", "website_mock")
 
 
 class Web(Part):
@@ -55,7 +54,7 @@ class Web(Part):
         store: Store | None = None,
         log_reader: LogReader | None = None,
     ) -> None:
-        """Take what is shared with other parts, how to get these, and how the daemon fares."""
+        """Take what other parts share, a way to get the parts, and the state of the daemon."""
         self._settings = settings
         self._tokens = tokens
         self._parts = parts
@@ -68,22 +67,23 @@ class Web(Part):
         self._connections = Connections(settings)
         self._sockets: Sockets | None = None
         self._server: uvicorn.Server | None = None
+        self._listeners: list[socket.socket] = []
         self._tasks: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.addresses: list[Address] = []
 
     def descriptors(self) -> int:
-        """A descriptor for each connection, and some for those on their way in."""
+        """One descriptor per connection, and some for clients that are connecting."""
         return self._settings.max_connections + _SPARE_DESCRIPTORS
 
     async def check(self) -> None:
-        """Read the tokens: beyond loopback it needs some."""
+        """Read the tokens: an address that is not loopback needs some."""
         await asyncio.to_thread(self._tokens.load)
         require_tokens(self._settings.uri, self._tokens.current, key="uri")
 
     async def start(self) -> None:
-        """Read the tokens, bind, and accept: the answer to the first request is a true one."""
+        """Read the tokens, load what the first answers need, bind, and accept."""
         settings = self._settings
-        # Whoever starts it, it is never open without.
+        # Without a daemon nobody has called check(), and the API must not be open to everyone.
         await self.check()
         listeners = await listening_sockets(
             settings.uri, key="api.uri", unacknowledged_s=settings.client_stall
@@ -94,7 +94,7 @@ class Web(Part):
             try:
                 await first()
             except MonitorError as error:
-                logger.warning("not yet known: %s", error)  # its task tries again
+                logger.warning("cannot load data at the start, retrying: %s", error)
         try:
             await self._accept(listeners, found)
         except BaseException:
@@ -131,7 +131,9 @@ class Web(Part):
         protocol: Any = type("Http", (LimitedHttp,), {"limits": self._connections})
         websocket: Any = self._sockets.protocol
         config = uvicorn.Config(
-            make_app(settings, self._access, [*found.routers, upgrade.router(found.websockets)]),
+            make_app(
+                self._connections, self._access, [*found.routers, upgrade.router(found.websockets)]
+            ),
             http=protocol,
             ws=websocket,
             loop="none",  # the daemon's
@@ -145,19 +147,19 @@ class Web(Part):
             timeout_keep_alive=settings.keep_alive,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
-        # What peers do wrong is said by LimitedHttp, with the peer; its life cycle is ours.
+        # LimitedHttp logs what is wrong with a client, and the daemon logs the life cycle.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config.load()
-        # Not Server.serve(): signals, and when to stop, are the daemon's.
+        # Not Server.serve(): the daemon handles signals, and decides when to stop.
         server = uvicorn.Server(config)
         server.lifespan = config.lifespan_class(config)
         await server.on_tick(0)
         await server.startup(sockets=listeners)
-        self._server = server
+        self._server, self._listeners = server, listeners
         self.addresses = [listener.getsockname()[:2] for listener in listeners]
 
     async def run(self) -> None:
-        """Keep the Date header true, and do what the routes need done, until cancelled."""
+        """Keep the Date header current, and run the tasks of the routes, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick(), name="web:tick")
             for number, task in enumerate(self._tasks):
@@ -170,7 +172,7 @@ class Web(Part):
             await asyncio.sleep(1)
 
     async def drain(self) -> None:
-        """Accept nothing more, answer what was asked, and close WebSockets with 1001."""
+        """Stop accepting, answer the requests received, and close WebSockets with 1001."""
         server = self._server
         if server is None:
             return
@@ -187,7 +189,7 @@ class Web(Part):
             await asyncio.wait(tasks, timeout=left)
 
     async def close(self) -> None:
-        """Let go of sockets and connections."""
+        """Close sockets and connections."""
         if self._sockets is not None:
             self._sockets.abort()
         server, self._server = self._server, None
@@ -202,12 +204,12 @@ class Web(Part):
                 connection.transport.abort()
 
     def state(self) -> State:
-        """Connections in a few words."""
+        """Return how many connections there are."""
         sockets = 0 if self._sockets is None else len(self._sockets)
         return State(Health.OK, f"{len(self._connections)} connections, {sockets} WebSockets")
 
     def metrics(self) -> Iterable[Metric]:
-        """The number of connections."""
+        """Return the number of connections."""
         yield Metric(
             "web_connections",
             "gauge",
@@ -215,25 +217,27 @@ class Web(Part):
             [({}, len(self._connections))],
         )
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
+    async def prepare(self, settings: Any) -> Callable[[], None]:
         """Adopt tokens, origins and limits."""
         assert isinstance(settings, ApiSettings)
+        adopted = self._settings.adopting(settings)
         if settings.tokens_file != self._settings.tokens_file:
             fresh = TokenFile(settings.tokens_file)
         else:
             fresh = TokenFile(self._tokens.file)
         tokens = await asyncio.to_thread(fresh.read, after=self._tokens.current)
         require_tokens(self._settings.uri, tokens, key="tokens_file")
-        # The address is taken up by a restart, which must not be the one to refuse it.
+        # The address waits for a restart, which must not be the one to refuse it.
         require_tokens(settings.uri, tokens, key="uri")
 
-        def switch() -> Sequence[str]:
-            old, self._settings = self._settings, settings
+        def switch() -> None:
+            self._settings = adopted
             self._tokens.file, self._tokens.current = fresh.file, tokens
-            self._access.origins = frozenset(settings.origins)
-            self._connections.settings = settings
+            self._access.origins = frozenset(adopted.origins)
+            self._connections.settings = adopted
+            for listener in self._listeners:
+                give_up_after(listener, adopted.client_stall)
             if self._sockets is not None:
                 self._sockets.recheck()
-            return [key for key in _FIXED if getattr(old, key) != getattr(settings, key)]
 
         return switch

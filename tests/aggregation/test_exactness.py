@@ -17,13 +17,14 @@ import pytest
 
 from monitor.bus import BusSettings, Record
 from monitor.bus.spool import SpoolBus
-from monitor.store import DatabaseSettings, open_store
+from monitor.store import DatabaseSettings
 from tests.aggregation.plain import TOPIC, Tables, plain_tables, read_tables
 from tests.aggregation.producers import PARTITIONS, Producers, whole_topic
 from tests.servers.cut import CutProxy
 from tests.servers.daemon import DaemonProcess, StartDaemon
 from tests.servers.kafka import Kafka
 from tests.servers.postgres import PostgresServer, make_server
+from tests.store.opened import opened
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(300)]
@@ -71,24 +72,14 @@ def proxy(make_kafka: Callable[..., Kafka]) -> Iterator[CutProxy]:
     proxy.close()
 
 
-def tables(url: str) -> Tables:
-    async def read() -> Tables:
-        store = open_store(DatabaseSettings(url=url))
-        try:
-            return await store.read(read_tables)
-        finally:
-            await store.close()
-
-    return asyncio.run(read())
+async def tables(database: DatabaseSettings) -> Tables:
+    async with opened(database) as store:
+        return await store.read(read_tables)
 
 
-def configure(url: str) -> None:
-    async def migrate() -> None:
-        store = open_store(DatabaseSettings(url=url))
-        await store.migrate()
-        await store.close()
-
-    asyncio.run(migrate())
+async def configure(url: str) -> None:
+    async with opened(DatabaseSettings(url=url)):
+        pass
 
 
 class Fleet:
@@ -116,7 +107,7 @@ class Fleet:
     def kill(self, daemon: DaemonProcess) -> None:
         self.running.remove(daemon)
         daemon.process.kill()
-        daemon.process.wait(10)
+        daemon.process.wait(60)
 
 
 def consumer_config(url: str, bootstrap: str) -> dict[str, Any]:
@@ -147,7 +138,7 @@ def stored(url: str) -> dict[int, int]:
         return dict(cursor.fetchall())
 
 
-def test_every_result_is_counted_once_whatever_dies_when(
+async def test_every_result_is_counted_once_whatever_dies_when(
     proxy: CutProxy,
     postgres: PostgresServer,
     produce: Produce,
@@ -155,10 +146,10 @@ def test_every_result_is_counted_once_whatever_dies_when(
     tmp_path: Path,
 ) -> None:
     url = postgres.url(postgres.create_database())
-    configure(url)
+    await configure(url)
     fleet = Fleet(start_daemon, tmp_path, consumer_config(url, f"127.0.0.1:{proxy.port}"))
     frozen = fleet.add()
-    frozen.wait_log("has partitions", limit_s=60)  # it has made the topic, too
+    frozen.wait_log("assigned partitions", limit_s=60)  # it has made the topic, too
     producers = produce(f"127.0.0.1:{proxy.port}", SEED)
     wait_for(lambda: sum(stored(url).values()) > 100, "the first results", limit_s=60)
 
@@ -170,7 +161,7 @@ def test_every_result_is_counted_once_whatever_dies_when(
     fleet.add()
     until = time.monotonic() + CHAOS_S
     while time.monotonic() < until:
-        time.sleep(dice.uniform(0.2, 2.0))  # the schedule
+        await asyncio.sleep(dice.uniform(0.2, 2.0))  # the schedule
         act = dice.choice(["kill", "kill", "kill", "term", "database", "cut", "more"])
         if act == "kill" and fleet.running:
             fleet.kill(dice.choice(fleet.running))
@@ -180,11 +171,11 @@ def test_every_result_is_counted_once_whatever_dies_when(
             assert leaving.wait_ready().stop() == 0
         elif act == "database":
             postgres.crash()
-            time.sleep(dice.uniform(0, 2))
+            await asyncio.sleep(dice.uniform(0, 2))
             postgres.start()
         elif act == "cut":
             proxy.cut()
-            time.sleep(dice.uniform(0, 3))
+            await asyncio.sleep(dice.uniform(0, 3))
             proxy.mend()
         while len(fleet.running) < (3 if act == "more" else 2):
             fleet.add()
@@ -194,16 +185,16 @@ def test_every_result_is_counted_once_whatever_dies_when(
 
     wait_for(progress(url, records), "all to be consumed", limit_s=120)
     expected = plain_tables(records)
-    assert tables(url) == expected
+    assert await tables(DatabaseSettings(url=url)) == expected
     frozen.process.send_signal(signal.SIGCONT)
-    frozen.wait_log("gives up partitions", limit_s=60)
+    frozen.wait_log("revoked partitions", limit_s=60)
     assert frozen.stop() == 0
     for daemon in fleet.running:
         assert daemon.wait_ready().stop() == 0
-    assert tables(url) == expected
+    assert await tables(DatabaseSettings(url=url)) == expected
 
 
-def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the_group(
+async def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the_group(
     kafka: Kafka,
     postgres: PostgresServer,
     produce: Produce,
@@ -211,16 +202,16 @@ def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the
     tmp_path: Path,
 ) -> None:
     url = postgres.url(postgres.create_database())
-    configure(url)
+    await configure(url)
     config = consumer_config(url, kafka.bootstrap)
     config["aggregation"] |= {"topic": TOPIC, "group": f"pauses-{os.getpid()}"}
     daemon = Fleet(start_daemon, tmp_path, config).add()
-    daemon.wait_log("has partitions", limit_s=60)
+    daemon.wait_log("assigned partitions", limit_s=60)
     producers = produce(kafka.bootstrap, 1)
     try:
         wait_for(lambda: sum(stored(url).values()) > 50, "the first results")
         postgres.crash()
-        daemon.wait_log("consumption pauses")
+        daemon.wait_log("consumption paused")
         wait_for(
             lambda: any("consumption paused" in line for line in daemon.notices("STATUS")),
             "STATUS= to say it",
@@ -228,36 +219,36 @@ def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the
         reached = producers.sent
         wait_for(lambda: producers.sent > reached + 500, "more to wait than a batch holds")
         postgres.start()
-        daemon.wait_log("consumption goes on")
+        daemon.wait_log("consumption resumed")
     finally:
         producers.stop()
     records = whole_topic(kafka.bootstrap)
     wait_for(progress(url, records), "all to be consumed", limit_s=60)
-    assert daemon.log.count("has partitions") == 1
-    assert tables(url) == plain_tables(records)
+    assert daemon.log.count("assigned partitions") == 1
+    assert await tables(DatabaseSettings(url=url)) == plain_tables(records)
     assert daemon.stop() == 0
 
 
-def test_missing_tables_are_said_with_the_command_and_consumed_once_they_are_there(
+async def test_missing_tables_are_said_with_the_command_and_consumed_once_they_are_there(
     kafka: Kafka, postgres: PostgresServer, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
     url = postgres.url(postgres.create_database())
     config = consumer_config(url, kafka.bootstrap)
     config["aggregation"] |= {"group": f"tables-{os.getpid()}"}
     daemon = Fleet(start_daemon, tmp_path, config).add()
-    line = daemon.wait_log("consumption pauses", limit_s=60)
+    line = daemon.wait_log("consumption paused", limit_s=60)
     assert "has no tables; run: recodex-monitor configure-database -c FILE" in line
-    configure(url)
-    daemon.wait_log("consumption goes on", limit_s=60)
+    await configure(url)
+    daemon.wait_log("consumption resumed", limit_s=60)
     assert daemon.stop() == 0
 
 
-def test_embedded_every_result_is_counted_once_whenever_it_is_killed(
+async def test_embedded_every_result_is_counted_once_whenever_it_is_killed(
     start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool.db"
     database = DatabaseSettings(file=str(tmp_path / "monitor.db"))
-    records = asyncio.run(spool_records(BusSettings(file=str(spool)), 4000))
+    records = await spool_records(BusSettings(file=str(spool)), 4000)
     config = {
         "bus": {"file": str(spool)},
         "database": {"file": database.file},
@@ -281,20 +272,12 @@ def test_embedded_every_result_is_counted_once_whenever_it_is_killed(
         daemon = fleet.add()
         goal = records[number * 1000 + 1].offset
         wait_for(lambda goal=goal: consumed() > goal, "some to be consumed")  # type: ignore[misc]
-        time.sleep(dice.uniform(0, 0.05))  # somewhere in the following batches
+        await asyncio.sleep(dice.uniform(0, 0.05))  # somewhere in the following batches
         fleet.kill(daemon)
     last = fleet.add().wait_ready()
     wait_for(lambda: consumed() > records[-1].offset, "all to be consumed")
     assert last.stop() == 0
-
-    async def read() -> Tables:
-        store = open_store(database)
-        try:
-            return await store.read(read_tables)
-        finally:
-            await store.close()
-
-    assert asyncio.run(read()) == plain_tables(records)
+    assert await tables(database) == plain_tables(records)
 
 
 async def spool_records(settings: BusSettings, count: int) -> list[Record]:
@@ -320,7 +303,7 @@ async def spool_records(settings: BusSettings, count: int) -> list[Record]:
         await bus.close()
 
 
-def test_what_only_the_database_refuses_is_kept_apart_and_the_rest_counted(
+async def test_what_only_the_database_refuses_is_kept_apart_and_the_rest_counted(
     kafka: Kafka,
     postgres: PostgresServer,
     produce: Produce,
@@ -329,7 +312,7 @@ def test_what_only_the_database_refuses_is_kept_apart_and_the_rest_counted(
 ) -> None:
     name = postgres.create_database()
     url = postgres.url(name)
-    configure(url)
+    await configure(url)
     postgres.execute(
         "ALTER TABLE website_availability.availability_result"
         " ADD CHECK (error IS DISTINCT FROM 'refused: \\N\t\n')",
@@ -338,14 +321,14 @@ def test_what_only_the_database_refuses_is_kept_apart_and_the_rest_counted(
     config = consumer_config(url, kafka.bootstrap)
     config["aggregation"] |= {"group": f"refuses-{os.getpid()}"}
     daemon = Fleet(start_daemon, tmp_path, config).add()
-    daemon.wait_log("has partitions", limit_s=60)
+    daemon.wait_log("assigned partitions", limit_s=60)
     producers = produce(kafka.bootstrap, 2)
     wait_for(lambda: producers.sent > 300, "some results")
     producers.stop()
     records = whole_topic(kafka.bootstrap)
     wait_for(progress(url, records), "all to be consumed", limit_s=60)
     assert daemon.stop() == 0
-    found = tables(url)
+    found = await tables(DatabaseSettings(url=url))
     refused = {
         key for key, (reason, _) in found.rejected.items() if reason == "refused-by-database"
     }

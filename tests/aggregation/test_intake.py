@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.aggregation.intake import judge
-from monitor.messages import RESULT_TYPE, Result
+from monitor.aggregation.intake import parse_result
+from monitor.messages import RESULT_TYPE, Phases, Result
 from tests.aggregation.plain import result
 
 NOW = 1_700_000_000.0
 
 
-def judged(value: bytes | dict[str, Any], headers: dict[str, str] | None = None) -> Result | str:
+def parsed(value: bytes | dict[str, Any], headers: dict[str, str] | None = None) -> Result | str:
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return judge(data, headers or {}, now=NOW, keep_s=86400.0)
+    return parse_result(data, headers or {}, now=NOW, keep_s=86400.0)
 
 
 def reason(value: bytes | dict[str, Any], **headers: str) -> str:
-    found = judged(value, headers)
+    found = parsed(value, headers)
     assert isinstance(found, str)
     assert found.isprintable()
     assert len(found) <= 500
@@ -30,9 +31,9 @@ def reason(value: bytes | dict[str, Any], **headers: str) -> str:
 
 
 def test_a_result_with_and_without_cloudevents_attributes_is_taken() -> None:
-    assert isinstance(judged(result(1, NOW)), Result)
+    assert isinstance(parsed(result(1, NOW)), Result)
     assert isinstance(
-        judged(result(1, NOW), {"ce_type": RESULT_TYPE, "ce_specversion": "1.0"}), Result
+        parsed(result(1, NOW), {"ce_type": RESULT_TYPE, "ce_specversion": "1.0"}), Result
     )
 
 
@@ -42,12 +43,44 @@ def test_an_older_producer_may_lack_optional_fields_and_a_newer_one_add_some() -
         for key, value in result(1, NOW).items()
         if key in {"job_id", "url", "scheduled_at", "checked_at", "up"}
     }
-    taken = judged(older)
+    taken = parsed(older)
     assert isinstance(taken, Result)
     assert (taken.kind, taken.status, taken.response_time, taken.attempt) == ("http", None, None, 1)
-    newer = judged(result(1, NOW, region="eu", phases={"resolve": 0.5, "quic": 1.0}))
+    newer = parsed(result(1, NOW, region="eu", phases={"resolve": 0.5, "quic": 1.0}))
     assert isinstance(newer, Result)
     assert newer.phases.resolve == 0.5
+
+
+def fields(kind: type) -> tuple[set[str], set[str]]:
+    """Return the names of a struct's required and of its optional fields."""
+    found = msgspec.structs.fields(kind)
+    optional = {field.name for field in found if not field.required}
+    return {field.name for field in found} - optional, optional
+
+
+@given(
+    st.sets(st.sampled_from(sorted(fields(Result)[1]))),
+    st.sets(st.sampled_from(sorted(fields(Phases)[1]))),
+)
+def test_null_in_an_optional_field_means_its_default(nulls: set[str], phases: set[str]) -> None:
+    given = result(1, NOW)
+    without = {key: value for key, value in given.items() if key not in nulls}
+    with_nulls = {**given, **dict.fromkeys(nulls)}
+    if "phases" not in nulls:
+        measured = given["phases"]
+        with_nulls["phases"] = {**measured, **dict.fromkeys(phases)}
+        without["phases"] = {key: measured[key] for key in measured if key not in phases}
+    taken = parsed(with_nulls)
+    assert isinstance(taken, Result)
+    assert taken == parsed(without)
+
+
+@pytest.mark.parametrize("name", sorted(fields(Result)[0]))
+def test_null_in_a_required_field_is_rejected(name: str) -> None:
+    found = parsed({**result(1, NOW), name: None})
+    assert isinstance(found, str)
+    assert found.startswith("not-a-result: ")
+    assert f"$.{name}" in found
 
 
 @pytest.mark.parametrize(
@@ -98,15 +131,15 @@ def test_text_that_no_database_stores_is_rejected(text: str) -> None:
 
 
 def test_too_old_and_from_the_future() -> None:
-    assert isinstance(judged(result(1, NOW - 86400)), Result)
+    assert isinstance(parsed(result(1, NOW - 86400)), Result)
     assert reason(result(1, NOW - 86400.001)) == "too-old"
-    assert isinstance(judged(result(1, NOW + 86400)), Result)
+    assert isinstance(parsed(result(1, NOW + 86400)), Result)
     assert reason(result(1, NOW + 86400.001)) == "in-future"
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(value: bytes) -> None:
-    judged(value)
+    parsed(value)
 
 
 @given(
@@ -116,7 +149,7 @@ def test_no_bytes_raise(value: bytes) -> None:
     )
 )
 def test_no_value_of_any_field_raises_or_slips_through(changes: dict[str, Any]) -> None:
-    found = judged({**result(1, NOW), **changes})
+    found = parsed({**result(1, NOW), **changes})
     if isinstance(found, Result):
         assert "\0" not in f"{found.url}{found.kind}{found.error}"
         assert found.status is None or 0 <= found.status < 1000

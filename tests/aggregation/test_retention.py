@@ -8,7 +8,6 @@ from typing import Any
 from monitor.aggregation.retention import MARGIN_S, purge
 from monitor.aggregation.settings import AggregationSettings, KeepMetrics
 from monitor.store import Connection, Store
-from tests.aggregation.conftest import WithStore
 from tests.aggregation.plain import TOPIC, record, result
 from tests.aggregation.test_writer import write
 
@@ -43,56 +42,49 @@ def left(connection: Connection) -> dict[str, Any]:
     }
 
 
-def test_each_table_keeps_what_it_is_to_keep(with_store: WithStore) -> None:
-    async def test(store: Store) -> None:
-        instants = [NOW - 12 * 3600 * number for number in range(20)]
-        log = [record(offset, result(1, at)) for offset, at in enumerate(instants)]
-        await store.transaction(lambda c: write(c, log, {0: None}, now=NOW))
-        for offset, at in ((20, NOW - 3 * DAY), (21, NOW - DAY)):
-            poison = [record(offset, b"poison")]
-            await store.transaction(
-                lambda c, poison=poison, at=at, offset=offset: write(  # type: ignore[misc]
-                    c, poison, {0: offset}, now=at
-                )
+async def test_each_table_keeps_what_it_is_to_keep(store: Store) -> None:
+    instants = [NOW - 12 * 3600 * number for number in range(20)]
+    log = [record(offset, result(1, at)) for offset, at in enumerate(instants)]
+    await store.transaction(lambda c: write(c, log, {0: None}, now=NOW))
+    for offset, at in ((20, NOW - 3 * DAY), (21, NOW - DAY)):
+        poison = [record(offset, b"poison")]
+        await store.transaction(
+            lambda c, poison=poison, at=at, offset=offset: write(  # type: ignore[misc]
+                c, poison, {0: offset}, now=at
             )
-        purged = await purge(store, SETTINGS, now=NOW)
-        found = await store.read(left)
-        must_stay = [at for at in sorted(instants) if at >= NOW - 3 * DAY - MARGIN_S]
-        # PostgreSQL drops whole days.
-        extra = [at for at in found["results"] if at < NOW - 3 * DAY - MARGIN_S]
-        assert found["results"] == extra + must_stay
-        assert all(at >= NOW - 4 * DAY - MARGIN_S for at in extra)
-        assert store.dialect == "postgresql" or not extra
-        assert found["rejected"] == [(1,)]
-        assert purged.rejected == 1
-        minutes = [at for at in instants if at // 60 * 60 >= NOW - DAY]
-        hours = [at for at in instants if at // 3600 * 3600 >= NOW - 5 * DAY]
-        days = {at // DAY for at in instants}
-        assert found["metrics"] == {"minute": len(minutes), "hour": len(hours), "day": len(days)}
-        assert purged.metrics == {"minute": 20 - len(minutes), "hour": 20 - len(hours)}
-        again = await purge(store, SETTINGS, now=NOW)
-        assert (again.results, again.rejected, again.metrics) == (0, 0, {"minute": 0, "hour": 0})
-        assert await store.read(left) == found
+        )
+    purged = await purge(store, SETTINGS, now=NOW)
+    found = await store.read(left)
+    must_stay = [at for at in sorted(instants) if at >= NOW - 3 * DAY - MARGIN_S]
+    # PostgreSQL drops whole days.
+    extra = [at for at in found["results"] if at < NOW - 3 * DAY - MARGIN_S]
+    assert found["results"] == extra + must_stay
+    assert all(at >= NOW - 4 * DAY - MARGIN_S for at in extra)
+    assert store.dialect == "postgresql" or not extra
+    assert found["rejected"] == [(1,)]
+    assert purged.rejected == 1
+    minutes = [at for at in instants if at // 60 * 60 >= NOW - DAY]
+    hours = [at for at in instants if at // 3600 * 3600 >= NOW - 5 * DAY]
+    days = {at // DAY for at in instants}
+    assert found["metrics"] == {"minute": len(minutes), "hour": len(hours), "day": len(days)}
+    assert purged.metrics == {"minute": 20 - len(minutes), "hour": 20 - len(hours)}
+    again = await purge(store, SETTINGS, now=NOW)
+    assert (again.results, again.rejected, again.metrics) == (0, 0, {"minute": 0, "hour": 0})
+    assert await store.read(left) == found
 
-    with_store(test)
 
-
-def test_a_large_purge_in_small_steps_leaves_no_row_and_gives_the_space_back(
-    with_store: WithStore,
+async def test_a_large_purge_in_small_steps_leaves_no_row_and_gives_the_space_back(
+    store: Store,
 ) -> None:
-    async def test(store: Store) -> None:
-        rows = [
-            (TOPIC, 0, offset, NOW - 10 * DAY, "not-a-result", b"x" * 1000)
-            for offset in range(8_000)
-        ]
-        columns = ("topic", "partition", '"offset"', "rejected_at", "reason", "payload")
-        await store.transaction(lambda c: c.insert("rejected_message", columns, rows))
-        purged = await purge(store, SETTINGS, now=NOW)
-        assert purged.rejected == 8_000
-        if store.dialect == "sqlite":
-            ((pages,),) = await store.read(lambda c: c.query("PRAGMA page_count"))
-            ((free,),) = await store.read(lambda c: c.query("PRAGMA freelist_count"))
-            assert free <= 1000
-            assert pages < 1500  # of the 2000 and more that it took
-
-    with_store(test)
+    rows = [
+        (TOPIC, 0, offset, NOW - 10 * DAY, "not-a-result", b"x" * 1000) for offset in range(8_000)
+    ]
+    columns = ("topic", "partition", '"offset"', "rejected_at", "reason", "payload")
+    await store.transaction(lambda c: c.insert("rejected_message", columns, rows))
+    purged = await purge(store, SETTINGS, now=NOW)
+    assert purged.rejected == 8_000
+    if store.dialect == "sqlite":
+        ((pages,),) = await store.read(lambda c: c.query("PRAGMA page_count"))
+        ((free,),) = await store.read(lambda c: c.query("PRAGMA freelist_count"))
+        assert free <= 1000
+        assert pages < 1500  # of the 2000 and more that it took

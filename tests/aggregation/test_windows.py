@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.aggregation.batch import Pending, judge_all
+from monitor.aggregation.batch import Pending, parse_records
 from monitor.aggregation.windows import (
     WIDTHS_S,
     Counters,
@@ -136,7 +136,7 @@ def test_pending_gives_everything_once_in_order(adds: list[tuple[int, int]], lim
         for _ in range(count):
             records.append(record(offsets[partition], b"no result", partition))
             offsets[partition] += 1
-        pending.add(judge_all(records, now=0.0, keep_s=1e9), clock=1.0)
+        pending.add(parse_records(records, now=0.0, keep_s=1e9), clock=1.0)
         added += [(item.partition, item.offset) for item in records]
     assert len(pending) == len(added)
     assert pending.size_bytes == len(added) * len(b"no result")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.aggregation.batch import Batch, judge_all
+from monitor.aggregation.batch import Batch, parse_records
 from monitor.aggregation.writer import (
     OffsetsMovedError,
     Written,
@@ -25,7 +25,6 @@ from monitor.aggregation.writer import (
 from monitor.bus import Record
 from monitor.store import Connection, DatabaseSettings, Store, migrate
 from monitor.store.sqlite import SqliteConnection
-from tests.aggregation.conftest import WithStore
 from tests.aggregation.plain import TOPIC, Tables, plain_tables, read_tables, record, result
 from tests.store.opened import opened
 
@@ -39,7 +38,7 @@ class CrashError(Exception):
 
 
 def batch_of(records: list[Record], now: float) -> Batch:
-    return Batch(judge_all(records, now=now, keep_s=1e9))
+    return Batch(parse_records(records, now=now, keep_s=1e9))
 
 
 def write(
@@ -207,110 +206,100 @@ async def tables(store: Store) -> Tables:
     return await store.read(read_tables)
 
 
-def test_batches_give_what_a_plain_computation_gives(with_store: WithStore) -> None:
-    async def test(store: Store) -> None:
-        log = log_of(500)
-        at: int | None = None
-        for start in range(0, 500, 120):
-            part = log[start : start + 120]
-            await store.transaction(lambda c, part=part, at=at: write(c, part, {0: at}))  # type: ignore[misc]
-            at = part[-1].offset + 1
-        assert await tables(store) == plain_tables(log)
-
-    with_store(test)
+async def test_batches_give_what_a_plain_computation_gives(store: Store) -> None:
+    log = log_of(500)
+    at: int | None = None
+    for start in range(0, 500, 120):
+        part = log[start : start + 120]
+        await store.transaction(lambda c, part=part, at=at: write(c, part, {0: at}))  # type: ignore[misc]
+        at = part[-1].offset + 1
+    assert await tables(store) == plain_tables(log)
 
 
-def test_late_results_go_to_the_window_that_they_belong_to(with_store: WithStore) -> None:
-    async def test(store: Store) -> None:
-        log = list(reversed(log_of(200)))
-        log = [msgspec.structs.replace(item, offset=offset) for offset, item in enumerate(log)]
-        log.append(record(200, result(1, NOW - 20 * 86400)))
-        await store.transaction(lambda c: write(c, log[:100], {0: None}))
-        await store.transaction(lambda c: write(c, log[100:], {0: 100}))
-        assert await tables(store) == plain_tables(log)
-
-    with_store(test)
+async def test_late_results_go_to_the_window_that_they_belong_to(store: Store) -> None:
+    log = list(reversed(log_of(200)))
+    log = [msgspec.structs.replace(item, offset=offset) for offset, item in enumerate(log)]
+    log.append(record(200, result(1, NOW - 20 * 86400)))
+    await store.transaction(lambda c: write(c, log[:100], {0: None}))
+    await store.transaction(lambda c: write(c, log[100:], {0: 100}))
+    assert await tables(store) == plain_tables(log)
 
 
-def test_a_result_that_waited_until_it_was_too_old_is_not_counted(with_store: WithStore) -> None:
-    async def test(store: Store) -> None:
-        log = log_of(40)
-        log[7] = record(7, result(1, NOW - KEEP_S - 1))
-        await store.transaction(lambda c: write(c, log, {0: None}))
-        found = await tables(store)
-        reason, payload = found.rejected[0, 7]
-        assert reason == "too-old"
-        assert json.loads(payload)["scheduled_at"] == NOW - KEEP_S - 1
-        assert found.results == plain_tables([*log[:7], *log[8:]]).results
-
-    with_store(test)
+async def test_a_result_that_waited_until_it_was_too_old_is_not_counted(store: Store) -> None:
+    log = log_of(40)
+    log[7] = record(7, result(1, NOW - KEEP_S - 1))
+    await store.transaction(lambda c: write(c, log, {0: None}))
+    found = await tables(store)
+    reason, payload = found.rejected[0, 7]
+    assert reason == "too-old"
+    assert json.loads(payload)["scheduled_at"] == NOW - KEEP_S - 1
+    assert found.results == plain_tables([*log[:7], *log[8:]]).results
 
 
-def test_a_batch_written_again_is_recognized(with_store: WithStore) -> None:
-    async def test(store: Store) -> None:
-        log = log_of(60)
-        await store.transaction(lambda c: write(c, log, {0: None}))
-        again = await store.transaction(lambda c: write(c, log, {0: None}))
-        assert again == Written(again=True)
-        assert await tables(store) == plain_tables(log)
-
-    with_store(test)
+async def test_a_batch_written_again_is_recognized(store: Store) -> None:
+    log = log_of(60)
+    await store.transaction(lambda c: write(c, log, {0: None}))
+    again = await store.transaction(lambda c: write(c, log, {0: None}))
+    assert again == Written(again=True)
+    assert await tables(store) == plain_tables(log)
 
 
-def test_a_consumer_that_wakes_up_late_writes_nothing(with_store: WithStore) -> None:
-    async def test(store: Store) -> None:
-        log = log_of(60)
-        await store.transaction(lambda c: write(c, log[:40], {0: None}))
-        for records, expected in ((log[:20], None), (log[20:60], 20), (log[41:60], 41)):
-            with pytest.raises(OffsetsMovedError):
-                await store.transaction(
-                    lambda c, records=records, expected=expected: write(c, records, {0: expected})  # type: ignore[misc]
-                )
-        assert await tables(store) == plain_tables(log[:40])
-
-    with_store(test)
+async def test_a_consumer_that_wakes_up_late_writes_nothing(store: Store) -> None:
+    log = log_of(60)
+    await store.transaction(lambda c: write(c, log[:40], {0: None}))
+    for records, expected in ((log[:20], None), (log[20:60], 20), (log[41:60], 41)):
+        with pytest.raises(OffsetsMovedError):
+            await store.transaction(
+                lambda c, records=records, expected=expected: write(c, records, {0: expected})  # type: ignore[misc]
+            )
+    assert await tables(store) == plain_tables(log[:40])
 
 
-def test_two_that_write_the_same_at_once_count_it_once(with_store: WithStore) -> None:
-    async def test(store: Store) -> None:
-        log = log_of(300)
+async def test_two_that_write_the_same_at_once_count_it_once(store: Store) -> None:
+    log = log_of(300)
 
-        async def race(records: list[Record], expected: int | None) -> int:
-            tries = [
-                store.transaction(lambda c: write(c, records, {0: expected})) for _ in range(3)
-            ]
-            found = await asyncio.gather(*tries, return_exceptions=True)
-            assert all(isinstance(item, Written | OffsetsMovedError) for item in found)
-            return sum(isinstance(item, Written) and not item.again for item in found)
+    async def race(records: list[Record], expected: int | None) -> int:
+        tries = [store.transaction(lambda c: write(c, records, {0: expected})) for _ in range(3)]
+        found = await asyncio.gather(*tries, return_exceptions=True)
+        assert all(isinstance(item, Written | OffsetsMovedError) for item in found)
+        return sum(isinstance(item, Written) and not item.again for item in found)
 
-        assert await race(log[:150], None) == 1
-        assert await race(log[150:], 150) == 1
-        assert await tables(store) == plain_tables(log)
-
-    with_store(test)
+    assert await race(log[:150], None) == 1
+    assert await race(log[150:], 150) == 1
+    assert await tables(store) == plain_tables(log)
 
 
-def test_two_with_different_partitions_and_the_same_results_do_not_deadlock(
-    with_store: WithStore,
+async def test_two_with_different_partitions_and_the_same_results_do_not_deadlock(
+    store: Store,
 ) -> None:
-    async def test(store: Store) -> None:
-        log = [item for item in log_of(400) if not item.value.startswith(b"poison")]
-        one = [msgspec.structs.replace(item, offset=offset) for offset, item in enumerate(log)]
-        other = [
-            msgspec.structs.replace(item, offset=offset, partition=1)
-            for offset, item in enumerate(reversed(log))
-        ]
-        await asyncio.gather(
-            store.transaction(lambda c: write(c, one, {0: None})),
-            store.transaction(lambda c: write(c, other, {1: None})),
-        )
-        assert await tables(store) == plain_tables([*one, *other])
+    log = [item for item in log_of(400) if not item.value.startswith(b"poison")]
+    one = [msgspec.structs.replace(item, offset=offset) for offset, item in enumerate(log)]
+    other = [
+        msgspec.structs.replace(item, offset=offset, partition=1)
+        for offset, item in enumerate(reversed(log))
+    ]
+    await asyncio.gather(
+        store.transaction(lambda c: write(c, one, {0: None})),
+        store.transaction(lambda c: write(c, other, {1: None})),
+    )
+    assert await tables(store) == plain_tables([*one, *other])
 
-    with_store(test)
+
+async def test_a_column_that_somebody_added_to_the_table_keeps_its_default(store: Store) -> None:
+    await store.transaction(
+        lambda c: c.execute(
+            "ALTER TABLE availability_result ADD COLUMN team text NOT NULL DEFAULT 'web'"
+        )
+    )
+    log = log_of(100)
+    await store.transaction(lambda c: write(c, log, {0: None}))
+    assert await tables(store) == plain_tables(log)
+    teams = await store.read(lambda c: c.query("SELECT DISTINCT team FROM availability_result"))
+    assert teams == [("web",)]
 
 
 @pytest.mark.integration_test
-def test_a_role_that_owns_its_schema_and_nothing_else_suffices(
+async def test_a_role_that_owns_its_schema_and_nothing_else_suffices(
     postgres_server: Any, postgres_url: str
 ) -> None:
     name = postgres_url.rpartition("/")[2]
@@ -325,11 +314,8 @@ def test_a_role_that_owns_its_schema_and_nothing_else_suffices(
     postgres_server.execute(f"CREATE SCHEMA mine AUTHORIZATION {role}", name)
     database = DatabaseSettings(url=postgres_server.url(name, role), schema="mine")
 
-    async def main() -> None:
-        async with opened(database) as store:
-            log = log_of(100)
-            await store.transaction(lambda c: write(c, log[:50], {0: None}))
-            await store.transaction(lambda c: write(c, log[50:], {0: 50}))
-            assert await tables(store) == plain_tables(log)
-
-    asyncio.run(main(), debug=True)
+    async with opened(database) as store:
+        log = log_of(100)
+        await store.transaction(lambda c: write(c, log[:50], {0: None}))
+        await store.transaction(lambda c: write(c, log[50:], {0: 50}))
+        assert await tables(store) == plain_tables(log)

@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,6 @@ pytestmark = [
     # kafka-python leaves the sockets of attempts that failed to the garbage collector
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
-
-
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(coroutine)
 
 
 @pytest.fixture(autouse=True)
@@ -80,29 +76,28 @@ def spooled(bus: Bus) -> float:
     return metric.samples[0][1]
 
 
-def test_what_is_published_comes_through_with_keys_headers_and_time(
+async def test_what_is_published_comes_through_with_keys_headers_and_time(
     kafka: Kafka, topic: str
 ) -> None:
-    async def body() -> None:
-        bus = make(kafka.bootstrap)
-        await bus.start()
-        put(bus, topic, range(5000))
-        consumer = bus.consumer(topic, group=None)
-        records = await take(consumer, 5000)
-        assert_in_order_and_whole(records, range(5000))
-        assert {record.partition for record in records} == {0, 1, 2}
-        assert records[0].headers == {"ce_id": records[0].value.decode()}
-        assert records[0].timestamp > 1.7e9
-        # acknowledged, so trimmed
-        await until(lambda: spooled(bus) == 0)
-        assert bus.state().health == "ok"
-        await consumer.close()
-        await bus.close()
-
-    run(body())
+    bus = make(kafka.bootstrap)
+    await bus.start()
+    put(bus, topic, range(5000))
+    consumer = bus.consumer(topic, group=None)
+    records = await take(consumer, 5000)
+    assert_in_order_and_whole(records, range(5000))
+    assert {record.partition for record in records} == {0, 1, 2}
+    assert records[0].headers == {"ce_id": records[0].value.decode()}
+    assert records[0].timestamp > 1.7e9
+    # acknowledged, so trimmed
+    await until(lambda: spooled(bus) == 0)
+    assert bus.state().health == "ok"
+    await consumer.close()
+    await bus.close()
 
 
-def test_a_clock_that_is_ahead_holds_up_nothing(kafka: Kafka, topic: str, state: Path) -> None:
+async def test_a_clock_that_is_ahead_holds_up_nothing(
+    kafka: Kafka, topic: str, state: Path
+) -> None:
     # Kafka refuses times that are more than an hour ahead of its own.
     now = time.time()
     times = [now + (7200 if 100 <= number < 150 else 0) for number in range(300)]
@@ -121,97 +116,88 @@ def test_a_clock_that_is_ahead_holds_up_nothing(kafka: Kafka, topic: str, state:
     )
     spool.close()
 
-    async def body() -> None:
-        bus = make(kafka.bootstrap)
-        await bus.start()
-        consumer = bus.consumer(topic, group=None)
-        # What was sent beside the refused ones may come again, as the same messages.
-        first: dict[int, Record] = {}
-        async with asyncio.timeout(60):
-            while len(first) < 300:
-                for record in await consumer.poll(max_records=1000):
-                    first.setdefault(int(record.value), record)
-        assert_in_order_and_whole(list(first.values()), range(300))
-        told = {number: round(record.timestamp, 2) for number, record in first.items()}
-        assert told == {number: round(at, 2) for number, at in enumerate(times)}
-        await until(lambda: bus.state().health == "ok")
-        # What is published from then on goes, too.
-        put(bus, topic, range(300, 310))
-        wanted = set(range(300, 310))
-        async with asyncio.timeout(60):
-            while wanted:
-                wanted -= {int(r.value) for r in await consumer.poll(max_records=1000)}
-        await consumer.close()
-        await bus.close()
-
-    run(body())
+    bus = make(kafka.bootstrap)
+    await bus.start()
+    consumer = bus.consumer(topic, group=None)
+    # What was sent beside the refused ones may come again, as the same messages.
+    first: dict[int, Record] = {}
+    async with asyncio.timeout(60):
+        while len(first) < 300:
+            for record in await consumer.poll(max_records=1000):
+                first.setdefault(int(record.value), record)
+    assert_in_order_and_whole(list(first.values()), range(300))
+    told = {number: round(record.timestamp, 2) for number, record in first.items()}
+    assert told == {number: round(at, 2) for number, at in enumerate(times)}
+    await until(lambda: bus.state().health == "ok")
+    # What is published from then on goes, too.
+    put(bus, topic, range(300, 310))
+    wanted = set(range(300, 310))
+    async with asyncio.timeout(60):
+        while wanted:
+            wanted -= {int(r.value) for r in await consumer.poll(max_records=1000)}
+    await consumer.close()
+    await bus.close()
 
 
-def test_a_group_goes_on_where_the_store_says(kafka: Kafka, topic: str) -> None:
-    async def body() -> None:
-        bus = make(kafka.bootstrap, partitions=1)
-        await bus.start()
-        put(bus, topic, range(100))
-        first = bus.consumer(topic, group="g")
-        records = await take(first, 100)
-        await first.commit({0: records[49].offset + 1})
-        assert await first.lag() == {0: 0}
-        await first.close()
+async def test_a_group_goes_on_where_the_store_says(kafka: Kafka, topic: str) -> None:
+    bus = make(kafka.bootstrap, partitions=1)
+    await bus.start()
+    put(bus, topic, range(100))
+    first = bus.consumer(topic, group="g")
+    records = await take(first, 100)
+    await first.commit({0: records[49].offset + 1})
+    assert await first.lag() == {0: 0}
+    await first.close()
 
-        second = bus.consumer(topic, group="g")
-        assert [int(record.value) for record in await take(second, 50)] == list(range(50, 100))
-        await second.close()
+    second = bus.consumer(topic, group="g")
+    assert [int(record.value) for record in await take(second, 50)] == list(range(50, 100))
+    await second.close()
 
-        async def assigned(partitions: Sequence[int]) -> Mapping[int, int]:
-            return dict.fromkeys(partitions, 90)
+    async def assigned(partitions: Sequence[int]) -> Mapping[int, int]:
+        return dict.fromkeys(partitions, 90)
 
-        third = bus.consumer(topic, group="g", assignment=Assignment(assigned=assigned))
-        assert [int(record.value) for record in await take(third, 10)] == list(range(90, 100))
-        await third.seek(0, 95)
-        assert [int(record.value) for record in await take(third, 5)] == list(range(95, 100))
-        await third.close()
-        await bus.close()
-
-    run(body())
+    third = bus.consumer(topic, group="g", assignment=Assignment(assigned=assigned))
+    assert [int(record.value) for record in await take(third, 10)] == list(range(90, 100))
+    await third.seek(0, 95)
+    assert [int(record.value) for record in await take(third, 5)] == list(range(95, 100))
+    await third.close()
+    await bus.close()
 
 
-def test_partitions_move_between_consumers_after_what_is_held_is_finished(
+async def test_partitions_move_between_consumers_after_what_is_held_is_finished(
     kafka: Kafka, topic: str
 ) -> None:
-    async def body() -> None:
-        bus = make(kafka.bootstrap, partitions=2)
-        await bus.start()
-        happened: list[tuple[str, tuple[int, ...]]] = []
+    bus = make(kafka.bootstrap, partitions=2)
+    await bus.start()
+    happened: list[tuple[str, tuple[int, ...]]] = []
 
-        def member(name: str) -> Consumer:
-            async def assigned(partitions: Sequence[int]) -> Mapping[int, int]:
-                happened.append((f"{name} gets", tuple(partitions)))
-                return {}
+    def member(name: str) -> Consumer:
+        async def assigned(partitions: Sequence[int]) -> Mapping[int, int]:
+            happened.append((f"{name} gets", tuple(partitions)))
+            return {}
 
-            async def revoked(partitions: Sequence[int]) -> None:
-                happened.append((f"{name} finishes", tuple(partitions)))
+        async def revoked(partitions: Sequence[int]) -> None:
+            happened.append((f"{name} finishes", tuple(partitions)))
 
-            callbacks = Assignment(assigned=assigned, revoked=revoked)
-            return bus.consumer(topic, group="move", assignment=callbacks)
+        callbacks = Assignment(assigned=assigned, revoked=revoked)
+        return bus.consumer(topic, group="move", assignment=callbacks)
 
-        async def poll(consumer: Consumer) -> None:
-            while True:
-                await consumer.poll(timeout_s=0.2)
+    async def poll(consumer: Consumer) -> None:
+        while True:
+            await consumer.poll(timeout_s=0.2)
 
-        one, two = member("one"), member("two")
-        tasks = [asyncio.create_task(poll(one))]
-        await until(lambda: one.assignment() == {0, 1}, limit_s=40)
-        tasks.append(asyncio.create_task(poll(two)))
-        await until(lambda: len(one.assignment()) == len(two.assignment()) == 1, limit_s=40)
-        assert happened[:2] == [("one gets", (0, 1)), ("one finishes", (0, 1))]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await one.close()
-        await two.close()
-        await bus.close()
-
-    run(body())
+    one, two = member("one"), member("two")
+    tasks = [asyncio.create_task(poll(one))]
+    await until(lambda: one.assignment() == {0, 1})
+    tasks.append(asyncio.create_task(poll(two)))
+    await until(lambda: len(one.assignment()) == len(two.assignment()) == 1)
+    assert happened[:2] == [("one gets", (0, 1)), ("one finishes", (0, 1))]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await one.close()
+    await two.close()
+    await bus.close()
 
 
 @pytest.fixture(scope="module")
@@ -223,119 +209,106 @@ def proxied(make_kafka: Callable[..., Kafka]) -> Iterator[tuple[Kafka, CutProxy]
     proxy.close()
 
 
-def test_a_cut_network_costs_neither_messages_nor_order(
+async def test_a_cut_network_costs_neither_messages_nor_order(
     proxied: tuple[Kafka, CutProxy], topic: str
 ) -> None:
     broker, proxy = proxied
 
-    async def body() -> None:
-        bus = make(broker.bootstrap)
-        await bus.start()
-        consumer = bus.consumer(topic, group=None)
-        put(bus, topic, range(1000))
-        records = await take(consumer, 1000)
-        for start in (1000, 3000, 5000):
-            proxy.cut()
-            put(bus, topic, range(start, start + 1000))
-            assert await bus.committed()
-            proxy.mend()
-            put(bus, topic, range(start + 1000, start + 2000))
-            records += await take(consumer, 2000)
-        assert_in_order_and_whole(records, range(7000))
-        await until(lambda: bus.state().health == "ok", limit_s=30)
-        await consumer.close()
-        await bus.close()
-
-    run(body())
+    bus = make(broker.bootstrap)
+    await bus.start()
+    consumer = bus.consumer(topic, group=None)
+    put(bus, topic, range(1000))
+    records = await take(consumer, 1000)
+    for start in (1000, 3000, 5000):
+        proxy.cut()
+        put(bus, topic, range(start, start + 1000))
+        assert await bus.committed()
+        proxy.mend()
+        put(bus, topic, range(start + 1000, start + 2000))
+        records += await take(consumer, 2000)
+    assert_in_order_and_whole(records, range(7000))
+    await until(lambda: bus.state().health == "ok")
+    await consumer.close()
+    await bus.close()
 
 
-def test_a_broker_that_hangs_or_is_killed_holds_up_nobody_and_loses_nothing(
+async def test_a_broker_that_hangs_or_is_killed_holds_up_nobody_and_loses_nothing(
     proxied: tuple[Kafka, CutProxy], topic: str
 ) -> None:
     broker, _ = proxied
 
-    async def body() -> None:
-        bus = make(broker.bootstrap)
-        await bus.start()
-        put(bus, topic, range(500))
-        await until(lambda: spooled(bus) == 0)
-        broker.pause()
-        put(bus, topic, range(500, 1000))
-        # publishing goes on as if nothing was
-        assert await bus.committed()
-        await until(lambda: bus.state().health == "degraded", limit_s=30)
-        broker.resume()
-        broker.kill()
-        put(bus, topic, range(1000, 1500))
-        assert await bus.committed()
-        broker.start()
-        consumer = bus.consumer(topic, group=None)
-        assert_in_order_and_whole(await take(consumer, 1500), range(1500))
-        await consumer.close()
-        await bus.close()
-
-    run(body())
+    bus = make(broker.bootstrap)
+    await bus.start()
+    put(bus, topic, range(500))
+    await until(lambda: spooled(bus) == 0)
+    broker.pause()
+    put(bus, topic, range(500, 1000))
+    # publishing goes on as if nothing was
+    assert await bus.committed()
+    await until(lambda: bus.state().health == "degraded")
+    broker.resume()
+    broker.kill()
+    put(bus, topic, range(1000, 1500))
+    assert await bus.committed()
+    broker.start()
+    consumer = bus.consumer(topic, group=None)
+    assert_in_order_and_whole(await take(consumer, 1500), range(1500))
+    await consumer.close()
+    await bus.close()
 
 
-def test_what_waited_while_kafka_and_daemon_were_away_follows_in_order(
+async def test_what_waited_while_kafka_and_daemon_were_away_follows_in_order(
     proxied: tuple[Kafka, CutProxy], topic: str
 ) -> None:
     broker, proxy = proxied
 
-    async def body() -> None:
-        proxy.cut()
-        bus = make(broker.bootstrap)
-        await bus.start()
-        put(bus, topic, range(700))
-        assert await bus.committed()
-        await bus.close()
-        bus = make(broker.bootstrap)
-        await bus.start()
-        put(bus, topic, range(700, 1400))
-        await until(lambda: bus.state().health == "degraded", limit_s=30)
-        proxy.mend()
-        consumer = bus.consumer(topic, group=None)
-        assert_in_order_and_whole(await take(consumer, 1400), range(1400))
-        await consumer.close()
-        await bus.close()
-
-    run(body())
+    proxy.cut()
+    bus = make(broker.bootstrap)
+    await bus.start()
+    put(bus, topic, range(700))
+    assert await bus.committed()
+    await bus.close()
+    bus = make(broker.bootstrap)
+    await bus.start()
+    put(bus, topic, range(700, 1400))
+    await until(lambda: bus.state().health == "degraded")
+    proxy.mend()
+    consumer = bus.consumer(topic, group=None)
+    assert_in_order_and_whole(await take(consumer, 1400), range(1400))
+    await consumer.close()
+    await bus.close()
 
 
-def test_a_missing_topic_that_is_not_to_be_created_is_named(
+async def test_a_missing_topic_that_is_not_to_be_created_is_named(
     kafka: Kafka, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def body() -> None:
-        bus = make(kafka.bootstrap, create_topics=False)
-        await bus.start()
-        put(bus, topic, range(3))
-        await until(lambda: bus.state().health == "degraded")
-        assert topic in bus.state().summary
-        await bus.close()
-
-    run(body())
+    bus = make(kafka.bootstrap, create_topics=False)
+    await bus.start()
+    put(bus, topic, range(3))
+    await until(lambda: bus.state().health == "degraded")
+    assert topic in bus.state().summary
+    await bus.close()
 
 
-def test_a_message_that_kafka_never_takes_is_dropped_and_counted(kafka: Kafka, topic: str) -> None:
-    async def body() -> None:
-        bus = make(kafka.bootstrap)
-        await bus.start()
-        put(bus, topic, range(1))
-        bus.publish(topic, value=b"x" * 3_000_000, key="0", headers={})
-        put(bus, topic, range(1, 2))
-        consumer = bus.consumer(topic, group=None)
-        records = await take(consumer, 2)
-        assert sorted(int(record.value) for record in records) == [0, 1]
+async def test_a_message_that_kafka_never_takes_is_dropped_and_counted(
+    kafka: Kafka, topic: str
+) -> None:
+    bus = make(kafka.bootstrap)
+    await bus.start()
+    put(bus, topic, range(1))
+    bus.publish(topic, value=b"x" * 3_000_000, key="0", headers={})
+    put(bus, topic, range(1, 2))
+    consumer = bus.consumer(topic, group=None)
+    records = await take(consumer, 2)
+    assert sorted(int(record.value) for record in records) == [0, 1]
 
-        def dropped() -> object:
-            return {metric.name: metric.samples for metric in bus.metrics()}["bus_dropped_total"]
+    def dropped() -> object:
+        return {metric.name: metric.samples for metric in bus.metrics()}["bus_dropped_total"]
 
-        # It is counted once those behind it are acknowledged, too.
-        await until(lambda: dropped() == [({}, 1.0)])
-        await consumer.close()
-        await bus.close()
-
-    run(body())
+    # It is counted once those behind it are acknowledged, too.
+    await until(lambda: dropped() == [({}, 1.0)])
+    await consumer.close()
+    await bus.close()
 
 
 def secured(directory: Path) -> tuple[dict[str, str], str]:
@@ -368,7 +341,7 @@ def secured(directory: Path) -> tuple[dict[str, str], str]:
     }, str(directory / "ca.pem")
 
 
-def test_tls_and_sasl_with_the_password_from_a_file(
+async def test_tls_and_sasl_with_the_password_from_a_file(
     make_kafka: Callable[..., Kafka],
     tmp_path: Path,
     topic: str,
@@ -385,25 +358,22 @@ def test_tls_and_sasl_with_the_password_from_a_file(
         "sasl_plain_password_file": str(password),
     }
 
-    async def body() -> None:
-        password.write_text("s3cret-word\n")
-        bus = make(broker.bootstrap, **options)
-        await bus.start()
-        put(bus, topic, range(100))
-        consumer = bus.consumer(topic, group="g")
-        assert_in_order_and_whole(await take(consumer, 100), range(100))
-        await consumer.close()
-        await bus.close()
+    password.write_text("s3cret-word\n")
+    bus = make(broker.bootstrap, **options)
+    await bus.start()
+    put(bus, topic, range(100))
+    consumer = bus.consumer(topic, group="g")
+    assert_in_order_and_whole(await take(consumer, 100), range(100))
+    await consumer.close()
+    await bus.close()
 
-        password.write_text("wrong-s3cret\n")
-        bus = make(broker.bootstrap, **options)
-        await bus.start()
-        put(bus, topic, range(100, 101))
-        await until(lambda: bus.state().health == "degraded", limit_s=40)
-        shown = bus.state().summary + caplog.text
-        assert "s3cret" not in shown
-        assert "the credentials may be wrong" in shown
-        await bus.close()
-
-    run(body())
+    password.write_text("wrong-s3cret\n")
+    bus = make(broker.bootstrap, **options)
+    await bus.start()
+    put(bus, topic, range(100, 101))
+    await until(lambda: bus.state().health == "degraded")
+    shown = bus.state().summary + caplog.text
+    assert "s3cret" not in shown
+    assert "the credentials may be wrong" in shown
+    await bus.close()
     broker.kill()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import zmq
 
-from monitor.relay.following import Away
+from monitor.relay.client_position import Away
 from tests.chaos.findings import Finding
 from tests.relay.readers import Old, Recovering, number_of
 

@@ -112,7 +112,7 @@ class Run:
             process = stage.services[0].process
             assert process is not None
             # The daemon makes the topic.
-            wait_for(lambda: "has partitions" in process.stderr, "partitions", limit_s=60)
+            wait_for(lambda: "assigned partitions" in process.stderr, "partitions", limit_s=60)
             stage.producers.start()
 
     def _play_faults(self, faults: Faults) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +92,7 @@ class Run:
     async def count(self, number: int) -> None:
         """Wait until so many events came, and make sure of the message where they don't."""
         try:
-            await until(lambda: len(self.records) >= number, limit_s=15)
+            await until(lambda: len(self.records) >= number)
         except TimeoutError:
             raise AssertionError(f"{number} events wanted, told: {self.told}") from None
 
@@ -188,13 +188,3 @@ async def run_part(
 @pytest.fixture
 def lab(kubernetes_server: KubernetesServer, tmp_path: Path) -> Lab:
     return Lab(kubernetes_server, tmp_path)
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a test's coroutine, a minute at most."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await main
-
-    asyncio.run(bounded(), debug=True)

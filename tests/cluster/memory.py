@@ -11,7 +11,7 @@ from monitor.cluster.events import Event
 from monitor.cluster.lookup import Lookup
 from monitor.cluster.mapping import MappingSettings
 from monitor.cluster.objects import WatchEvent
-from monitor.cluster.tracker import Batch, Known, Tracker
+from monitor.cluster.tracker import Known, ScopeChanges, Tracker
 from monitor.cluster.watch import Scope
 from tests.cluster.plays import Object, Step
 
@@ -111,17 +111,17 @@ class MemoryCluster:
             body = msgspec.Raw(msgspec.json.encode(write.item or before))
             self.trackers[kind].take_events([WatchEvent(type=type_, object=body)])
 
-    def _commit(self, batch: Batch) -> None:
-        kind = batch.scope.kind
-        for row in batch.rows:
+    def _commit(self, changes: ScopeChanges) -> None:
+        kind = changes.scope.kind
+        for row in changes.rows:
             if row.state is None:
                 self.states[kind].pop(row.uid, None)
             else:
                 self.states[kind][row.uid] = row.state
-        if batch.listed:
-            self.selectors[kind] = batch.scope.selector
+        if changes.listed:
+            self.selectors[kind] = changes.scope.selector
         ids = {event.id for event in self.events}
-        self.events += [event for event in batch.events if event.id not in ids]
+        self.events += [event for event in changes.events if event.id not in ids]
 
 
 def told(events: Sequence[Event]) -> list[tuple[str, str]]:

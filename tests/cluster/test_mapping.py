@@ -76,16 +76,21 @@ def test_the_first_source_that_gives_something_wins(
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"mapping": MappingSettings(model=("label:",))}, "mapping.model[0]: 'label:' is none of"),
+        (
+            {"mapping": MappingSettings(model=("label:",))},
+            "mapping.model[0]: expected label:KEY, annotation:KEY, image-name, image-tag,"
+            " image-digest or name, not 'label:'",
+        ),
         (
             {"mapping": MappingSettings(version=("name", "tag"))},
-            "mapping.version[1]: 'tag' is none of",
+            "mapping.version[1]: expected label:KEY, annotation:KEY, image-name, image-tag,"
+            " image-digest or name, not 'tag'",
         ),
-        ({"namespaces": ("Models",)}, "namespaces[0]: 'Models' is no namespace's name"),
-        ({"namespaces": ("a", "b", "a")}, "namespaces[2]: a stands here twice"),
+        ({"namespaces": ("Models",)}, "namespaces[0]: 'Models' is not the name of a namespace"),
+        ({"namespaces": ("a", "b", "a")}, "namespaces[2]: a is listed twice"),
         ({"namespaces": tuple(f"n{i}" for i in range(51))}, "namespaces: more than 50"),
-        ({"kinds": ()}, "kinds: names nothing to watch"),
-        ({"kinds": ("Pod", "Pod")}, "kinds: names a kind twice"),
+        ({"kinds": ()}, "kinds: is empty: there is nothing to watch"),
+        ({"kinds": ("Pod", "Pod")}, "kinds: lists a kind twice"),
         ({"topic": ""}, "topic: is empty"),
         ({"kubeconfig": "/nowhere/config"}, "kubeconfig: cannot read /nowhere/config"),
     ],
@@ -121,5 +126,5 @@ def test_outside_a_pod_the_kubeconfig_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(ApiError, match="this is no pod of a cluster; set cluster"):
+    with pytest.raises(ApiError, match="not running in a pod of a cluster; set cluster"):
         Api(None, service_account=tmp_path).items("/api/v1/pods")

@@ -21,7 +21,7 @@ from monitor.errors import UnavailableError
 from monitor.part import Health
 from monitor.store import Connection, DatabaseSettings, Store, open_store
 from monitor.store.sqlite import SqliteStore
-from tests.cluster.conftest import Lab, run
+from tests.cluster.conftest import Lab
 from tests.cluster.plays import DeploymentPlay, digest_of
 from tests.servers.kubernetes import KubernetesServer
 from tests.waiting import until
@@ -32,90 +32,78 @@ T = TypeVar("T")
 V1, V2 = "models/churn:1", "models/churn:2"
 
 
-def test_a_restart_repeats_nothing_and_tells_what_happened_meanwhile(lab: Lab) -> None:
-    async def main() -> None:
-        kept, changed, removed = (DeploymentPlay(name) for name in ("kept", "changed", "removed"))
-        lab.play(kept.create(V1), changed.create(V1), removed.create(V1))
-        async with lab.run() as part:
-            await part.count(3)
-            assert {row[1:] for row in part.told} == {("deployed", "snapshot")}
-        lab.play(changed.set_image(V2), removed.delete(), DeploymentPlay("new").create(V1))
-        async with lab.run() as part:
-            await part.count(6)
-            assert sorted(part.told[3:]) == [
-                ("changed", "upgraded", "image-changed"),
-                ("new", "deployed", "created"),
-                ("removed", "removed", "deleted"),
-            ]
-            assert [event.catch_up for event in part.events] == [False] * 3 + [True] * 3
-            (upgrade,) = [event for event in part.events if event.name == "changed"][1:]
-            assert upgrade.images[0].before == f"{V1}@{digest_of(V1)}"
-            assert upgrade.images[0].after == f"{V2}@{digest_of(V2)}"
-        async with lab.run() as part:
-            await part.healthy()
-            lab.play(kept.set_image(V2))
-            await part.count(7)
-            assert not part.events[6].catch_up
-            assert len(set(part.ids)) == len(part.ids) == 7
-
-    run(main())
+async def test_a_restart_repeats_nothing_and_tells_what_happened_meanwhile(lab: Lab) -> None:
+    kept, changed, removed = (DeploymentPlay(name) for name in ("kept", "changed", "removed"))
+    lab.play(kept.create(V1), changed.create(V1), removed.create(V1))
+    async with lab.run() as part:
+        await part.count(3)
+        assert {row[1:] for row in part.told} == {("deployed", "snapshot")}
+    lab.play(changed.set_image(V2), removed.delete(), DeploymentPlay("new").create(V1))
+    async with lab.run() as part:
+        await part.count(6)
+        assert sorted(part.told[3:]) == [
+            ("changed", "upgraded", "image-changed"),
+            ("new", "deployed", "created"),
+            ("removed", "removed", "deleted"),
+        ]
+        assert [event.catch_up for event in part.events] == [False] * 3 + [True] * 3
+        (upgrade,) = [event for event in part.events if event.name == "changed"][1:]
+        assert upgrade.images[0].before == f"{V1}@{digest_of(V1)}"
+        assert upgrade.images[0].after == f"{V2}@{digest_of(V2)}"
+    async with lab.run() as part:
+        await part.healthy()
+        lab.play(kept.set_image(V2))
+        await part.count(7)
+        assert not part.events[6].catch_up
+        assert len(set(part.ids)) == len(part.ids) == 7
 
 
-def test_on_postgresql_it_is_the_same(lab: Lab, postgres_url: str) -> None:
+async def test_on_postgresql_it_is_the_same(lab: Lab, postgres_url: str) -> None:
     lab.database = DatabaseSettings(url=postgres_url)
 
-    async def main() -> None:
-        play, gone = DeploymentPlay(), DeploymentPlay("gone")
-        lab.play(play.create(V1), gone.create(V1))
-        first = play.template
-        async with lab.run(kinds=("Deployment", "Pod")) as part:
-            await part.healthy()
-            await part.count(2)
-            lab.play(play.set_image(V2))
-            await part.count(2 + 1 + 2)
-        lab.play(play.undo(first), gone.delete())
-        async with lab.run(kinds=("Deployment", "Pod")) as part:
-            await part.healthy()
-            await part.count(5 + 2 + 2)
-            assert {row for row in part.told[5:] if row[1] != "ready"} == {
-                ("churn", "rolledback", "rollback"),
-                ("gone", "removed", "deleted"),
-            }
-            assert len(set(part.ids)) == 9
-
-    run(main())
+    play, gone = DeploymentPlay(), DeploymentPlay("gone")
+    lab.play(play.create(V1), gone.create(V1))
+    first = play.template
+    async with lab.run(kinds=("Deployment", "Pod")) as part:
+        await part.healthy()
+        await part.count(2)
+        lab.play(play.set_image(V2))
+        await part.count(2 + 1 + 2)
+    lab.play(play.undo(first), gone.delete())
+    async with lab.run(kinds=("Deployment", "Pod")) as part:
+        await part.healthy()
+        await part.count(5 + 2 + 2)
+        assert {row for row in part.told[5:] if row[1] != "ready"} == {
+            ("churn", "rolledback", "rollback"),
+            ("gone", "removed", "deleted"),
+        }
+        assert len(set(part.ids)) == 9
 
 
-def test_an_empty_cluster_has_been_seen_too(lab: Lab) -> None:
-    async def main() -> None:
-        async with lab.run() as part:
-            await part.healthy()
-        lab.play(DeploymentPlay().create(V1))
-        async with lab.run() as part:
-            await part.count(1)
-            assert part.told == [("churn", "deployed", "created")]
-            assert part.events[0].catch_up
-
-    run(main())
+async def test_an_empty_cluster_has_been_seen_too(lab: Lab) -> None:
+    async with lab.run() as part:
+        await part.healthy()
+    lab.play(DeploymentPlay().create(V1))
+    async with lab.run() as part:
+        await part.count(1)
+        assert part.told == [("churn", "deployed", "created")]
+        assert part.events[0].catch_up
 
 
-def test_a_crash_between_forwarding_and_noting_repeats_an_event_with_its_id(lab: Lab) -> None:
-    async def main() -> None:
-        play = DeploymentPlay()
-        lab.play(play.create(V1))
-        async with lab.run() as part:
-            await part.count(1)
-            await until_forwarded(part.store)
-            await part.store.transaction(
-                lambda connection: connection.execute("UPDATE model_event SET forwarded_at = NULL")
-            )
-        async with lab.run() as part:
-            lab.play(play.set_image(V2))
-            await part.count(3)
-            assert part.ids[0] == part.ids[1] != part.ids[2]
-            assert part.records[0].value == part.records[1].value
-
-    run(main())
+async def test_a_crash_between_forwarding_and_noting_repeats_an_event_with_its_id(lab: Lab) -> None:
+    play = DeploymentPlay()
+    lab.play(play.create(V1))
+    async with lab.run() as part:
+        await part.count(1)
+        await until_forwarded(part.store)
+        await part.store.transaction(
+            lambda connection: connection.execute("UPDATE model_event SET forwarded_at = NULL")
+        )
+    async with lab.run() as part:
+        lab.play(play.set_image(V2))
+        await part.count(3)
+        assert part.ids[0] == part.ids[1] != part.ids[2]
+        assert part.records[0].value == part.records[1].value
 
 
 async def until_forwarded(store: Store) -> None:
@@ -129,27 +117,24 @@ async def until_forwarded(store: Store) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_a_crash_before_forwarding_loses_nothing(lab: Lab) -> None:
-    async def main() -> None:
-        play = DeploymentPlay()
-        async with lab.run() as part:
-            await part.healthy()
-            lab.play(play.create(V1))
-            await part.count(1)
-        # As if the process had died with the event committed and nothing in the spool.
-        store = open_store(DatabaseSettings(file=str(lab.directory / "monitor.db")))
-        await store.start()
-        await store.transaction(
-            lambda connection: connection.execute("UPDATE model_event SET forwarded_at = NULL")
-        )
-        await store.close()
-        for file in lab.directory.glob("spool.db*"):
-            file.unlink()
-        async with lab.run() as part:
-            await part.count(1)
-            assert part.told == [("churn", "deployed", "created")]
-
-    run(main())
+async def test_a_crash_before_forwarding_loses_nothing(lab: Lab) -> None:
+    play = DeploymentPlay()
+    async with lab.run() as part:
+        await part.healthy()
+        lab.play(play.create(V1))
+        await part.count(1)
+    # As if the process had died with the event committed and nothing in the spool.
+    store = open_store(DatabaseSettings(file=str(lab.directory / "monitor.db")))
+    await store.start()
+    await store.transaction(
+        lambda connection: connection.execute("UPDATE model_event SET forwarded_at = NULL")
+    )
+    await store.close()
+    for file in lab.directory.glob("spool.db*"):
+        file.unlink()
+    async with lab.run() as part:
+        await part.count(1)
+        assert part.told == [("churn", "deployed", "created")]
 
 
 class UnreliableStore(SqliteStore):
@@ -167,67 +152,58 @@ class UnreliableStore(SqliteStore):
         return result
 
 
-def test_a_store_that_is_away_or_in_doubt_loses_and_repeats_nothing(
+async def test_a_store_that_is_away_or_in_doubt_loses_and_repeats_nothing(
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = UnreliableStore(lab.directory / "monitor.db")
     lab.store = lambda inner: store
 
-    async def main() -> None:
-        await store.start()
-        play = DeploymentPlay()
-        async with lab.run() as part:
-            await part.healthy()
-            lab.play(play.create(V1))
-            await part.count(1)
-            await until_forwarded(store)
-            store.failures = iter(["before", "after"])
-            lab.play(play.set_image(V2))
-            await until(lambda: part.part.state().health is Health.DEGRADED)
-            assert "connection refused" in part.part.state().summary
-            await part.count(2)
-            await part.healthy()
-            assert [row[1] for row in part.told] == ["deployed", "upgraded"]
-            assert caplog.text.count("connection refused") == 1
-        await store.close()
-
-    run(main())
+    await store.start()
+    play = DeploymentPlay()
+    async with lab.run() as part:
+        await part.healthy()
+        lab.play(play.create(V1))
+        await part.count(1)
+        await until_forwarded(store)
+        store.failures = iter(["before", "after"])
+        lab.play(play.set_image(V2))
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+        assert "connection refused" in part.part.state().summary
+        await part.count(2)
+        await part.healthy()
+        assert [row[1] for row in part.told] == ["deployed", "upgraded"]
+        assert caplog.text.count("connection refused") == 1
+    await store.close()
 
 
-def test_a_store_that_is_away_does_not_hold_up_the_stop(lab: Lab) -> None:
+async def test_a_store_that_is_away_does_not_hold_up_the_stop(lab: Lab) -> None:
     store = UnreliableStore(lab.directory / "monitor.db")
     lab.store = lambda inner: store
 
-    async def main() -> None:
-        await store.start()
-        async with lab.run() as part:
-            await part.healthy()
-            store.failures = itertools.repeat("before")
-            lab.play(DeploymentPlay().create(V1))
-            await until(lambda: part.part.state().health is Health.DEGRADED)
-        assert not [t.name for t in threading.enumerate() if t.name.startswith("watch-")]
-        store.failures = iter(())
-        # Nothing was committed, so nothing is lost.
-        async with lab.run() as part:
-            await part.count(1)
-        await store.close()
-
-    run(main())
+    await store.start()
+    async with lab.run() as part:
+        await part.healthy()
+        store.failures = itertools.repeat("before")
+        lab.play(DeploymentPlay().create(V1))
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("watch-")]
+    store.failures = iter(())
+    # Nothing was committed, so nothing is lost.
+    async with lab.run() as part:
+        await part.count(1)
+    await store.close()
 
 
-def test_a_defect_in_a_watch_ends_the_part(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_defect_in_a_watch_ends_the_part(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def defect(*_: object) -> None:
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(Tracker, "end_list", defect)
 
-    async def main() -> None:
-        with pytest.raises(AssertionError, match="a defect"):
-            async with lab.run(kinds=("Deployment", "Pod")):
-                await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name() == "part"])
-        assert not [t.name for t in threading.enumerate() if t.name.startswith("watch-")]
-
-    run(main())
+    with pytest.raises(AssertionError, match="a defect"):
+        async with lab.run(kinds=("Deployment", "Pod")):
+            await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name() == "part"])
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("watch-")]
 
 
 @pytest.fixture
@@ -246,7 +222,7 @@ def service_account(tmp_path: Path) -> Iterator[tuple[KubernetesServer, Path]]:
     server.stop()
 
 
-def test_in_the_cluster_a_rotated_token_is_read_again(
+async def test_in_the_cluster_a_rotated_token_is_read_again(
     service_account: tuple[KubernetesServer, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -258,27 +234,24 @@ def test_in_the_cluster_a_rotated_token_is_read_again(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
 
-    async def main() -> None:
-        play = DeploymentPlay()
-        async with lab.run(service_account=directory) as part:
-            await part.healthy()
-            lab.play(play.create(V1))
-            await part.count(1)
-            server.tokens = {"second-secret-token"}
-            server.break_watches("end")
-            await until(lambda: part.part.state().health is Health.DEGRADED)
-            assert "401" in part.part.state().summary
-            (directory / "token").write_text("second-secret-token")
-            await part.healthy()
-            lab.play(play.set_image(V2))
-            await part.count(2)
-            shown = part.part.state().summary + caplog.text
-            assert "secret-token" not in shown
-
-    run(main())
+    play = DeploymentPlay()
+    async with lab.run(service_account=directory) as part:
+        await part.healthy()
+        lab.play(play.create(V1))
+        await part.count(1)
+        server.tokens = {"second-secret-token"}
+        server.break_watches("end")
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+        assert "401" in part.part.state().summary
+        (directory / "token").write_text("second-secret-token")
+        await part.healthy()
+        lab.play(play.set_image(V2))
+        await part.count(2)
+        shown = part.part.state().summary + caplog.text
+        assert "secret-token" not in shown
 
 
-def test_a_server_with_another_certificate_gets_no_token(
+async def test_a_server_with_another_certificate_gets_no_token(
     service_account: tuple[KubernetesServer, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, directory = service_account
@@ -287,13 +260,10 @@ def test_a_server_with_another_certificate_gets_no_token(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
 
-    async def main() -> None:
-        async with lab.run(service_account=directory) as part:
-            await until(lambda: part.part.state().health is Health.DEGRADED)
-            assert "certificate verify failed" in part.part.state().summary
-            assert server.requests == []
-
-    run(main())
+    async with lab.run(service_account=directory) as part:
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+        assert "certificate verify failed" in part.part.state().summary
+        assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -304,7 +274,7 @@ def test_a_server_with_another_certificate_gets_no_token(
         (lambda d: (d / "ca.crt").unlink(), "certification file does not exist"),
     ],
 )
-def test_without_credentials_the_part_says_what_it_lacks(
+async def test_without_credentials_the_part_says_what_it_lacks(
     service_account: tuple[KubernetesServer, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -317,88 +287,73 @@ def test_without_credentials_the_part_says_what_it_lacks(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
 
-    async def main() -> None:
-        async with lab.run(service_account=directory) as part:
-            await until(lambda: part.part.state().health is Health.DEGRADED)
-            assert problem in part.part.state().summary
-
-    run(main())
+    async with lab.run(service_account=directory) as part:
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+        assert problem in part.part.state().summary
 
 
-def test_a_token_that_cannot_be_sent_is_not_shown(
+async def test_a_token_that_cannot_be_sent_is_not_shown(
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        async with lab.run(token="top\nsecret\u20ac") as part:
-            await until(lambda: part.part.state().health is Health.DEGRADED)
-            shown = part.part.state().summary + caplog.text
-            assert "forbidden characters" in shown
-            assert "secret" not in shown
-
-    run(main())
+    async with lab.run(token="top\nsecret\u20ac") as part:
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+        shown = part.part.state().summary + caplog.text
+        assert "invalid characters" in shown
+        assert "secret" not in shown
 
 
-def test_a_kubeconfig_that_is_none_is_said_in_a_line(lab: Lab, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with lab.run() as part:
-            await part.healthy()
-            bad = tmp_path / "bad"
-            bad.write_text("{: not yaml\n- at all")
-            switch = await part.part.prepare(part.part._settings.replace(kubeconfig=str(bad)))
-            switch()
-            await until(lambda: part.part.state().health is Health.DEGRADED)
-            summary = part.part.state().summary
-            assert str(bad) in summary
-            assert "\n" not in summary
-
-    run(main())
+async def test_a_kubeconfig_that_is_none_is_said_in_a_line(lab: Lab, tmp_path: Path) -> None:
+    async with lab.run() as part:
+        await part.healthy()
+        bad = tmp_path / "bad"
+        bad.write_text("{: not yaml\n- at all")
+        switch = await part.part.prepare(part.part._settings.replace(kubeconfig=str(bad)))
+        switch()
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+        summary = part.part.state().summary
+        assert str(bad) in summary
+        assert "\n" not in summary
 
 
-def test_old_events_are_deleted_once_they_are_forwarded(lab: Lab) -> None:
-    async def main() -> None:
-        for number in range(3):
-            lab.play(DeploymentPlay(f"m{number}").create(V1))
-        async with lab.run() as part:
-            await part.count(3)
-            await until_forwarded(part.store)
-            await part.store.transaction(
-                lambda connection: connection.execute(
-                    "UPDATE model_event SET forwarded_at = NULL WHERE id = %s", (part.ids[0],)
-                )
+async def test_old_events_are_deleted_once_they_are_forwarded(lab: Lab) -> None:
+    for number in range(3):
+        lab.play(DeploymentPlay(f"m{number}").create(V1))
+    async with lab.run() as part:
+        await part.count(3)
+        await until_forwarded(part.store)
+        await part.store.transaction(
+            lambda connection: connection.execute(
+                "UPDATE model_event SET forwarded_at = NULL WHERE id = %s", (part.ids[0],)
             )
-            told_at = time.time()
-            journal = Journal(
-                part.store,
-                part.bus,
-                cluster="test",
-                topic="model-updates",
-                clock=lambda: told_at + 100.0,
-            )
-            assert await journal.purge(200.0) == 0
-            assert await journal.purge(50.0) == 2
+        )
+        told_at = time.time()
+        journal = Journal(
+            part.store,
+            part.bus,
+            cluster="test",
+            topic="model-updates",
+            clock=lambda: told_at + 100.0,
+        )
+        assert await journal.purge(200.0) == 0
+        assert await journal.purge(50.0) == 2
 
-    run(main())
 
-
-def test_metrics_count_events_and_ends(lab: Lab) -> None:
-    async def main() -> None:
-        play = DeploymentPlay()
-        async with lab.run() as part:
-            await part.healthy()
-            lab.play(play.create(V1), play.set_image(V2))
-            await part.count(2)
-            lab.server.break_watches("reset")
-            lab.play(play.set_image(V1))
-            await part.count(3)
-            metrics = {metric.name: dict_of(metric.samples) for metric in part.part.metrics()}
-            assert metrics["model_updates_total"] == {
-                "dev.cdevents.service.deployed": 1,
-                "dev.cdevents.service.upgraded": 1,
-                "dev.cdevents.service.rolledback": 1,
-            }
-            assert metrics["cluster_watch_restarts_total"] == {"broken": 1}
-
-    run(main())
+async def test_metrics_count_events_and_ends(lab: Lab) -> None:
+    play = DeploymentPlay()
+    async with lab.run() as part:
+        await part.healthy()
+        lab.play(play.create(V1), play.set_image(V2))
+        await part.count(2)
+        lab.server.break_watches("reset")
+        lab.play(play.set_image(V1))
+        await part.count(3)
+        metrics = {metric.name: dict_of(metric.samples) for metric in part.part.metrics()}
+        assert metrics["model_updates_total"] == {
+            "dev.cdevents.service.deployed": 1,
+            "dev.cdevents.service.upgraded": 1,
+            "dev.cdevents.service.rolledback": 1,
+        }
+        assert metrics["cluster_watch_restarts_total"] == {"broken": 1}
 
 
 def dict_of(samples: Any) -> dict[str, float]:

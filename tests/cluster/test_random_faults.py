@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from monitor.cluster.watch import Timing
-from tests.cluster.conftest import Lab, Run, run
+from tests.cluster.conftest import Lab, Run
 from tests.cluster.memory import MemoryCluster
 from tests.cluster.model import Model
 from tests.servers.kubernetes import Fault, KubernetesServer
@@ -218,11 +218,11 @@ async def follow(lab: Lab, script: Sequence[tuple[str, Any]]) -> None:
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes a server each time
 )
-def test_under_faults_the_events_are_the_models(script: Sequence[tuple[str, Any]]) -> None:
+async def test_under_faults_the_events_are_the_models(script: Sequence[tuple[str, Any]]) -> None:
     server = KubernetesServer()
     server.bookmark_every_s = 0.1
     try:
         with tempfile.TemporaryDirectory() as directory:
-            run(follow(Lab(server, Path(directory)), script))
+            await follow(Lab(server, Path(directory)), script)
     finally:
         server.stop()

@@ -13,7 +13,7 @@ import yaml
 from monitor.cluster.mapping import MappingSettings
 from monitor.cluster.settings import ClusterSettings
 from monitor.messages import ModelEvent
-from tests.cluster.conftest import Lab, run
+from tests.cluster.conftest import Lab
 from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,17 +33,14 @@ def granted() -> set[tuple[str, str]]:
 
 
 @pytest.mark.integration_test
-def test_the_rights_are_those_that_are_used_and_no_more(lab: Lab) -> None:
-    async def main() -> None:
-        async with lab.run(kinds=("Deployment", "DeploymentConfig", "Pod")) as part:
-            await part.healthy()
-            for play in (DeploymentPlay("one"), DeploymentConfigPlay("two")):
-                lab.play(play.create("models/m:1"))
-            await part.count(2 + 4)
-        used = {(request.verb, request.plural) for request in lab.server.requests}
-        assert used == granted()
-
-    run(main())
+async def test_the_rights_are_those_that_are_used_and_no_more(lab: Lab) -> None:
+    async with lab.run(kinds=("Deployment", "DeploymentConfig", "Pod")) as part:
+        await part.healthy()
+        for play in (DeploymentPlay("one"), DeploymentConfigPlay("two")):
+            lab.play(play.create("models/m:1"))
+        await part.count(2 + 4)
+    used = {(request.verb, request.plural) for request in lab.server.requests}
+    assert used == granted()
 
 
 def test_the_rights_are_given_to_the_service_account_of_the_manifest() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from monitor.cluster.watch import Timing
 from monitor.part import Health
-from tests.cluster.conftest import QUICK, Lab, run
+from tests.cluster.conftest import QUICK, Lab
 from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay, Play
 from tests.servers.kubernetes import Break, Fault
 from tests.waiting import until
@@ -21,37 +21,34 @@ V1, V2, V3 = "models/churn:1", "models/churn:2", "models/churn:3"
 
 
 @pytest.mark.parametrize("kind", [DeploymentPlay, DeploymentConfigPlay])
-def test_rollouts_are_told_from_the_first_to_the_last(lab: Lab, kind: type[Play]) -> None:
-    async def main() -> None:
-        async with lab.run(kinds=("Deployment", "DeploymentConfig", "Pod")) as part:
-            await part.healthy()
-            play = kind()
-            lab.play(play.create(V1))
-            first = play.template
-            await until(lambda: ("churn", "deployed", "created") in part.told)
-            lab.play(play.set_image(V2))
-            await until(lambda: ("churn", "upgraded", "image-changed") in part.told)
-            lab.play(play.undo(first))
-            await until(lambda: ("churn", "rolledback", "rollback") in part.told)
-            lab.play(play.delete())
-            await part.count(4 + 6)
-            assert [row for row in part.told if row[0] == "churn"] == [
-                ("churn", "deployed", "created"),
-                ("churn", "upgraded", "image-changed"),
-                ("churn", "rolledback", "rollback"),
-                ("churn", "removed", "deleted"),
-            ]
-            assert sum(row[1] == "ready" for row in part.told) == 6
-            assert {record.key for record in part.records} == {"models/churn"}
-            headers = part.records[0].headers
-            assert headers["ce_specversion"] == "1.0"
-            assert headers["ce_source"].startswith("/clusters/test/namespaces/models/")
-            assert headers["content-type"] == "application/json"
-
-    run(main())
+async def test_rollouts_are_told_from_the_first_to_the_last(lab: Lab, kind: type[Play]) -> None:
+    async with lab.run(kinds=("Deployment", "DeploymentConfig", "Pod")) as part:
+        await part.healthy()
+        play = kind()
+        lab.play(play.create(V1))
+        first = play.template
+        await until(lambda: ("churn", "deployed", "created") in part.told)
+        lab.play(play.set_image(V2))
+        await until(lambda: ("churn", "upgraded", "image-changed") in part.told)
+        lab.play(play.undo(first))
+        await until(lambda: ("churn", "rolledback", "rollback") in part.told)
+        lab.play(play.delete())
+        await part.count(4 + 6)
+        assert [row for row in part.told if row[0] == "churn"] == [
+            ("churn", "deployed", "created"),
+            ("churn", "upgraded", "image-changed"),
+            ("churn", "rolledback", "rollback"),
+            ("churn", "removed", "deleted"),
+        ]
+        assert sum(row[1] == "ready" for row in part.told) == 6
+        assert {record.key for record in part.records} == {"models/churn"}
+        headers = part.records[0].headers
+        assert headers["ce_specversion"] == "1.0"
+        assert headers["ce_source"].startswith("/clusters/test/namespaces/models/")
+        assert headers["content-type"] == "application/json"
 
 
-def test_a_list_comes_in_pages_that_show_one_moment(lab: Lab) -> None:
+async def test_a_list_comes_in_pages_that_show_one_moment(lab: Lab) -> None:
     lab.server.page_limit = 2
     plays = [DeploymentPlay(f"m{i}") for i in range(7)]
     late = DeploymentPlay("a-late")
@@ -60,28 +57,25 @@ def test_a_list_comes_in_pages_that_show_one_moment(lab: Lab) -> None:
         if plural == "deployments" and first == 2 and not late.item:
             lab.play(late.create(V1), plays[6].set_image(V2))
 
-    async def main() -> None:
-        for play in plays:
-            lab.play(play.create(V1))
-        lab.server.before_page = between
-        async with lab.run() as part:
-            await part.healthy()
-            # Seven as they were, and what was written meanwhile.
-            await part.count(9)
-            lab.play(plays[0].delete())
-            await part.count(10)
-            assert part.told[-1] == ("m0", "removed", "deleted")
-            assert part.told.count(("m6", "upgraded", "image-changed")) == 1
-            assert len(set(part.ids)) == 10
-            assert {name for name, type_, _ in part.told if type_ == "deployed"} == {
-                "a-late",
-                *(play.name for play in plays),
-            }
-
-    run(main())
+    for play in plays:
+        lab.play(play.create(V1))
+    lab.server.before_page = between
+    async with lab.run() as part:
+        await part.healthy()
+        # Seven as they were, and what was written meanwhile.
+        await part.count(9)
+        lab.play(plays[0].delete())
+        await part.count(10)
+        assert part.told[-1] == ("m0", "removed", "deleted")
+        assert part.told.count(("m6", "upgraded", "image-changed")) == 1
+        assert len(set(part.ids)) == 10
+        assert {name for name, type_, _ in part.told if type_ == "deployed"} == {
+            "a-late",
+            *(play.name for play in plays),
+        }
 
 
-def test_a_list_whose_pages_expire_starts_again(lab: Lab) -> None:
+async def test_a_list_whose_pages_expire_starts_again(lab: Lab) -> None:
     lab.server.page_limit = 2
     expired: list[int] = []
 
@@ -90,120 +84,105 @@ def test_a_list_whose_pages_expire_starts_again(lab: Lab) -> None:
             expired.append(first)
             lab.server.compact()
 
-    async def main() -> None:
-        for i in range(5):
-            lab.play(DeploymentPlay(f"m{i}").create(V1))
-        lab.server.before_page = compact
-        async with lab.run() as part:
-            await part.healthy()
-            await part.count(5)
-            assert expired
-            assert sorted(part.told) == [(f"m{i}", "deployed", "snapshot") for i in range(5)]
-
-    run(main())
+    for i in range(5):
+        lab.play(DeploymentPlay(f"m{i}").create(V1))
+    lab.server.before_page = compact
+    async with lab.run() as part:
+        await part.healthy()
+        await part.count(5)
+        assert expired
+        assert sorted(part.told) == [(f"m{i}", "deployed", "snapshot") for i in range(5)]
 
 
-def test_bookmarks_keep_a_quiet_watch_from_expiring(lab: Lab) -> None:
+async def test_bookmarks_keep_a_quiet_watch_from_expiring(lab: Lab) -> None:
     lab.server.bookmark_every_s = 0.05
 
-    async def main() -> None:
-        async with lab.run() as part:
-            await part.healthy()
-            # Much happens that this watch does not see; only bookmarks tell it so.
-            lab.play(DeploymentConfigPlay("other").create(V1))
-            marked = lab.server.marked
-            await until(lambda: lab.server.marked > marked + 2)
-            lab.server.compact_to_marked()
-            lists = len(lab.server.requests_of("list", "deployments"))
-            lab.server.break_watches("end")
-            play = DeploymentPlay()
-            lab.play(play.create(V1))
-            await part.count(1)
-            assert len(lab.server.requests_of("list", "deployments")) == lists
-
-    run(main())
+    async with lab.run() as part:
+        await part.healthy()
+        # Much happens that this watch does not see; only bookmarks tell it so.
+        lab.play(DeploymentConfigPlay("other").create(V1))
+        marked = lab.server.marked
+        await until(lambda: lab.server.marked > marked + 2)
+        lab.server.compact_to_marked()
+        lists = len(lab.server.requests_of("list", "deployments"))
+        lab.server.break_watches("end")
+        play = DeploymentPlay()
+        lab.play(play.create(V1))
+        await part.count(1)
+        assert len(lab.server.requests_of("list", "deployments")) == lists
 
 
 @pytest.mark.parametrize("gone_as", ["status", "event"])
-def test_what_happened_behind_an_expired_version_is_found_by_listing(
+async def test_what_happened_behind_an_expired_version_is_found_by_listing(
     lab: Lab, gone_as: str
 ) -> None:
     lab.server.gone_as = gone_as  # type: ignore[assignment]
 
-    async def main() -> None:
-        names = ("kept", "changed", "removed", "replaced")
-        plays = {name: DeploymentPlay(name) for name in names}
-        async with lab.run() as part:
-            await part.healthy()
-            for play in plays.values():
-                lab.play(play.create(V1))
-            await part.count(4)
-            lab.server.stop()
-            lab.play(
-                plays["changed"].set_image(V2),
-                plays["removed"].delete(),
-                plays["replaced"].delete(),
-                DeploymentPlay("replaced", uid="another").create(V1),
-                DeploymentPlay("new").create(V1),
-            )
-            lab.server.compact()
-            lab.server.start()
-            await part.count(9)
-            assert sorted(part.told[4:]) == [
-                ("changed", "upgraded", "image-changed"),
-                ("new", "deployed", "created"),
-                ("removed", "removed", "deleted"),
-                ("replaced", "deployed", "created"),
-                ("replaced", "removed", "deleted"),
-            ]
-            replaced = [told for told in part.told[4:] if told[0] == "replaced"]
-            assert [type_ for _, type_, _ in replaced] == ["removed", "deployed"]
-            # The daemon was there all the time.
-            assert not any(event.catch_up for event in part.events)
-
-    run(main())
+    names = ("kept", "changed", "removed", "replaced")
+    plays = {name: DeploymentPlay(name) for name in names}
+    async with lab.run() as part:
+        await part.healthy()
+        for play in plays.values():
+            lab.play(play.create(V1))
+        await part.count(4)
+        lab.server.stop()
+        lab.play(
+            plays["changed"].set_image(V2),
+            plays["removed"].delete(),
+            plays["replaced"].delete(),
+            DeploymentPlay("replaced", uid="another").create(V1),
+            DeploymentPlay("new").create(V1),
+        )
+        lab.server.compact()
+        lab.server.start()
+        await part.count(9)
+        assert sorted(part.told[4:]) == [
+            ("changed", "upgraded", "image-changed"),
+            ("new", "deployed", "created"),
+            ("removed", "removed", "deleted"),
+            ("replaced", "deployed", "created"),
+            ("replaced", "removed", "deleted"),
+        ]
+        replaced = [told for told in part.told[4:] if told[0] == "replaced"]
+        assert [type_ for _, type_, _ in replaced] == ["removed", "deployed"]
+        # The daemon was there all the time.
+        assert not any(event.catch_up for event in part.events)
 
 
 @pytest.mark.parametrize("how", ["end", "reset", "truncate", "garbage", "error", "gone", "silence"])
-def test_a_stream_that_breaks_loses_and_repeats_nothing(lab: Lab, how: Break) -> None:
+async def test_a_stream_that_breaks_loses_and_repeats_nothing(lab: Lab, how: Break) -> None:
     timing = Timing(
         watch_s=20.0, silence_s=0.4, pause_s=0.02, longest_pause_s=0.1, healthy_s=5.0, lasting_s=0.3
     )
 
-    async def main() -> None:
-        play = DeploymentPlay()
-        async with lab.run(timing=timing) as part:
-            await part.healthy()
-            lab.play(play.create(V1))
-            await part.count(1)
-            for number in range(2, 5):
-                lab.server.break_watches(how)
-                lab.play(play.set_image(f"models/churn:{number}"))
-                await part.count(number)
-            if how != "gone":  # it goes on from where it was, and does not list anew
-                assert len(lab.server.requests_of("list", "deployments")) == 1
-            assert (
-                part.told
-                == [("churn", "deployed", "created")] + [("churn", "upgraded", "image-changed")] * 3
-            )
-            await part.healthy()
-
-    run(main())
+    play = DeploymentPlay()
+    async with lab.run(timing=timing) as part:
+        await part.healthy()
+        lab.play(play.create(V1))
+        await part.count(1)
+        for number in range(2, 5):
+            lab.server.break_watches(how)
+            lab.play(play.set_image(f"models/churn:{number}"))
+            await part.count(number)
+        if how != "gone":  # it goes on from where it was, and does not list anew
+            assert len(lab.server.requests_of("list", "deployments")) == 1
+        assert (
+            part.told
+            == [("churn", "deployed", "created")] + [("churn", "upgraded", "image-changed")] * 3
+        )
+        await part.healthy()
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1000])
-def test_events_may_be_cut_into_chunks_anywhere(lab: Lab, chunk_bytes: int) -> None:
+async def test_events_may_be_cut_into_chunks_anywhere(lab: Lab, chunk_bytes: int) -> None:
     lab.server.chunk_bytes = chunk_bytes
 
-    async def main() -> None:
-        play = DeploymentPlay(labels={"note": "Vorhersage-ünïcödé"})
-        async with lab.run() as part:
-            await part.healthy()
-            lab.play(play.create(V1), play.set_image(V2))
-            await part.count(2)
-            assert [row[1] for row in part.told] == ["deployed", "upgraded"]
-
-    run(main())
+    play = DeploymentPlay(labels={"note": "Vorhersage-ünïcödé"})
+    async with lab.run() as part:
+        await part.healthy()
+        lab.play(play.create(V1), play.set_image(V2))
+        await part.count(2)
+        assert [row[1] for row in part.told] == ["deployed", "upgraded"]
 
 
 @pytest.mark.parametrize(
@@ -222,129 +201,110 @@ def test_events_may_be_cut_into_chunks_anywhere(lab: Lab, chunk_bytes: int) -> N
     ids=lambda fault: str(fault.how),
 )
 @pytest.mark.parametrize("verb", ["list", "watch"])
-def test_a_request_that_fails_is_made_again(lab: Lab, verb: str, fault: Fault) -> None:
+async def test_a_request_that_fails_is_made_again(lab: Lab, verb: str, fault: Fault) -> None:
     failing = Fault(fault.how, verb=verb, times=3)  # type: ignore[arg-type]
 
-    async def main() -> None:
-        play = DeploymentPlay()
-        lab.server.fail(failing)
-        async with lab.run() as part:
-            await until(lambda: failing.times <= 0)
-            await part.healthy()
-            lab.play(play.create(V1))
-            await part.count(1)
-            assert part.told == [("churn", "deployed", "created")]
-
-    run(main())
+    play = DeploymentPlay()
+    lab.server.fail(failing)
+    async with lab.run() as part:
+        await until(lambda: failing.times <= 0)
+        await part.healthy()
+        lab.play(play.create(V1))
+        await part.count(1)
+        assert part.told == [("churn", "deployed", "created")]
 
 
-def test_a_server_that_asks_for_patience_gets_it(lab: Lab) -> None:
-    async def main() -> None:
-        lab.server.fail(Fault(429, verb="list", retry_after="1"))
-        async with lab.run() as part:
-            await part.healthy()
-            first, second = lab.server.requests_of("list", "deployments")[:2]
-            assert second.at - first.at >= 1.0
-
-    run(main())
+async def test_a_server_that_asks_for_patience_gets_it(lab: Lab) -> None:
+    lab.server.fail(Fault(429, verb="list", retry_after="1"))
+    async with lab.run() as part:
+        await part.healthy()
+        first, second = lab.server.requests_of("list", "deployments")[:2]
+        assert second.at - first.at >= 1.0
 
 
-def test_facts_that_cannot_be_had_at_once_are_waited_for(lab: Lab) -> None:
-    async def main() -> None:
-        play = DeploymentPlay()
-        async with lab.run() as part:
-            await part.healthy()
-            lab.play(play.create(V1))
-            first = play.template
-            await part.count(1)
-            lab.play(play.set_image(V2))
-            await part.count(2)
-            lab.server.fail(Fault(503, verb="list", plural="replicasets", times=2))
-            lab.play(play.undo(first))
-            await part.count(3)
-            assert part.told[2] == ("churn", "rolledback", "rollback")
-            assert "@sha256:" in (part.events[2].images[0].after or "")
-
-    run(main())
+async def test_facts_that_cannot_be_had_at_once_are_waited_for(lab: Lab) -> None:
+    play = DeploymentPlay()
+    async with lab.run() as part:
+        await part.healthy()
+        lab.play(play.create(V1))
+        first = play.template
+        await part.count(1)
+        lab.play(play.set_image(V2))
+        await part.count(2)
+        lab.server.fail(Fault(503, verb="list", plural="replicasets", times=2))
+        lab.play(play.undo(first))
+        await part.count(3)
+        assert part.told[2] == ("churn", "rolledback", "rollback")
+        assert "@sha256:" in (part.events[2].images[0].after or "")
 
 
-def test_facts_that_are_never_to_be_had_hold_nothing_up(lab: Lab) -> None:
-    async def main() -> None:
-        play = DeploymentPlay()
-        lab.server.fail(Fault(503, verb="list", plural="pods", times=1000))
-        async with lab.run() as part:
-            await part.healthy()
-            lab.play(play.create(V1))
-            await part.count(1)
-            assert part.events[0].images[0].after == V1
-
-    run(main())
+async def test_facts_that_are_never_to_be_had_hold_nothing_up(lab: Lab) -> None:
+    play = DeploymentPlay()
+    lab.server.fail(Fault(503, verb="list", plural="pods", times=1000))
+    async with lab.run() as part:
+        await part.healthy()
+        lab.play(play.create(V1))
+        await part.count(1)
+        assert part.events[0].images[0].after == V1
 
 
 def count(caplog: pytest.LogCaptureFixture, text: str) -> int:
     return sum(text in record.getMessage() for record in caplog.records)
 
 
-def test_a_forbidden_namespace_is_said_once_and_leaves_the_rest_working(
+async def test_a_forbidden_namespace_is_said_once_and_leaves_the_rest_working(
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "monitor")
     lab.server.forbidden = {("deployments", "secret")}
 
-    async def main() -> None:
-        open_, secret = DeploymentPlay(), DeploymentPlay("hidden", "secret")
-        lab.play(secret.create(V1))
-        async with lab.run(namespaces=("models", "secret")) as part:
-            lab.play(open_.create(V1))
-            await part.count(1)
-            asked = len(lab.server.requests_of("list", "deployments"))
-            await until(lambda: len(lab.server.requests_of("list", "deployments")) > asked + 1)
-            state = part.part.state()
-            assert state.health is Health.DEGRADED
-            assert "Deployment in secret" in state.summary
-            assert count(caplog, "Deployment in secret: forbidden") == 1
-            lab.server.forbidden = set()
-            await part.healthy()
-            await part.count(2)
-            assert part.told[1] == ("hidden", "deployed", "snapshot")
-
-    run(main())
+    open_, secret = DeploymentPlay(), DeploymentPlay("hidden", "secret")
+    lab.play(secret.create(V1))
+    async with lab.run(namespaces=("models", "secret")) as part:
+        lab.play(open_.create(V1))
+        await part.count(1)
+        asked = len(lab.server.requests_of("list", "deployments"))
+        await until(lambda: len(lab.server.requests_of("list", "deployments")) > asked + 1)
+        state = part.part.state()
+        assert state.health is Health.DEGRADED
+        assert "Deployment in secret" in state.summary
+        assert count(caplog, "Deployment in secret: forbidden") == 1
+        lab.server.forbidden = set()
+        await part.healthy()
+        await part.count(2)
+        assert part.told[1] == ("hidden", "deployed", "snapshot")
 
 
-def test_a_cluster_without_openshift_is_fine(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cluster_without_openshift_is_fine(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "monitor")
     lab.server.openshift = False
 
-    async def main() -> None:
-        async with lab.run(kinds=("Deployment", "DeploymentConfig", "Pod")) as part:
-            await part.healthy()
-            await until(lambda: "no DeploymentConfig here" in part.part.state().summary)
-            assert count(caplog, "DeploymentConfig in all namespaces: not served") == 1
-            lab.play(DeploymentPlay().create(V1))
-            await until(lambda: ("churn", "deployed", "created") in part.told)
-
-    run(main())
+    async with lab.run(kinds=("Deployment", "DeploymentConfig", "Pod")) as part:
+        await part.healthy()
+        await until(lambda: "no DeploymentConfig here" in part.part.state().summary)
+        assert count(caplog, "DeploymentConfig in all namespaces: not served") == 1
+        lab.play(DeploymentPlay().create(V1))
+        await until(lambda: ("churn", "deployed", "created") in part.told)
 
 
-def test_an_api_that_is_down_at_the_start_degrades_the_part_until_it_is_up(
+async def test_an_api_that_is_down_at_the_start_degrades_the_part_until_it_is_up(
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "monitor")
     lab.play(DeploymentPlay().create(V1))
     lab.server.stop()
 
-    async def main() -> None:
-        async with lab.run() as part:
-            await until(lambda: part.part.state().health is Health.DEGRADED)
-            assert "refused" in part.part.state().summary
-            await until(lambda: _restarts(part.part.metrics(), "unreachable") > 2)
-            assert count(caplog, "trying again") == 1
-            lab.server.start()
-            await part.healthy()
-            await part.count(1)
-            assert part.told == [("churn", "deployed", "snapshot")]
-
-    run(main())
+    async with lab.run() as part:
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+        assert "refused" in part.part.state().summary
+        await until(lambda: _restarts(part.part.metrics(), "unreachable") > 2)
+        assert count(caplog, "trying again") == 1
+        lab.server.start()
+        await part.healthy()
+        await part.count(1)
+        assert part.told == [("churn", "deployed", "snapshot")]
 
 
 def _restarts(metrics: Iterable[object], reason: str) -> float:
@@ -356,50 +316,41 @@ def _restarts(metrics: Iterable[object], reason: str) -> float:
     return 0.0
 
 
-def test_a_silent_server_does_not_hold_up_the_stop(lab: Lab) -> None:
-    async def main() -> None:
-        async with lab.run(kinds=("Deployment", "Pod"), timing=QUICK) as part:
-            await part.healthy()
-            lab.server.break_watches("silence")
-            lab.server.fail(Fault("silence", times=10))
-        assert not [t.name for t in threading.enumerate() if t.name.startswith("watch-")]
-
-    run(main())
+async def test_a_silent_server_does_not_hold_up_the_stop(lab: Lab) -> None:
+    async with lab.run(kinds=("Deployment", "Pod"), timing=QUICK) as part:
+        await part.healthy()
+        lab.server.break_watches("silence")
+        lab.server.fail(Fault("silence", times=10))
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("watch-")]
 
 
-def test_other_settings_are_taken_up_by_a_reload(lab: Lab) -> None:
-    async def main() -> None:
-        here, there = DeploymentPlay("here", "one"), DeploymentPlay("there", "two")
-        lab.play(here.create(V1), there.create(V1))
-        async with lab.run(namespaces=("one",)) as part:
-            await part.count(1)
-            settings = part.part._settings.replace(namespaces=("one", "two"))
-            switch = await part.part.prepare(settings)
-            assert list(switch()) == []
-            await part.count(2)
-            await part.healthy()
-            assert part.told == [
-                ("here", "deployed", "snapshot"),
-                ("there", "deployed", "snapshot"),
-            ]
-
-    run(main())
+async def test_other_settings_are_taken_up_by_a_reload(lab: Lab) -> None:
+    here, there = DeploymentPlay("here", "one"), DeploymentPlay("there", "two")
+    lab.play(here.create(V1), there.create(V1))
+    async with lab.run(namespaces=("one",)) as part:
+        await part.count(1)
+        settings = part.part._settings.replace(namespaces=("one", "two"))
+        switch = await part.part.prepare(settings)
+        switch()
+        await part.count(2)
+        await part.healthy()
+        assert part.told == [
+            ("here", "deployed", "snapshot"),
+            ("there", "deployed", "snapshot"),
+        ]
 
 
-def test_a_burst_of_changes_comes_out_in_the_order_of_each_service(lab: Lab) -> None:
-    async def main() -> None:
-        plays = [DeploymentPlay(f"m{i}", replicas=1) for i in range(8)]
-        async with lab.run() as part:
-            await part.healthy()
+async def test_a_burst_of_changes_comes_out_in_the_order_of_each_service(lab: Lab) -> None:
+    plays = [DeploymentPlay(f"m{i}", replicas=1) for i in range(8)]
+    async with lab.run() as part:
+        await part.healthy()
+        for play in plays:
+            lab.play(play.create("models/m:1"))
+        for number in range(2, 5):
             for play in plays:
-                lab.play(play.create("models/m:1"))
-            for number in range(2, 5):
-                for play in plays:
-                    lab.play(play.set_image(f"models/m:{number}"))
-                await asyncio.sleep(0)
-            await part.count(32)
-            for play in plays:
-                versions = [event.version for event in part.events if event.name == play.name]
-                assert versions == ["1", "2", "3", "4"]
-
-    run(main())
+                lab.play(play.set_image(f"models/m:{number}"))
+            await asyncio.sleep(0)
+        await part.count(32)
+        for play in plays:
+            versions = [event.version for event in part.events if event.name == play.name]
+            assert versions == ["1", "2", "3", "4"]

@@ -25,7 +25,6 @@ from tests.waiting import until
 pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(600)]
 
 V1, V2, BROKEN = "registry:5000/models/churn:1", "registry:5000/models/churn:2", "models/broken:1"
-_LIMIT_S = 400
 
 Story = Callable[[Namespace, str], None]
 
@@ -175,14 +174,6 @@ async def running(models: Namespace, directory: Path, **settings: Any) -> AsyncI
         yield run
 
 
-def play(main: Callable[[], Any]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(_LIMIT_S):
-            await main()
-
-    asyncio.run(bounded())
-
-
 def of(run: Run, name: str) -> list[tuple[str, str]]:
     """Return what was told of a Deployment."""
     return [(kind, cause) for told, kind, cause in run.told if told == name]
@@ -194,31 +185,28 @@ async def told_of(run: Run, expected: dict[str, list[tuple[str, str]]]) -> None:
     assert {name: of(run, name) for name in expected} == expected
 
 
-def test_each_story_is_told_as_it_happens_and_nothing_else(
+async def test_each_story_is_told_as_it_happens_and_nothing_else(
     models: Namespace, tmp_path: Path
 ) -> None:
-    async def main() -> None:
-        async with running(models, tmp_path) as run:
-            await run.healthy()
-            names = [story.__name__.replace("_", "-") for story, _ in STORIES]
-            await asyncio.gather(
-                *(
-                    asyncio.to_thread(story, models, name)
-                    for (story, _), name in zip(STORIES, names, strict=True)
-                )
+    async with running(models, tmp_path) as run:
+        await run.healthy()
+        names = [story.__name__.replace("_", "-") for story, _ in STORIES]
+        await asyncio.gather(
+            *(
+                asyncio.to_thread(story, models, name)
+                for (story, _), name in zip(STORIES, names, strict=True)
             )
-            expected = {name: told for name, (_, told) in zip(names, STORIES, strict=True)}
-            await told_of(run, expected)
-            event = upgrade_of(run, "upgraded")
-            assert (event.previous_version, event.version) == ("1", "2")
-            (image,) = event.images
-            assert image.before == f"{V1}@{digest_of(V1)}"
-            assert image.after == f"{V2}@{digest_of(V2)}"
-            # Nothing more comes of the end of it all.
-            await asyncio.to_thread(created, models, "last")
-            await told_of(run, {**expected, "last": [DEPLOYED]})
-
-    play(main)
+        )
+        expected = {name: told for name, (_, told) in zip(names, STORIES, strict=True)}
+        await told_of(run, expected)
+        event = upgrade_of(run, "upgraded")
+        assert (event.previous_version, event.version) == ("1", "2")
+        (image,) = event.images
+        assert image.before == f"{V1}@{digest_of(V1)}"
+        assert image.after == f"{V2}@{digest_of(V2)}"
+        # Nothing more comes of the end of it all.
+        await asyncio.to_thread(created, models, "last")
+        await told_of(run, {**expected, "last": [DEPLOYED]})
 
 
 def upgrade_of(run: Run, name: str) -> ModelEvent:
@@ -230,82 +218,70 @@ def upgrade_of(run: Run, name: str) -> ModelEvent:
     return found
 
 
-def test_an_api_server_that_is_killed_loses_and_doubles_nothing(
+async def test_an_api_server_that_is_killed_loses_and_doubles_nothing(
     api: Api, models: Namespace, tmp_path: Path
 ) -> None:
-    async def main() -> None:
-        async with running(models, tmp_path, kinds=("Deployment", "Pod")) as run:
+    async with running(models, tmp_path, kinds=("Deployment", "Pod")) as run:
+        await run.healthy()
+        made = await asyncio.to_thread(created, models, "churn")
+        await run.count(2)
+        for image, sent in ((V2, signal.SIGKILL), (V1, signal.SIGTERM)):
+            made.set_image(image)
+            await asyncio.to_thread(api.stop_api, sent)
+            await until(lambda: run.part.state().health.name != "OK")
+            await asyncio.to_thread(api.start_api)
+            await asyncio.to_thread(made.stands)
             await run.healthy()
-            made = await asyncio.to_thread(created, models, "churn")
-            await run.count(2)
-            for image, sent in ((V2, signal.SIGKILL), (V1, signal.SIGTERM)):
-                made.set_image(image)
-                await asyncio.to_thread(api.stop_api, sent)
-                await until(lambda: run.part.state().health.name != "OK")
-                await asyncio.to_thread(api.start_api)
-                await asyncio.to_thread(made.stands)
-                await run.healthy()
-            await asyncio.to_thread(created, models, "last")
-            await until(lambda: of(run, "last") != [])
-            assert of(run, "churn")[0] == DEPLOYED
-            assert of(run, "churn")[1:] == [UPGRADED, ROLLED_BACK]
-            assert len(set(run.ids)) == len(run.ids)
-
-    play(main)
+        await asyncio.to_thread(created, models, "last")
+        await until(lambda: of(run, "last") != [])
+        assert of(run, "churn")[0] == DEPLOYED
+        assert of(run, "churn")[1:] == [UPGRADED, ROLLED_BACK]
+        assert len(set(run.ids)) == len(run.ids)
 
 
-def test_what_happens_while_it_is_away_is_told_when_it_is_back(
+async def test_what_happens_while_it_is_away_is_told_when_it_is_back(
     models: Namespace, tmp_path: Path
 ) -> None:
-    async def main() -> None:
-        async with running(models, tmp_path) as run:
-            await run.healthy()
-            made = await asyncio.to_thread(created, models, "churn")
-            gone = await asyncio.to_thread(created, models, "gone")
-            await run.count(2)
-        made.set_image(V2)
-        gone.delete()
-        await asyncio.to_thread(made.stands)
-        async with running(models, tmp_path) as run:
-            await run.healthy()
-            await until(lambda: len(run.told) >= 4)
-            assert of(run, "churn") == [DEPLOYED, UPGRADED]
-            assert of(run, "gone") == [DEPLOYED, REMOVED]
-            assert upgrade_of(run, "churn").catch_up
-
-    play(main)
+    async with running(models, tmp_path) as run:
+        await run.healthy()
+        made = await asyncio.to_thread(created, models, "churn")
+        gone = await asyncio.to_thread(created, models, "gone")
+        await run.count(2)
+    made.set_image(V2)
+    gone.delete()
+    await asyncio.to_thread(made.stands)
+    async with running(models, tmp_path) as run:
+        await run.healthy()
+        await until(lambda: len(run.told) >= 4)
+        assert of(run, "churn") == [DEPLOYED, UPGRADED]
+        assert of(run, "gone") == [DEPLOYED, REMOVED]
+        assert upgrade_of(run, "churn").catch_up
 
 
-def test_a_thousand_deployments_come_in_pages(models: Namespace, tmp_path: Path) -> None:
+async def test_a_thousand_deployments_come_in_pages(models: Namespace, tmp_path: Path) -> None:
     names = [f"model-{number:04}" for number in range(1000)]
 
-    async def main() -> None:
-        for name in names:
-            await asyncio.to_thread(models.deployment, name, V1, replicas=0)
-        async with running(models, tmp_path) as run:
-            await run.healthy()
-            assert run.part.state().summary.startswith("1000 objects"), run.part.state()
-            await asyncio.to_thread(created, models, "one-more")
-            await until(lambda: of(run, "one-more") == [DEPLOYED])
-
-    play(main)
+    for name in names:
+        await asyncio.to_thread(models.deployment, name, V1, replicas=0)
+    async with running(models, tmp_path) as run:
+        await run.healthy()
+        assert run.part.state().summary.startswith("1000 objects"), run.part.state()
+        await asyncio.to_thread(created, models, "one-more")
+        await until(lambda: of(run, "one-more") == [DEPLOYED])
 
 
-def test_without_the_rights_it_says_so_and_goes_on_once_it_has_them(
+async def test_without_the_rights_it_says_so_and_goes_on_once_it_has_them(
     api: Api, models: Namespace, tmp_path: Path
 ) -> None:
     bindings = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{models.name}/rolebindings"
     binding = api.call("GET", f"{bindings}/recodex-monitor-cluster")
     api.call("DELETE", f"{bindings}/recodex-monitor-cluster")
 
-    async def main() -> None:
-        async with running(models, tmp_path) as run:
-            await until(lambda: "forbidden" in run.part.state().summary)
-            kept = {key: binding[key] for key in ("apiVersion", "kind", "roleRef", "subjects")}
-            metadata = {"name": "recodex-monitor-cluster", "namespace": models.name}
-            api.apply([{**kept, "metadata": metadata}])
-            await run.healthy()
-            await asyncio.to_thread(created, models, "churn")
-            await told_of(run, {"churn": [DEPLOYED]})
-
-    play(main)
+    async with running(models, tmp_path) as run:
+        await until(lambda: "forbidden" in run.part.state().summary)
+        kept = {key: binding[key] for key in ("apiVersion", "kind", "roleRef", "subjects")}
+        metadata = {"name": "recodex-monitor-cluster", "namespace": models.name}
+        api.apply([{**kept, "metadata": metadata}])
+        await run.healthy()
+        await asyncio.to_thread(created, models, "churn")
+        await told_of(run, {"churn": [DEPLOYED]})

@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_imported_leaves_no_tables(tmp_path: Path) -> None
         (["--admin-url", "postgresql://a:b@h/d"], {"url": "postgresql://m@h/d"}, 2, "password"),
         (["--admin-url", "postgresql://a@h/d"], {}, 78, "database.url"),
         ([], {"url": "mysql://h/d"}, 78, "must start with postgresql://"),
-        ([], {"url": "postgresql://127.0.0.1"}, 78, "names no database"),
+        ([], {"url": "postgresql://127.0.0.1"}, 78, "must name a database"),
         ([], {"url": "postgresql://h/d", "schema": "Robert'; --"}, 78, "schema"),
         ([], {"url": "postgresql://h/d", "password_file": "/nowhere"}, 78, "cannot read /nowhere"),
         ([], {"url": "postgresql://m:hush@127.0.0.1:1/d"}, 75, "127.0.0.1:1"),

@@ -72,7 +72,7 @@ def test_stop_and_start_and_what_is_refused(daemon: Whole) -> None:
     status, _, error = job(daemon, "stop", "1")
     assert status == 1
     assert error.count("\n") == 1
-    assert "stopped already" in error
+    assert "already stopped" in error
     assert job(daemon, "list", "--state", "stopped")[1].splitlines()[1].startswith("1\tstopped")
     assert job(daemon, "start", "1")[:2] == (0, "job 1 (first) is started\n")
     assert "there is no job 9" in job(daemon, "show", "9")[2]

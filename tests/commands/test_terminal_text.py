@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -41,23 +40,25 @@ def test_json_says_the_same_and_commands_nothing(text: str) -> None:
     assert not any(ord(letter) < 0x20 or 0x7F <= ord(letter) < 0xA0 for letter in shown)
 
 
-def test_a_topic_is_shown_without_what_its_publisher_would_have_a_terminal_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+async def config(tmp_path: Path) -> str:
+    """Write a config whose bus has a message with terminal commands; return its path."""
     file = tmp_path / "config.yml"
     file.write_text(json.dumps({"bus": {"file": str(tmp_path / "spool.db")}}))
+    bus = create_bus(load(str(file)).config.bus, None)
+    await bus.start()
+    bus.publish("t", value=b'"a\xc2\x9b2J\x1b"', key="k\n\x1b[2J", headers={})
+    await bus.close()
+    return str(file)
 
-    async def publish() -> None:
-        bus = create_bus(load(str(file)).config.bus, None)
-        await bus.start()
-        bus.publish("t", value=b'"a\xc2\x9b2J\x1b"', key="k\n\x1b[2J", headers={})
-        await bus.close()
 
-    asyncio.run(publish())
-    assert main(["topic", "t", "-c", str(file)]) == 0
+def test_a_topic_is_shown_without_what_its_publisher_would_have_a_terminal_do(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["topic", "t", "-c", config]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith(r'k\n\x1b[2J "a\x9b2J\x1b"')
-    assert main(["topic", "t", "--json", "-c", str(file)]) == 0
+    assert main(["topic", "t", "--json", "-c", config]) == 0
     out = capsys.readouterr().out
     assert out.rstrip("\n").isprintable()
     assert json.loads(out)["key"] == "k\n\x1b[2J"

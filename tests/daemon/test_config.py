@@ -96,7 +96,6 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
             ":1: bus.max_bytes: expected a whole number, not a text",
         ),
         ("a: 1\nb: {c: ${D}}", ":2: not YAML: within braces or brackets a ${NAME} must stand in q"),
-        ("api: {uri: [::1, 9000]}", ":1: not YAML: within braces or brackets an address that be"),
         ("relay: 3", ":1: relay: expected a section of keys, not a whole number"),
         ("relay: [{a: 1}]", ":1: relay: expected a section of keys, not a list"),
         ("relay: {tls: []}", ":1: relay.tls: expected a section of keys, not a list"),
@@ -130,12 +129,10 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ),
         ("aggregation: {granularities: [week]}", ":1: aggregation.granularities[0]: 'week' is"),
         # Base 60, octal and a day in YAML 1.1, none of which is meant.
-        ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a plain number, with"),
-        ("relay: {keep_finished: 1:30.5}", ":1: relay.keep_finished: expected a plain number"),
+        ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a number, not a text"),
         ("relay: {max_clients: 2.5}", ":1: relay.max_clients: expected a whole number, not 2.5"),
-        ("relay: {max_clients: 1e6}", ":1: relay.max_clients: expected a plain number, without"),
-        ("bus: {max_bytes: 1.5E9}", ":1: bus.max_bytes: expected a plain number, without colons"),
-        ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a plain number, without"),
+        ("relay: {max_clients: 1e6}", ":1: relay.max_clients: expected a whole number, not a text"),
+        ("relay: {max_clients: 010}", ":1: relay.max_clients: expected a whole number, not a text"),
         ("logs: {timewindow: 2021-02-09}", ":1: logs.timewindow: expected a number, not a text"),
         ("relay: [", ":2: not YAML: "),
         (r'api: {tokens_file: "a\0b"}', ":1: api.tokens_file: must not contain NUL"),
@@ -282,10 +279,10 @@ def test_only_whole_curve_keys_are_keys(tmp_path: Path, file: Path) -> None:
     text = f"relay: {{curve: {{secret_key_file: {secret}, public_keys_dir: {allowed}}}}}"
     read(file, text)
     for content, said in (
-        ('public-key = "abc"', "odd.key holds no CURVE public key (40 characters)"),
-        (f'public-key = "{"#" * 40}"', "odd.key holds no CURVE public key"),
-        (f'public-key = "{"é" * 40}"', "odd.key holds no CURVE public key"),
-        ("nothing", "odd.key holds no CURVE public key"),
+        ('public-key = "abc"', "odd.key has no CURVE public key (40 characters)"),
+        (f'public-key = "{"#" * 40}"', "odd.key has no CURVE public key"),
+        (f'public-key = "{"é" * 40}"', "odd.key has no CURVE public key"),
+        ("nothing", "odd.key has no CURVE public key"),
         ("", "odd.key is empty"),
     ):
         (allowed / "odd.key").write_text(content)
@@ -295,9 +292,9 @@ def test_only_whole_curve_keys_are_keys(tmp_path: Path, file: Path) -> None:
     assert "odd.key: a pipe, not a regular file" in complaint(file, text)
     (allowed / "odd.key").unlink()
     Path(secret).write_text("abc")
-    assert "holds no CURVE secret key (40 characters)" in complaint(file, text)
+    assert "has no CURVE secret key (40 characters)" in complaint(file, text)
     Path(secret).write_text("#" * 40)
-    assert "holds no valid CURVE key" in complaint(file, text)
+    assert "has no valid CURVE key" in complaint(file, text)
 
 
 def test_values_come_from_the_environment(file: Path) -> None:

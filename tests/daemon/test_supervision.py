@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,8 +15,8 @@ from monitor.daemon import lifecycle as daemon_module
 from monitor.daemon.assembly import Services
 from monitor.daemon.config import load
 from monitor.daemon.lifecycle import Daemon
+from monitor.daemon.logfile import DaemonLog, LoggerSettings
 from monitor.errors import MonitorError, SettingError, UnavailableError
-from monitor.logfile import DaemonLog, LoggerSettings
 from monitor.part import Health, Part, State
 from tests.waiting import until
 
@@ -57,10 +57,6 @@ class Fragile(Part):
             raise RuntimeError("a defect")
         return State(Health.OK, "fine")
 
-    async def prepare(self, settings: Any) -> Callable[[], Sequence[str]]:
-        del settings
-        return lambda: ()
-
 
 @pytest.fixture
 def part(monkeypatch: pytest.MonkeyPatch) -> Fragile:
@@ -77,105 +73,92 @@ def part(monkeypatch: pytest.MonkeyPatch) -> Fragile:
     return made
 
 
-def run(part: Fragile, play: Callable[[Daemon], Any], tmp_path: Path) -> int:
-    """Run a daemon of this part alone, while ``play`` acts on it."""
-
-    async def life() -> int:
-        log = DaemonLog(LoggerSettings(file=str(tmp_path / "log")))
-        daemon = Daemon(None, load(None), log)
-        running = asyncio.create_task(daemon.run())
-        acting = asyncio.create_task(play(daemon))
-        async with asyncio.timeout(20):
-            await asyncio.wait({running, acting}, return_when=asyncio.FIRST_COMPLETED)
-            if not acting.done():
-                acting.cancel()
-            elif acting.exception() is not None:
-                running.cancel()
-                acting.result()
-            return await running
-
-    return asyncio.run(life(), debug=True)
+@contextlib.asynccontextmanager
+async def running(tmp_path: Path) -> AsyncIterator[tuple[Daemon, asyncio.Task[int]]]:
+    """Run a daemon of that part alone; its task has the exit status."""
+    log = DaemonLog(LoggerSettings(file=str(tmp_path / "log")))
+    daemon = Daemon(None, load(None), log)
+    task = asyncio.create_task(daemon.run())
+    try:
+        yield daemon, task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def stop(daemon: Daemon) -> None:
     daemon._services.stop("the test is over")
 
 
-def test_a_part_that_fails_is_said_and_run_again(
+async def test_a_part_that_fails_is_said_and_run_again(
     part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     part.failures = [UnavailableError("a server", "is away"), RuntimeError("a defect")]
 
-    async def play(daemon: Daemon) -> None:
-        await until(lambda: part.done.count("run") == 3)
-        await until(lambda: daemon.states()["relay"].health is Health.OK)
-        stop(daemon)
-
     with caplog.at_level(logging.INFO, logger="monitor"):
-        assert run(part, play, tmp_path) == 0
+        async with running(tmp_path) as (daemon, task):
+            await until(lambda: part.done.count("run") == 3)
+            await until(lambda: daemon.states()["relay"].health is Health.OK)
+            stop(daemon)
+            assert await task == 0
     said = caplog.text
     assert "relay a server: is away; it runs again in" in said
     assert "relay failed: RuntimeError; it runs again in" in said
     assert part.done[-2:] == ["drain", "close"]
 
 
-def test_a_failed_part_is_degraded_until_it_runs_again(
+async def test_a_failed_part_is_degraded_until_it_runs_again(
     part: Fragile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon_module, "_RESTART_PAUSE_S", (60, 60))
     part.failures = [UnavailableError("a server", "is away")]
 
-    async def play(daemon: Daemon) -> None:
+    async with running(tmp_path) as (daemon, task):
         await until(lambda: daemon.ready and daemon.states()["relay"].health is Health.DEGRADED)
         assert daemon.status_text() == "relay degraded: a server: is away"
         stop(daemon)
+        assert await task == 0
 
-    assert run(part, play, tmp_path) == 0
 
-
-def test_a_drain_that_hangs_does_not_hold_the_end(
+async def test_a_drain_that_hangs_does_not_hold_the_end(
     part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     part.slow_drain = True
 
-    async def play(daemon: Daemon) -> None:
+    async with running(tmp_path) as (daemon, task):
         await until(lambda: daemon.ready)
         stop(daemon)
-
-    assert run(part, play, tmp_path) == 0
+        assert await task == 0
     assert "draining relay took longer than" in caplog.text
     assert part.done[-1] == "close"
 
 
-def test_a_setting_that_only_start_finds_wrong_is_a_bad_config(
+async def test_a_setting_that_only_start_finds_wrong_is_a_bad_config(
     part: Fragile, tmp_path: Path
 ) -> None:
     part.refuse_start = SettingError(("keep_idle",), "is wrong after all")
 
-    async def play(daemon: Daemon) -> None:
-        await until(lambda: daemon.ready)
-
-    with pytest.raises(MonitorError) as caught:
-        run(part, play, tmp_path)
+    async with running(tmp_path) as (_, task):
+        with pytest.raises(MonitorError) as caught:
+            await task
     assert caught.value.exit_status == 78
     assert str(caught.value) == "defaults: relay.keep_idle: is wrong after all"
     assert part.done == ["close"]
 
 
-def test_a_heartbeat_that_ends_ends_the_daemon(
+async def test_a_heartbeat_that_ends_ends_the_daemon(
     part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def play(daemon: Daemon) -> None:
+    async with running(tmp_path) as (daemon, task):
         await until(lambda: daemon.ready)
         part.broken_state = True
         await until(lambda: daemon.draining)
         part.broken_state = False
-
-    assert run(part, play, tmp_path) == 1
+        assert await task == 1
     assert "the task heartbeat ended" in caplog.text
 
 
-def test_of_a_task_group_that_fails_the_first_cause_is_said(
+async def test_of_a_task_group_that_fails_the_first_cause_is_said(
     part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     away = UnavailableError("a server", "is away")
@@ -184,12 +167,11 @@ def test_of_a_task_group_that_fails_the_first_cause_is_said(
         ExceptionGroup("unhandled errors", [RuntimeError("a defect")]),
     ]
 
-    async def play(daemon: Daemon) -> None:
-        await until(lambda: part.done.count("run") == 3)
-        stop(daemon)
-
     with caplog.at_level(logging.INFO, logger="monitor"):
-        assert run(part, play, tmp_path) == 0
+        async with running(tmp_path) as (daemon, task):
+            await until(lambda: part.done.count("run") == 3)
+            stop(daemon)
+            assert await task == 0
     assert "relay a server: is away; it runs again in" in caplog.text
     assert "relay failed: RuntimeError; it runs again in" in caplog.text
     assert "ExceptionGroup" not in caplog.text

@@ -46,7 +46,7 @@ EXAMPLES = {
     "monitor.alerts",
     "tests/alerts",
 }
-EXAMPLES |= {"benchmarks/run", "tests/daemon/test_reload_keys.py"}
+EXAMPLES |= {"monitor/probes/checks/finger.py", "tests/probes/test_finger.py", "benchmarks/run"}
 
 
 def of(*languages: str) -> list[Fence]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
 from collections.abc import Iterator
 
 import pytest
+import pytest_asyncio
 
-from monitor.store import DatabaseSettings, open_store
+from monitor.store import DatabaseSettings
 from tests.docs.book import text_of
 from tests.servers.postgres import PostgresServer
+from tests.store.opened import opened
 
 pytestmark = pytest.mark.integration_test
 
@@ -23,18 +23,12 @@ COLUMNS = """
 """
 
 
-@pytest.fixture(scope="module")
-def live(postgres_server: PostgresServer) -> dict[str, dict[str, str]]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def live(postgres_server: PostgresServer) -> dict[str, dict[str, str]]:
     """Return the columns of each table with their types, as PostgreSQL has them."""
     name = postgres_server.create_database()
-
-    async def migrate() -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            store = open_store(DatabaseSettings(url=postgres_server.url(name)))
-            stack.push_async_callback(store.close)
-            await store.migrate()
-
-    asyncio.run(migrate())
+    async with opened(DatabaseSettings(url=postgres_server.url(name))):
+        pass
     found: dict[str, dict[str, str]] = {}
     for table, column, kind in postgres_server.execute(COLUMNS, database=name):
         found.setdefault(table, {})[column] = kind.replace("double precision", "double")

@@ -40,11 +40,10 @@ from tests.servers.daemon import ROOT, DaemonProcess
 from tests.servers.kafka import Kafka
 from tests.servers.kubernetes import KubernetesServer
 from tests.servers.postgres import PostgresServer
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 pytestmark = pytest.mark.end_to_end
 
-LIMIT_S = 20
 START_S = 60.0
 WORKLOADS = {component(each): each for each in ALL_WORKLOADS}
 

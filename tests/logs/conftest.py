@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
-from monitor.store import DatabaseSettings
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration_test)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseSettings:
-    """Settings of an empty database, in turn of each kind."""
-    if request.param == "sqlite":
-        return DatabaseSettings(file=str(tmp_path / "monitor.db"))
-    return DatabaseSettings(url=request.getfixturevalue("postgres_url"))
+from monitor.logs.part import Logs
+from monitor.store import Store
+from tests.logs.running import Clock, running
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> DatabaseSettings:
-    """Settings of an empty SQLite file, for what is the same on every database."""
-    return DatabaseSettings(file=str(tmp_path / "monitor.db"))
+async def logs(store: Store) -> AsyncIterator[Logs]:
+    """The part on each kind of database, with a clock that stands still."""
+    async with running(store, Clock()) as logs:
+        yield logs

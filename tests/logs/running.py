@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from monitor.logs.followers import LiveMessage
@@ -17,7 +17,6 @@ from tests.store.opened import opened
 from tests.waiting import until
 
 NOW = 1_700_000_000.0
-LIMIT_S = 60.0
 
 
 class Clock:
@@ -120,12 +119,4 @@ async def running(
     assert isinstance(outcome, asyncio.CancelledError), outcome
 
 
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(LIMIT_S):
-            await test
-
-    asyncio.run(bounded(), debug=True)
-
-
-__all__ = ["LIMIT_S", "NOW", "Client", "Clock", "line", "opened", "run", "running", "until"]
+__all__ = ["NOW", "Client", "Clock", "line", "opened", "running", "until"]

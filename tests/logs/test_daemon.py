@@ -30,7 +30,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.end_to_end
 
-LIMIT_S = 20
+LIMIT_S = 60
 
 
 def config(port: int, database: DatabaseSettings | None = None, **sections: Any) -> dict[str, Any]:

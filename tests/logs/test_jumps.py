@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.logs.jumps import Jumps
-from monitor.store import DatabaseSettings
-from tests.logs.running import NOW, Client, Clock, line, run, running
+from monitor.store import Store
+from tests.logs.running import NOW, Client, Clock, line, running
 from tests.logs.test_retention import count
-from tests.store.opened import opened
 
 YEAR_S = 365 * 86400.0
 
@@ -53,18 +52,17 @@ def test_what_is_no_jump_is_none(by_s: float) -> None:
     assert jumps.ahead_s(60.0, 5.0) == 0.0
 
 
-def test_what_a_clock_that_is_set_wrong_makes_too_old_is_there_once_it_is_right_again(
-    database: DatabaseSettings, caplog: pytest.LogCaptureFixture
+async def test_what_a_clock_that_is_set_wrong_makes_too_old_is_there_once_it_is_right_again(
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     def said() -> list[str]:
         return [each.getMessage() for each in caplog.records if each.name.startswith("monitor.")]
 
-    async def test() -> None:
+    with caplog.at_level(logging.WARNING):
         clock, steady = Clock(), Clock(0.0)
-        async with (
-            opened(database) as store,
-            running(store, clock, steady=steady, timewindow=600, keep_notifications=900) as logs,
-        ):
+        async with running(
+            store, clock, steady=steady, timewindow=600, keep_notifications=900
+        ) as logs:
             client = Client(logs)
             await client.upload("a")
             await client.ask("uploadNotifications", notifications=[line("n")])
@@ -92,32 +90,23 @@ def test_what_a_clock_that_is_set_wrong_makes_too_old_is_there_once_it_is_right_
             await logs.retain()
             assert await store.read(count("notification")) == 0
 
-    with caplog.at_level(logging.WARNING):
-        run(test())
 
-
-def test_after_a_window_a_clock_that_jumped_is_taken_for_right(database: DatabaseSettings) -> None:
-    async def test() -> None:
-        clock, steady = Clock(), Clock(0.0)
-        async with (
-            opened(database) as store,
-            running(store, clock, steady=steady, timewindow=600) as logs,
-        ):
-            client = Client(logs)
-            await client.upload("old")
+async def test_after_a_window_a_clock_that_jumped_is_taken_for_right(store: Store) -> None:
+    clock, steady = Clock(), Clock(0.0)
+    async with running(store, clock, steady=steady, timewindow=600) as logs:
+        client = Client(logs)
+        await client.upload("old")
+        await logs.retain()
+        clock.now += YEAR_S
+        await logs.retain()
+        await client.upload("new", time=clock.now)
+        for _ in range(3):
+            clock.now += 199
+            steady.now += 199
             await logs.retain()
-            clock.now += YEAR_S
-            await logs.retain()
-            await client.upload("new", time=clock.now)
-            for _ in range(3):
-                clock.now += 199
-                steady.now += 199
-                await logs.retain()
-                assert await store.read(count()) == 2
-            clock.now += 4
-            steady.now += 4
-            await logs.retain()
-            assert await client.texts() == []
-            assert await store.read(count()) == 0
-
-    run(test())
+            assert await store.read(count()) == 2
+        clock.now += 4
+        steady.now += 4
+        await logs.retain()
+        assert await client.texts() == []
+        assert await store.read(count()) == 0

@@ -28,8 +28,8 @@ from monitor.web.settings import ApiSettings
 from tests.logs.test_actions import messages
 from tests.logs.test_entries import json_values
 from tests.store.opened import opened
-from tests.waiting import wait_for
-from tests.web.serving import LIMIT_S, Serving, serving
+from tests.waiting import LIMIT_S, wait_for
+from tests.web.serving import Serving, serving
 
 
 class Service:
@@ -243,7 +243,7 @@ def test_a_refused_zeromq_token_is_said_in_the_log_and_not_shown(
     assert "tops3cret" not in caplog.text
 
 
-def test_zeromq_beyond_loopback_needs_tokens_and_a_free_port(tmp_path: Path) -> None:
+async def test_zeromq_beyond_loopback_needs_tokens_and_a_free_port(tmp_path: Path) -> None:
     async def start(uri: tuple[str, int]) -> None:
         async with opened(DatabaseSettings(file=str(tmp_path / "monitor.db"))) as store:
             logs = Logs(LogsSettings(zeromq_uri=uri), store, tokens=TokenFile(None))
@@ -253,27 +253,24 @@ def test_zeromq_beyond_loopback_needs_tokens_and_a_free_port(tmp_path: Path) -> 
                 await logs.close()
 
     with pytest.raises(SettingError, match=r"zeromq_uri: .*open to others") as caught:
-        asyncio.run(start(("0.0.0.0", 0)))
+        await start(("0.0.0.0", 0))
     assert caught.value.exit_status == 78
-    with service(tmp_path) as running_service:
-        port = int(running_service.endpoint.rpartition(":")[2])
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as taken:
+        port = taken.bind_to_random_port("tcp://127.0.0.1")
         with pytest.raises(ListenError, match="zeromq_uri"):
-            asyncio.run(start(("127.0.0.1", port)))
+            await start(("127.0.0.1", port))
 
 
-def test_a_reload_refuses_a_zeromq_address_that_the_next_start_would(tmp_path: Path) -> None:
-    async def body() -> None:
-        async with opened(DatabaseSettings(file=str(tmp_path / "monitor.db"))) as store:
-            logs = Logs(LogsSettings(), store, tokens=TokenFile(None))
-            await logs.start()
-            try:
-                with pytest.raises(SettingError, match=r"zeromq_uri: .*open to others"):
-                    await logs.prepare(LogsSettings(zeromq_uri=("0.0.0.0", 7895)))
-                (await logs.prepare(LogsSettings(zeromq_uri=("127.0.0.1", 7895))))()
-            finally:
-                await logs.close()
-
-    asyncio.run(body())
+async def test_a_reload_refuses_a_zeromq_address_that_the_next_start_would(tmp_path: Path) -> None:
+    async with opened(DatabaseSettings(file=str(tmp_path / "monitor.db"))) as store:
+        logs = Logs(LogsSettings(), store, tokens=TokenFile(None))
+        await logs.start()
+        try:
+            with pytest.raises(SettingError, match=r"zeromq_uri: .*open to others"):
+                await logs.prepare(LogsSettings(zeromq_uri=("0.0.0.0", 7895)))
+            (await logs.prepare(LogsSettings(zeromq_uri=("127.0.0.1", 7895))))()
+        finally:
+            await logs.close()
 
 
 @pytest.mark.parametrize(

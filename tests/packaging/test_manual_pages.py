@@ -13,6 +13,7 @@ import pytest
 from monitor import errors
 from monitor.commands import COMMANDS
 from monitor.daemon.config import Config, load
+from monitor.settings import is_marked
 from tests.docs.book import CHECKOUT, DEBIAN, all_fences
 from tests.docs.fences import commands
 
@@ -28,25 +29,30 @@ def config_page() -> list[str]:
     return done.stdout.splitlines()
 
 
-def keys_of(kind: msgspec.inspect.Type, path: str = "") -> Iterator[str]:
-    """Yield every key of the config as ``relay.tls.key``, as the decoder knows it."""
+def keys_of(
+    kind: msgspec.inspect.Type, path: str = "", *, reload: bool = False
+) -> Iterator[tuple[str, bool]]:
+    """Yield every key of the config as ``relay.tls.key``, and whether a reload takes it."""
     if isinstance(kind, msgspec.inspect.StructType):
+        if kind.tag_field is not None:
+            yield f"{path}.{kind.tag_field}", reload
         for field in kind.fields:
             name = f"{path}.{field.encode_name}" if path else field.encode_name
-            yield name
-            yield from keys_of(field.type, name)
+            marked = reload or is_marked(field.type, "reload")
+            yield name, marked
+            yield from keys_of(field.type, name, reload=marked)
     elif isinstance(kind, msgspec.inspect.UnionType):
         for option in kind.types:
-            yield from keys_of(option, path)
+            yield from keys_of(option, path, reload=reload)
     elif isinstance(kind, msgspec.inspect.Metadata):
-        yield from keys_of(kind.type, path)
+        yield from keys_of(kind.type, path, reload=reload)
     elif isinstance(kind, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)):
-        yield from keys_of(kind.item_type, path)
+        yield from keys_of(kind.item_type, path, reload=reload)
 
 
-def described(page: list[str]) -> dict[str, str]:
-    """Return each key of the page with the first line that is said of it."""
-    found: dict[str, str] = {}
+def described(page: list[str]) -> dict[str, list[str]]:
+    """Return each key of the page with what is said of it."""
+    found: dict[str, list[str]] = {}
     path: list[str] = []
     section = ""
     for number, line in enumerate(page):
@@ -59,22 +65,28 @@ def described(page: list[str]) -> dict[str, str]:
             path.pop()
         elif (item := re.match(r"\.It Ic (\S+) : ", line)) is not None and path:
             path[-1] = item[1]
-            found[".".join(path)] = page[number + 1]
+            rest = page[number + 1 :]
+            ends = (at for at, text in enumerate(rest) if text.startswith((".It", ".Bl", ".El")))
+            found[".".join(path)] = rest[: next(ends)]
     return found
 
 
-def test_every_key_is_described_and_no_other(config_page: list[str]) -> None:
-    keys = set(keys_of(msgspec.inspect.type_info(Config)))
+def test_every_key_is_described_with_what_applies_it_and_no_other(config_page: list[str]) -> None:
+    keys = dict(keys_of(msgspec.inspect.type_info(Config)))
     sections = {key for key in keys if "." not in key} - {"websocket_uri", "zeromq_uri"}
-    assert set(described(config_page)) == keys - sections
+    found = described(config_page)
+    assert set(found) == keys.keys() - sections
+    assert {key for key, text in found.items() if "(restart)" not in text} == {
+        key for key, reload in keys.items() if reload
+    }
 
 
 def test_every_key_says_what_it_is_for_beside_its_default(config_page: list[str]) -> None:
-    # A comment above the field in its settings.py, or a docstring below it, is what it takes.
+    # A comment above the field in its settings.py is what it takes.
     silent = [
         key
         for key, text in described(config_page).items()
-        if text.startswith(("Default: ", ".It", ".El"))
+        if not text or text[0].startswith(("Default: ", "(restart)"))
     ]
     assert silent == []
 

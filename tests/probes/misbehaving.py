@@ -106,6 +106,13 @@ class Misbehaving:
             answer(200, "grün".encode("latin-1"), Content_Type="text/plain; charset=ISO-8859-1")
         )
 
+    def _do_odd_charset(self, connection: socket.socket, argument: str) -> None:
+        page = answer(200, Content_Type="text/html; charset=CHARSET")
+        connection.sendall(page.replace(b"CHARSET", b"gr\xfcn"))
+
+    def _do_odd_redirect(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(answer(302, b"", Location="/PLACE").replace(b"PLACE", b"ok/gr\xfcn"))
+
     def _do_redirect(self, connection: socket.socket, argument: str) -> None:
         left = int(argument)
         target = "/ok" if left <= 1 else f"/redirect/{left - 1}"
@@ -157,6 +164,11 @@ class Misbehaving:
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
         while not self.ended.is_set():
             connection.sendall(b"X-Again: " + b"z" * 1000 + b"\r\n")
+
+    def _do_odd_upgrade(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(
+            b"HTTP/1.1 101 Switching\r\nUpgrade: gr\xfcn\r\nConnection: upgrade\r\n\r\n"
+        )
 
     def _do_upgrade(self, connection: socket.socket, argument: str) -> None:
         connection.sendall(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pycurl
 import pytest
 
-from monitor.probes.curl_answer import Body, certificate_expiry
+from monitor.probes.checks.http.curl_answer import Body, certificate_expiry
 
 
 class Easy:
     """Stands for a handle of the builds that this machine's libcurl is not."""
 
-    def __init__(self, chain: list[list[tuple[str, str]]]) -> None:
+    def __init__(self, chain: list[list[tuple[bytes, bytes]]]) -> None:
         self._chain = chain
 
-    def getinfo(self, what: int) -> object:
+    def getinfo_raw(self, what: int) -> object:
         assert what == pycurl.INFO_CERTINFO
         return self._chain
 
@@ -23,17 +23,19 @@ class Easy:
     "chain",
     [
         [
-            [("Expire date", "Jan  1 00:00:00 2030 GMT")],
-            [("Expire date", "May  2 10:00:00 2031 GMT")],
+            [(b"Expire date", b"Jan  1 00:00:00 2030 GMT")],
+            [(b"Expire date", b"May  2 10:00:00 2031 GMT")],
         ],
         [
-            [("Expire Date", "2031-05-02 10:00:00 GMT")],
-            [("Expire Date", "2030-01-01 00:00:00 GMT")],
+            [(b"Expire Date", b"2031-05-02 10:00:00 GMT")],
+            [(b"Expire Date", b"2030-01-01 00:00:00 GMT")],
         ],
-        [[("Expire Date", "2030-01-01 00:00:00 GMT")], [("Expire Date", "nonsense")]],
+        [[(b"Expire Date", b"2030-01-01 00:00:00 GMT")], [(b"Expire Date", b"nonsense")]],
     ],
 )
-def test_the_earliest_expiry_of_openssl_and_of_gnutls(chain: list[list[tuple[str, str]]]) -> None:
+def test_the_earliest_expiry_of_openssl_and_of_gnutls(
+    chain: list[list[tuple[bytes, bytes]]],
+) -> None:
     assert certificate_expiry(Easy(chain)) == 1893456000.0
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.errors import SettingError
-from monitor.probes.job import Job
+from monitor.probes.checks.http import HttpJob
 from monitor.probes.part import own_jobs
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import ordinal_id, producers_needed, shard
@@ -20,7 +20,9 @@ sites = st.dictionaries(st.integers(1, 10**9), st.booleans(), max_size=200)
 
 def jobs(chosen: dict[int, bool]) -> JobList:
     return JobList(
-        tuple(Job(id=job_id, url="http://x/", active=active) for job_id, active in chosen.items())
+        tuple(
+            HttpJob(id=job_id, url="http://x/", active=active) for job_id, active in chosen.items()
+        )
     )
 
 

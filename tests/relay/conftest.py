@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +11,16 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from monitor.daemon.lifecycle import new_event_loop
 from tests.ports import free_port
 from tests.relay.broker import Broker
 from tests.servers.daemon import DaemonProcess, StartDaemon
 from tests.waiting import wait_for
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:
+    """Run the coroutine tests of the relay in the event loop that the daemon has."""
+    return {"daemon": new_event_loop}
 
 
 class Relay:
@@ -28,6 +35,9 @@ class Relay:
         }
         self.daemon: DaemonProcess = start_daemon(self.config, debug=debug).wait_ready()
         self.brokers = [Broker(f"tcp://127.0.0.1:{self.zeromq_port}")]
+        if "curve" not in settings:
+            # The relay notices a broker a moment after the broker has connected.
+            self.daemon.wait_log("a ZeroMQ peer connected")
         self.clients: list[ClientConnection] = []
         self.peers: list[socket.socket] = []
 
@@ -65,7 +75,7 @@ class Relay:
         self.peers.append(peer)
         if receive_buffer is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        peer.settimeout(20)
+        peer.settimeout(60)
         peer.connect(("127.0.0.1", self.websocket_port))
         peer.sendall(
             b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -100,7 +110,7 @@ def everything(client: ClientConnection) -> tuple[list[str], int | None]:
     got: list[str] = []
     try:
         while True:
-            got.append(str(client.recv(timeout=20)))
+            got.append(str(client.recv(timeout=60)))
     except ConnectionClosed:
         return got, client.close_code
 

@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from monitor.relay.client import RelayClient
-from monitor.relay.following import End, Event, Feed, Gap, Message, Reset
+from monitor.relay.client_position import End, Event, Feed, Gap, Message, Reset
 
 __all__ = ["Old", "Recovering", "number_of"]
 

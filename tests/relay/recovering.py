@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from monitor.relay.protocol import HEAD_BYTES
 from monitor.relay.protocol_v2 import SUBPROTOCOL
+from monitor.transport.frames import HEADER_BYTES
 from tests.relay.conftest import Relay
 
 
@@ -28,7 +28,7 @@ class RecoveringClient:
         """Return the next message, each of those that came in one frame as if it came alone."""
         if self._rest:
             return self._rest.pop(0)
-        message: dict[str, Any] = json.loads(self.connection.recv(timeout=20))
+        message: dict[str, Any] = json.loads(self.connection.recv(timeout=60))
         self._rest = one_by_one(message)
         if message["type"] == "messages":
             self.batches.append(len(self._rest))
@@ -71,7 +71,7 @@ def one_by_one(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 def payload(frame: bytes | bytearray) -> bytes:
     """Return what is in a frame of the relay."""
-    return bytes(frame[HEAD_BYTES[frame[1]] :])
+    return bytes(frame[HEADER_BYTES[frame[1]] :])
 
 
 def commands(messages: list[dict[str, Any]]) -> list[str]:

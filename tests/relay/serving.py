@@ -5,38 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from monitor.daemon.lifecycle import new_event_loop
-from monitor.relay.channels import Channels, Limits
-from monitor.relay.connection import ClientLimits
+from monitor.relay.channels import Channels
 from monitor.relay.delivery import Delivery
 from monitor.relay.feed import Feed
 from monitor.relay.protocol import decode
 from monitor.relay.server import Server
-
-T = TypeVar("T")
-
-
-def run(body: Callable[[], Awaitable[T]]) -> T:
-    """Run a test's body in the loop that the daemon has."""
-
-    async def limited() -> T:
-        async with asyncio.timeout(30):
-            return await body()
-
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(limited())
+from monitor.relay.settings import RelaySettings
 
 
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[Server]:
     """Listen on a free port of this host."""
-    limits = ClientLimits(max_clients=10, client_stall=30, subscribe_timeout=30, origins=())
-    delivery = Delivery(Channels(Limits()), limits, Feed(), time.monotonic)
+    delivery = Delivery(Channels(RelaySettings(max_clients=10)), Feed(), time.monotonic)
     server = Server(("127.0.0.1", 0), delivery, tls=None, clock=time.monotonic)
     await server.start()
     try:

@@ -83,7 +83,7 @@ class InNode(Following):
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         self._reader.join(10)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -221,7 +221,7 @@ def test_node_falls_back_where_the_relay_has_only_the_old_protocol(
         broker.close()
     finally:
         old.terminate()
-        old.wait(10)
+        old.wait(60)
 
 
 class _Static(SimpleHTTPRequestHandler):

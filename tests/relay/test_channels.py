@@ -9,8 +9,19 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from monitor.relay.channel import CHANNEL_BYTES, MESSAGE_BYTES, Channel, Subscriber
-from monitor.relay.channels import Channels, Limits
+from monitor.relay.channel import CHANNEL_BYTES, MESSAGE_BYTES, Channel
+from monitor.relay.channels import Channels
+from monitor.relay.settings import RelaySettings
+
+
+class Subscriber:
+    """A position in a channel, and nothing that writes."""
+
+    channel: Channel | None = None
+    position = 0
+
+    def advance(self) -> None:
+        """Write nothing."""
 
 
 def frames_of(channel: Channel, position: int, limit_bytes: int = 1 << 30) -> bytes:
@@ -27,7 +38,7 @@ def say(channels: Channels, text: str, *, on: bytes = b"c", now: float = 0.0) ->
 
 @pytest.fixture
 def channels() -> Channels:
-    return Channels(Limits(max_messages=1000))
+    return Channels(RelaySettings(max_messages=1000))
 
 
 def test_a_late_subscriber_reads_the_whole_history(channels: Channels) -> None:
@@ -75,7 +86,7 @@ def test_anything_else_after_the_end_starts_the_channel_anew(channels: Channels)
 
 
 def test_an_ended_channel_stays_for_late_subscribers_and_then_goes() -> None:
-    channels = Channels(Limits(keep_finished=300))
+    channels = Channels(RelaySettings(keep_finished=300))
     say(channels, "FINISHED", now=100)
     channels.expire(399.9)
     assert channels.get(b"c") is not None
@@ -85,7 +96,7 @@ def test_an_ended_channel_stays_for_late_subscribers_and_then_goes() -> None:
 
 
 def test_a_channel_used_again_is_not_ended_by_the_old_ones_timer() -> None:
-    channels = Channels(Limits(keep_finished=300))
+    channels = Channels(RelaySettings(keep_finished=300))
     say(channels, "FINISHED", now=0)
     again = say(channels, "STARTED", now=299)
     channels.expire(300)
@@ -93,7 +104,7 @@ def test_a_channel_used_again_is_not_ended_by_the_old_ones_timer() -> None:
 
 
 def test_a_failed_that_nothing_follows_ends_the_channel() -> None:
-    channels = Channels(Limits(end_after_failed=60))
+    channels = Channels(RelaySettings(end_after_failed=60))
     reader = Subscriber()
     channel = channels.subscribe(reader, b"c")
     say(channels, "FAILED", now=0)
@@ -106,7 +117,7 @@ def test_a_failed_that_nothing_follows_ends_the_channel() -> None:
 
 @pytest.mark.parametrize("next_word", ["STARTED", "TASK", "ABORTED"])
 def test_a_failed_that_something_follows_ends_nothing(next_word: str) -> None:
-    channels = Channels(Limits(end_after_failed=60))
+    channels = Channels(RelaySettings(end_after_failed=60))
     say(channels, "FAILED", now=0)
     say(channels, next_word, now=1)
     channels.expire(61)
@@ -116,7 +127,7 @@ def test_a_failed_that_something_follows_ends_nothing(next_word: str) -> None:
 
 
 def test_aborted_ends_nothing() -> None:
-    channels = Channels(Limits())
+    channels = Channels(RelaySettings())
     say(channels, "ABORTED", now=0)
     channel = say(channels, "STARTED", now=1)
     assert channel is not None
@@ -125,7 +136,7 @@ def test_aborted_ends_nothing() -> None:
 
 
 def test_an_idle_channel_ends_and_is_forgotten() -> None:
-    channels = Channels(Limits(keep_idle=100))
+    channels = Channels(RelaySettings(keep_idle=100))
     reader = Subscriber()
     channel = channels.subscribe(reader, b"c")
     say(channels, "STARTED", now=0)
@@ -145,7 +156,7 @@ def test_a_channel_that_only_had_subscribers_leaves_nothing(channels: Channels) 
 
 
 def test_the_oldest_messages_go_first() -> None:
-    channels = Channels(Limits(max_messages=100))
+    channels = Channels(RelaySettings(max_messages=100))
     for number in range(1000):
         say(channels, f"{number}")
     channel = channels.get(b"c")
@@ -156,7 +167,7 @@ def test_the_oldest_messages_go_first() -> None:
 
 def test_finished_then_idle_channels_make_room_for_the_rest() -> None:
     room = 10 * (CHANNEL_BYTES + 10_000 + MESSAGE_BYTES)
-    channels = Channels(Limits(max_history_bytes=room))
+    channels = Channels(RelaySettings(max_history_bytes=room))
     big = b"x" * 10_000
     for number in range(5):
         channels.publish(b"open%d" % number, b"TASK", big, number)
@@ -174,7 +185,7 @@ def test_finished_then_idle_channels_make_room_for_the_rest() -> None:
 
 
 def test_a_channel_that_has_just_finished_goes_after_all_others() -> None:
-    channels = Channels(Limits(max_history_bytes=65_536))
+    channels = Channels(RelaySettings(max_history_bytes=65_536))
     for number in range(1000):
         channels.publish(b"open%d" % number, b"STARTED", b"x", number)
     channels.publish(b"last", b"FINISHED", b"x" * 1000, 1000)
@@ -187,7 +198,7 @@ def test_a_channel_that_has_just_finished_goes_after_all_others() -> None:
 @pytest.mark.parametrize("command", [b"FINISHED", b"TASK"])
 @pytest.mark.parametrize("is_read", [False, True])
 def test_a_message_larger_than_all_room_is_not_kept(command: bytes, is_read: bool) -> None:
-    channels = Channels(Limits(max_history_bytes=5000))
+    channels = Channels(RelaySettings(max_history_bytes=5000))
     if is_read:
         channels.subscribe(Subscriber(), b"c")
     channels.publish(b"c", command, b"x" * 10_000, 0)
@@ -195,7 +206,7 @@ def test_a_message_larger_than_all_room_is_not_kept(command: bytes, is_read: boo
 
 
 def test_an_evicted_channel_keeps_its_readers_but_not_its_history() -> None:
-    channels = Channels(Limits(max_history_bytes=65_536))
+    channels = Channels(RelaySettings(max_history_bytes=65_536))
     reader = Subscriber()
     channel = channels.subscribe(reader, b"read")
     channels.publish(b"read", b"TASK", b"x" * 40_000, 0)
@@ -208,7 +219,7 @@ def test_an_evicted_channel_keeps_its_readers_but_not_its_history() -> None:
 
 
 def test_one_channel_larger_than_all_room_keeps_its_newest() -> None:
-    channels = Channels(Limits(max_history_bytes=65_536))
+    channels = Channels(RelaySettings(max_history_bytes=65_536))
     for number in range(1000):
         channels.publish(b"c", b"TASK", b"%04d" % number * 250, number)
     channel = channels.get(b"c")
@@ -218,10 +229,10 @@ def test_one_channel_larger_than_all_room_keeps_its_newest() -> None:
 
 
 def test_lower_limits_take_effect_at_once() -> None:
-    channels = Channels(Limits())
+    channels = Channels(RelaySettings())
     for number in range(1000):
         say(channels, f"{number}")
-    channels.adopt(Limits(max_messages=10))
+    channels.adopt(RelaySettings(max_messages=10))
     channel = channels.get(b"c")
     assert channel is not None
     assert len(channel) == 10
@@ -242,7 +253,7 @@ class ModelChannel:
 class ChannelsAgainstModel(RuleBasedStateMachine):
     """Random subscribe, publish, leave, finish and time: everybody gets what was said."""
 
-    LIMITS = Limits(keep_finished=50, keep_idle=200, end_after_failed=20, max_messages=10**6)
+    LIMITS = RelaySettings(keep_finished=50, keep_idle=200, end_after_failed=20, max_messages=10**6)
 
     readers = Bundle("readers")
 

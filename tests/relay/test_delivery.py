@@ -10,10 +10,20 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from monitor.relay import delivery as module
-from monitor.relay.channel import Subscriber
-from tests.relay.serving import reader, run, say, serving
+from monitor.relay.channel import Channel
+from tests.relay.serving import reader, say, serving
 
 pytestmark = pytest.mark.integration_test
+
+
+class Defect:
+    """A subscriber that cannot go on."""
+
+    channel: Channel | None = None
+    position = 0
+
+    def advance(self) -> None:
+        raise RuntimeError("a defect")
 
 
 async def turns() -> None:
@@ -26,76 +36,65 @@ async def task(client: ClientConnection) -> str:
     return str(json.loads(await client.recv())["task_id"])
 
 
-def test_after_a_flush_writes_rest_and_what_came_meanwhile_goes_out_joined(
+async def test_after_a_flush_writes_rest_and_what_came_meanwhile_goes_out_joined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # However little a flush takes, it is followed by the longest rest.
     monkeypatch.setattr(module, "_REST_FACTOR", 1e9)
     monkeypatch.setattr(module, "_LONG_REST_FACTOR", 1e9)
 
-    async def body() -> None:
-        async with serving() as server:
-            client = await reader(server, "c")
-            flushes: list[None] = []
-            flush = server.delivery.flush
+    async with serving() as server:
+        client = await reader(server, "c")
+        flushes: list[None] = []
+        flush = server.delivery.flush
 
-            def counted() -> None:
-                flushes.append(flush())
+        def counted() -> None:
+            flushes.append(flush())
 
-            server.delivery.flush = counted  # type: ignore[method-assign]
-            say(server, "c", "first")
-            assert await task(client) == "first"
-            for number in range(100):
-                say(server, "c", f"t{number}")
-            # The rest ends by itself.
-            assert [await task(client) for _ in range(100)] == [f"t{n}" for n in range(100)]
-            assert len(flushes) == 2
-
-    run(body)
+        server.delivery.flush = counted  # type: ignore[method-assign]
+        say(server, "c", "first")
+        assert await task(client) == "first"
+        for number in range(100):
+            say(server, "c", f"t{number}")
+        # The rest ends by itself.
+        assert [await task(client) for _ in range(100)] == [f"t{n}" for n in range(100)]
+        assert len(flushes) == 2
 
 
-def test_a_rest_lasts_unless_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rest_lasts_unless_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     # A rest that would outlast the test.
     monkeypatch.setattr(module, "_REST_FACTOR", 1e9)
     monkeypatch.setattr(module, "_LONG_REST_FACTOR", 1e9)
     monkeypatch.setattr(module, "_REST_MAX_S", 1000.0)
 
-    async def body() -> None:
-        async with serving() as server:
-            client = await reader(server, "c")
-            say(server, "c", "first")
-            assert await task(client) == "first"
-            say(server, "c", "second")
-            await turns()
-            assert server.delivery.deliveries == 1
-            say(server, "c", "x" * 500_000)
-            await turns()
-            assert server.delivery.deliveries == 1
-            # What waits is more than a megabyte now.
-            say(server, "c", "y" * 600_000)
-            await turns()
-            assert server.delivery.deliveries == 4
-            assert await task(client) == "second"
-            assert [(await task(client))[0] for _ in range(2)] == ["x", "y"]
-
-    run(body)
+    async with serving() as server:
+        client = await reader(server, "c")
+        say(server, "c", "first")
+        assert await task(client) == "first"
+        say(server, "c", "second")
+        await turns()
+        assert server.delivery.deliveries == 1
+        say(server, "c", "x" * 500_000)
+        await turns()
+        assert server.delivery.deliveries == 1
+        # What waits is more than a megabyte now.
+        say(server, "c", "y" * 600_000)
+        await turns()
+        assert server.delivery.deliveries == 4
+        assert await task(client) == "second"
+        assert [(await task(client))[0] for _ in range(2)] == ["x", "y"]
 
 
-def test_a_defect_with_one_channel_keeps_nothing_from_the_others() -> None:
-    async def body() -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-        async with serving() as server:
-            names = [f"c{number}" for number in range(5)]
-            clients = [await reader(server, name) for name in names]
-            for name in (*names[:3], "defect", *names[3:]):
-                say(server, name, "t")
-            channel = server.delivery.channels.get(b"defect")
-            assert channel is not None
-            # A reader that is no connection.
-            channel.subscribers.add(Subscriber())
-            assert [await task(client) for client in clients] == ["t"] * 5
-        return told
-
-    (told,) = run(body)
-    assert isinstance(told["exception"], AttributeError)
+async def test_a_defect_with_one_channel_keeps_nothing_from_the_others() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with serving() as server:
+        names = [f"c{number}" for number in range(5)]
+        clients = [await reader(server, name) for name in names]
+        for name in (*names[:3], "defect", *names[3:]):
+            say(server, name, "t")
+        channel = server.delivery.channels.get(b"defect")
+        assert channel is not None
+        channel.subscribers.add(Defect())
+        assert [await task(client) for client in clients] == ["t"] * 5
+    assert [type(context["exception"]) for context in told] == [RuntimeError]

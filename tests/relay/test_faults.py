@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from monitor.relay.following import Away, End, Feed, Message
+from monitor.relay.client_position import Away, End, Feed, Message
 from tests.relay.broker import Broker
 from tests.relay.conftest import Relay, StartRelay, everything
 from tests.relay.proxy import CuttingProxy
@@ -117,7 +117,7 @@ async def read_through(
     thread.join(10)
 
 
-def test_every_sequence_is_complete_or_says_where_it_is_not(
+async def test_every_sequence_is_complete_or_says_where_it_is_not(
     start_relay: StartRelay, start_daemon: StartDaemon
 ) -> None:
     seed = int(os.environ.get("RECODEX_TEST_SEED", random.randrange(1 << 30)))
@@ -133,7 +133,7 @@ def test_every_sequence_is_complete_or_says_where_it_is_not(
     recovering = [Recovering(chance.sample(CHANNELS, 2)) for _ in range(RECOVERING_CLIENTS)]
     old = [Old(chance.choice(CHANNELS)) for _ in range(OLD_CLIENTS)]
     try:
-        asyncio.run(read_through(faults, recovering, old, f"ws://127.0.0.1:{proxy.port}/"))
+        await read_through(faults, recovering, old, f"ws://127.0.0.1:{proxy.port}/")
         assert faults.problem is None
         histories = {
             channel: [number_of(json.loads(text)) for text in everything(relay.client(channel))[0]]
@@ -155,7 +155,7 @@ def test_every_sequence_is_complete_or_says_where_it_is_not(
     assert resets < resumed
 
 
-def test_cuts_alone_cost_nothing_and_are_not_even_mentioned(relay: Relay) -> None:
+async def test_cuts_alone_cost_nothing_and_are_not_even_mentioned(relay: Relay) -> None:
     proxy = CuttingProxy(relay.websocket_port, seed=3, cut_bytes=(500, 20_000))
     clients = [Recovering([channel]) for channel in CHANNELS for _ in range(3)]
 
@@ -168,14 +168,11 @@ def test_cuts_alone_cost_nothing_and_are_not_even_mentioned(relay: Relay) -> Non
         for channel in CHANNELS:
             relay.broker.send(channel, "FINISHED")
 
-    async def follow() -> None:
+    try:
         async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
             for client in clients:
                 tasks.create_task(client.follow(f"ws://127.0.0.1:{proxy.port}/"))
             tasks.create_task(asyncio.to_thread(send))
-
-    try:
-        asyncio.run(follow())
     finally:
         proxy.close()
     assert proxy.cuts > len(clients)

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from websockets.server import ServerProtocol
 
-from monitor.relay.connection import Connection
+from monitor.relay.connection import Reader, SubscriberConnection
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.relay.server import Server
-from monitor.relay.session import Session
-from tests.relay.serving import run, serving
+from tests.relay.serving import serving
 
 pytestmark = pytest.mark.integration_test
 
@@ -73,13 +72,12 @@ async def come_and_go(server: Server, *, recovering: bool, politely: bool) -> No
 
 @pytest.mark.parametrize("politely", [True, False], ids=["closed", "reset"])
 @pytest.mark.parametrize("recovering", [True, False], ids=["recovering", "old protocol"])
-def test_a_lost_connection_is_freed_without_the_collector(recovering: bool, politely: bool) -> None:
-    async def body() -> list[Any]:
-        async with serving() as server:
-            with garbage() as found:
-                for _ in range(3):
-                    await come_and_go(server, recovering=recovering, politely=politely)
-            return found
-
-    kinds = (Connection, ServerProtocol, Session)
-    assert [type(one).__name__ for one in run(body) if isinstance(one, kinds)] == []
+async def test_a_lost_connection_is_freed_without_the_collector(
+    recovering: bool, politely: bool
+) -> None:
+    async with serving() as server:
+        with garbage() as found:
+            for _ in range(3):
+                await come_and_go(server, recovering=recovering, politely=politely)
+    kinds = (SubscriberConnection, ServerProtocol, Reader)
+    assert [type(one).__name__ for one in found if isinstance(one, kinds)] == []

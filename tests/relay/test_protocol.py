@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from monitor.relay.protocol import PING, Malformed, Message, decode, text_frame
+from monitor.relay.protocol import Malformed, Message, decode
+from monitor.transport.frames import PING, text_frame
 
 texts = st.text().filter(lambda text: "\ud800" not in text)
 names = st.text(min_size=1)

@@ -25,7 +25,8 @@ def test_messages_carry_channel_epoch_number_and_time(relay: Relay) -> None:
     relay.broker.send("job", "TASK", "ěš\u2028", "COMPLETED")
     relay.broker.send("job", "FINISHED")
     got = client.until_end()
-    assert [message.pop("time") - began < 20 for message in got[:-1]] == [True] * 3
+    ended = time.time()
+    assert all(began - 1 < message.pop("time") < ended + 1 for message in got[:-1])
     shared = {"type": "message", "channel": "job", "epoch": answer["epoch"]}
     assert got == [
         {**shared, "seq": 1, "data": {"command": "STARTED"}},
@@ -169,7 +170,7 @@ def test_peers_that_are_no_brokers_do_not_count_as_feed(relay: Relay) -> None:
     for rubbish in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 64, b""):
         with socket.create_connection(("127.0.0.1", relay.zeromq_port)) as peer:
             peer.sendall(rubbish)
-    wait_for(lambda: relay.daemon.log.count("a ZeroMQ peer is gone") >= 3, "they are gone")
+    wait_for(lambda: relay.daemon.log.count("a ZeroMQ peer disconnected") >= 3, "they are gone")
     relay.broker.send("job", "FINISHED")
     assert client.receive()["type"] == "message"
 

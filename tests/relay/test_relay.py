@@ -43,14 +43,14 @@ def test_a_recorded_job_arrives_to_the_byte_with_its_timing(relay: Relay) -> Non
         if '{"command": "FINISHED"}' in said:
             assert everything(client) == (said, 1000)
         else:
-            assert [client.recv(timeout=10) for _ in said] == said
+            assert [client.recv(timeout=60) for _ in said] == said
 
 
 def test_history_then_live_with_nothing_lost_or_twice(relay: Relay) -> None:
     for number in range(500):
         relay.broker.task("c", number)
     early = relay.client("c")
-    first = [early.recv(timeout=10) for _ in range(200)]
+    first = [early.recv(timeout=60) for _ in range(200)]
     late = relay.client("c")
     for number in range(500, 1000):
         relay.broker.task("c", number)
@@ -80,7 +80,7 @@ def test_a_channel_used_again_after_its_end_starts_anew(relay: Relay) -> None:
     assert len(everything(relay.client("c"))[0]) == 2
     relay.broker.send("c", "DOWNLOADED")
     client = relay.client("c")
-    assert client.recv(timeout=10) == '{"command": "DOWNLOADED"}'
+    assert client.recv(timeout=60) == '{"command": "DOWNLOADED"}'
     relay.broker.send("c", "FINISHED")
     assert everything(client) == (['{"command": "FINISHED"}'], 1000)
 
@@ -102,7 +102,7 @@ def test_further_frames_and_other_commands_are_as_the_old_monitor_sent_them(rela
     relay.broker.send("c", "FAILED", "a reason")
     relay.broker.send("c", "TASK", "only an id")
     relay.broker.send("c", "ěšč", "\u2028", '\\"')
-    assert [client.recv(timeout=10) for _ in range(4)] == [
+    assert [client.recv(timeout=60) for _ in range(4)] == [
         '{"command": "TASK", "task_id": "t", "task_state": "COMPLETED"}',
         '{"command": "FAILED", "task_id": "a reason"}',
         '{"command": "TASK", "task_id": "only an id"}',
@@ -124,7 +124,7 @@ def test_the_router_has_its_identity(relay: Relay) -> None:
             return True
 
         wait_for(reached, "the relay under its identity")
-        assert relay.client("by-name").recv(timeout=10) == '{"command": "STARTED"}'
+        assert relay.client("by-name").recv(timeout=60) == '{"command": "STARTED"}'
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_huge_frame_costs_its_sender_the_connection_and_nobody_else(relay: Rel
     client = relay.client("good")
     huge = relay.another_broker()
     huge.raw([b"good", b"TASK", b"x" * 1_000_000, b"COMPLETED"])
-    relay.daemon.wait_log("a ZeroMQ peer is gone")
+    relay.daemon.wait_log("a ZeroMQ peer disconnected")
     relay.broker.send("good", "FINISHED")
     assert everything(client) == (['{"command": "FINISHED"}'], 1000)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import resource
 import signal
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from monitor.relay.history_file import HistoryFile
 from tests.relay.broker import Broker
 from tests.relay.conftest import Relay, StartRelay, everything
 from tests.relay.recovering import RecoveringClient, commands
@@ -60,7 +63,7 @@ def test_histories_and_epochs_survive_a_restart(
     epochs["open"] = client.subscribe("open")["epoch"]
     assert [client.receive()["seq"] for _ in range(50)] == list(range(1, 51))
     daemon = restart(relay, start_daemon, signal.SIGTERM)
-    daemon.wait_log("2 histories are back")
+    daemon.wait_log("histories restored: 2,")
     again = RecoveringClient(relay)
     answer = again.subscribe("open", (epochs["open"], 50))
     assert (answer["epoch"], answer["recovered"]) == (epochs["open"], True)
@@ -90,7 +93,7 @@ def test_kill_loses_nothing_that_was_saved_and_tells_who_knows_more(
     epoch = client.subscribe("job")["epoch"]
     assert [client.receive()["seq"] for _ in range(50)] == list(range(1, 51))
     wait_saved(relay, '"t49"')
-    restart(relay, start_daemon, signal.SIGKILL).wait_log("did not stop in order")
+    restart(relay, start_daemon, signal.SIGKILL).wait_log("was not stopped cleanly")
     relay.broker.task("job", 50)
     relay.wait_received(1)
     again = RecoveringClient(relay)
@@ -119,31 +122,26 @@ def test_a_damaged_file_is_set_aside_and_said(
     daemon = restart(relay, start_daemon, signal.SIGTERM)
     line = daemon.wait_log("is damaged")
     assert "[ERROR]" in line
-    assert (daemon.directory / f"{FILE}.corrupt").read_bytes() == data
+    assert (daemon.directory / f"{FILE}.corrupt-1").read_bytes() == data
     relay.broker.send("job", "FINISHED")
     assert everything(relay.client("job")) == (['{"command": "FINISHED"}'], 1000)
 
 
-@pytest.mark.parametrize("what", ["directory", "foreign", "text", "in use"])
+@pytest.mark.parametrize("what", ["directory", "foreign", "text"])
 def test_a_file_that_cannot_be_used_is_bad_config(
-    start_relay: StartRelay, start_daemon: StartDaemon, tmp_path: Path, what: str
+    start_daemon: StartDaemon, tmp_path: Path, what: str
 ) -> None:
     config: dict[str, Any] = {"zeromq_uri": ["127.0.0.1", 0], "websocket_uri": ["127.0.0.1", 0]}
     if what == "directory":
         file = tmp_path / "missing" / "history.db"
     elif what == "foreign":
-        import sqlite3
-
         file = tmp_path / "foreign.db"
         database = sqlite3.connect(file)
         database.execute("CREATE TABLE precious (data TEXT)")
         database.close()
-    elif what == "text":
+    else:
         file = tmp_path / "notes.txt"
         file.write_text("precious")
-    else:
-        file = tmp_path / "used.db"
-        start_relay(history_file=str(file))
     (tmp_path / "second").mkdir()
     daemon = start_daemon(
         {**config, "relay": {"history_file": str(file)}}, directory=tmp_path / "second"
@@ -154,6 +152,30 @@ def test_a_file_that_cannot_be_used_is_bad_config(
     if what == "text":
         assert [path.name for path in tmp_path.glob("notes*")] == ["notes.txt"]
         assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize("for_how_long", ["a moment", "good"])
+def test_a_file_that_another_process_has_locked_is_not_bad_config(
+    start_daemon: StartDaemon, tmp_path: Path, for_how_long: str
+) -> None:
+    file = tmp_path / "history.db"
+    HistoryFile(file).close(None)
+    config = {
+        "zeromq_uri": ["127.0.0.1", 0],
+        "websocket_uri": ["127.0.0.1", 0],
+        "relay": {"history_file": str(file)},
+    }
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        daemon = start_daemon(config)
+        if for_how_long == "good":
+            assert daemon.wait() == 1
+            assert "another process has locked it" in daemon.stderr
+        else:
+            daemon.wait_log("starts with")
+            other.execute("ROLLBACK")
+    if for_how_long == "a moment":
+        daemon.wait_log("ready")
 
 
 def test_a_damaged_file_stays_where_an_address_is_in_use(
@@ -170,7 +192,7 @@ def test_a_damaged_file_stays_where_an_address_is_in_use(
         }
         assert start_daemon(config).wait() == 1
     assert file.read_bytes() == data
-    assert not Path(f"{file}.corrupt").exists()
+    assert not Path(f"{file}.corrupt-1").exists()
 
 
 def test_a_full_disk_is_said_and_costs_nobody_anything(start_relay: StartRelay) -> None:
@@ -187,4 +209,4 @@ def test_a_full_disk_is_said_and_costs_nobody_anything(start_relay: StartRelay) 
     assert (len(texts), code) == (2001, 1000)
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     resource.prlimit(relay.daemon.pid, resource.RLIMIT_FSIZE, unlimited)
-    relay.daemon.wait_log("can be written again")
+    relay.daemon.wait_log(f"{FILE} again")

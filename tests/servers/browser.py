@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.waiting import LIMIT_S
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -40,5 +42,6 @@ def browser(program: Callable[..., str]) -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """Return a fresh page."""
     context = browser.new_context()
+    context.set_default_timeout(LIMIT_S * 1000)
     yield context.new_page()
     context.close()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,7 +116,7 @@ class DaemonProcess:
         wait_for(ready, f"READY=1; stderr: {self.stderr}")
         return self
 
-    def wait_log(self, text: str, *, limit_s: float = 20.0) -> str:
+    def wait_log(self, text: str, *, limit_s: float = LIMIT_S) -> str:
         """Wait until a log line has ``text`` and return the line."""
         found = wait_for(
             lambda: [line for line in self.log.splitlines() if text in line],
@@ -131,8 +131,9 @@ class DaemonProcess:
         self.process.send_signal(signal.SIGHUP)
         self.wait_ready(before + 1)
 
-    def wait(self, limit_s: float = 15.0) -> int:
-        return self.process.wait(limit_s)
+    def wait(self) -> int:
+        """Wait for its end and return the exit status."""
+        return self.process.wait(LIMIT_S)
 
     def stop(self) -> int:
         """SIGTERM, and return the exit status."""
@@ -142,7 +143,7 @@ class DaemonProcess:
     def release(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(LIMIT_S)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._listener.join(2)

@@ -131,7 +131,7 @@ class Machine:
             self._nspawn.wait(timeout=30)
         remove_groups(self._groups)
         self._holder.kill()
-        self._holder.communicate(timeout=30)
+        self._holder.communicate(timeout=60)
         self._console.close()
 
     def run(self, *command: str, **how: Unpack[_How]) -> subprocess.CompletedProcess[str]:

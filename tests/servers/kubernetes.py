@@ -184,7 +184,7 @@ class KubernetesServer:
         self.wait(lambda: self._streams == 0, "streams still open")
         self._server = None
 
-    def wait(self, condition: Callable[[], bool], what: str, limit_s: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
         """Wait until ``condition`` holds; it is looked at after each request and each write."""
         deadline = time.monotonic() + limit_s
         with self._changed:

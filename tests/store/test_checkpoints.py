@@ -40,11 +40,12 @@ def test_an_end_just_when_the_first_commit_starts_the_thread_leaves_none(
         checkpoints = Checkpoints(connect)
         writer = threading.Thread(target=checkpoints.committed)
         writer.start()
-        while checkpoints._thread is None:
+        while (thread := checkpoints._thread) is None:
             pass
         checkpoints.close()
-        writer.join(10)
-        assert "sqlite-checkpoints" not in {thread.name for thread in threading.enumerate()}
+        writer.join(60)
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_where_no_thread_can_be_had_the_next_commit_asks_again(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -89,110 +88,96 @@ def _comparable(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("count", range(1, len(STEPS) + 1))
-def test_every_earlier_version_is_upgraded_with_its_data(
+async def test_every_earlier_version_is_upgraded_with_its_data(
     database: DatabaseSettings, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        monkeypatch.setattr(migrate, "load", lambda: STEPS[:count])
-        async with opened(database) as store:
-            await store.transaction(fill)
-            before = await store.read(content)
-            assert all(len(rows) == 1 for rows in before.values())
-        monkeypatch.setattr(migrate, "load", lambda: STEPS)
-        upgraded = open_store(database)
-        try:
-            assert await upgraded.migrate() == [str(step) for step in STEPS[count:]]
-            after = await upgraded.read(content)
-            for table, rows in before.items():
-                assert [{key: row[key] for key in rows[0]} for row in after[table]] == rows
-            assert await upgraded.migrate() == []
-        finally:
-            await upgraded.close()
-
-    asyncio.run(main(), debug=True)
+    monkeypatch.setattr(migrate, "load", lambda: STEPS[:count])
+    async with opened(database) as store:
+        await store.transaction(fill)
+        before = await store.read(content)
+        assert all(len(rows) == 1 for rows in before.values())
+    monkeypatch.setattr(migrate, "load", lambda: STEPS)
+    upgraded = open_store(database)
+    try:
+        assert await upgraded.migrate() == [str(step) for step in STEPS[count:]]
+        after = await upgraded.read(content)
+        for table, rows in before.items():
+            assert [{key: row[key] for key in rows[0]} for row in after[table]] == rows
+        assert await upgraded.migrate() == []
+    finally:
+        await upgraded.close()
 
 
-def test_a_program_refuses_the_tables_of_a_newer_one(
+async def test_a_program_refuses_the_tables_of_a_newer_one(
     database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with opened(database):
-            pass
-        monkeypatch.setattr(migrate, "load", lambda: STEPS[:-1])
-        older = open_store(database)
-        try:
-            with pytest.raises(TablesError, match="newer than this program"):
-                await older.migrate()
-            with pytest.raises(TablesError, match="newer than this program"):
-                await older.transaction(lambda connection: None)
-        finally:
-            await older.close()
-
-    asyncio.run(main(), debug=True)
+    async with opened(database):
+        pass
+    monkeypatch.setattr(migrate, "load", lambda: STEPS[:-1])
+    older = open_store(database)
+    try:
+        with pytest.raises(TablesError, match="newer than this program"):
+            await older.migrate()
+        with pytest.raises(TablesError, match="newer than this program"):
+            await older.transaction(lambda connection: None)
+    finally:
+        await older.close()
 
 
 @pytest.mark.integration_test
-def test_old_tables_name_what_is_missing_and_the_command(
+async def test_old_tables_name_what_is_missing_and_the_command(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        settings = DatabaseSettings(url=postgres_url)
-        monkeypatch.setattr(migrate, "load", lambda: STEPS[:1])
-        async with opened(settings) as store:
-            await store.transaction(lambda connection: None)
-            monkeypatch.setattr(migrate, "load", lambda: STEPS)
-            newer = open_store(settings)
-            try:
-                with pytest.raises(TablesError, match=r"old, 0002 \w+, .* missing; run: .*-c FILE"):
-                    await newer.read(lambda connection: None)
-                await newer.migrate()
+    settings = DatabaseSettings(url=postgres_url)
+    monkeypatch.setattr(migrate, "load", lambda: STEPS[:1])
+    async with opened(settings) as store:
+        await store.transaction(lambda connection: None)
+        monkeypatch.setattr(migrate, "load", lambda: STEPS)
+        newer = open_store(settings)
+        try:
+            with pytest.raises(TablesError, match=r"\(missing: 0002 \w+, .*\); run: .*-c FILE"):
                 await newer.read(lambda connection: None)
-            finally:
-                await newer.close()
+            await newer.migrate()
+            await newer.read(lambda connection: None)
+        finally:
+            await newer.close()
 
-    asyncio.run(main(), debug=True)
 
-
-def test_a_step_that_fails_leaves_nothing_behind(
+async def test_a_step_that_fails_leaves_nothing_behind(
     database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sql = "CREATE TABLE half (a integer);\nSELECT nonsense;\n"
     broken = Migration(9000, "broken", {"postgresql": sql, "sqlite": sql})
 
-    async def main() -> None:
-        async with opened(database) as store:
-            before = await store.read(tables)
-        monkeypatch.setattr(migrate, "load", lambda: [*STEPS, broken])
-        failing = open_store(database)
-        try:
-            with pytest.raises(TablesError, match="nonsense"):
-                await failing.migrate()
-        finally:
-            await failing.close()
-        monkeypatch.setattr(migrate, "load", lambda: STEPS)
-        async with opened(database) as store:
-            assert await store.read(tables) == before
-
-    asyncio.run(main(), debug=True)
+    async with opened(database) as store:
+        before = await store.read(tables)
+    monkeypatch.setattr(migrate, "load", lambda: [*STEPS, broken])
+    failing = open_store(database)
+    try:
+        with pytest.raises(TablesError, match="nonsense"):
+            await failing.migrate()
+    finally:
+        await failing.close()
+    monkeypatch.setattr(migrate, "load", lambda: STEPS)
+    async with opened(database) as store:
+        assert await store.read(tables) == before
 
 
 @pytest.mark.integration_test
-def test_both_databases_have_the_same_tables_and_columns(tmp_path: Path, postgres_url: str) -> None:
-
+async def test_both_databases_have_the_same_tables_and_columns(
+    tmp_path: Path, postgres_url: str
+) -> None:
     async def names(settings: DatabaseSettings) -> dict[str, list[str]]:
         async with opened(settings) as store:
             found = await store.read(tables)
             return {table: [name for name, _ in columns] for table, columns in found.items()}
 
-    async def main() -> None:
-        sqlite = await names(DatabaseSettings(file=str(tmp_path / "monitor.db")))
-        postgresql = await names(DatabaseSettings(url=postgres_url))
-        assert sqlite.keys() == postgresql.keys()
-        for table, columns in postgresql.items():
-            # A column that PostgreSQL alone generates was left out above.
-            assert set(columns) <= set(sqlite[table])
-
-    asyncio.run(main(), debug=True)
+    sqlite = await names(DatabaseSettings(file=str(tmp_path / "monitor.db")))
+    postgresql = await names(DatabaseSettings(url=postgres_url))
+    assert sqlite.keys() == postgresql.keys()
+    for table, columns in postgresql.items():
+        # A column that PostgreSQL alone generates was left out above.
+        assert set(columns) <= set(sqlite[table])
 
 
 @pytest.mark.parametrize(

@@ -38,100 +38,87 @@ def jobs(connection: Connection) -> list[int]:
     return [job for (job,) in connection.query("SELECT job_id FROM job_state ORDER BY job_id")]
 
 
-def test_a_restart_between_transactions_is_not_noticed(server: PostgresServer) -> None:
-    async def main() -> None:
-        async with opened(DatabaseSettings(url=server.url(server.create_database()))) as store:
-            # All four connections, each with a transaction that the others wait for.
-            barrier = threading.Barrier(4)
+async def test_a_restart_between_transactions_is_not_noticed(server: PostgresServer) -> None:
+    async with opened(DatabaseSettings(url=server.url(server.create_database()))) as store:
+        # All four connections, each with a transaction that the others wait for.
+        barrier = threading.Barrier(4)
 
-            def together(connection: Connection, job: int) -> None:
-                stop_job(connection, job)
-                barrier.wait(20)
+        def together(connection: Connection, job: int) -> None:
+            stop_job(connection, job)
+            barrier.wait(60)
 
-            await asyncio.gather(
-                *(store.transaction(partial(together, job=job)) for job in range(4))
-            )
-            server.crash()
-            with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
-                await store.read(jobs)
-            server.start()
-            assert await store_answers(store) == [0, 1, 2, 3]
-
-    asyncio.run(main(), debug=True)
+        await asyncio.gather(*(store.transaction(partial(together, job=job)) for job in range(4)))
+        server.crash()
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
+            await store.read(jobs)
+        server.start()
+        assert await store_answers(store) == [0, 1, 2, 3]
 
 
 async def store_answers(store: Store) -> list[int]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(UnavailableError):
                 return await store.read(jobs)
             await asyncio.sleep(0.05)
 
 
-def test_a_crash_within_a_transaction_is_said_and_rolls_back(server: PostgresServer) -> None:
-    async def main() -> None:
-        async with opened(DatabaseSettings(url=server.url(server.create_database()))) as store:
-            crashed = threading.Event()
+async def test_a_crash_within_a_transaction_is_said_and_rolls_back(server: PostgresServer) -> None:
+    async with opened(DatabaseSettings(url=server.url(server.create_database()))) as store:
+        crashed = threading.Event()
 
-            def interrupted(connection: Connection) -> None:
-                stop_job(connection, 1)
-                server.crash()
-                crashed.set()
-                stop_job(connection, 2)
+        def interrupted(connection: Connection) -> None:
+            stop_job(connection, 1)
+            server.crash()
+            crashed.set()
+            stop_job(connection, 2)
 
-            with pytest.raises(UnavailableError):
-                await store.transaction(interrupted)
-            assert crashed.is_set()
-            server.start()
-            assert await store_answers(store) == []
-
-    asyncio.run(main(), debug=True)
+        with pytest.raises(UnavailableError):
+            await store.transaction(interrupted)
+        assert crashed.is_set()
+        server.start()
+        assert await store_answers(store) == []
 
 
-def test_a_silent_server_is_given_up_in_time(server: PostgresServer) -> None:
+async def test_a_silent_server_is_given_up_in_time(server: PostgresServer) -> None:
     """A firewall that drops packets: connections stay open and nothing comes."""
-
-    async def main() -> None:
-        name = server.create_database()
-        async with opened(DatabaseSettings(url=server.url(name))):
-            pass
-        silent = socket.create_server(("127.0.0.1", 0))
-        with silent:
-            url = f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]}/{name}"
-            store = open_store(DatabaseSettings(url=url, connect_timeout=2))
-            try:
-                with pytest.raises(UnavailableError):
-                    await store.read(jobs, timeout=0.5)
-            finally:
-                await store.close()
-
-    asyncio.run(main(), debug=True)
-
-
-def test_a_connection_cut_off_in_a_statement_is_said_and_made_anew(server: PostgresServer) -> None:
-    async def main() -> None:
-        proxy = CutProxy()
-        proxy.target = server.port
-        name = server.create_database()
-        url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    name = server.create_database()
+    async with opened(DatabaseSettings(url=server.url(name))):
+        pass
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent:
+        url = f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]}/{name}"
+        store = open_store(DatabaseSettings(url=url, connect_timeout=2))
         try:
-            async with opened(DatabaseSettings(url=url)) as store:
-
-                def sleep(connection: Connection) -> None:
-                    stop_job(connection, 1)
-                    connection.query("SELECT pg_sleep(60)")
-
-                running = asyncio.create_task(store.transaction(sleep))
-                await asyncio.to_thread(_until_sleeping, server, name)
-                proxy.cut()
-                with pytest.raises(UnavailableError):
-                    await running
-                proxy.mend()
-                assert await store_answers(store) == []
+            with pytest.raises(UnavailableError):
+                await store.read(jobs, timeout=0.5)
         finally:
-            proxy.close()
+            await store.close()
 
-    asyncio.run(main(), debug=True)
+
+async def test_a_connection_cut_off_in_a_statement_is_said_and_made_anew(
+    server: PostgresServer,
+) -> None:
+    proxy = CutProxy()
+    proxy.target = server.port
+    name = server.create_database()
+    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+    try:
+        async with opened(DatabaseSettings(url=url)) as store:
+
+            def sleep(connection: Connection) -> None:
+                stop_job(connection, 1)
+                connection.query("SELECT pg_sleep(60)")
+
+            running = asyncio.create_task(store.transaction(sleep))
+            await asyncio.to_thread(_until_sleeping, server, name)
+            proxy.cut()
+            with pytest.raises(UnavailableError):
+                await running
+            proxy.mend()
+            assert await store_answers(store) == []
+    finally:
+        proxy.close()
 
 
 def _until_sleeping(server: PostgresServer, database: str) -> None:
@@ -140,18 +127,15 @@ def _until_sleeping(server: PostgresServer, database: str) -> None:
         pass
 
 
-def test_a_listener_hears_of_the_gap_and_goes_on(server: PostgresServer) -> None:
-    async def main() -> None:
-        settings = DatabaseSettings(url=server.url(server.create_database()))
-        async with opened(settings) as store, contextlib.aclosing(store.listen("news")) as news:
-            assert await anext(news) is None
-            await store.transaction(lambda c: c.notify("news", "before"))
-            assert await anext(news) == "before"
-            server.crash()
-            server.start()
-            assert await asyncio.wait_for(anext(news), 20) is None
-            await store_answers(store)
-            await store.transaction(lambda c: c.notify("news", "after"))
-            assert await anext(news) == "after"
-
-    asyncio.run(main(), debug=True)
+async def test_a_listener_hears_of_the_gap_and_goes_on(server: PostgresServer) -> None:
+    settings = DatabaseSettings(url=server.url(server.create_database()))
+    async with opened(settings) as store, contextlib.aclosing(store.listen("news")) as news:
+        assert await anext(news) is None
+        await store.transaction(lambda c: c.notify("news", "before"))
+        assert await anext(news) == "before"
+        server.crash()
+        server.start()
+        assert await asyncio.wait_for(anext(news), 60) is None
+        await store_answers(store)
+        await store.transaction(lambda c: c.notify("news", "after"))
+        assert await anext(news) == "after"

@@ -34,32 +34,29 @@ def test_every_instant_gets_exactly_one_partition(
 
 
 @pytest.mark.integration_test
-def test_partitions_are_made_where_rows_go_and_dropped_whole(postgres_url: str) -> None:
-    async def main() -> None:
-        async with opened(DatabaseSettings(url=postgres_url)) as store:
-            table = "availability_result"
+async def test_partitions_are_made_where_rows_go_and_dropped_whole(postgres_url: str) -> None:
+    async with opened(DatabaseSettings(url=postgres_url)) as store:
+        table = "availability_result"
 
-            def create(connection: Connection, since: float, until: float, width: int) -> object:
-                return create_partitions(connection, table, since=since, until=until, width_s=width)
+        def create(connection: Connection, since: float, until: float, width: int) -> object:
+            return create_partitions(connection, table, since=since, until=until, width_s=width)
 
-            assert await store.transaction(lambda c: create(c, 100.5, 250.0, 100)) == [
-                (100, 200),
-                (200, 300),
-            ]
-            both = [store.transaction(lambda c: create(c, -10.0, 350.0, 150)) for _ in range(2)]
-            added = [found for found in await asyncio.gather(*both) if found]
-            assert added == [[(-150, 0), (0, 100), (300, 450)]]
-            insert = (
-                f"INSERT INTO {table} (job_id, scheduled_at, checked_at, url, kind, up)"
-                " SELECT 1, at, at, '', 'http', true FROM generate_series(-150, 449) at"
-            )
-            assert await store.transaction(lambda c: c.execute(insert)) == 600
-            assert await drop_partitions(store, table, before=299.0) == [
-                (-150, 0),
-                (0, 100),
-                (100, 200),
-            ]
-            rest = f"SELECT count(*), min(scheduled_at) FROM {table}"
-            assert await store.read(lambda c: c.query(rest)) == [(250, 200.0)]
-
-    asyncio.run(main(), debug=True)
+        assert await store.transaction(lambda c: create(c, 100.5, 250.0, 100)) == [
+            (100, 200),
+            (200, 300),
+        ]
+        both = [store.transaction(lambda c: create(c, -10.0, 350.0, 150)) for _ in range(2)]
+        added = [found for found in await asyncio.gather(*both) if found]
+        assert added == [[(-150, 0), (0, 100), (300, 450)]]
+        insert = (
+            f"INSERT INTO {table} (job_id, scheduled_at, checked_at, url, kind, up)"
+            " SELECT 1, at, at, '', 'http', true FROM generate_series(-150, 449) at"
+        )
+        assert await store.transaction(lambda c: c.execute(insert)) == 600
+        assert await drop_partitions(store, table, before=299.0) == [
+            (-150, 0),
+            (0, 100),
+            (100, 200),
+        ]
+        rest = f"SELECT count(*), min(scheduled_at) FROM {table}"
+        assert await store.read(lambda c: c.query(rest)) == [(250, 200.0)]

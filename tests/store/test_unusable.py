@@ -18,15 +18,12 @@ from monitor.store import DatabaseSettings, open_store
 from tests.waiting import until
 
 
-def start(settings: DatabaseSettings) -> None:
-    async def main() -> None:
-        store = open_store(settings)
-        try:
-            await store.start()
-        finally:
-            await store.close()
-
-    asyncio.run(main(), debug=True)
+async def start(settings: DatabaseSettings) -> None:
+    store = open_store(settings)
+    try:
+        await store.start()
+    finally:
+        await store.close()
 
 
 def open_files() -> set[str]:
@@ -39,11 +36,11 @@ def open_files() -> set[str]:
 
 
 @pytest.mark.parametrize("content", [b"random" * 1000, b"SQLite format 3\0" + b"\xff" * 8000])
-def test_a_damaged_file_ends_with_advice(tmp_path: Path, content: bytes) -> None:
+async def test_a_damaged_file_ends_with_advice(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "monitor.db"
     file.write_bytes(content)
     with pytest.raises(MonitorError, match="move it aside and start again") as caught:
-        start(DatabaseSettings(file=str(file)))
+        await start(DatabaseSettings(file=str(file)))
     assert caught.value.exit_status == 1
     assert str(file) in str(caught.value)
     assert file.read_bytes() == content
@@ -51,18 +48,18 @@ def test_a_damaged_file_ends_with_advice(tmp_path: Path, content: bytes) -> None
     assert str(file) not in open_files()
 
 
-def test_a_directory_in_the_files_place_is_called_that(tmp_path: Path) -> None:
+async def test_a_directory_in_the_files_place_is_called_that(tmp_path: Path) -> None:
     file = tmp_path / "monitor.db"
     file.mkdir()
     with pytest.raises(MonitorError, match=f"^database {file}: this is a directory") as caught:
-        start(DatabaseSettings(file=str(file)))
+        await start(DatabaseSettings(file=str(file)))
     assert caught.value.exit_status == 1
 
 
-def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+async def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     directory = tmp_path / "missing"
     with pytest.raises(MonitorError, match=f": there is no directory {directory}$") as caught:
-        start(DatabaseSettings(file=str(directory / "monitor.db")))
+        await start(DatabaseSettings(file=str(directory / "monitor.db")))
     assert caught.value.exit_status == 1
 
 
@@ -80,7 +77,7 @@ def without_rights() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("below", ["monitor.db", "hidden/monitor.db"])
-def test_a_directory_where_nothing_can_be_written_is_named(below: str) -> None:
+async def test_a_directory_where_nothing_can_be_written_is_named(below: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / below
         file.parent.mkdir(exist_ok=True)
@@ -88,7 +85,7 @@ def test_a_directory_where_nothing_can_be_written_is_named(below: str) -> None:
         try:
             said = f": cannot write in {file.parent}$"
             with without_rights(), pytest.raises(MonitorError, match=said):
-                start(DatabaseSettings(file=str(file)))
+                await start(DatabaseSettings(file=str(file)))
         finally:
             Path(name).chmod(0o700)
 
@@ -131,14 +128,14 @@ def test_a_url_that_libpq_takes_is_taken(url: str) -> None:
     DatabaseSettings(url=url).verify()
 
 
-def test_connecting_with_such_a_url_leaves_no_traceback(
+async def test_connecting_with_such_a_url_leaves_no_traceback(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("psycopg2")
     ended: list[object] = []
     monkeypatch.setattr(threading, "excepthook", ended.append)
 
-    async def main() -> None:
+    with caplog.at_level(logging.INFO):
         # Not verified, as a URL would be that only a later libpq refuses.
         store = open_store(DatabaseSettings(url="postgresql://u@127.0.0.1:1/x?password=PW&foo=bar"))
         listening = asyncio.create_task(anext(store.listen("c")))
@@ -146,13 +143,10 @@ def test_connecting_with_such_a_url_leaves_no_traceback(
             with pytest.raises(MonitorError, match="libpq cannot parse") as caught:
                 await store.read(lambda connection: connection.query("SELECT 1"))
             assert caught.value.exit_status == 1
-            await until(lambda: "not listening" in caplog.text)
+            await until(lambda: "cannot listen" in caplog.text)
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
             await store.close()
-
-    with caplog.at_level(logging.INFO):
-        asyncio.run(main())
     assert not ended
     assert "PW" not in caplog.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 
 import pytest
@@ -11,12 +10,12 @@ from monitor.errors import ListenError
 from monitor.transport.listen import listening_sockets
 
 
-def listen(host: str, port: int = 0) -> list[socket.socket]:
-    return asyncio.run(listening_sockets((host, port), key="websocket_uri", unacknowledged_s=7))
+async def listen(host: str) -> list[socket.socket]:
+    return await listening_sockets((host, 0), key="websocket_uri", unacknowledged_s=7)
 
 
-def test_accepted_connections_give_up_a_silent_peer() -> None:
-    (listener,) = listen("127.0.0.1")
+async def test_accepted_connections_give_up_a_silent_peer() -> None:
+    (listener,) = await listen("127.0.0.1")
     with listener, socket.create_connection(listener.getsockname()) as client:
         listener.setblocking(True)
         accepted, _ = listener.accept()
@@ -26,8 +25,8 @@ def test_accepted_connections_give_up_a_silent_peer() -> None:
 
 
 @pytest.mark.parametrize("host", ["*", "", "localhost", "::1", "127.0.0.1"])
-def test_hosts(host: str) -> None:
-    sockets = listen(host)
+async def test_hosts(host: str) -> None:
+    sockets = await listen(host)
     for listener in sockets:
         with listener, socket.create_connection(listener.getsockname()[:2]):
             pass
@@ -35,8 +34,8 @@ def test_hosts(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "x" * 300, "a..b"])
-def test_hosts_that_are_not_ours_are_one_line(host: str) -> None:
+async def test_hosts_that_are_not_ours_are_one_line(host: str) -> None:
     with pytest.raises(ListenError) as caught:
-        listen(host)
+        await listen(host)
     assert str(caught.value).startswith(f"websocket_uri: cannot listen on {host}:0: ")
     assert "\n" not in str(caught.value)

@@ -20,8 +20,7 @@ from monitor.web.http.sockets import Handler
 from monitor.web.part import Web
 from monitor.web.routes import Served, health
 from monitor.web.settings import ApiSettings
-
-LIMIT_S = 20
+from tests.waiting import LIMIT_S
 
 
 class Serving:
@@ -37,14 +36,13 @@ class Serving:
     def call(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(LIMIT_S)
 
-    def reload(self, settings: ApiSettings) -> Sequence[str]:
-        """Adopt settings as the daemon does on SIGHUP; return what needs a restart."""
+    def reload(self, settings: ApiSettings) -> None:
+        """Adopt settings as the daemon does on SIGHUP."""
 
-        async def adopt() -> Sequence[str]:
-            return (await self.web.prepare(settings))()
+        async def adopt() -> None:
+            (await self.web.prepare(settings))()
 
-        changed: Sequence[str] = self.call(adopt())
-        return changed
+        self.call(adopt())
 
 
 @contextlib.contextmanager
@@ -71,7 +69,6 @@ def serving(
     )
     loop = asyncio.new_event_loop()
     loop.set_debug(True)
-    loop.slow_callback_duration = 5
     thread = threading.Thread(target=loop.run_forever, name="serving", daemon=True)
     thread.start()
 

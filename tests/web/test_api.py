@@ -18,8 +18,8 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.relay.broker import Broker
-from tests.waiting import wait_for
-from tests.web.whole import LIMIT_S, Whole, whole
+from tests.waiting import LIMIT_S, wait_for
+from tests.web.whole import Whole, whole
 
 METRICS = """
 part_up relay_clients relay_channels relay_history_bytes relay_messages
@@ -128,6 +128,12 @@ def test_stop_and_start_and_409_where_it_already_is(daemon: Whole, job: int) -> 
         ({"url": "http://x/", "name": "a\0b"}, "name"),
         ({"url": "http://x/", "body_regexp": "\0"}, "body_regexp"),
         ({"url": "http://x/", "method": "POST", "body": "\0"}, "body"),
+        (
+            {"kind": "tcp", "url": "tcp://x:1", "method": "PUT"},
+            "body.method: unknown key for kind tcp; known by http",
+        ),
+        ({"kind": "websocket", "url": "ws://token@x/"}, "body.url: has a user without"),
+        ({"kind": "nothing", "url": "http://x/"}, "body.kind: unknown kind 'nothing'"),
         ([], "body"),
     ],
 )

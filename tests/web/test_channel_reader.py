@@ -9,11 +9,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.relay.channels import Channels, Limits
+from monitor.relay.channels import Channels
+from monitor.relay.client_position import End, Event, Gap, Message, Position, Reset
 from monitor.relay.feed import Feed
-from monitor.relay.following import End, Event, Gap, Message, Position, Reset
 from monitor.relay.protocol import Message as Published
 from monitor.relay.protocol import decode
+from monitor.relay.settings import RelaySettings
 from monitor.web.live.channel_reader import ChannelReader
 
 
@@ -21,7 +22,7 @@ class Relay:
     """What a page's following reads of the relay, and a page at its other end."""
 
     def __init__(self, **limits: Any) -> None:
-        self.channels = Channels(Limits(**limits))
+        self.channels = Channels(RelaySettings(**limits))
         self.feed = Feed()
         self.now = 0.0
         self.page = Page(self)

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.part import Health, Metric, State
+from monitor.metrics import Metric
+from monitor.part import Health, State
 from monitor.web.http.docs_page import render
 from monitor.web.live.changes import Change, Changes
 from monitor.web.routes.exposition import Exposition

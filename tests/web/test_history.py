@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from monitor.aggregation import postgres_rows, sqlite_rows
 from monitor.aggregation.windows import aggregate
 from monitor.messages import Phases, Result
-from monitor.store import Connection, DatabaseSettings, open_store
+from monitor.store import Connection, Store
 from monitor.store.partitions import create_partitions
 from monitor.web.jobs.history import last_known, metric_windows, results_before, uptimes
 
@@ -34,18 +33,7 @@ def result(job_id: int, at: float, *, up: bool = True) -> Result:
     )
 
 
-def read(
-    database: DatabaseSettings, results: list[Result], *ask: Callable[[Connection], Any]
-) -> Any:
-    async def run() -> list[Any]:
-        store = open_store(database)
-        try:
-            await store.migrate()
-            await store.transaction(write)
-            return [await store.read(each) for each in ask]
-        finally:
-            await store.close()
-
+async def read(store: Store, results: list[Result], *ask: Callable[[Connection], Any]) -> list[Any]:
     def write(connection: Connection) -> None:
         rows: Any = sqlite_rows
         if connection.dialect == "postgresql":
@@ -61,10 +49,11 @@ def read(
         windows = aggregate(results, ["minute", "hour", "day"])
         rows.add_metrics(connection, rows.metric_rows(windows))
 
-    return asyncio.run(run())
+    await store.transaction(write)
+    return [await store.read(each) for each in ask]
 
 
-def test_results_come_back_as_they_were_published(database: DatabaseSettings) -> None:
+async def test_results_come_back_as_they_were_published(store: Store) -> None:
     results = [result(1, NOW + n, up=n != 2) for n in range(5)] + [result(2, NOW)]
 
     def page(connection: Connection) -> list[Result]:
@@ -73,12 +62,12 @@ def test_results_come_back_as_they_were_published(database: DatabaseSettings) ->
     def rest(connection: Connection) -> list[Result]:
         return results_before(connection, 1, since=0, until=NOW + 9, before=NOW + 2, limit=1)
 
-    found, older = read(database, results, page, rest)
+    found, older = await read(store, results, page, rest)
     assert found == [results[3], results[2], results[1]]
     assert older == [results[1]]
 
 
-def test_windows_and_uptime_leave_out_what_was_not_checked(database: DatabaseSettings) -> None:
+async def test_windows_and_uptime_leave_out_what_was_not_checked(store: Store) -> None:
     minutes = [0, 0, 1, 3]  # the third minute is a gap
     results = [result(1, NOW + 60 * m + n, up=m != 3) for n, m in enumerate(minutes)]
 
@@ -88,7 +77,7 @@ def test_windows_and_uptime_leave_out_what_was_not_checked(database: DatabaseSet
     def bars(connection: Connection) -> Any:
         return uptimes(connection, [1, 7], "minute", windows=5, now=NOW + 239)
 
-    found, (first, unknown) = read(database, results, windows, bars)
+    found, (first, unknown) = await read(store, results, windows, bars)
     assert [each.start for each in found] == [NOW, NOW + 60, NOW + 180]
     assert [each.checks for each in found] == [2, 1, 1]
     assert [each.failures for each in found] == [0, 0, 1]
@@ -100,7 +89,7 @@ def test_windows_and_uptime_leave_out_what_was_not_checked(database: DatabaseSet
     assert unknown.checks == [0] * 5
 
 
-def test_since_when_a_job_is_as_it_is(database: DatabaseSettings) -> None:
+async def test_since_when_a_job_is_as_it_is(store: Store) -> None:
     turned = [result(1, NOW - 100 + 10 * n, up=n < 4) for n in range(10)]
     fresh = [result(2, NOW - 50 + n) for n in range(3)]
     always = [result(3, NOW - 86400 + 60 * n) for n in range(1400)]
@@ -108,7 +97,7 @@ def test_since_when_a_job_is_as_it_is(database: DatabaseSettings) -> None:
     def ask(connection: Connection) -> Any:
         return last_known(connection, [1, 2, 3, 4], now=NOW)
 
-    (found,) = read(database, turned + fresh + always, ask)
+    (found,) = await read(store, turned + fresh + always, ask)
     assert set(found) == {1, 2, 3}
     assert (found[1].since, found[1].turned) == (NOW - 60, True)
     assert found[1].result == turned[-1]

@@ -12,10 +12,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from monitor.relay.following import End, Event, Gap, Message, Position, Reset
+from monitor.relay.client_position import End, Event, Gap, Message, Position, Reset
 from tests.relay.broker import Broker
-from tests.waiting import wait_for
-from tests.web.whole import LIMIT_S, Whole, whole
+from tests.waiting import LIMIT_S, wait_for
+from tests.web.whole import Whole, whole
 
 pytestmark = pytest.mark.integration_test
 

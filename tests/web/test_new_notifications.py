@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
 import psycopg2
 import pytest
 
-from monitor.store import Connection, DatabaseSettings, Store, open_store
+from monitor.store import Connection, DatabaseSettings, Store
 from monitor.web.live.new_notifications import NewNotifications
+from tests.store.opened import opened
 
 INSERT = (
     "INSERT INTO notification (level, time, sender, message, received_at)"
@@ -31,42 +30,29 @@ class Written:
         self.count += 1
 
 
-def run(database: DatabaseSettings, steps: Callable[[Written], Awaitable[None]]) -> None:
-    async def all_steps() -> None:
-        store = open_store(database)
-        try:
-            await store.migrate()
-            await steps(Written(store))
-        finally:
-            await store.close()
-
-    asyncio.run(all_steps())
-
-
-def test_it_is_told_once_of_what_came_and_of_what_went(database: DatabaseSettings) -> None:
+async def test_it_is_told_once_of_what_came_and_of_what_went(store: Store) -> None:
     def purge(connection: Connection) -> None:
         connection.execute("DELETE FROM notification WHERE id = 1")
 
-    async def steps(written: Written) -> None:
-        found = written.found
-        await written.put()
-        # A page may have looked before that one came.
-        assert await found.changed()
-        assert not await found.changed()
-        await written.put()
-        assert await found.changed()
-        assert not await found.changed()
-        await written.store.transaction(purge)
-        written.count += 1
-        assert await found.changed()
-        assert found.message() == {"type": "notifications", "stale": False}
-
-    run(database, steps)
+    written = Written(store)
+    found = written.found
+    await written.put()
+    # A page may have looked before that one came.
+    assert await found.changed()
+    assert not await found.changed()
+    await written.put()
+    assert await found.changed()
+    assert not await found.changed()
+    await store.transaction(purge)
+    written.count += 1
+    assert await found.changed()
+    assert found.message() == {"type": "notifications", "stale": False}
 
 
 @pytest.mark.integration_test
-def test_one_that_is_committed_after_its_successor_is_told_too(postgres_url: str) -> None:
-    async def steps(written: Written) -> None:
+async def test_one_that_is_committed_after_its_successor_is_told_too(postgres_url: str) -> None:
+    async with opened(DatabaseSettings(url=postgres_url)) as store:
+        written = Written(store)
         with contextlib.closing(psycopg2.connect(postgres_url)) as slow:
             with slow.cursor() as cursor:
                 cursor.execute(f"SET search_path TO website_availability; {INSERT}")
@@ -76,12 +62,13 @@ def test_one_that_is_committed_after_its_successor_is_told_too(postgres_url: str
             slow.commit()
         assert await written.found.changed()
 
-    run(DatabaseSettings(url=postgres_url), steps)
-
 
 @pytest.mark.integration_test
-def test_a_database_that_does_not_answer_makes_what_pages_show_stale(postgres_url: str) -> None:
-    async def steps(written: Written) -> None:
+async def test_a_database_that_does_not_answer_makes_what_pages_show_stale(
+    postgres_url: str,
+) -> None:
+    async with opened(DatabaseSettings(url=postgres_url)) as store:
+        written = Written(store)
         found = written.found
         await found.changed()
         with contextlib.closing(psycopg2.connect(postgres_url)) as other:
@@ -92,5 +79,3 @@ def test_a_database_that_does_not_answer_makes_what_pages_show_stale(postgres_ur
         # Pages must load once more, for they could not know.
         assert await found.changed()
         assert not found.message()["stale"]
-
-    run(DatabaseSettings(url=postgres_url), steps)

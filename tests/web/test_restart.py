@@ -7,8 +7,8 @@ import requests
 
 from tests.ports import free_port
 from tests.servers.daemon import DaemonProcess, StartDaemon
-from tests.waiting import wait_for
-from tests.web.whole import LIMIT_S, Whole
+from tests.waiting import LIMIT_S, wait_for
+from tests.web.whole import Whole
 
 pytestmark = pytest.mark.integration_test
 

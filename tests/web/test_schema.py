@@ -17,7 +17,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.web.whole import LIMIT_S, Whole, whole
+from tests.waiting import LIMIT_S
+from tests.web.whole import Whole, whole
 
 pytestmark = pytest.mark.integration_test
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from websockets.sync.client import connect
 
-from monitor.probes.job import Job
+from monitor.probes.checks.http import HttpJob
 from monitor.probes.jobs_table import save_jobs
 from monitor.store import DatabaseSettings
 from tests.ports import free_port
@@ -21,8 +21,8 @@ from tests.probes.misbehaving import Misbehaving
 from tests.servers.daemon import DaemonProcess
 from tests.servers.postgres import PostgresServer
 from tests.store.opened import opened
-from tests.waiting import wait_for
-from tests.web.whole import LIMIT_S, Whole
+from tests.waiting import LIMIT_S, wait_for
+from tests.web.whole import Whole
 
 pytestmark = pytest.mark.integration_test
 
@@ -73,19 +73,15 @@ class Fleet:
         return Whole(self._start(name, config, **environ), config, self._folder / name)
 
 
-@pytest.fixture(scope="module")
-def fleet(
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fleet(
     postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Fleet]:
+) -> AsyncIterator[Fleet]:
     url = postgres_server.url(postgres_server.create_database())
     site = Misbehaving()
-    jobs = [Job(id=i, url=site.url("/ok"), interval=0.5) for i in range(1, SITES + 1)]
-
-    async def prepare() -> None:
-        async with opened(DatabaseSettings(url=url)) as store:
-            await store.transaction(lambda connection: save_jobs(connection, jobs))
-
-    asyncio.run(prepare())
+    jobs = [HttpJob(id=i, url=site.url("/ok"), interval=0.5) for i in range(1, SITES + 1)]
+    async with opened(DatabaseSettings(url=url)) as store:
+        await store.transaction(lambda connection: save_jobs(connection, jobs))
     with ExitStack() as stack:
         stack.callback(site.close)
         running = Fleet(url, tmp_path_factory.mktemp("fleet"), site, stack)

@@ -13,9 +13,7 @@ import requests
 from monitor.tokens import Role, create_token
 from tests.ports import free_port
 from tests.servers.daemon import DaemonProcess
-from tests.waiting import wait_for
-
-LIMIT_S = 20
+from tests.waiting import LIMIT_S, wait_for
 
 
 class Whole:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from monitor.errors import SettingError
+from typing import ClassVar
+
 from monitor.probes.check import Attempt, Check, Outcome
 from monitor.probes.connection import Connection, ProbeError
-from monitor.probes.job import Job, split_url
+from monitor.probes.job import Job
+from monitor.probes.matching import REGEXP_OPTION, verify_expression
+from monitor.probes.urls import host_and_port
 
-__all__ = ["TcpCheck"]
+__all__ = ["TcpCheck", "TcpJob"]
 
 _BANNER_BYTES = 4096
 
 
-class TcpCheck(Check):
-    """Connects; with ``body_regexp``, reads until it matches what the peer says first."""
+class TcpJob(Job, frozen=True, kw_only=True, tag="tcp"):
+    """A TCP port that accepts connections, and what it says first."""
 
-    kind = "tcp"
-    schemes = ("tcp",)
+    schemes: ClassVar[tuple[str, ...]] = ("tcp",)
 
-    @classmethod
-    def verify(cls, job: Job) -> None:
-        """Check the URL: ``tcp://host:port`` and nothing more."""
-        parts = split_url(job.url, ("tcp",), port=True)
-        if parts.path not in ("", "/") or parts.query or "@" in parts.netloc:
-            raise SettingError(("url",), "must be tcp://host:port and nothing more")
+    # must match the first 4096 bytes that the server sends, in Python's syntax (re.search)
+    body_regexp: str | None = None
 
-    def prepare(self, job: Job) -> Attempt:
+    def verify(self) -> None:
+        """Check the URL, ``tcp://host:port`` and nothing more, and the regular expression."""
+        super().verify()
+        host_and_port(self.url, self.schemes)
+        verify_expression(self.body_regexp, ("body_regexp",))
+
+
+class TcpCheck(Check[TcpJob]):
+    """Connects; with ``body_regexp``, reads until it matches the server's first bytes."""
+
+    job = TcpJob
+    options = (REGEXP_OPTION,)
+
+    def prepare(self, job: TcpJob) -> Attempt:
         """Return what connects to the job's host and port."""
-        parts = split_url(job.url, ("tcp",), port=True)
-        host, port = parts.hostname or "", parts.port or 0
+        host, port = host_and_port(job.url, job.schemes)
 
         async def attempt() -> Outcome:
             async with Connection(job, self.resolver) as connection:

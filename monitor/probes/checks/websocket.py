@@ -1,49 +1,99 @@
-"""The kind ``websocket``: the upgrade, up to the server's 101."""
+"""The kind ``websocket``: the opening handshake, up to the server's 101."""
 
 from __future__ import annotations
 
-from urllib.parse import urlunsplit
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
+from urllib.parse import unquote, urlunsplit
 
-from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
-from websockets.uri import parse_uri
+import msgspec
 
+from monitor.errors import SettingError
 from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.connection import Connection, ProbeError, tls_context, verify_authorities
-from monitor.probes.job import Job, split_url
+from monitor.probes.connection import Connection, ProbeError
+from monitor.probes.headers import verify_headers
+from monitor.probes.tls import TLS_OPTIONS, TlsKeys, tls_context
+from monitor.probes.urls import split_url
+from monitor.settings import secret
 
-__all__ = ["WebsocketCheck"]
+if TYPE_CHECKING:
+    from websockets.client import ClientProtocol
+    from websockets.typing import Subprotocol
 
-_SCHEMES = ("ws", "wss")
+__all__ = ["WebsocketCheck", "WebsocketJob"]
+
 _READ_BYTES = 65536
+_SUBPROTOCOL = "sec-websocket-protocol"
+# RFC 6455, 4.1: the handshake depends on them.
+_HANDSHAKE_HEADERS = (
+    "connection",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "upgrade",
+)
 
 
-class WebsocketCheck(Check):
-    """Asks for the upgrade with the library's protocol, and hangs up once it is granted."""
+class WebsocketJob(TlsKeys, frozen=True, kw_only=True, tag="websocket"):
+    """A WebSocket server that completes the opening handshake."""
 
-    kind = "websocket"
-    schemes = _SCHEMES
+    schemes: ClassVar[tuple[str, ...]] = ("ws", "wss")
+
+    # sent with the handshake; may hold secrets
+    headers: Annotated[dict[str, str], secret] = msgspec.field(default_factory=dict)
+
+    def verify(self) -> None:
+        """Check credentials and headers, too."""
+        super().verify()
+        parts = split_url(self.url, self.schemes)
+        if parts.username is not None:
+            if parts.password is None:
+                raise SettingError(("url",), "has a user without a password")
+            try:
+                unquote(parts.username + parts.password, errors="strict")
+            except UnicodeDecodeError:
+                raise SettingError(("url",), "has credentials that are not UTF-8") from None
+        verify_headers(self.headers)
+        for name in self.headers:
+            if name.lower() in _HANDSHAKE_HEADERS:
+                raise SettingError(("headers", name), "is set by the handshake itself")
+
+
+class WebsocketCheck(Check[WebsocketJob]):
+    """Opens a WebSocket, and closes the connection once the server has agreed."""
+
+    job = WebsocketJob
+    options = TLS_OPTIONS
 
     @classmethod
-    def verify(cls, job: Job) -> None:
-        """Check the URL and the certificate authorities."""
-        split_url(job.url, _SCHEMES)
-        if job.ca_file is not None:
-            verify_authorities(job.ca_file)
+    def load(cls) -> None:
+        """Import the protocol."""
+        import websockets.client  # noqa: F401 - for what it raises
 
-    def prepare(self, job: Job) -> Attempt:
+    def prepare(self, job: WebsocketJob) -> Attempt:
         """Return what asks the job's server for the upgrade."""
-        parts = split_url(job.url, _SCHEMES)
+        from websockets.client import ClientProtocol
+        from websockets.uri import parse_uri
+
+        parts = split_url(job.url, job.schemes)
         uri = parse_uri(urlunsplit(parts._replace(fragment="")))
         tls = tls_context(job) if uri.secure else None
+        subprotocols = _subprotocols(job)
 
         async def attempt() -> Outcome:
             async with Connection(job, self.resolver) as connection:
                 reader, writer = await connection.open(uri.host, uri.port, tls=tls)
-                protocol = ClientProtocol(uri, max_size=_READ_BYTES)
+                protocol = ClientProtocol(
+                    uri,
+                    max_size=_READ_BYTES,
+                    subprotocols=subprotocols,
+                )
                 request = protocol.connect()
                 for name, value in job.headers.items():
-                    request.headers[name] = value
+                    if name.lower() != _SUBPROTOCOL:
+                        # Adding it would send a Host or an Authorization twice.
+                        request.headers.pop(name, None)
+                        request.headers[name] = value
                 protocol.send_request(request)
                 writer.write(b"".join(protocol.data_to_send()))
                 while not protocol.events_received() and protocol.handshake_exc is None:
@@ -52,14 +102,26 @@ class WebsocketCheck(Check):
                         protocol.receive_data(data)
                     else:
                         protocol.receive_eof()
-                _judge(protocol.handshake_exc, connection)
+                _require_upgrade(protocol, connection)
                 connection.matched = True
             return connection.outcome()
 
         return attempt
 
 
-def _judge(failure: Exception | None, connection: Connection) -> None:
+def _subprotocols(job: WebsocketJob) -> list[Subprotocol] | None:
+    """Return what the job's headers offer: the library must know, to accept the answer."""
+    offered = [value for name, value in job.headers.items() if name.lower() == _SUBPROTOCOL]
+    return [
+        cast("Subprotocol", each.strip()) for value in offered for each in value.split(",")
+    ] or None
+
+
+def _require_upgrade(protocol: ClientProtocol, connection: Connection) -> None:
+    """Raise what is wrong with the server's answer, if anything."""
+    from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+
+    failure = protocol.handshake_exc
     if failure is None:
         connection.status = 101
     elif isinstance(failure, InvalidStatus):
@@ -70,6 +132,8 @@ def _judge(failure: Exception | None, connection: Connection) -> None:
     ):
         raise ProbeError("reset: the connection was closed")
     elif isinstance(failure, (InvalidHandshake, ValueError)):
-        raise ProbeError(f"bad-answer: {failure}")
+        # The library's words may have bytes of the answer that are not text.
+        text = str(failure).encode("ascii", "backslashreplace").decode()
+        raise ProbeError(f"bad-answer: {text}")
     else:
         raise failure

@@ -1,9 +1,9 @@
-"""The numbered steps that make the tables, in files ``NNNN_name.sql`` beside this module.
+"""The numbered steps that create and upgrade the tables: files ``NNNN_name.sql`` in this package.
 
-A file has a section for each database: the lines after ``-- dialect: postgresql`` and
-those after ``-- dialect: sqlite``. To add a step, add a file with the next number; a step
-that has been released is never changed. All of a step happens in one transaction, with
-the schema already chosen, so names have no schema in front.
+A file has a section for each database: the lines after ``-- dialect: postgresql`` and those
+after ``-- dialect: sqlite``. To add a step, add a file with the next number; never change a
+released step. A step runs in one transaction with the schema as search path, so names have no
+schema.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Migration:
 
     @classmethod
     def parse(cls, file_name: str, text: str) -> Migration:
-        """Read one file; raises ValueError for a wrong name or a missing section."""
+        """Parse one file; raise ValueError for a wrong name or a missing section."""
         found = _FILE.match(file_name)
         if found is None:
-            raise ValueError(f"{file_name}: a migration is named NNNN_name.sql")
+            raise ValueError(f"{file_name}: the name of a migration is NNNN_name.sql")
         _, *pieces = _SECTION.split(text)
         sections = dict(zip(pieces[::2], pieces[1::2], strict=True))
         if sections.keys() != {"postgresql", "sqlite"}:
@@ -48,7 +48,7 @@ class Migration:
         return cls(int(found[1]), found[2], sections)
 
     def statements(self, dialect: Dialect) -> Iterator[str]:
-        """Yield what to execute, one by one; PostgreSQL takes a section as a whole."""
+        """Yield the statements to execute; PostgreSQL executes a section as a whole."""
         section = self.sections[dialect]
         if dialect == "postgresql":
             yield section
@@ -62,7 +62,7 @@ class Migration:
 
 
 def load() -> list[Migration]:
-    """Return all steps by number."""
+    """Return all steps, sorted by number."""
     steps = sorted(
         Migration.parse(file.name, file.read_text(encoding="utf-8"))
         for file in resources.files(__name__).iterdir()

@@ -1,8 +1,8 @@
-"""Who may make a request: tokens, roles, origins and hosts. Pure.
+"""Which requests are allowed: tokens, roles, origins and hosts. Pure.
 
-Three things can come from a page of another site that a user has open: its requests carry that
-site's ``Origin``; a form's carry our cookie; and a name that was made to resolve to loopback
-(DNS rebinding) makes the two equal, but shows in ``Host``. Each is refused.
+A page of another site that a user has open can attack in three ways, and each is refused. Its
+requests have that site's ``Origin``. A form on it sends the API's cookie. And a name that it makes
+resolve to loopback (DNS rebinding) makes the two origins equal, but is in ``Host``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ COOKIE: Final = "recodex_monitor_token"
 """The cookie that carries a token for the live page."""
 
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
-"""What changes nothing."""
+"""Methods that change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not served: an HTTP status and a sentence; and whose it is, if known."""
+    """Why a request is refused: an HTTP status and a sentence; and who made it, if known."""
 
     status: int
     detail: str
@@ -33,7 +33,7 @@ class Refusal:
 
 
 class Access:
-    """Decides by a request's method, path and headers; the latter's names in lower case."""
+    """Decides by a request's method, path and headers, whose names are in lower case."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class Access:
         origins: Sequence[str] = (),
         open_paths: Sequence[str] = ("/healthz", "/readyz"),
     ) -> None:
-        """Take how to get the tokens in force, foreign origins allowed, and what is open to all.
+        """Take a way to get the current tokens, other sites' allowed origins, and open paths.
 
-        A path in ``open_paths`` that ends with a slash stands for all below it, but for ``/``,
-        which is the page alone.
+        A path in ``open_paths`` that ends with a slash includes all paths below it, except ``/``,
+        which is only the page.
         """
         self._tokens = tokens
         self.origins = frozenset(origins)
@@ -56,11 +56,11 @@ class Access:
     def check(
         self, method: str, path: str, headers: Mapping[str, str], *, websocket: bool = False
     ) -> Principal | Refusal | None:
-        """Return who asks; None for anyone at all on an open path; or why it is refused."""
+        """Return who makes the request, None for anyone on an open path, or a refusal."""
         tokens = self._tokens()
         open_to_all = path in self._open_paths or path.startswith(self._open_folders)
         if not tokens and not open_to_all and not _host_is_loopback(headers.get("host", "")):
-            return Refusal(403, "without tokens only requests to a loopback address are served")
+            return Refusal(403, "without tokens only requests to a loopback address are allowed")
         origin = headers.get("origin")
         changes = websocket or method not in SAFE_METHODS
         if changes and origin is not None and not self._is_ours(origin, headers.get("host", "")):
@@ -72,8 +72,8 @@ class Access:
         else:
             cookie = _cookie(headers.get("cookie", ""), COOKIE)
             principal = tokens.identify(cookie)
-            # A form on another site sends the cookie too, but no browser leaves out where a
-            # request that changes something comes from.
+            # A form on another site sends the cookie too, but every browser sends the origin of a
+            # request that changes something.
             if cookie and changes and origin is None:
                 return Refusal(403, "a request by cookie needs an Origin header")
         if open_to_all:

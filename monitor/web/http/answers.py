@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
 import msgspec
 from fastapi import Request, Response
 
+from monitor.store.cursor import read_cursor
 from monitor.web.http.problems import Problem
 
-__all__ = [
-    "Place",
-    "Time",
-    "conditional",
-    "cursor_of",
-    "item_list",
-    "json_answer",
-    "parse_cursor",
-]
+__all__ = ["conditional", "item_list", "json_answer", "parse_cursor"]
+
+T = TypeVar("T")
 
 _encoder = msgspec.json.Encoder()
 
 
 def json_answer(request: Request, data: Any) -> Response:
-    """Return ``data`` as JSON, or 304 where the client has the very same already."""
+    """Return ``data`` as JSON, or 304 if the client has it already."""
     return conditional(request, _encoder.encode(data), "application/json")
 
 
 def item_list(request: Request, items: Sequence[Any], cursor: str | None) -> Response:
-    """Return a page of a list; ``cursor`` leads to the next page, None where there is none."""
+    """Return a page of a list; ``cursor`` leads to the next page, if there is one."""
     return json_answer(request, {"items": items, "cursor": cursor})
 
 
@@ -45,9 +38,9 @@ def conditional(
     cache_control: str = "private, no-cache",
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Return ``body`` with an ETag, or 304 where If-None-Match names it (RFC 9110, 13.1.2).
+    """Return ``body`` with an ETag, or 304 if If-None-Match has it (RFC 9110, 13.1.2).
 
-    Unless said otherwise only the client itself may keep it, and asks again each time.
+    By default only the client itself may store the response, and must revalidate it each time.
     """
     if etag is None:
         etag = f'"{hashlib.blake2b(body, digest_size=9).hexdigest()}"'
@@ -64,22 +57,9 @@ def _matches(header: str | None, etag: str) -> bool:
     return "*" in named or etag in named
 
 
-def cursor_of(*place: str | int | float) -> str:
-    """Write a place in a list as an opaque cursor."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
-
-
-Place = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-"""A number that a cursor may hold, as far as databases count."""
-
-Time = Annotated[float, msgspec.Meta(ge=0, le=253402300800)]
-"""An instant in s since the epoch that a cursor may hold, as far as calendars go."""
-
-
-def parse_cursor(text: str, kind: Any) -> Any:
+def parse_cursor(text: str, kind: type[T]) -> T:
     """Read a cursor as a value of ``kind``, a tuple's type; anything else is a problem."""
     try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(raw, type=kind)
-    except (ValueError, binascii.Error, msgspec.MsgspecError):
-        raise Problem(422, "cursor: not one that an answer gave") from None
+        return read_cursor(text, kind)
+    except ValueError as error:
+        raise Problem(422, str(error)) from None

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor import __version__
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.tokens import Principal, Role
 from monitor.web.http.access import COOKIE, SAFE_METHODS, Access, Refusal
 from monitor.web.http.headers import headers_by_name
+from monitor.web.http.limits import Connections
 from monitor.web.http.problems import ERRORS, Problem, install, problem_response
 from monitor.web.http.schemas import Schemas
-from monitor.web.settings import ApiSettings
 
 __all__ = ["Gate", "Requester", "admin_only", "make_app", "requester"]
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("monitor.web")
 _audit_log = logging.getLogger("monitor.web.audit")
 _AUDIT = "audit: %s by %s from %s: %d"
 
-# Nothing but our own files, no script or style inside the page, no frame around it.
+# Only the daemon's own files, no inline script or style, no embedding in a frame.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -37,25 +37,25 @@ _SAFETY_HEADERS = (
 )
 
 
-def make_app(settings: ApiSettings, access: Access, routers: Iterable[APIRouter]) -> ASGIApp:
+def make_app(connections: Connections, access: Access, routers: Iterable[APIRouter]) -> ASGIApp:
     """Return the application that serves ``routers``."""
     app = FastAPI(
         title="recodex-monitor",
         version=__version__,
-        docs_url=None,  # a page of ours: FastAPI's own loads scripts from another host
+        docs_url=None,  # FastAPI's page loads scripts from another host
         redoc_url=None,
-        # It would lead to whatever the request's Host says.
+        # A redirect would lead to any host that the request names.
         redirect_slashes=False,
     )
     install(app)
     for router in routers:
         app.include_router(router, responses=ERRORS)
     _describe(app)
-    return Gate(app, settings, access)
+    return Gate(app, connections, access)
 
 
 def _describe(app: FastAPI) -> None:
-    """Make the OpenAPI document whole: schemas of our own types, and how to authenticate."""
+    """Add the schemas of msgspec types and the authentication to the OpenAPI document."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _describe(app: FastAPI) -> None:
 
 
 def requester(request: Request) -> Principal:
-    """Return who makes the request, as a FastAPI dependency."""
+    """Return the principal of the request; a FastAPI dependency."""
     principal: Principal | None = request.scope["principal"]
     if principal is None:
         raise Problem(401, "a valid token is needed", headers={"www-authenticate": "Bearer"})
@@ -86,18 +86,18 @@ Requester = Annotated[Principal, Depends(requester)]
 
 
 def admin_only(principal: Requester) -> Principal:
-    """Refuse everyone but admins, as a FastAPI dependency."""
+    """Refuse everyone but admins; a FastAPI dependency."""
     if principal.role is not Role.ADMIN:
         raise Problem(403, "only an admin's token may do this")
     return principal
 
 
 class Gate:
-    """Lets in who may come in, bounds what they send, and lets no error out but as a problem."""
+    """Checks every request, limits its body, and turns every error into a problem."""
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings, access: Access) -> None:
+    def __init__(self, app: ASGIApp, connections: Connections, access: Access) -> None:
         self._app = app
-        self._settings = settings
+        self._connections = connections
         self._access = access
         self._nobodys_log = RateLimitedLog(_audit_log, lines=30)
 
@@ -129,18 +129,18 @@ class Gate:
             await problem_response(found.status, found.detail, challenge)(scope, receive, send)
             return
         if "transfer-encoding" in headers and "content-length" in headers:
-            # A proxy in front may see another end of this request, and so another one after it
+            # A proxy in front may see another end of this request, and another request after it
             # (RFC 9112, 6.1).
             problem = "Transfer-Encoding and Content-Length exclude each other"
             await problem_response(400, problem, {"connection": "close"})(scope, receive, send)
             return
-        limit = self._settings.max_body_bytes
+        limit = self._connections.settings.max_body_bytes
         if int(headers.get("content-length", "0")) > limit:
-            # The body is never read, so nothing can follow it on this connection.
+            # The body is not read, so no request can follow it on this connection.
             refusal = problem_response(413, _too_large(limit), {"connection": "close"})
             await refusal(scope, receive, send)
             return
-        # What answers GET answers HEAD; the server leaves the body out.
+        # Routes for GET answer HEAD; the server omits the body.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
             await self._app(
@@ -155,7 +155,7 @@ class Gate:
             )
 
     def _audit(self, scope: Scope, found: Principal | Refusal | None, status: int) -> None:
-        """Say who changed what, or tried to; of who is not known, not without end."""
+        """Log who changed what, or tried to; unknown clients are limited in rate."""
         name = found.name if found is not None else ""
         client = scope.get("client")
         words = (_shown(scope), name or "nobody", client[0] if client else "unknown", status)
@@ -166,15 +166,15 @@ class Gate:
 
 
 def _shown(scope: Scope) -> str:
-    """Write a request for the log: what a peer sends breaks no line, and fills none."""
+    """Return a request as text for the log: on one line, and not too long."""
     path = scope["path"][:200].encode("unicode_escape").decode()
     return f"{scope['method'][:20]} {path}"
 
 
 class _Answer:
-    """Sends an answer with the headers that every answer has, and remembers its status.
+    """Sends a response with the headers that every response has, and remembers its status.
 
-    Whoever makes an answer says whether it may be kept; what nothing is said of may not.
+    A response without Cache-Control must not be stored.
     """
 
     def __init__(self, send: Send) -> None:

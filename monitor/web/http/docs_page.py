@@ -1,4 +1,4 @@
-"""The API's documentation as one page of HTML, made from the OpenAPI document. Pure."""
+"""The API's documentation as one HTML page, generated from the OpenAPI document. Pure."""
 
 from __future__ import annotations
 

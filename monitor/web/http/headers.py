@@ -1,4 +1,4 @@
-"""A request's headers by name, for who decides by them. Pure."""
+"""A request's headers by name. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["headers_by_name"]
 def headers_by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return values by names in lower case.
 
-    What stands twice is joined, so that no second value can hide behind a first.
+    Repeated headers are joined, so that no value is overlooked.
     """
     found: dict[str, str] = {}
     for key, value in pairs:

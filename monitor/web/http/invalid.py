@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a request, in plain words that say what is allowed."""
+"""Pydantic's errors about a request, as short texts that say what is allowed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 __all__ = ["plain_words"]
 
-# By pydantic's type of an error; what stands in braces is in its ctx.
+# By pydantic's error type; names in braces are keys of its ctx.
 # https://docs.pydantic.dev/latest/errors/validation_errors/
 _WORDS: Final = {
     "missing": "is missing",
@@ -39,7 +39,7 @@ _WORDS: Final = {
 
 
 def plain_words(error: Mapping[str, Any]) -> str:
-    """Return what is wrong; ``error`` is one of those that ``ValidationError.errors()`` gives."""
+    """Return the text for ``error``, one of ``ValidationError.errors()``."""
     words = _WORDS.get(error["type"])
     if words is None:
         return re.sub(r"^(Input|Value) should ", "expected to ", error["msg"])

@@ -1,4 +1,4 @@
-"""How much of the server one client, and all of them, may hold."""
+"""How many connections there may be, and how slow a client may be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.settings import address_text
 from monitor.web.http.problems import MEDIA_TYPE, problem_body
 from monitor.web.settings import ApiSettings
@@ -47,11 +47,11 @@ class Connections:
 
 
 class LimitedHttp(H11Protocol):
-    """Uvicorn's HTTP/1.1 with what it lacks: limits on connections and on slow clients.
+    """Uvicorn's HTTP/1.1 with limits on connections and on slow clients.
 
     A request must be complete ``request_timeout`` after its first byte (or after the connection,
-    or after its predecessor's answer if it was sent ahead), and a client must take what is
-    sent within ``client_stall``. Headers are bounded by h11 itself.
+    or after the answer to the request before, if it was pipelined), and a client must read what
+    is sent within ``client_stall``. h11 limits headers.
     """
 
     limits: Connections  # set by the subclass that the server makes for its settings
@@ -67,7 +67,7 @@ class LimitedHttp(H11Protocol):
         self._arm()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; whatever is no HTTP ends the connection, and only that."""
+        """Read data; if it is not HTTP, only this connection ends."""
         if self.transport.is_closing():
             return
         try:
@@ -84,21 +84,21 @@ class LimitedHttp(H11Protocol):
             self._disarm()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be read as HTTP, in the API's form."""
+        """Refuse what is not HTTP, with a problem."""
         self._say_no_http()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._refuse(400, "this is not HTTP/1.1")
-        else:  # in the middle of an answer
+        else:  # during an answer
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Keep the clock running for a request that began while the last was answered."""
+        """Keep the time limit for a request that began during the answer to the last one."""
         super().on_response_complete()
         if not self.transport.is_closing() and self._reading() and self.conn.trailing_data[0]:
             self._arm()
 
     def pause_writing(self) -> None:
-        """Give a client that takes nothing a limited time."""
+        """Limit the time for which a client reads nothing."""
         super().pause_writing()
         if self._stall is None:
             self._stall = self.loop.call_later(
@@ -106,7 +106,7 @@ class LimitedHttp(H11Protocol):
             )
 
     def resume_writing(self) -> None:
-        """The client takes again."""
+        """The client reads again."""
         super().resume_writing()
         if self._stall is not None:
             self._stall.cancel()
@@ -121,7 +121,7 @@ class LimitedHttp(H11Protocol):
         super().connection_lost(exc)
 
     def _reading(self) -> bool:
-        """Whether a request is awaited or only partly here."""
+        """Whether a request is awaited, or has arrived only in part."""
         return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
 
     def _arm(self) -> None:
@@ -144,11 +144,11 @@ class LimitedHttp(H11Protocol):
     def _say_no_http(self) -> None:
         peer = "a peer" if self.client is None else address_text(self.client)
         self.limits.faults_log.warning(
-            "no HTTP", "%s sent what is not HTTP/1.1; its connection is closed", peer
+            "no HTTP", "closing the connection of %s: not HTTP/1.1", peer
         )
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answer without a request to answer to, and close."""
+        """Answer although there is no whole request, and close."""
         body = problem_body(status, detail)
         later = "retry-after: 5\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
         head = (

@@ -1,4 +1,4 @@
-"""The query parameters of a route: one that it does not know is refused, not passed over."""
+"""The query parameters of a route: an unknown one is an error."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["known_parameters"]
 
 
 def known_parameters(request: Request) -> None:
-    """Refuse what the route does not take, as a FastAPI dependency of its router.
+    """Refuse unknown parameters; a FastAPI dependency of a router.
 
-    A filter that is spelt wrong must not give everything.
+    A misspelled filter must not return everything.
     """
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
@@ -35,7 +35,7 @@ def _known(route: APIRoute) -> Iterator[str]:
     for parameter in route.dependant.query_params:
         kind = parameter.field_info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            # One that stands for several.
+            # A model has several parameters.
             yield from kind.model_fields
         else:
             yield parameter.alias

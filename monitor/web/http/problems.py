@@ -1,4 +1,4 @@
-"""Errors as application/problem+json (RFC 9457), for every error that a client can meet."""
+"""Every error that a client can get, as application/problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 ERRORS = _described(400, 401, 403, 422, 503)
-"""What every route may answer besides its own, for its ``responses``."""
+"""Answers that every route may give, for its ``responses``."""
 
 NOT_FOUND = _described(404)
 CONFLICT = _described(409)
@@ -77,7 +77,7 @@ class Problem(HTTPException):
 
 @contextmanager
 def from_database() -> Iterator[None]:
-    """Make a database that is away, or refuses, a problem with status 503."""
+    """Raise an error of the database as a problem with status 503."""
     try:
         yield
     except MonitorError as error:
@@ -85,7 +85,7 @@ def from_database() -> Iterator[None]:
 
 
 def problem_body(status: int, detail: str, **members: Any) -> bytes:
-    """Return the JSON of a problem; ``members`` that are None are left out."""
+    """Return the JSON of a problem; empty ``members`` are omitted."""
     try:
         title = HTTPStatus(status).phrase
     except ValueError:
@@ -104,10 +104,10 @@ def problem_response(
 
 
 def _methods(request: Request) -> list[str]:
-    """Return what the path of a request answers to, in any of its routes."""
+    """Return the methods that the path of a request answers to, in any route."""
     found = []
     for method in _METHODS:
-        # What answers GET answers HEAD.
+        # Routes for GET answer HEAD.
         scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
         if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
             found.append(method)
@@ -137,10 +137,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(_: Request, error: ClientDisconnect) -> Response:
-        del error  # nobody is there to read it, nor is it a defect
-        return problem_response(400, "the body broke off")
+        del error  # nobody reads the response, and it is not a defect
+        return problem_response(400, "the body is incomplete")
 
     @app.exception_handler(Exception)
     async def _failed(_: Request, error: Exception) -> Response:
-        del error  # raised on to the gate, which logs it
-        return problem_response(500, "the server failed; its log says how")
+        del error  # the gate logs it
+        return problem_response(500, "internal error; the log has details")

@@ -1,7 +1,8 @@
-"""Schemas of what the API gives and takes, out of the very types that it is encoded from."""
+"""Schemas of the API's answers and bodies, from the types that they are encoded from."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -19,12 +20,12 @@ def _ref(kind: type) -> dict[str, Any]:
 
 
 def answer(kind: type, description: str) -> dict[int | str, dict[str, Any]]:
-    """Return the ``responses`` of a route that gives one ``kind``, or 304."""
+    """Return the ``responses`` of a route that answers with one ``kind``, or 304."""
     return _given(_ref(kind), description)
 
 
 def listed(kind: type, description: str) -> dict[int | str, dict[str, Any]]:
-    """Return the ``responses`` of a route that gives a page of a list of ``kind``, or 304."""
+    """Return the ``responses`` of a route that answers with a page of ``kind``, or 304."""
     schema = {
         "type": "object",
         "required": ["items", "cursor"],
@@ -44,16 +45,30 @@ def _given(schema: dict[str, Any], description: str) -> dict[int | str, dict[str
     }
 
 
-def body(kind: type, *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the ``openapi_extra`` of a route that takes a ``kind`` less the ``optional``."""
-    schema, components = msgspec.json.schema_components([kind], ref_template=_REF)
-    del schema
-    for name in components:
-        if name != kind.__name__:
-            raise AssertionError(f"{kind.__name__} has parts of its own")
-    own = dict(components[kind.__name__])
-    own["required"] = [key for key in own.get("required", ()) if key not in optional]
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": own}}}}
+def body(
+    kind: Any, *, optional: tuple[str, ...] = (), default_tag: str | None = None
+) -> dict[str, Any]:
+    """Return the ``openapi_extra`` of a route that takes one ``kind``, or one of a tagged union.
+
+    Keys in ``optional`` may be left out, and so may the tag if it is ``default_tag``.
+    """
+    _, components = msgspec.json.schema_components([kind], ref_template=_REF)
+    schemas = [_body_of(dict(each), optional, default_tag) for each in components.values()]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+
+
+def _body_of(
+    schema: dict[str, Any], optional: tuple[str, ...], default_tag: str | None
+) -> dict[str, Any]:
+    if "$ref" in json.dumps(schema):
+        raise AssertionError(f"{schema['title']} has parts of its own")
+    may_miss = {*optional}
+    for key, value in schema["properties"].items():
+        if value.get("enum") == [default_tag]:
+            may_miss.add(key)
+    schema["required"] = [key for key in schema.get("required", ()) if key not in may_miss]
+    return schema
 
 
 class Schemas:

@@ -1,4 +1,4 @@
-"""The WebSockets that are open: which are let in, what serves them, and how they end."""
+"""The open WebSockets: which are accepted, what serves them, and how they end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import RateLimitedLog
 from monitor.web.http.access import Access, Refusal
 from monitor.web.http.limits import Connections
 from monitor.web.http.websocket import ClosedError, WebSocket
@@ -16,11 +16,11 @@ __all__ = ["Handler", "Sockets"]
 logger = logging.getLogger("monitor.web")
 
 Handler = Callable[[WebSocket], Awaitable[None]]
-"""Serves one connection until it returns; ClosedError out of it is the usual end."""
+"""Serves one connection until it returns; it usually ends with ClosedError."""
 
 
 class Sockets:
-    """Admits WebSockets by path and by who asks, and owns a task for each."""
+    """Accepts WebSockets by path and principal, and owns a task for each."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Sockets:
         *,
         max_message_bytes: int,
     ) -> None:
-        """Take what serves each path."""
+        """Take a handler for each path."""
         self._access = access
         self._connections = connections
         self._handlers = handlers
@@ -43,7 +43,7 @@ class Sockets:
         return len(self._open)
 
     def protocol(self, **_: object) -> WebSocket:
-        """Make the protocol of a new connection; uvicorn calls it with its own configuration."""
+        """Return the protocol of a new connection; uvicorn passes its own configuration."""
         socket = WebSocket(
             self,
             max_message_bytes=self._max_message_bytes,
@@ -53,13 +53,13 @@ class Sockets:
         return socket
 
     def admit(self, socket: WebSocket) -> Refusal | None:
-        """Decide by path and headers; None lets it in."""
+        """Decide by path and headers; None accepts it."""
         if self._draining:
             return Refusal(503, "the server is stopping")
         found = self._access.check("GET", socket.path, socket.headers, websocket=True)
         if isinstance(found, Refusal):
             self._refusals_log.warning(
-                "websocket", "a WebSocket of %s is refused: %s", socket.peer, found.detail
+                "websocket", "refused a WebSocket from %s: %s", socket.peer, found.detail
             )
             return found
         if socket.path not in self._handlers:
@@ -69,13 +69,13 @@ class Sockets:
         return None
 
     def accepted(self, socket: WebSocket) -> None:
-        """Serve it from here on."""
+        """Serve the connection in a task."""
         self._open[socket] = asyncio.create_task(
             self._serve(socket), name=f"websocket:{socket.peer}"
         )
 
     def lost(self, socket: WebSocket) -> None:
-        """Forget it, once its handler has seen the end."""
+        """Forget the connection, if its handler has ended, too."""
         self._connections.discard(socket.transport)
         if self._open.get(socket) is None:
             self._open.pop(socket, None)
@@ -96,7 +96,7 @@ class Sockets:
         await socket.close(code, reason)
 
     def recheck(self) -> None:
-        """Close those that would no longer be let in: tokens or origins have changed."""
+        """Close those that would no longer be accepted: tokens or origins have changed."""
         for socket, task in list(self._open.items()):
             if task is None:
                 continue
@@ -106,7 +106,7 @@ class Sockets:
                 socket.begin_close(1008, "no longer allowed")
             elif found is not None:
                 if socket.principal.may_read and not found.may_read:
-                    # It may follow, which only asks at the beginning.
+                    # It may follow logs, which is only checked at the beginning.
                     logger.info("closing the WebSocket of %s: its role has changed", socket.peer)
                     socket.begin_close(1008, "no longer allowed")
                 socket.principal = found
@@ -121,7 +121,7 @@ class Sockets:
             await asyncio.wait(tasks, timeout=limit_s)
 
     def abort(self) -> None:
-        """End whatever is left at once."""
+        """End all that are left at once."""
         for socket, task in list(self._open.items()):
             if task is not None:
                 task.cancel()

@@ -1,4 +1,4 @@
-"""The page's files, read once and kept as they go out: whole and compressed."""
+"""The page's files, read once and kept in memory, plain and compressed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=ut
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file, its type, and what it is known by."""
+    """One file, its media type and its ETag."""
 
     content: bytes
     compressed: bytes
@@ -29,12 +29,12 @@ class StaticFile:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> StaticFile:
-        """Make ready ``content``."""
+        """Compress ``content``, and compute its ETag."""
         digest = hashlib.blake2b(content, digest_size=9).hexdigest()
         return cls(content, gzip.compress(content, 9, mtime=0), media_type, f'"{digest}"')
 
     def response(self, request: Request) -> Response:
-        """Answer with the file, compressed where the client takes that."""
+        """Return the file as a response, compressed if the client accepts that."""
         headers = {"vary": "accept-encoding"}
         body = self.content
         if "gzip" in request.headers.get("accept-encoding", ""):
@@ -51,14 +51,14 @@ class StaticFile:
 
 
 class StaticFiles:
-    """All files of the folder ``static``, by their path in it."""
+    """All files of the folder ``static``, by their paths in it."""
 
     def __init__(self) -> None:
         self._files: dict[str, StaticFile] = {}
         self._read(resources.files("monitor.web").joinpath("static"), "")
 
     def get(self, path: str) -> StaticFile | None:
-        """Return a file; nothing else of the disk can be had by any path."""
+        """Return a file; no path leads out of the folder."""
         return self._files.get(path)
 
     def _read(self, folder: Traversable, prefix: str) -> None:

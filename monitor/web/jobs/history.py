@@ -1,4 +1,4 @@
-"""What the database knows of jobs: results, metrics by window, and how things stood last.
+"""What the database has about jobs: results, metrics by window, and last states.
 
 The functions take a connection and run in the store's threads.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
+from monitor.aggregation.result_columns import COLUMN_LIST, result_from
 from monitor.aggregation.windows import WIDTHS_S, percentile, window_start
-from monitor.messages import Phases, Result
+from monitor.messages import Result
 from monitor.store import Connection, Row
 
 __all__ = [
@@ -26,15 +26,10 @@ __all__ = [
     "uptimes",
 ]
 
-_RESULT_COLUMNS = (
-    "job_id, url, scheduled_at, checked_at, kind, up, status, response_time, duration, error,"
-    " matched, phases, certificate_expires_at, producer, attempt, missed"
-)
-# How far back the beginning of the present state is looked for.
+# How far back to look for the beginning of the present state.
 _LOOK_BACK_S = 86400.0
 
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
-_decode_phases = msgspec.json.Decoder(Phases).decode
 
 
 class MetricWindow(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +49,7 @@ class MetricWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Uptime(msgspec.Struct, frozen=True, kw_only=True):
-    """Checks and failures of one job in consecutive windows; 0 checks are a gap."""
+    """Checks and failures of one job in consecutive windows; a window with 0 checks is a gap."""
 
     job_id: int
     start: int
@@ -64,9 +59,9 @@ class Uptime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Last(msgspec.Struct, frozen=True):
-    """A job's last result, and since when it was up or down; None: longer than was looked.
+    """A job's last result, and since when it was up or down; None: since before the look back.
 
-    ``turned`` says that it was the other thing before.
+    ``turned`` says that it was in the other state before.
     """
 
     result: Result
@@ -85,32 +80,32 @@ def results_before(
 ) -> list[Result]:
     """Return a job's results of ``since <= scheduled_at < until``, newest first.
 
-    ``before`` is where a page before ended.
+    ``before`` is the end of the page before.
     """
     end = until if before is None else min(until, before)
     rows = connection.query(
-        f"SELECT {_RESULT_COLUMNS} FROM availability_result WHERE job_id = %s"  # noqa: S608
+        f"SELECT {COLUMN_LIST} FROM availability_result WHERE job_id = %s"  # noqa: S608
         " AND scheduled_at >= %s AND scheduled_at < %s ORDER BY scheduled_at DESC LIMIT %s",
         (job_id, since, end, limit),
     )
-    return [_result(row) for row in rows]
+    return [result_from(row) for row in rows]
 
 
 def latest_results(connection: Connection, after: Mapping[int, float]) -> list[Result]:
     """Return the newest result of each job in ``after`` that is newer than the time there.
 
-    For PostgreSQL, where it takes one look into an index a job.
+    For PostgreSQL, where this takes one index lookup per job.
     """
     if not after:
         return []
     rows = connection.query(
         f"SELECT found.* FROM unnest(%s::bigint[], %s::double precision[]) AS job (id, newest)"  # noqa: S608
-        f" CROSS JOIN LATERAL (SELECT {_RESULT_COLUMNS} FROM availability_result"
+        f" CROSS JOIN LATERAL (SELECT {COLUMN_LIST} FROM availability_result"
         " WHERE job_id = job.id AND scheduled_at > job.newest AND scheduled_at > %s"
         " ORDER BY scheduled_at DESC LIMIT 1) AS found",
         (list(after), list(after.values()), min(after.values())),
     )
-    return [_result(row) for row in rows]
+    return [result_from(row) for row in rows]
 
 
 def metric_windows(
@@ -124,7 +119,7 @@ def metric_windows(
 ) -> list[MetricWindow]:
     """Return a job's windows that start in ``since <= start < until``, oldest first.
 
-    Windows without checks are not there.
+    Windows without checks are omitted.
     """
     start, parameter = _dt(connection)
     rows = connection.query(
@@ -139,7 +134,7 @@ def metric_windows(
 def uptimes(
     connection: Connection, job_ids: Sequence[int], granularity: str, *, windows: int, now: float
 ) -> list[Uptime]:
-    """Return for each job its last ``windows`` windows up to now's, the oldest first."""
+    """Return each job's last ``windows`` windows up to the current one, oldest first."""
     width = WIDTHS_S[granularity]
     first = window_start(now, granularity) - (windows - 1) * width
     start, parameter = _dt(connection)
@@ -162,7 +157,7 @@ def uptimes(
 
 
 def last_known(connection: Connection, job_ids: Iterable[int], *, now: float) -> Mapping[int, Last]:
-    """Return how each job stood last, of those that have results of the last day."""
+    """Return the last state of each job that has results of the last day."""
     oldest = now - _LOOK_BACK_S
     found = {}
     for job_id in job_ids:
@@ -181,30 +176,17 @@ def last_known(connection: Connection, job_ids: Iterable[int], *, now: float) ->
             f"SELECT min(scheduled_at) {of_job}",
             (job_id, oldest if changed is None else changed),
         )
-        # Up or down ever since the look back began: it may have been so for longer.
+        # In the same state since the beginning of the look back, and maybe for longer.
         unknown = changed is None and (first is None or first < oldest + _LOOK_BACK_S / 100)
         found[job_id] = Last(last, None if unknown else first, changed is not None)
     return found
 
 
 def _dt(connection: Connection) -> tuple[str, str]:
-    """Return how a window's start is read, and written as a parameter, in epoch s."""
+    """Return the SQL to read a window's start, and to pass one as a parameter, in epoch s."""
     if connection.dialect == "postgresql":
         return "extract(epoch from dt)::double precision", "to_timestamp(%s)"
     return "dt", "%s"
-
-
-def _result(row: Row) -> Result:
-    values: dict[str, Any] = dict(
-        zip((name.strip() for name in _RESULT_COLUMNS.split(",")), row, strict=True)
-    )
-    values["up"] = bool(values["up"])
-    values["matched"] = None if values["matched"] is None else bool(values["matched"])
-    values["phases"] = Phases() if not values["phases"] else _decode_phases(values["phases"])
-    for name, instead in (("duration", 0.0), ("producer", 1), ("attempt", 1), ("missed", 0)):
-        if values[name] is None:
-            values[name] = instead
-    return Result(**values)
 
 
 def _window(row: Row, width: int) -> MetricWindow:

@@ -1,7 +1,7 @@
 """The jobs as the API and the page show them, and starting and stopping them.
 
-A job's entry is encoded once for each result that it gets, and goes into every list and to
-every page as it is: a thousand jobs cost a list next to nothing.
+A job's entry is encoded once per result, and the same bytes go into every list and to every page:
+so a list of a thousand jobs costs next to nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner
@@ -35,20 +37,20 @@ __all__ = ["JobEntry", "JobRegistry", "JobState", "Probing"]
 logger = logging.getLogger("monitor.web")
 
 _encode = msgspec.json.Encoder().encode
-# Jobs whose past is read in one transaction, and how often stops made elsewhere are looked for.
+# How many jobs' past is read in one transaction.
 _RESTORED_AT_ONCE = 50
-# Between two looks for how jobs stood, the first and at most.
+# The pause between two reads of previous job states: the first, and the longest.
 _LOOK_S = (1.0, 15.0)
-# For the probes to read the jobs anew.
+# How long to wait for the probes to load changed jobs.
 _SETTLE_S = 2.0
 
 
 JobState = Literal["up", "down", "unknown", "stopped", "inactive"]
-"""``unknown`` is without a result yet, ``stopped`` by hand."""
+"""``unknown``: no result yet; ``stopped``: by hand."""
 
 
 class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it stands; ``since`` is None where the state is older than what was looked at."""
+    """A job and its state; ``since`` is unknown if the state is older than the look back."""
 
     id: int
     name: str
@@ -65,31 +67,28 @@ class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Probing(Protocol):
-    """Where the book's jobs and results come from: the daemon's probes, or SharedJobs.
-
-    ``runner`` is None where nothing runs here (or not yet), ``source`` where jobs come from.
-    """
+    """Where the registry's jobs and results come from: the daemon's probes, or SharedJobs."""
 
     on_result: Callable[[Result], None]
 
     @property
     def jobs(self) -> JobList:
-        """All jobs, those of other producers too."""
+        """All jobs, including those of other producers."""
 
     @property
     def runner(self) -> Runner | None:
-        """What runs some of them here."""
+        """What runs some of them in this daemon, if anything does."""
 
     @property
     def source(self) -> str:
-        """Where they come from: config, file or database."""
+        """Where the jobs come from: config, file or database."""
 
 
 class JobRegistry:
     """All jobs of this daemon's probes, or of others' (SharedJobs); belongs to the loop's thread.
 
-    ``on_change`` is called with a job, whether it is up now, and the result that says so, each
-    time that a job goes up or down.
+    When a job goes up or down, ``on_change`` is called with the job, whether it is up, and the
+    result.
     """
 
     def __init__(self, probes: Probing, store: Store | None) -> None:
@@ -98,18 +97,18 @@ class JobRegistry:
         self.on_change: Callable[[Job, bool, Result], None] = lambda *_: None
         self.epoch = secrets.token_hex(4)
         self.version = 0
-        """Counts whatever changes an entry, within this process's ``epoch``."""
+        """Counts the changes of entries, within this process's ``epoch``."""
         self.dirty: set[int] = set()
-        """Jobs whose entries changed since the live feed took this set last."""
+        """Jobs whose entries changed since the live feed took this set."""
         self.listing = 0
-        """Counts how often other jobs were listed."""
+        """Counts how often the list of jobs changed."""
         self._store = store
         self._listed: JobList | None = None
         self._jobs: dict[int, Job] = {}
         self._ids: list[int] = []
         self._encoded: dict[int, bytes] = {}
-        self._standings = JobStates(all_seen=self._shared is None)
-        self._stops = StoppedJobs(probes, store)
+        self._states = JobStates(all_seen=self._shared is None)
+        self._stopped = StoppedJobs(probes, store)
         self._look_again = asyncio.Event()
         probes.on_result = self._take
 
@@ -117,30 +116,28 @@ class JobRegistry:
         """Read how jobs stood before, and which are stopped, until cancelled."""
         if self._shared is not None:
             await self._shared.asked()
-        said = False
-        pause = _LOOK_S[0]
+        outage = OutageLog(logger)
+        backoff = Backoff(*_LOOK_S)
         while True:
             try:
                 await self._restore()
-                said = False
+                outage.recovered("previous job states loaded")
             except MonitorError as error:
-                if not said:
-                    logger.warning("how jobs stood before is not known: %s", error)
-                said = True
+                outage.failed(f"cannot load previous job states: {error}")
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(backoff.next_delay()):
                     await self._look_again.wait()
-                pause = _LOOK_S[0]
+                backoff.reset()
             except TimeoutError:
-                pause = min(pause * 2, _LOOK_S[1])
+                pass
             self._look_again.clear()
 
     async def refresh(self) -> None:
-        """Read what other daemons wrote, where all jobs are theirs; raises MonitorError."""
+        """Read what other daemons wrote, if all jobs are theirs; raises MonitorError."""
         if self._shared is None:
             return
         await self._shared.refresh()
-        if not self._stops.known:
+        if not self._stopped.known:
             await self.restore_stops()
 
     # Reading
@@ -153,9 +150,9 @@ class JobRegistry:
     def page(
         self, *, after: int, limit: int, state: JobState | None = None
     ) -> tuple[list[bytes], int | None]:
-        """Return the entries after an id, encoded, and the id to go on after, if any.
+        """Return the encoded entries after an id, and the last id if there are more.
 
-        With ``state`` only those in it.
+        With ``state`` it returns only jobs in that state.
         """
         ids = self.ids()
         wanted = (
@@ -178,41 +175,41 @@ class JobRegistry:
         return job_id in self._jobs
 
     def job(self, job_id: int) -> Job:
-        """Return the job itself; raises KeyError."""
+        """Return the job; raises KeyError."""
         self._look()
         return self._jobs[job_id]
 
     def entry(self, job_id: int) -> JobEntry:
-        """Return a job as it stands; raises KeyError."""
+        """Return a job with its state; raises KeyError."""
         job = self.job(job_id)
         state = self._state(job)
         since, next_run = None, None
         if state == "stopped":
-            since = self._stops.since(job_id)
+            since = self._stopped.since(job_id)
         elif job.active:
-            since = self._standings.since(job_id)
+            since = self._states.since(job_id)
             next_run = self._next_run(job)
         return JobEntry(
             id=job.id,
             name=job.name,
             kind=job.kind,
             url=job.shown_url,
-            method=job.method,
+            method=getattr(job, "method", "GET"),
             interval=job.interval,
             timeout=job.timeout,
             active=job.active,
             state=state,
             since=since,
             next_run=next_run,
-            last=self._standings.last(job_id),
+            last=self._states.last(job_id),
         )
 
     def _state(self, job: Job) -> JobState:
-        if job.id in self._stops:
+        if job.id in self._stopped:
             return "stopped"
         if not job.active:
             return "inactive"
-        last = self._standings.last(job.id)
+        last = self._states.last(job.id)
         return "unknown" if last is None else "up" if last.up else "down"
 
     def _next_run(self, job: Job) -> float | None:
@@ -227,34 +224,34 @@ class JobRegistry:
 
     def has_turned(self, job_id: int) -> bool:
         """Return whether the job is known to have been down before it was up, or up before."""
-        return self._standings.has_turned(job_id)
+        return self._states.has_turned(job_id)
 
     # Changing
 
     async def stop(self, job_id: int) -> bool:
-        """Stop a job, also for after a restart; False where it is stopped, or not active.
+        """Stop a job until it is started, over restarts, too.
 
-        Raises KeyError for a job that is not there, MonitorError where the database does not
-        take it: then nothing has changed.
+        Returns False if it is stopped already, or not active. Raises KeyError for an unknown job,
+        and MonitorError if the database fails: then nothing has changed.
         """
-        if not self.job(job_id).active or job_id in self._stops:
+        if not self.job(job_id).active or job_id in self._stopped:
             return False
-        stopped = await self._stops.stop(job_id)
+        stopped = await self._stopped.stop(job_id)
         self._touch(job_id)
         return stopped
 
     async def start(self, job_id: int) -> bool:
-        """Start a stopped job; False where it is not stopped. Raises as :meth:`stop`."""
+        """Start a stopped job; return False if it is not stopped. Raises as :meth:`stop` does."""
         self.job(job_id)
-        if job_id not in self._stops:
+        if job_id not in self._stopped:
             return False
-        started = await self._stops.start(job_id)
+        started = await self._stopped.start(job_id)
         await self.settle(lambda: job_id not in self.probes.jobs.stopped)
         self._touch(job_id)
         return started
 
     async def settle(self, condition: Callable[[], bool]) -> None:
-        """Wait, not for long, until the probes have taken up what was written."""
+        """Wait until the probes have loaded what was written, for a limited time."""
         deadline = time.monotonic() + _SETTLE_S
         while time.monotonic() < deadline:
             self._look()
@@ -270,41 +267,41 @@ class JobRegistry:
         self._encoded.pop(job_id, None)
 
     def _take(self, result: Result) -> None:
-        """Take a result as soon as the runner has it."""
+        """Take a result from the runner."""
         self._look()
         job = self._jobs.get(result.job_id)
-        turned = self._standings.take(result, listed=job is not None)
+        turned = self._states.take(result, listed=job is not None)
         if turned and job is not None:
             self.on_change(job, result.up, result)
         self._touch(result.job_id)
 
     def _look(self) -> None:
-        """Take over the probes' jobs, if they are others than before."""
+        """Take the probes' jobs if they have changed."""
         listed = self.probes.jobs
         if listed is self._listed:
             return
         self._listed = listed
-        if self.probes.source == "database" and listed.stopped != self._stops.ids():
+        if self.probes.source == "database" and listed.stopped != self._stopped.ids():
             self._look_again.set()
         jobs = {job.id: job for job in listed.jobs}
         for job_id in self._jobs.keys() - jobs.keys():
             self._encoded.pop(job_id, None)
-            self._standings.forget(job_id)
+            self._states.forget(job_id)
         old, self._jobs = self._jobs, jobs
         self._ids = sorted(jobs)
         if jobs.keys() - old.keys():
-            self._look_again.set()  # for how they stood before
+            self._look_again.set()  # for their previous states
         for job_id, job in jobs.items():
             if old.get(job_id) != job:
                 self._touch(job_id)
-        self._stops.apply()
+        self._stopped.apply()
         self.dirty &= jobs.keys()
         self.version += 1
         self.listing += 1
 
     async def restore_stops(self) -> None:
-        """Stop what was stopped before a restart, or at another daemon."""
-        for job_id in await self._stops.restore():
+        """Stop the jobs that were stopped before a restart, or by another daemon."""
+        for job_id in await self._stopped.restore():
             if job_id in self._jobs:
                 self._touch(job_id)
 
@@ -313,12 +310,12 @@ class JobRegistry:
         store = self._store
         if store is None:
             return
-        missing = self._standings.missing(self.ids())
+        missing = self._states.missing(self.ids())
         for start in range(0, len(missing), _RESTORED_AT_ONCE):
             some = missing[start : start + _RESTORED_AT_ONCE]
             found: Mapping[int, Last] = await store.read(
                 partial(last_known, job_ids=some, now=time.time())
             )
             for job_id in some:
-                if self._standings.restore(job_id, found.get(job_id)):
+                if self._states.restore(job_id, found.get(job_id)):
                     self._touch(job_id)

@@ -1,8 +1,8 @@
-"""The jobs of producers elsewhere, as a PostgreSQL that is shared with them tells of them.
+"""The jobs of producers elsewhere, read from the PostgreSQL database that they share.
 
-A daemon that runs no probes shows them all the same: the sites are rows, and so are the results
-that the aggregation writes. Nothing is read until somebody asks; from then on changes of the
-sites are followed, and results are read when they are asked for, not more often than it matters.
+A daemon without probes can show them, too: the sites are rows, and so are the results that the
+aggregation writes. Nothing is read before the first request. From then on the daemon follows
+changes of the sites, and reads results on request, at most once in a short while.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.probes.jobs_table import DatabaseJobs
 from monitor.probes.source import JobList
@@ -24,22 +26,22 @@ __all__ = ["SharedJobs"]
 
 logger = logging.getLogger("monitor.web")
 
-# What was read is new enough for as long.
+# For how long results are recent enough.
 _FRESH_S = 2.0
-_RETRY_S = 5.0
+_RETRY_S = (1.0, 5.0)
 _TIMEOUT_S = 5.0
-# How far back the last result of a job is looked for.
+# How far back to look for the last result of a job.
 _LOOK_BACK_S = 86400.0
-# Of one job, between two looks: enough to tell when it turned.
+# Results of one job between two reads: enough to know when it went up or down.
 _MOST_BETWEEN = 1000
 _JOBS_AT_ONCE = 2000
 
 
 class SharedJobs:
-    """Jobs and results of the database; stands in for the probes of this daemon.
+    """Jobs and results of the database, in place of this daemon's probes.
 
-    ``on_result`` is called with the newest result of each job, and before it with those since
-    the last one where the job went up or down.
+    ``on_result`` is called with the newest result of each job; if the job went up or down, it is
+    called before with the results since the last one.
     """
 
     source = "database"
@@ -59,20 +61,20 @@ class SharedJobs:
     async def run(self) -> None:
         """Follow changes of the sites, from the first :meth:`refresh` on, until cancelled."""
         await self._asked.wait()
-        said = False
+        outage = OutageLog(logger, outcome="keeping the previous sites")
+        backoff = Backoff(*_RETRY_S)
         while True:
             await self._source.changed()
             try:
                 self.jobs = await self._source.load()
-                said = False
+                outage.recovered("sites loaded again")
+                backoff.reset()
             except MonitorError as error:
-                if not said:
-                    logger.warning("the sites stay as they were: %s", error)
-                said = True
-                await asyncio.sleep(_RETRY_S)
+                outage.failed(f"cannot load the sites: {error}")
+                await asyncio.sleep(backoff.next_delay())
 
     async def refresh(self) -> None:
-        """Return once what is known is at most 2 s old; raises MonitorError."""
+        """Return once the results are at most 2 s old; raises MonitorError."""
         async with self._refreshing:
             if time.monotonic() - self._read_at < _FRESH_S:
                 return
@@ -87,7 +89,7 @@ class SharedJobs:
             self._read_at = time.monotonic()
 
     async def asked(self) -> None:
-        """Return once somebody asked for the first time."""
+        """Wait for the first request."""
         await self._asked.wait()
 
     async def _read(self, ids: list[int]) -> None:
@@ -112,7 +114,7 @@ class SharedJobs:
 
 
 def _between(connection: Connection, *, since: dict[int, Result]) -> list[Result]:
-    """Return all results of jobs after the one given for each, the oldest first."""
+    """Return all results of jobs after the given one of each, oldest first."""
     results = []
     for job_id, last in since.items():
         found = results_before(

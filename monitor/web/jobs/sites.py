@@ -1,4 +1,4 @@
-"""Sites in the database: create, change and delete, so that the probes take them up."""
+"""Sites in the database: create, change and delete them, so that the probes load them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Sites"]
 
 
 class Sites:
-    """The sites that a book's jobs are; what is written shows there soon after.
+    """The sites that a registry's jobs come from; changes show there soon after.
 
-    Everything raises MonitorError where the database does not take it.
+    Every method raises MonitorError if the database fails.
     """
 
     def __init__(self, store: Store, book: JobRegistry) -> None:
@@ -25,7 +25,7 @@ class Sites:
     async def save(self, job: Job, *, known: bool) -> bool:
         """Create a site, or change one that is ``known``.
 
-        False where one of that id is there and should not be, or should and is not.
+        Returns False if a site of that id exists and should not, or should exist and does not.
         """
         before = self._book.probes.jobs
         saved = await self._store.transaction(partial(_save, job=job, known=known))
@@ -36,7 +36,7 @@ class Sites:
         return saved
 
     async def next_id(self) -> int:
-        """Return an id that is free now."""
+        """Return an id that no site has."""
         rows = await self._store.read(
             lambda connection: connection.query(
                 f"SELECT coalesce(max(amc_id), 0) FROM availability_monitor_config {BEFORE_FREE}"  # noqa: S608
@@ -45,7 +45,7 @@ class Sites:
         return int(rows[0][0]) + 1
 
     async def delete(self, job_id: int) -> bool:
-        """Delete a site, not its results; False where it is not there."""
+        """Delete a site, not its results; return False if it does not exist."""
         deleted = await self._store.transaction(partial(_delete, job_id=job_id))
         if deleted:
             await self._book.settle(lambda: job_id not in self._book)

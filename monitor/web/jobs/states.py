@@ -1,4 +1,4 @@
-"""How jobs stand: the last result of each, and since when it is up or down; no I/O."""
+"""The states of jobs: the last result of each, and since when it is up or down; no I/O."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["JobStates"]
 
 
 class JobStates:
-    """What is known of each job's results, from them and from the database.
+    """What is known about each job, from its results and from the database.
 
-    ``all_seen`` says that each result is told as it comes: then the first that is known is the
-    job's first since the start, else it may be any.
+    With ``all_seen`` every result is passed to :meth:`take`: then the first known result is the
+    job's first since the start; otherwise it may be any result.
     """
 
     def __init__(self, *, all_seen: bool) -> None:
         self._all_seen = all_seen
         self._last: dict[int, Result] = {}
         self._since: dict[int, float | None] = {}
-        # Jobs whose state is known to have been another one before.
+        # Jobs that are known to have been in the other state before.
         self._turned: set[int] = set()
         self._restored: set[int] = set()
 
@@ -30,7 +30,7 @@ class JobStates:
         return self._last.get(job_id)
 
     def since(self, job_id: int) -> float | None:
-        """Return since when (epoch s) the job is up or down; None where that is not known."""
+        """Return since when (epoch s) the job is up or down; None if that is not known."""
         return self._since.get(job_id)
 
     def has_turned(self, job_id: int) -> bool:
@@ -38,12 +38,12 @@ class JobStates:
         return job_id in self._turned
 
     def take(self, result: Result, *, listed: bool) -> bool:
-        """Take a new result; return whether the job went up or down, where it is ``listed``."""
+        """Take a new result; return whether the job, if ``listed``, went up or down."""
         job_id = result.job_id
         before = self._last.get(job_id)
         turned = False
         if before is None or before.up != result.up:
-            # The first that is known of another daemon's job need not be its first.
+            # The first known result of another daemon's job may not be its first.
             known = before is not None or self._all_seen or job_id in self._restored
             self._since[job_id] = result.scheduled_at if known else None
             turned = listed and before is not None
@@ -53,17 +53,17 @@ class JobStates:
         return turned
 
     def missing(self, job_ids: Iterable[int]) -> Sequence[int]:
-        """Return those whose past was not restored yet, or of which nothing is known at all.
+        """Return the jobs whose past was not restored yet, or of which nothing is known.
 
-        Results may have been on their way into the database when it was asked, and a job that is
-        stopped gets no others.
+        When the database was read, results may have been on their way into it, and a stopped job
+        gets no others.
         """
         return [
             job_id for job_id in job_ids if job_id not in self._restored or job_id not in self._last
         ]
 
     def restore(self, job_id: int, last: Last | None) -> bool:
-        """Take what the database knew of a job; return whether that was anything."""
+        """Take what the database has about a job; return whether that is anything."""
         self._restored.add(job_id)
         if last is None:
             return False
@@ -77,7 +77,7 @@ class JobStates:
         return True
 
     def forget(self, job_id: int) -> None:
-        """Forget a job that is there no more."""
+        """Forget a job that no longer exists."""
         self._last.pop(job_id, None)
         self._since.pop(job_id, None)
         self._turned.discard(job_id)

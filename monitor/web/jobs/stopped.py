@@ -1,4 +1,4 @@
-"""Which jobs are stopped by hand: kept in the database, and obeyed by what runs here."""
+"""The jobs that are stopped by hand: kept in the database, and stopped in this daemon."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _WRITE_TIMEOUT_S = 10.0
 
 
 class Running(Protocol):
-    """What may run the jobs here; ``runner`` is None where nothing does, or not yet."""
+    """The part that may run the jobs."""
 
     @property
     def runner(self) -> Runner | None:
-        """What runs some of them."""
+        """What runs some of the jobs in this daemon, if anything does."""
 
 
 class StoppedJobs:
-    """The jobs that are stopped, and since when; without a ``store`` until a restart."""
+    """The jobs that are stopped, and since when; without a ``store`` only until a restart."""
 
     def __init__(self, probes: Running, store: Store | None) -> None:
         self.known = False
-        """Whether the database was ever asked."""
+        """Whether the database was read once."""
         self._probes = probes
         self._store = store
         self._stopped_at: dict[int, float] = {}
@@ -41,7 +41,7 @@ class StoppedJobs:
         return job_id in self._stopped_at
 
     def ids(self) -> Set[int]:
-        """Return the ids of all that are stopped."""
+        """Return the ids of the stopped jobs."""
         return self._stopped_at.keys()
 
     def since(self, job_id: int) -> float:
@@ -49,9 +49,9 @@ class StoppedJobs:
         return self._stopped_at[job_id]
 
     async def stop(self, job_id: int) -> bool:
-        """Stop a job that runs; False where another daemon has done so already.
+        """Stop a running job; return False if another daemon has stopped it already.
 
-        Raises MonitorError where the database does not take it: then nothing has changed.
+        Raises MonitorError if the database fails: then nothing has changed.
         """
         now = time.time()
         stopped = await self._write(partial(stop_job, job_id=job_id, now=now))
@@ -60,23 +60,23 @@ class StoppedJobs:
         return stopped is not False
 
     async def start(self, job_id: int) -> bool:
-        """Start a job that is stopped. As :meth:`stop`."""
+        """Start a stopped job. Returns and raises as :meth:`stop` does."""
         started = await self._write(partial(start_job, job_id=job_id))
         self._stopped_at.pop(job_id, None)
         self._run(job_id, True)
         return started is not False
 
     async def restore(self) -> Collection[int]:
-        """Stop and start what was so before a restart, or at another daemon.
+        """Stop and start the jobs that the database says.
 
-        Returns the ids of those that are another way now; raises MonitorError.
+        Returns the ids of the jobs that were stopped or started; raises MonitorError.
         """
         if self._store is None:
             return ()
         writes = self._writes
         rows = await self._store.read(_stops, timeout=_READ_TIMEOUT_S)
         if writes != self._writes:
-            return ()  # what was read may be from before what was written meanwhile
+            return ()  # something was written meanwhile, and what was read may be older
         before = self._stopped_at
         self._stopped_at = {int(job_id): float(at) for job_id, at in rows}
         self.known = True
@@ -86,7 +86,7 @@ class StoppedJobs:
         return changed
 
     def apply(self) -> None:
-        """Stop what is stopped, after other jobs were listed."""
+        """Stop the stopped jobs again, after the probes have loaded jobs."""
         for job_id in self._stopped_at:
             self._run(job_id, False)
 

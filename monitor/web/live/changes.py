@@ -1,4 +1,4 @@
-"""What changed lately: jobs that went up or down, parts that fare otherwise than before."""
+"""The last changes: jobs that went up or down, parts whose health changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEPT = 200
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One change; ``to`` is the new state, ``detail`` why, as far as it is known."""
+    """One change; ``to`` is the new state, ``detail`` the reason, if it is known."""
 
     time: float
     kind: Literal["job", "part"]
@@ -28,7 +28,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """How a part fares, and since when."""
+    """The health of a part, and since when."""
 
     health: str
     summary: str
@@ -36,7 +36,7 @@ class PartEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changes:
-    """The last changes, the newest last; bounded."""
+    """The last 200 changes, oldest first."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -44,19 +44,19 @@ class Changes:
         self._parts: dict[str, PartEntry] = {}
 
     def add(self, change: Change) -> None:
-        """Note a change."""
+        """Add a change."""
         self._kept.append(change)
         self.total += 1
 
     def since(self, total: int) -> list[Change]:
-        """Return the changes after the first ``total`` ones, as far as they are kept."""
+        """Return the changes after the first ``total``, as far as they are kept."""
         missing = min(self.total - total, len(self._kept))
         return list(self._kept)[len(self._kept) - missing :] if missing > 0 else []
 
     def parts(
         self, states: Mapping[str, State], *, now: float | None = None
     ) -> Mapping[str, PartEntry]:
-        """Take the states of all parts, note what changed, and return them with since when."""
+        """Take the states of all parts, add what changed, and return since when each holds."""
         now = time.time() if now is None else now
         for name, state in states.items():
             known = self._parts.get(name)
@@ -79,7 +79,7 @@ class Changes:
         return self._parts
 
     def with_older(self, older: Iterable[Change]) -> list[Change]:
-        """Return the kept changes and ``older`` ones not among them, oldest first, bounded."""
+        """Return the kept changes and other, ``older`` ones, oldest first, at most 200."""
         known = {(change.kind, change.name, change.time) for change in self._kept}
         more = [each for each in older if (each.kind, each.name, each.time) not in known]
         return sorted([*more, *self._kept], key=lambda change: change.time)[-_KEPT:]

@@ -11,7 +11,7 @@ __all__ = ["ChannelEntry", "channel_entry"]
 
 
 class ChannelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A channel: messages ever and still kept, its subscribers, s since its last message."""
+    """A channel: messages in all and kept, subscribers, s since its last message."""
 
     name: str
     messages: int
@@ -30,7 +30,7 @@ def channel_entry(relay: Relay, channel: Channel) -> ChannelEntry:
         messages=channel.end,
         kept=len(channel),
         size_bytes=channel.size_bytes,
-        subscribers=len(channel.subscribers) + len(channel.followers),
+        subscribers=len(channel.subscribers),
         ended=channel.ended,
         idle=None if at is None else max(0.0, round(relay.now() - at, 3)),
     )

@@ -1,8 +1,8 @@
-"""The live page's one WebSocket: a snapshot first, then what changes, to all pages at once.
+"""The live page's WebSocket: a snapshot first, then changes, to all pages at once.
 
-The messages are described in docs/reference/live.md. What all pages get is encoded once and
-written as one frame, the same bytes to each. A page that takes nothing misses updates, not the
-connection, and gets a snapshot when it takes again.
+docs/reference/live.md describes the messages. A message for all pages is encoded once, into one
+frame. A page that does not read misses updates, but keeps its connection, and gets a snapshot
+when it reads again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor import __version__
 from monitor.errors import MonitorError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import OutageLog
 from monitor.web.context import Context
 from monitor.web.http.websocket import WebSocket
 from monitor.web.live.changes import Changes
@@ -35,7 +35,7 @@ logger = logging.getLogger("monitor.web")
 
 _UPDATE_S = 1.0
 _FOLLOW_S = 0.25
-# How often what other daemons wrote is read, and how long a new page waits for it.
+# How often to read what other daemons wrote, and how long a new page waits for it.
 _OTHERS_S = 2.0
 _FIRST_S = 3.0
 _CHANNELS_SHOWN = 100
@@ -43,7 +43,7 @@ _NO_SENDERS = "a sender's token may only upload"
 
 
 class LiveFeed:
-    """All open pages, and what they are told; belongs to the loop's thread."""
+    """All open pages, and what they get; belongs to the loop's thread."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class LiveFeed:
     ) -> None:
         self._context = context
         self._events = events
-        self._log = RateLimitedLog(logger)
+        self._outage = OutageLog(logger)
         self._relay = relay
         self._logs = logs
         self._pages: set[LivePage] = set()
@@ -75,7 +75,7 @@ class LiveFeed:
             self._notifications = NewNotifications(context.store, lambda: committer.stored)
 
     def tasks(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """Return what must run, each until cancelled."""
+        """Return the tasks to run until they are cancelled."""
         return [
             self._update_all,
             self._follow_others,
@@ -84,7 +84,7 @@ class LiveFeed:
         ]
 
     async def serve(self, connection: WebSocket) -> None:
-        """Serve one page until it goes."""
+        """Serve one page until it is closed."""
         page = LivePage(connection, relay=self._relay, logs=self._logs)
         if not connection.principal.may_read:
             connection.begin_close(1008, _NO_SENDERS)
@@ -109,13 +109,13 @@ class LiveFeed:
     # What runs
 
     async def _update_all(self) -> None:
-        """Tell all pages what changed, each second."""
+        """Send all pages what changed, each second."""
         while True:
             self._update()
             await asyncio.sleep(_UPDATE_S)
 
     async def _follow_others(self) -> None:
-        """Read what other daemons write as long as somebody looks."""
+        """Read what other daemons write while a page is open."""
         while True:
             if self._pages:
                 await self._refresh()
@@ -128,17 +128,19 @@ class LiveFeed:
             if self._events is not None:
                 await self._events.refresh()
         except MonitorError as error:
-            self._log.warning("database", "pages are not told what is new: %s", error)
+            self._outage.failed(f"cannot update pages: {error}")
+        else:
+            self._outage.recovered("updating pages again")
 
     async def _follow_channels(self) -> None:
-        """Send what followed channels have beyond their pages' positions."""
+        """Send pages the news of the channels that they follow."""
         while True:
-            # All of them, not only the first that has more.
+            # A list: any() alone would stop at the first page that has more.
             more = [page.follow_on() for page in list(self._pages)]
             await asyncio.sleep(0 if any(more) else _FOLLOW_S)
 
     async def _watch_notifications(self) -> None:
-        """Tell pages that show notifications when there are others, while there are such pages."""
+        """Tell pages that show notifications when these change, while there are such pages."""
         found = self._notifications
         assert found is not None
         while True:
@@ -151,7 +153,7 @@ class LiveFeed:
     def _watching(self, what: str) -> list[LivePage]:
         return [page for page in self._pages if what in page.watches and not page.behind]
 
-    # What pages are told
+    # What pages get
 
     def _greet(self, page: LivePage) -> None:
         who = page.connection.principal

@@ -1,4 +1,4 @@
-"""What live pages are told of jobs: all of them at first, then a line for each that changed."""
+"""Jobs for live pages: all of them first, then a line for each that changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["JobFeed"]
 
 
 class _JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """As much of a job's entry as changes with each result."""
+    """The part of a job's entry that changes with each result."""
 
     id: int
     state: str
@@ -29,7 +29,7 @@ class _JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobFeed:
-    """The jobs of a book as messages of the live feed; notes in ``changes`` what turns."""
+    """A registry's jobs as messages of the live feed; adds to ``changes`` what goes up or down."""
 
     def __init__(self, book: JobRegistry, changes: Changes) -> None:
         self._book = book
@@ -48,9 +48,9 @@ class JobFeed:
         return {"type": "jobs", "reset": True, "items": items}
 
     def news(self) -> dict[str, object] | None:
-        """Return the message of what changed since the last call, or None."""
+        """Return the message of the changes since the last call, or None."""
         book = self._book
-        book.ids()  # looks for other jobs
+        book.ids()  # takes changed jobs
         dirty, book.dirty = book.dirty, set()
         listing, self._told_listing = self._told_listing, book.listing
         if listing != book.listing:
@@ -60,7 +60,7 @@ class JobFeed:
         return {"type": "jobs", "items": [self._line(job_id) for job_id in dirty]}
 
     def older_changes(self) -> Iterator[Change]:
-        """Yield how jobs came to stand as they do, as far as the database knew at the start."""
+        """Yield the changes that led to the present states, as far as the database has them."""
         book = self._book
         for job_id in book.ids():
             if not book.has_turned(job_id):

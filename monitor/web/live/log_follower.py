@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from monitor.logs.followers import LiveMessage
-from monitor.web.http.websocket import WebSocket, text_frame
+from monitor.transport.frames import text_frame
+from monitor.web.http.websocket import WebSocket
 
 __all__ = ["SocketFollower"]
 
-# While more than this is buffered, the client misses entries.
+# While more than this is unread, the client misses entries.
 _FOLLOWER_BUFFER_BYTES = 1024 * 1024
 
 
 class SocketFollower:
-    """A WebSocket as the live tail sees it."""
+    """A WebSocket as a follower of the live tail."""
 
     def __init__(self, connection: WebSocket) -> None:
         self._connection = connection
         self._dropped = 0
 
     def offer(self, message: LiveMessage) -> None:
-        """Send the message, or count it as dropped if the client is too far behind."""
+        """Send the message, or drop and count it if the client is too far behind."""
         if self._connection.buffered_bytes > _FOLLOWER_BUFFER_BYTES:
             self._dropped += message.count
         elif self._dropped:

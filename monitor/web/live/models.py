@@ -1,4 +1,4 @@
-"""How far the model events of other daemons have come, for pages that show them."""
+"""How many model events other daemons have written, for pages that show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ModelEvents:
         self._store = store
 
     async def refresh(self) -> None:
-        """Read how many there ever were; raises MonitorError."""
+        """Read how many there have been; raises MonitorError."""
         rows = await self._store.read(
             lambda connection: connection.query("SELECT coalesce(max(seq), 0) FROM model_event"),
             timeout=_TIMEOUT_S,

@@ -1,4 +1,4 @@
-"""Whether there are other notifications than before, for pages that show them."""
+"""Whether notifications have changed, for pages that show them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from monitor.errors import MonitorError
-from monitor.logfile import RateLimitedLog
+from monitor.log_limits import OutageLog
 from monitor.store import Connection, Store
 
 __all__ = ["NewNotifications"]
@@ -14,50 +14,50 @@ __all__ = ["NewNotifications"]
 logger = logging.getLogger("monitor.web")
 
 _TIMEOUT_S = 5.0
-# Two commits may become visible in another order than their ids; not by more than this many.
+# Commits may become visible in another order than their ids, but not by more than this.
 _RECENT = 200
 
 
 class NewNotifications:
-    """What pages are told of the notifications in the database.
+    """Looks for new notifications in the database.
 
-    ``stored`` counts what this process has committed: on SQLite nobody else writes, so nothing
-    is read while it stands still. On PostgreSQL a look at the newest ids costs an index's end.
+    ``stored`` counts what this process has committed: on SQLite nobody else writes, so nothing is
+    read while it does not change. On PostgreSQL reading the newest ids only costs the end of an
+    index.
     """
 
     def __init__(self, store: Store, stored: Callable[[], int]) -> None:
-        self._stale = False
         self._store = store
         self._stored = stored
         self._seen_stored = -1
         self._seen: tuple[int, int] | None = None
-        self._log = RateLimitedLog(logger)
+        self._outage = OutageLog(logger)
 
     def message(self) -> dict[str, object]:
         """Return what pages are told: to load them, and whether the newest can't be looked for."""
-        return {"type": "notifications", "stale": self._stale}
+        return {"type": "notifications", "stale": self._outage.problem is not None}
 
     async def changed(self) -> bool:
         """Look, and return whether pages must be told; also after the first look, or a failed one.
 
         What came before the first look may have come after a page loaded what it has.
         """
-        stored, was_stale = self._stored(), self._stale
+        stored, was_stale = self._stored(), self._outage.problem is not None
         if self._store.dialect != "postgresql" and stored == self._seen_stored and not was_stale:
             return False
         try:
             found = await self._store.read(_newest, timeout=_TIMEOUT_S)
         except MonitorError as error:
-            self._log.warning("database", "pages are not told of new notifications: %s", error)
-            self._stale = True
+            self._outage.failed(f"cannot look for new notifications: {error}")
             return not was_stale
-        self._seen_stored, self._stale = stored, False
+        self._outage.recovered("looking for new notifications again")
+        self._seen_stored = stored
         seen, self._seen = self._seen, found
         return was_stale or seen != found
 
 
 def _newest(connection: Connection) -> tuple[int, int]:
-    """Return what differs wherever a recent notification came or went."""
+    """Return a value that changes when a recent notification is added or deleted."""
     ((newest, together),) = connection.query(
         "SELECT coalesce(max(id), 0), coalesce(sum(id), 0)"
         " FROM (SELECT id FROM notification ORDER BY id DESC LIMIT %s) AS recent",

@@ -1,4 +1,4 @@
-"""One live page: what it asks, and how much of what it asked for it can take."""
+"""One live page: its requests, and how much it is sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from monitor.tokens import Principal, Role
-from monitor.web.http.websocket import WebSocket, text_frame
+from monitor.transport.frames import text_frame
+from monitor.web.http.websocket import WebSocket
 
 if TYPE_CHECKING:
     from monitor.logs.part import Logs
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LivePage", "frame_of"]
 
-# What a page may not be sent unless it takes it: then it gets a snapshot later.
+# A page with more unread data than this gets no updates, and a snapshot later.
 _BEHIND_BYTES = 1024 * 1024
 # Frames of a followed channel, 64 KB each, that are made for one page in one turn of the loop.
 _FRAMES_A_TURN = 4
@@ -28,12 +29,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def frame_of(message: dict[str, Any]) -> bytes:
-    """Return a message as a frame, which any page can be sent."""
+    """Return a message as a frame, the same for every page."""
     return text_frame(_encode(message))
 
 
 class _Asked(msgspec.Struct):
-    """What a page may send: what it watches, a log action, a request about a channel."""
+    """A message of a page: what it watches, a log action, or a request about a channel."""
 
     watch: list[str] | msgspec.UnsetType = msgspec.UNSET
     action: msgspec.Raw = msgspec.Raw()
@@ -41,16 +42,16 @@ class _Asked(msgspec.Struct):
 
 
 class LivePage:
-    """One open page; ``watches`` are of the feeds that only some pages want."""
+    """One open page; ``watches`` are feeds that only some pages get."""
 
     def __init__(
         self, connection: WebSocket, *, relay: Relay | None, logs: Logs | LogReader | None
     ) -> None:
         self.connection = connection
         self.behind = False
-        """Whether it missed something, and needs a snapshot."""
+        """Whether the page missed something, and needs a snapshot."""
         self.greeted: Principal | None = None
-        """As whom it was told what there is."""
+        """The principal that the last snapshot was for."""
         self.watches: frozenset[str] = frozenset()
         self._relay = relay
         self._logs = logs
@@ -59,12 +60,12 @@ class LivePage:
 
     @property
     def is_admin(self) -> bool:
-        """Whether it is shown channels, and may change something."""
+        """Whether the page may see channels and change something."""
         return self.connection.principal.role is Role.ADMIN
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits for it already than it should be sent."""
+        """Whether too much data waits for the page to send more."""
         return self.connection.buffered_bytes > _BEHIND_BYTES
 
     def write(self, message: dict[str, Any]) -> None:
@@ -72,12 +73,12 @@ class LivePage:
         self.connection.write(frame_of(message))
 
     def close(self) -> None:
-        """Let go of what it used of the logs."""
+        """End its use of the logs."""
         if self._session is not None:
             self._session.close()
 
     async def take(self, data: bytes) -> frozenset[str]:
-        """Do what the page asks; return the feeds that it just asked to watch."""
+        """Answer a message; return the feeds that the page has just asked to watch."""
         try:
             asked = msgspec.json.decode(data, type=_Asked)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -110,7 +111,7 @@ class LivePage:
             self._session = self._logs.session(send=send, follower=SocketFollower(self.connection))
         await self._session.receive(data, self.connection.principal)
 
-    # The channel that it follows
+    # The channel that the page follows
 
     def _channel_request(self, data: bytes) -> None:
         if self._relay is None:
@@ -128,11 +129,11 @@ class LivePage:
             self.follow_on()
 
     def follow_on(self) -> bool:
-        """Send some of what the followed channel has for it; return whether there may be more."""
+        """Send some of the channel's news; return whether there may be more."""
         following = self._following
         if following is None:
             return False
-        if not self.is_admin:  # any more
+        if not self.is_admin:  # its role has changed
             self._following = None
             return False
         for _ in range(_FRAMES_A_TURN):

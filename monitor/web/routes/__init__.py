@@ -1,4 +1,4 @@
-"""What the server serves, a module for each part, and the one place that lists them."""
+"""What the server serves: a module for each part, and the list of all of them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Served", "served"]
 
-# Where no WebSocket takes messages of its own size.
+# If no WebSocket sets a size.
 _SMALL_MESSAGE_BYTES = 65536
 
 
 @dataclass
 class Served:
-    """Routers, WebSocket handlers by path, the largest message they take; what must run
-    once before anything does, and what until the end."""
+    """Routers, WebSocket handlers by path and their largest message, tasks that run until the
+    end, and those that run once, first."""
 
     routers: list[APIRouter] = field(default_factory=list)
     websockets: dict[str, Handler] = field(default_factory=dict)
@@ -41,8 +41,8 @@ class Served:
 def served(context: Context) -> Served:
     """Return what is served.
 
-    A module imports its part only in here, so that a part that is off is not loaded. What a
-    part that is off would serve is there all the same where a shared database has its rows.
+    Routes are imported in this function, so that a part that is off is not loaded. If a database
+    is shared with other daemons, routes of a part that is off are served from its rows.
     """
     parts = context.parts
     found = Served([health.router(context), login.router(context.tokens)])
@@ -92,7 +92,7 @@ def served(context: Context) -> Served:
 
 
 def _jobs(context: Context, found: Served) -> JobRegistry | None:
-    """Add what there is of jobs: the probes' of this daemon, else those in a shared database."""
+    """Add the jobs of this daemon's probes, or else those in a shared database."""
     store = context.store
     if not context.has("probes"):
         return None
@@ -119,7 +119,7 @@ def _jobs(context: Context, found: Served) -> JobRegistry | None:
 
 
 def _logs(context: Context, found: Served) -> Logs | LogReader | None:
-    """Return the logs part of this daemon, else what reads those in a shared database."""
+    """Return the logs part of this daemon, or else the reader of a shared database."""
     if "logs" in context.parts:
         from monitor.logs.part import Logs
 

@@ -9,7 +9,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.relay.part import Relay
-from monitor.web.http.answers import cursor_of, item_list, parse_cursor
+from monitor.store.cursor import cursor_of
+from monitor.web.http.answers import item_list, parse_cursor
 from monitor.web.http.app import admin_only
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.schemas import listed
@@ -19,7 +20,7 @@ __all__ = ["router"]
 
 
 def router(relay: Relay) -> APIRouter:
-    """Return the routes over the relay."""
+    """Return the routes for the relay."""
     routes = APIRouter(
         tags=["relay"], dependencies=[Depends(admin_only), Depends(known_parameters)]
     )
@@ -35,7 +36,9 @@ def router(relay: Relay) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
         cursor: str | None = None,
     ) -> Response:
-        after = b"" if cursor is None else bytes.fromhex(_hexadecimal(cursor))
+        after = (
+            b"" if cursor is None else bytes.fromhex(parse_cursor(cursor, tuple[_Hexadecimal])[0])
+        )
         found = heapq.nsmallest(
             limit + 1,
             (channel for channel in relay.channels if channel.name > after),
@@ -49,8 +52,3 @@ def router(relay: Relay) -> APIRouter:
 
 
 _Hexadecimal = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2})*$")]
-
-
-def _hexadecimal(cursor: str) -> str:
-    found: str = parse_cursor(cursor, tuple[_Hexadecimal])[0]
-    return found

@@ -19,7 +19,7 @@ __all__ = ["router"]
 
 
 class Initialized(msgspec.Struct, frozen=True):
-    """What was done."""
+    """The result."""
 
     status: str
 
@@ -32,7 +32,7 @@ def router(store: Store) -> APIRouter:
 
     @routes.post(
         "/db/init",
-        summary="Drop all tables with what is in them, and create them anew; for admins",
+        summary="Drop all tables with their rows, and create them again; for admins",
         response_class=Response,
         responses=answer(Initialized, "The tables are new and empty"),
     )
@@ -41,7 +41,7 @@ def router(store: Store) -> APIRouter:
     ) -> Response:
         del confirm
         with from_database():
-            # Also in a database where nothing ever was, and over a newer program's tables.
+            # Also in an empty database, and over the tables of a newer version.
             with contextlib.suppress(TablesError):
                 await store.migrate()
             await store.reset()

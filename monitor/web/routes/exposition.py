@@ -1,4 +1,4 @@
-"""The daemon's metrics in Prometheus' words, by prometheus-client."""
+"""The daemon's metrics in the formats of Prometheus, by prometheus-client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from monitor import __version__
-from monitor.part import Health, Metric
+from monitor.metrics import Metric
+from monitor.part import Health
 from monitor.web.context import DaemonStatus
 
 __all__ = ["PREFIX", "Exposition", "own_metrics"]
@@ -28,10 +29,10 @@ class Exposition:
         ProcessCollector(registry=self._registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the text and its media type: OpenMetrics where ``accept`` asks for it."""
+        """Return the text and its media type: OpenMetrics if ``accept`` asks for it."""
         try:
             encode, media_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is none
+        except (TypeError, ValueError):  # not a version
             encode, media_type = choose_encoder("")
         return encode(self._registry), media_type
 
@@ -41,7 +42,7 @@ class _DaemonCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Family]:
-        """Yield all families; those of one name that several parts have are joined."""
+        """Yield all families; those of several parts with one name are joined."""
         families: dict[str, Family] = {}
         for metric in (*own_metrics(self._status), *self._status.metrics()):
             family = _family(metric)
@@ -52,7 +53,7 @@ class _DaemonCollector(Collector):
 
 
 def own_metrics(status: DaemonStatus) -> Iterator[Metric]:
-    """Yield what is measured of the daemon itself."""
+    """Yield the metrics of the daemon itself."""
     states = status.states()
     yield Metric(
         "part_up",
@@ -63,7 +64,7 @@ def own_metrics(status: DaemonStatus) -> Iterator[Metric]:
     yield Metric(
         "config_last_reload_successful",
         "gauge",
-        "Whether the last reload of the config was taken",
+        "Whether the last reload of the config succeeded",
         [({}, status.last_reload_successful)],
     )
     yield Metric("ready", "gauge", "Whether the daemon is ready", [({}, status.ready)])
@@ -75,7 +76,7 @@ def own_metrics(status: DaemonStatus) -> Iterator[Metric]:
 
 def _family(metric: Metric) -> Family:
     name = PREFIX + metric.name
-    # Families of counters are called without the suffix that their samples have.
+    # The name of a counter's family lacks the suffix of its samples.
     base = name.removesuffix("_total") if metric.kind == "counter" else name
     family = Family(base, metric.help, metric.kind)
     for labels, value in metric.samples:

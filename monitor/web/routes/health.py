@@ -1,4 +1,4 @@
-"""GET /healthz, /readyz and /metrics: for systemd's friends, load balancers and Prometheus."""
+"""GET /healthz, /readyz and /metrics: for supervisors, load balancers and Prometheus."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from monitor.web.routes.exposition import Exposition
 
 __all__ = ["router"]
 
-# A database that takes longer to say anything is as good as away.
+# A database that takes longer to answer counts as unavailable.
 _DATABASE_S = 2.0
-# An answer about the database holds for as long; probes come from several sides at once.
+# For how long a result about the database is valid; several clients may ask at once.
 _KEEP_S = 1.0
 
 
 class PartState(BaseModel):
-    """How one part fares."""
+    """The state of one part."""
 
     health: str
     summary: str
 
 
 class Health(BaseModel):
-    """How the daemon fares; ``degraded`` where any part of it, or the bus, is."""
+    """The state of the daemon: ``degraded`` if a part or the bus is."""
 
     status: Literal["ok", "degraded"]
     parts: dict[str, PartState]
@@ -55,7 +55,7 @@ def router(context: Context) -> APIRouter:
     database = None if context.store is None else _Database(context.store)
     exposition = Exposition(context.status)
 
-    @routes.get("/healthz", summary="Whether the daemon lives, with each part's state")
+    @routes.get("/healthz", summary="Whether the daemon runs, with the state of each part")
     async def healthz() -> Health:
         parts = _parts(context)
         degraded = any(part.health == PartHealth.DEGRADED for part in parts.values())
@@ -63,7 +63,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get(
         "/readyz",
-        summary="Whether the daemon takes work: started, not stopping, its database there",
+        summary="Whether the daemon is ready: started, not stopping, its database available",
         response_model=Health,
         responses={
             503: {
@@ -89,7 +89,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get(
         "/metrics",
-        summary="Metrics in Prometheus' text format, or OpenMetrics where Accept asks for it",
+        summary="Metrics in Prometheus' text format, or in OpenMetrics if Accept asks for it",
         response_class=Response,
         responses={
             **ERRORS,
@@ -117,7 +117,7 @@ def _parts(context: Context) -> dict[str, PartState]:
 
 
 class _Database:
-    """Asks the database whether it is there, not more often than it matters."""
+    """Checks whether the database is available, at most once a second."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

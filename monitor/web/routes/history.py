@@ -1,4 +1,4 @@
-"""Results and metrics of jobs, out of the database."""
+"""Results and metrics of jobs, from the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from monitor.aggregation.windows import WIDTHS_S, window_start
 from monitor.messages import Result
 from monitor.store import Connection, Store
-from monitor.web.http.answers import Time, cursor_of, item_list, parse_cursor
+from monitor.store.cursor import Time, cursor_of
+from monitor.web.http.answers import item_list, parse_cursor
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import from_database
 from monitor.web.http.schemas import listed
@@ -32,13 +33,13 @@ _QUERY_TIMEOUT_S = 10.0
 _MOST = 10_000
 _MOST_JOBS = 200
 
-# Up to where every calendar and every database goes.
+# The limit of calendars and databases.
 Instant = Annotated[float, Query(ge=0, lt=253402300800)]
 Granularity = Literal["minute", "hour", "day"]
 
 
 async def read(store: Store, function: Callable[[Connection], T]) -> T:
-    """Read from the database; one that is away is a problem with status 503."""
+    """Read from the database; raise an error as a problem with status 503."""
     with from_database():
         return await store.read(function, timeout=_QUERY_TIMEOUT_S)
 
@@ -51,7 +52,7 @@ def router(store: Store) -> APIRouter:
         "/job/{job_id}/result",
         summary="Raw results of a job, newest first",
         response_class=Response,
-        responses=listed(Result, "A page of results; none for a job that never was"),
+        responses=listed(Result, "A page of results; empty for an unknown job"),
     )
     async def results(
         request: Request,
@@ -76,7 +77,7 @@ def router(store: Store) -> APIRouter:
 
     @routes.get(
         "/job/{job_id}/metric",
-        summary="Metrics of a job by window, oldest first; windows without checks are not there",
+        summary="Metrics of a job by window, oldest first; windows without checks are omitted",
         response_class=Response,
         responses=listed(MetricWindow, "A page of windows"),
     )
@@ -109,7 +110,7 @@ def router(store: Store) -> APIRouter:
         "/uptime",
         summary="Checks and failures of several jobs in their last windows, for uptime bars",
         response_class=Response,
-        responses=listed(Uptime, "One item a job, in the order asked for"),
+        responses=listed(Uptime, "One item per job, in the order of the request"),
     )
     async def uptime(
         request: Request,

@@ -1,4 +1,4 @@
-"""Jobs: list, show, start, stop; and where they come from the database create, change, delete."""
+"""Jobs: list, show, start, stop; and create, change, delete, if they are in the database."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from monitor.errors import SettingError
 from monitor.files.threads import call_aside
+from monitor.probes.checks import DEFAULT_KIND, AnyJob, read_job
 from monitor.probes.job import Job
 from monitor.store import Store
-from monitor.validation import decoding_problem, place_and_problem
-from monitor.web.http.answers import Place, conditional, cursor_of, parse_cursor
+from monitor.store.cursor import Number, cursor_of
+from monitor.validation import decoding_problem
+from monitor.web.http.answers import conditional, parse_cursor
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
 from monitor.web.http.schemas import JSON, answer, body, listed
@@ -27,21 +29,21 @@ JobId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
 def no_job(job_id: int) -> Problem:
-    """Return the problem of a job that is not there."""
+    """Return the problem for an unknown job."""
     return Problem(404, f"there is no job {job_id}")
 
 
 def router(book: JobRegistry, store: Store | None) -> APIRouter:
-    """Return the routes over the jobs of this daemon's probes, or of others'.
+    """Return the routes for the jobs of a registry.
 
-    ``store`` is where sites are changed, if they come from there.
+    ``store`` is where sites are changed, if the jobs come from the database.
     """
     in_database = None if store is None else Sites(store, book)
 
     def changeable() -> Sites:
         source = book.probes.source
         if source != "database":
-            raise Problem(409, f"jobs come from the {source} here: change them there")
+            raise Problem(409, f"jobs come from the {source}: change them there")
         assert in_database is not None
         return in_database
 
@@ -59,7 +61,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=_MOST)] = 1000,
         cursor: str | None = None,
     ) -> Response:
-        after = 0 if cursor is None else parse_cursor(cursor, tuple[Place])[0]
+        after = 0 if cursor is None else parse_cursor(cursor, tuple[Number])[0]
         await _refresh(book)
         items, more = book.page(after=after, limit=limit, state=state)
         tail = "null" if more is None else f'"{cursor_of(more)}"'
@@ -79,11 +81,11 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
 
     @routes.post(
         "/job",
-        summary="Create a job, where jobs come from the database",
+        summary="Create a job, if jobs come from the database",
         status_code=201,
         response_class=Response,
         responses={201: answer(JobEntry, "The job")[200], **CONFLICT},
-        openapi_extra=body(Job, optional=("id",)),
+        openapi_extra=body(AnyJob, optional=("id",), default_tag=DEFAULT_KIND),
     )
     async def create(request: Request) -> Response:
         sites = changeable()
@@ -94,22 +96,22 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
                 given["id"] = await sites.next_id()
             job = await call_aside(_job, given)
             if not await sites.save(job, known=False):
-                raise Problem(409, f"there is a job {job.id} already")
+                raise Problem(409, f"job {job.id} exists already")
         location = {"location": f"/job/{job.id}"}
         return Response(_entry(book, job.id), 201, media_type=JSON, headers=location)
 
     @routes.put(
         "/job/{job_id}",
-        summary="Change a job: what is left out gets its default",
+        summary="Change a job: omitted keys get their defaults",
         response_class=Response,
         responses={**answer(JobEntry, "The job"), **NOT_FOUND, **CONFLICT},
-        openapi_extra=body(Job, optional=("id",)),
+        openapi_extra=body(AnyJob, optional=("id",), default_tag=DEFAULT_KIND),
     )
     async def change(request: Request, job_id: JobId) -> Response:
         sites = changeable()
         given = await _given(request)
         if given.setdefault("id", job_id) != job_id:
-            raise Problem(422, "body.id: not the id of the path; a job keeps its id")
+            raise Problem(422, "body.id: not the id in the path; a job keeps its id")
         await _refresh(book)
         with from_database():
             if not await sites.save(await call_aside(_job, given), known=True):
@@ -118,7 +120,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
 
     @routes.delete(
         "/job/{job_id}",
-        summary="Delete a job; its results stay as long as all others",
+        summary="Delete a job; its results stay as long as others",
         status_code=204,
         response_class=Response,
         responses={**NOT_FOUND, **CONFLICT},
@@ -143,7 +145,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
 
     @routes.post(
         "/job/{job_id}/stop",
-        summary="Stop a job, also for after a restart",
+        summary="Stop a job until it is started, over restarts, too",
         response_class=Response,
         responses={**answer(JobEntry, "The job, stopped"), **NOT_FOUND, **CONFLICT},
     )
@@ -161,19 +163,14 @@ async def _given(request: Request) -> dict[str, Any]:
 
 
 def _job(given: dict[str, Any]) -> Job:
-    """Check a job whole, as one in the config is; whatever is wrong is a problem.
+    """Return the verified job; raise Problem for anything that is wrong with it.
 
     Blocks: it reads files, and compiles an expression.
     """
     try:
-        job = msgspec.convert(given, Job)
-        job.verify()
-    except msgspec.ValidationError as error:
-        place, problem = place_and_problem(error, Job)
-        raise Problem(422, f"{'.'.join(filter(None, ('body', place)))}: {problem}") from None
+        return read_job(given)
     except SettingError as error:
-        raise Problem(422, f"body.{error}") from None
-    return job
+        raise Problem(422, str(error.under("body"))) from None
 
 
 def _entry(book: JobRegistry, job_id: int) -> bytes:
@@ -200,5 +197,5 @@ async def _switch(book: JobRegistry, job_id: int, *, running: bool) -> Response:
         state = book.entry(job_id).state
         if state == "inactive" or not (job.active or state == "stopped"):
             raise Problem(409, f"job {job_id} is not active")
-        raise Problem(409, f"job {job_id} is {'started' if running else 'stopped'} already")
+        raise Problem(409, f"job {job_id} is already {'started' if running else 'stopped'}")
     return Response(book.encoded(job_id), media_type=JSON)

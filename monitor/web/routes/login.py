@@ -15,12 +15,12 @@ from monitor.web.http.schemas import answer, body
 
 __all__ = ["router"]
 
-# As long as a browser keeps the login; the token itself may end before.
+# How long a browser keeps the login; the token itself may expire earlier.
 _COOKIE_S = 30 * 86400
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the client is; ``role`` is None for nobody. ``login``: whether tokens are needed."""
+    """Who the client is, without a ``role`` if nobody; ``login``: whether tokens are needed."""
 
     name: str | None
     role: str | None
@@ -88,7 +88,7 @@ def router(tokens: TokenFile) -> APIRouter:
 
 
 def _set_cookie(request: Request, response: Response, value: str, max_age: int) -> None:
-    # The page may be served through a proxy that ends TLS; what the browser sees is its origin.
+    # The page may be served through a proxy that terminates TLS; the browser sends its origin.
     secure = request.headers.get("origin", "").startswith("https://")
     response.set_cookie(
         COOKIE, value, max_age=max_age, httponly=True, samesite="strict", secure=secure, path="/"

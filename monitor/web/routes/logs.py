@@ -13,11 +13,12 @@ from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.filters import Kind
 from monitor.logs.part import Logs
 from monitor.logs.reader import LogReader
+from monitor.transport.frames import text_frame
 from monitor.web.http.app import Requester
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import TOO_MANY_REQUESTS, Problem
 from monitor.web.http.sockets import Handler
-from monitor.web.http.websocket import WebSocket, text_frame
+from monitor.web.http.websocket import WebSocket
 from monitor.web.live.log_follower import SocketFollower
 
 __all__ = ["router", "websocket"]
@@ -31,7 +32,7 @@ _STATUS = {
 
 
 class LogQuery(BaseModel):
-    """What GET /log and GET /notification can be asked for."""
+    """The parameters of GET /log and GET /notification."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -82,7 +83,7 @@ def router(logs: Logs | LogReader) -> APIRouter:
         except ActionError as error:
             raise _problem(error) from None
 
-    # Whoever asks for too much is limited also where what is asked makes no sense.
+    # Rate limits come first, so that invalid requests count, too.
     checked = [Depends(admitted), Depends(known_parameters)]
     limited: Any = {"dependencies": checked, "responses": TOO_MANY_REQUESTS}
 
@@ -128,14 +129,14 @@ def _problem(error: ActionError) -> Problem:
 
 
 def _level(text: str | None) -> str | int | None:
-    # No level's number has more digits, and int() refuses thousands of them.
+    # No level has more digits, and int() refuses thousands of them.
     if text is not None and text.isascii() and text.isdigit() and len(text) < 9:
         return int(text)
     return text
 
 
 def websocket(logs: Logs | LogReader) -> Handler:
-    """Return what serves WS /ws."""
+    """Return the handler of WS /ws."""
 
     async def serve(connection: WebSocket) -> None:
         await logs.attend()
@@ -149,7 +150,7 @@ def websocket(logs: Logs | LogReader) -> Handler:
                     await session.receive(await connection.receive(), connection.principal)
                     await connection.writable()
             finally:
-                # Also when the server stops: what was taken is committed, and the client told.
+                # At a stop, too: received entries are committed, and the client gets the answers.
                 if connection.is_open:
                     await session.answered()
         finally:
@@ -159,4 +160,4 @@ def websocket(logs: Logs | LogReader) -> Handler:
 
 
 def _ignore(_: Any) -> None:
-    """Whether a connection was there to take an answer matters to nobody but its handler."""
+    """Ignore whether a connection could take an answer: only its handler needs to know."""

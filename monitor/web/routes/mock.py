@@ -1,4 +1,4 @@
-"""GET /website_mock: a site to try probes on, which answers as it is asked to."""
+"""GET /website_mock: a site to try probes on, which answers as the request says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 
 __all__ = ["router"]
 
-# What a site answers now and then, and how often.
+# A random status is one of these.
 _STATUSES = (200, 200, 200, 200, 200, 200, 200, 404, 500, 503)
 _LONGEST_RANDOM_DELAY_S = 0.3
 _LARGEST_RANDOM_BYTES = 20_000
@@ -23,11 +23,11 @@ def router() -> APIRouter:
 
     @routes.get(
         "/website_mock",
-        summary="A fake site: its status, delay (s) and size (bytes) are random where not given",
+        summary="A fake site: its status, delay (s) and size (bytes) are random unless given",
         response_class=Response,
         responses={
             "default": {
-                "description": "The status asked for, with as many bytes",
+                "description": "The requested status and size",
                 "content": {"text/plain": {"schema": {"type": "string"}}},
             }
         },
@@ -37,7 +37,7 @@ def router() -> APIRouter:
         delay: Annotated[float | None, Query(ge=0, le=60)] = None,
         size: Annotated[int | None, Query(ge=0, le=10_000_000)] = None,
     ) -> Response:
-        choose = random.Random()  # noqa: S311 - a site's mood is no secret
+        choose = random.Random()  # noqa: S311 - it need not be secret
         found = choose.choice(_STATUSES) if status is None else status
         wait = choose.uniform(0, _LONGEST_RANDOM_DELAY_S) if delay is None else delay
         length = choose.randint(0, _LARGEST_RANDOM_BYTES) if size is None else size

@@ -8,7 +8,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from monitor.store import Connection, Store
-from monitor.web.http.answers import Place, cursor_of, item_list, parse_cursor
+from monitor.store.cursor import Number, cursor_of
+from monitor.web.http.answers import item_list, parse_cursor
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.schemas import listed
 from monitor.web.routes.history import Instant, read
@@ -27,7 +28,7 @@ class ModelUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def router(store: Store) -> APIRouter:
-    """Return the routes over the table that the cluster part writes."""
+    """Return the routes for the table that the cluster part writes."""
     routes = APIRouter(tags=["models"], dependencies=[Depends(known_parameters)])
 
     @routes.get(
@@ -42,7 +43,7 @@ def router(store: Store) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: str | None = None,
     ) -> Response:
-        before = 2**63 - 1 if cursor is None else parse_cursor(cursor, tuple[Place])[0]
+        before = 2**63 - 1 if cursor is None else parse_cursor(cursor, tuple[Number])[0]
 
         def select(connection: Connection) -> list[tuple[int, ModelUpdate]]:
             rows = connection.query(

@@ -1,4 +1,4 @@
-"""What people look at: the live page, its files, and the API's documentation."""
+"""Pages for people: the live page, its files, and the API's documentation."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from monitor.web.http.static_files import StaticFile, StaticFiles
 __all__ = ["OPEN_PATHS", "router"]
 
 OPEN_PATHS = ("/", "/static/", "/session", "/healthz", "/readyz")
-"""What needs no token: the page as such, which shows nothing until it has one."""
+"""Paths without a token: the page itself shows nothing until it has one."""
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """What runs here, and how its parts fare."""
+    """The daemon, and the state of its parts."""
 
     name: str
     version: str
@@ -38,7 +38,7 @@ def router(context: Context) -> APIRouter:
     assert page is not None
     docs: list[StaticFile] = []
 
-    responses: Any = answer(Overview, "The page; or, as JSON, what runs here")
+    responses: Any = answer(Overview, "The page; or, as JSON, the daemon and its parts")
     responses[200]["content"]["text/html"] = {"schema": {"type": "string"}}
 
     @routes.get(

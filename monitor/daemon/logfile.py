@@ -1,0 +1,171 @@
+"""The daemon's own log: a rotating file and stderr, each written by a thread of its own.
+
+Loggers never wait for a disk: records go through a bounded queue to the thread that writes them,
+and neither the file nor stderr waits for the other. Lines that a queue cannot take are
+counted. A file that cannot be written (full disk, missing directory) is reported once on stderr and
+tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import queue
+import sys
+from typing import Annotated, TextIO
+
+import msgspec
+
+from monitor.daemon.log_writers import STOP_S, RotatingFile, Stderr, Writer
+from monitor.errors import SettingError
+from monitor.settings import Reloadable, Section
+
+__all__ = ["DaemonLog", "LoggerSettings"]
+
+FORMAT = "[%(asctime)s] [%(name)s] [%(levelname)s] %(message)s"
+
+# What other programs and older configs call the levels.
+LEVELS = {
+    "debug": logging.DEBUG,
+    "trace": logging.DEBUG,
+    "info": logging.INFO,
+    "notice": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "err": logging.ERROR,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+
+
+class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The daemon's own log, with the keys that it always had; the journal has it too."""
+
+    # rotated by size, group-readable
+    file: Reloadable[str] = "/var/log/recodex/monitor.log"
+    # debug, info, warning, error or critical
+    level: Reloadable[str] = "info"
+    # past this many bytes the file is rotated; 0 never rotates
+    max_size: Reloadable[Annotated[int, msgspec.Meta(ge=0, le=2**40)]] = msgspec.field(
+        name="max-size", default=1048576
+    )
+    # rotated files that are kept; 0 never rotates
+    rotations: Reloadable[Annotated[int, msgspec.Meta(ge=0, le=1000)]] = 3
+
+    def verify(self) -> None:
+        """Check the level."""
+        if self.level.lower() not in LEVELS:
+            raise SettingError(
+                ("level",), f"expected debug, info, warning, error or critical, not {self.level!r}"
+            )
+
+    @property
+    def level_number(self) -> int:
+        """The level as the logging module counts it."""
+        return LEVELS[self.level.lower()]
+
+
+class _OneLine(logging.Formatter):
+    """The message on one line; an exception as its type and text, at DEBUG with its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            text += f": {type(error).__name__}: {error}"
+        # A peer that sends a line break must not be able to write log lines of its own.
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        if record.exc_info and logging.getLogger("monitor").level == logging.DEBUG:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
+
+
+class _Journal(logging.Formatter):
+    """Lines for the journal: it has time and unit already, and reads the priority in front."""
+
+    _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((p for level, p in self._PRIORITY if record.levelno >= level), 7)
+        return f"<{priority}>[{record.name}] {record.getMessage()}"
+
+
+class _Enqueue(logging.handlers.QueueHandler):
+    """Hands records to the writers without ever waiting for them."""
+
+    def __init__(self, *writers: Writer) -> None:
+        super().__init__(queue.Queue(1))
+        self.writers = writers
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        for writer in self.writers:
+            writer.put(record)
+
+
+class DaemonLog:
+    """Owns the log of the process: :meth:`start`, :meth:`reload` on SIGHUP, :meth:`stop`."""
+
+    def __init__(self, settings: LoggerSettings, *, stderr: TextIO | None = None) -> None:
+        self._settings = settings
+        self._stderr = stderr or sys.stderr
+        self._enqueue = _Enqueue()
+        self._enqueue.setFormatter(_OneLine())
+
+    @property
+    def dropped(self) -> int:
+        """How many lines a writer could not take in time."""
+        return sum(writer.dropped for writer in self._enqueue.writers)
+
+    def start(self) -> None:
+        """Send every logger of the process through this log."""
+        console = Stderr(self._stderr)
+        # systemd sets JOURNAL_STREAM where stderr is the journal.
+        journal = "JOURNAL_STREAM" in os.environ
+        console.setFormatter(_Journal() if journal else logging.Formatter(FORMAT))
+        self._console = Writer(console)
+        self._set_levels()
+        self._file = Writer(self._file_handler())
+        self._enqueue.writers = (self._file, self._console)
+        logging.getLogger().addHandler(self._enqueue)
+
+    def reload(self, settings: LoggerSettings) -> None:
+        """Adopt new settings: level, file, size and rotations."""
+        self._settings = settings
+        self._set_levels()
+        handler = self._file_handler()
+        if not self._file.switch(handler):
+            self._file = Writer(handler)
+            self._enqueue.writers = (self._file, self._console)
+
+    def reopen(self) -> None:
+        """Open the file again: it may have been moved away."""
+        self._file.reopen()
+
+    def stop(self, *, limit_s: float = STOP_S) -> bool:
+        """Write what is queued and close the file; False where that hangs."""
+        logging.getLogger().removeHandler(self._enqueue)
+        # stderr is the last: the file's problems are reported there.
+        stopped = [writer.stop(limit_s / 2) for writer in self._enqueue.writers]
+        return all(stopped)
+
+    def _set_levels(self) -> None:
+        # The level is the daemon's own; libraries speak up for warnings only.
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("monitor").setLevel(self._settings.level_number)
+
+    def _file_handler(self) -> RotatingFile:
+        file = RotatingFile(
+            self._settings.file,
+            max_bytes=self._settings.max_size,
+            rotations=self._settings.rotations,
+            say=self._say,
+        )
+        file.setFormatter(logging.Formatter(FORMAT))
+        return file
+
+    def _say(self, text: str) -> None:
+        """Say on stderr what is wrong with the file."""
+        record = logging.LogRecord("monitor.log", logging.WARNING, "", 0, text, None, None)
+        self._console.put(record)

@@ -1,0 +1,119 @@
+"""libcurl's multi interface in the asyncio loop, which waits for its sockets and timers.
+
+Source: curl_multi_socket_action(3), CURLMOPT_SOCKETFUNCTION(3), CURLMOPT_TIMERFUNCTION(3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import Any
+
+import pycurl
+
+__all__ = ["CurlLoop"]
+
+_EVENTS = {
+    pycurl.POLL_IN: select.EPOLLIN,
+    pycurl.POLL_OUT: select.EPOLLOUT,
+    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+}
+# Handled in one turn of the loop, about 2 ms; the rest follows in the next.
+_MOST_EVENTS = 32
+
+
+def _actions(events: int) -> int:
+    actions = 0
+    if events & select.EPOLLIN:
+        actions = pycurl.CSELECT_IN
+    if events & select.EPOLLOUT:
+        actions |= pycurl.CSELECT_OUT
+    if events & (select.EPOLLERR | select.EPOLLHUP):
+        actions |= pycurl.CSELECT_ERR
+    return actions
+
+
+class CurlLoop:
+    """Performs transfers; each ends with ``(errno, message)``, ``(0, "")`` on success."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        # One epoll for all sockets, which the loop watches as one: registering each socket with
+        # the loop costs several times as much, and most live for two events.
+        self._epoll = select.epoll()
+        self._loop.add_reader(self._epoll.fileno(), self._on_ready)
+        self._timer: asyncio.TimerHandle | None = None
+        self._watched: dict[int, int] = {}
+        self._transfers: dict[Any, asyncio.Future[tuple[int, str]]] = {}
+
+    async def perform(self, easy: Any) -> tuple[int, str]:
+        """Perform the transfer of ``easy``; cancelling it ends the transfer at once."""
+        future: asyncio.Future[tuple[int, str]] = self._loop.create_future()
+        self._transfers[easy] = future
+        try:
+            self._multi.add_handle(easy)
+            return await future
+        finally:
+            if self._transfers.pop(easy, None) is not None:
+                self._multi.remove_handle(easy)
+
+    def _watch(self, what: int, fd: int, multi: Any, data: Any) -> None:
+        del multi, data
+        if what == pycurl.POLL_REMOVE:
+            if self._watched.pop(fd, None) is not None:
+                self._epoll.unregister(fd)
+            return
+        had = self._watched.get(fd)
+        if what != had:
+            self._watched[fd] = what
+            events = _EVENTS[what]
+            if had is None:
+                self._epoll.register(fd, events)
+            else:
+                self._epoll.modify(fd, events)
+
+    def _on_ready(self) -> None:
+        for fd, events in self._epoll.poll(0, _MOST_EVENTS):
+            # An earlier event may have closed it, and its number may be in use again.
+            if fd in self._watched:
+                self._multi.socket_action(fd, _actions(events))
+        self._reap()
+
+    def _set_timer(self, timeout_ms: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if timeout_ms >= 0:
+            # Not here: libcurl must not be called from its own callbacks.
+            self._timer = self._loop.call_later(timeout_ms / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._reap()
+
+    def _reap(self) -> None:
+        while True:
+            left, done, failed = self._multi.info_read()
+            for easy in done:
+                self._finish(easy, 0, "")
+            for easy, errno, message in failed:
+                self._finish(easy, errno, message)
+            if not left:
+                return
+
+    def _finish(self, easy: Any, errno: int, message: str) -> None:
+        future = self._transfers.pop(easy, None)
+        self._multi.remove_handle(easy)
+        if future is not None and not future.done():
+            future.set_result((errno, message))
+
+    def close(self) -> None:
+        """Close everything; running transfers have been cancelled before."""
+        self._set_timer(-1)
+        self._loop.remove_reader(self._epoll.fileno())
+        self._multi.close()
+        self._epoll.close()

@@ -1,0 +1,164 @@
+"""The recovering protocol: a client asks for channels, and reads several on one connection."""
+
+from __future__ import annotations
+
+from websockets.frames import Frame, Opcode
+
+from monitor.relay.codes import POLICY, UNSUPPORTED
+from monitor.relay.connection import Reader, SubscriberConnection
+from monitor.relay.delivery import Delivery
+from monitor.relay.protocol_v2 import (
+    MAX_SUBSCRIPTIONS,
+    BadRequest,
+    Leave,
+    Subscribe,
+    decode_request,
+    error_frame,
+    feed_frame,
+)
+from monitor.relay.subscription import Subscription
+
+__all__ = ["RecoveringReader"]
+
+# How many frames of a history are made for one subscription in one turn of the loop: each holds
+# 64 KB, and together they take about half a millisecond.
+_FRAMES_PER_TURN = 8
+
+
+class RecoveringReader(Reader):
+    """A client of the recovering protocol, and its subscriptions."""
+
+    __slots__ = ("_connection", "_delivery", "_fragments", "_subscriptions")
+
+    def __init__(self, connection: SubscriberConnection, delivery: Delivery) -> None:
+        self._connection = connection
+        self._delivery = delivery
+        self._subscriptions: dict[bytes, ClientSubscription] = {}
+        self._fragments = b""
+
+    def opened(self) -> None:
+        """Send how the feed is, and limit the time for the first request."""
+        delivery = self._delivery
+        delivery.serve(self._connection)
+        self.feed_changed("up" if delivery.feed.up else "down")
+        limit_s = delivery.limits.subscribe_timeout
+        self._connection.set_timer("subscribe", limit_s, self._request_missing)
+
+    def take(self, frame: Frame) -> None:
+        """Answer a request once it is whole."""
+        if frame.opcode is Opcode.BINARY:
+            self._connection.begin_close(UNSUPPORTED, "a request is text")
+            return
+        # The connection limits a message, however many frames it comes in.
+        self._fragments += bytes(frame.data)
+        if frame.fin:
+            request, self._fragments = self._fragments, b""
+            self._answer(request)
+
+    def advance_all(self) -> None:
+        """Write the news of every subscription."""
+        self._delivery.begin_turn()
+        for subscription in list(self._subscriptions.values()):
+            self.advance(subscription)
+
+    def feed_changed(self, state: str) -> None:
+        """Send how the feed is."""
+        feed = self._delivery.feed
+        self._connection.write(feed_frame(state, feed.brokers, self._delivery.time()))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages that are kept were not written yet."""
+        return any(subscription.is_behind for subscription in self._subscriptions.values())
+
+    def close(self) -> list[bytes]:
+        """Leave all channels; return their names."""
+        names = list(self._subscriptions)
+        for name in names:
+            self._leave(name)
+        return names
+
+    def advance(self, subscription: ClientSubscription) -> None:
+        """Write what a subscription has not got yet, as far as the client reads, and the end."""
+        channel, connection, delivery = subscription.channel, self._connection, self._delivery
+        if channel is None or not connection.is_writable:
+            return
+        if subscription.is_overrun:
+            delivery.recoveries.failed["trimmed"] += 1
+        start = max(subscription.position, channel.first)
+        turn, write = delivery.turn, connection.transport.write
+        turn.allow(_FRAMES_PER_TURN)
+        while (frame := subscription.next(turn.frame)) is not None:
+            write(frame)
+            if connection.paused and subscription.position < channel.end:
+                break
+        delivery.deliveries += subscription.position - start
+        if subscription.position == channel.end:
+            if channel.ended:
+                self._leave(channel.name)
+        elif not connection.paused:
+            # A long history that nobody has read before: the others have their turn first.
+            delivery.changed(channel)
+
+    def _answer(self, data: bytes) -> None:
+        try:
+            request = decode_request(data)
+        except BadRequest as problem:
+            self._delivery.fault(
+                self._connection, "bad-request", f"sent an invalid request: {problem}"
+            )
+            self._connection.write(problem.frame)
+            return
+        if isinstance(request, Leave):
+            self._leave(request.channel.encode())
+        else:
+            self._subscribe(request)
+
+    def _subscribe(self, request: Subscribe) -> None:
+        delivery, connection = self._delivery, self._connection
+        name = request.channel.encode()
+        self._leave(name)
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            delivery.fault(connection, "too-many", "subscribed to too many channels")
+            connection.write(
+                error_frame(
+                    "too-many-subscriptions",
+                    f"at most {MAX_SUBSCRIPTIONS} channels a connection",
+                    request.channel,
+                )
+            )
+            return
+        connection.cancel_timer("subscribe")
+        subscription = self._subscriptions[name] = ClientSubscription(self)
+        delivery.subscribe(subscription, name, connection)
+        answer, problem = subscription.begin(request.after)
+        if problem is not None:
+            delivery.recoveries.count(problem)
+        connection.write(answer)
+        for gap in subscription.new_gaps(delivery.feed):
+            connection.write(gap)
+        delivery.begin_turn()
+        self.advance(subscription)
+
+    def _leave(self, name: bytes) -> None:
+        subscription = self._subscriptions.pop(name, None)
+        if subscription is not None:
+            self._delivery.leave(subscription)
+
+    def _request_missing(self) -> None:
+        self._delivery.fault(self._connection, "no-subscription", "named no channel in time")
+        self._connection.begin_close(POLICY, "no channel was named in time")
+
+
+class ClientSubscription(Subscription):
+    """A subscription that the channel's news reach."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: RecoveringReader) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def advance(self) -> None:
+        """Write the messages from the position to the end, as far as the client reads."""
+        self._reader.advance(self)

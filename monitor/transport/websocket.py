@@ -1,0 +1,258 @@
+"""The server side of a WebSocket connection, from its handshake to its end.
+
+The protocol is the websockets library's, without I/O; this class connects it to an asyncio
+transport. The library's own asyncio layer gives each connection a task, a queue and a copy of
+each message; here a frame that goes to many clients is built once and written as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import cast
+
+from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from monitor.settings import address_text
+
+__all__ = ["WebSocketConnection"]
+
+# The library logs several lines per connection, of which an operator needs only the errors.
+_library_log = logging.getLogger(f"{__name__}.library")
+_library_log.setLevel(logging.WARNING)
+
+
+class WebSocketConnection(asyncio.Protocol, ABC):
+    """One connection. It belongs to the loop's thread.
+
+    A subclass answers the handshake and takes the frames. Nothing is read while the client does
+    not read: every request and every ping has an answer, and answers must not pile up.
+    """
+
+    transport: asyncio.Transport
+
+    # s that the client has to complete the closing handshake
+    close_timeout_s = 5.0
+
+    def __init__(self, *, max_message_bytes: int) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.protocol = ServerProtocol(max_size=max_message_bytes, logger=_library_log)
+        # Whether frames may be written: the handshake is done, and neither side began to close.
+        self.is_open = False
+        # Whether the transport's buffer is full.
+        self.paused = False
+        self._lost: asyncio.Future[None] = self.loop.create_future()
+        self._ending = False
+        # Why nothing is read.
+        self._holds: frozenset[str] = frozenset()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    # What a subclass defines.
+
+    @abstractmethod
+    def answer(self, request: Request) -> Response:
+        """Return the response to the handshake; any status but 101 ends the connection."""
+
+    @abstractmethod
+    def opened(self) -> None:
+        """Begin: the handshake is done, and frames may be written."""
+
+    @abstractmethod
+    def take(self, frame: Frame) -> None:
+        """Take a frame of data, which is a message or a part of one."""
+
+    def pong(self, payload: bytes) -> None:
+        """Take a pong."""
+
+    def ending(self) -> None:
+        """Stop: from now on there is only the closing handshake."""
+
+    # What a subclass and its owner use.
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for the log."""
+        found = self.transport.get_extra_info("peername")
+        return address_text(found[:2]) if isinstance(found, tuple) else "unknown"
+
+    @property
+    def close_code(self) -> int | None:
+        """The code that the client closed with; 1006 if it did not, None if it may still."""
+        return self.protocol.close_code
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How many bytes wait in the transport because the client has not read them."""
+        return self.transport.get_write_buffer_size() if self.is_open else 0
+
+    def write(self, frames: bytes) -> bool:
+        """Write whole frames without waiting; return False if the connection is closed."""
+        if not self.is_open:
+            return False
+        self.transport.write(frames)
+        return True
+
+    def begin_close(self, code: int, reason: str = "") -> None:
+        """Close with a code and a reason, without waiting for the client."""
+        if self._ending:
+            return
+        if self.protocol.state is State.OPEN:
+            self.protocol.send_close(code, reason)
+            self.flush()
+        self._end()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Close because of what the client sent; nothing more is read (RFC 6455, section 7.1.7)."""
+        if self.is_open:
+            self.protocol.fail(code, reason)
+            self.flush()
+            self._end()
+
+    async def wait_closed(self, limit_s: float | None = None) -> None:
+        """Wait until the connection is lost, for ``limit_s`` at most."""
+        # It leaves the future alone when the waiting task is cancelled.
+        await asyncio.wait([self._lost], timeout=limit_s)
+
+    def set_timer(self, name: str, delay_s: float, callback: Callable[[], object]) -> None:
+        """Call ``callback`` after ``delay_s`` unless the connection is lost before."""
+        self.cancel_timer(name)
+        self._timers[name] = self.loop.call_later(delay_s, callback)
+
+    def cancel_timer(self, name: str) -> None:
+        """Cancel a timer, if there is one of that name."""
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    def hold(self, why: str) -> None:
+        """Stop reading for one more reason."""
+        if not self._holds and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._holds |= {why}
+
+    def release(self, why: str) -> None:
+        """Read again if this was the last reason not to."""
+        if why in self._holds:
+            self._holds -= {why}
+            if not self._holds and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def flush(self) -> None:
+        """Write what the protocol has to send."""
+        output = self.protocol.data_to_send()
+        if not output or self.transport.is_closing():
+            return
+        data = b"".join(output)
+        if data:
+            self.transport.write(data)
+        # An empty piece is the library's sign for the end of the stream.
+        if b"" in output:
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:  # TLS
+                self.transport.close()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection over."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Read the handshake's request, then frames."""
+        protocol = self.protocol
+        protocol.receive_data(data)
+        events = protocol.events_received()
+        # The answer to the handshake comes before all else.
+        if protocol.state is not State.CONNECTING:
+            self.flush()
+        if protocol.state is not State.OPEN:
+            self.is_open = False
+        for event in events:
+            if isinstance(event, Request):
+                self._shake_hands(event)
+            elif isinstance(event, Frame):
+                if event.opcode in DATA_OPCODES:
+                    self.take(event)
+                elif event.opcode is Opcode.PONG:
+                    self.pong(bytes(event.data))
+        self.flush()
+        if protocol.close_expected():
+            self._end()
+
+    def eof_received(self) -> None:
+        """The client sends no more, and the transport closes."""
+        self.protocol.receive_eof()
+        self._end()
+
+    def pause_writing(self) -> None:
+        """Read nothing while the client does not."""
+        self.paused = True
+        self.hold("answers")
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self.paused = False
+        self.release("answers")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release what the connection has."""
+        del exc
+        # From here on the protocol's state is CLOSED.
+        self.protocol.receive_eof()
+        self._end()
+        for name in list(self._timers):
+            self.cancel_timer(name)
+        self._lost.set_result(None)
+        self._break_cycles()
+
+    # Inside.
+
+    def _shake_hands(self, request: Request) -> None:
+        response = self.answer(request)
+        self.protocol.send_response(response)
+        self.flush()
+        if self.protocol.state is State.OPEN:
+            # What came with the request may have ended the connection already.
+            self.is_open = not self.protocol.eof_sent
+            self.opened()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        """Allow nothing but the closing handshake, for a limited time."""
+        if not self._ending:
+            self._ending = True
+            self.is_open = False
+            self.ending()
+            if not self._lost.done():
+                self.set_timer("close", self.close_timeout_s, self.close_timed_out)
+        if self._lost.done() or self.transport.is_closing():
+            return
+        if self.protocol.close_rcvd is not None and self.protocol.close_sent is not None:
+            self.transport.close()
+
+    def close_timed_out(self) -> None:
+        """Give up waiting for the client's part of the closing handshake."""
+        self.transport.abort()
+
+    def _break_cycles(self) -> None:
+        """Undo what refers to itself, so that a lost connection is freed at once.
+
+        Where thousands of clients come and go, the garbage collector would find them late, or
+        stop the loop often to find them. The library's parser is a generator of an object that
+        holds it, and an error that ended it holds the frames of both.
+        """
+        parser = getattr(self.protocol, "parser", None)
+        if parser is not None:
+            parser.close()
+        for name in ("parser_exc", "handshake_exc"):
+            error = getattr(self.protocol, name, None)
+            while error is not None:
+                error.__traceback__ = None
+                error = error.__cause__ or error.__context__

@@ -1,0 +1,496 @@
+"""Every key of the config is adopted by a reload, or the log names it as waiting for a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import inspect
+import json
+import logging
+import re
+import resource
+import shutil
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import requests
+import trustme
+import yaml
+import zmq.auth
+from msgspec.inspect import Metadata, StructType, Type, UnionType
+
+from monitor.aggregation.part import Aggregation
+from monitor.cluster.part import Cluster
+from monitor.daemon.config import Config, load
+from monitor.daemon.lifecycle import Daemon
+from monitor.daemon.logfile import DaemonLog
+from monitor.logs.part import Logs
+from monitor.probes.checks import KINDS
+from monitor.probes.part import Probes
+from monitor.relay.part import Relay
+from monitor.settings import Section, is_marked
+from monitor.tokens import Role, create_token
+from monitor.web.part import Web
+from tests.ports import free_port
+from tests.waiting import until
+
+WAITING = "changed but not applied; restart to apply: "
+# A job of each kind in the config; each key of a kind is changed there.
+JOBS: dict[str, dict[str, Any]] = {
+    kind: {
+        "id": number,
+        "kind": kind,
+        "url": f"{check.job.schemes[0]}://127.0.0.1:9",
+        "interval": 86400,
+    }
+    for number, (kind, check) in enumerate(KINDS.items(), 1)
+}
+
+
+class Running:
+    """The daemon, and its parts by what they are."""
+
+    def __init__(self, daemon: Daemon, folder: Path) -> None:
+        self.daemon = daemon
+        self.folder = folder
+        self.relay = self._part(Relay)
+        self.probes = self._part(Probes)
+        self.aggregation = self._part(Aggregation)
+        self.cluster = self._part(Cluster)
+        self.logs = self._part(Logs)
+        self.web = self._part(Web)
+
+    def _part(self, kind: type) -> Any:
+        return next((part for part in self.daemon.parts if isinstance(part, kind)), None)
+
+    async def reload(self, config: Mapping[str, Any]) -> None:
+        """Give the daemon another config, which it must take."""
+        (self.folder / "config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+        await self.daemon.reload()
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """Return a config with every section, and make the files that it names, and others."""
+    authority = trustme.CA()
+    for name in ("one", "two"):
+        issued = authority.issue_cert("localhost")
+        issued.private_key_and_cert_chain_pem.write_to_path(folder / f"{name}.pem")
+        shutil.copy(folder / f"{name}.pem", folder / f"{name}-key.pem")
+        (folder / name).mkdir()
+        zmq.auth.create_certificates(folder / name, "broker")
+        zmq.auth.create_certificates(folder, f"relay-{name}")
+        cluster = {"clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}]}
+        context = {"contexts": [{"name": "c", "context": {"cluster": "c"}}], "current-context": "c"}
+        (folder / f"kubeconfig-{name}").write_text(json.dumps(cluster | context))
+        (folder / f"jobs-{name}.json").write_text(json.dumps([JOBS["http"]]))
+    (folder / "password").write_text("secret")
+    (folder / "tokens-one.yml").write_text("tokens: []")
+    create_token(folder / "tokens-two.yml", "somebody", Role.ADMIN)
+    anywhere = ["127.0.0.1", 0]
+    return {
+        "websocket_uri": anywhere,
+        "zeromq_uri": anywhere,
+        "logger": {"file": f"{folder}/monitor.log"},
+        "relay": {
+            "tls": {"certificate": f"{folder}/one.pem", "key": f"{folder}/one-key.pem"},
+            "curve": {
+                "secret_key_file": f"{folder}/relay-one.key_secret",
+                "public_keys_dir": f"{folder}/one",
+            },
+        },
+        "cluster": {"kubeconfig": f"{folder}/kubeconfig-one"},
+        "kafka": {"bootstrap_servers": [f"127.0.0.1:{free_port()}"]},
+        "probes": {"jobs": list(JOBS.values())},
+        "aggregation": {},
+        "logs": {"zeromq_uri": anywhere},
+        "api": {"uri": anywhere, "tokens_file": f"{folder}/tokens-one.yml"},
+    }
+
+
+# Other values of keys that not every value fits; where a key must not change alone, with those
+# that change with it. FOLDER stands for the test's.
+OTHERS: dict[str, Any] = {
+    "logger.level": "debug",
+    "logger.file": "FOLDER/other.log",
+    "database.url": "postgresql://monitor@127.0.0.1:1/monitoring",
+    "database.password_file": "FOLDER/password",
+    "relay.origins": ["https://example.org"],
+    "relay.tls.certificate": {"certificate": "FOLDER/two.pem", "key": "FOLDER/two-key.pem"},
+    "relay.tls.key": {"certificate": "FOLDER/two.pem", "key": "FOLDER/two-key.pem"},
+    "relay.curve.secret_key_file": "FOLDER/relay-two.key_secret",
+    "relay.curve.public_keys_dir": "FOLDER/two",
+    "kafka.bootstrap_servers": ["127.0.0.1:1"],
+    "kafka.security_protocol": "SSL",
+    "kafka.ssl_cafile": "FOLDER/one.pem",
+    "kafka.ssl_certfile": "FOLDER/one.pem",
+    "kafka.ssl_keyfile": "FOLDER/one.pem",
+    "kafka.sasl_plain_password_file": "FOLDER/password",
+    "cluster.namespaces": ["models"],
+    "cluster.kubeconfig": "FOLDER/kubeconfig-two",
+    "cluster.mapping.model": ["name"],
+    "cluster.mapping.version": ["image-tag"],
+    "probes.source": {"source": "file", "jobs_file": "FOLDER/jobs-one.json"},
+    "probes.jobs_file": {"source": "file", "jobs_file": "FOLDER/jobs-two.json"},
+    "probes.websites_per_container": {"websites_per_container": 2, "id": 1},
+    "probes.id": {"id": 2, "websites_per_container": 2},
+    "probes.jobs": [],
+    "probes.jobs.*/id": 99,
+    "probes.jobs.http/method": "HEAD",
+    "probes.jobs.http/expected_status": [204],
+    "probes.jobs.*/headers": {"accept": "*/*"},
+    "probes.jobs.http/proxy": "http://127.0.0.1:9",
+    "probes.jobs.*/ca_file": "FOLDER/one.pem",
+    "probes.jobs.tls/client_certificate": "FOLDER/one.pem",
+    "probes.jobs.tls/client_key": {
+        "client_certificate": "FOLDER/one.pem",
+        "client_key": "FOLDER/one-key.pem",
+    },
+    "api.tokens_file": "FOLDER/tokens-two.yml",
+    "api.origins": ["https://example.org"],
+}
+
+
+def log_file(now: Running) -> Any:
+    """Return the handler that writes the log's file."""
+    return now.daemon._log._file._handler
+
+
+async def served_certificate(now: Running) -> str:
+    """Return the file whose certificate a new client of the relay gets."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, port = now.relay.server.addresses[0]
+    _, writer = await asyncio.open_connection(host, port, ssl=context)
+    served = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    files = [now.folder / "one.pem", now.folder / "two.pem"]
+    pem = ssl.DER_cert_to_PEM_cert(served)
+    return next(str(file) for file in files if pem in file.read_text())
+
+
+async def served_key(now: Running) -> str:
+    """Return the file whose key a new client of the relay is served with."""
+    return (await served_certificate(now)).replace(".pem", "-key.pem")
+
+
+def allowed_brokers(now: Running) -> str:
+    """Return the directory of the keys that may connect."""
+    allowed = now.relay.receiver._router._authenticator.certs["*"]
+    folders = [now.folder / "one", now.folder / "two"]
+    return next(str(each) for each in folders if zmq.auth.load_certificates(each) == allowed)
+
+
+def running_jobs(now: Running) -> Any:
+    """Return the jobs as they are checked, and those that are not to be."""
+    listed, runner = now.probes.jobs.jobs, now.probes.runner
+    return [runner.job_status(job.id).job if job.active else job for job in listed]
+
+
+async def watched(now: Running) -> Any:
+    """Return what the cluster is watched by, once the watches are those of the config."""
+    section = now.daemon.config.cluster
+    with contextlib.suppress(TimeoutError):
+        await until(lambda: now.cluster._session and now.cluster._session._settings == section)
+    return now.cluster._session._settings
+
+
+async def largest_body(now: Running) -> int:
+    """Return the limit that a request learns of."""
+    host, port = now.web.addresses[0]
+
+    def ask() -> str:
+        answer = requests.post(
+            f"http://{host}:{port}/job", headers={"content-length": str(2**50)}, timeout=60
+        )
+        return str(answer.json()["detail"])
+
+    return int((await asyncio.to_thread(ask)).split()[-2])
+
+
+def stall_of_web(now: Running) -> float:
+    """Return how long a client of the API may take nothing, here and in the kernel."""
+    stall: float = now.web._connections.settings.client_stall
+    for listener in now.web._listeners:
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == stall * 1000
+    return stall
+
+
+See = Callable[[Running], Any]
+
+
+def at(get: See, *names: str) -> dict[str, See]:
+    """Return how to see keys that are attributes of one object."""
+    return {name: lambda now, name=name: getattr(get(now), name) for name in names}  # type: ignore[misc]
+
+
+def under(section: str, found: Mapping[str, See]) -> dict[str, See]:
+    return {f"{section}.{name}": see for name, see in found.items()}
+
+
+# How the value in force of each key is seen that a reload takes; what stands for a section or a
+# list stands for the keys in it. A key without one fails the test.
+SEEN: dict[str, See] = {
+    **under(
+        "relay",
+        {
+            **at(
+                lambda now: now.relay.channels.limits,
+                *("keep_finished", "keep_idle", "end_after_failed"),
+                *("max_messages", "max_history_bytes"),
+            ),
+            **at(
+                lambda now: now.relay.server.delivery.limits,
+                *("client_stall", "max_clients", "subscribe_timeout", "origins"),
+            ),
+            **at(lambda now: now.relay._settings, "allow_remote_exit"),
+            "tls.certificate": served_certificate,
+            "tls.key": served_key,
+            "curve.public_keys_dir": allowed_brokers,
+        },
+    ),
+    **under(
+        "logger",
+        {
+            "file": lambda now: log_file(now).baseFilename,
+            "level": lambda now: logging.getLevelName(logging.getLogger("monitor").level).lower(),
+            "max-size": lambda now: log_file(now).maxBytes,
+            "rotations": lambda now: log_file(now).backupCount,
+        },
+    ),
+    **under(
+        "probes",
+        {
+            "source": lambda now: now.probes.source,
+            "jobs_file": lambda now: str(now.probes._source._file),
+            # As the producer of the first range.
+            "websites_per_container": lambda now: len(now.probes.runner.job_ids()),
+            "id": lambda now: now.probes.runner.producer,
+            "concurrency": lambda now: now.probes.runner._slots.limit,
+            "jobs": running_jobs,
+        },
+    ),
+    **under(
+        "aggregation",
+        at(
+            lambda now: now.aggregation._settings,
+            *("flush_interval", "flush_messages", "granularities"),
+            *("keep_results", "keep_rejected", "keep_metrics"),
+        ),
+    ),
+    "cluster": watched,
+    **under(
+        "logs",
+        {
+            **at(
+                lambda now: now.logs.service.settings,
+                *("timewindow", "cleanup_interval", "keep_notifications", "max_entry_bytes"),
+                *("max_batch", "max_entries_per_second", "max_bytes_per_second"),
+                "max_followers",
+            ),
+            **at(lambda now: now.logs.service.committer, "max_pending_bytes"),
+        },
+    ),
+    **under(
+        "api",
+        {
+            **at(lambda now: now.web._connections.settings, "max_connections", "request_timeout"),
+            "tokens_file": lambda now: str(now.daemon._services.tokens.file),
+            "origins": lambda now: list(now.web._access.origins),
+            "max_body_bytes": largest_body,
+            "client_stall": stall_of_web,
+        },
+    ),
+}
+
+
+def keys(kind: Type, path: str = "", *, marked: bool = False) -> Iterator[tuple[str, Type, bool]]:
+    """Yield every key below a type, what it takes, and whether it says that a reload takes it.
+
+    A section that may be absent is a key too. Keys of a kind of job are probes.jobs.KIND/KEY
+    where each kind has keys of its own.
+    """
+    for option in options(kind):
+        if isinstance(option, StructType):
+            below = path if option.tag is None else f"{path.rstrip('.')}.{option.tag}/"
+            for field in option.fields:
+                key, takes = f"{below}{field.encode_name}", field.type
+                always = any(isinstance(each, StructType) for each in options(takes)) and not any(
+                    isinstance(each, msgspec.inspect.NoneType) for each in options(takes)
+                )
+                reload = marked or is_marked(takes, "reload")
+                if not always:
+                    yield key, takes, reload
+                yield from keys(takes, f"{key}.", marked=reload)
+        elif item := getattr(option, "item_type", None):
+            yield from keys(item, path, marked=marked)
+
+
+def options(kind: Type) -> tuple[Type, ...]:
+    """Return what a value may be."""
+    if isinstance(kind, Metadata):
+        return options(kind.type)
+    if isinstance(kind, UnionType):
+        return tuple(option for each in kind.types for option in options(each))
+    return (kind,)
+
+
+def another(key: str, kind: Type, value: Any, folder: Path) -> Any:
+    """Return a valid value of a key that is not ``value``, as YAML has it."""
+    inspect_ = msgspec.inspect
+    for name in (key, re.sub(r"\w+/", "*/", key)):
+        if name in OTHERS:
+            return json.loads(json.dumps(OTHERS[name]).replace("FOLDER", str(folder)))
+    if key.endswith("/url"):
+        return f"{value}9"
+    for option in options(kind):
+        match option:
+            case inspect_.StructType():
+                return None
+            case inspect_.BoolType():
+                return not value
+            case inspect_.IntType() | inspect_.FloatType():
+                more = (value if value is not None else option.ge or 0) + 1
+                return more if option.le is None or more <= option.le else more - 2
+            case inspect_.LiteralType():
+                return next(each for each in option.values if each != value)
+            case inspect_.StrType():
+                return f"{value or ''}x"
+            case inspect_.ListType() | inspect_.VarTupleType() if len(value) > 1:
+                return msgspec.to_builtins(value[:-1])
+            case inspect_.TupleType():
+                return ["127.0.0.1", free_port()]
+    raise AssertionError(f"{key} needs another value in OTHERS")
+
+
+def change(base: dict[str, Any], running: Config, key: str, kind: Type, folder: Path) -> Any:
+    """Return the config with another value of ``key``."""
+    changed, value = copy.deepcopy(base), msgspec.to_builtins(running)
+    node: Any = changed
+    *path, last = key.split(".")
+    for name in path:
+        node, value = node.setdefault(name, {}), value[name]
+        if isinstance(node, list):
+            kind_of_job, slash, last = last.rpartition("/")
+            index = list(JOBS).index(kind_of_job) if slash else 0
+            node, value = node[index], value[index]
+    other = another(key, kind, value.get(last), folder)
+    # Of a section that may be absent: it is there now.
+    other = False if other is None and not path else other
+    node.update(other if isinstance(other, dict) and last in other else {last: other})
+    return changed
+
+
+def in_config(config: Section, key: str) -> Any:
+    """Return a key's value in a config."""
+    found: Any = config
+    for name in key.split("."):
+        found = getattr(found, name.replace("-", "_"))
+    return found
+
+
+def named(caplog: pytest.LogCaptureFixture) -> set[str]:
+    """Return the keys that the log said to wait for a restart."""
+    said = [line.partition(WAITING)[2] for line in caplog.messages if WAITING in line]
+    return {key for line in said for key in line.split(", ")}
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, config: Mapping[str, Any]) -> AsyncIterator[Running]:
+    """Run a daemon in this process."""
+    file = folder / "config.yml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    loaded = load(str(file))
+    log = DaemonLog(loaded.config.logger)
+    log.start()
+    try:
+        daemon = Daemon(str(file), loaded, log)
+        life = asyncio.create_task(daemon.run())
+        await until(lambda: daemon.ready or life.done())
+        try:
+            yield Running(daemon, folder)
+        finally:
+            daemon._services.stop("the test is over")
+            assert await life == 0
+    finally:
+        log.stop()
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    for variable in ("LOGS_TIMEWINDOW", "CLEANUP_INTERVAL"):
+        monkeypatch.delenv(variable, raising=False)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_every_key_is_adopted_by_a_reload_or_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = config(tmp_path)
+    wrong: list[str] = []
+
+    async with running(tmp_path, base) as now:
+        start = now.daemon.config
+        for key, kind, marked in keys(msgspec.inspect.type_info(Config)):
+            caplog.clear()
+            await now.reload(change(base, start, key, kind, tmp_path))
+            assert now.daemon.last_reload_successful, (key, caplog.messages[-1])
+            found = named(caplog)
+            if not marked:
+                if found != {key}:
+                    wrong.append(f"{key} is not marked, and the log names {found or 'none'}")
+                continue
+            if found:
+                wrong.append(f"{key} is marked, and the log names {found}")
+                continue
+            seen = key.replace("/", ".")
+            while seen not in SEEN and "." in seen:
+                seen = seen.rpartition(".")[0]
+            if seen not in SEEN:
+                wrong.append(f"{key} is marked, and nothing in SEEN shows its value in force")
+                continue
+            in_force = SEEN[seen](now)
+            in_force = await in_force if inspect.isawaitable(in_force) else in_force
+            expected = in_config(now.daemon.config, seen)
+            if in_force != expected:
+                wrong.append(f"{key} is {in_force} in force, and the config has {expected}")
+            if in_config(start, seen) == expected:
+                wrong.append(f"{key} was not changed")
+        caplog.clear()
+        await now.reload(base)
+        assert named(caplog) == set()
+        assert now.daemon.config == start
+    assert wrong == []
+
+
+async def test_jobs_that_move_to_the_database_wait_for_a_restart_and_the_rest_is_adopted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    anywhere = ["127.0.0.1", 0]
+    base = {
+        "websocket_uri": anywhere,
+        "zeromq_uri": anywhere,
+        "logger": {"file": f"{tmp_path}/monitor.log"},
+        "probes": {"jobs": list(JOBS.values())},
+    }
+
+    async with running(tmp_path, base) as now:
+        await now.reload(
+            {
+                **base,
+                "probes": {"source": "database", "concurrency": 7},
+                "relay": {"max_clients": 5},
+            }
+        )
+        assert named(caplog) == {"probes.source", "probes.jobs"}
+        assert now.probes.runner.job_ids() == list(range(1, len(JOBS) + 1))
+        assert now.probes.runner._slots.limit == 7
+        assert now.relay.channels.limits.max_clients == 5

@@ -1,0 +1,258 @@
+"""A kind of check is one module that knows its own keys, wherever its jobs come from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from monitor.daemon.config import load, settings_in_force
+from monitor.errors import ConfigError, SettingError
+from monitor.probes.checks import KINDS, read_job
+from monitor.probes.checks.http import HttpJob
+from monitor.probes.jobs_file import read_jobs
+from monitor.probes.jobs_table import load_jobs, save_jobs
+from monitor.store import Connection, DatabaseSettings
+from tests.servers.daemon import ROOT
+from tests.store.opened import opened
+
+URLS = {
+    "http": "http://x/",
+    "tcp": "tcp://x:1",
+    "tls": "tls://x:1",
+    "websocket": "ws://x/",
+}
+# key -> a value that is not its default, and the kinds that have it
+KEYS: dict[str, tuple[Any, str]] = {
+    "method": ("POST", "http"),
+    "headers": ({"X-One": "1"}, "http, websocket"),
+    "body": ("text", "http"),
+    "expected_status": ([204], "http"),
+    "body_regexp": ("x", "http, tcp"),
+    "follow_redirects": (False, "http"),
+    "max_redirects": (1, "http"),
+    "max_body_bytes": (1, "http"),
+    "proxy": ("http://p:1", "http"),
+    "http_version": ("2", "http"),
+    "verify_tls": (False, "http, tls, websocket"),
+    "server_name": ("y", "tls"),
+    "tls_min_version": ("1.3", "tls"),
+}
+REFUSED = [
+    (kind, key, f"{key}: unknown key for kind {kind}; known by {having}")
+    for kind in URLS
+    for key, (_, having) in KEYS.items()
+    if kind not in having.split(", ")
+]
+
+
+def raw(kind: str, key: str) -> dict[str, Any]:
+    return {"id": 7, "kind": kind, "url": URLS[kind], key: KEYS[key][0]}
+
+
+def test_every_kind_is_a_module_of_its_name_with_urls_of_its_own() -> None:
+    assert set(KINDS) == set(URLS)
+    schemes = [scheme for check in KINDS.values() for scheme in check.job.schemes]
+    assert len(set(schemes)) == len(schemes)
+    for kind, check in KINDS.items():
+        assert check.job.__struct_config__.tag == kind
+        assert {option.key for option in check.options} <= set(check.job.__struct_fields__)
+
+
+@pytest.mark.parametrize(("kind", "key", "said"), REFUSED)
+def test_a_kind_refuses_what_only_others_know(kind: str, key: str, said: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_job(raw(kind, key))
+    assert str(caught.value) == said
+
+
+def test_a_kind_takes_its_own_keys_and_http_is_the_default() -> None:
+    for key, (value, having) in KEYS.items():
+        for kind in having.split(", "):
+            assert getattr(read_job(raw(kind, key)), key) == value
+    assert read_job({"id": 1, "url": "http://x/"}) == HttpJob(id=1, url="http://x/")
+
+
+def test_a_config_names_file_line_key_and_the_kinds_that_know_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.yml"
+    lines = [
+        "probes:",
+        "  jobs:",
+        "  - {id: 1, url: 'http://x/', body_regexp: x}",
+        "  - {id: 2, kind: tcp, url: 'tcp://x:1', body_regexp: x}",
+        "  - id: 3",
+        "    kind: websocket",
+        "    url: ws://x/",
+        "    body_regexp: x",
+    ]
+
+    def problem(text: str) -> str:
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load(str(file))
+        assert caught.value.exit_status == 78
+        return str(caught.value).removeprefix(f"{file}:")
+
+    assert problem("\n".join(lines)) == (
+        "8: probes.jobs[2].body_regexp: unknown key for kind websocket; known by http, tcp"
+    )
+    whole = "\n".join(lines[:-1])
+    assert problem(f"{whole}\n    timeot: 1") == (
+        "8: probes.jobs[2].timeot: unknown key; did you mean timeout?"
+    )
+    assert problem(f"{whole}\n    interval: 0") == (
+        "8: probes.jobs[2].interval: expected a number, at least 0.1, not 0"
+    )
+    assert problem(whole.replace("websocket", "websoket")) == (
+        "6: probes.jobs[2].kind: unknown kind 'websoket'; did you mean websocket?"
+    )
+    file.write_text(whole)
+    shown = settings_in_force(load(str(file)).config)
+    assert shown.count("kind: http") == shown.count("kind: tcp") == 1
+    assert shown.count("body_regexp: x") == 2
+
+
+def test_a_jobs_file_leaves_out_what_has_another_kinds_keys(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.json"
+    bad = [raw(kind, key) for kind, key, _ in REFUSED]
+    file.write_text(json.dumps([{"id": 1, "url": "http://x/"}, *bad]))
+    found = read_jobs(file)
+    assert [job.id for job in found.jobs] == [1]
+    assert list(found.refused) == [f"{file}: job 7: {said}" for *_, said in REFUSED]
+
+
+@pytest.mark.parametrize("key", ["name", "url", "body", "headers", "body_regexp", "ca_file"])
+@pytest.mark.parametrize("half", ["\ud800", "\udcff"])
+def test_half_of_a_character_is_refused_wherever_it_is(tmp_path: Path, key: str, half: str) -> None:
+    file = tmp_path / "jobs.json"
+    value: Any = {"headers": {"X-One": half}, "url": f"http://x/{half}"}.get(key, half)
+    bad = {"id": 2, "url": "http://x/", key: value}
+    file.write_text(json.dumps([{"id": 1, "url": "http://x/"}, bad, {"id": 3, half: 1}]))
+    found = read_jobs(file)
+    assert [job.id for job in found.jobs] == [1]
+    assert f"job 2: {key}" in found.refused[0]
+    assert "half of a surrogate pair" in found.refused[0]
+    assert len(found.refused) == 2
+    assert all(line.isprintable() for line in found.refused)
+
+
+def insert(connection: Connection, row: dict[str, Any]) -> None:
+    columns, marks = ", ".join(row), ", ".join(["%s"] * len(row))
+    connection.execute(
+        f"INSERT INTO availability_monitor_config ({columns}) VALUES ({marks})",
+        tuple(row.values()),
+    )
+
+
+async def test_a_row_may_hold_only_the_defaults_of_columns_that_its_kind_has_no_key_for(
+    scratch: DatabaseSettings,
+) -> None:
+    websocket = {"amc_url": "ws://x/", "amc_options": '{"kind": "websocket"}'}
+    options = '{"kind": "tcp", "headers": {"a": "b"}}'
+    rows: list[dict[str, Any]] = [
+        {"amc_id": 1, **websocket, "amc_method": "GET", "amc_regexp": None},
+        {"amc_id": 2, **websocket, "amc_method": "POST"},
+        {"amc_id": 3, **websocket, "amc_regexp": "x"},
+        {"amc_id": 4, **websocket, "amc_expected_status": "[204]"},
+        {"amc_id": 5, "amc_url": "tcp://x:1", "amc_options": options},
+    ]
+
+    async with opened(scratch) as store:
+        for row in rows:
+            await store.transaction(partial(insert, row=row))
+        found = await store.read(load_jobs)
+        assert [job.id for job in found.jobs] == [1]
+        assert list(found.refused) == [
+            f"availability_monitor_config: job {problem}"
+            for problem in (
+                "2: method: unknown key for kind websocket; known by http",
+                "3: body_regexp: unknown key for kind websocket; known by http, tcp",
+                "4: expected_status: unknown key for kind websocket; known by http",
+                "5: headers: unknown key for kind tcp; known by http, websocket",
+            )
+        ]
+        for kind, url in URLS.items():
+            job = read_job({"id": 1, "kind": kind, "url": url, "retries": 3})
+            await store.transaction(partial(save_jobs, jobs=[job]))
+            assert (await store.read(load_jobs)).jobs == (job,)
+
+
+def test_the_raw_form_of_a_job_reads_as_the_job() -> None:
+    for kind, url in URLS.items():
+        job = read_job({"id": 1, "kind": kind, "url": url})
+        assert read_job(msgspec.to_builtins(job)) == job
+
+
+NEW_KIND = """
+from __future__ import annotations
+
+from typing import ClassVar
+
+from monitor.probes.check import Attempt, Check, Outcome
+from monitor.probes.job import Job, Option
+
+
+class EchoJob(Job, frozen=True, kw_only=True, tag="echo"):
+    schemes: ClassVar[tuple[str, ...]] = ("echo",)
+
+    # what to say
+    words: str = "up"
+
+
+class EchoCheck(Check[EchoJob]):
+    job = EchoJob
+    errors: ClassVar = {"bad-echo": "it says something else"}
+    options = (Option("--words", "words", "what to say", "W"),)
+
+    def prepare(self, job: EchoJob) -> Attempt:
+        async def attempt() -> Outcome:
+            up = job.words == "up"
+            return Outcome(up=up, duration=0.0, error=None if up else f"bad-echo: {job.words}")
+
+        return attempt
+"""
+
+
+def test_a_new_kind_is_one_module(tmp_path: Path) -> None:
+    for folder in ("monitor", "packaging/man"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "monitor/probes/checks/echo.py").write_text(NEW_KIND)
+    config = tmp_path / "config.yml"
+
+    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    config.write_text("probes: {jobs: [{id: 1, kind: echo, url: 'echo://x', words: hello}]}")
+    checked = python("-m", "monitor", "check-config", "-c", "config.yml")
+    assert checked.returncode == 0, checked.stderr
+    assert "words: hello" in checked.stdout
+    config.write_text("probes: {jobs: [{id: 1, kind: tcp, url: 'tcp://x:1', words: hello}]}")
+    refused = python("-m", "monitor", "check-config", "-c", "config.yml")
+    assert refused.returncode == 78
+    assert "unknown key for kind tcp; known by echo" in refused.stderr
+    assert python("-m", "monitor", "probe", "echo://x").returncode == 0
+    down = python("-m", "monitor", "probe", "echo://x", "--words", "no", "--json")
+    assert down.returncode == 1
+    assert json.loads(down.stdout)["error"] == "bad-echo: no"
+    words = "from monitor.probes.checks import error_words; print(error_words()['bad-echo'])"
+    assert python("-c", words).stdout == "it says something else\n"
+    page = python("packaging/man/config-page").stdout
+    assert "With kind echo, also:" in page
+    assert "What to say." in page
+
+
+def test_reading_a_config_imports_no_library_of_a_kind() -> None:
+    program = (
+        "import sys, monitor.daemon.config\n"
+        "print({'pycurl', 'websockets', 'fastapi'} & set(sys.modules))"
+    )
+    done = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
+    assert done == "set()\n"

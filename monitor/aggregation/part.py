@@ -7,6 +7,8 @@ assigned while the database was unavailable), everything pending is dropped and 
 the stored offsets.
 """
 
+# ruff: noqa: D102 - Part documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -140,7 +142,6 @@ class Aggregation(Part):
         await self._ended.wait()
 
     async def close(self) -> None:
-        """Stop the thread."""
         self._thread.shutdown(wait=False)
 
     def partitions(self) -> list[int]:
@@ -162,11 +163,9 @@ class Aggregation(Part):
         return State(Health.OK, self.statistics.summary())
 
     def metrics(self) -> Iterable[Metric]:
-        """Return lag, batch sizes, commit times and rejected messages."""
         return self.statistics.metrics()
 
     async def prepare(self, settings: AggregationSettings) -> Callable[[], None]:
-        """Adopt new limits."""
         adopted = self._settings.adopting(settings)
 
         def switch() -> None:

@@ -1,5 +1,7 @@
 """Consumers of Kafka: each has its own client in its own thread."""
 
+# ruff: noqa: D102 - interface.py documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -72,7 +74,6 @@ class TopicConsumer(Consumer):
     # On the loop
 
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
-        """Return the next records."""
         self._loop = loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         while True:
@@ -114,7 +115,6 @@ class TopicConsumer(Consumer):
         self._tell(None)
 
     async def seek(self, partition: int, offset: int) -> None:
-        """Read ``offset`` next."""
 
         def act() -> None:
             if self._client is not None:
@@ -142,7 +142,6 @@ class TopicConsumer(Consumer):
             raise UnavailableError("kafka", describe(error, self._settings)) from None
 
     def assignment(self) -> frozenset[int]:
-        """Return the assigned partitions."""
         return self._partitions
 
     async def lag(self) -> Mapping[int, int]:
@@ -165,7 +164,6 @@ class TopicConsumer(Consumer):
             return {}
 
     async def close(self) -> None:
-        """Leave the group."""
         if self._closed:
             return
         self._closed = True

@@ -1,9 +1,7 @@
 """``follow CHANNEL``: a job's progress in the terminal, as a bar.
 
 Exits with 0 on FINISHED, with 1 on an end without it, and tries again where the relay is
-away. With the recovering protocol it goes on where it was, and says where messages may be
-missing; a relay that has only the old one gives the whole history again, which is not shown
-twice.
+away. It goes on where it was, and says where messages may be missing.
 """
 
 from __future__ import annotations

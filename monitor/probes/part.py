@@ -1,5 +1,7 @@
 """The part ``probes``: its jobs, kept up to date, and the runner that checks them."""
 
+# ruff: noqa: D102 - Part documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -77,7 +79,6 @@ class Probes(Part):
             self._checked = await _load(self._source, self._settings)
 
     async def start(self) -> None:
-        """Load the jobs and get ready to check them."""
         self.runner = Runner(
             self._bus,
             topic=self._settings.topic,
@@ -192,7 +193,6 @@ class Probes(Part):
                 logger.info("cancelling the checks that are still running")
 
     async def close(self) -> None:
-        """Close everything."""
         if self.runner is not None:
             await self.runner.close()
 
@@ -201,7 +201,6 @@ class Probes(Part):
         return 64 + self._settings.concurrency + RESOLVER_THREADS
 
     def state(self) -> State:
-        """Return the part's health."""
         if self.runner is None:
             return State(Health.STARTING)
         summary = self.runner.summary()
@@ -214,7 +213,6 @@ class Probes(Part):
         return State(Health.OK, summary)
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the part's metrics."""
         return self.runner.metrics() if self.runner is not None else ()
 
 

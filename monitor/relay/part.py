@@ -1,5 +1,7 @@
 """The relay as a part of the daemon: receiver, channels and server put together."""
 
+# ruff: noqa: D102 - Part documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -82,7 +84,6 @@ class Relay(Part):
         return self._settings.max_clients + _SPARE_DESCRIPTORS
 
     async def start(self) -> None:
-        """Restore histories, and bind both sockets."""
         if self._saving is not None:
             await self._saving.start()
         await self.server.start()
@@ -95,7 +96,6 @@ class Relay(Part):
             logger.info("listening for brokers on %s%s", endpoint, curve)
 
     async def run(self) -> None:
-        """Save histories, and look after channels and clients each second."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_after(), name="relay:look-after")
             if self._saving is not None:
@@ -118,7 +118,6 @@ class Relay(Part):
         )
 
     async def close(self) -> None:
-        """Close the sockets and the clients' connections."""
         self.receiver.close()
         await self.server.close()
         if self._saving is not None:
@@ -157,7 +156,6 @@ class Relay(Part):
         self.delivery.feed_changed("up" if came else "lost" if count else "down")
 
     def state(self) -> State:
-        """Return how many clients, channels and messages there are."""
         if self._saving is not None and self._saving.outage.problem is not None:
             return State(Health.DEGRADED, self._saving.outage.summary)
         clients, channels = self.server.client_count, len(self.channels)
@@ -166,11 +164,9 @@ class Relay(Part):
         )
 
     def open_files(self) -> Sequence[OpenFile]:
-        """Return the file of the histories."""
         return () if self._saving is None else self._saving.open_files()
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the metrics relay_*."""
         rejected = {**self.receiver.rejected, **self.delivery.faults}
         yield Metric(
             "relay_clients", "gauge", "Connected clients", [({}, self.server.client_count)]
@@ -203,18 +199,19 @@ class Relay(Part):
             "Subscribers disconnected, by close code",
             [({"code": code}, count) for code, count in self.server.disconnects.items()],
         )
-        recoveries = self.delivery.recoveries
+        failed = dict(self.delivery.recoveries)
+        exact = failed.pop("")
         yield Metric(
             "relay_recoveries_total",
             "counter",
             "Subscriptions that resumed exactly",
-            [({}, recoveries.exact)],
+            [({}, exact)],
         )
         yield Metric(
             "relay_recovery_failures_total",
             "counter",
             "Subscriptions not resumed exactly: another epoch, ahead of the history, or trimmed",
-            [({"reason": reason}, count) for reason, count in recoveries.failed.items()],
+            [({"reason": reason}, count) for reason, count in failed.items()],
         )
         yield Metric(
             "relay_feed_up", "gauge", "Whether a broker is connected", [({}, int(self.feed.up))]

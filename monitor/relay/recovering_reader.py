@@ -84,7 +84,7 @@ class RecoveringReader(Reader):
         if channel is None or not connection.is_writable:
             return
         if subscription.is_overrun:
-            delivery.recoveries.failed["trimmed"] += 1
+            delivery.recoveries["trimmed"] += 1
         start = max(subscription.position, channel.first)
         turn, write = delivery.turn, connection.transport.write
         turn.allow(_FRAMES_PER_TURN)
@@ -133,7 +133,7 @@ class RecoveringReader(Reader):
         delivery.subscribe(subscription, name, connection)
         answer, problem = subscription.begin(request.after)
         if problem is not None:
-            delivery.recoveries.count(problem)
+            delivery.recoveries[problem] += 1
         connection.write(answer)
         for gap in subscription.new_gaps(delivery.feed):
             connection.write(gap)

@@ -74,7 +74,6 @@ class Service:
         self.config: dict[str, Any] = dict(config)
         self.state = state
         self.history = History()
-        self.starts = 0
         self.full = threading.Event()
         """Set while its disk is full: then it may end by itself."""
         self.process: DaemonProcess | None = None
@@ -98,7 +97,6 @@ class Service:
         return self.process.pid
 
     def _start(self) -> None:
-        self.starts += 1
         if self.process is not None:
             self.process.release()
         self.process = DaemonProcess(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import shutil
 import subprocess
@@ -310,8 +309,3 @@ class Stage:
 
 
 Progress = Callable[[str], None]
-
-
-def is_root() -> bool:
-    """Tell whether this process may do what a machine's administrator may."""
-    return os.geteuid() == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -119,15 +118,6 @@ def test_a_config_names_file_line_key_and_the_kinds_that_know_it(tmp_path: Path)
     assert shown.count("body_regexp: x") == 2
 
 
-def test_a_jobs_file_leaves_out_what_has_another_kinds_keys(tmp_path: Path) -> None:
-    file = tmp_path / "jobs.json"
-    bad = [raw(kind, key) for kind, key, _ in REFUSED]
-    file.write_text(json.dumps([{"id": 1, "url": "http://x/"}, *bad]))
-    found = read_jobs(file)
-    assert [job.id for job in found.jobs] == [1]
-    assert list(found.refused) == [f"{file}: job 7: {said}" for *_, said in REFUSED]
-
-
 @pytest.mark.parametrize("key", ["name", "url", "body", "headers", "body_regexp", "ca_file"])
 @pytest.mark.parametrize("half", ["\ud800", "\udcff"])
 def test_half_of_a_character_is_refused_wherever_it_is(tmp_path: Path, key: str, half: str) -> None:
@@ -188,65 +178,6 @@ def test_the_raw_form_of_a_job_reads_as_the_job() -> None:
     for kind, url in URLS.items():
         job = read_job({"id": 1, "kind": kind, "url": url})
         assert read_job(msgspec.to_builtins(job)) == job
-
-
-NEW_KIND = """
-from __future__ import annotations
-
-from typing import ClassVar
-
-from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.job import Job, Option
-
-
-class EchoJob(Job, frozen=True, kw_only=True, tag="echo"):
-    schemes: ClassVar[tuple[str, ...]] = ("echo",)
-
-    # what to say
-    words: str = "up"
-
-
-class EchoCheck(Check[EchoJob]):
-    job = EchoJob
-    errors: ClassVar = {"bad-echo": "it says something else"}
-    options = (Option("--words", "words", "what to say", "W"),)
-
-    def prepare(self, job: EchoJob) -> Attempt:
-        async def attempt() -> Outcome:
-            up = job.words == "up"
-            return Outcome(up=up, duration=0.0, error=None if up else f"bad-echo: {job.words}")
-
-        return attempt
-"""
-
-
-def test_a_new_kind_is_one_module(tmp_path: Path) -> None:
-    for folder in ("monitor", "packaging/man"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    (tmp_path / "monitor/probes/checks/echo.py").write_text(NEW_KIND)
-    config = tmp_path / "config.yml"
-
-    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-
-    config.write_text("probes: {jobs: [{id: 1, kind: echo, url: 'echo://x', words: hello}]}")
-    checked = python("-m", "monitor", "check-config", "-c", "config.yml")
-    assert checked.returncode == 0, checked.stderr
-    assert "words: hello" in checked.stdout
-    config.write_text("probes: {jobs: [{id: 1, kind: tcp, url: 'tcp://x:1', words: hello}]}")
-    refused = python("-m", "monitor", "check-config", "-c", "config.yml")
-    assert refused.returncode == 78
-    assert "unknown key for kind tcp; known by echo" in refused.stderr
-    assert python("-m", "monitor", "probe", "echo://x").returncode == 0
-    down = python("-m", "monitor", "probe", "echo://x", "--words", "no", "--json")
-    assert down.returncode == 1
-    assert json.loads(down.stdout)["error"] == "bad-echo: no"
-    words = "from monitor.probes.checks import error_words; print(error_words()['bad-echo'])"
-    assert python("-c", words).stdout == "it says something else\n"
-    page = python("packaging/man/config-page").stdout
-    assert "With kind echo, also:" in page
-    assert "What to say." in page
 
 
 def test_reading_a_config_imports_no_library_of_a_kind() -> None:

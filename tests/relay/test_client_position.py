@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 
 from monitor.relay.channel import Channel, End
-from monitor.relay.client_position import End as EndEvent
 from monitor.relay.client_position import (
     Event,
-    LegacyPosition,
     Message,
     NotARelayError,
     Position,
@@ -187,27 +185,6 @@ def test_what_is_no_message_is_said(rubbish: dict[str, Any]) -> None:
     take(position, subscribed(0))
     with pytest.raises(NotARelayError):
         take(position, rubbish)
-
-
-def legacy(position: LegacyPosition, *commands: str) -> list[Event]:
-    return [e for c in commands for e in position.take(json.dumps({"command": c}))]
-
-
-def test_the_old_protocols_repeated_history_is_not_delivered_again() -> None:
-    position = LegacyPosition("c")
-    position.connected()
-    assert len(legacy(position, "STARTED", "A")) == 2
-    position.connected()
-    events = legacy(position, "STARTED", "A", "B")
-    assert [event.data["command"] for event in events if isinstance(event, Message)] == ["B"]
-    position.connected()
-    events = legacy(position, "STARTED", "X")
-    assert events[0] == Reset("c", 0, True)
-    assert [e.data["command"] for e in events[1:] if isinstance(e, Message)] == ["STARTED", "X"]
-    assert list(position.closed(1006)) == []
-    assert list(position.closed(1000)) == [EndEvent("c", False)]
-    legacy(position, "FINISHED")
-    assert list(position.closed(1000)) == [EndEvent("c", True)]
 
 
 def test_close_codes_say_whether_to_come_back() -> None:

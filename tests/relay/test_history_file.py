@@ -196,7 +196,7 @@ def test_files_that_are_no_histories(tmp_path: Path) -> None:
     damaged.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     with pytest.raises(DamagedFileError):
         HistoryFile(damaged)
-    assert set_aside(damaged, keep=1).read_bytes().endswith(b"\xff")
+    assert set_aside(damaged).read_bytes().endswith(b"\xff")
     assert not damaged.exists()
     other = tmp_path / "other.db"
     with sqlite3.connect(other) as database:

@@ -19,8 +19,7 @@ from websockets.http11 import Request, Response
 from monitor.tokens import ANYONE, Principal
 from monitor.transport.frames import text_frame
 from monitor.transport.websocket import WebSocketConnection
-from monitor.web.http.access import Refusal
-from monitor.web.http.headers import headers_by_name
+from monitor.web.http.access import Refusal, headers_by_name
 from monitor.web.http.problems import MEDIA_TYPE, problem_body
 
 __all__ = ["ClosedError", "WebSocket"]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,6 +153,39 @@ def test_an_id_can_be_given_once_and_never_changes(daemon: Whole, job: int) -> N
     other = daemon.request("POST", "/job", json={"id": 77, **daemon.mock()})
     assert other.json()["id"] == 77
     assert daemon.request("DELETE", "/job/77").status_code == 204
+
+
+def test_a_job_with_the_greatest_id_leaves_ids_for_others(daemon: Whole, job: int) -> None:
+    greatest = daemon.request("POST", "/job", json={"id": 2**63 - 1, **daemon.mock()})
+    assert greatest.status_code == 201
+    created = daemon.request("POST", "/job", json=daemon.mock())
+    assert created.status_code == 201, created.text
+    assert job < created.json()["id"] < 2**63 - 1
+    for job_id in (2**63 - 1, created.json()["id"]):
+        assert daemon.request("DELETE", f"/job/{job_id}").status_code == 204
+
+
+def test_a_job_that_takes_long_to_check_holds_nobody_up(daemon: Whole, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    slow = "(?i)[" + "".join(f"{chr(256 + n)}-\U0010ffff" for n in range(1500)) + "]"
+    for fields, word in (
+        ({"ca_file": str(fifo)}, "a pipe"),
+        ({"ca_file": "/proc/self/fd/5"}, "ca_file"),
+        ({"ca_file": "/dev/zero"}, "a device"),
+        ({"body_regexp": slow}, "takes more than 2 s to compile"),
+        ({"body_regexp": "x" * 8193}, "longer than 8192 characters"),
+    ):
+        body = {"url": "https://localhost/", **fields}
+        with ThreadPoolExecutor(1) as pool:
+            refused = pool.submit(daemon.request, "POST", "/job", json=body)
+            others = 0
+            while not refused.done():
+                assert daemon.request("GET", "/healthz").status_code == 200
+                others += 1
+        assert word in problem(refused.result(), 422)["detail"]
+        # A loop that compiles answers nobody else.
+        assert others > 2 or fields.get("body_regexp") != slow
 
 
 def test_results_come_in_pages_newest_first_each_once(daemon: Whole, job: int) -> None:

@@ -45,7 +45,9 @@ class Echo(WebSocketConnection):
 
 
 @contextlib.asynccontextmanager
-async def connected(*, refused: bool = False) -> AsyncIterator[Served]:
+async def connected(
+    *, refused: bool = False
+) -> AsyncIterator[tuple[Echo, asyncio.StreamReader, asyncio.StreamWriter]]:
     """Connect a client without a library to a connection."""
     served: list[Echo] = []
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import subprocess
 import sys
+import textwrap
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,3 +191,41 @@ def test_reading_a_config_imports_no_library_of_a_kind() -> None:
     )
     done = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
     assert done == "set()\n"
+
+
+def test_the_kind_of_the_contributors_page_is_one_module(tmp_path: Path) -> None:
+    page = (ROOT / "docs/contributing/check-kind.md").read_text()
+    (module,) = [fence for fence in page.split("```python\n") if "class FingerCheck" in fence]
+    for folder in ("monitor", "packaging/man"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    added = tmp_path / "monitor/probes/checks/finger.py"
+    added.write_text(textwrap.dedent(module.partition("```")[0]))
+    config = tmp_path / "config.yml"
+
+    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    job = "{id: 1, kind: %s, url: '%s://127.0.0.1:79', user: somebody}"
+    config.write_text(f"probes: {{jobs: [{job % ('finger', 'finger')}]}}")
+    checked = python("-m", "monitor", "check-config", "-c", "config.yml")
+    assert "user: somebody" in checked.stdout, checked.stderr
+    config.write_text(f"probes: {{jobs: [{job % ('tcp', 'tcp')}]}}")
+    refused = python("-m", "monitor", "check-config", "-c", "config.yml")
+    assert refused.returncode == 78
+    assert "unknown key for kind tcp; known by finger" in refused.stderr
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            server.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        url = f"finger://127.0.0.1:{server.getsockname()[1]}"
+        down = python("-m", "monitor", "probe", url, "--user", "nobody", "--json")
+    assert down.returncode == 1, down.stderr
+    assert json.loads(down.stdout)["error"] == "no-such-user: nobody"
+    words = "from monitor.probes.checks import error_words; print(error_words()['no-such-user'])"
+    assert "does not know the user" in python("-c", words).stdout
+    described = python("packaging/man/config-page").stdout
+    assert "With kind finger, also:" in described
+    assert "The user to ask for." in described

@@ -295,7 +295,7 @@ def _not_yaml(file: str, text: str, error: yaml.MarkedYAMLError) -> ConfigError:
     if mark is not None and text[mark.index : mark.index + 1] == "\t":
         problem = "a tab can't indent; use spaces"
     elif mark is not None and text[mark.index - 1 : mark.index + 1] == "${":
-        problem = "within braces or brackets a ${NAME} must stand in quotes"
+        problem = "within braces or brackets a ${NAME} needs quotes"
     elif mark is not None and text[mark.index : mark.index + 2] == "::":
-        problem = "within braces or brackets an address that begins with :: must stand in quotes"
+        problem = "within braces or brackets an address that begins with :: needs quotes"
     return ConfigError(f"not YAML: {problem}", file=file, line=line)

@@ -23,7 +23,7 @@ class ProbeError(Exception):
 
 
 class Connection:
-    """One attempt's connection to its host: resolve, connect, tls, and what comes after.
+    """One attempt's connection to its host: resolve, connect, tls, and the dialogue.
 
     ``async with`` bounds everything by the timeout (s, the job's by default), turns failures
     into :attr:`error`, and closes the connection.

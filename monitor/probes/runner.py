@@ -112,7 +112,7 @@ class Runner:
     # Jobs
 
     def set_jobs(self, jobs: Sequence[Job]) -> list[str]:
-        """Run exactly these verified, active jobs; unchanged ones go on as they are.
+        """Run exactly these verified, active jobs; unchanged ones keep running as they are.
 
         Returns a line for each job that cannot be prepared, which is left out.
         """

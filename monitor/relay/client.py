@@ -105,7 +105,7 @@ class RelayClient:
                     if lost.delay_s is None:
                         delay = backoff.next_delay()
                     else:
-                        delay = random.uniform(*lost.delay_s)  # noqa: S311 - jitter is no secret
+                        delay = random.uniform(*lost.delay_s)  # noqa: S311 - jitter is not a secret
                         backoff.reset()
                     await self._events.put(Away(f"{self._shown}: {lost}", delay))
                     await asyncio.sleep(delay)

@@ -1,7 +1,7 @@
 """A ZeroMQ ROUTER on an address of the config, read by the daemon's loop.
 
 libzmq's descriptor is edge-triggered: it becomes readable once, and again only after everything
-was read. So whoever reads a limited number of messages asks for another turn of the loop.
+was read. So a reader of a limited number of messages asks for another turn of the loop.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Router:
                 descriptor = source.FD
                 loop.add_reader(descriptor, callback)
                 self._readers.append(descriptor)
-                # For what came before add_reader there is no further edge.
+                # Messages that arrived before add_reader cause no further edge.
                 loop.call_soon(callback)
 
     @property

@@ -218,7 +218,7 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         self.protocol.send_response(response)
         self.flush()
         if self.protocol.state is State.OPEN:
-            # What came with the request may have ended the connection already.
+            # A frame that came with the request may have ended the connection already.
             self.is_open = not self.protocol.eof_sent
             self.opened()
         else:

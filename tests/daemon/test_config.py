@@ -95,7 +95,7 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
             "bus: {file: 10m, max_bytes: x}",
             ":1: bus.max_bytes: expected a whole number, not a text",
         ),
-        ("a: 1\nb: {c: ${D}}", ":2: not YAML: within braces or brackets a ${NAME} must stand in q"),
+        ("a: 1\nb: {c: ${D}}", ":2: not YAML: within braces or brackets a ${NAME} needs quotes"),
         ("relay: 3", ":1: relay: expected a section of keys, not a whole number"),
         ("relay: [{a: 1}]", ":1: relay: expected a section of keys, not a list"),
         ("relay: {tls: []}", ":1: relay.tls: expected a section of keys, not a list"),

@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {"pace": 0.1}
 
 
 class Following:
-    """Events of a client, as lists: kind, channel, what was told."""
+    """Events of a client, as lists: kind, channel, content."""
 
     def __init__(self) -> None:
         self.events: list[list[Any]] = []

@@ -131,7 +131,7 @@ def test_after_a_crash_old_positions_mean_the_same_and_later_ones_nothing() -> N
     assert channel.resume("epoch-1", 7) == (7, "")
     assert channel.resume("epoch-1", 10) == (10, "")
     assert channel.resume("epoch-1", 11) == (0, "ahead")
-    # What comes now belongs to the new epoch alone.
+    # New messages belong to the new epoch alone.
     channel.append(text_frame(b"new"), 1.0)
     assert channel.resume("epoch-1", 11) == (0, "ahead")
     assert channel.resume(channel.epoch, 11) == (11, "")

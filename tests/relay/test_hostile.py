@@ -90,7 +90,7 @@ def test_a_client_that_never_reads_is_closed_and_costs_only_its_buffers(
     relay.wait_subscribed("c", 2)
     flood(relay, "c", 6000)
     relay.daemon.wait_log("read nothing for")
-    # It gets what was on its way, and is told to come back.
+    # It gets what was on its way, and a code that means: come back.
     texts, code = drain_frames(stuck)
     assert 0 < texts < 6000
     assert code == 1013
@@ -173,7 +173,7 @@ def test_what_is_no_websocket_is_one_line(relay: Relay, said: bytes, problem: st
         while peer.recv(4096):
             pass
     assert problem in relay.daemon.wait_log("invalid WebSocket from ")
-    # Who only knocks, as load balancers do, is not worth one.
+    # A client that only knocks, as load balancers do, is not worth one.
     socket.create_connection(("127.0.0.1", relay.websocket_port), 20).close()
     relay.broker.send("c", "FINISHED")
     assert everything(relay.client("c"))[1] == 1000

@@ -150,7 +150,7 @@ def test_the_feed_is_told_when_it_is_lost_and_back(relay: Relay) -> None:
     assert (told["type"], told["state"], told["brokers"]) == ("feed", "lost", 1)
     relay.broker.close()
     assert client.receive()["state"] == "down"
-    # Who comes later is told where the gap is.
+    # A later subscriber learns where the gap is.
     late = RecoveringClient(relay)
     assert late.feed["state"] == "down"
     late.subscribe("job")

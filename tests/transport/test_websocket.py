@@ -28,7 +28,7 @@ def masked(opcode: int, data: bytes) -> bytes:
 
 
 class Echo(WebSocketConnection):
-    """Greets, sends each message back, and refuses where it is told to."""
+    """Greets, sends each message back, and refuses on request."""
 
     refused = False
 

@@ -237,7 +237,7 @@ def test_what_a_token_shows_is_kept_by_nobody_but_its_client(daemon: Whole, job:
         assert kept in ("private, no-cache", "no-store"), path
     for path in ("/job", "/nothing", "/healthz"):
         assert daemon.request("GET", path, role=None).headers["cache-control"] == "no-store"
-    # The page's own files are no secret.
+    # The page's own files are public.
     page = daemon.request("GET", "/static/app.js", role=None)
     assert page.headers["cache-control"] == "no-cache"
     etag = {"if-none-match": page.headers["etag"]}

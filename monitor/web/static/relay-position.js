@@ -1,13 +1,13 @@
 // How far a client is in a channel: messages in, events out; no I/O.
 //
-// An event is a list: the name of the hook that is told, and what it is told.
+// An event is a list: the name of the hook, and its argument.
 
 export class Position {
   constructor(channel) {
     this.channel = channel;
     this.epoch = undefined;
     this.seq = 0;
-    // Subscriptions asked for but not answered: what comes before the last answer is stale.
+    // Subscriptions asked for but not answered: messages before the last answer are stale.
     this.asked = 0;
     this.gaps = new Set();
   }
@@ -53,7 +53,7 @@ export class Position {
 
   *message(epoch, seq, time, data) {
     if (epoch !== this.epoch || seq <= this.seq) return;
-    // A relay never skips a number; but whoever listens is told the truth of it.
+    // A relay never skips a number; but if it does, the listener must know.
     if (seq > this.seq + 1) yield ["reset", { seq: seq - 1, epoch, anew: false }];
     this.seq = seq;
     yield ["message", data, { seq, epoch, time }];

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,12 @@ _LOOK_S = 2.0
 _MOST_SHOWN = 200
 
 
-@dataclass(frozen=True, slots=True)
-class _Stamp:
-    """What changes when a file is written or replaced."""
-
-    inode: int
-    size: int
-    changed_ns: int
-
-
 class FileJobs(JobSource):
     """A file that holds a list of jobs, or a mapping with such a list under ``jobs``."""
 
     def __init__(self, file: str) -> None:
         self._file = Path(file)
-        self._seen: _Stamp | None = None
+        self._seen: tuple[int, int, int] | None = None
 
     async def load(self) -> JobList:
         """Read the file, off the loop."""
@@ -48,12 +38,13 @@ class FileJobs(JobSource):
         while await asyncio.to_thread(self._stamp) == self._seen:
             await asyncio.sleep(_LOOK_S)
 
-    def _stamp(self) -> _Stamp | None:
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Return what changes when the file is written or replaced."""
         try:
             found = self._file.stat()
         except OSError:
             return None
-        return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def read_jobs(file: Path) -> JobList:

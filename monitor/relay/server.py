@@ -182,7 +182,7 @@ class Server:
             self._refused("rubbish", "invalid WebSocket from %s: %s", connection.peer, problem)
         names = self.delivery.left(connection)
         if names:
-            code = connection.close_code
+            code = connection.protocol.close_code
             key = str(code) if code in CLOSE_CODES else "other"
             self.disconnects[key] = self.disconnects.get(key, 0) + 1
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -75,7 +75,15 @@ class Router:
         for option, value in ({**_KEEPALIVE, zmq.IPV6: ipv6} | dict(self._options)).items():
             socket.setsockopt(option, value)
         if curve is not None:
-            self._require(context, socket, curve)
+            # Only peers with an allowed key (https://rfc.zeromq.org/spec/27/).
+            self._authenticator = ThreadAuthenticator(
+                context, log=logging.getLogger("monitor.transport.curve")
+            )
+            self._authenticator.start()
+            self.allow_keys_of(curve.allowed_dir)
+            socket.setsockopt(zmq.CURVE_SERVER, 1)
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
         if self._events:
             self.monitor = socket.get_monitor_socket(self._events)
         for endpoint in endpoints:
@@ -150,22 +158,6 @@ class Router:
         """Read the public keys that may connect again."""
         if self._authenticator is not None:
             self._authenticator.configure_curve(domain="*", location=directory)
-
-    def _require(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        socket: zmq.Socket[bytes],
-        curve: CurveKeys,
-    ) -> None:
-        """Take peers with an allowed key only (https://rfc.zeromq.org/spec/27/)."""
-        self._authenticator = ThreadAuthenticator(
-            context, log=logging.getLogger("monitor.transport.curve")
-        )
-        self._authenticator.start()
-        self.allow_keys_of(curve.allowed_dir)
-        socket.setsockopt(zmq.CURVE_SERVER, 1)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
 
 
 def reason(error: zmq.ZMQError) -> str:

@@ -288,8 +288,8 @@ class Aggregation(Part):
             except MonitorError as error:
                 logger.debug("offsets are stored, but committing them to the bus failed: %s", error)
 
-    async def _wait(self, limit_s: float) -> None:
-        """Wait until something changes, at most ``limit_s``."""
+    async def _wait(self, limit_s: float | None) -> None:
+        """Wait until something changes, at most ``limit_s`` if there is a limit."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
@@ -313,10 +313,7 @@ class Aggregation(Part):
             due = None if since is None else since + self._settings.flush_interval * _FLUSH_EARLY
             if due is not None and due <= loop.time():
                 return
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
-                    await self._changed.wait()
+            await self._wait(None if due is None else due - loop.time())
 
     async def _flush(self) -> bool:
         """Write everything pending, batch by batch; False if the database is unavailable."""

@@ -81,13 +81,13 @@ class TopicConsumer(Consumer):
             try:
                 records = await self._run(self._poll, max_records, max(0.0, min(left, _SLICE_S)))
                 if self._client is not None:
-                    self._well()
+                    self._outage.recovered("Kafka is available again")
+                    self._backoff.reset()
+                    self._tell(None)
             except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
                 await self._fail(error)
                 records = []
-            failure, self._callback_error = self._callback_error, None
-            if failure is not None:
-                raise failure
+            self._raise_of_callback()
             if records or loop.time() >= until:
                 return records
 
@@ -98,6 +98,9 @@ class TopicConsumer(Consumer):
             await self._run(self._idle)
         except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
             await self._fail(error)
+        self._raise_of_callback()
+
+    def _raise_of_callback(self) -> None:
         failure, self._callback_error = self._callback_error, None
         if failure is not None:
             raise failure
@@ -108,11 +111,6 @@ class TopicConsumer(Consumer):
         self._tell(problem)
         await self._run(self._drop_client)
         await asyncio.sleep(self._backoff.next_delay())
-
-    def _well(self) -> None:
-        self._outage.recovered("Kafka is available again")
-        self._backoff.reset()
-        self._tell(None)
 
     async def seek(self, partition: int, offset: int) -> None:
 

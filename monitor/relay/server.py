@@ -4,6 +4,8 @@ A connection's reader (:mod:`monitor.relay.legacy_reader`, :mod:`monitor.relay.r
 writes what its client gets.
 """
 
+# ruff: noqa: D102 - ConnectionOwner documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -167,11 +169,9 @@ class Server:
         return response
 
     def paused(self, connection: SubscriberConnection) -> None:
-        """Watch a client that does not read as fast as the relay writes."""
         self.delivery.paused(connection)
 
     def resumed(self, connection: SubscriberConnection) -> None:
-        """Continue with a client that has read what was written."""
         self.delivery.resumed(connection)
 
     def lost(self, connection: SubscriberConnection) -> None:

@@ -38,6 +38,7 @@ pytest_plugins = [
     "tests.servers.kafka",
     "tests.servers.kubernetes",
     "tests.servers.packages",
+    "tests.servers.pgbouncer",
     "tests.servers.postgres",
     "tests.store.opened",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Bytes, Count, Section, read_secret, state_directory
+from monitor.settings import Bytes, Count, Section, read_pem, read_secret, state_directory
 
 __all__ = ["BusSettings", "KafkaSettings"]
 
@@ -84,10 +84,7 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
             file = getattr(self, key)
             if file is not None:
-                try:
-                    Path(file).open("rb").close()
-                except OSError as error:
-                    raise SettingError((key,), f"cannot read {file}: {error.strerror}") from None
+                read_pem(file, path=(key,))
         self.password()
 
     def password(self) -> str | None:

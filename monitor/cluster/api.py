@@ -1,11 +1,9 @@
-"""Asks the Kubernetes API, and says in one word what went wrong.
+"""A client of the Kubernetes API that classifies errors by :class:`Reason`. Blocks; for threads.
 
-Credentials, certificates, proxies and exec plugins are the ``kubernetes`` package's; requests
-go through its connection pool and are answered raw, with a limit on every wait. Its own list
-calls, watch and retries are left aside: they wait for ever on a silent connection, keep whole
-objects as Python objects, and differ between the versions that are in use.
-
-Everything here blocks and belongs into a thread.
+The ``kubernetes`` package provides credentials, certificates, proxies, exec plugins and the
+connection pool. Responses are read raw, with a timeout on every read. The package's own lists,
+watches and retries are not used: they wait indefinitely on a silent connection, decode whole
+objects, and differ between the versions in use.
 """
 
 from __future__ import annotations
@@ -26,10 +24,10 @@ from urllib.parse import urlencode
 
 import msgspec
 import urllib3
-import yaml
 
 from monitor.cluster.objects import Page, read_page
-from monitor.errors import MonitorError
+from monitor.cluster.settings import read_kubeconfig
+from monitor.errors import MonitorError, SettingError
 
 __all__ = ["SERVICE_ACCOUNT", "Api", "ApiError", "Reason"]
 
@@ -39,10 +37,10 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _CONNECT_S = 10.0
 _READ_S = 30.0
-_PAGE_OBJECTS = 200  # decoding a page holds the interpreter for a few ms
+_PAGE_OBJECTS = 200  # decoding a page holds the interpreter lock for a few ms
 _MAX_PAGE_BYTES = 64 * 1024 * 1024
 _MAX_RETRY_AFTER_S = 300.0
-# Three unanswered probes: a peer that is gone without a word is noticed within 30 s.
+# Three unanswered probes: a lost peer is detected within 30 s.
 _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -69,7 +67,7 @@ class Reason(enum.StrEnum):
 
 
 class ApiError(MonitorError):
-    """The API did not do as asked. ``retry_after_s`` is what the server wants us to wait."""
+    """A request failed. ``retry_after_s`` is how long the server asks to wait."""
 
     def __init__(self, reason: Reason, problem: str, *, retry_after_s: float | None = None) -> None:
         self.reason = reason
@@ -83,8 +81,8 @@ class ApiError(MonitorError):
 class Api:
     """One API server, for any number of threads.
 
-    ``kubeconfig`` None means the pod's service account, found in ``service_account`` (a
-    directory) and in the environment. Nothing is read or contacted before the first request.
+    Without ``kubeconfig`` it uses the service account of the pod, from the directory
+    ``service_account`` and the environment. It reads and contacts nothing before the first request.
     """
 
     def __init__(
@@ -103,7 +101,7 @@ class Api:
         self._stopping = False
 
     def stop(self) -> None:
-        """Break off all that is being read, so that the threads that read come back."""
+        """Abort all reads, so that the reading threads return."""
         with self._lock:
             self._stopping = True
             for response in self._open:
@@ -118,7 +116,7 @@ class Api:
     def pages(
         self, path: str, *, selector: str = "", stop: threading.Event | None = None
     ) -> Iterator[Page]:
-        """Yield the pages of a list, one at a time. Raises ApiError."""
+        """Yield the pages of a list; raises ApiError."""
         query = {"limit": str(_PAGE_OBJECTS)}
         if selector:
             query["labelSelector"] = selector
@@ -131,14 +129,14 @@ class Api:
             query["continue"] = page.metadata.continue_
 
     def items(self, path: str, *, selector: str = "") -> list[msgspec.Raw]:
-        """Return all items of a list."""
+        """Return all items of a list; raises ApiError."""
         return [item for page in self.pages(path, selector=selector) for item in page.items or ()]
 
     @contextmanager
     def stream(self, path: str, query: Mapping[str, str], *, read_s: float) -> Iterator[Any]:
-        """Open a watch and give its response; no read on it takes longer than ``read_s``.
+        """Open a watch and return its response; ``read_s`` limits each read.
 
-        Errors while it is open come out as ApiError, too.
+        Raises ApiError, also for errors while the watch is open.
         """
         with self._request(path, query, read_s=read_s) as response:
             yield response
@@ -165,7 +163,7 @@ class Api:
             if response is not None:
                 with self._lock:
                     self._open.discard(response)
-                # One that was read to its end is back in the pool by now and stays open.
+                # The connection of a complete response is already back in the pool, open.
                 response.close()
 
     def _send(self, path: str, query: Mapping[str, str], read_s: float) -> urllib3.BaseHTTPResponse:
@@ -183,10 +181,10 @@ class Api:
         except (ValueError, http.client.HTTPException) as error:
             if isinstance(error, urllib3.exceptions.HTTPError):
                 raise
-            # The text of these shows what could not be sent, which may be the token.
+            # The text of these errors has the invalid value, which may be the token.
             self._forget_client()
             raise ApiError(
-                Reason.UNAUTHORIZED, "the server's address or the token has forbidden characters"
+                Reason.UNAUTHORIZED, "the address of the server or the token has invalid characters"
             ) from None
         return sent
 
@@ -197,7 +195,7 @@ class Api:
         retry_after = _retry_after(response.headers.get("Retry-After"))
         match status:
             case 401:
-                # Whatever the package keeps is stale; the next request reads it again.
+                # The credentials are outdated; the next request reads them again.
                 self._forget_client()
                 reason = Reason.UNAUTHORIZED
             case 403:
@@ -215,14 +213,14 @@ class Api:
         return ApiError(reason, text, retry_after_s=retry_after)
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        # enforce_content_length makes a short body an IncompleteRead.
+        # By enforce_content_length a truncated body raises IncompleteRead.
         body = response.read(_MAX_PAGE_BYTES + 1, decode_content=True)
         if len(body) > _MAX_PAGE_BYTES:
-            raise ApiError(Reason.BROKEN, f"a page longer than {_MAX_PAGE_BYTES} bytes")
+            raise ApiError(Reason.BROKEN, f"a page of the list exceeds {_MAX_PAGE_BYTES} bytes")
         return body
 
     def _credentials(self) -> tuple[Any, dict[str, str]]:
-        """Return the package's client and a request's headers, with the token of this moment."""
+        """Return the client of the package, and request headers with the current token."""
         from kubernetes.config import ConfigException
 
         headers = {"Accept": "application/json", "User-Agent": "recodex-monitor"}
@@ -231,13 +229,13 @@ class Api:
                 if self._client is None:
                     self._client = self._make_client()
                 client = self._client
-                # Reads a service account's token again once it is a minute old.
+                # Reads the token of a service account again after a minute.
                 settings = client.configuration.auth_settings()
-        except (ConfigException, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        except (ConfigException, SettingError, LookupError, TypeError, ValueError) as error:
             where = self._kubeconfig or self._service_account
-            problem = f"{where}: {_line(error)}"
+            problem = f"{where}: {_line(getattr(error, 'problem', error))}"
             if self._kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
-                problem = "this is no pod of a cluster; set cluster.kubeconfig"
+                problem = "not running in a pod of a cluster; set cluster.kubeconfig"
             raise ApiError(Reason.UNAUTHORIZED, problem) from None
         for setting in settings.values():
             if setting["in"] == "header" and setting["value"]:
@@ -251,23 +249,23 @@ class Api:
             client.rest_client.pool_manager.clear()
 
     def _make_client(self) -> Any:
-        from kubernetes import client, config
+        from kubernetes import client
         from kubernetes.config.incluster_config import InClusterConfigLoader
+        from kubernetes.config.kube_config import KubeConfigLoader
 
         configuration: Any = client.Configuration()
-        loader: Any = InClusterConfigLoader
-        load: Any = config.load_kube_config
+        in_cluster: Any = InClusterConfigLoader
+        from_file: Any = KubeConfigLoader
         if self._kubeconfig is None:
-            loader(
+            in_cluster(
                 token_filename=str(self._service_account / "token"),
                 cert_filename=str(self._service_account / "ca.crt"),
             ).load_and_set(configuration)
         else:
-            load(
-                config_file=str(self._kubeconfig),
-                client_configuration=configuration,
-                persist_config=False,
-            )
+            from_file(
+                config_dict=read_kubeconfig(self._kubeconfig),
+                config_base_path=str(self._kubeconfig.parent),
+            ).load_and_set(configuration)
         configuration.connection_pool_maxsize = self._connections
         made = client.ApiClient(configuration)
         made.rest_client.pool_manager.connection_pool_kw["socket_options"] = _KEEPALIVE
@@ -278,7 +276,7 @@ def _decode(body: bytes) -> Page:
     try:
         return read_page(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ApiError(Reason.BROKEN, "the answer is no list of objects") from None
+        raise ApiError(Reason.BROKEN, "the response is not a list of objects") from None
 
 
 def _status_message(body: bytes) -> str:
@@ -293,12 +291,12 @@ def _status_message(body: bytes) -> str:
 
 
 def _line(what: object) -> str:
-    """Return the start of a text from elsewhere as one line."""
+    """Return the beginning of an untrusted text as one line."""
     return " ".join(str(what).split())[:300]
 
 
 def _retry_after(text: str | None) -> float | None:
-    """Read a Retry-After header, seconds or a date (RFC 9110, 10.2.3); bounded."""
+    """Parse a Retry-After header, seconds or a date (RFC 9110, 10.2.3); 300 s at most."""
     if text is None:
         return None
     try:
@@ -317,13 +315,13 @@ def _transport_error(error: urllib3.exceptions.HTTPError) -> ApiError:
         case exceptions.NewConnectionError() | exceptions.ConnectTimeoutError():
             return ApiError(Reason.UNREACHABLE, _cause_text(error) or "cannot connect")
         case exceptions.ReadTimeoutError():
-            return ApiError(Reason.SILENT, "no word in time")
+            return ApiError(Reason.SILENT, "the server sent nothing in time")
         case exceptions.SSLError():
             return ApiError(Reason.UNREACHABLE, f"TLS: {_cause_text(error) or _line(error)}")
         case exceptions.ProxyError():
             return ApiError(Reason.UNREACHABLE, f"proxy: {_cause_text(error) or 'failed'}")
         case _:
-            return ApiError(Reason.BROKEN, _cause_text(error) or "the connection broke off")
+            return ApiError(Reason.BROKEN, _cause_text(error) or "the connection was lost")
 
 
 def _cause_text(error: BaseException | None) -> str:

@@ -1,14 +1,14 @@
-"""What a change of an object means: the events that it makes, and what is known after it; pure.
+"""Compares an object with its last reported state, and makes the events for the difference; pure.
 
-For every object the last state told is kept as a :class:`Told`. A new look at the object is
-compared with it by :func:`judge_service` or :func:`judge_pod`, its end by :func:`judge_gone`;
-each gives what to tell (or nothing) and what is then told, to be committed together.
+For each object the last reported state is kept as a :class:`Reported`. :func:`compare_service` and
+:func:`compare_pod` compare an observation of the object with it, and :func:`compare_gone` its
+deletion. Each returns an event, if any, and the new reported state, to be committed together.
 
-A rollout is news when it is complete, its revision is another than the one told, and the
-images (with the digests that the pods run, where a tag alone names them) or the model's
-version are others. It is a rollback when its template was already current at a revision
-before the one told. What fails is told once a revision, and what follows a failure is told
-also where the images are the old ones again, so that nobody goes on believing in the failure.
+A rollout is reported when it is complete, its revision is not the reported one, and the images or
+the version of the model have changed. If an image has only a tag, the digest that the pods run
+counts. It is a rollback if its template was current at a revision before the reported one. A
+failure is reported once per revision. The rollout after a failure is reported even if the images
+are the same as before, so that no consumer keeps showing the failure.
 """
 
 from __future__ import annotations
@@ -31,131 +31,131 @@ from monitor.cluster.events import (
 )
 from monitor.cluster.mapping import map_object
 from monitor.cluster.pods import Pod
-from monitor.cluster.services import Service
-from monitor.cluster.told import (
+from monitor.cluster.reported import (
     Facts,
-    Told,
+    Reported,
     former_revisions,
     images_differ,
+    reported_state,
     same_revision,
-    tell,
     version_differs,
     with_digest,
 )
+from monitor.cluster.services import Service
 from monitor.messages import ModelEvent
 
 __all__ = [
-    "Verdict",
-    "judge_gone",
-    "judge_pod",
-    "judge_service",
-    "wants_facts",
+    "Change",
+    "compare_gone",
+    "compare_pod",
+    "compare_service",
+    "needs_facts",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a look means: an event or none, and what is told from now on.
+class Change:
+    """The new reported state of an object, and an event if there is something to report.
 
-    ``told`` is None where nothing needs to be kept; the same object as before means that
-    nothing changed.
+    No state to keep is ``reported=None``; the previous object means that nothing changed.
     """
 
-    told: Told | None
+    reported: Reported | None
     event: Event | None = None
 
 
 def _is_rolled_out(service: Service, context: Context) -> bool:
-    """Say whether a service is rolled out.
+    """Return whether the service is rolled out.
 
-    While we watch, we see the moment at which it is complete. What is found by the first list
-    may have lost a replica since, and is rolled out all the same.
+    A watch sees the moment when the rollout is complete. A service in the first list may have lost
+    a replica since then, and still counts as rolled out.
     """
-    return service.complete or (context.catch_up and service.stands)
+    return service.complete or (context.catch_up and service.rolled_out)
 
 
-def _has_failed_anew(told: Told | None, service: Service) -> bool:
-    """Say whether a rollout failed of which nothing was told yet.
+def _has_new_failure(reported: Reported | None, service: Service) -> bool:
+    """Return whether a rollout failed and this failure was not reported yet.
 
-    A controller that takes up a former template changes revision and generation first: until its
-    next look at the pods the status has the condition of the rollout that failed before.
+    On a rollback the controller first changes revision and generation. Until it updates the status,
+    the status still has the condition of the rollout that failed before.
     """
     failure = service.failure
     if failure is None:
         return False
-    if told is None or told.phase == "removed":
+    if reported is None or reported.phase == "removed":
         return True
-    same = bool(failure.since) and failure.since == told.failed_since
-    return service.revision != told.failed_revision and not same
+    same = bool(failure.since) and failure.since == reported.failed_since
+    return service.revision != reported.failed_revision and not same
 
 
-def wants_facts(told: Told | None, service: Service, context: Context) -> bool:
-    """Say whether judging this look depends on facts that other objects hold."""
+def needs_facts(reported: Reported | None, service: Service, context: Context) -> bool:
+    """Return whether the comparison depends on facts from other objects."""
     if not _is_rolled_out(service, context):
         return False
-    if told is None or told.phase in {"seen", "failed", "removed"}:
+    if reported is None or reported.phase in {"seen", "failed", "removed"}:
         return any("@" not in image for image in service.images.values())
-    return not same_revision(told, service)
+    return not same_revision(reported, service)
 
 
-def judge_service(
-    told: Told | None, service: Service, context: Context, facts: Facts | None = None
-) -> Verdict:
-    """Judge a look at a Deployment or DeploymentConfig."""
+def compare_service(
+    reported: Reported | None, service: Service, context: Context, facts: Facts | None = None
+) -> Change:
+    """Compare a Deployment or DeploymentConfig with its reported state."""
     facts = facts or Facts()
-    standing = told is not None and told.phase == "told"
-    if told is not None and (service.revision or 0) < (told.revision or 0) and standing:
-        # Revisions only grow: this look is from before what was told.
-        return Verdict(told)
+    deployed = reported is not None and reported.phase == "told"
+    if reported is not None and (service.revision or 0) < (reported.revision or 0) and deployed:
+        # Revisions only grow: this observation is older than the reported state.
+        return Change(reported)
     if _is_rolled_out(service, context):
-        if standing:
-            assert told is not None
-            return _rolled_out(told, service, context, facts)
-        return _deployed(told, service, context, facts)
-    if _has_failed_anew(told, service):
-        if standing and told is not None and same_revision(told, service):
-            return Verdict(told)
-        return _failed(told, service, context)
-    if told is None and context.baseline:
-        return Verdict(tell(None, service, context, facts, phase="seen"))
-    return Verdict(told)
+        if deployed:
+            assert reported is not None
+            return _rolled_out(reported, service, context, facts)
+        return _deployed(reported, service, context, facts)
+    if _has_new_failure(reported, service):
+        if deployed and reported is not None and same_revision(reported, service):
+            return Change(reported)
+        return _failed(reported, service, context)
+    if reported is None and context.baseline:
+        return Change(reported_state(None, service, context, facts, phase="seen"))
+    return Change(reported)
 
 
-def judge_gone(told: Told | None, uid: str, context: Context) -> Verdict:
-    """Judge that an object is gone, or no longer carries the labels that are watched."""
-    if told is None or told.phase == "removed":
-        return Verdict(told)
-    if told.kind == "Pod" or told.phase == "seen":
-        return Verdict(None)
-    after = msgspec.structs.replace(told, phase="removed", removed_at=context.now)
+def compare_gone(reported: Reported | None, uid: str, context: Context) -> Change:
+    """Report an object that was deleted, or that no longer has the watched labels."""
+    if reported is None or reported.phase == "removed":
+        return Change(reported)
+    if reported.kind == "Pod" or reported.phase == "seen":
+        return Change(None)
+    after = msgspec.structs.replace(reported, phase="removed", removed_at=context.now)
     data = ModelEvent(
         cluster=context.cluster,
-        namespace=told.namespace,
-        kind=told.kind,
-        name=told.name,
+        namespace=reported.namespace,
+        kind=reported.kind,
+        name=reported.name,
         uid=uid,
-        model=told.model,
-        version=told.version,
-        previous_version=told.version,
-        images=image_changes(told.images, {}),
-        revision=told.revision,
+        model=reported.model,
+        version=reported.version,
+        previous_version=reported.version,
+        images=image_changes(reported.images, {}),
+        revision=reported.revision,
         replicas_wanted=0,
         replicas_ready=0,
         cause="deleted",
         catch_up=context.catch_up,
     )
-    if told.phase == "failed":
-        # It never stood, so nobody was told that it did.
-        return Verdict(after)
-    return Verdict(
-        after, make_event(REMOVED, uid, told.revision, told.life, data=data, context=context)
+    if reported.phase == "failed":
+        # It was never reported as deployed.
+        return Change(after)
+    return Change(
+        after,
+        make_event(REMOVED, uid, reported.revision, reported.life, data=data, context=context),
     )
 
 
-def judge_pod(told: Told | None, pod: Pod, context: Context) -> Verdict:
-    """Judge a look at a Pod: news when it is ready for the first time."""
-    if told is not None or not pod.ready or pod.terminating:
-        return Verdict(told)
+def compare_pod(reported: Reported | None, pod: Pod, context: Context) -> Change:
+    """Report a Pod when it is ready for the first time."""
+    if reported is not None or not pod.ready or pod.terminating:
+        return Change(reported)
     images = {name: with_digest(image, pod.digests.get(name)) for name, image in pod.images.items()}
     kind, name = pod.service or ("Pod", pod.name)
     mapped = map_object(
@@ -165,9 +165,9 @@ def judge_pod(told: Told | None, pod: Pod, context: Context) -> Verdict:
         annotations=pod.annotations,
         images=images,
     )
-    after = Told("Pod", pod.namespace, pod.name, "told")
+    after = Reported("Pod", pod.namespace, pod.name, "told")
     if context.baseline:
-        return Verdict(after)
+        return Change(after)
     data = ModelEvent(
         cluster=context.cluster,
         namespace=pod.namespace,
@@ -181,35 +181,37 @@ def judge_pod(told: Told | None, pod: Pod, context: Context) -> Verdict:
         cause="created",
         catch_up=context.catch_up,
     )
-    # Keyed by its service, so that a service and its pods stay in order.
+    # The key is that of its service, so that events of a service and its pods stay in order.
     event = make_event(
         POD_READY, pod.uid, None, 0, data=data, context=context, key=f"{pod.namespace}/{name}"
     )
-    return Verdict(after, event)
+    return Change(after, event)
 
 
-def _deployed(told: Told | None, service: Service, context: Context, facts: Facts) -> Verdict:
-    removed = told is not None and told.phase == "removed"
-    life = 0 if told is None else told.life + removed
-    after = tell(None, service, context, facts, phase="told", life=life)
-    stood = context.baseline or (told is not None and told.phase == "seen")
-    data = _data(service, after, context, before=None, cause="snapshot" if stood else "created")
-    return Verdict(
+def _deployed(
+    reported: Reported | None, service: Service, context: Context, facts: Facts
+) -> Change:
+    removed = reported is not None and reported.phase == "removed"
+    life = 0 if reported is None else reported.life + removed
+    after = reported_state(None, service, context, facts, phase="told", life=life)
+    existed = context.baseline or (reported is not None and reported.phase == "seen")
+    data = _data(service, after, context, before=None, cause="snapshot" if existed else "created")
+    return Change(
         after, make_event(DEPLOYED, service.uid, service.revision, life, data=data, context=context)
     )
 
 
-def _rolled_out(told: Told, service: Service, context: Context, facts: Facts) -> Verdict:
-    if same_revision(told, service):
-        return Verdict(told)
-    after = tell(told, service, context, facts, phase="told")
-    images_changed = images_differ(told.images, after.images)
-    version_changed = version_differs(told, after)
-    # Back means: to before the last revision that anybody heard of, failed ones included.
-    latest = max(told.revision or 0, told.failed_revision or 0)
-    back = any(number < latest for number in former_revisions(told, service, facts))
-    if not (images_changed or version_changed or told.failed_revision is not None):
-        return Verdict(after)
+def _rolled_out(reported: Reported, service: Service, context: Context, facts: Facts) -> Change:
+    if same_revision(reported, service):
+        return Change(reported)
+    after = reported_state(reported, service, context, facts, phase="told")
+    images_changed = images_differ(reported.images, after.images)
+    version_changed = version_differs(reported, after)
+    # A rollback goes to a revision before the last one that was reported, including failed ones.
+    latest = max(reported.revision or 0, reported.failed_revision or 0)
+    back = any(number < latest for number in former_revisions(reported, service, facts))
+    if not (images_changed or version_changed or reported.failed_revision is not None):
+        return Change(after)
     if back:
         type_, cause = ROLLED_BACK, "rollback"
     elif images_changed:
@@ -218,40 +220,42 @@ def _rolled_out(told: Told, service: Service, context: Context, facts: Facts) ->
         type_, cause = UPGRADED, "version-changed" if version_changed else "recovered"
     revision = service.revision
     if revision is None:
-        # Only without the controller's annotation: then the generation tells changes apart.
+        # Without the controller's annotation, the generation distinguishes changes.
         revision = service.generation
-    data = _data(service, after, context, before=told, cause=cause)
-    return Verdict(
-        after, make_event(type_, service.uid, revision, told.life, data=data, context=context)
+    data = _data(service, after, context, before=reported, cause=cause)
+    return Change(
+        after, make_event(type_, service.uid, revision, reported.life, data=data, context=context)
     )
 
 
-def _failed(told: Told | None, service: Service, context: Context) -> Verdict:
-    standing = told is not None and told.phase == "told"
+def _failed(reported: Reported | None, service: Service, context: Context) -> Change:
+    deployed = reported is not None and reported.phase == "told"
     since = service.failure.since if service.failure else ""
-    if standing and told is not None:
-        after = msgspec.structs.replace(told, failed_revision=service.revision, failed_since=since)
-        life = told.life
-    else:
-        life = told.life + (told.phase == "removed") if told is not None else 0
+    if deployed and reported is not None:
         after = msgspec.structs.replace(
-            tell(None, service, context, Facts(), phase="failed", life=life),
+            reported, failed_revision=service.revision, failed_since=since
+        )
+        life = reported.life
+    else:
+        life = reported.life + (reported.phase == "removed") if reported is not None else 0
+        after = msgspec.structs.replace(
+            reported_state(None, service, context, Facts(), phase="failed", life=life),
             failed_revision=service.revision,
             failed_since=since,
         )
-    wanted = tell(told if standing else None, service, context, Facts(), phase="told")
+    wanted = reported_state(reported if deployed else None, service, context, Facts(), phase="told")
     data = msgspec.structs.replace(
-        _data(service, wanted, context, before=told if standing else None, cause="failed"),
+        _data(service, wanted, context, before=reported if deployed else None, cause="failed"),
         reason=service.failure.reason if service.failure else None,
         message=service.failure.message if service.failure else None,
     )
-    return Verdict(
+    return Change(
         after, make_event(FAILED, service.uid, service.revision, life, data=data, context=context)
     )
 
 
 def _data(
-    service: Service, after: Told, context: Context, *, before: Told | None, cause: str
+    service: Service, after: Reported, context: Context, *, before: Reported | None, cause: str
 ) -> ModelEvent:
     return ModelEvent(
         cluster=context.cluster,

@@ -1,4 +1,4 @@
-"""Model events as they are told: their types, ids, sources and keys; pure."""
+"""Model events: their types, ids, sources and keys; pure."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ POD_READY = "org.recodex.monitor.pod.ready"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """In which light a look is judged.
+    """The circumstances of an observation.
 
-    ``baseline`` holds during the very first list of what is watched, ``catch_up`` during the
-    first list of this run of the daemon. ``now`` is in s since the epoch.
+    ``baseline`` is true during the very first list of a scope, ``catch_up`` during the first list
+    of this run of the daemon. ``now`` is in s since the epoch.
     """
 
     cluster: str
@@ -48,7 +48,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A model event with its CloudEvents attributes; ``key`` keeps a service's in order."""
+    """A model event with its CloudEvents attributes; ``key`` keeps events of a service in order."""
 
     id: str
     type: str
@@ -59,20 +59,21 @@ class Event:
 
 
 def event_id(cluster: str, uid: str, type_: str, revision: int | None, life: int = 0) -> str:
-    """Name a change: a digest of cluster, uid, type and revision, always the same for the same.
+    """Return the id of a change: a digest of cluster, uid, type and revision.
 
-    ``life`` counts how often the object came back into view after it was told as removed.
+    The same change always has the same id. ``life`` counts how often the object came back after it
+    was reported as removed.
     """
     parts = [cluster, uid, type_, "" if revision is None else str(revision)]
     if life:
         parts.append(str(life))
-    # Lengths in front, so that no two different lists of parts give the same text.
+    # With their lengths, so that different lists of parts never give the same text.
     text = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def image_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Image, ...]:
-    """Pair the images of before and after by container."""
+    """Pair the images before and after a change by container."""
     names = [*after, *(name for name in before if name not in after)]
     return tuple(
         Image(container=name, before=before.get(name), after=after.get(name)) for name in names
@@ -89,7 +90,7 @@ def make_event(
     context: Context,
     key: str | None = None,
 ) -> Event:
-    """Make an event of its data; ``key`` is by default the object's own."""
+    """Make an event from its data; ``key`` is by default that of the object."""
     plural = f"{data.kind.lower()}s"
     return Event(
         id=event_id(context.cluster, uid, type_, revision, life),

@@ -1,8 +1,8 @@
-"""Keeps told states and events in the store, and forwards the events to the bus.
+"""Stores reported states and events, and forwards the events to the bus.
 
-State and event are committed in one transaction, so neither is ever there without the other.
-An event is forwarded after that: published, awaited on the spool's disk, and noted. A crash
-between the last two sends it once more, with the same id.
+State and event are committed in one transaction, so neither exists without the other. Then the
+event is forwarded: published, committed to the spool, and marked as forwarded. After a crash
+between the last two steps it is sent again, with the same id.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger("monitor.cluster")
 
 T = TypeVar("T")
 
-_FORWARD = 200  # events that are published and noted together
+_FORWARD = 200  # events that are published and marked together
 _LOOK_S = 30.0
 _BUS_RETRY_S = (0.5, 10.0)
 _STORE_RETRY_S = (0.2, 10.0)
@@ -50,16 +50,16 @@ class _StoredEvent(msgspec.Struct, frozen=True):
 
 
 class Journal:
-    """The tables of one cluster, for the loop's thread.
+    """The tables of one cluster; used in the thread of the loop.
 
-    ``outage`` has what is wrong with the store or the bus.
+    ``outage`` has the problem of the store or the bus, if any.
     """
 
     def __init__(
         self, store: Store, bus: Bus, *, cluster: str, topic: str, clock: Callable[[], float]
     ) -> None:
         self.outage = OutageLog(logger)
-        self.told: dict[str, int] = {}
+        self.reported: dict[str, int] = {}
         self._store = store
         self._bus = bus
         self._cluster = cluster
@@ -70,7 +70,7 @@ class Journal:
         self._stopping = asyncio.Event()
 
     async def load(self, scope: Scope) -> Known:
-        """Return what is known of a scope; tries until the store answers."""
+        """Return the stored states of a scope; retries until the store responds."""
         where = "cluster = %s AND kind = %s"
         of = [self._cluster, scope.kind]
 
@@ -93,13 +93,13 @@ class Journal:
         return await self._until_done(lambda: self._store.read(read))
 
     async def commit(self, changes: ScopeChanges) -> None:
-        """Write states and events in one transaction; tries until it is done.
+        """Write states and events in one transaction; retries until it is committed.
 
         It repeats a commit whose outcome is unknown; a repeat changes nothing.
         """
         now = self._clock()
-        # One row an object, the last one; in the order of their keys, so that no two
-        # writers can wait for each other.
+        # Only the last row of each object; in the order of their keys, so that two writers cannot
+        # deadlock.
         rows = {row.uid: row for row in sorted(changes.rows, key=lambda row: row.uid)}
         gone = [uid for uid, row in rows.items() if row.state is None]
 
@@ -162,34 +162,34 @@ class Journal:
             return [event.type for event in new]
 
         for type_ in await self._until_done(lambda: self._store.transaction(write)):
-            self.told[type_] = self.told.get(type_, 0) + 1
+            self.reported[type_] = self.reported.get(type_, 0) + 1
         if changes.events:
             self._news.set()
 
     async def forward(self) -> None:
-        """Forward what is committed, and then whatever comes, until :meth:`finish`."""
+        """Forward committed events, and new ones as they come, until :meth:`finish`."""
         while True:
             self._news.clear()
             while await self._forward_some():
                 pass
             if self._finishing:
                 return
-            # After a while another look, in case a note was not taken.
+            # Look again after a while, in case an event was not marked.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._news.wait()
 
     def stop_trying(self) -> None:
-        """Let what needs the store raise MonitorError from now on where it is away."""
+        """Make operations raise MonitorError from now on if the store is unavailable."""
         self._stopping.set()
 
     def finish(self) -> None:
-        """Let :meth:`forward` return once nothing waits."""
+        """Make :meth:`forward` return when no event is left."""
         self._finishing = True
         self._news.set()
 
     async def _forward_some(self) -> bool:
-        """Publish the oldest events that wait, in order, and note it; False where none wait."""
+        """Publish the oldest unforwarded events, in order, and mark them; False without any."""
         rows = await self._until_done(
             lambda: self._store.read(
                 lambda connection: connection.query(
@@ -204,7 +204,7 @@ class Journal:
         events = [_stored(row) for row in rows]
         backoff = Backoff(*_BUS_RETRY_S)
         while not await self._bus.committed(*[self._publish(event) for event in events]):
-            self.outage.failed("the bus does not take events")
+            self.outage.failed("the bus does not accept events")
             await asyncio.sleep(backoff.next_delay())
         now = self._clock()
 
@@ -226,7 +226,7 @@ class Journal:
         )
 
     async def purge(self, keep_events_s: float) -> int:
-        """Delete forwarded events older than that; return how many."""
+        """Delete forwarded events older than ``keep_events_s``; return how many."""
         before = self._clock() - keep_events_s
 
         def delete(connection: Connection, limit: int) -> int:
@@ -240,7 +240,7 @@ class Journal:
         return await self._until_done(lambda: delete_in_steps(self._store, delete))
 
     async def _until_done(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Do what needs the store; where it is away, say so once and try until it is back."""
+        """Run an action on the store; if the store is unavailable, retry until it is back."""
         backoff = Backoff(*_STORE_RETRY_S)
         while True:
             try:

@@ -1,9 +1,9 @@
-"""Looks up what only other objects know: the digests that run, and a service's former templates.
+"""Looks up facts in other objects: the digests that run, and the former templates of a service.
 
-Digests of images named by a tag stand in the status of the pods, former templates in the
-ReplicaSets (ReplicationControllers for DeploymentConfigs). Both are asked for when a rollout
-is complete, which is rare; so they need be neither watched nor kept in memory. Where they
-are forbidden events go without: that is said once, and tried again later.
+The digests of images with a tag are in the status of the pods. The former templates are in the
+ReplicaSets, or for DeploymentConfigs in the ReplicationControllers. Both are requested when a
+rollout is complete, which is rare, so they are neither watched nor kept in memory. If access is
+forbidden, events lack them; this is logged once and tried again later.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import msgspec
 
 from monitor.cluster.api import Api, ApiError, Reason
 from monitor.cluster.pods import Pod, read_pod
+from monitor.cluster.reported import Facts
 from monitor.cluster.services import Revision, Service, read_revisions
-from monitor.cluster.told import Facts
 from monitor.cluster.watch import Scope, path_of
 
 __all__ = ["Lookup"]
@@ -31,7 +31,7 @@ RunningDigests = dict[tuple[str, str, str], dict[str, str]]
 
 
 class Lookup:
-    """Asks for facts, from the thread of one watch."""
+    """Requests facts, in the thread of one watch."""
 
     def __init__(self, api: Api, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._api = api
@@ -39,12 +39,12 @@ class Lookup:
         self._not_before: dict[tuple[str, str], float] = {}
 
     def facts(self, service: Service) -> Facts:
-        """Return what is known of one service. Raises ApiError where trying again may help."""
+        """Return the facts about one service; raises ApiError if a retry may help."""
         revisions = self._revisions(service)
         past = {revision.fingerprint: revision.numbers for revision in revisions}
         digests: dict[str, str] = {}
         if any("@" not in image for image in service.images.values()):
-            # Only pods of this very template: those of a next one may be there already.
+            # Only pods of this template: there may already be pods of the next one.
             own = next((r.pods for r in revisions if r.fingerprint == service.fingerprint), "")
             selector = ",".join(filter(None, (service.selector, own)))
             running = _by_service(self._pods(service.namespace, selector))
@@ -52,18 +52,18 @@ class Lookup:
         return Facts(digests, past)
 
     def running(self, scope: Scope) -> RunningDigests:
-        """Return the digests of all running services of a scope, at the price of one list."""
+        """Return the digests of all running services of a scope, with one list."""
         return _by_service(self._pods(scope.namespace, scope.selector))
 
     def _revisions(self, service: Service) -> list[Revision]:
         holder = _HOLDERS[service.kind]
-        # A ReplicationController carries nothing of the selector but its config's name.
+        # A ReplicationController has none of the labels of the selector.
         selector = service.selector if holder == "ReplicaSet" else ""
         items = self._items(holder, service.namespace, selector)
         try:
             found = read_revisions(service.kind, items)
         except msgspec.DecodeError as error:
-            raise ApiError(Reason.BROKEN, f"{holder} that can't be read: {error}") from None
+            raise ApiError(Reason.BROKEN, f"cannot read a {holder}: {error}") from None
         return [revision for revision in found if revision.owner == service.uid]
 
     def _pods(self, namespace: str, selector: str) -> Iterable[Pod]:
@@ -71,7 +71,7 @@ class Lookup:
             try:
                 pod = read_pod(item)
             except msgspec.DecodeError as error:
-                raise ApiError(Reason.BROKEN, f"Pod that can't be read: {error}") from None
+                raise ApiError(Reason.BROKEN, f"cannot read a Pod: {error}") from None
             if not pod.terminating:
                 yield pod
 
@@ -86,11 +86,11 @@ class Lookup:
                 raise
             if key not in self._not_before:
                 logger.warning(
-                    "%s in %s: %s; events go without %s",
+                    "%s in %s: %s; events lack %s",
                     kind,
                     namespace or "all namespaces",
                     error,
-                    "digests of images named by a tag" if kind == "Pod" else "older revisions",
+                    "digests of images with a tag" if kind == "Pod" else "older revisions",
                 )
             self._not_before[key] = self._clock() + _FORBIDDEN_S
             return ()
@@ -99,7 +99,7 @@ class Lookup:
 
 
 def _by_service(pods: Iterable[Pod]) -> RunningDigests:
-    """Gather digests by namespace, kind and name of the service; the newest pod's win."""
+    """Return digests by namespace, kind and name of the service; of its newest ready pod."""
     found: RunningDigests = {}
     for pod in sorted(pods, key=lambda pod: (pod.ready, pod.created)):
         if pod.service is not None and pod.digests:

@@ -1,7 +1,6 @@
-"""Which model a service serves, and in which version; pure.
+"""Maps a service to the model that it serves, and its version; pure.
 
-This is the one place that says how an object maps to a model. Each of the two is a list of
-sources, of which the first that gives something wins:
+For each of the two there is a list of sources; the first that gives a value wins:
 
     label:KEY          a label of the Deployment, DeploymentConfig or Pod
     annotation:KEY     an annotation of it
@@ -10,7 +9,7 @@ sources, of which the first that gives something wins:
     image-digest       the image's digest, sha256:...
     name               the object's own name
 
-The image is that of the container named by ``container``, else of the first one.
+The image is that of the container ``container``, or else of the first container.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _WORDS = ("image-name", "image-tag", "image-digest", "name")
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """A model and its version; None where no source gives it."""
+    """A model and its version; None if no source gives it."""
 
     model: str | None
     version: str | None
@@ -55,7 +54,7 @@ class MappingSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     container: str | None = None
 
     def verify(self) -> None:
-        """Check that every source is one of the known kinds."""
+        """Check that every source is of a known kind."""
         for key, sources in (("model", self.model), ("version", self.version)):
             for index, source in enumerate(sources):
                 word, colon, rest = source.partition(":")
@@ -63,12 +62,13 @@ class MappingSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
                 if not known or (colon and not rest):
                     raise SettingError(
                         (key, index),
-                        f"{source!r} is none of label:KEY, annotation:KEY, {', '.join(_WORDS)}",
+                        f"expected label:KEY, annotation:KEY, {', '.join(_WORDS[:-1])} or"
+                        f" {_WORDS[-1]}, not {source!r}",
                     )
 
 
 class ImageName(NamedTuple):
-    """An image reference taken apart: ``registry:5000/models/churn:1.4@sha256:...``."""
+    """The parts of an image reference such as ``registry:5000/models/churn:1.4@sha256:...``."""
 
     name: str
     tag: str | None
@@ -76,7 +76,7 @@ class ImageName(NamedTuple):
 
     @classmethod
     def parse(cls, reference: str) -> ImageName:
-        """Take a reference apart; the registry and the folders before the name are dropped."""
+        """Parse a reference; registry and path are dropped."""
         rest, _, digest = reference.partition("@")
         last = rest.rpartition("/")[2]
         name, _, tag = last.partition(":")
@@ -91,9 +91,9 @@ def map_object(
     annotations: Mapping[str, str],
     images: Mapping[str, str],
 ) -> Mapped:
-    """Say which model an object serves, and in which version.
+    """Return the model that an object serves, and its version.
 
-    ``images`` has by container a reference, with its digest where that is known.
+    ``images`` maps containers to image references, with digests if they are known.
     """
     reference = next(iter(images.values()), "")
     if settings.container is not None:

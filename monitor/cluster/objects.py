@@ -1,7 +1,7 @@
-"""What every object of the API has, and how lists and watches bring them; pure.
+"""Common fields of API objects, and the envelopes of lists and watches; pure.
 
-Fields that are not named are skipped while decoding, so a page of objects costs little more
-than its bytes, and what a newer server adds is no error.
+Decoding skips other fields, so a page of objects costs little more memory than its bytes, and new
+fields of newer servers are ignored.
 
 Source: the Kubernetes API reference (meta/v1).
 """
@@ -64,7 +64,7 @@ class _PageMetadata(Lenient):
 
 
 class Page(Lenient):
-    """One page of a list; ``items`` are left undecoded."""
+    """One page of a list; ``items`` are not decoded."""
 
     metadata: _PageMetadata = msgspec.field(default_factory=_PageMetadata)
     items: list[msgspec.Raw] | None = None
@@ -92,7 +92,7 @@ class WatchEvent(Lenient):
         return _any_decoder.decode(self.object).metadata.uid
 
     def status(self) -> tuple[int, str]:
-        """Return code and message of an ERROR's Status."""
+        """Return code and message of the Status of an ERROR."""
         status = _any_decoder.decode(self.object)
         return status.code or 500, status.message or status.reason or "no reason given"
 
@@ -103,15 +103,15 @@ _any_decoder = msgspec.json.Decoder(_AnyObject)
 
 
 def read_page(body: bytes) -> Page:
-    """Decode a page of a list; raise msgspec.DecodeError for what isn't one."""
+    """Decode a page of a list; raises msgspec.DecodeError."""
     return _page_decoder.decode(body)
 
 
 def read_metadata(body: bytes | msgspec.Raw) -> Metadata:
-    """Decode an object's metadata alone; raise msgspec.DecodeError for what has none."""
+    """Decode only the metadata of an object; raises msgspec.DecodeError."""
     return _any_decoder.decode(body).metadata
 
 
 def read_watch_event(line: bytes) -> WatchEvent:
-    """Decode a line of a watch; raise msgspec.DecodeError for what isn't one."""
+    """Decode a line of a watch; raises msgspec.DecodeError."""
     return _event_decoder.decode(line)

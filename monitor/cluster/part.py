@@ -1,4 +1,4 @@
-"""The cluster part: a thread a watch, and the journal between them and the bus."""
+"""The cluster part: a thread per watch, and the journal between the threads and the bus."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ K = TypeVar("K")
 
 
 class Cluster(Part):
-    """Watches a cluster's model services and tells what changed."""
+    """Watches the model services of a cluster and reports changes."""
 
     name: ClassVar[str] = "cluster"
 
@@ -60,11 +60,11 @@ class Cluster(Part):
         self._adopted = asyncio.Event()
         self._draining = False
         self._session: _Session | None = None
-        self._told: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
         self._restarts: dict[Reason, int] = {}
 
     async def start(self) -> None:
-        """Load the package, which takes a moment; nothing is contacted yet."""
+        """Import the kubernetes package, which takes a moment; contacts nothing."""
         try:
             await asyncio.to_thread(importlib.import_module, "kubernetes.client")
         except ModuleNotFoundError as error:
@@ -73,7 +73,7 @@ class Cluster(Part):
             raise MissingPackageError("cluster", "kubernetes", "python3-kubernetes") from None
 
     async def run(self) -> None:
-        """Watch until cancelled; with new settings after a reload."""
+        """Watch until cancelled; restart with new settings after a reload."""
         while True:
             self._adopted.clear()
             session = _Session(
@@ -102,7 +102,7 @@ class Cluster(Part):
                 await asyncio.Event().wait()
 
     async def drain(self) -> None:
-        """Stop watching, and forward what is committed."""
+        """Stop watching, and forward committed events."""
         self._draining = True
         session = self._session
         if session is not None:
@@ -110,12 +110,12 @@ class Cluster(Part):
             await session.finished.wait()
 
     async def close(self) -> None:
-        """Break off what is still being read."""
+        """Abort pending reads."""
         if self._session is not None:
             self._session.api.close()
 
     def state(self) -> State:
-        """Return degraded while a watch, the store or the bus is away."""
+        """Return degraded while a watch fails, or the store or the bus is unavailable."""
         if self._draining:
             return State(Health.STOPPING)
         if self._session is None:
@@ -123,32 +123,32 @@ class Cluster(Part):
         return self._session.state()
 
     def descriptors(self) -> int:
-        """Return two connections a watch, and some for the store and the bus."""
+        """Return two connections per watch, and some for the store and the bus."""
         settings = self._settings
         return 2 * len(settings.kinds) * max(1, len(settings.namespaces)) + 32
 
     def metrics(self) -> Iterable[Metric]:
-        """Return events by type, and ends of watches by reason."""
-        told, restarts = dict(self._told), dict(self._restarts)
+        """Return counts of events by type, and of ends of watches by reason."""
+        reported, restarts = dict(self._reported), dict(self._restarts)
         if self._session is not None:
-            _add(told, self._session.journal.told)
+            _add(reported, self._session.journal.reported)
             for watch in self._session.watches:
                 _add(restarts, watch.restarts)
         yield Metric(
             "model_updates_total",
             "counter",
-            "Model events told, by CloudEvents type.",
-            [({"type": type_}, count) for type_, count in told.items()],
+            "Model events, by CloudEvents type.",
+            [({"type": type_}, count) for type_, count in reported.items()],
         )
         yield Metric(
             "cluster_watch_restarts_total",
             "counter",
-            "Ends of lists and watches of the cluster's API, by reason.",
+            "Ends of lists and watches of the Kubernetes API, by reason.",
             [({"reason": reason.value}, count) for reason, count in restarts.items()],
         )
 
     async def prepare(self, settings: ClusterSettings) -> Callable[[], None]:
-        """Adopt new settings by restarting the watches; a list finds what happened meanwhile."""
+        """Adopt new settings by restarting the watches; a list finds changes in the meantime."""
         adopted = self._settings.adopting(settings)
 
         def switch() -> None:
@@ -159,13 +159,13 @@ class Cluster(Part):
         return switch
 
     def _count(self, session: _Session) -> None:
-        _add(self._told, session.journal.told)
+        _add(self._reported, session.journal.reported)
         for watch in session.watches:
             _add(self._restarts, watch.restarts)
 
 
 class _Session:
-    """The threads of one set of settings."""
+    """The threads for one version of the settings."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class _Session:
         self.finished = asyncio.Event()
 
     async def run(self, *, until: asyncio.Event) -> None:
-        """Watch until the event, or until stopped; raises what a thread raised."""
+        """Watch until the event or :meth:`stop`; raises the error of a thread."""
         try:
             for scope in self._scopes:
                 known = await self.journal.load(scope)
@@ -224,7 +224,7 @@ class _Session:
                 future.result()
         finally:
             await self.stop()
-            # What is committed still goes out and is noted, or it would go out again.
+            # Forward and mark committed events; otherwise they would be sent again.
             self.journal.finish()
             await asyncio.wait({forward}, timeout=_LAST_FORWARD_S)
             for task in tasks:
@@ -232,7 +232,7 @@ class _Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self) -> None:
-        """End the threads, within 3 s; may be called twice."""
+        """Stop the threads, within 3 s; may be called twice."""
         self._stop.set()
         self.journal.stop_trying()
         await asyncio.to_thread(self.api.stop)
@@ -240,7 +240,7 @@ class _Session:
         if ended:
             _, late = await asyncio.wait(ended, timeout=_STOP_S)
             if late:
-                logger.warning("%d watches did not end in time; going on without them", len(late))
+                logger.warning("%d watches did not stop in time", len(late))
         await asyncio.to_thread(self.api.close)
 
     def state(self) -> State:
@@ -297,7 +297,7 @@ class _Session:
         thread.start()
 
     def _commit(self, changes: ScopeChanges) -> None:
-        """Commit from a watch's thread, and wait for it; in vain only when stopping."""
+        """Commit, called by the thread of a watch, and wait; raises ApiError only when stopping."""
         if self._stop.is_set():
             raise ApiError(Reason.ENDED, "stopping")
         future = asyncio.run_coroutine_threadsafe(self.journal.commit(changes), self._loop)
@@ -305,7 +305,7 @@ class _Session:
             try:
                 return future.result(_POLL_S)
             except (MonitorError, concurrent.futures.CancelledError):
-                # The journal gives up only when it is told to stop.
+                # The journal gives up only after stop_trying().
                 raise ApiError(Reason.ENDED, "stopping") from None
             except TimeoutError:
                 continue

@@ -1,4 +1,4 @@
-"""Reads Pods: of which service they are, whether they are ready, and what they run; pure.
+"""Reads Pods: their service, whether they are ready, and their images; pure.
 
 Source: the Kubernetes API reference (core/v1).
 """
@@ -36,9 +36,9 @@ class _Pod(Lenient):
 
 
 class Pod(NamedTuple):
-    """A pod: ``service`` is the kind and name of the Deployment or DeploymentConfig it is of.
+    """A pod; ``service`` is the kind and name of its Deployment or DeploymentConfig.
 
-    ``digests`` has what runs by container, as ``sha256:...``, where the runtime says it.
+    ``digests`` has the digest of the running image by container, as ``sha256:...``, if known.
     """
 
     namespace: str
@@ -59,14 +59,14 @@ _decoder = msgspec.json.Decoder(_Pod)
 
 
 def read_pod(body: bytes | msgspec.Raw) -> Pod:
-    """Decode a Pod; raise msgspec.DecodeError for what isn't one."""
+    """Decode a Pod; raises msgspec.DecodeError."""
     item = _decoder.decode(body)
     metadata, status = item.metadata, item.status
     statuses = [*(status.init_container_statuses or ()), *(status.container_statuses or ())]
     digests = {}
     for container in statuses:
-        # docker-pullable://registry/name@sha256:... or registry/name@sha256:...; an id with
-        # no name in front is the runtime's own and names nothing in a registry.
+        # docker-pullable://registry/name@sha256:... or registry/name@sha256:...; an id without
+        # a name is internal to the runtime, and unknown to a registry.
         _, at, digest = (container.image_id or "").rpartition(DIGEST_PREFIX)
         if at:
             digests[container.name] = f"sha256:{digest}"
@@ -87,7 +87,7 @@ def read_pod(body: bytes | msgspec.Raw) -> Pod:
 
 
 def _service_of(metadata: Metadata) -> tuple[str, str] | None:
-    """Return what a pod is of, by the names that the controllers give."""
+    """Return the service of a pod, from the names that the controllers assign."""
     labels, annotations = metadata.labels or {}, metadata.annotations or {}
     owner = next((o for o in metadata.owner_references or () if o.controller is not False), None)
     if owner is None:

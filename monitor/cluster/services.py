@@ -1,7 +1,7 @@
 """Reads Deployments and DeploymentConfigs, and their former templates; pure.
 
-Sources: the Kubernetes API reference (apps/v1), the conditions that kubectl's and oc's
-``rollout status`` go by, and OpenShift's apps.openshift.io/v1.
+Sources: the Kubernetes API reference (apps/v1), the conditions that ``rollout status`` of kubectl
+and oc use, and OpenShift's apps.openshift.io/v1.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Workload(Lenient):
 
 
 class Failure(NamedTuple):
-    """Why the controller gave a rollout up, in its words, and since when: empty where unsaid."""
+    """Why the controller gave up a rollout, in its words, and since when; empty if unknown."""
 
     reason: str
     message: str
@@ -61,12 +61,12 @@ class Failure(NamedTuple):
 class Service(NamedTuple):
     """A model service as the cluster shows it now.
 
-    ``images`` has the template's image by container, init containers too. ``revision`` grows
-    with each new template; None where the controller has not looked at the object yet.
-    ``complete`` says that all replicas are of this revision and available; ``stands`` that the
-    controller called this rollout complete, though a replica may be missing by now; ``failure``
-    is that of a rollout that the controller gave up; for a moment after a rollback it is still
-    that of the rollout before.
+    ``images`` has the images of the template by container, including init containers.
+    ``revision`` grows with each new template; it is None until the controller has processed the
+    object. ``complete`` means that all replicas have this revision and are available.
+    ``rolled_out`` means that the controller completed this rollout, but a replica may be missing
+    now. ``failure`` is set if the controller gave up the rollout; just after a rollback it is still
+    that of the previous one.
     """
 
     kind: str
@@ -81,7 +81,7 @@ class Service(NamedTuple):
     replicas_wanted: int
     replicas_ready: int
     complete: bool
-    stands: bool
+    rolled_out: bool
     failure: Failure | None
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -89,9 +89,9 @@ class Service(NamedTuple):
 
 
 class Revision(NamedTuple):
-    """A template that a service had, and the numbers under which it was current.
+    """A template of a service, and the revisions at which it was current.
 
-    ``owner`` is the service's uid; ``pods`` is the label selector of this revision's pods.
+    ``owner`` is the uid of the service; ``pods`` is the label selector of its pods.
     """
 
     owner: str
@@ -104,7 +104,7 @@ _decoder = msgspec.json.Decoder(_Workload)
 
 
 def read_service(kind: str, body: bytes | msgspec.Raw) -> Service:
-    """Decode a Deployment or DeploymentConfig; raise msgspec.DecodeError for what isn't one."""
+    """Decode a Deployment or DeploymentConfig; raises msgspec.DecodeError."""
     item = _decoder.decode(body)
     metadata, spec, status = item.metadata, item.spec, item.status
     annotations = metadata.annotations or {}
@@ -114,8 +114,7 @@ def read_service(kind: str, body: bytes | msgspec.Raw) -> Service:
         revision = _number(annotations.get(_REVISION))
     wanted = 1 if spec.replicas is None else spec.replicas
     progressing = next((c for c in status.conditions or () if c.type == "Progressing"), None)
-    # The controllers stamp the generation that a status speaks of; an older one says nothing
-    # about this template.
+    # The status says which generation it describes; an older one is not about this template.
     current = (status.observed_generation or 0) >= (metadata.generation or 0)
     return Service(
         kind=kind,
@@ -130,7 +129,7 @@ def read_service(kind: str, body: bytes | msgspec.Raw) -> Service:
         replicas_wanted=wanted,
         replicas_ready=status.ready_replicas or 0,
         complete=current and _complete(kind, wanted, status, progressing),
-        stands=current and _stands(wanted, status, progressing),
+        rolled_out=current and _rolled_out(wanted, status, progressing),
         failure=_failure(status, progressing) if current else None,
         labels=metadata.labels or {},
         annotations=annotations,
@@ -141,7 +140,7 @@ def read_service(kind: str, body: bytes | msgspec.Raw) -> Service:
 def _complete(
     kind: str, wanted: int, status: _WorkloadStatus, progressing: Condition | None
 ) -> bool:
-    """Decide as ``kubectl rollout status`` and ``oc rollout status`` do."""
+    """Return what ``kubectl rollout status`` and ``oc rollout status`` would."""
     if kind == "DeploymentConfig" and (
         not status.latest_version
         or progressing is None
@@ -156,7 +155,7 @@ def _complete(
     )
 
 
-def _stands(wanted: int, status: _WorkloadStatus, progressing: Condition | None) -> bool:
+def _rolled_out(wanted: int, status: _WorkloadStatus, progressing: Condition | None) -> bool:
     updated = status.updated_replicas or 0
     return (
         progressing is not None
@@ -174,7 +173,7 @@ def _failure(status: _WorkloadStatus, progressing: Condition | None) -> Failure 
         or progressing.reason not in {"ProgressDeadlineExceeded", "RolloutCancelled"}
     ):
         return None
-    # What kept the pods from being made (a quota, say) is a condition of its own.
+    # The reason why pods cannot be created, such as a quota, is a separate condition.
     messages = [progressing.message or ""]
     messages += [
         condition.message or ""
@@ -191,8 +190,8 @@ def _failure(status: _WorkloadStatus, progressing: Condition | None) -> Failure 
 def read_revisions(kind: str, items: Sequence[bytes | msgspec.Raw]) -> list[Revision]:
     """Decode the ReplicaSets of Deployments, or the ReplicationControllers of DeploymentConfigs.
 
-    A ReplicaSet that is taken up again by a rollback gets a new number and remembers its
-    old ones; a ReplicationController has one number for good.
+    A ReplicaSet that a rollback uses again gets a new revision and keeps the old ones in an
+    annotation; a ReplicationController always has one revision.
     """
     found = []
     for body in items:

@@ -1,4 +1,4 @@
-"""Pod templates and selectors, which workloads and their copies of them share; pure."""
+"""Pod templates and selectors of workloads and of their copies; pure."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NOTHING = msgspec.Raw(b"null")
 TEMPLATE_HASH = "pod-template-hash"
 CONFIG_NAME = "openshift.io/deployment-config.name"
 CONFIG_VERSION = "openshift.io/deployment-config.latest-version"
-# What the controllers add to the template of the ReplicaSet or ReplicationController.
+# Labels and annotations that controllers add to the template of a copy.
 _ADDED_LABELS = frozenset({TEMPLATE_HASH, "deployment", "deploymentconfig"})
 _ADDED_ANNOTATIONS = frozenset({CONFIG_NAME, CONFIG_VERSION, "openshift.io/deployment.name"})
 
 
 class Lenient(msgspec.Struct, rename="camel", kw_only=True):
-    """What comes from the API: it leaves out what is empty, and sometimes says null."""
+    """A struct of the API: empty fields are missing, or sometimes null."""
 
 
 class _Container(Lenient):
@@ -39,13 +39,13 @@ class _Container(Lenient):
 
 
 class PodSpec(Lenient):
-    """A pod's spec, or its template's."""
+    """The spec of a pod or of its template."""
 
     containers: list[_Container] | None = None
     init_containers: list[_Container] | None = None
 
     def images(self) -> dict[str, str]:
-        """Return the images by container, the containers that run on first."""
+        """Return the images by container, init containers last."""
         containers = [*(self.containers or ()), *(self.init_containers or ())]
         return {container.name: container.image or "" for container in containers}
 
@@ -78,15 +78,15 @@ _map_decoder = msgspec.json.Decoder(dict[str, str] | None)
 
 
 def template_images(body: msgspec.Raw) -> dict[str, str]:
-    """Return a template's images by container; raise msgspec.DecodeError for no template."""
+    """Return the images of a template by container; raises msgspec.DecodeError."""
     template = _template_decoder.decode(body)
     return template.spec.images() if template is not None and template.spec is not None else {}
 
 
 def fingerprint_of(body: msgspec.Raw) -> str:
-    """Name a pod template by its content, less what controllers add to copies of it.
+    """Return a digest of a pod template, without the additions of controllers in its copies.
 
-    Raises msgspec.DecodeError for no template.
+    Raises msgspec.DecodeError.
     """
     template = _template_decoder.decode(body)
     plain = _whole_decoder.decode(body) or {}
@@ -108,10 +108,9 @@ def fingerprint_of(body: msgspec.Raw) -> str:
 
 
 def selector_text(kind: str, body: msgspec.Raw) -> str:
-    """Write a workload's selector the way the API's ``labelSelector`` parameter takes it.
+    """Return the selector of a workload in the syntax of the API's ``labelSelector`` parameter.
 
-    It is a LabelSelector in a Deployment, a plain map in a DeploymentConfig. Raises
-    msgspec.DecodeError for what is neither.
+    In a Deployment it is a LabelSelector, in a DeploymentConfig a map. Raises msgspec.DecodeError.
     """
     if kind == "DeploymentConfig":
         return ",".join(
@@ -131,5 +130,5 @@ def selector_text(kind: str, body: msgspec.Raw) -> str:
             case "DoesNotExist":
                 terms.append(f"!{expression.key}")
             case _:
-                pass  # newer than this program; the owner's uid decides in any case
+                pass  # an operator of a newer API; the uid of the owner decides in any case
     return ",".join(terms)

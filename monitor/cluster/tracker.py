@@ -1,8 +1,8 @@
-"""Follows the objects of one scope: compares each look with what was told.
+"""Follows the objects of one scope and compares each observation with the reported state.
 
-A tracker belongs to its watch's thread. It holds the told states encoded, a few hundred bytes
-an object, and hands changed states and events to ``commit``, which returns only once they are
-in the database. Only then are they what is known here.
+A tracker belongs to the thread of its watch. It holds the reported states encoded, a few hundred
+bytes per object. It passes new states and events to ``commit``, which returns when they are in the
+database; only then does the tracker take them over.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import msgspec
 
 from monitor.cluster.api import ApiError
 from monitor.cluster.changes import (
-    Verdict,
-    judge_gone,
-    judge_pod,
-    judge_service,
-    wants_facts,
+    Change,
+    compare_gone,
+    compare_pod,
+    compare_service,
+    needs_facts,
 )
 from monitor.cluster.events import Context, Event
 from monitor.cluster.lookup import RunningDigests
 from monitor.cluster.mapping import MappingSettings
 from monitor.cluster.objects import WatchEvent, read_metadata
 from monitor.cluster.pods import read_pod
+from monitor.cluster.reported import Facts, Reported
 from monitor.cluster.services import Service, read_service
-from monitor.cluster.told import Facts, Told
 from monitor.cluster.watch import Scope
 
 __all__ = ["Known", "Row", "ScopeChanges", "Tracker"]
@@ -36,15 +36,15 @@ __all__ = ["Known", "Row", "ScopeChanges", "Tracker"]
 logger = logging.getLogger("monitor.cluster")
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Told).decode
-_BATCH = 200  # one transaction: some ms on SQLite, where all others wait
-_ATTEMPTS = 3  # to find facts, before going on without
-_UNREADABLE = 1000  # objects that were said to be unreadable
+_decode = msgspec.json.Decoder(Reported).decode
+_BATCH = 200  # rows per transaction: some ms on SQLite, where all other writers wait
+_ATTEMPTS = 3  # to find facts, before continuing without
+_UNREADABLE = 1000  # unreadable objects that are logged, once each
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The told state of an object, or its end (``state`` None), for the table cluster_state."""
+    """The reported state of an object, None if it is to be deleted, for the table cluster_state."""
 
     uid: str
     kind: str
@@ -57,7 +57,7 @@ class Row:
 class ScopeChanges:
     """Rows and events of a scope, committed together.
 
-    ``listed`` is true when they come from a complete list of the scope.
+    ``listed`` is true if they complete the first list of the scope with its selector.
     """
 
     scope: Scope
@@ -71,9 +71,9 @@ class ScopeChanges:
 
 @dataclass(slots=True)
 class Known:
-    """What the database knows of a scope: told states by uid, and with which selector it was.
+    """What the database has of a scope: reported states by uid, and the selector of the last list.
 
-    ``selector`` is None where the scope was never listed whole.
+    ``selector`` is None if the scope was never completely listed.
     """
 
     states: dict[str, bytes]
@@ -81,13 +81,13 @@ class Known:
 
 
 class FactFinder(Protocol):
-    """Where a tracker gets facts from."""
+    """The source of facts for a tracker."""
 
     def facts(self, service: Service) -> Facts:
-        """Return the facts on one service."""
+        """Return the facts about one service; raises ApiError."""
 
     def running(self, scope: Scope) -> RunningDigests:
-        """Return the digests of all running services."""
+        """Return the digests of all running services; raises ApiError."""
 
 
 class Tracker:
@@ -113,18 +113,18 @@ class Tracker:
         self._clock = clock
         self._keep_removed_s = keep_removed_s
         self._states = known.states
-        # Never listed, or with other labels: then what stands there is no change of the cluster.
+        # Never listed, or with another selector: the objects found are not changes of the cluster.
         self._baseline = known.selector != scope.selector
         self._selector_changed = known.selector is not None and self._baseline
         self._catch_up = True
         self._names = {
-            (told.namespace, told.name): uid
+            (reported.namespace, reported.name): uid
             for uid, state in self._states.items()
-            if (told := _decode(state)).phase != "removed"
+            if (reported := _decode(state)).phase != "removed"
         }
-        # Judged, but not committed yet.
+        # Compared, but not committed yet.
         self._changes = ScopeChanges(scope)
-        self._new_states: dict[str, Told | None] = {}
+        self._new_states: dict[str, Reported | None] = {}
         self._new_names: dict[tuple[str, str], str | None] = {}
         self._seen: set[str] = set()
         self._running: RunningDigests | None = None
@@ -132,34 +132,34 @@ class Tracker:
         self._unreadable: set[str] = set()
 
     def __len__(self) -> int:
-        """Return how many objects stand."""
+        """Return the number of objects that exist."""
         return len(self._names)
 
     def begin_list(self) -> None:
-        """Start to compare with a new list."""
+        """Start comparing with a new list."""
         self._begin()
         self._seen = set()
         self._running = None
 
     def take_page(self, items: Sequence[msgspec.Raw]) -> None:
-        """Compare the objects of a page with what was told."""
+        """Compare the objects of a page with their reported states."""
         for item in items:
             self._seen.add(self._look(item))
         self._flush()
 
     def end_list(self) -> None:
-        """Tell as gone what was known and did not come."""
+        """Report known objects that were not in the list as removed."""
         context = self._context()
         for uid in [uid for uid in self._states if uid not in self._seen]:
-            told = _decode(self._states[uid])
-            if told.phase == "removed":
-                if (told.removed_at or 0) < context.now - self._keep_removed_s:
-                    self._keep(uid, told, Verdict(None))
+            reported = _decode(self._states[uid])
+            if reported.phase == "removed":
+                if (reported.removed_at or 0) < context.now - self._keep_removed_s:
+                    self._keep(uid, reported, Change(None))
             elif self._selector_changed:
-                # It left our sight because the config did, not because it was removed.
-                self._keep(uid, told, Verdict(None))
+                # The config excludes it now; it was not removed from the cluster.
+                self._keep(uid, reported, Change(None))
             else:
-                self._keep(uid, told, judge_gone(told, uid, context))
+                self._keep(uid, reported, compare_gone(reported, uid, context))
             if len(self._changes.rows) >= _BATCH:
                 self._flush()
         self._changes.listed = self._baseline
@@ -169,7 +169,7 @@ class Tracker:
         self._running = None
 
     def take_events(self, events: Sequence[WatchEvent]) -> None:
-        """Judge what a watch brought, in order; all of it is committed at once."""
+        """Compare the events of a watch, in order, and commit all of them at once."""
         self._begin()
         for event in events:
             if event.type == "DELETED":
@@ -179,30 +179,30 @@ class Tracker:
         self._flush()
 
     def _look(self, body: msgspec.Raw) -> str:
-        """Judge one look at an object and return its uid."""
+        """Compare one observation of an object and return its uid."""
         try:
             if self._scope.kind == "Pod":
                 pod = read_pod(body)
                 self._replace(pod.namespace, pod.name, pod.uid)
-                told = self._told(pod.uid)
-                self._keep(pod.uid, told, judge_pod(told, pod, self._context()))
+                reported = self._reported(pod.uid)
+                self._keep(pod.uid, reported, compare_pod(reported, pod, self._context()))
                 return pod.uid
             service = read_service(self._scope.kind, body)
         except msgspec.DecodeError as error:
             metadata = read_metadata(body)
             if metadata.uid not in self._unreadable and len(self._unreadable) < _UNREADABLE:
                 self._unreadable.add(metadata.uid)
-                logger.warning("%s %s can't be read: %s", self._scope, metadata.name, error)
+                logger.warning("%s: cannot read %s: %s", self._scope, metadata.name, error)
             return metadata.uid
         self._replace(service.namespace, service.name, service.uid)
         context = self._context()
-        told = self._told(service.uid)
-        facts = self._facts(service) if wants_facts(told, service, context) else None
-        self._keep(service.uid, told, judge_service(told, service, context, facts))
+        reported = self._reported(service.uid)
+        facts = self._facts(service) if needs_facts(reported, service, context) else None
+        self._keep(service.uid, reported, compare_service(reported, service, context, facts))
         return service.uid
 
     def _replace(self, namespace: str, name: str, uid: str) -> None:
-        """Tell as gone whatever had this name before: names are given once at a time."""
+        """Report the previous object of this name as removed: names are unique."""
         former = self._named((namespace, name))
         if former is not None and former != uid:
             self._gone(former)
@@ -211,15 +211,15 @@ class Tracker:
         return self._new_names[name] if name in self._new_names else self._names.get(name)
 
     def _gone(self, uid: str) -> None:
-        told = self._told(uid)
-        if told is not None:
-            self._keep(uid, told, judge_gone(told, uid, self._context()))
+        reported = self._reported(uid)
+        if reported is not None:
+            self._keep(uid, reported, compare_gone(reported, uid, self._context()))
 
     def _facts(self, service: Service) -> Facts:
-        """Find facts; where that fails three times over, do without them."""
+        """Find facts; after three failures in a row continue without them."""
         try:
             if self._baseline:
-                # All at once, rather than two requests for each of thousands.
+                # One list, instead of two requests for each of thousands of services.
                 if self._running is None:
                     self._running = self._lookup.running(self._scope)
                 key = (service.namespace, service.kind, service.name)
@@ -230,46 +230,46 @@ class Tracker:
             self._attempts += 1
             if self._attempts < _ATTEMPTS:
                 raise
-            logger.warning("%s: telling without digests and old revisions: %s", self._scope, error)
+            logger.warning("%s: events lack digests and old revisions: %s", self._scope, error)
             facts = Facts()
             if self._baseline:
                 self._running = {}
         self._attempts = 0
         return facts
 
-    def _told(self, uid: str) -> Told | None:
+    def _reported(self, uid: str) -> Reported | None:
         if uid in self._new_states:
             return self._new_states[uid]
         state = self._states.get(uid)
         return None if state is None else _decode(state)
 
-    def _keep(self, uid: str, before: Told | None, verdict: Verdict) -> None:
-        """Note what is told from now on, to be committed with its event."""
-        told = verdict.told
-        if verdict.event is not None:
-            self._changes.events.append(verdict.event)
-        if told is before:
+    def _keep(self, uid: str, before: Reported | None, change: Change) -> None:
+        """Collect the new reported state, to be committed with its event."""
+        reported = change.reported
+        if change.event is not None:
+            self._changes.events.append(change.event)
+        if reported is before:
             return
-        self._new_states[uid] = told
-        known = told if told is not None else before
+        self._new_states[uid] = reported
+        known = reported if reported is not None else before
         assert known is not None
         name = (known.namespace, known.name)
-        if told is not None and told.phase != "removed":
+        if reported is not None and reported.phase != "removed":
             self._new_names[name] = uid
         elif self._named(name) == uid:
             self._new_names[name] = None
         self._changes.rows.append(
-            Row(uid, known.kind, *name, None if told is None else _encode(told))
+            Row(uid, known.kind, *name, None if reported is None else _encode(reported))
         )
 
     def _begin(self) -> None:
-        """Forget what was judged and never committed; it comes again."""
+        """Drop changes that were not committed; they will be observed again."""
         self._changes = ScopeChanges(self._scope)
         self._new_states = {}
         self._new_names = {}
 
     def _flush(self) -> None:
-        """Commit the changes; only then are they known."""
+        """Commit the changes, then take them over."""
         if self._changes:
             self._commit(self._changes)
         for row in self._changes.rows:

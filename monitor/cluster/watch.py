@@ -1,14 +1,14 @@
 """Lists and watches one kind of object in one namespace, as client-go's informers do.
 
-A :class:`Watch` lists in pages, watches from the list's resource version with bookmarks, and
-goes on from the last version after every end. Only when the server has forgotten that version
-(410) it lists anew, and its :class:`Follower` finds by comparison what happened meanwhile. A
-version counts as seen when the follower has taken, and that is: committed, what came with it.
+A :class:`Watch` lists in pages, watches from the resource version of the list with bookmarks, and
+continues from the last version whenever the watch ends. Only if the server no longer has that
+version (410), it lists again, and its :class:`Follower` compares the list with what it knows. A
+version counts as seen when the follower has committed its changes.
 
-Every wait is bounded: the server ends a watch after a time that we choose, and a connection
-on which nothing comes until a little later is given up. Whatever goes wrong is followed by
-a pause that doubles from 0.8 s to 30 s (client-go's figures), with jitter, or that the server
-names in Retry-After; a stream that ends over and over is paused, too.
+Every wait is bounded: the request limits how long the server keeps a watch open, and a connection
+that is silent for a little longer is closed. A failure is followed by a pause that doubles from
+0.8 s to 30 s (as in client-go), with jitter, or by what Retry-After asks for. So is a stream that
+ends again and again.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ _PATHS = {
     "ReplicaSet": ("/apis/apps/v1", "replicasets"),
     "ReplicationController": ("/api/v1", "replicationcontrollers"),
 }
-# etcd takes objects of 1.5 MiB by default; JSON may be longer than what it stores.
+# By default etcd stores objects of up to 1.5 MiB; JSON may be longer.
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 65536
-# Nothing that time heals; asked again now and then in case somebody changes it.
+# Errors that need an administrator; retried rarely.
 _LASTING = {Reason.FORBIDDEN, Reason.MISSING, Reason.REJECTED}
 
 
 def path_of(kind: str, namespace: str) -> str:
-    """Return the path of a collection; namespace "" stands for all."""
+    """Return the path of a collection; the namespace "" means all."""
     group, plural = _PATHS[kind]
     return f"{group}/namespaces/{namespace}/{plural}" if namespace else f"{group}/{plural}"
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What one watch is for; namespace "" stands for all."""
+    """What one watch covers; the namespace "" means all."""
 
     kind: str
     namespace: str
@@ -69,39 +69,39 @@ class Timing:
     """All waits of a watch, in s."""
 
     watch_s: float = 55.0
-    """How long the server is asked to keep a watch open (less up to a fifth, as jitter)."""
+    """How long the server should keep a watch open (less up to a fifth, as jitter)."""
     silence_s: float = 65.0
-    """How long a watch may say nothing; longer than ``watch_s``, so that only the dead do."""
+    """How long a watch may be silent; longer than ``watch_s``, so it means a dead connection."""
     pause_s: float = 0.8
-    """The first pause after something went wrong; each next one doubles ..."""
+    """The first pause after a failure; each further one doubles."""
     longest_pause_s: float = 30.0
-    """... up to this."""
+    """The longest pause after a failure."""
     healthy_s: float = 10.0
-    """A watch that lived so long starts again without a pause and resets it."""
+    """A watch that was open for so long restarts without a pause, and resets it."""
     lasting_s: float = 120.0
-    """The pause while something is forbidden or not served."""
+    """The pause while access is forbidden, or the kind is not served."""
 
 
 class Follower(Protocol):
-    """Who follows one scope; called from the watch's thread, and may block until committed."""
+    """Receives the objects of one scope, in the thread of the watch; may block until committed."""
 
     def begin_list(self) -> None:
-        """A list from the first page on; one that was begun before is void."""
+        """Begin a list with its first page; an unfinished list before it is void."""
 
     def take_page(self, items: Sequence[msgspec.Raw]) -> None:
-        """Take the objects of a page."""
+        """Process the objects of a page."""
 
     def end_list(self) -> None:
-        """All pages were taken: what was known and did not come is gone."""
+        """End the list: known objects that were not in it are gone."""
 
     def take_events(self, events: Sequence[WatchEvent]) -> None:
-        """Take ADDED, MODIFIED and DELETED, in order."""
+        """Process ADDED, MODIFIED and DELETED events, in order."""
 
 
 class Watch:
-    """Keeps a follower up to date until stopped; :meth:`run` is a thread's whole work.
+    """Keeps a follower up to date; :meth:`run` is the main function of a thread.
 
-    ``problem`` says what is wrong now, None where all is well; ``reason`` names it in a word.
+    ``problem`` describes the current problem, ``reason`` classifies it; None if there is none.
     ``restarts`` counts the ends of lists and watches by reason.
     """
 
@@ -129,7 +129,7 @@ class Watch:
         self._listed_at = 0.0
 
     def run(self) -> None:
-        """List, watch and go on until the stop event; raises what is a defect."""
+        """List and watch until the stop event; raises only unexpected errors."""
         while not self._stop.is_set():
             began = time.monotonic()
             try:
@@ -184,7 +184,7 @@ class Watch:
                 self._take(lines)
 
     def _take(self, lines: Sequence[bytes]) -> None:
-        """Take the events that came at once; those before an ERROR count."""
+        """Process events that arrived together; those before an ERROR count."""
         version = self._version
         changes: list[WatchEvent] = []
         error: ApiError | None = None
@@ -196,7 +196,7 @@ class Watch:
                     break
                 version = event.resource_version() or version
             except (msgspec.DecodeError, UnicodeDecodeError):
-                error = ApiError(Reason.BROKEN, "the stream has a line that is no event")
+                error = ApiError(Reason.BROKEN, "the stream has a line that is not an event")
                 break
             if event.type != "BOOKMARK":
                 changes.append(event)
@@ -219,11 +219,11 @@ class Watch:
 
     def _after_error(self, error: ApiError) -> None:
         if error.reason is Reason.EXPIRED:
-            # What we saw last is forgotten: compare with a new list, at once where the last
-            # list is some time ago.
+            # The server no longer has our version: list again, without a pause if the last list
+            # was some time ago.
             self._version = None
             if time.monotonic() - self._listed_at >= self._timing.healthy_s:
-                logger.info("%s: %s; listing anew", self.scope, error)
+                logger.info("%s: %s; listing again", self.scope, error)
                 return
         if error.reason in _LASTING:
             self._version = None
@@ -253,7 +253,7 @@ def _stream_error(code: int, message: str) -> ApiError:
 
 
 def _lines(response: Any) -> Iterator[list[bytes]]:
-    """Yield the whole lines that have come, however they were cut into chunks."""
+    """Yield complete lines as they arrive, independent of the chunks."""
     waiting: list[bytes] = []
     waiting_bytes = 0
     for chunk in _chunks(response):
@@ -265,14 +265,14 @@ def _lines(response: Any) -> Iterator[list[bytes]]:
             if whole := [line for line in lines if line.strip()]:
                 yield whole
         elif waiting_bytes > _MAX_LINE_BYTES:
-            raise ApiError(Reason.BROKEN, f"an event longer than {_MAX_LINE_BYTES} bytes")
+            raise ApiError(Reason.BROKEN, f"an event exceeds {_MAX_LINE_BYTES} bytes")
     if b"".join(waiting).strip():
         raise ApiError(Reason.BROKEN, "the stream ended within an event")
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
     if response.chunked:
-        # Each chunk as it comes; read() would wait for a full buffer.
+        # Each chunk as it arrives; read() would wait for a full buffer.
         yield from response.stream(_READ_BYTES, decode_content=True)
         return
     while chunk := response.read1(_READ_BYTES, decode_content=True):

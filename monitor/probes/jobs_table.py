@@ -20,6 +20,7 @@ from monitor.store import Connection, Row, Store
 from monitor.validation import decoding_problem
 
 __all__ = [
+    "BEFORE_FREE",
     "CHANNEL",
     "DatabaseJobs",
     "Saved",
@@ -32,6 +33,12 @@ __all__ = [
 
 CHANNEL = "jobs"
 """Gets a notification (Connection.notify) of each change, or it would be seen a minute later."""
+
+BEFORE_FREE = (
+    "WHERE amc_id < 9223372036854775807"
+    " AND amc_id NOT IN (SELECT amc_id - 1 FROM availability_monitor_config)"
+)
+"""The rows after whose ids one is free; none is after the greatest that there can be."""
 
 _LOOK_S = 60.0
 
@@ -124,8 +131,9 @@ def save_jobs(connection: Connection, jobs: Iterable[Job]) -> Saved:
     if connection.dialect == "postgresql":
         # Rows inserted without an id get one past those that came with theirs.
         connection.query(
-            "SELECT setval(pg_get_serial_sequence('availability_monitor_config', 'amc_id'),"
-            " max(amc_id)) FROM availability_monitor_config HAVING max(amc_id) IS NOT NULL"
+            "SELECT setval(pg_get_serial_sequence('availability_monitor_config', 'amc_id'),"  # noqa: S608
+            f" max(amc_id)) FROM availability_monitor_config {BEFORE_FREE}"
+            " HAVING max(amc_id) IS NOT NULL"
         )
     connection.notify(CHANNEL, "saved")
     return Saved(added, changed, same)

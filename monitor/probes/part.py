@@ -27,6 +27,8 @@ __all__ = ["Probes", "make_source", "own_jobs"]
 logger = logging.getLogger("monitor.probes")
 
 _RETRY_S = (1.0, 5.0)
+# Log lines about the jobs that one load leaves out.
+_MOST_REFUSED_LINES = 100
 # Within what the daemon allows for draining, with time left to cut off the rest.
 _FINISH_S = 3.0
 
@@ -158,9 +160,12 @@ class Probes(Part):
             logger.info("checking %d of %d jobs%s", checking, len(jobs.jobs), producer)
         self._logged = now
         refused = (*jobs.refused, *left_out)
-        for line in refused:
-            if line not in self._refused:
-                logger.error("job left out: %s", line)
+        known = set(self._refused)
+        fresh = [line for line in refused if line not in known]
+        for line in fresh[:_MOST_REFUSED_LINES]:
+            logger.error("job left out: %s", line)
+        if len(fresh) > _MOST_REFUSED_LINES:
+            logger.error("%d more jobs left out", len(fresh) - _MOST_REFUSED_LINES)
         self._refused = refused
 
     async def prepare(self, settings: ProbesSettings) -> Callable[[], None]:

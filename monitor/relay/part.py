@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from monitor.files.threads import call_aside
 from monitor.log_limits import RateLimitedLog
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
@@ -20,7 +22,7 @@ from monitor.relay.protocol import Message
 from monitor.relay.receiver import Receiver
 from monitor.relay.saving import Saving
 from monitor.relay.server import Server
-from monitor.relay.settings import RelaySettings, read_curve_key, read_tls
+from monitor.relay.settings import RelaySettings, read_curve_keys, read_tls
 from monitor.settings import Address, address_text, state_directory
 from monitor.sqlite.file import OpenFile
 
@@ -52,11 +54,12 @@ class Relay(Part):
         self._clock = clock
         self._time = SteadyTime(time.time)
         self._stop = stop
-        self._tls = read_tls(settings.tls) if settings.tls is not None else None
+        self._tls = None if settings.tls is None else _Certificates(read_tls(settings.tls))
         self.channels = Channels(settings)
         self.feed = Feed()
         self.delivery = Delivery(self.channels, self.feed, clock)
-        self.server = Server(websocket_uri, self.delivery, tls=self._tls, clock=clock)
+        served = None if self._tls is None else self._tls.served
+        self.server = Server(websocket_uri, self.delivery, tls=served, clock=clock)
         self._saving: Saving | None = None
         if settings.history_file is not None:
             path = state_directory() / settings.history_file
@@ -238,19 +241,42 @@ class Relay(Part):
         """Read certificates and keys again; the switch adopts the new settings."""
         assert isinstance(settings, RelaySettings)
         adopted = self._settings.adopting(settings)
+        tls = curve = None
         if settings.tls is not None:
-            await asyncio.to_thread(read_tls, settings.tls)
+            tls = await call_aside(read_tls, settings.tls)
         if settings.curve is not None:
-            await asyncio.to_thread(read_curve_key, settings.curve)
+            curve = await call_aside(read_curve_keys, settings.curve)
+            if adopted.curve != settings.curve:
+                # Another section is taken up by a restart; until then the keys of this one count.
+                curve = None
+                if adopted.curve is not None:
+                    curve = await call_aside(read_curve_keys, adopted.curve)
 
         def switch() -> None:
             self._settings = adopted
             self.channels.adopt(adopted)
             # A section that the file no longer has stays in force, and its files may be gone.
-            if self._tls is not None and settings.tls is not None:
-                # New handshakes get the new certificate; connections stay.
-                self._tls.load_cert_chain(settings.tls.certificate, settings.tls.key)
-            if adopted.curve is not None and settings.curve is not None:
-                self.receiver.adopt_keys(adopted.curve)
+            if self._tls is not None and tls is not None:
+                self._tls.adopt(tls)
+            if curve is not None:
+                self.receiver.adopt_keys(curve)
 
         return switch
+
+
+class _Certificates:
+    """A TLS context to serve with, whose certificate a reload can change."""
+
+    def __init__(self, first: ssl.SSLContext) -> None:
+        self.served = first
+        self._newest = first
+        # OpenSSL asks at each handshake, also where the client names no host.
+        first.sni_callback = self._choose
+
+    def adopt(self, context: ssl.SSLContext) -> None:
+        """Use the certificate of another context for new handshakes; connections stay."""
+        self._newest = context
+
+    def _choose(self, handshake: ssl.SSLObject, host: str | None, _: ssl.SSLContext) -> None:
+        del host
+        handshake.context = self._newest

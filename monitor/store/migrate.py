@@ -6,6 +6,7 @@ behind after a kill -9, and because the caller chooses connection, schema and ro
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -19,6 +20,9 @@ COMMAND = "recodex-monitor configure-database -c FILE"
 
 _TABLE = """CREATE TABLE IF NOT EXISTS schema_migration (
     number integer PRIMARY KEY, name text NOT NULL, applied_at double precision NOT NULL)"""
+
+
+_CREATED = re.compile(r"^CREATE (TABLE|FUNCTION) (\w+)", re.MULTILINE)
 
 
 class Difference(NamedTuple):
@@ -77,29 +81,24 @@ def check(connection: Connection, server: str) -> None:
         raise TablesError(server, f"the tables are outdated (missing: {names}); run: {COMMAND}")
 
 
-def reset(connection: Connection) -> None:
-    """Drop everything in the schema and create the tables again."""
-    if connection.dialect == "postgresql":
-        tables = connection.query(
-            "SELECT quote_ident(c.relname) FROM pg_class c"
-            " WHERE c.relnamespace = current_schema()::regnamespace"
-            " AND c.relkind IN ('r', 'p') AND NOT c.relispartition"
-        )
-        functions = connection.query(
-            "SELECT p.oid::regprocedure::text FROM pg_proc p"
-            " WHERE p.pronamespace = current_schema()::regnamespace"
-        )
-        for (name,) in tables:
-            connection.execute(f"DROP TABLE {name} CASCADE")
-        for (name,) in functions:
-            connection.execute(f"DROP FUNCTION IF EXISTS {name} CASCADE")
-    else:
-        tables = connection.query(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-        )
-        for (name,) in tables:
-            connection.execute(f'DROP TABLE IF EXISTS "{name}"')
-    apply(connection, "database")
+def reset(connection: Connection, server: str) -> None:
+    """Drop the tables and functions that the steps created, by name, and create them again.
+
+    Raises TablesError for tables of a newer program, whose names are not known here.
+    """
+    steps = load()
+    if _has_tables(connection) and (unknown := compare(steps, _applied(connection)).unknown):
+        raise TablesError(server, _newer(unknown))
+    for kind, name in reversed([("TABLE", "schema_migration"), *created(steps)]):
+        if connection.dialect == "postgresql" or kind == "TABLE":
+            connection.execute(f"DROP {kind} IF EXISTS {name}")
+    apply(connection, server)
+
+
+def created(steps: Iterable[Migration]) -> list[tuple[str, str]]:
+    """Return what the steps create, in order: ``TABLE`` or ``FUNCTION``, and its name."""
+    found = (_CREATED.findall(section) for step in steps for section in step.sections.values())
+    return list(dict.fromkeys(pair for pairs in found for pair in pairs))
 
 
 def _has_tables(connection: Connection) -> bool:

@@ -19,7 +19,7 @@ import psycopg2.errorcodes
 import psycopg2.extensions
 import psycopg2.extras
 
-from monitor.errors import MonitorError, UnavailableError
+from monitor.errors import MonitorError, SettingError, UnavailableError
 from monitor.store import migrate
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
 from monitor.store.notifications import NotificationThread
@@ -30,18 +30,30 @@ __all__ = ["PostgresConnection", "PostgresStore"]
 
 T = TypeVar("T")
 
-# Server settings of each connection: locks of a client that vanished must not stay.
-_OPTIONS = {
+# What every session sets, whatever the server, database, role or pooler has: locks of a client that
+# vanished must not stay, and numbers and times must come back exactly as they were written. They
+# are set by a query, since poolers drop startup parameters.
+_SESSION = {
+    "bytea_output": "hex",
+    "client_min_messages": "warning",
+    "DateStyle": "ISO, YMD",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "extra_float_digits": "3",
     "idle_in_transaction_session_timeout": "60000",
+    "IntervalStyle": "postgres",
+    "lock_timeout": "0",
+    "row_security": "on",
+    "standard_conforming_strings": "on",
+    "statement_timeout": "0",
+    "tcp_keepalives_count": "3",
     "tcp_keepalives_idle": "15",
     "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
     "TimeZone": "UTC",
-    "client_encoding": "UTF8",
-    "application_name": "recodex-monitor",
-    "client_min_messages": "warning",
 }
-_KEEPALIVE: dict[str, Any] = {
+_CONNECTION: dict[str, Any] = {
+    "application_name": "recodex-monitor",
+    "client_encoding": "UTF8",
     "keepalives": 1,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -120,6 +132,7 @@ class PostgresStore(Store):
         assert settings.url is not None
         self.settings = settings
         self.server = _describe(settings.url)
+        # Read again for each connection, so that a rotated password needs no restart.
         self._password = settings.password()
         self._threads = Threads("postgres", self.server, self._open, count=settings.connections)
         self._notifications: NotificationThread | None = None
@@ -143,6 +156,7 @@ class PostgresStore(Store):
     async def migrate(self, *, owner: str | None = None) -> list[str]:
         def create_schema_and_apply(connection: Connection) -> list[str]:
             self._create_schema(connection, owner)
+            self._require_schema(connection)
             return migrate.apply(connection, self.server)
 
         try:
@@ -151,7 +165,14 @@ class PostgresStore(Store):
             raise TablesError(self.server, self._text(error)) from error
 
     async def reset(self) -> None:
-        await self._run(migrate.reset, 600.0, "BEGIN", check=False)
+        def reset(connection: Connection) -> None:
+            self._require_schema(connection)
+            migrate.reset(connection, self.server)
+
+        try:
+            await self._run(reset, 600.0, "BEGIN", check=False)
+        except psycopg2.Error as error:  # another program's view of a table
+            raise TablesError(self.server, self._text(error)) from error
 
     async def close(self) -> None:
         waits = [self._threads.close()]
@@ -165,7 +186,10 @@ class PostgresStore(Store):
         Raises UnavailableError, and MonitorError for a URL that libpq cannot parse.
         """
         settings = self.settings
-        options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
+        try:
+            self._password = settings.password()
+        except SettingError as error:
+            raise UnavailableError(self.server, str(error.under("database"))) from None
         password: dict[str, Any] = {} if self._password is None else {"password": self._password}
         with self._errors():
             try:
@@ -173,17 +197,27 @@ class PostgresStore(Store):
                     settings.url,
                     **password,
                     connect_timeout=max(2, round(settings.connect_timeout)),
-                    options=f"{options} -c search_path={settings.schema}",
-                    **_KEEPALIVE,
+                    **_CONNECTION,
                 )
             except psycopg2.ProgrammingError:
                 # Its text repeats parts of the URL, which may include the password.
                 raise MonitorError(
                     f"{self.server}: libpq cannot parse database.url; run check-config for details"
                 ) from None
-            raw.autocommit = True
-            psycopg2.extras.register_default_json(raw, loads=_as_text)
-            psycopg2.extras.register_default_jsonb(raw, loads=_as_text)
+            try:
+                raw.autocommit = True
+                pinned = {**_SESSION, "search_path": settings.schema}
+                with raw.cursor() as cursor:
+                    cursor.execute(
+                        "SELECT set_config(name, value, false)"
+                        " FROM unnest(%s, %s) AS pinned (name, value)",
+                        (list(pinned), list(pinned.values())),
+                    )
+                psycopg2.extras.register_default_json(raw, loads=_as_text)
+                psycopg2.extras.register_default_jsonb(raw, loads=_as_text)
+            except BaseException:
+                raw.close()
+                raise
         return raw
 
     def _open(self) -> _PostgresSession:
@@ -227,6 +261,14 @@ class PostgresStore(Store):
         if role is not None:
             connection.execute(f"SET LOCAL ROLE {role}")
 
+    def _require_schema(self, connection: Connection) -> None:
+        """Make sure that names without a schema are of ours, for the rest of the transaction."""
+        name = self.settings.schema
+        connection.execute(f"SET LOCAL search_path = {name}")
+        ((found,),) = connection.query("SELECT current_schema()")
+        if found != name:
+            raise TablesError(self.server, f"the role cannot use the schema {name}: grant USAGE")
+
     @staticmethod
     def _roll_back(session: _PostgresSession) -> None:
         status = session.raw.info.transaction_status
@@ -247,6 +289,9 @@ class PostgresStore(Store):
             translated = self._translate(error)
             if isinstance(translated, TablesError) and session is not None:
                 session.checked = False
+            if error.pgcode == psycopg2.errorcodes.READ_ONLY_SQL_TRANSACTION and session:
+                # The address may lead to the new primary by now; this connection never will.
+                session.close()
             if translated is None:
                 raise
             raise translated from error
@@ -259,8 +304,8 @@ class PostgresStore(Store):
             return TablesError(self.server, f"{text}; run: {migrate.COMMAND}")
         if code == codes.INSUFFICIENT_PRIVILEGE:
             return TablesError(self.server, text)
-        if code == codes.READ_ONLY_SQL_TRANSACTION:  # a standby after a failover
-            return UnavailableError(self.server, text)
+        if code == codes.READ_ONLY_SQL_TRANSACTION:
+            return UnavailableError(self.server, f"a standby, or read-only: {text}")
         if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
             return UnavailableError(self.server, text)
         return None

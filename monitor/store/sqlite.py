@@ -160,7 +160,9 @@ class SqliteStore(Store):
         return applied
 
     async def reset(self) -> None:
-        await self.transaction(migrate.reset, timeout=600.0)
+        await self.transaction(
+            lambda connection: migrate.reset(connection, self.server), timeout=600.0
+        )
 
     def open_files(self) -> Sequence[OpenFile]:
         return () if self._opened is None else (self._opened,)

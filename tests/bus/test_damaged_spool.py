@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import sqlite3
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,14 +15,6 @@ from monitor.bus.spool_opening import open_spool, set_aside_if_damaged
 from monitor.sqlite.own_file import DamagedFileError
 
 MAX_BYTES = 100 << 20
-
-
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await coroutine
-
-    asyncio.run(bounded(), debug=True)
 
 
 @pytest.fixture
@@ -80,26 +69,23 @@ def test_damage_anywhere_is_found_at_the_opening_or_by_the_first_that_meets_it(
     assert found > 100
 
 
-def test_a_spool_damaged_in_use_is_set_aside_so_that_the_daemon_starts_again_with_a_new_one(
+async def test_a_spool_damaged_in_use_is_set_aside_so_that_the_daemon_starts_again_with_a_new_one(
     spool: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = bytearray(spool.read_bytes())
     data[4096 * 2 :] = b"\xff" * (len(data) - 4096 * 2)
 
-    async def body() -> None:
-        bus = create_bus(BusSettings())
-        await bus.start()
-        consumer = bus.consumer("t", group=None)
-        # Into the very file that is open.
-        descriptor = os.open(spool, os.O_WRONLY)
-        os.write(descriptor, data)
-        os.close(descriptor)
-        assert await consumer.poll(timeout_s=0.1) == []
-        (file,) = bus.open_files()
-        assert file.lost()
-        await consumer.close()
-        await bus.close()
-
-    run(body())
+    bus = create_bus(BusSettings())
+    await bus.start()
+    consumer = bus.consumer("t", group=None)
+    # Into the very file that is open.
+    descriptor = os.open(spool, os.O_WRONLY)
+    os.write(descriptor, data)
+    os.close(descriptor)
+    assert await consumer.poll(timeout_s=0.1) == []
+    (file,) = bus.open_files()
+    assert file.lost()
+    await consumer.close()
+    await bus.close()
     assert spool.with_name("spool.db.corrupt").exists()
     assert sum("is damaged" in message for message in caplog.messages) == 1

@@ -75,7 +75,10 @@ def test_a_cluster_that_is_away_does_not_stop_the_daemon(
     [
         ({"kinds": ["Deployments"]}, "cluster.kinds[0]"),
         ({"namespace": ["a"]}, "cluster.namespace: unknown key; did you mean namespaces?"),
-        ({"mapping": {"version": ["tag"]}}, "cluster.mapping.version[0]: 'tag' is none of"),
+        (
+            {"mapping": {"version": ["tag"]}},
+            "cluster.mapping.version[0]: expected label:KEY, annotation:KEY, image-name",
+        ),
         ({"kubeconfig": "/nowhere"}, "cluster.kubeconfig: cannot read /nowhere"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -75,16 +76,21 @@ def test_the_first_source_that_gives_something_wins(
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"mapping": MappingSettings(model=("label:",))}, "mapping.model[0]: 'label:' is none of"),
+        (
+            {"mapping": MappingSettings(model=("label:",))},
+            "mapping.model[0]: expected label:KEY, annotation:KEY, image-name, image-tag,"
+            " image-digest or name, not 'label:'",
+        ),
         (
             {"mapping": MappingSettings(version=("name", "tag"))},
-            "mapping.version[1]: 'tag' is none of",
+            "mapping.version[1]: expected label:KEY, annotation:KEY, image-name, image-tag,"
+            " image-digest or name, not 'tag'",
         ),
-        ({"namespaces": ("Models",)}, "namespaces[0]: 'Models' is no namespace's name"),
-        ({"namespaces": ("a", "b", "a")}, "namespaces[2]: a stands here twice"),
+        ({"namespaces": ("Models",)}, "namespaces[0]: 'Models' is not the name of a namespace"),
+        ({"namespaces": ("a", "b", "a")}, "namespaces[2]: a is listed twice"),
         ({"namespaces": tuple(f"n{i}" for i in range(51))}, "namespaces: more than 50"),
-        ({"kinds": ()}, "kinds: names nothing to watch"),
-        ({"kinds": ("Pod", "Pod")}, "kinds: names a kind twice"),
+        ({"kinds": ()}, "kinds: is empty: there is nothing to watch"),
+        ({"kinds": ("Pod", "Pod")}, "kinds: lists a kind twice"),
         ({"topic": ""}, "topic: is empty"),
         ({"kubeconfig": "/nowhere/config"}, "kubeconfig: cannot read /nowhere/config"),
     ],
@@ -106,13 +112,13 @@ def test_a_kubeconfig_without_clusters_is_refused(tmp_path: Path, content: str) 
     with pytest.raises(SettingError) as caught:
         ClusterSettings(kubeconfig=str(file)).verify()
     said = str(caught.value)
-    assert said.startswith(f"kubeconfig: {file} is no")
+    assert re.match(rf"kubeconfig: {re.escape(str(file))}( is no kubeconfig|:1: not YAML)", said)
     assert len(said.splitlines()) == 1
 
 
 def test_a_kubeconfig_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(SettingError, match="is no regular file"):
+    with pytest.raises(SettingError, match="a pipe, not a regular file"):
         ClusterSettings(kubeconfig=str(tmp_path / "fifo")).verify()
 
 
@@ -120,5 +126,5 @@ def test_outside_a_pod_the_kubeconfig_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(ApiError, match="this is no pod of a cluster; set cluster"):
+    with pytest.raises(ApiError, match="not running in a pod of a cluster; set cluster"):
         Api(None, service_account=tmp_path).items("/api/v1/pods")

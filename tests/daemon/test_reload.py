@@ -158,9 +158,7 @@ OTHERS: dict[str, Any] = {
 
 def log_file(now: Running) -> Any:
     """Return the handler that writes the log's file."""
-    listener = now.daemon._log._listener
-    assert listener is not None
-    return listener.handlers[0]
+    return now.daemon._log._file._handler
 
 
 async def served_certificate(now: Running) -> str:

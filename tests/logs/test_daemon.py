@@ -259,7 +259,7 @@ def test_a_reload_moves_the_window_and_the_environment_wins(
         assert ask(connection, "uploadLogs", **old)["accepted"] == 1
         daemon.write_config(config(port, logs={"timewindow": 100}))
         daemon.reload()
-        daemon.wait_log("[WARNING] timewindow is 100 s now, and was 600 s")
+        daemon.wait_log("[WARNING] timewindow is now 100 s (was 600 s)")
         assert ask(connection, "getLogs")["logs"] == []
         refused = ask(connection, "uploadLogs", **old)
         assert refused["rejected"][0]["reason"] == "too-old"

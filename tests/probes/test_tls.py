@@ -1,15 +1,16 @@
-"""The kind tls against real servers: their certificates, and those that speak no TLS."""
+"""The kind tls against real servers: their certificates, and those without TLS."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("tls"))
 
 
-@contextmanager
-def tls_server(context: ssl.SSLContext) -> Iterator[str]:
+@asynccontextmanager
+async def tls_server(context: ssl.SSLContext) -> AsyncIterator[str]:
     server = Misbehaving(tls=context)
     try:
         yield f"tls://localhost:{server.port}"
     finally:
-        server.close()
+        # The server waits for its clients' ends, which are in this loop.
+        await asyncio.to_thread(server.close)
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def plain_server(greeting: bytes) -> Iterator[str]:
 async def test_a_certificate_is_verified_and_its_expiry_is_shown(
     certificates: Certificates, kind: str, error: str | None, expires_at: float
 ) -> None:
-    with tls_server(certificates.context(kind)) as url:
+    async with tls_server(certificates.context(kind)) as url:
         outcome = await check(url, ca_file=certificates.file, ip_version="4")
         unverified = await check(url, verify_tls=False, ip_version="4")
     assert (outcome.error or "").startswith(error or "")
@@ -95,7 +97,7 @@ async def test_a_certificate_is_verified_and_its_expiry_is_shown(
 
 @served
 async def test_the_name_to_verify_may_be_another_than_the_host(certificates: Certificates) -> None:
-    with tls_server(certificates.context("wrong-name")) as url:
+    async with tls_server(certificates.context("wrong-name")) as url:
         keys = {"ca_file": certificates.file, "ip_version": "4"}
         assert (await check(url, server_name="other.example", **keys)).up
         assert (await check(url, server_name="third.example", **keys)).error is not None
@@ -121,7 +123,7 @@ async def test_a_port_without_tls_is_down(greeting: bytes, error: str) -> None:
 async def test_the_lowest_version_is_kept_to(certificates: Certificates) -> None:
     context = certificates.context("good")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with tls_server(context) as url:
+    async with tls_server(context) as url:
         keys = {"ca_file": certificates.file, "ip_version": "4"}
         assert (await check(url, tls_min_version="1.2", **keys)).up
         newer = await check(url, tls_min_version="1.3", **keys)
@@ -142,7 +144,7 @@ async def test_a_server_that_asks_for_a_certificate_gets_it(
     client.private_key_and_cert_chain_pem.write_to_path(str(both))
     client.private_key_pem.write_to_path(str(key))
     keys: dict[str, Any] = {"ca_file": certificates.file, "ip_version": "4"}
-    with tls_server(context) as url:
+    async with tls_server(context) as url:
         assert (await check(url, client_certificate=str(both), **keys)).up
         assert (await check(url, client_certificate=str(both), client_key=str(key), **keys)).up
         without = await check(url, **keys)
@@ -176,7 +178,8 @@ def test_what_makes_no_sense_is_named(keys: dict[str, Any], said: str) -> None:
 def test_probe_shows_the_certificate_and_exits_by_the_state(
     certificates: Certificates, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with tls_server(certificates.context("expired")) as url:
+    with closing(Misbehaving(tls=certificates.context("expired"))) as server:
+        url = f"tls://localhost:{server.port}"
         assert run(["probe", url, "--ca-file", certificates.file, "-4"]) == 1
         shown = capsys.readouterr().out
         assert run(["probe", url, "--insecure", "--json", "-4"]) == 0

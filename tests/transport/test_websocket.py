@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from websockets.frames import Frame
@@ -13,6 +13,7 @@ from websockets.http11 import Request, Response
 
 from monitor.transport.frames import text_frame
 from monitor.transport.websocket import WebSocketConnection
+from tests.waiting import LIMIT_S
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -43,16 +44,16 @@ class Echo(WebSocketConnection):
         self.write(text_frame(bytes(frame.data)))
 
 
-Served = tuple[Echo, asyncio.StreamReader, asyncio.StreamWriter]
-
-
 @contextlib.asynccontextmanager
-async def connected(made: Callable[[], Echo]) -> AsyncIterator[Served]:
+async def connected(
+    *, refused: bool = False
+) -> AsyncIterator[tuple[Echo, asyncio.StreamReader, asyncio.StreamWriter]]:
     """Connect a client without a library to a connection."""
     served: list[Echo] = []
 
     def factory() -> Echo:
-        served.append(made())
+        served.append(Echo(max_message_bytes=1000))
+        served[-1].refused = refused
         return served[-1]
 
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
@@ -67,34 +68,17 @@ async def connected(made: Callable[[], Echo]) -> AsyncIterator[Served]:
         server.close()
 
 
-def run(body: Callable[[Served], Awaitable[None]], *, refused: bool = False) -> None:
-    def made() -> Echo:
-        echo = Echo(max_message_bytes=1000)
-        echo.refused = refused
-        return echo
-
-    async def limited() -> None:
-        async with asyncio.timeout(30), connected(made) as served:
-            await body(served)
-
-    asyncio.run(limited(), debug=True)
-
-
-def test_frames_in_the_segment_of_the_handshake_are_answered_after_it() -> None:
-    async def body(served: Served) -> None:
-        _, reader, writer = served
+async def test_frames_in_the_segment_of_the_handshake_are_answered_after_it() -> None:
+    async with connected() as (_, reader, writer):
         writer.write(HANDSHAKE + masked(0x1, b"first"))
         got = await reader.readuntil(b"\r\n\r\n")
         assert got.startswith(b"HTTP/1.1 101 ")
         assert await reader.readexactly(14) == b"\x81\x05hello\x81\x05first"
 
-    run(body)
-
 
 @pytest.mark.parametrize("end", [CLOSE_1000, b"\xff" * 10], ids=["a close", "rubbish"])
-def test_an_end_in_the_segment_of_the_handshake_does_not_lose_the_answer(end: bytes) -> None:
-    async def body(served: Served) -> None:
-        echo, reader, writer = served
+async def test_an_end_in_the_segment_of_the_handshake_does_not_lose_the_answer(end: bytes) -> None:
+    async with connected() as (echo, reader, writer):
         writer.write(HANDSHAKE + end)
         got = await reader.read()
         assert got.startswith(b"HTTP/1.1 101 ")
@@ -102,25 +86,19 @@ def test_an_end_in_the_segment_of_the_handshake_does_not_lose_the_answer(end: by
         await echo.wait_closed()
         assert not echo.write(text_frame(b"too late"))
 
-    run(body)
 
-
-def test_a_refused_client_gets_the_whole_answer_although_it_sent_more() -> None:
-    async def body(served: Served) -> None:
-        _, reader, writer = served
+async def test_a_refused_client_gets_the_whole_answer_although_it_sent_more() -> None:
+    async with connected(refused=True) as (_, reader, writer):
         writer.write(HANDSHAKE + masked(0x1, b"x" * 125) * 1000)
         got = await reader.read()
         assert got.startswith(b"HTTP/1.1 403 ")
         assert got.endswith(b"not you\n")
 
-    run(body, refused=True)
-
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_close_waits_for_the_client_only_for_a_time(answers: bool) -> None:
-    async def body(served: Served) -> None:
-        echo, reader, writer = served
-        echo.close_timeout_s = 20 if answers else 0.1
+async def test_a_close_waits_for_the_client_only_for_a_time(answers: bool) -> None:
+    async with connected() as (echo, reader, writer):
+        echo.close_timeout_s = LIMIT_S if answers else 0.1
         writer.write(HANDSHAKE)
         await reader.readuntil(b"hello")
         echo.begin_close(1001, "bye")
@@ -131,12 +109,9 @@ def test_a_close_waits_for_the_client_only_for_a_time(answers: bool) -> None:
         await echo.wait_closed()
         assert echo.protocol.close_code == (1001 if answers else 1006)
 
-    run(body)
 
-
-def test_a_client_that_breaks_the_protocol_is_closed_with_a_reason() -> None:
-    async def body(served: Served) -> None:
-        echo, reader, writer = served
+async def test_a_client_that_breaks_the_protocol_is_closed_with_a_reason() -> None:
+    async with connected() as (echo, reader, writer):
         writer.write(HANDSHAKE)
         await reader.readuntil(b"hello")
         writer.write(masked(0x1, b"last") + b"\xff" * 10)
@@ -147,12 +122,9 @@ def test_a_client_that_breaks_the_protocol_is_closed_with_a_reason() -> None:
         writer.close()
         await echo.wait_closed()
 
-    run(body)
 
-
-def test_waiting_for_the_end_may_be_cancelled() -> None:
-    async def body(served: Served) -> None:
-        echo, reader, writer = served
+async def test_waiting_for_the_end_may_be_cancelled() -> None:
+    async with connected() as (echo, reader, writer):
         writer.write(HANDSHAKE)
         await reader.readuntil(b"hello")
         waiting = asyncio.create_task(echo.wait_closed())
@@ -162,5 +134,3 @@ def test_waiting_for_the_end_may_be_cancelled() -> None:
         await echo.wait_closed(0.01)
         writer.close()
         await echo.wait_closed()
-
-    run(body)

@@ -1,4 +1,4 @@
-"""The last state told of an object, how it is made, and how it compares with the next; pure."""
+"""The last reported state of an object, and how it differs from an observation; pure."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from monitor.cluster.services import Service
 
 __all__ = [
     "Facts",
-    "Told",
+    "Reported",
     "former_revisions",
     "images_differ",
+    "reported_state",
     "same_revision",
-    "tell",
     "version_differs",
     "with_digest",
 ]
 
-# Kubernetes keeps 10 old ReplicaSets by default; more than those nobody can roll back to.
+# Kubernetes keeps 10 old ReplicaSets by default, to which a rollback is possible.
 _HISTORY = 12
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The last state told of an object, as the table cluster_state keeps it.
+class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last reported state of an object, as the table cluster_state stores it.
 
-    ``phase`` is ``seen`` for a service that was there at the first start but not yet rolled
-    out, ``told`` for one that stands, ``failed`` for one whose very first rollout failed, and
-    ``removed`` for one that is gone: kept for a time, so that an object that only left the
-    label selector and comes back starts another life, with other event ids.
+    ``phase`` is ``seen`` for a service that existed at the first start but was not rolled out,
+    ``told`` for one that was reported as deployed, ``failed`` for one whose first rollout failed,
+    and ``removed`` for one that is gone. A removed one is kept for some time: if the object only
+    left the label selector and comes back, ``life`` goes up and its events get new ids.
     """
 
     kind: str
@@ -55,9 +55,9 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What only other objects know: digests by container, and former templates.
+    """Facts from other objects: digests by container, and former templates.
 
-    ``past`` has by fingerprint the revisions at which a template was current.
+    ``past`` maps the fingerprint of a template to the revisions at which it was current.
     """
 
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -65,20 +65,20 @@ class Facts:
 
 
 def with_digest(image: str, digest: str | None) -> str:
-    """Write an image with its digest, where one is known and the image doesn't say it."""
+    """Return the image with its digest, if one is known and the image has none."""
     return image if "@" in image or not digest else f"{image}@{digest}"
 
 
-def tell(
-    told: Told | None,
+def reported_state(
+    reported: Reported | None,
     service: Service,
     context: Context,
     facts: Facts,
     *,
     phase: Literal["seen", "told", "failed"],
     life: int = 0,
-) -> Told:
-    """Return what is told of a service from now on, after what was ``told`` before."""
+) -> Reported:
+    """Return the new reported state of a service; ``reported`` is the previous one."""
     images = {
         name: with_digest(image, facts.digests.get(name)) for name, image in service.images.items()
     }
@@ -89,13 +89,13 @@ def tell(
         annotations=service.annotations,
         images=images,
     )
-    history = dict(told.history) if told is not None else {}
+    history = dict(reported.history) if reported is not None else {}
     history |= {
         number: fingerprint for fingerprint, numbers in facts.past.items() for number in numbers
     }
     if service.revision is not None:
         history[service.revision] = service.fingerprint
-    return Told(
+    return Reported(
         kind=service.kind,
         namespace=service.namespace,
         name=service.name,
@@ -107,26 +107,26 @@ def tell(
         images=images,
         fingerprint=service.fingerprint,
         history=tuple(sorted(history.items())[-_HISTORY:]),
-        life=told.life if told is not None else life,
+        life=reported.life if reported is not None else life,
     )
 
 
-def same_revision(told: Told, service: Service) -> bool:
-    """Return whether a service is at the revision told, or has the template told."""
-    if told.revision is None or service.revision is None:
-        return told.fingerprint == service.fingerprint
-    return told.revision == service.revision
+def same_revision(reported: Reported, service: Service) -> bool:
+    """Return whether a service is at the reported revision or, without one, has its template."""
+    if reported.revision is None or service.revision is None:
+        return reported.fingerprint == service.fingerprint
+    return reported.revision == service.revision
 
 
-def former_revisions(told: Told, service: Service, facts: Facts) -> set[int]:
-    """Return the revisions other than the present one that had the present template."""
+def former_revisions(reported: Reported, service: Service, facts: Facts) -> set[int]:
+    """Return the other revisions that had the current template."""
     numbers = set(facts.past.get(service.fingerprint, ()))
-    numbers |= {number for number, seen in told.history if seen == service.fingerprint}
+    numbers |= {number for number, seen in reported.history if seen == service.fingerprint}
     return numbers - {service.revision}
 
 
 def images_differ(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
-    """Return whether containers run other images; digests count where both are known."""
+    """Return whether the images of containers differ; digests count if both are known."""
     if before.keys() != after.keys():
         return True
     for name, old in before.items():
@@ -140,10 +140,9 @@ def images_differ(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
     return False
 
 
-def version_differs(before: Told, after: Told) -> bool:
-    """Return whether the model, or its version, is another one."""
-    # What was not known before, or is not now, has not changed: a digest that could not be
-    # looked up, for example.
+def version_differs(before: Reported, after: Reported) -> bool:
+    """Return whether the model or its version differs."""
+    # An unknown version, such as a digest that could not be looked up, is not a difference.
     return before.model != after.model or (
         None not in (before.version, after.version) and before.version != after.version
     )

@@ -1,0 +1,169 @@
+"""Tables stay in their schema and values stay exact, whatever server, database or pooler sets."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from monitor.errors import UnavailableError
+from monitor.store import Connection, DatabaseSettings, Store, TablesError, open_store
+from tests.servers.pgbouncer import StartPooler
+from tests.servers.postgres import PostgresServer
+from tests.store.opened import opened
+
+pytestmark = pytest.mark.integration_test
+
+# Settings that an administrator may give a database, each with what it would change.
+SETTINGS = {
+    "extra_float_digits": "0",
+    "DateStyle": "'SQL, DMY'",
+    "IntervalStyle": "'iso_8601'",
+    "TimeZone": "'Asia/Tokyo'",
+    "bytea_output": "'escape'",
+    "statement_timeout": "'1ms'",
+    "lock_timeout": "'1ms'",
+    "default_transaction_isolation": "'serializable'",
+    "search_path": "'public, pg_catalog'",
+}
+FLOAT = 1700000000.1234567
+
+
+def foreign_objects(server: PostgresServer, url: str) -> None:
+    """Make what another program has in the schema public."""
+    name = url.rpartition("/")[2]
+    server.execute("CREATE TABLE public.customers (id int)", name)
+    server.execute(
+        "CREATE FUNCTION public.other() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        name,
+    )
+
+
+def objects(server: PostgresServer, url: str, schema: str) -> set[str]:
+    rows = server.execute(
+        f"SELECT relname FROM pg_class WHERE relnamespace = '{schema}'::regnamespace"
+        f" AND relkind IN ('r', 'p') AND NOT relispartition UNION ALL SELECT proname FROM pg_proc"
+        f" WHERE pronamespace = '{schema}'::regnamespace",
+        url.rpartition("/")[2],
+    )
+    return {str(name) for (name,) in rows}
+
+
+async def test_a_pooler_that_drops_startup_parameters_changes_no_schema(
+    postgres_server: PostgresServer, postgres_url: str, start_pooler: StartPooler
+) -> None:
+    foreign_objects(postgres_server, postgres_url)
+    settings = DatabaseSettings(url=start_pooler(postgres_url))
+    async with opened(settings) as store:
+        assert "log_entry" in objects(postgres_server, postgres_url, settings.schema)
+        assert objects(postgres_server, postgres_url, "public") == {"customers", "other"}
+        await store.reset()
+        assert await store.read(float_of) == FLOAT
+    assert objects(postgres_server, postgres_url, "public") == {"customers", "other"}
+
+
+async def test_a_reset_drops_only_what_is_ours_from_a_schema_that_others_use(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    foreign_objects(postgres_server, postgres_url)
+    async with opened(DatabaseSettings(url=postgres_url, schema="public")) as store:
+        await store.reset()
+        found = objects(postgres_server, postgres_url, "public")
+        assert {"customers", "other", "log_entry", "counts_add"} <= found
+
+
+async def test_a_reset_spares_a_view_that_needs_a_table_and_names_it(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with opened(DatabaseSettings(url=postgres_url)) as store:
+        postgres_server.execute(
+            "CREATE VIEW public.lines AS SELECT * FROM website_availability.log_entry",
+            postgres_url.rpartition("/")[2],
+        )
+        with pytest.raises(TablesError, match=r"view public.lines depends on table"):
+            await store.reset()
+        await store.read(lambda c: c.query("SELECT * FROM log_entry, public.lines"))
+
+
+def float_of(connection: Connection) -> Any:
+    ((found,),) = connection.query("SELECT %s::double precision", (FLOAT,))
+    return found
+
+
+async def read_back(store: Store) -> None:
+    row = (7, 1700000000.1234567, math.nextafter(1.0, 2.0))
+
+    def write(connection: Connection) -> None:
+        connection.query("SELECT pg_sleep(0.01)")
+        connection.execute(
+            "INSERT INTO job_state (job_id, stopped_at) VALUES (%s, %s)", (row[0], row[1])
+        )
+
+    await store.transaction(write)
+    found = await store.read(
+        lambda c: c.query(
+            "SELECT job_id, stopped_at, %s::double precision, current_setting('TimeZone'),"
+            " current_schema(), current_setting('transaction_isolation') FROM job_state",
+            (row[2],),
+        )
+    )
+    assert found == [(*row, "UTC", "website_availability", "repeatable read")]
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_what_a_database_sets_for_its_sessions_changes_nothing(
+    postgres_server: PostgresServer, postgres_url: str, start_pooler: StartPooler, pooled: bool
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    for setting, value in SETTINGS.items():
+        postgres_server.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
+    url = start_pooler(postgres_url) if pooled else postgres_url
+    async with opened(DatabaseSettings(url=url)) as store:
+        await read_back(store)
+
+
+async def test_a_read_only_session_is_not_kept(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    stop = "INSERT INTO job_state (job_id, stopped_at) VALUES (1, 1)"
+    async with opened(DatabaseSettings(url=postgres_url, connections=1)):
+        pass
+    postgres_server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    store = open_store(DatabaseSettings(url=postgres_url, connections=1))
+    try:
+        with pytest.raises(UnavailableError, match="a standby, or read-only"):
+            await store.transaction(lambda c: c.execute(stop))
+        # As after a failover: the same address, another server behind it.
+        postgres_server.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        assert await store.transaction(lambda c: c.execute(stop)) == 1
+    finally:
+        await store.close()
+
+
+async def test_a_rotated_password_is_read_at_the_next_connection(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first")
+    settings = DatabaseSettings(url=postgres_url, password_file=str(file), connections=1)
+    used: list[Any] = []
+    connect = psycopg2.connect
+
+    def note(*arguments: Any, **keywords: Any) -> Any:
+        used.append(keywords.get("password"))
+        return connect(*arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg2, "connect", note)
+        async with opened(settings) as store:
+            file.write_text("second")
+            postgres_server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'recodex-monitor'"
+            )
+            await store.read(float_of)
+    assert (used[0], used[-1]) == ("first", "second")

@@ -104,6 +104,7 @@ def insert_results(
         else:
             inserted = set(cursor.fetchall())
             new = [result for result in results if (result.job_id, result.scheduled_at) in inserted]
+    _unstage(connection, staged)
     return new
 
 
@@ -113,18 +114,35 @@ def add_metrics(connection: Connection, rows: bytes) -> None:
         return
     staged = _stage(connection, "metric", _METRIC_TYPES, rows)
     connection.execute(_UPSERT.format(staged=staged))
+    _unstage(connection, staged)
 
 
 def _stage(connection: Connection, what: str, types: Mapping[str, str], rows: bytes) -> str:
-    """Copy ``rows`` into a temporary table and return its name."""
-    table = f"incoming_{what}"
+    """Copy ``rows`` into a table that only this connection uses, and return its name.
+
+    It is a temporary table. A role without the TEMP privilege gets an ordinary table, which
+    :func:`_unstage` drops in the same transaction.
+    """
     columns = ", ".join(f"{name} {kind}" for name, kind in types.items())
-    connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} ({columns}) ON COMMIT DELETE ROWS")
-    with connection.raw.cursor() as cursor:
-        cursor.copy_expert(
-            f"COPY pg_temp.{table} ({', '.join(types)}) FROM STDIN", io.BytesIO(rows)
+    ((temporary, process),) = connection.query(
+        "SELECT has_database_privilege(current_database(), 'TEMP'), pg_backend_pid()"
+    )
+    if temporary:
+        table = f"pg_temp.incoming_{what}"
+        connection.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS incoming_{what} ({columns}) ON COMMIT DELETE ROWS"
         )
-    return f"pg_temp.{table}"
+    else:
+        table = f"incoming_{what}_{process}"
+        connection.execute(f"CREATE UNLOGGED TABLE {table} ({columns})")
+    with connection.raw.cursor() as cursor:
+        cursor.copy_expert(f"COPY {table} ({', '.join(types)}) FROM STDIN", io.BytesIO(rows))
+    return table
+
+
+def _unstage(connection: Connection, table: str) -> None:
+    if not table.startswith("pg_temp."):
+        connection.execute(f"DROP TABLE {table}")
 
 
 def _text(value: str | None) -> str:

@@ -99,8 +99,7 @@ class SpoolConsumer(Consumer):
         await self.seek(0, start or 0)
         return True
 
-    def _may_read(self, file: SpoolFile) -> bool:
-        del file  # it is open, which is all that is needed
+    def _may_read(self, _: SpoolFile) -> bool:
         return self._lock is None or self._lock.acquire()
 
     async def seek(self, partition: int, offset: int) -> None:

@@ -69,7 +69,7 @@ def _open(path: Path, max_bytes: int) -> SpoolFile:
             file.close()
             raise
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        if own_file.is_damage(error, path):
+        if own_file.is_damage(error):
             raise DamagedFileError(str(error)) from None
         raise
     return file
@@ -83,7 +83,7 @@ def _set_aside(path: Path) -> None:
 def set_aside_if_damaged(file: SpoolFile, error: Exception) -> None:
     """Rename the spool if it is damaged; its daemons end and start again with a new one."""
     path = file.opened.path
-    if own_file.is_damage(error, path) and not file.opened.lost():
+    if own_file.is_damage(error) and not file.opened.lost():
         # Another thread may have just done it.
         with contextlib.suppress(OSError):
             _set_aside(path)

@@ -89,14 +89,13 @@ class Connection:
             connection.setblocking(False)
             try:
                 await self._loop.sock_connect(connection, (address, port))
+                return connection
             except OSError as failure:
                 connection.close()
                 error = failure
             except BaseException:
                 connection.close()
                 raise
-            else:
-                return connection
         assert error is not None
         raise error
 

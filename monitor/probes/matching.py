@@ -143,21 +143,18 @@ class _Lane:
                 pass
             finally:
                 if not answer:
-                    await self._kill()
+                    await self.close()
             if not answer:
                 raise _TooSlowError
             return answer == b"1"
 
-    async def _kill(self) -> None:
+    async def close(self) -> None:
+        """End the worker."""
         if self._worker is not None:
             (process, connection), self._worker = self._worker, None
             connection.close()
             process.kill()
             await asyncio.shield(asyncio.to_thread(process.wait, timeout=_WAIT_S))
-
-    async def close(self) -> None:
-        """End the worker."""
-        await self._kill()
 
 
 def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from array import array
 from bisect import bisect_left, bisect_right
+from itertools import pairwise
 from typing import Protocol
 
 from monitor.transport.frames import HEADER_BYTES
@@ -206,11 +207,9 @@ class Channel:
         """Return messages from ``position`` on, at least one, in the form of :meth:`extend`."""
         frames, stop = self.read(position, limit_bytes)
         index = position - self.first + self._dead
-        sizes = array("I")
         begin = self._ends[index - 1] if index else self._base
-        for end in self._ends[index : index + stop - position]:
-            sizes.append(end - begin)
-            begin = end
+        bounds = pairwise([begin, *self._ends[index : index + stop - position]])
+        sizes = array("I", [end - start for start, end in bounds])
         return bytes(frames), sizes, self.times(position, stop)
 
     def times(self, start: int, stop: int) -> array[float]:

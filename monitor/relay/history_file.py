@@ -178,7 +178,7 @@ class HistoryFile:
             yield
         except (sqlite3.Error, ValueError, TypeError) as error:
             # A ValueError or TypeError is of a value that none of ours could be.
-            if isinstance(error, sqlite3.Error) and not own_file.is_damage(error, self._path):
+            if isinstance(error, sqlite3.Error) and not own_file.is_damage(error):
                 raise
             raise DamagedFileError(str(error)) from None
 

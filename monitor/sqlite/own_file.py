@@ -57,7 +57,7 @@ def has_header(path: Path) -> bool:
         return file.read(len(_HEADER)) == _HEADER
 
 
-def is_damage(error: Exception, path: Path) -> bool:
+def is_damage(error: Exception) -> bool:
     """Return whether the content of the file is wrong, not its disk, a lock or a permission."""
     if isinstance(error, UnicodeDecodeError | DamagedFileError):
         # Of a text in the schema, which the driver puts into its own error.
@@ -66,9 +66,6 @@ def is_damage(error: Exception, path: Path) -> bool:
         return False
     # The driver's own errors have no name: a text is not UTF-8.
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-    if name == "SQLITE_READONLY":
-        # By the versions in the file's header, if we may write.
-        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     return name.startswith(_DAMAGE)
 
 

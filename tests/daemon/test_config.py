@@ -210,7 +210,7 @@ def test_the_environments_seconds_have_the_same_bounds(
 ) -> None:
     monkeypatch.setenv(variable, value)
     services = Services(Config(logs=LogsSettings()), stop=lambda _: None, status=PartsStatus({}))
-    with pytest.raises(SettingError, match=f"^logs.{field}: the environment's {variable} is "):
+    with pytest.raises(SettingError, match=rf"^logs.{field}: .* in \${variable}, not "):
         [make(services) for make in PARTS]
 
 

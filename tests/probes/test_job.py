@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from monitor.errors import SettingError
 from monitor.probes.checks import read_job
-from monitor.probes.checks.http.job import HttpJob, StatusSet
+from monitor.probes.checks.http.job import HttpJob, expected_codes
 from monitor.probes.checks.http.request import Request
 from monitor.probes.job import Job
 from monitor.probes.jobs_file import read_jobs
@@ -90,14 +90,14 @@ def test_expected_status_is_the_union_of_codes_and_ranges(items: list[Any]) -> N
     expected = set()
     for item in items:
         expected |= {item} if isinstance(item, int) else set(range(item[0], item[1] + 1))
-    found = StatusSet.parse(written)
+    found = expected_codes(written)
     assert {code for code in range(1000) if code in found} == expected
 
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_status_or_one_clear_error(text: str) -> None:
     try:
-        StatusSet.parse([text])
+        expected_codes([text])
     except SettingError as error:
         assert str(error).startswith("expected_status[0]: ")
 

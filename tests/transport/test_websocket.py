@@ -107,7 +107,7 @@ async def test_a_close_waits_for_the_client_only_for_a_time(answers: bool) -> No
         if answers:
             writer.write(masked(0x8, struct.pack(">H", 1001)))
         await echo.wait_closed()
-        assert echo.close_code == (1001 if answers else 1006)
+        assert echo.protocol.close_code == (1001 if answers else 1006)
 
 
 async def test_a_client_that_breaks_the_protocol_is_closed_with_a_reason() -> None:

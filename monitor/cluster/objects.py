@@ -97,21 +97,12 @@ class WatchEvent(Lenient):
         return status.code or 500, status.message or status.reason or "no reason given"
 
 
-_page_decoder = msgspec.json.Decoder(Page)
-_event_decoder = msgspec.json.Decoder(WatchEvent)
 _any_decoder = msgspec.json.Decoder(_AnyObject)
 
-
-def read_page(body: bytes) -> Page:
-    """Decode a page of a list; raises msgspec.DecodeError."""
-    return _page_decoder.decode(body)
+read_page = msgspec.json.Decoder(Page).decode
+read_watch_event = msgspec.json.Decoder(WatchEvent).decode
 
 
 def read_metadata(body: bytes | msgspec.Raw) -> Metadata:
     """Decode only the metadata of an object; raises msgspec.DecodeError."""
     return _any_decoder.decode(body).metadata
-
-
-def read_watch_event(line: bytes) -> WatchEvent:
-    """Decode a line of a watch; raises msgspec.DecodeError."""
-    return _event_decoder.decode(line)

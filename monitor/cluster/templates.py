@@ -60,15 +60,8 @@ class _Template(Lenient):
     spec: PodSpec | None = None
 
 
-class _Expression(Lenient):
-    key: str = ""
-    operator: str = ""
-    values: list[str] | None = None
-
-
 class _LabelSelector(Lenient):
     match_labels: dict[str, str] | None = None
-    match_expressions: list[_Expression] | None = None
 
 
 _template_decoder = msgspec.json.Decoder(_Template | None)
@@ -108,27 +101,14 @@ def fingerprint_of(body: msgspec.Raw) -> str:
 
 
 def selector_text(kind: str, body: msgspec.Raw) -> str:
-    """Return the selector of a workload in the syntax of the API's ``labelSelector`` parameter.
+    """Return the labels a workload selects, as the API's ``labelSelector`` parameter.
 
-    In a Deployment it is a LabelSelector, in a DeploymentConfig a map. Raises msgspec.DecodeError.
+    In a Deployment they are in a LabelSelector, in a DeploymentConfig a map. The expressions of a
+    LabelSelector are left out: the result only narrows lists whose objects name their owner. Raises
+    msgspec.DecodeError.
     """
     if kind == "DeploymentConfig":
-        return ",".join(
-            f"{key}={value}" for key, value in (_map_decoder.decode(body) or {}).items()
-        )
-    selector = _selector_decoder.decode(body) or _LabelSelector()
-    terms = [f"{key}={value}" for key, value in (selector.match_labels or {}).items()]
-    for expression in selector.match_expressions or ():
-        values = ",".join(expression.values or ())
-        match expression.operator:
-            case "In":
-                terms.append(f"{expression.key} in ({values})")
-            case "NotIn":
-                terms.append(f"{expression.key} notin ({values})")
-            case "Exists":
-                terms.append(expression.key)
-            case "DoesNotExist":
-                terms.append(f"!{expression.key}")
-            case _:
-                pass  # an operator of a newer API; the uid of the owner decides in any case
-    return ",".join(terms)
+        labels = _map_decoder.decode(body)
+    else:
+        labels = (_selector_decoder.decode(body) or _LabelSelector()).match_labels
+    return ",".join(f"{key}={value}" for key, value in (labels or {}).items())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import msgspec
 
@@ -23,7 +22,7 @@ from monitor.cluster.changes import (
     needs_facts,
 )
 from monitor.cluster.events import Context, Event
-from monitor.cluster.lookup import RunningDigests
+from monitor.cluster.lookup import Lookup, RunningDigests
 from monitor.cluster.mapping import MappingSettings
 from monitor.cluster.objects import WatchEvent, read_metadata
 from monitor.cluster.pods import read_pod
@@ -80,16 +79,6 @@ class Known:
     selector: str | None
 
 
-class FactFinder(Protocol):
-    """The source of facts for a tracker."""
-
-    def facts(self, service: Service) -> Facts:
-        """Return the facts about one service; raises ApiError."""
-
-    def running(self, scope: Scope) -> RunningDigests:
-        """Return the digests of all running services; raises ApiError."""
-
-
 class Tracker:
     """The follower of one watch; see :class:`monitor.cluster.watch.Follower`."""
 
@@ -100,7 +89,7 @@ class Tracker:
         *,
         cluster: str,
         mapping: MappingSettings,
-        lookup: FactFinder,
+        lookup: Lookup,
         commit: Callable[[ScopeChanges], None],
         clock: Callable[[], float],
         keep_removed_s: float,

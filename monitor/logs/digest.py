@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -13,23 +14,15 @@ from monitor.logs.entries import DECODING_ERRORS
 __all__ = ["UploadDigest"]
 
 _DIGEST_BYTES = 16
-_NOTHING = Raw()
 
 
 class _Entry(msgspec.Struct, gc=False):
-    level: str | int
-    message: str
-    sender: str | None = None
-
-
-class _Values(msgspec.Struct, gc=False):
-    level: Raw = _NOTHING
-    message: Raw = _NOTHING
-    sender: Raw = _NOTHING
+    level: Any = None
+    message: Any = None
+    sender: Any = None
 
 
 _decode = msgspec.json.Decoder(_Entry).decode
-_decode_values = msgspec.json.Decoder(_Values).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -49,22 +42,13 @@ class UploadDigest:
     def add(self, items: Iterable[bytes | Raw]) -> None:
         """Add entries, each as JSON."""
         for item in items:
-            text = _canonical(item)
+            try:
+                text = _encode(_decode(item))
+            except DECODING_ERRORS:
+                text = bytes(item)
             self._hash.update(b"%d:" % len(text))
             self._hash.update(text)
 
     def text(self) -> str:
         """Return the digest of all entries so far, in hexadecimal."""
         return self._hash.hexdigest()
-
-
-def _canonical(item: bytes | Raw) -> bytes:
-    try:
-        return _encode(_decode(item))
-    except DECODING_ERRORS:
-        pass
-    try:
-        values = _decode_values(item)
-    except DECODING_ERRORS:
-        return bytes(item)
-    return b",".join(map(bytes, (values.level, values.message, values.sender)))

@@ -112,7 +112,7 @@ def test_a_kubeconfig_without_clusters_is_refused(tmp_path: Path, content: str) 
     with pytest.raises(SettingError) as caught:
         ClusterSettings(kubeconfig=str(file)).verify()
     said = str(caught.value)
-    assert re.match(rf"kubeconfig: {re.escape(str(file))}( is no kubeconfig|:1: not YAML)", said)
+    assert re.match(rf"kubeconfig: {re.escape(str(file))}( is not a kubeconfig|:1: not YAML)", said)
     assert len(said.splitlines()) == 1
 
 

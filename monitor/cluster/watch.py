@@ -196,7 +196,7 @@ class Watch:
                 if event.type == "ERROR":
                     error = _stream_error(*event.status())
                     break
-                version = event.resource_version() or version
+                version = event.metadata().resource_version or version
             except (msgspec.DecodeError, UnicodeDecodeError):
                 error = ApiError(Reason.BROKEN, "the stream has a line that is not an event")
                 break

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
 
@@ -126,7 +127,6 @@ class _List(_Filter, forbid_unknown_fields=True):
     cursor: str | None = None
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
 _decode_sender = msgspec.json.Decoder(_Sender).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
@@ -146,17 +146,13 @@ def head(data: bytes) -> Head:
 
 def echo(data: bytes) -> Head:
     """Return the valid parts of the head, for an error response; never raises."""
-    try:
-        raw = _decode_head(data)
-    except DECODING_ERRORS:
-        return Head()
     found = Head()
-    try:
+    with suppress(ActionError):
+        raw = _decode(data, _Head)
         found = Head(_string(raw.action, "action"))
         found = Head(found.action, _echo(raw.id))
-        return Head(found.action, found.id, _string(raw.token, "token"))
-    except ActionError:
-        return found
+        found = Head(found.action, found.id, _string(raw.token, "token"))
+    return found
 
 
 def _string(raw: Raw, key: str) -> str | None:

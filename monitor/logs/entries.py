@@ -1,12 +1,13 @@
-"""Log entries and notifications, and their validation. Pure."""
+"""Log entries and notifications, their validation, and the digest of an upload. Pure."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +21,7 @@ __all__ = [
     "Reason",
     "Rejected",
     "Rules",
+    "UploadDigest",
     "is_sender",
     "validate",
 ]
@@ -161,3 +163,41 @@ def _sender(given: str | None, fixed: str | None) -> str:
 def is_sender(text: str) -> bool:
     """Return whether this is a valid sender."""
     return 0 < len(text) <= _MAX_SENDER_CHARACTERS and "\0" not in text
+
+
+class _Sent(msgspec.Struct, gc=False):
+    level: Any = None
+    message: Any = None
+    sender: Any = None
+
+
+_decode_sent = msgspec.json.Decoder(_Sent).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class UploadDigest:
+    """A BLAKE2b digest of the entries of an upload as they were sent, accepted or not.
+
+    A client may encode a repeat differently. So the digest does not depend on the order of keys,
+    spaces and escapes, on keys that do not belong to an entry (a message that is an entry itself
+    has ``id`` and ``token``), or on ``time``, which some clients set at each try.
+    """
+
+    __slots__ = ("_hash",)
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, items: Iterable[bytes | msgspec.Raw]) -> None:
+        """Add entries, each as JSON."""
+        for item in items:
+            try:
+                text = _encode(_decode_sent(item))
+            except DECODING_ERRORS:
+                text = bytes(item)
+            self._hash.update(b"%d:" % len(text))
+            self._hash.update(text)
+
+    def text(self) -> str:
+        """Return the digest of all entries so far, in hexadecimal."""
+        return self._hash.hexdigest()

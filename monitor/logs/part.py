@@ -31,7 +31,6 @@ __all__ = ["Logs"]
 logger = logging.getLogger("monitor.logs")
 
 _DRAIN_S = 3.0
-_CATCH_UP_S = 1.0
 
 
 class Logs(Part):
@@ -95,7 +94,7 @@ class Logs(Part):
             tasks.create_task(self.service.committer.run(), name="logs:commits")
             tasks.create_task(self._retain(), name="logs:retention")
             tasks.create_task(self._instances.run(), name="logs:instances")
-            tasks.create_task(self._catch_up(), name="logs:followers")
+            tasks.create_task(self.service.tail.catch_up(), name="logs:followers")
             if self.zeromq is not None:
                 tasks.create_task(self.zeromq.run(), name="logs:zeromq")
 
@@ -138,11 +137,6 @@ class Logs(Part):
             self._purging.failed(f"cannot purge: {error}")
         else:
             self._purging.recovered("purging resumed")
-
-    async def _catch_up(self) -> None:
-        while True:
-            await asyncio.sleep(_CATCH_UP_S)
-            self.service.tail.catch_up()
 
     def state(self) -> State:
         """Return counts; degraded while storing or purging fails."""

@@ -18,8 +18,7 @@ from monitor.logs import answers
 from monitor.logs.actions import Upload
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.commits import Committer, describe, is_to_blame
-from monitor.logs.digest import UploadDigest
-from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, validate
+from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, UploadDigest, validate
 from monitor.logs.filters import Kind, Query
 from monitor.logs.followers import LiveTail
 from monitor.logs.limits import Allowances

@@ -159,10 +159,6 @@ class TokenFile:
         """Read the file and adopt it."""
         self.current = self.read()
 
-    def identify(self, token: str | None) -> Principal | None:
-        """Return whose token it is, by what the file held when last read."""
-        return self.current.identify(token)
-
 
 def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
     """Add a new token's hash to ``file`` and return the token, which is stored nowhere.

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
@@ -168,9 +168,8 @@ class Logs(Part):
         )
         yield Metric("log_followers", "gauge", "Live tails", [({}, len(self.service.tail))])
 
-    async def prepare(self, settings: Any) -> Callable[[], None]:
+    async def prepare(self, settings: LogsSettings) -> Callable[[], None]:
         """Adopt limits, keep times and tokens."""
-        assert isinstance(settings, LogsSettings)
         adopted = self._settings.adopting(settings)
         effective = adopted.with_environment(os.environ)
         # If api.tokens_file changes, the socket will use the new tokens.

@@ -180,7 +180,10 @@ class LogService:
     async def _validate(
         self, upload: Upload, principal: Principal, digest: UploadDigest | None
     ) -> tuple[Sequence[Entry], Sequence[Rejected]]:
-        rules = self._rules(upload.kind, principal.sender)
+        now, settings = self.now(), self.settings
+        window = settings.timewindow if upload.kind is Kind.LOGS else settings.keep_notifications
+        oldest = _EPOCH if window is None else now - window
+        rules = Rules(oldest, now + MAX_AHEAD_S, settings.max_entry_bytes, principal.sender)
         accepted: list[Entry] = []
         rejected: list[Rejected] = []
         for start in range(0, len(upload.items), _SLICE):
@@ -193,12 +196,6 @@ class LogService:
             if start + _SLICE < len(upload.items):
                 await asyncio.sleep(0)
         return accepted, rejected
-
-    def _rules(self, kind: Kind, sender: str | None) -> Rules:
-        now, settings = self.now(), self.settings
-        window = settings.timewindow if kind is Kind.LOGS else settings.keep_notifications
-        oldest = _EPOCH if window is None else now - window
-        return Rules(oldest, now + MAX_AHEAD_S, settings.max_entry_bytes, sender)
 
     async def list(self, query: Query, principal: Principal, head: Head) -> bytes:
         """Read a page and return the answer; raises ActionError."""

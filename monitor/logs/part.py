@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.logs.followers import Follower
 from monitor.logs.instances import Instances
-from monitor.logs.jumps import Jumps
 from monitor.logs.retention import make_partitions, purge
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
@@ -31,14 +31,12 @@ __all__ = ["Logs"]
 logger = logging.getLogger("monitor.logs")
 
 _DRAIN_S = 3.0
-_CATCH_UP_S = 1.0
 
 
 class Logs(Part):
     """Log entries and notifications of devices.
 
-    ``now`` is the clock for validation and purges, in s since the epoch. ``steady`` is a clock that
-    is never set, and that runs while the machine sleeps.
+    ``now`` is the clock for validation and purges, in s since the epoch.
     """
 
     name = "logs"
@@ -51,14 +49,10 @@ class Logs(Part):
         tokens: TokenFile,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
-        steady: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self._settings = settings
         self._store = store
         self._tokens = tokens
-        self._clock = clock
-        self._steady = steady
-        self._jumps = Jumps()
         self.service = LogService(
             settings.with_environment(os.environ), store, now=now, clock=clock
         )
@@ -100,7 +94,7 @@ class Logs(Part):
             tasks.create_task(self.service.committer.run(), name="logs:commits")
             tasks.create_task(self._retain(), name="logs:retention")
             tasks.create_task(self._instances.run(), name="logs:instances")
-            tasks.create_task(self._catch_up(), name="logs:followers")
+            tasks.create_task(self.service.tail.catch_up(), name="logs:followers")
             if self.zeromq is not None:
                 tasks.create_task(self.zeromq.run(), name="logs:zeromq")
 
@@ -124,16 +118,13 @@ class Logs(Part):
         while True:
             await self.retain()
             self._purge_now.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.service.settings.cleanup_interval):
                     await self._purge_now.wait()
-            except TimeoutError:
-                pass
 
     async def retain(self) -> None:
         """Purge once, and create the next partitions."""
-        settings, now, steady = self.service.settings, self.service.now(), self._steady()
-        self._log_jump(self._jumps.look(now, steady))
+        settings, now = self.service.settings, self.service.now()
         try:
             await make_partitions(self._store, now=now, timewindow=settings.timewindow)
             self.purged += await purge(
@@ -141,27 +132,11 @@ class Logs(Part):
                 now=now,
                 timewindow=settings.timewindow,
                 keep_notifications=settings.keep_notifications,
-                ahead_s=lambda kept_s: self._jumps.ahead_s(kept_s, steady),
             )
         except MonitorError as error:
             self._purging.failed(f"cannot purge: {error}")
         else:
             self._purging.recovered("purging resumed")
-
-    def _log_jump(self, by_s: float) -> None:
-        if by_s > 0:
-            logger.warning(
-                "the clock jumped %.0f s ahead: entries that are too old only because of this are"
-                " hidden, but kept in case it is set back",
-                by_s,
-            )
-        elif by_s < 0:
-            logger.warning("the clock jumped %.0f s back", -by_s)
-
-    async def _catch_up(self) -> None:
-        while True:
-            await asyncio.sleep(_CATCH_UP_S)
-            self.service.tail.catch_up()
 
     def state(self) -> State:
         """Return counts; degraded while storing or purging fails."""
@@ -183,7 +158,7 @@ class Logs(Part):
             "log_rejected_total",
             "counter",
             "Entries rejected and requests refused",
-            [({"reason": reason}, count) for reason, count in self.service.rejections()],
+            [({"reason": reason}, count) for reason, count in self.service.rejected.items()],
         )
         yield Metric(
             "log_purged_total",
@@ -193,9 +168,8 @@ class Logs(Part):
         )
         yield Metric("log_followers", "gauge", "Live tails", [({}, len(self.service.tail))])
 
-    async def prepare(self, settings: Any) -> Callable[[], None]:
+    async def prepare(self, settings: LogsSettings) -> Callable[[], None]:
         """Adopt limits, keep times and tokens."""
-        assert isinstance(settings, LogsSettings)
         adopted = self._settings.adopting(settings)
         effective = adopted.with_environment(os.environ)
         # If api.tokens_file changes, the socket will use the new tokens.

@@ -43,21 +43,14 @@ async def purge(
     now: float,
     timewindow: float,
     keep_notifications: float | None,
-    ahead_s: Callable[[float], float] = lambda kept_s: 0.0,
 ) -> int:
     """Delete old entries in steps that block nobody; return the number of deleted log entries.
-
-    ``ahead_s`` returns by how much the clock jumped ahead in the last so many s; entries that are
-    too old only because of that are kept.
 
     In PostgreSQL whole partitions are dropped, whose number of rows is an estimate of the server.
     Rows are only deleted from the oldest remaining partition.
     """
 
-    def oldest_kept(kept_s: float) -> float:
-        return now - kept_s - ahead_s(kept_s)
-
-    oldest = oldest_kept(timewindow)
+    oldest = now - timewindow
     purged = 0
     if store.dialect == "postgresql":
         rows = await store.read(_rows_of_partitions)
@@ -68,9 +61,9 @@ async def purge(
             )
             purged = sum(rows.get(f"log_entry_{low}_{high}", 0) for low, high in dropped)
     purged += await _delete_older(store, "log_entry", oldest)
-    await delete_in_steps(store, _uploads(oldest_kept(max(timewindow, KEEP_UPLOAD_IDS_S))))
+    await delete_in_steps(store, _uploads(now - max(timewindow, KEEP_UPLOAD_IDS_S)))
     if keep_notifications is not None:
-        await _delete_older(store, "notification", oldest_kept(keep_notifications))
+        await _delete_older(store, "notification", now - keep_notifications)
     await give_pages_back(store)
     return purged
 
@@ -98,15 +91,7 @@ async def _delete_older(store: Store, table: str, before: float) -> int:
                 (before, limit),
             ),
         )
-    total = 0
-    while True:
-        deleted = await store.transaction(_delete_head(table, before))
-        total += deleted
-        if not deleted:
-            return total
 
-
-def _delete_head(table: str, before: float) -> Callable[[Connection], int]:
     # A large step is fine in PostgreSQL, where a DELETE does not block uploads. A constant range of
     # time lets the planner choose one partition. The range includes the edge, so that it makes
     # progress even if many rows have the same time.
@@ -115,13 +100,13 @@ def _delete_head(table: str, before: float) -> Callable[[Connection], int]:
             f"SELECT time FROM {table} WHERE time < %s ORDER BY time OFFSET %s LIMIT 1",  # noqa: S608
             (before, _HEAD_ROWS),
         )
-        if not edge:
-            statement = f"DELETE FROM {table} WHERE time < %s"  # noqa: S608 - the name is ours
-            return connection.execute(statement, (before,))
-        statement = f"DELETE FROM {table} WHERE time <= %s"  # noqa: S608 - the name is ours
-        return connection.execute(statement, (edge[0][0],))
+        range_, end = ("time <= %s", edge[0][0]) if edge else ("time < %s", before)
+        return connection.execute(f"DELETE FROM {table} WHERE {range_}", (end,))  # noqa: S608
 
-    return delete
+    total = 0
+    while deleted := await store.transaction(delete):
+        total += deleted
+    return total
 
 
 def _uploads(before: float) -> Callable[[Connection, int], int]:

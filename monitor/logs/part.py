@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -14,6 +13,7 @@ from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.logs.followers import Follower
 from monitor.logs.instances import Instances
+from monitor.logs.jumps import Jumps
 from monitor.logs.retention import make_partitions, purge
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
@@ -36,7 +36,8 @@ _DRAIN_S = 3.0
 class Logs(Part):
     """Log entries and notifications of devices.
 
-    ``now`` is the clock for validation and purges, in s since the epoch.
+    ``now`` is the clock for validation and purges, in s since the epoch. ``steady`` is a clock that
+    is never set, and that runs while the machine sleeps.
     """
 
     name = "logs"
@@ -49,10 +50,14 @@ class Logs(Part):
         tokens: TokenFile,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        steady: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self._settings = settings
         self._store = store
         self._tokens = tokens
+        self._clock = clock
+        self._steady = steady
+        self._jumps = Jumps()
         self.service = LogService(
             settings.with_environment(os.environ), store, now=now, clock=clock
         )
@@ -118,13 +123,16 @@ class Logs(Part):
         while True:
             await self.retain()
             self._purge_now.clear()
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(self.service.settings.cleanup_interval):
                     await self._purge_now.wait()
+            except TimeoutError:
+                pass
 
     async def retain(self) -> None:
         """Purge once, and create the next partitions."""
-        settings, now = self.service.settings, self.service.now()
+        settings, now, steady = self.service.settings, self.service.now(), self._steady()
+        self._log_jump(self._jumps.look(now, steady))
         try:
             await make_partitions(self._store, now=now, timewindow=settings.timewindow)
             self.purged += await purge(
@@ -132,11 +140,22 @@ class Logs(Part):
                 now=now,
                 timewindow=settings.timewindow,
                 keep_notifications=settings.keep_notifications,
+                ahead_s=lambda kept_s: self._jumps.ahead_s(kept_s, steady),
             )
         except MonitorError as error:
             self._purging.failed(f"cannot purge: {error}")
         else:
             self._purging.recovered("purging resumed")
+
+    def _log_jump(self, by_s: float) -> None:
+        if by_s > 0:
+            logger.warning(
+                "the clock jumped %.0f s ahead: entries that are too old only because of this are"
+                " hidden, but kept in case it is set back",
+                by_s,
+            )
+        elif by_s < 0:
+            logger.warning("the clock jumped %.0f s back", -by_s)
 
     def state(self) -> State:
         """Return counts; degraded while storing or purging fails."""
@@ -158,7 +177,7 @@ class Logs(Part):
             "log_rejected_total",
             "counter",
             "Entries rejected and requests refused",
-            [({"reason": reason}, count) for reason, count in self.service.rejected.items()],
+            [({"reason": reason}, count) for reason, count in self.service.rejections()],
         )
         yield Metric(
             "log_purged_total",

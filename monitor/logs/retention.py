@@ -43,14 +43,21 @@ async def purge(
     now: float,
     timewindow: float,
     keep_notifications: float | None,
+    ahead_s: Callable[[float], float] = lambda kept_s: 0.0,
 ) -> int:
     """Delete old entries in steps that block nobody; return the number of deleted log entries.
+
+    ``ahead_s`` returns by how much the clock jumped ahead in the last so many s; entries that are
+    too old only because of that are kept.
 
     In PostgreSQL whole partitions are dropped, whose number of rows is an estimate of the server.
     Rows are only deleted from the oldest remaining partition.
     """
 
-    oldest = now - timewindow
+    def oldest_kept(kept_s: float) -> float:
+        return now - kept_s - ahead_s(kept_s)
+
+    oldest = oldest_kept(timewindow)
     purged = 0
     if store.dialect == "postgresql":
         rows = await store.read(_rows_of_partitions)
@@ -61,9 +68,9 @@ async def purge(
             )
             purged = sum(rows.get(f"log_entry_{low}_{high}", 0) for low, high in dropped)
     purged += await _delete_older(store, "log_entry", oldest)
-    await delete_in_steps(store, _uploads(now - max(timewindow, KEEP_UPLOAD_IDS_S)))
+    await delete_in_steps(store, _uploads(oldest_kept(max(timewindow, KEEP_UPLOAD_IDS_S))))
     if keep_notifications is not None:
-        await _delete_older(store, "notification", now - keep_notifications)
+        await _delete_older(store, "notification", oldest_kept(keep_notifications))
     await give_pages_back(store)
     return purged
 

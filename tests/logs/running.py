@@ -92,14 +92,19 @@ async def running(
     *,
     tokens: TokenFile | None = None,
     elapsed: Callable[[], float] | None = None,
+    steady: Callable[[], float] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Logs]:
-    """Run the part; it purges when a test calls retain(), as its interval never comes."""
+    """Run the part; it purges when a test calls retain(), as its interval never comes.
+
+    ``clock`` moves as time does, unless ``steady`` is another one.
+    """
     logs = Logs(
         LogsSettings(**{"cleanup_interval": 1e6, **settings}),
         store,
         tokens=tokens or TokenFile(None),
         now=clock,
+        steady=steady or clock,
         **({} if elapsed is None else {"clock": elapsed}),
     )
     await logs.start()

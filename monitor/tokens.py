@@ -15,11 +15,11 @@ import contextlib
 import enum
 import fcntl
 import hashlib
-import hmac
 import ipaddress
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,7 +29,9 @@ from typing import Annotated, Final
 import msgspec
 import yaml
 
-from monitor.errors import SettingError
+from monitor.errors import ConfigError, SettingError
+from monitor.files.reading import read_file
+from monitor.files.yaml_nodes import compose, construct, decode
 from monitor.settings import address_text
 from monitor.validation import decoding_problem
 
@@ -105,11 +107,9 @@ class Tokens:
     """The tokens of the file at one time."""
 
     def __init__(self, hashes: Iterable[tuple[str, Principal]] = ()) -> None:
-        """Take pairs of the SHA-256 of a token, in hexadecimal, and its owner."""
-        # The lookup uses a key that only this process knows, so that its time reveals nothing about
-        # the stored hashes.
-        self._key = secrets.token_bytes(32)
-        self._principals = {self._place(digest): principal for digest, principal in hashes}
+        """Take pairs of a token's SHA-256, in hexadecimal, and its principal."""
+        # The time of a lookup depends on the hash of a guess, which the guesser cannot steer.
+        self._principals = dict(hashes)
 
     def __len__(self) -> int:
         return len(self._principals)
@@ -120,10 +120,7 @@ class Tokens:
             return ANYONE
         if not token:
             return None
-        return self._principals.get(self._place(_digest(token)))
-
-    def _place(self, digest: str) -> bytes:
-        return hmac.digest(self._key, digest.encode(), "sha256")
+        return self._principals.get(_digest(token))
 
 
 class TokenFile:
@@ -161,10 +158,6 @@ class TokenFile:
     def load(self) -> None:
         """Read the file and adopt it."""
         self.current = self.read()
-
-    def identify(self, token: str | None) -> Principal | None:
-        """Return the owner of a token in the file when last read."""
-        return self.current.identify(token)
 
 
 def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
@@ -208,34 +201,22 @@ def _write(path: Path, lines: list[_Line]) -> None:
         sort_keys=False,
         allow_unicode=True,
     )
-    name = None
+    name = ""
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write("# Hashes of API tokens, from `recodex-monitor token create`.\n" + text)
             os.fchmod(stream.fileno(), _MODE)
-            _give_to_group(stream.fileno())
+            # Users who are neither root nor in the group keep their own group.
+            with contextlib.suppress(LookupError, PermissionError):
+                shutil.chown(name, group="recodex")
             stream.flush()
             os.fsync(stream.fileno())
         Path(name).replace(path)
-        name = None
     except OSError as error:
-        raise _unusable(path, "write", error) from None
-    finally:
-        if name is not None:
+        if name:
             Path(name).unlink(missing_ok=True)
-
-
-def _give_to_group(descriptor: int) -> None:
-    import grp
-
-    try:
-        group = grp.getgrnam("recodex").gr_gid
-    except KeyError:
-        return
-    # Without the permission, the file keeps the user's group.
-    with contextlib.suppress(PermissionError):
-        os.fchown(descriptor, -1, group)
+        raise _unusable(path, "write", error) from None
 
 
 def _digest(token: str) -> str:
@@ -253,19 +234,18 @@ def _wrong(problem: str) -> SettingError:
 def _lines(path: Path) -> list[_Line] | None:
     """Return the entries of the file; None if it is missing or empty."""
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_FILE_LIMIT_BYTES + 1)
+        content = read_file(path, max_bytes=_FILE_LIMIT_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _unusable(path, "read", error) from None
-    if len(content) > _FILE_LIMIT_BYTES:
-        raise _wrong(f"{path} is larger than {_FILE_LIMIT_BYTES} bytes")
+    file = str(path)
     try:
-        found = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError):
-        # The error of the parser would quote the file, which might contain a token by mistake.
-        raise _wrong(f"{path} is not YAML") from None
+        found = construct(file, compose(file, decode(file, content)))
+    except ConfigError as error:
+        # More details would quote the file, which might contain a token by mistake.
+        place = file if error.line is None else f"{file}:{error.line}"
+        raise _wrong(f"{place}: not YAML as a tokens file has it") from None
     if found is None:
         return None
     try:
@@ -279,12 +259,9 @@ def _lines(path: Path) -> list[_Line] | None:
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can connect to ``host``."""
-    if host.lower() == "localhost":
-        return True
-    try:
+    with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host.lower() == "localhost"
 
 
 def require_tokens(address: tuple[str, int], tokens: Tokens, *, key: str) -> None:

@@ -8,14 +8,12 @@ objects, and differ between the versions in use.
 
 from __future__ import annotations
 
-import email.utils
 import enum
 import http.client
 import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,10 +22,10 @@ from urllib.parse import urlencode
 
 import msgspec
 import urllib3
-import yaml
 
 from monitor.cluster.objects import Page, read_page
-from monitor.errors import MonitorError
+from monitor.cluster.settings import read_kubeconfig
+from monitor.errors import MonitorError, SettingError
 
 __all__ = ["SERVICE_ACCOUNT", "Api", "ApiError", "Reason"]
 
@@ -64,6 +62,10 @@ class Reason(enum.StrEnum):
     FORBIDDEN = "forbidden"
     MISSING = "missing"
     REJECTED = "rejected"
+
+
+class _Status(msgspec.Struct):
+    message: str
 
 
 class ApiError(MonitorError):
@@ -122,7 +124,7 @@ class Api:
             query["labelSelector"] = selector
         while stop is None or not stop.is_set():
             with self._request(path, query, read_s=_READ_S) as response:
-                page = _decode(self._body(response))
+                page = _read_page(response)
             yield page
             if not page.metadata.continue_:
                 return
@@ -212,13 +214,6 @@ class Api:
                 reason = Reason.REJECTED
         return ApiError(reason, text, retry_after_s=retry_after)
 
-    def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        # By enforce_content_length a truncated body raises IncompleteRead.
-        body = response.read(_MAX_PAGE_BYTES + 1, decode_content=True)
-        if len(body) > _MAX_PAGE_BYTES:
-            raise ApiError(Reason.BROKEN, f"a page of the list exceeds {_MAX_PAGE_BYTES} bytes")
-        return body
-
     def _credentials(self) -> tuple[Any, dict[str, str]]:
         """Return the client of the package, and request headers with the current token."""
         from kubernetes.config import ConfigException
@@ -231,9 +226,9 @@ class Api:
                 client = self._client
                 # Reads the token of a service account again after a minute.
                 settings = client.configuration.auth_settings()
-        except (ConfigException, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        except (ConfigException, SettingError, LookupError, TypeError, ValueError) as error:
             where = self._kubeconfig or self._service_account
-            problem = f"{where}: {_line(error)}"
+            problem = f"{where}: {_line(getattr(error, 'problem', error))}"
             if self._kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
                 problem = "not running in a pod of a cluster; set cluster.kubeconfig"
             raise ApiError(Reason.UNAUTHORIZED, problem) from None
@@ -249,30 +244,34 @@ class Api:
             client.rest_client.pool_manager.clear()
 
     def _make_client(self) -> Any:
-        from kubernetes import client, config
+        from kubernetes import client
         from kubernetes.config.incluster_config import InClusterConfigLoader
+        from kubernetes.config.kube_config import KubeConfigLoader
 
         configuration: Any = client.Configuration()
-        loader: Any = InClusterConfigLoader
-        load: Any = config.load_kube_config
+        in_cluster: Any = InClusterConfigLoader
+        from_file: Any = KubeConfigLoader
         if self._kubeconfig is None:
-            loader(
+            in_cluster(
                 token_filename=str(self._service_account / "token"),
                 cert_filename=str(self._service_account / "ca.crt"),
             ).load_and_set(configuration)
         else:
-            load(
-                config_file=str(self._kubeconfig),
-                client_configuration=configuration,
-                persist_config=False,
-            )
+            from_file(
+                config_dict=read_kubeconfig(self._kubeconfig),
+                config_base_path=str(self._kubeconfig.parent),
+            ).load_and_set(configuration)
         configuration.connection_pool_maxsize = self._connections
         made = client.ApiClient(configuration)
         made.rest_client.pool_manager.connection_pool_kw["socket_options"] = _KEEPALIVE
         return made
 
 
-def _decode(body: bytes) -> Page:
+def _read_page(response: urllib3.BaseHTTPResponse) -> Page:
+    # By enforce_content_length a truncated body raises IncompleteRead.
+    body = response.read(_MAX_PAGE_BYTES + 1, decode_content=True)
+    if len(body) > _MAX_PAGE_BYTES:
+        raise ApiError(Reason.BROKEN, f"a page of the list exceeds {_MAX_PAGE_BYTES} bytes")
     try:
         return read_page(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -280,14 +279,9 @@ def _decode(body: bytes) -> Page:
 
 
 def _status_message(body: bytes) -> str:
-    try:
-        status = msgspec.json.decode(body)
-        message = status["message"] if isinstance(status, dict) else body
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        message = body
-    if isinstance(message, bytes):
-        message = message.decode("utf-8", "replace")
-    return _line(message)
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return _line(msgspec.json.decode(body, type=_Status).message)
+    return _line(body.decode("utf-8", "replace"))
 
 
 def _line(what: object) -> str:
@@ -296,17 +290,8 @@ def _line(what: object) -> str:
 
 
 def _retry_after(text: str | None) -> float | None:
-    """Parse a Retry-After header, seconds or a date (RFC 9110, 10.2.3); 300 s at most."""
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
+    """Parse a Retry-After header in seconds, as the API sends it; 300 s at most."""
+    return min(float(text), _MAX_RETRY_AFTER_S) if text and text.isdecimal() else None
 
 
 def _transport_error(error: urllib3.exceptions.HTTPError) -> ApiError:

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from monitor.cluster.objects import Condition, Metadata
-from monitor.cluster.templates import (
+from monitor.cluster.objects import (
     CONFIG_VERSION,
     NOTHING,
     TEMPLATE_HASH,
+    Condition,
     Lenient,
+    Metadata,
     fingerprint_of,
     selector_text,
     template_images,
@@ -62,10 +63,11 @@ class Service(NamedTuple):
     """A model service as the cluster shows it now.
 
     ``images`` has the images of the template by container, including init containers.
-    ``revision`` grows with each new template; None until the controller has processed the object.
-    ``complete`` means that all replicas have this revision and are available. ``rolled_out`` means
-    that the controller completed this rollout, but a replica may be missing now. ``failure`` is set
-    if the controller gave up the rollout; just after a rollback it is still the previous one.
+    ``revision`` grows with each new template; None until the controller has processed the
+    object. ``complete`` means that all replicas have this revision and are available.
+    ``rolled_out`` means that the controller completed this rollout, but a replica may be missing
+    now. ``failure`` is set if the controller gave up the rollout; just after a rollback it is still
+    that of the previous one.
     """
 
     kind: str

@@ -1,8 +1,7 @@
 """``follow CHANNEL``: shows the progress of a job in the terminal, as a bar.
 
-Exits with 0 on FINISHED and with 1 on an end without it. Reconnects if the relay is unavailable.
-With the recovering protocol it resumes, and reports where messages may be missing. A relay with
-only the old protocol sends the whole history again, which is not shown twice.
+Exits with 0 on FINISHED and with 1 on an end without it. Reconnects if the relay is unavailable,
+resumes, and reports where messages may be missing.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from rich.table import Column
 
 from monitor.commands.arguments import channel_name, seconds, server_url
 from monitor.commands.progress import Progress
-from monitor.commands.terminal_text import terminal_text
+from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.daemon.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.relay.client import RelayClient
@@ -53,12 +52,13 @@ def run(args: argparse.Namespace) -> int:
     if args.url is not None:
         server_url("--url", args.url, ("ws", "wss"))
     url = args.url or _configured_url(args.config)
-    view: _View = _Json() if args.json else _Lines(args.channel)
+    name = terminal_text(args.channel)
+    view: _View = _Json() if args.json else _Lines(name)
     if sys.stdout.isatty() and not args.json:
         console = Console()
         # A dumb terminal cannot redraw a line: print a line per message.
         if not console.is_dumb_terminal:
-            view = _Terminal(args.channel, console)
+            view = _Terminal(name, console)
     with view:
         return asyncio.run(_follow(RelayClient(url, [args.channel]), args, view))
 
@@ -149,7 +149,7 @@ class _Quiet:
 class _Json(_Quiet):
     def message(self, text: str, line: str, progress: Progress) -> None:
         del line, progress
-        print(text, flush=True)
+        print(terminal_json(text), flush=True)
 
     def end(self, progress: Progress) -> None:
         del progress

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from monitor.logs.entries import Entry
-from monitor.logs.filters import Cursor, Kind, Query, folded
+from monitor.logs.filters import Cursor, Filter, Kind, Query, folded
 from monitor.store import Connection
 
 __all__ = ["page"]
@@ -21,25 +21,7 @@ def page(
 
     The messages of a page have at most ``max_bytes`` bytes, unless there is only one.
     """
-    conditions: list[str] = []
-    values: list[Any] = []
-    if oldest is not None:
-        conditions.append("time >= %s")
-        values.append(oldest)
-    filter_ = query.filter
-    if filter_.sender is not None:
-        conditions.append("sender = %s")
-        values.append(filter_.sender)
-    levels = filter_.levels
-    if levels is not None:
-        if not levels:
-            return [], None
-        conditions.append(f"level IN ({', '.join(['%s'] * len(levels))})")
-        values.extend(sorted(levels))
-    if filter_.contains:
-        condition, needles = _contains(connection, filter_.contains)
-        conditions.append(condition)
-        values.extend(needles)
+    conditions, values = _matching(connection, query.filter, oldest=oldest)
     if query.cursor is not None:
         # The first condition lets PostgreSQL skip partitions.
         conditions.append("time <= %s AND (time, id) < (%s, %s)")
@@ -58,6 +40,30 @@ def page(
         entries.append(Entry(level, time, sender, message))
         last = Cursor(time, number)
     return entries, None
+
+
+def _matching(
+    connection: Connection, filter_: Filter, *, oldest: float | None
+) -> tuple[list[str], list[Any]]:
+    """Return conditions for what matches and is not older than ``oldest``, and their values."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    if oldest is not None:
+        conditions.append("time >= %s")
+        values.append(oldest)
+    if filter_.sender is not None:
+        conditions.append("sender = %s")
+        values.append(filter_.sender)
+    levels = filter_.levels
+    if levels is not None:
+        places = ", ".join(["%s"] * len(levels))
+        conditions.append(f"level IN ({places})" if levels else "1 = 0")
+        values.extend(sorted(levels))
+    if filter_.contains:
+        condition, needles = _contains(connection, filter_.contains)
+        conditions.append(condition)
+        values.extend(needles)
+    return conditions, values
 
 
 def _sized(

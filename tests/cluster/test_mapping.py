@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from monitor.cluster.api import Api, ApiError
-from monitor.cluster.mapping import ImageName, Mapped, MappingSettings, map_object
+from monitor.cluster.mapping import Mapped, MappingSettings, image_parts, map_object
 from monitor.cluster.settings import ClusterSettings
 from monitor.errors import SettingError
 
@@ -21,18 +22,16 @@ IMAGES = {
 @pytest.mark.parametrize(
     ("reference", "expected"),
     [
-        ("churn", ("churn", None, None)),
-        ("models/churn:1.4", ("churn", "1.4", None)),
-        ("registry:5000/churn", ("churn", None, None)),
+        ("churn", ("churn", "", "")),
+        ("models/churn:1.4", ("churn", "1.4", "")),
+        ("registry:5000/churn", ("churn", "", "")),
         ("registry:5000/a/churn:1@sha256:ab", ("churn", "1", "sha256:ab")),
-        ("churn@sha256:ab", ("churn", None, "sha256:ab")),
-        ("", ("", None, None)),
+        ("churn@sha256:ab", ("churn", "", "sha256:ab")),
+        ("", ("", "", "")),
     ],
 )
-def test_an_image_reference_is_taken_apart(
-    reference: str, expected: tuple[str, str | None, str | None]
-) -> None:
-    assert ImageName.parse(reference) == expected
+def test_an_image_reference_is_taken_apart(reference: str, expected: tuple[str, str, str]) -> None:
+    assert image_parts(reference) == expected
 
 
 @pytest.mark.parametrize(
@@ -111,13 +110,13 @@ def test_a_kubeconfig_without_clusters_is_refused(tmp_path: Path, content: str) 
     with pytest.raises(SettingError) as caught:
         ClusterSettings(kubeconfig=str(file)).verify()
     said = str(caught.value)
-    assert said.startswith(f"kubeconfig: {file} is no")
+    assert re.match(rf"kubeconfig: {re.escape(str(file))}( is not a kubeconfig|:1: not YAML)", said)
     assert len(said.splitlines()) == 1
 
 
 def test_a_kubeconfig_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(SettingError, match="is not a regular file"):
+    with pytest.raises(SettingError, match="a pipe, not a regular file"):
         ClusterSettings(kubeconfig=str(tmp_path / "fifo")).verify()
 
 

@@ -327,7 +327,7 @@ def test_the_command_logs_shows_filters_and_follows(
             daemon = start_daemon(config(port), debug=False).wait_ready()
             with client(port) as other:
                 ask(other, "uploadLogs", **entry("after"))
-            wait_for(lambda: followed()[4:] == ["after"], "what came after the daemon's return")
+            wait_for(lambda: followed()[4:] == ["after"], "the entries after the daemon's return")
             # However often it tried meanwhile: each reason once, and the return.
             said = notices.read_text().splitlines()
             assert len(set(said)) == len(said)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import textwrap
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,42 +26,45 @@ from monitor.store import Connection, DatabaseSettings
 from tests.servers.daemon import ROOT
 from tests.store.opened import opened
 
-URLS = {
-    "http": "http://x/",
-    "tcp": "tcp://x:1",
-    "tls": "tls://x:1",
-    "websocket": "ws://x/",
+# Each kind has a URL of this form; the first of its schemes is enough here.
+URLS = {kind: f"{check.job.schemes[0]}://x:1" for kind, check in KINDS.items()}
+# Keys that not all kinds have, each with a value that is not its default.
+KEYS: dict[str, Any] = {
+    "method": "POST",
+    "headers": {"X-One": "1"},
+    "body": "text",
+    "expected_status": [204],
+    "body_regexp": "x",
+    "follow_redirects": False,
+    "max_redirects": 1,
+    "max_body_bytes": 1,
+    "proxy": "http://p:1",
+    "http_version": "2",
+    "verify_tls": False,
+    "server_name": "y",
+    "tls_min_version": "1.3",
 }
-# key -> a value that is not its default, and the kinds that have it
-KEYS: dict[str, tuple[Any, str]] = {
-    "method": ("POST", "http"),
-    "headers": ({"X-One": "1"}, "http, websocket"),
-    "body": ("text", "http"),
-    "expected_status": ([204], "http"),
-    "body_regexp": ("x", "http, tcp"),
-    "follow_redirects": (False, "http"),
-    "max_redirects": (1, "http"),
-    "max_body_bytes": (1, "http"),
-    "proxy": ("http://p:1", "http"),
-    "http_version": ("2", "http"),
-    "verify_tls": (False, "http, tls, websocket"),
-    "server_name": ("y", "tls"),
-    "tls_min_version": ("1.3", "tls"),
-}
+
+
+def having(key: str) -> list[str]:
+    """Return the kinds whose jobs have a key."""
+    return [kind for kind, check in KINDS.items() if key in check.job.__struct_fields__]
+
+
+def unknown(key: str, kind: str) -> str:
+    return f"{key}: unknown key for kind {kind}; known by {', '.join(having(key))}"
+
+
 REFUSED = [
-    (kind, key, f"{key}: unknown key for kind {kind}; known by {having}")
-    for kind in URLS
-    for key, (_, having) in KEYS.items()
-    if kind not in having.split(", ")
+    (kind, key, unknown(key, kind)) for kind in URLS for key in KEYS if kind not in having(key)
 ]
 
 
 def raw(kind: str, key: str) -> dict[str, Any]:
-    return {"id": 7, "kind": kind, "url": URLS[kind], key: KEYS[key][0]}
+    return {"id": 7, "kind": kind, "url": URLS[kind], key: KEYS[key]}
 
 
 def test_every_kind_is_a_module_of_its_name_with_urls_of_its_own() -> None:
-    assert set(KINDS) == set(URLS)
     schemes = [scheme for check in KINDS.values() for scheme in check.job.schemes]
     assert len(set(schemes)) == len(schemes)
     for kind, check in KINDS.items():
@@ -74,8 +80,8 @@ def test_a_kind_refuses_what_only_others_know(kind: str, key: str, said: str) ->
 
 
 def test_a_kind_takes_its_own_keys_and_http_is_the_default() -> None:
-    for key, (value, having) in KEYS.items():
-        for kind in having.split(", "):
+    for key, value in KEYS.items():
+        for kind in having(key):
             assert getattr(read_job(raw(kind, key)), key) == value
     assert read_job({"id": 1, "url": "http://x/"}) == HttpJob(id=1, url="http://x/")
 
@@ -100,9 +106,7 @@ def test_a_config_names_file_line_key_and_the_kinds_that_know_it(tmp_path: Path)
         assert caught.value.exit_status == 78
         return str(caught.value).removeprefix(f"{file}:")
 
-    assert problem("\n".join(lines)) == (
-        "8: probes.jobs[2].body_regexp: unknown key for kind websocket; known by http, tcp"
-    )
+    assert problem("\n".join(lines)) == f"8: probes.jobs[2].{unknown('body_regexp', 'websocket')}"
     whole = "\n".join(lines[:-1])
     assert problem(f"{whole}\n    timeot: 1") == (
         "8: probes.jobs[2].timeot: unknown key; did you mean timeout?"
@@ -117,15 +121,6 @@ def test_a_config_names_file_line_key_and_the_kinds_that_know_it(tmp_path: Path)
     shown = settings_in_force(load(str(file)).config)
     assert shown.count("kind: http") == shown.count("kind: tcp") == 1
     assert shown.count("body_regexp: x") == 2
-
-
-def test_a_jobs_file_leaves_out_what_has_another_kinds_keys(tmp_path: Path) -> None:
-    file = tmp_path / "jobs.json"
-    bad = [raw(kind, key) for kind, key, _ in REFUSED]
-    file.write_text(json.dumps([{"id": 1, "url": "http://x/"}, *bad]))
-    found = read_jobs(file)
-    assert [job.id for job in found.jobs] == [1]
-    assert list(found.refused) == [f"{file}: job 7: {said}" for *_, said in REFUSED]
 
 
 @pytest.mark.parametrize("key", ["name", "url", "body", "headers", "body_regexp", "ca_file"])
@@ -172,10 +167,10 @@ async def test_a_row_may_hold_only_the_defaults_of_columns_that_its_kind_has_no_
         assert list(found.refused) == [
             f"availability_monitor_config: job {problem}"
             for problem in (
-                "2: method: unknown key for kind websocket; known by http",
-                "3: body_regexp: unknown key for kind websocket; known by http, tcp",
-                "4: expected_status: unknown key for kind websocket; known by http",
-                "5: headers: unknown key for kind tcp; known by http, websocket",
+                f"2: {unknown('method', 'websocket')}",
+                f"3: {unknown('body_regexp', 'websocket')}",
+                f"4: {unknown('expected_status', 'websocket')}",
+                f"5: {unknown('headers', 'tcp')}",
             )
         ]
         for kind, url in URLS.items():
@@ -190,65 +185,6 @@ def test_the_raw_form_of_a_job_reads_as_the_job() -> None:
         assert read_job(msgspec.to_builtins(job)) == job
 
 
-NEW_KIND = """
-from __future__ import annotations
-
-from typing import ClassVar
-
-from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.job import Job, Option
-
-
-class EchoJob(Job, frozen=True, kw_only=True, tag="echo"):
-    schemes: ClassVar[tuple[str, ...]] = ("echo",)
-
-    # what to say
-    words: str = "up"
-
-
-class EchoCheck(Check[EchoJob]):
-    job = EchoJob
-    errors: ClassVar = {"bad-echo": "it says something else"}
-    options = (Option("--words", "words", "what to say", "W"),)
-
-    def prepare(self, job: EchoJob) -> Attempt:
-        async def attempt() -> Outcome:
-            up = job.words == "up"
-            return Outcome(up=up, duration=0.0, error=None if up else f"bad-echo: {job.words}")
-
-        return attempt
-"""
-
-
-def test_a_new_kind_is_one_module(tmp_path: Path) -> None:
-    for folder in ("monitor", "packaging/man"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    (tmp_path / "monitor/probes/checks/echo.py").write_text(NEW_KIND)
-    config = tmp_path / "config.yml"
-
-    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-
-    config.write_text("probes: {jobs: [{id: 1, kind: echo, url: 'echo://x', words: hello}]}")
-    checked = python("-m", "monitor", "check-config", "-c", "config.yml")
-    assert checked.returncode == 0, checked.stderr
-    assert "words: hello" in checked.stdout
-    config.write_text("probes: {jobs: [{id: 1, kind: tcp, url: 'tcp://x:1', words: hello}]}")
-    refused = python("-m", "monitor", "check-config", "-c", "config.yml")
-    assert refused.returncode == 78
-    assert "unknown key for kind tcp; known by echo" in refused.stderr
-    assert python("-m", "monitor", "probe", "echo://x").returncode == 0
-    down = python("-m", "monitor", "probe", "echo://x", "--words", "no", "--json")
-    assert down.returncode == 1
-    assert json.loads(down.stdout)["error"] == "bad-echo: no"
-    words = "from monitor.probes.checks import error_words; print(error_words()['bad-echo'])"
-    assert python("-c", words).stdout == "it says something else\n"
-    page = python("packaging/man/config-page").stdout
-    assert "With kind echo, also:" in page
-    assert "What to say." in page
-
-
 def test_reading_a_config_imports_no_library_of_a_kind() -> None:
     program = (
         "import sys, monitor.daemon.config\n"
@@ -256,3 +192,43 @@ def test_reading_a_config_imports_no_library_of_a_kind() -> None:
     )
     done = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
     assert done == "set()\n"
+
+
+def test_the_kind_of_the_contributors_page_is_one_module(tmp_path: Path) -> None:
+    page = (ROOT / "docs/contributing/check-kind.md").read_text()
+    (module,) = [fence for fence in page.split("```python\n") if "class FingerCheck" in fence]
+    for folder in ("monitor", "packaging/man"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    added = tmp_path / "monitor/probes/checks/finger.py"
+    added.write_text(textwrap.dedent(module.partition("```")[0]))
+    config = tmp_path / "config.yml"
+
+    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    job = "{id: 1, kind: %s, url: '%s://127.0.0.1:79', user: somebody}"
+    config.write_text(f"probes: {{jobs: [{job % ('finger', 'finger')}]}}")
+    checked = python("-m", "monitor", "check-config", "-c", "config.yml")
+    assert "user: somebody" in checked.stdout, checked.stderr
+    config.write_text(f"probes: {{jobs: [{job % ('tcp', 'tcp')}]}}")
+    refused = python("-m", "monitor", "check-config", "-c", "config.yml")
+    assert refused.returncode == 78
+    assert "unknown key for kind tcp; known by finger" in refused.stderr
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            with server.accept()[0] as peer:
+                peer.recv(100)
+                peer.sendall(b"finger: nobody: no such user.\r\n")
+
+        threading.Thread(target=refuse, daemon=True).start()
+        url = f"finger://127.0.0.1:{server.getsockname()[1]}"
+        down = python("-m", "monitor", "probe", url, "--user", "nobody", "--json")
+    assert down.returncode == 1, down.stderr
+    assert json.loads(down.stdout)["error"] == "no-such-user: nobody"
+    words = "from monitor.probes.checks import error_words; print(error_words()['no-such-user'])"
+    assert "does not know the user" in python("-c", words).stdout
+    described = python("packaging/man/config-page").stdout
+    assert "With kind finger, also:" in described
+    assert "The user to ask for." in described

@@ -31,7 +31,6 @@ logger = logging.getLogger("monitor.cluster")
 T = TypeVar("T")
 
 _FORWARD = 200  # events that are published and marked together
-_LOOK_S = 30.0
 _BUS_RETRY_S = (0.5, 10.0)
 _STORE_RETRY_S = (0.2, 10.0)
 
@@ -150,10 +149,7 @@ class Journal:
                 pass
             if self._finishing:
                 return
-            # Look again after a while, in case an event was not marked.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await self._news.wait()
+            await self._news.wait()
 
     def stop_trying(self) -> None:
         """Make operations raise MonitorError from now on if the store is unavailable."""

@@ -39,9 +39,8 @@ def test_nothing_goes_before_its_time_and_all_goes_in_time(
             if said < oldest - 1e-3:
                 assert steady - at > kept_s - 1e-3, "it went before its time"
         if all(jump >= 0 for _, jump in steps):
-            # Without a clock that goes back: as soon as its time is over.
             for said, at in stored:
-                assert said < oldest or steady - at <= kept_s + 1e-3, "it stays indefinitely"
+                assert said < oldest or steady - at <= kept_s + 1e-3, "it stays for ever"
 
 
 @pytest.mark.parametrize("by_s", [9.0, -9.0])
@@ -77,7 +76,6 @@ async def test_what_a_clock_that_is_set_wrong_makes_too_old_is_there_once_it_is_
             assert await client.texts() == []
             clock.now -= YEAR_S
             await logs.retain()
-            assert said()[1:] == [f"the clock jumped {YEAR_S:.0f} s back"]
             assert await client.texts() == ["a"]
             # From then on all is as ever.
             clock.now += 301

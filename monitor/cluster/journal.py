@@ -122,16 +122,8 @@ class Journal:
                 "model_event",
                 ("id", "cluster", "type", "source", "key", "time", "data"),
                 [
-                    (
-                        event.id,
-                        self._cluster,
-                        event.type,
-                        event.source,
-                        event.key,
-                        event.time,
-                        encode(event.data).decode(),
-                    )
-                    for event in new
+                    (e.id, self._cluster, e.type, e.source, e.key, e.time, encode(e.data).decode())
+                    for e in new
                 ],
                 "ON CONFLICT (id) DO NOTHING",
             )

@@ -1,3 +1,3 @@
-"""recodex-monitor: one daemon that carries operational events to those who watch them."""
+"""recodex-monitor: a daemon that carries operational events to the people who watch them."""
 
 __version__ = "2.0.0"

@@ -1,7 +1,7 @@
-"""How long to wait before the next try, so that a server that comes back is not overrun.
+"""Delays between retries, so that a server that comes back is not overloaded.
 
-The libraries for this (tenacity, backoff, stamina) wrap a function and sleep on their own. The
-daemon's loops wait for an event instead, and start over once something works.
+Libraries for this (tenacity, backoff, stamina) wrap a function and sleep themselves. The loops of
+the daemon wait for events instead, and reset the delay in the middle of their work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Backoff:
         self._limit_s = first_s
 
     def next_delay(self) -> float:
-        """Return how long to wait now, in s."""
+        """Return the next delay in s."""
         limit_s = self._limit_s
         self._limit_s = min(limit_s * 2, self._longest_s)
         return jittered(limit_s)
@@ -38,6 +38,6 @@ def jittered(limit_s: float) -> float:
 
     This is the "equal jitter" of M. Brooker, Exponential Backoff And Jitter:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-    Unlike full jitter it is never close to zero, so that no log fills with tries.
+    Unlike full jitter, it is never close to zero.
     """
-    return random.uniform(limit_s / 2, limit_s)  # noqa: S311 - jitter is no secret
+    return random.uniform(limit_s / 2, limit_s)  # noqa: S311 - not a secret

@@ -1,17 +1,17 @@
-"""The one tree of errors.
+"""The error classes.
 
 ::
 
     MonitorError             1   something failed; its text is one clear line
-    ├── UsageError           2   the command line makes no sense
-    ├── SettingError        78   a setting is wrong (known by its path in the config)
+    ├── UsageError           2   the command line is invalid
+    ├── SettingError        78   a setting is invalid (with its path in the config)
     ├── ConfigError         78   the same with file and line, as a user sees it
-    ├── ListenError          1   an address can't be listened on
-    ├── MissingPackageError  1   a part that is on needs a package that is not installed
-    └── UnavailableError    75   a server did not answer in time; trying again may help
+    ├── ListenError          1   cannot listen on an address
+    ├── MissingPackageError  1   a part needs a package that is not installed
+    └── UnavailableError    75   a server did not respond in time; a retry may help
 
-The number is the exit status of a program that ends with it (sysexits.h: 75 is
-EX_TEMPFAIL, 78 EX_CONFIG). ``str(error)`` is always one line without secrets.
+The number is the exit status for the error (sysexits.h: 75 is EX_TEMPFAIL, 78 EX_CONFIG).
+``str(error)`` is one line without secrets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SettingPath = tuple[str | int, ...]
 
 
 def key_text(path: SettingPath) -> str:
-    """Write a path into the config the way an operator would: ``probes.jobs[2].url``."""
+    """Return a path into the config as text: ``probes.jobs[2].url``."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
@@ -41,30 +41,30 @@ def key_text(path: SettingPath) -> str:
 
 
 def _in_a_line(text: str) -> str:
-    # Keys, hosts and names of files may hold anything that YAML can write.
+    # Keys, hosts and names of files may have any characters.
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 class MonitorError(Exception):
-    """Root of all errors that the daemon and its commands raise on purpose."""
+    """Base of all errors that the daemon and its commands raise on purpose."""
 
     exit_status = 1
-    # Set once the line is on stderr, so that it is not said twice.
+    # Whether stderr has the line already.
     logged = False
 
 
 class UsageError(MonitorError):
-    """The command line makes no sense."""
+    """The command line is invalid."""
 
     exit_status = 2
 
 
 class SettingError(MonitorError):
-    """A setting is wrong.
+    """A setting is invalid.
 
-    ``path`` leads to it from the top of whatever raised this; a caller further up may
-    put its own steps in front with :meth:`under`. A ``whole`` path leads from the top of the
-    config already: what several parts share is one setting, and any of them may report it.
+    ``path`` leads to it from the struct that was checked; callers add the steps to that struct
+    with :meth:`under`. A ``whole`` path is from the top of the config, for a setting that several
+    parts share.
     """
 
     exit_status = 78
@@ -75,7 +75,7 @@ class SettingError(MonitorError):
         self.whole = whole
 
     def under(self, *steps: str | int) -> SettingError:
-        """Return the same error with ``steps`` in front of its path, unless that is whole."""
+        """Return the same error with ``steps`` before its path, unless it is whole."""
         return self if self.whole else SettingError((*steps, *self.path), self.problem)
 
     def __str__(self) -> str:
@@ -83,9 +83,9 @@ class SettingError(MonitorError):
 
 
 class ConfigError(MonitorError):
-    """A config file is wrong: ``FILE:LINE: key: what is wrong``.
+    """A config file is invalid: ``FILE:LINE: key: problem``.
 
-    ``line`` counts from 1; None if no line is to blame (a missing file).
+    ``line`` counts from 1; None if there is none, as for a missing file.
     """
 
     exit_status = 78
@@ -102,7 +102,7 @@ class ConfigError(MonitorError):
 
 
 class ListenError(MonitorError):
-    """An address can't be listened on: in use, not ours, not permitted."""
+    """Cannot listen on an address: in use, not of this host, or not permitted."""
 
     def __init__(self, key: str, address: str, problem: str) -> None:
         self.key = key
@@ -113,12 +113,12 @@ class ListenError(MonitorError):
         hint = ""
         if self.problem == os.strerror(errno.EADDRINUSE):
             port = self.address.rpartition(":")[2]
-            hint = f"; another instance, perhaps: ss -ltnp sport = :{port} shows whose it is"
+            hint = f" (perhaps by another instance); ss -ltnp sport = :{port} shows the process"
         return _in_a_line(f"{self.key}: cannot listen on {self.address}: {self.problem}{hint}")
 
 
 class MissingPackageError(MonitorError):
-    """A part that is on needs a Python package that is not installed."""
+    """A part needs a Python package that is not installed."""
 
     def __init__(self, part: str, module: str, package: str) -> None:
         self.part = part
@@ -130,7 +130,7 @@ class MissingPackageError(MonitorError):
 
 
 class UnavailableError(MonitorError):
-    """A server did not answer in time; ``server`` names it without secrets."""
+    """A server did not respond in time; ``server`` is its name without secrets."""
 
     exit_status = 75
 

@@ -1,7 +1,7 @@
-"""Which package has the library that a part needs and this installation lacks.
+"""Names the package of a missing library.
 
-The packages for Debian and Fedora require what the relay imports and recommend the rest, so
-a part that is turned on may find its library missing, which is reported in one line.
+The packages for Debian and Fedora require the libraries of the relay and recommend the others, so
+the library of another part may be missing. The error is one line.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from monitor.errors import MissingPackageError
 
 __all__ = ["LIBRARIES", "needed_by"]
 
-# Module -> (Debian's package, PyPI's); Fedora and RHEL provide each as python3dist(PyPI's).
+# Module -> (Debian package, PyPI package); Fedora and RHEL provide it as python3dist(PyPI name).
 LIBRARIES: Mapping[str, tuple[str, str]] = {
     "crc32c": ("python3-crc32c", "crc32c"),
     "fastapi": ("python3-fastapi", "fastapi"),
-    "kafka": ("", "kafka-python"),  # Debian's is too old: the packages carry their own
+    "kafka": ("", "kafka-python"),  # too old in Debian: the packages include their own
     "kubernetes": ("python3-kubernetes", "kubernetes"),
     "msgspec": ("python3-msgspec", "msgspec"),
     "prometheus_client": ("python3-prometheus-client", "prometheus-client"),
@@ -37,9 +37,9 @@ LIBRARIES: Mapping[str, tuple[str, str]] = {
 
 @contextlib.contextmanager
 def needed_by(user: str) -> Iterator[None]:
-    """Turn a library's absence into MissingPackageError; ``user`` is the part or command.
+    """Turn a missing library into MissingPackageError; ``user`` is the part or command.
 
-    Another missing module is a defect, and the error stays as it is.
+    Another missing module is a defect, and its error stays.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Limits on log lines that would repeat: of an outage, and of what peers do wrong."""
+"""Limits for repeated log lines: of outages, and of faults of peers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import time
 
 __all__ = ["OutageLog", "RateLimitedLog"]
 
-# Of one outage; what fails may put a number or a time into its text.
+# Problems per outage that are logged; texts may contain numbers or times.
 _MAX_PROBLEMS = 10
 
 
 class OutageLog:
-    """Logs that something fails when it begins to, and once that it works again.
+    """Logs an outage when it begins, and once when it is over.
 
-    A problem is logged the first time in an outage, however often it is tried again. A line is
-    ``subject``, the problem, and ``outcome``: what the daemon does about it.
+    During an outage each problem is logged once, not at each retry. A line has the ``subject``, the
+    problem, and the ``outcome``: what the daemon does about it.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class OutageLog:
         self._level = level
         self._logged: set[str] = set()
         self.problem: str | None = None
-        """What is wrong now, for a part's state; None while all is well."""
+        """The current problem, for the state of a part; None without an outage."""
 
     @property
     def summary(self) -> str:
-        """The problem and the outcome, for a part's state."""
+        """Problem and outcome, for the state of a part."""
         return f"{self.problem}; {self._outcome}"
 
     def failed(self, problem: str, *, level: int | None = None) -> None:
-        """Note a problem, and log it if it is new in this outage."""
+        """Report a problem; logs it if it is new in this outage."""
         self.problem = problem
         if problem not in self._logged and len(self._logged) < _MAX_PROBLEMS:
             self._logged.add(problem)
@@ -48,7 +48,7 @@ class OutageLog:
             self._logger.log(level, "%s%s; %s", self._subject, problem, self._outcome)
 
     def recovered(self, text: str) -> None:
-        """Log ``text`` if there was a problem."""
+        """End the outage, if there is one, and log ``text``."""
         if self.problem is not None:
             self._logger.info("%s%s", self._subject, text)
             self.problem = None
@@ -56,23 +56,23 @@ class OutageLog:
 
 
 class RateLimitedLog:
-    """A logger for what peers do wrong: some lines a kind, then one that counts the rest.
+    """A logger for faults of peers: some lines per kind and period, then one with the count.
 
-    ``kind`` comes from a fixed set in the code, never from a peer, so that memory is bounded.
+    ``kind`` is from a fixed set in the code, never from a peer, so that memory is bounded.
     """
 
     def __init__(self, logger: logging.Logger, *, lines: int = 5, period_s: float = 60.0) -> None:
         self._logger = logger
         self._lines = lines
         self._period_s = period_s
-        self._kinds: dict[str, tuple[float, int]] = {}  # kind -> (period's start, lines in it)
+        self._kinds: dict[str, tuple[float, int]] = {}  # kind -> (start of the period, lines in it)
 
     def warning(self, kind: str, text: str, *args: object) -> None:
-        """Log a warning of this kind, unless there were too many of it in this period."""
+        """Log a warning, unless there were too many of this kind in this period."""
         self.log(logging.WARNING, kind, text, *args)
 
     def info(self, kind: str, text: str, *args: object) -> None:
-        """The same as information."""
+        """Log at INFO; as :meth:`warning`."""
         self.log(logging.INFO, kind, text, *args)
 
     def log(
@@ -93,4 +93,4 @@ class RateLimitedLog:
         if count < self._lines:
             self._logger.log(level, text, *args)
         elif count == self._lines:
-            self._logger.log(level, "%s: too many of these for a line each; counting on", kind)
+            self._logger.log(level, "%s: too many of these; only counting them now", kind)

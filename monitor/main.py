@@ -1,6 +1,6 @@
-"""Where the program begins, and how it ends: the exit status, and errors as one line.
+"""The entry point of the program: exit status, and errors as one line.
 
-Little is imported before :func:`main` runs: until then Ctrl-C would end in a traceback.
+It imports little before :func:`main` runs, because Ctrl-C before that shows a traceback.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ def _run(argv: list[str]) -> int:
         try:
             return run(list(argv))
         finally:
-            # What is still buffered fails here, and not at the interpreter's end.
+            # Raise errors of buffered output here, not at the exit of the interpreter.
             if sys.stdout is not None:
                 sys.stdout.flush()
     except MonitorError as error:
         if not error.logged:
             from monitor.commands.terminal_text import terminal_text
 
-            # A server's words may be in it.
+            # It may contain text from a server.
             lines = [terminal_text(line) for line in str(error).split("\n")]
             print("recodex-monitor:", "\n".join(lines), file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
-        # The reader of our output has enough.
+        # The reader of the output has closed the pipe.
         status = 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         print("recodex-monitor: cannot write the output:", error.strerror, file=sys.stderr)
         status = 1
-    # The interpreter would try once more, and print a traceback.
+    # The interpreter would flush again, and print a traceback.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return status
 

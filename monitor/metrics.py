@@ -1,4 +1,4 @@
-"""The metrics that parts count themselves, in the terms of Prometheus."""
+"""Metrics of the parts, in the terms of Prometheus."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What every part of the daemon is to the daemon.
+"""The interface between the daemon and its parts.
 
-The daemon builds the parts that the config turns on, calls :meth:`Part.check` on all, then
-:meth:`Part.start` on each (which binds its listeners), says that it is ready, and then owns
-one task a part that awaits :meth:`Part.run`. On SIGHUP it calls :meth:`Part.prepare` on all,
-and only if none of them objects the callables that they returned. On SIGTERM it calls
-:meth:`Part.drain` on all at once, cancels the tasks, and at last closes the bus and the store.
+The daemon creates the parts that are on, calls :meth:`Part.check` on all and :meth:`Part.start` on
+each (which binds its listeners), and notifies its readiness. Then it runs :meth:`Part.run` of each
+in a task. On SIGHUP it calls :meth:`Part.prepare` on all, and if none raises an error, the returned
+callables. On SIGTERM it calls :meth:`Part.drain` on all concurrently, cancels the tasks, and
+finally closes the bus and the store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Health", "Part", "State"]
 
 
 class Health(enum.StrEnum):
-    """The health of a part, as STATUS=, /healthz and the log name it."""
+    """The health of a part, as shown in STATUS=, /healthz and the log."""
 
     STARTING = "starting"
     OK = "ok"
@@ -32,9 +32,9 @@ class Health(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A part's health and a few words with its numbers, such as ``12 clients, 3 channels``.
+    """The health of a part and a summary with numbers, such as ``12 clients, 3 channels``.
 
-    For a degraded part the words name what is unavailable and what the part does about it.
+    For a degraded part the summary has the problem and what the part does about it.
     """
 
     health: Health
@@ -42,61 +42,61 @@ class State:
 
 
 class Part(ABC):
-    """One of the parts that the daemon runs."""
+    """A part of the daemon."""
 
     name: ClassVar[str]
-    # The section of the config that prepare() takes, where it is not called like the part.
+    # The section of the config for prepare(), if its name is not that of the part.
     section: ClassVar[str] = ""
 
     async def check(self) -> None:  # noqa: B027 - most have nothing more to look at
-        """Raise SettingError for what must not be started, before anything is bound or opened.
+        """Raise SettingError if the part cannot be started, before anything is bound or opened.
 
-        Reads what the settings name; contacts nobody and writes nothing, as check-config does it
-        next to a running daemon.
+        May read the files that the settings name. Contacts no server and writes nothing, because
+        check-config calls it, too, while a daemon runs.
         """
 
     @abstractmethod
     async def start(self) -> None:
-        """Bind every listener and get ready to run.
+        """Bind all listeners and prepare to run.
 
-        Raises ListenError for an address that cannot be bound, SettingError for settings that
-        only now prove wrong. A remote server that is down raises nothing: run() tries again.
+        Raises ListenError if an address is not available, and SettingError for invalid settings. An
+        unavailable remote server is not an error: run() retries.
         """
 
     @abstractmethod
     async def run(self) -> None:
-        """Work until cancelled. An exception is logged, and the part is run again after a pause."""
+        """Run until cancelled. After an exception, which is logged, the daemon calls it again."""
 
     @abstractmethod
     async def drain(self) -> None:
-        """Accept nothing more and finish what was begun; the daemon bounds the time."""
+        """Accept nothing more and finish pending work; the daemon limits the time."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Close everything at once; called last, also after a failed start."""
+        """Release everything at once; called last, also after a failed start."""
 
     @abstractmethod
     def state(self) -> State:
-        """Return the part's health; cheap, called often."""
+        """Return the state; cheap, called often."""
 
     def open_files(self) -> Sequence[OpenFile]:
-        """Return the SQLite files that must stay at their paths; the daemon ends where not."""
+        """Return SQLite files that must stay at their paths; otherwise the daemon exits."""
         return ()
 
     def descriptors(self) -> int:
-        """Return how many file descriptors the part may need at most."""
+        """Return the maximum number of file descriptors of the part."""
         return 64
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the part's metrics as they are now; cheap, labels bounded."""
+        """Return the current metrics; cheap, with a bounded number of labels."""
         return ()
 
     async def prepare(self, settings: Any) -> Callable[[], None]:
-        """Get ready to adopt new settings, of the same type as the part was made with.
+        """Prepare to adopt new settings, of the same type as those of the constructor.
 
-        Reads what the new settings name (certificates, job files), changes nothing, and raises
-        SettingError for what a start with them would refuse. The callable that it returns
-        cannot fail: it puts in force what a reload takes of them (see :meth:`Section.adopting`).
+        Reads the files that the new settings name (certificates, job files) and changes nothing.
+        Raises SettingError like a start with them. The returned callable cannot fail: it applies
+        the settings that a reload can change (see :meth:`Section.adopting`).
         """
         del settings
         return lambda: None

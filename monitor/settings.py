@@ -1,10 +1,10 @@
-"""What a part's section of the config is made of.
+"""The building blocks of the sections of the config.
 
-Every part has a ``settings.py`` with a frozen :class:`Section`; ``config.py`` gathers them.
-A section checks each value's type and range by its annotations, and what annotations
-can't say in :meth:`Section.verify`, which may read the files that the section names. The
-comment above a field is what the manual says of it; its annotation says whether a reload takes
-the key (:data:`Reloadable`) and whether its value is a :data:`secret`.
+Each part has a ``settings.py`` with a frozen :class:`Section`; ``config.py`` collects them.
+Annotations check the type and range of each value; :meth:`Section.verify` checks the rest, and may
+read the files that the section names. The comment above a field is its text in the manual. The
+annotation states whether a reload applies the key (:data:`Reloadable`) and whether the value is a
+:data:`secret`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ __all__ = [
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Address = tuple[str, Port]
-# Bounds that no use reaches (a century, 1 TiB), but within what clocks, sockets and
-# libraries take; they keep .inf and .nan out, too.
+# Generous bounds (a century, 1 TiB) within the limits of clocks, sockets and libraries; they also
+# exclude .inf and .nan.
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3_200_000_000)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Bytes = Annotated[int, msgspec.Meta(ge=1, le=2**40)]
@@ -50,28 +50,28 @@ Bytes = Annotated[int, msgspec.Meta(ge=1, le=2**40)]
 secret = msgspec.Meta(extra={"secret": True})
 
 T = TypeVar("T")
-# The type of a key that a reload takes: Reloadable[Seconds]. A change of any other key waits for a
-# restart, and the log names it. The mark of a section that is always there holds for its keys.
+# The type of a key that a reload applies: Reloadable[Seconds]. A change of any other key needs a
+# restart, and the log names it. For a section that always exists, the mark applies to its keys.
 Reloadable = Annotated[T, msgspec.Meta(extra={"reload": True})]
 
 _SECRET_LIMIT_BYTES = 65536
 # The bundles of all public authorities have a quarter of a megabyte.
 _PEM_LIMIT_BYTES = 4 * 1024 * 1024
 
-# Of a query (RFC 3986, 3.4) or a fragment; a value ends where its text may go on in words.
+# Parameters of a query (RFC 3986, 3.4) or fragment; a value ends where other text may follow.
 _PARAMETER = re.compile(r"([?&;#])([^?&;#=\s]*)=([^&#\s]+)")
 _SECRET_NAME = re.compile("password|passwd|secret|token|key", re.IGNORECASE)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One section of the config, immutable once read."""
+    """One section of the config; immutable."""
 
     def verify(self) -> None:
-        """Check what annotations can't say; raise SettingError with the path below this section."""
+        """Check what annotations cannot; raises SettingError with the path in this section."""
 
     @classmethod
     def completed(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the section's raw data with what may be left out but is needed to read it."""
+        """Return the raw data of the section, with missing keys that decoding requires."""
         return data
 
     def replace(self, **changes: Any) -> Any:
@@ -79,7 +79,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return msgspec.structs.replace(self, **changes)
 
     def adopting(self, new: Self) -> Self:
-        """Return what is in force after a reload: ``new``, but for what waits for a restart."""
+        """Return the settings after a reload: ``new``, except for keys that need a restart."""
         kept = {}
         for field in _fields(self):
             mine, other = getattr(self, field.name), getattr(new, field.name)
@@ -91,7 +91,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return adopted
 
     def differences(self, other: Self) -> Iterator[str]:
-        """Yield the keys whose values differ, such as ``tls.certificate``."""
+        """Yield the keys with different values, such as ``tls.certificate``."""
         for field in _fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if isinstance(mine, Section) and type(mine) is type(theirs):
@@ -108,7 +108,7 @@ def _fields(section: Section) -> tuple[msgspec.inspect.Field, ...]:
 
 
 def is_marked(kind: msgspec.inspect.Type, mark: str) -> bool:
-    """Return whether a field's type, or an option of it, carries a mark: ``secret``, ``reload``."""
+    """Return whether the type of a field, or an option of it, has the mark (secret, reload)."""
     if isinstance(kind, msgspec.inspect.Metadata):
         return bool(kind.extra and kind.extra.get(mark)) or is_marked(kind.type, mark)
     if isinstance(kind, msgspec.inspect.UnionType):
@@ -117,17 +117,17 @@ def is_marked(kind: msgspec.inspect.Type, mark: str) -> bool:
 
 
 def state_directory() -> Path:
-    """Return where state lives: $STATE_DIRECTORY, which systemd sets, or the default."""
-    # systemd separates several directories by colons; the first is ours.
+    """Return the state directory: $STATE_DIRECTORY, which systemd sets, or the default."""
+    # systemd separates several directories by colons.
     return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "/var/lib/recodex-monitor")
 
 
 def read_secret(file: str, *, path: tuple[str | int, ...]) -> str:
-    """Read a secret from ``file``, without the newline that editors leave at its end.
+    """Read a secret from ``file``, without a trailing newline.
 
-    A relative name is looked for in $CREDENTIALS_DIRECTORY first, where systemd mounts
-    LoadCredential= files. ``path`` is the setting that names the file; a file that is
-    missing, unreadable, empty or longer than 64 KiB raises SettingError with it.
+    A relative path is first looked up in $CREDENTIALS_DIRECTORY, for LoadCredential= of systemd.
+    Raises SettingError at ``path``, the setting of the file, if the file is missing, unreadable,
+    empty or larger than 64 KiB.
     """
     found = Path(file)
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
@@ -158,16 +158,16 @@ def read_pem(file: str, *, path: tuple[str | int, ...]) -> bytes:
 
 
 def address_text(address: tuple[str, int]) -> str:
-    """Write an address as ``host:port``, IPv6 in brackets."""
+    """Return an address as ``host:port``, with IPv6 in brackets."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def hide_url_secrets(url: str) -> str:
-    """Return ``url``, or a text with one in it, without the secrets in it.
+    """Return ``url``, or a text that contains one, without secrets.
 
-    These are the password in its user information, and the values of its query whose names
-    say what they are, such as ``sslpassword`` or ``access_token``.
+    These are the password, and the values of parameters such as ``sslpassword`` or
+    ``access_token``.
     """
     url = _PARAMETER.sub(_hide_parameter, url)
     try:

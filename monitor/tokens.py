@@ -1,4 +1,4 @@
-"""API tokens: who may do what. Kept hashed in a file that ``token create`` writes.
+"""API tokens and their roles, stored as hashes in a file that ``token create`` writes.
 
 ::
 
@@ -6,7 +6,7 @@
       - {name: ops, role: admin, hash: "sha256:..."}
       - {name: addon-1, role: sender, hash: "sha256:..."}
 
-A token is 256 random bits, so one round of SHA-256 is all that hiding it takes.
+A token has 256 random bits, so one round of SHA-256 is enough.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _MODE: Final = 0o640
 
 
 class Role(enum.StrEnum):
-    """What a token is good for.
+    """The role of a token.
 
-    An admin may do everything, a reader may see everything but channels, a sender may upload
-    as the one sender that it is named after.
+    An admin may do everything, a reader may see everything except channels, and a sender may
+    upload as the sender with its name.
     """
 
     ADMIN = "admin"
@@ -66,14 +66,14 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. ``sender`` is the only one that it may write as; None for any or none."""
+    """The owner of a token. ``sender`` is the only sender it may use; None for any or none."""
 
     name: str
     role: Role
 
     @property
     def sender(self) -> str | None:
-        """The sender that everything it uploads is from; None where it may name any."""
+        """The sender of all its uploads; None if it may use any."""
         return self.name if self.role is Role.SENDER else None
 
     @property
@@ -88,7 +88,7 @@ class Principal:
 
 
 ANYONE: Final = Principal("anyone", Role.ADMIN)
-"""Who asks where no tokens are configured, on loopback."""
+"""The principal on loopback if there are no tokens."""
 
 _NAME_PATTERN: Final = r"^[^\x00-\x1f\x7f]{1,255}$"
 
@@ -104,18 +104,18 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Tokens:
-    """The tokens of one reading of the file."""
+    """The tokens of the file at one time."""
 
     def __init__(self, hashes: Iterable[tuple[str, Principal]] = ()) -> None:
-        """Take pairs of a token's SHA-256, in hexadecimal, and its principal."""
-        # The time of a lookup depends on the hash of a guess, which the guesser cannot steer.
+        """Take pairs of the SHA-256 of a token, in hexadecimal, and its owner."""
+        # The time of a lookup depends on the hash of a guess, which an attacker cannot choose.
         self._principals = dict(hashes)
 
     def __len__(self) -> int:
         return len(self._principals)
 
     def identify(self, token: str | None) -> Principal | None:
-        """Return whose token it is; None for no or an unknown one. Without tokens: ANYONE."""
+        """Return the owner of a token, None for an unknown one; ANYONE if there are no tokens."""
         if not self._principals:
             return ANYONE
         if not token:
@@ -124,30 +124,32 @@ class Tokens:
 
 
 class TokenFile:
-    """The tokens file and what it held when last read; a missing file has no tokens.
+    """The tokens file and its tokens when last read; a missing file has none.
 
-    Everyone who checks tokens shares one of these and asks :attr:`current` each time, so
-    that a reload takes effect at once and a removed token ends with it.
+    All parts that check tokens share one instance and use :attr:`current` each time, so that a
+    reload applies at once, also to removed tokens.
     """
 
     def __init__(self, file: str | os.PathLike[str] | None) -> None:
         self.file = None if file is None else Path(file)
         self.current = Tokens()
-        # What a reload that is being prepared will read; by its tokens every part judges.
+        # The file of a reload that is being prepared; all parts check with its tokens.
         self.next: TokenFile | None = None
 
     def read(self, *, after: Tokens | None = None) -> Tokens:
-        """Read the file without adopting it; raises SettingError if it is wrong.
+        """Read the file without adopting it; raises SettingError for an invalid file.
 
-        ``after`` are the tokens in force. If there are some, an empty or missing file is wrong,
-        too: without tokens everyone may do everything. Only ``tokens: []`` removes the last one.
+        ``after`` are the current tokens. If there are some, an empty or missing file is an error,
+        too: it may be empty for a moment while it is written, and without tokens everyone could do
+        everything. Only ``tokens: []`` removes the last token.
         """
         if self.file is None:
             return Tokens()
         lines = _lines(self.file)
         if lines is None and after:
-            problem = "is empty or gone, and there were tokens; `tokens: []` means none"
-            raise _wrong(f"{self.file} {problem}")
+            raise _wrong(
+                f"{self.file} is empty or missing, but there were tokens; use `tokens: []` for none"
+            )
         return Tokens(
             (line.hash.removeprefix(_HASH_PREFIX), Principal(line.name, line.role))
             for line in lines or []
@@ -159,19 +161,19 @@ class TokenFile:
 
 
 def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
-    """Add a new token's hash to ``file`` and return the token, which is stored nowhere.
+    """Add the hash of a new token to ``file``, and return the token, which is stored nowhere.
 
-    The file is made where it is missing (0640, group recodex where that exists and we may)
-    and replaced at once, so that a daemon never reads half of it. Raises SettingError for a
-    file that is wrong or can't be written, a bad name, or a name that is taken.
+    The file is created if necessary (0640, group recodex if possible) and replaced atomically, so
+    that a daemon never reads part of it. Raises SettingError for an invalid or unwritable file,
+    and for an invalid or existing name.
     """
     path = Path(file)
     if not re.match(_NAME_PATTERN, name):
-        raise SettingError(("name",), "expected 1 to 255 characters, none of them a control")
+        raise SettingError(("name",), "expected 1 to 255 characters, without control characters")
     with _locked(path):
         lines = _lines(path) or []
         if any(line.name == name for line in lines):
-            raise SettingError(("name",), f"{path} has a token called {name!r} already")
+            raise SettingError(("name",), f"{path} already has a token named {name!r}")
         token = _PREFIX + secrets.token_urlsafe(32)
         lines.append(_Line(name, role, _HASH_PREFIX + _digest(token)))
         _write(path, lines)
@@ -180,7 +182,7 @@ def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep two `token create` from losing each other's token."""
+    """Lock the file, so that concurrent `token create` commands lose no token."""
     try:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -193,7 +195,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, lines: list[_Line]) -> None:
-    """Replace the file at once."""
+    """Replace the file atomically."""
     text = yaml.safe_dump(
         {"tokens": [msgspec.to_builtins(line) for line in lines]},
         sort_keys=False,
@@ -203,7 +205,7 @@ def _write(path: Path, lines: list[_Line]) -> None:
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write("# Hashes of API tokens; made by `recodex-monitor token create`.\n" + text)
+            stream.write("# Hashes of API tokens, from `recodex-monitor token create`.\n" + text)
             os.fchmod(stream.fileno(), _MODE)
             # Users who are neither root nor in the group keep their own group.
             with contextlib.suppress(LookupError, PermissionError):
@@ -230,7 +232,7 @@ def _wrong(problem: str) -> SettingError:
 
 
 def _lines(path: Path) -> list[_Line] | None:
-    """Return what the file lists; None for one that is missing, or says nothing."""
+    """Return the entries of the file; None if it is missing or empty."""
     try:
         content = read_file(path, max_bytes=_FILE_LIMIT_BYTES)
     except FileNotFoundError:
@@ -241,9 +243,9 @@ def _lines(path: Path) -> list[_Line] | None:
     try:
         found = construct(file, compose(file, decode(file, content)))
     except ConfigError as error:
-        # More words would quote the file, which might hold a token by mistake.
+        # The error of the parser would quote the file, which might contain a token by mistake.
         place = file if error.line is None else f"{file}:{error.line}"
-        raise _wrong(f"{place}: not YAML as a tokens file has it") from None
+        raise _wrong(f"{place}: not valid YAML") from None
     if found is None:
         return None
     try:
@@ -256,17 +258,17 @@ def _lines(path: Path) -> list[_Line] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach what listens on ``host``."""
+    """Return whether only this machine can connect to ``host``."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host.lower() == "localhost"
 
 
 def require_tokens(address: tuple[str, int], tokens: Tokens, *, key: str) -> None:
-    """Refuse, by SettingError at ``key``, to be open to others where there are no tokens."""
+    """Raise SettingError at ``key`` if others can connect and there are no tokens."""
     if not tokens and not is_loopback(address[0]):
         raise SettingError(
             (key,),
-            f"{address_text(address)} is open to others, and there are no tokens;"
-            " make one with `recodex-monitor token create`, or listen on 127.0.0.1",
+            f"{address_text(address)} is open to other hosts, but there are no tokens;"
+            " create one with `recodex-monitor token create`, or listen on 127.0.0.1",
         )

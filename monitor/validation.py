@@ -1,6 +1,6 @@
-"""What msgspec finds wrong with data from outside, in the words of whoever sent it.
+"""Turns msgspec's errors into plain words.
 
-Its own speak of Python: ``Expected `int | null`, got `str` - at `$.limit` ``. Here that is
+From ``Expected `int | null`, got `str` - at `$.limit` `` it makes
 ``limit: expected a whole number, not a text``.
 """
 
@@ -36,17 +36,17 @@ _BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "more than", "<": "les
 _EXPECTED: Final = re.compile(
     r"Expected `([^`]*)`(?: of length)?(?: (>=|<=|>|<))?(?: ([-+]?\d[-+.\de]*))?(.*)"
 )
-# The last such end, since the data may have one, too.
+# The last one, because the data may contain the same text.
 _AT: Final = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
 _MOST_SHOWN: Final = 100
 
 
 def decoding_problem(error: Exception, kind: type[msgspec.Struct] | None = None) -> str:
-    """Say what is wrong, with the place in front: ``jobs[2].interval: expected a number``.
+    """Return the problem with its place: ``jobs[2].interval: expected a number``.
 
-    ``error`` is one of msgspec's, or a UnicodeDecodeError or RecursionError that decoding may end
-    with. ``kind`` is what was to be decoded, where its fields may be named. Nothing of the data is
-    repeated but names of fields.
+    ``error`` is an error of msgspec, or a UnicodeDecodeError or RecursionError of the decoder.
+    ``kind`` is the decoded type, if its fields may be named. The result has nothing of the data
+    except names of fields.
     """
     place, problem = place_and_problem(error, kind)
     return f"{place}: {problem}" if place else problem
@@ -55,7 +55,7 @@ def decoding_problem(error: Exception, kind: type[msgspec.Struct] | None = None)
 def place_and_problem(
     error: Exception, kind: type[msgspec.Struct] | None = None
 ) -> tuple[str, str]:
-    """Return the same as two: ``jobs[2].interval`` (empty for the whole) and what is wrong."""
+    """Return place and problem separately; the place is empty for the whole data."""
     if isinstance(error, UnicodeDecodeError):
         return "", "a string is not valid UTF-8"
     if isinstance(error, RecursionError):
@@ -68,29 +68,28 @@ def place_and_problem(
 
 
 def expectation(problem: str, words: Mapping[str, str]) -> str | None:
-    """Return msgspec's ``Expected `int` >= 1, got `str` `` in plain words.
+    """Return ``Expected `int` >= 1, got `str` `` in plain words; None for another problem.
 
-    ``words`` are those for types (``object``, ``array``, ...) that go by other names where the
-    data comes from. None for a problem of another kind.
+    ``words`` are names for types (``object``, ``array``, ...) that differ from the default.
     """
     found = _EXPECTED.fullmatch(problem)
     return None if found is None else _expected(found, {**_KINDS, **words})
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """Return what may have been meant by a name that is none of ``known``, or all of them."""
+    """Return a hint for an unknown name: the nearest of ``known``, or all of them."""
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known here are {', '.join(known)}"
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
 
 
 def unknown_key(name: str, known: list[str]) -> str:
-    """Say that a key is none of ``known``; it may be anything that a peer has sent."""
+    """Return the error for an unknown key, which may be any text from a peer."""
     name = printable(name)
     return f"unknown key {name}; {did_you_mean(name, known)}"
 
 
 def unknown_tagged_key(name: str, field: str, tag: str, keys: Mapping[str, Sequence[str]]) -> str:
-    """Say that what ``field`` calls ``tag`` does not know a key; ``keys`` are those of each tag."""
+    """Return the error for a key that the kind ``tag`` lacks; ``keys`` are those of each tag."""
     others = sorted(other for other, known in keys.items() if name in known)
     if others:
         return f"unknown key for {field} {tag}; known by {', '.join(others)}"
@@ -98,7 +97,7 @@ def unknown_tagged_key(name: str, field: str, tag: str, keys: Mapping[str, Seque
 
 
 def printable(name: str) -> str:
-    """Return a key that may be anything, so that a line can show it."""
+    """Return an untrusted key, shortened and escaped for a line."""
     name = name[:_MOST_SHOWN]
     return name if name.isprintable() else ascii(name)
 
@@ -114,11 +113,11 @@ def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
         return f"the key {missing[1]} is missing"
     if problem.startswith("Invalid enum value"):
         allowed = [] if kind is None else list(dict.fromkeys(_values(kind, place)))
-        return f"expected one of {', '.join(allowed)}" if allowed else "none of the values allowed"
+        return f"expected one of {', '.join(allowed)}" if allowed else "not an allowed value"
     if expected := expectation(problem, {}):
         return expected
     if "surrogate" in problem or problem == "Input data was truncated":
-        # For an escape of half a character, and for a text that just ends.
+        # msgspec has the same error for half of a surrogate pair and for a truncated text.
         return "the JSON ends too early, or an escape is half of a surrogate pair"
     problem = problem.replace("JSON is malformed: ", "not JSON: ").replace("`", "")
     return problem[:1].lower() + problem[1:]
@@ -126,7 +125,7 @@ def _plain(problem: str, place: str, kind: type[msgspec.Struct] | None) -> str:
 
 def _expected(expected: re.Match[str], words: Mapping[str, str]) -> str:
     kinds, relation, bound, rest = expected.groups(default="")
-    # That it may be null is no hint to who wrote something else.
+    # Do not offer null as an alternative.
     names = [words.get(name, name) for name in kinds.split(" | ") if name != "null"] or ["null"]
     said = f"expected {' or '.join(dict.fromkeys(names))}"
     if bound:
@@ -141,7 +140,7 @@ def _expected(expected: re.Match[str], words: Mapping[str, str]) -> str:
 
 
 def _values(kind: type[msgspec.Struct], name: str) -> Iterator[str]:
-    """Yield the values of a field that takes a few fixed ones."""
+    """Yield the allowed values of a field with fixed values."""
     for field in msgspec.structs.fields(kind):
         if field.encode_name == name:
             found = msgspec.inspect.type_info(field.type)

@@ -1,10 +1,9 @@
-"""Lets the loop go first where threads of the same process have much to do in Python.
+"""Gives the loop priority over busy threads of the same process.
 
-Threads share one interpreter with the loop, which wins it back from a busy thread only after
-``sys.getswitchinterval()``, and each time that it releases it (to send, to wait) it has to
-win it again. So a thread with much to do does it in pieces of a few milliseconds, and between two
-of them waits until the loop has turned: the busier the loop, the fewer pieces, and a loop
-with nothing to do costs a piece next to nothing.
+Threads share the interpreter lock with the loop, which gets it back from a busy thread only after
+``sys.getswitchinterval()``, and has to do so whenever it has released it (to send, to wait). So a
+busy thread works in slices of a few milliseconds, and between two of them waits until the loop
+has turned. A busy loop slows it down; an idle loop costs it almost nothing.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ __all__ = ["attending", "in_slices", "lower_priority", "yield_to_loop"]
 T = TypeVar("T")
 
 _PIECE_S = 0.002
-# How nice threads are that do what can wait.
+# The niceness of threads with work that can wait.
 _NICE = 10
 # How long a thread waits for a loop that does not turn.
 _PATIENCE_S = 0.05
 
-# The loop to which this process's threads yield, and its thread. One a process, like the
-# interpreter's lock itself.
+# The loop of this process that has priority, and its thread. There is one, like the interpreter
+# lock.
 _attended: tuple[asyncio.AbstractEventLoop, int] | None = None
 
 
 @contextlib.contextmanager
 def attending(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Have threads yield to this loop, which runs in the calling thread, for a while."""
+    """Give this loop, which runs in the calling thread, priority inside the ``with`` block."""
     global _attended  # noqa: PLW0603 - see above
     before, _attended = _attended, (loop, threading.get_ident())
     try:
@@ -44,18 +43,18 @@ def attending(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 def lower_priority() -> None:
-    """Let the calling thread's work wait where the processor has other threads to run.
+    """Lower the scheduling priority of the calling thread.
 
-    One that holds the interpreter's lock and has to wait for a processor keeps the loop waiting
-    too; but it waits for no other thread of this process, since those want the lock.
+    While a thread with the interpreter lock waits for a processor, the loop waits, too. But other
+    threads of this process do not compete for the processor, because they wait for the lock.
     """
-    # Linux has a niceness for each thread; where it may not be set, all are alike.
+    # Linux has a niceness per thread; without the permission to set it, all stay equal.
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def yield_to_loop() -> None:
-    """Wait, in any thread but the loop's, until the loop has turned once; a moment at most."""
+    """Wait until the loop has turned once, for a moment at most; does nothing in its thread."""
     attended = _attended
     if attended is None or attended[1] == threading.get_ident():
         return
@@ -69,10 +68,10 @@ def yield_to_loop() -> None:
 
 
 def in_slices(items: Iterable[T], *, every: int = 16) -> Iterator[T]:
-    """Yield ``items``, and yield_to_loop after each piece of some 2 ms.
+    """Yield ``items``, and call yield_to_loop after each slice of about 2 ms.
 
-    The time is looked at after so many of them. What one item takes must be well below a
-    piece, and nothing may be held meanwhile that the loop needs.
+    It checks the time after a number of items. Each item must take much less than a slice, and
+    the caller must not hold a lock that the loop needs.
     """
     until = time.monotonic() + _PIECE_S
     left = every

@@ -16,7 +16,7 @@ def test_repeated_faults_are_counted_instead_of_said(caplog: pytest.LogCaptureFi
     assert [record.getMessage() for record in caplog.records] == [
         "fault 0",
         "fault 1",
-        "kind: too many of these for a line each; counting on",
+        "kind: too many of these; only counting them now",
         "kind: 8 more in 11 s",
         "fault again",
     ]

@@ -163,6 +163,6 @@ def test_loopback(host: str, expected: bool) -> None:
     if expected:
         require_tokens((host, 1), Tokens(), key="uri")
     else:
-        with pytest.raises(SettingError, match=r"uri: .*open to others"):
+        with pytest.raises(SettingError, match=r"uri: .*open to other hosts"):
             require_tokens((host, 1), Tokens(), key="uri")
     require_tokens((host, 1), Tokens([("0" * 64, ANYONE)]), key="uri")

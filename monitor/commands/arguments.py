@@ -1,4 +1,4 @@
-"""Checks of what stands on the command line, for several commands."""
+"""Checks of arguments, for several commands."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from monitor.settings import hide_url_secrets
 
 __all__ = ["channel_name", "log_text", "plain_text", "seconds", "server_url"]
 
-# A week: more is a slip, and nothing that waits in ms takes more than 2**31 of them.
+# A week: more is a typing error, and timeouts in ms are limited to 2**31.
 _MAX_WAIT_S = 604800.0
-# What the relay takes.
+# The limit of the relay.
 _MAX_NAME_BYTES = 4096
-# What the log service takes.
+# The limit of the log service.
 _MAX_TEXT = 4096
 
 
 def seconds(text: str) -> float:
-    """Read an option's seconds, from 0 to a week; an ``argparse`` type."""
+    """Parse seconds, from 0 to a week; an ``argparse`` type."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value <= _MAX_WAIT_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to a week")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to a week")
     return value
 
 
 def plain_text(text: str) -> str:
-    """Return an option's text as it is, unless its bytes are no UTF-8; an ``argparse`` type."""
+    """Return the text of an option if it is UTF-8; an ``argparse`` type."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -40,14 +40,14 @@ def plain_text(text: str) -> str:
 
 
 def log_text(text: str) -> str:
-    """Return what to look for in the log service, unless it takes none that long."""
+    """Return a search text if the log service accepts it; an ``argparse`` type."""
     if len(text) > _MAX_TEXT:
         raise argparse.ArgumentTypeError(f"longer than {_MAX_TEXT} characters")
     return plain_text(text)
 
 
 def server_url(option: str, url: str, schemes: tuple[str, ...]) -> SplitResult:
-    """Take a server's URL apart; raise UsageError for one that is none of ``schemes``."""
+    """Parse the URL of a server; raise UsageError for another scheme than ``schemes``."""
     wanted = " or ".join(f"{scheme}://HOST:PORT" for scheme in schemes)
     shown = hide_url_secrets(url) or "an empty text"
     refusal = UsageError(f"{option}: {shown} is not {wanted}")
@@ -64,13 +64,13 @@ def server_url(option: str, url: str, schemes: tuple[str, ...]) -> SplitResult:
 
 
 def channel_name(name: str) -> str:
-    """Return a channel's name, or raise UsageError for one that no relay takes."""
+    """Return the name of a channel; raise UsageError for one that the relay rejects."""
     if not name:
-        raise UsageError("the channel's name is empty")
+        raise UsageError("the name of the channel is empty")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise UsageError("the channel's name is not UTF-8 text") from None
+        raise UsageError("the name of the channel is not UTF-8 text") from None
     if size > _MAX_NAME_BYTES:
-        raise UsageError(f"the channel's name is longer than {_MAX_NAME_BYTES} bytes")
+        raise UsageError(f"the name of the channel is longer than {_MAX_NAME_BYTES} bytes")
     return name

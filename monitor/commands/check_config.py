@@ -1,4 +1,4 @@
-"""``check-config -c FILE``: validate, print the settings in force, secrets hidden."""
+"""``check-config -c FILE``: validates the config and prints the settings, without secrets."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the settings as YAML, or raise ConfigError where the daemon would at its start.
+    """Print the settings as YAML, or raise ConfigError like the start of the daemon.
 
-    What the daemon would warn of at its start goes to stderr.
+    Warnings that the daemon would log go to stderr.
     """
     loaded = load(args.config)
     asyncio.run(check(loaded))

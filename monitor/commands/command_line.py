@@ -1,7 +1,7 @@
 """The command line: the daemon and its commands.
 
-``recodex-monitor [-c FILE]`` runs the daemon; ``recodex-monitor COMMAND`` one of
-:data:`monitor.commands.COMMANDS`. Every error is one line on stderr, and no traceback.
+``recodex-monitor [-c FILE]`` runs the daemon, ``recodex-monitor COMMAND`` one of
+:data:`monitor.commands.COMMANDS`. Every error is one line on stderr, without a traceback.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ["run"]
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line like all others."""
+    """An argument parser that raises UsageError, for errors of one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def run(argv: list[str]) -> int:
-    """Do what ``argv`` asks and return the exit status; raises MonitorError."""
+    """Run the command in ``argv`` and return the exit status; raises MonitorError."""
     parser = _Parser(
         prog="recodex-monitor",
         description="Run the daemon, or one of its commands.",
         epilog="commands:\n"
         + "\n".join(f"  {name:20} {text}" for name, (_, text) in COMMANDS.items())
-        + "\n\nrecodex-monitor COMMAND --help tells more.",
+        + "\n\nrecodex-monitor COMMAND --help shows the options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     if args.command is None:
         from monitor.daemon.signals import hold_signals
 
-        # Before all else that a daemon loads.
+        # Before importing the rest of the daemon.
         hold_signals()
         from monitor.daemon.lifecycle import run_daemon
 
@@ -56,14 +56,14 @@ def run(argv: list[str]) -> int:
     if args.command not in COMMANDS:
         near = difflib.get_close_matches(args.command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "see recodex-monitor --help"
-        raise UsageError(f"no command {args.command!r}; {hint}")
+        raise UsageError(f"unknown command {args.command!r}; {hint}")
     module_name, text = COMMANDS[args.command]
     with needed_by(args.command):
         module = importlib.import_module(f"monitor.commands.{module_name}")
     command = _Parser(prog=f"recodex-monitor {args.command}", description=text)
     module.add_arguments(command)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What the terminal's encoding lacks is shown escaped, as on stderr.
+        # Escape characters that the encoding of the terminal lacks, as on stderr.
         sys.stdout.reconfigure(errors="backslashreplace")
     given = args.arguments + (["-c", args.config] if args.config is not None else [])
     parsed = command.parse_args(given)

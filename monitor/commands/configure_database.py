@@ -1,4 +1,4 @@
-"""``configure-database -c FILE``: create or upgrade the tables, and fill the sites from a file."""
+"""``configure-database -c FILE``: creates or upgrades the tables, and imports sites."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("-c", "--config", metavar="FILE", help="the config (defaults without)")
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="the config (default: built-in defaults)"
+    )
     parser.add_argument(
         "--import",
         dest="jobs",
         metavar="FILE",
-        help="add the jobs of this JSON or YAML file to the sites; those with a known id change",
+        help="import the jobs of this JSON or YAML file as sites; existing ids are updated",
     )
     parser.add_argument(
         "--admin-url",
         metavar="URL",
-        help="connect as this PostgreSQL administrator (its password comes from PGPASSWORD or"
-        " ~/.pgpass) and give the schema to the role of database.url",
+        help="connect as this PostgreSQL administrator (with the password in PGPASSWORD or"
+        " ~/.pgpass) and make the role of database.url the owner of the schema",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Say what was done; safe to run again, and by two at once."""
+    """Create or upgrade the tables; safe to run again, and concurrently."""
     loaded = load(args.config)
     settings = loaded.config.database
     owner = None
@@ -51,16 +53,14 @@ def run(args: argparse.Namespace) -> int:
 def _owner(loaded: LoadedConfig, settings: DatabaseSettings) -> str:
     user = urlsplit(settings.url).username if settings.url else None
     if not user:
-        problem = "must name the daemon's role (postgresql://ROLE@...) to give it the schema"
+        problem = "must name the role (postgresql://ROLE@...) that will own the schema"
         raise loaded.error(SettingError(("database", "url"), problem))
     return unquote(user)
 
 
 def _as_administrator(settings: DatabaseSettings, url: str) -> DatabaseSettings:
     if urlsplit(url).password is not None:
-        raise UsageError(
-            "--admin-url: a password does not belong here; use PGPASSWORD or ~/.pgpass"
-        )
+        raise UsageError("--admin-url: must not contain a password; use PGPASSWORD or ~/.pgpass")
     changed: DatabaseSettings = settings.replace(url=url, password_file=None)
     try:
         changed.verify()
@@ -92,7 +92,7 @@ async def _configure(settings: DatabaseSettings, owner: str | None, jobs: str | 
         from monitor.probes.jobs_table import save_jobs
 
         saved = await store.transaction(lambda connection: save_jobs(connection, found.jobs))
-        print(f"{jobs}: {saved.added} sites added, {saved.changed} changed, {saved.same} as before")
+        print(f"{jobs}: {saved.added} sites added, {saved.changed} changed, {saved.same} unchanged")
         for line in found.refused:
             print(f"recodex-monitor: refused: {terminal_text(line)}", file=sys.stderr)
         return 1 if found.refused else 0

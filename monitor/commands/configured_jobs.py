@@ -1,4 +1,4 @@
-"""The jobs of a config, wherever they come from, for commands."""
+"""Loads the jobs of a config, from any source, for commands."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["load_configured_jobs"]
 
 
 async def load_configured_jobs(loaded: LoadedConfig) -> JobList:
-    """Read the jobs; raise ConfigError for what is wrong with them or their source."""
+    """Load the jobs; raises ConfigError for invalid jobs or settings."""
     settings = loaded.config.probes
     if settings is None:
-        raise loaded.error(SettingError(("probes",), "there is no such section"))
+        raise loaded.error(SettingError(("probes",), "the section is missing"))
     try:
         if settings.source != "database":
             return await make_source(settings).load()

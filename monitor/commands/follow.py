@@ -1,7 +1,7 @@
-"""``follow CHANNEL``: a job's progress in the terminal, as a bar.
+"""``follow CHANNEL``: shows the progress of a job in the terminal, as a bar.
 
-Exits with 0 on FINISHED, with 1 on an end without it, and tries again where the relay is
-away. It goes on where it was, and says where messages may be missing.
+Exits with 0 on FINISHED and with 1 on an end without it. Reconnects if the relay is unavailable,
+resumes, and reports where messages may be missing.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", type=seconds, metavar="S", help="give up after S seconds without a relay"
     )
-    parser.add_argument("--json", action="store_true", help="print the messages as they come")
+    parser.add_argument("--json", action="store_true", help="print the messages as they are")
     parser.add_argument(
-        "-c", "--config", metavar="FILE", help="take the relay's address from this config"
+        "-c", "--config", metavar="FILE", help="read the address of the relay from this config"
     )
 
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Follow the channel to its end."""
     channel_name(args.channel)
     if args.expect is not None and args.expect < 1:
-        raise UsageError("--expect: at least 1 task")
+        raise UsageError("--expect: expected at least 1 task")
     if args.url is not None:
         server_url("--url", args.url, ("ws", "wss"))
     url = args.url or _configured_url(args.config)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     view: _View = _Json() if args.json else _Lines(name)
     if sys.stdout.isatty() and not args.json:
         console = Console()
-        # Where no line can be drawn anew, each message gets its own.
+        # A dumb terminal cannot redraw a line: print a line per message.
         if not console.is_dumb_terminal:
             view = _Terminal(name, console)
     with view:
@@ -85,28 +85,30 @@ async def _follow(client: RelayClient, args: argparse.Namespace, view: _View) ->
                     raise MonitorError(f"{problem}: {event.text[:80]!r}") from None
                 view.message(event.text, line, progress)
             elif isinstance(event, Reset):
-                view.note("messages may be missing: the relay could not go on where it was")
+                view.note("messages may be missing: the relay could not resume")
                 if event.anew:
                     progress = Progress(expected=args.expect)
             elif isinstance(event, Gap):
-                view.note(f"after message {event.seq} some may be missing: no broker was connected")
+                view.note(
+                    f"messages may be missing after message {event.seq}: no broker was connected"
+                )
             elif isinstance(event, Feed):
-                # That none came yet is no news.
+                # No broker yet is not an interruption.
                 if fed and event.state != "up":
-                    view.note("a broker's connection is lost; messages may be missing")
+                    view.note("a broker disconnected; messages may be missing")
                 fed = event.state == "up"
             elif isinstance(event, Refused):
                 raise MonitorError(event.problem)
             elif isinstance(event, End):
                 view.end(progress)
                 return 0 if event.finished else 1
-    raise MonitorError("the relay ended the channel without saying how")
+    raise MonitorError("the relay ended the channel without an end message")
 
 
 def _configured_url(file: str | None) -> str:
     config = load(file).config
     host, port = config.websocket_uri
-    # An address to listen on everywhere is reached at home.
+    # Connect to loopback if the relay listens on all addresses.
     host = {"*": "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     secure = config.relay is not None and config.relay.tls is not None
     return f"{'wss' if secure else 'ws'}://{address_text((host, port))}/"
@@ -121,14 +123,14 @@ class _View(Protocol):
         """Show one message."""
 
     def note(self, text: str) -> None:
-        """Show that something is not as it should be."""
+        """Show a warning."""
 
     def end(self, progress: Progress) -> None:
         """Show how the job ended."""
 
 
 class _Quiet:
-    """A view that is neither opened nor closed, and complains on stderr, once a reason."""
+    """A view without a screen; prints a warning to stderr if it differs from the last one."""
 
     _said = ""
 
@@ -171,8 +173,8 @@ def _ending(progress: Progress) -> str:
     return f"{how}, {progress.summary()}"
 
 
-# What stands beside a channel's name and the bar: the total, the counts, the last message's
-# beginning, the time, and spaces between them.
+# The width without the name of the channel and the bar: total, counts, the beginning of the last
+# message, time, and spaces.
 _BESIDE_BAR = 60
 _BAR = (8, 30)
 
@@ -188,7 +190,7 @@ class _Counts(TextColumn):
 
 
 class _Total(TextColumn):
-    """How many of how many."""
+    """Completed tasks of all tasks."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -199,16 +201,16 @@ class _Total(TextColumn):
 
 
 class _Terminal:
-    """A bar that stays in place.
+    """A bar that is redrawn in place.
 
-    Where the terminal is too narrow for all of it, the counts stand below once the job has ended.
+    If the terminal is too narrow for the counts, they are printed after the end of the job.
     """
 
     def __init__(self, channel: str, console: Console) -> None:
         self._channel = channel
         room = console.width - len(channel) - _BESIDE_BAR
         self._narrow = room < _BAR[0]
-        # Only the last message gives way to the others.
+        # Only the last message shrinks.
         rest = Column(ratio=1, no_wrap=True, overflow="crop")
         last = TextColumn("{task.fields[last]}", table_column=rest)
         name = channel

@@ -28,27 +28,27 @@ _PAGE: Final = 1000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("action", choices=_ACTIONS, help="what to do")
-    parser.add_argument("id", nargs="*", type=int, help="of the job or jobs, but for list")
-    parser.add_argument("--state", choices=_STATES, help="list only these")
-    parser.add_argument("--json", action="store_true", help="print jobs as JSON, one a line")
+    parser.add_argument("id", nargs="*", type=int, help="ids of jobs, except for list")
+    parser.add_argument("--state", choices=_STATES, help="list only jobs in this state")
+    parser.add_argument("--json", action="store_true", help="print jobs as JSON, one per line")
     add_api_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it for each job; 1 where one was refused (an unknown id, a job that is stopped already).
+    """Run the action for each job; return 1 if one fails (an unknown id, a stopped job).
 
-    Raises UnavailableError where the daemon is away.
+    Raises UnavailableError if the daemon is unavailable.
     """
     if args.action == "list":
         if args.id:
-            raise UsageError("list takes no id; `job show ID` shows one")
+            raise UsageError("list expects no id; use `job show ID`")
         found = [job for job in _all(Api(args)) if args.state in (None, job["state"])]
         _print_list(found, as_json=args.json)
         return 0
     if not args.id:
-        raise UsageError(f"{args.action}: which job? give its id")
+        raise UsageError(f"{args.action}: expected the id of a job")
     if any(job_id < 1 for job_id in args.id):
-        raise UsageError("an id is a number above 0")
+        raise UsageError("an id must be a number above 0")
     api = Api(args)
     said: set[str] = set()
     for job_id in args.id:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         except UnavailableError:
             raise
         except MonitorError as error:
-            # The others are tried all the same; what is wrong with all of them is said once.
+            # Try the others too; print an error that all have only once.
             if str(error) not in said:
                 sys.stdout.flush()
                 print(f"recodex-monitor: {terminal_text(str(error))}", file=sys.stderr)
@@ -97,7 +97,7 @@ def _print_list(jobs: list[dict[str, Any]], *, as_json: bool) -> None:
     columns = ("ID", "STATE", "FOR", "STATUS", "RESPONSE", "CHECKED", "NAME", "URL")
     rows = [_row(job) for job in jobs]
     if not sys.stdout.isatty():
-        # For the eye and for cut, awk and the like: tabs, and every row whole.
+        # Readable, and with tabs and whole rows for cut and awk.
         for row in (columns, *rows):
             print("\t".join(row))
         return
@@ -161,7 +161,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _since(job: dict[str, Any]) -> str:
-    return "for how long is not known" if job["since"] is None else f"for {_ago(job['since'])}"
+    return "since an unknown time" if job["since"] is None else f"for {_ago(job['since'])}"
 
 
 def _ago(instant: float | None) -> str:

@@ -1,7 +1,7 @@
-"""``logs``: what the fleet said, and with --follow what it says.
+"""``logs``: shows log entries, and with ``--follow`` new ones.
 
-Oldest first, as logs are read; coloured by level in a terminal, plain elsewhere. --follow
-shows the last lines, then new ones as they come, and comes back where the daemon is away.
+Oldest first; coloured by level in a terminal. ``--follow`` shows the last entries, then new ones as
+they arrive, and reconnects if the daemon is unavailable.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LAST_LINES: Final = 10
 _OPEN_S: Final = 10.0
 _ANSWER_S: Final = 30.0
 _RETRY_S: Final = (0.5, 15.0)
-# Lines shown lately, by which what comes twice around a (re)connect is known.
+# Entries shown recently, to recognize repeats around a (re)connect.
 _REMEMBERED: Final = 10_000
 _OVERLAP_S: Final = 2.0
 _STYLES: Final = {
@@ -65,24 +65,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="the newest N at most (default: 1000)"
     )
-    parser.add_argument("--follow", action="store_true", help="go on with new ones as they come")
+    parser.add_argument("--follow", action="store_true", help="also show new ones as they arrive")
     parser.add_argument(
         "--wait",
         type=seconds,
         metavar="S",
         help="with --follow: give up after S s without a daemon",
     )
-    parser.add_argument("--json", action="store_true", help="print entries as JSON, one a line")
+    parser.add_argument("--json", action="store_true", help="print entries as JSON, one per line")
     add_api_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the lines that match."""
+    """Show the matching entries."""
     window = args.timewindow
     if window is not None and not (math.isfinite(window) and window > 0):
-        raise UsageError("--timewindow: a number of seconds above 0")
+        raise UsageError("--timewindow: expected a number of seconds above 0")
     if args.limit is not None and args.limit < 1:
-        raise UsageError("--limit: at least 1")
+        raise UsageError("--limit: expected at least 1")
     filter_ = {
         key: _level(key, value) if key.endswith("level") else value
         for key in ("sender", "level", "min_level", "contains")
@@ -100,11 +100,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _level(key: str, text: str) -> str:
     named = text.lower()
-    # No level's number has more digits, and int() refuses thousands of them.
+    # Numbers of levels have fewer digits, and int() rejects thousands of them.
     found = level_name(int(text) if text.isascii() and text.isdigit() and len(text) < 9 else named)
     if found is None:
         option = f"--{key.replace('_', '-')}"
-        raise UsageError(f"{option}: {text[:40]!r} is none of {', '.join(LEVELS)}")
+        raise UsageError(f"{option}: expected one of {', '.join(LEVELS)}, not {text[:40]!r}")
     return found
 
 
@@ -125,11 +125,11 @@ def _pages(
 
 
 class _AwayError(Exception):
-    """The daemon is not there now; trying again may help. Never leaves this module."""
+    """The daemon is unavailable; a retry may help. Never leaves this module."""
 
 
 class _Tail:
-    """Shows the last lines and then new ones, across losses of the connection."""
+    """Shows the last entries and then new ones, across lost connections."""
 
     def __init__(
         self, api: Api, view: _View, filter_: dict[str, Any], *, window: float | None, limit: int
@@ -145,7 +145,7 @@ class _Tail:
         self._overlap_until = 0.0
 
     def run(self, wait_s: float | None) -> None:
-        """Go on until interrupted; raises MonitorError where that makes no sense."""
+        """Run until interrupted; raises MonitorError if a retry is pointless."""
         backoff, away_since = Backoff(*_RETRY_S), time.monotonic()
         said: str | None = None
         while True:
@@ -161,7 +161,7 @@ class _Tail:
             except _AwayError as away:
                 if wait_s is not None and time.monotonic() - away_since >= wait_s:
                     raise UnavailableError(self._api.shown, f"{away}; gave up waiting") from None
-                # Once, not for each of hundreds of tries.
+                # Once, not for each try.
                 if str(away) != said:
                     said = str(away)
                     self._view.notice(f"{self._api.shown}: {said}; trying again")
@@ -177,7 +177,7 @@ class _Tail:
                 additional_headers=self._api.headers,
                 open_timeout=_OPEN_S,
                 compression=None,
-                max_size=None,  # a page may be large where what was said is
+                max_size=None,  # pages may be large
             )
         except InvalidStatus as error:
             status = error.response.status_code
@@ -186,25 +186,25 @@ class _Tail:
             problem = f"refused with status {status}" if status != 401 else self._api.unauthorized
             raise MonitorError(f"{self._api.shown}: {problem}") from None
         except TimeoutError:
-            raise _AwayError("no answer in time") from None
+            raise _AwayError("no response in time") from None
         except InvalidHandshake as error:
-            raise MonitorError(f"{self._api.shown}: no WebSocket there: {error}") from None
+            raise MonitorError(f"{self._api.shown}: not a WebSocket server: {error}") from None
         except ssl.SSLError:
             raise _AwayError(TLS_FAILED) from None
         except (OSError, EOFError) as error:
-            raise _AwayError(getattr(error, "strerror", None) or "no answer") from None
+            raise _AwayError(getattr(error, "strerror", None) or "no response") from None
         with manager as connection:
             try:
                 yield connection
             except ConnectionClosed as closed:
                 code = closed.rcvd.code if closed.rcvd is not None else 1006
-                raise _AwayError(f"the connection is lost ({code})") from None
+                raise _AwayError(f"connection lost ({code})") from None
 
     def _begin(self, connection: ClientConnection) -> None:
-        """Follow, and then show what was there before; nothing falls in between."""
+        """Start the live tail, then show earlier entries, so that none is missed in between."""
         limit, window = self._limit, self._window
         if self._lost_at is not None:
-            # Again: what was said meanwhile, and a little more, of which what was shown is known.
+            # After a reconnect: the entries since then and a little more; repeats are recognized.
             limit, window = 10_000, time.time() - self._lost_at + 5
             self._lost_at = None
         connection.send(json.dumps({"action": "followLogs", "id": "follow", **self._filter}))
@@ -227,12 +227,12 @@ class _Tail:
             self._live(each)
 
     def _page(self, connection: ClientConnection, live: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return the answer to getLogs; what comes of the live tail meanwhile goes to ``live``."""
+        """Return the response to getLogs; live messages before it are added to ``live``."""
         while True:
             try:
                 message = json.loads(connection.recv(timeout=_ANSWER_S))
             except TimeoutError:
-                raise _AwayError("no answer in time") from None
+                raise _AwayError("no response in time") from None
             if message.get("status") == "error":
                 error = message["error"]
                 if error["code"] in ("unavailable", "rate-limited"):
@@ -251,12 +251,12 @@ class _Tail:
 
     def _live(self, message: dict[str, Any]) -> None:
         if message["dropped"]:
-            self._view.notice(f"{message['dropped']} entries were missed: too slow")
+            self._view.notice(f"missed {message['dropped']} entries: this client is too slow")
         self._show(message["logs"])
 
     def _show(self, entries: Sequence[dict[str, Any]]) -> None:
-        # Around a (re)connect, what was shown from one source may come again from the other;
-        # lines that were really said twice come twice in one source.
+        # Around a (re)connect, an entry may come from the page and from the live tail. Equal
+        # entries from the same source are different entries.
         overlap = time.monotonic() < self._overlap_until
         before = Counter(self._shown) if overlap else Counter()
         for entry in entries:
@@ -278,7 +278,7 @@ class _Tail:
 
 
 class _View:
-    """Entries on stdout, what is to be said about them on stderr."""
+    """Prints entries to stdout and notices to stderr."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
@@ -294,7 +294,7 @@ class _View:
         text = Text(f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03} ", style="")
         text.append(f"{terminal_text(entry['level']).upper():8} ", style=style)
         text.append(f"{terminal_text(entry['sender'])}: ", style="bold")
-        # A stack trace is to be read; that its further lines are indented tells them from entries.
+        # Keeps stack traces readable; the indentation distinguishes further lines from entries.
         lines = entry["message"].replace("\t", "    ").splitlines() or [""]
         text.append("\n    ".join(map(terminal_text, lines)), style=style)
         self._console.print(text)

@@ -1,7 +1,7 @@
-"""``play [FILE]``: send a recorded job to a relay as a broker would, with its timing.
+"""``play [FILE]``: sends a recorded job to a relay like a broker, with its timing.
 
-A recording is a line of JSON a message: ``{"t": seconds, "frames": [channel, command, ...]}``,
-the frames as latin-1 text.
+A recording has one line of JSON per message: ``{"t": seconds, "frames": [channel, command, ...]}``,
+with the frames as latin-1 text.
 """
 
 from __future__ import annotations
@@ -62,14 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--server-key", metavar="Z85", help="CURVE: the relay's public key, if not in -c FILE"
     )
     parser.add_argument(
-        "-c", "--config", metavar="FILE", help="take the relay's address and key from this config"
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="read the address and key of the relay from this config",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send the recording, or raise UnavailableError where no relay answers."""
+    """Send the recording; raises UnavailableError if no relay responds."""
     if not (args.speed > 0 and math.isfinite(args.speed)):
-        raise UsageError("--speed: a number above 0")
+        raise UsageError("--speed: expected a number above 0")
     entries = _read(args.file)
     if args.channel is not None:
         channel_name(args.channel)
@@ -92,11 +95,11 @@ def run(args: argparse.Namespace) -> int:
             pause = (entry.t - entries[0].t) / args.speed - (time.monotonic() - began)
             time.sleep(min(max(0.0, pause), _LONGEST_PAUSE_S))
             if not socket.poll(int(args.wait * 1000), zmq.POLLOUT):
-                raise UnavailableError(uri, "the relay takes no more messages; gave up waiting")
+                raise UnavailableError(uri, "the relay accepts no more messages; gave up waiting")
             socket.send_multipart(entry.frames)
             shown = terminal_text(" ".join(frame.decode("latin-1") for frame in entry.frames))
             print(f"{entry.t - entries[0].t:8.3f} {shown}", flush=True)
-        # A broker stays: readers must not hear that it is gone before they have its last words.
+        # Stay connected, so that readers get the last messages before the notice that it is gone.
         time.sleep(_STAY_S)
     print(f"sent {len(entries)} messages to {uri}")
     return 0
@@ -112,7 +115,7 @@ def _read(file: str | None) -> list[_Entry]:
         else:
             text = read_file(file, max_bytes=_MAX_FILE_BYTES, own=True).decode("utf-8-sig")
     except OSError as error:
-        raise MonitorError(f"{shown}: cannot read it: {error.strerror}") from None
+        raise MonitorError(f"cannot read {shown}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise MonitorError(f"{shown}: not UTF-8 text") from None
     entries = []
@@ -131,13 +134,13 @@ def _read(file: str | None) -> list[_Entry]:
             raise MonitorError(f"{shown}:{number}: a message needs a channel")
         entries.append(_Entry(record.t, frames))
     if not entries:
-        raise MonitorError(f"{shown}: no message in it")
+        raise MonitorError(f"{shown}: has no messages")
     return entries
 
 
 def _configured_uri(config: Config) -> str:
     host, port = config.zeromq_uri
-    # An address to listen on everywhere is reached at home.
+    # Connect to loopback if the relay listens on all addresses.
     host = {"*": "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"tcp://{address_text((host, port))}"
 
@@ -163,7 +166,7 @@ def _use_curve(socket: zmq.Socket[bytes], args: argparse.Namespace, config: Conf
             found = {name: curve_key_in(text, name) for name in ("public-key", "secret-key")}
             for name, key in found.items():
                 if key is None:
-                    raise UsageError(f"--key: {args.key} holds no {name}")
+                    raise UsageError(f"--key: {args.key} has no {name}")
             public, secret = (str(key).encode() for key in found.values())
         socket.setsockopt(zmq.CURVE_SERVERKEY, server)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
@@ -171,15 +174,15 @@ def _use_curve(socket: zmq.Socket[bytes], args: argparse.Namespace, config: Conf
     except SettingError as error:
         raise UsageError(str(error)) from None
     except (ValueError, zmq.ZMQError) as error:
-        raise UsageError(f"no usable CURVE key: {error}") from None
+        raise UsageError(f"invalid CURVE key: {error}") from None
 
 
 def _connect(socket: zmq.Socket[bytes], uri: str, wait_s: float) -> None:
-    """Wait until the relay took the handshake: a message sent before might never arrive."""
+    """Wait for the handshake of the relay: a message sent before it might be lost."""
     monitor = socket.get_monitor_socket(
         zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     )
-    # Only where it is one: with it libzmq would look for IPv6 addresses of names first.
+    # Only where it is one: otherwise libzmq would prefer IPv6 addresses of names.
     socket.setsockopt(zmq.IPV6, "[" in uri)
     try:
         try:
@@ -188,7 +191,7 @@ def _connect(socket: zmq.Socket[bytes], uri: str, wait_s: float) -> None:
             raise UsageError(f"--uri: {uri} is not tcp://HOST:PORT ({error})") from None
         if not monitor.poll(int(wait_s * 1000)):
             socket.setsockopt(zmq.LINGER, 0)
-            raise UnavailableError(uri, f"no relay answered within {wait_s:g} s; gave up waiting")
+            raise UnavailableError(uri, f"no relay responded within {wait_s:g} s; gave up waiting")
         if recv_monitor_message(monitor)["event"] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
             socket.setsockopt(zmq.LINGER, 0)
             raise MonitorError(f"{uri}: the relay does not allow this key")

@@ -1,6 +1,6 @@
-"""``probe URL`` and ``probe -c FILE --job ID``: one check now, with its phases.
+"""``probe URL`` and ``probe -c FILE --job ID``: checks a site once and shows the phases.
 
-Exits with 0 for up and 1 for down. With --json it prints the result as it would be published.
+Exits with 0 for up and 1 for down. With ``--json`` it prints the result as it would be published.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["add_arguments", "run"]
 _PHASES = ("resolve", "connect", "tls", "processing", "transfer")
 _CHART_WIDTH = 48
 _SCHEMES = [scheme for check in KINDS.values() for scheme in check.job.schemes]
-# Each option of the kinds, and the kinds that have it.
+# The options, and the kinds of checks that have them.
 _OPTIONS: dict[Option, list[str]] = {}
 for _kind, _one in KINDS.items():
     for _option in _one.options:
@@ -42,10 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
     parser.add_argument("url", nargs="?", metavar="URL", help=f"starts with one of {known}")
-    parser.add_argument("-c", "--config", metavar="FILE", help="take the job from this config")
+    parser.add_argument("-c", "--config", metavar="FILE", help="read the job from this config")
     parser.add_argument("--job", type=int, metavar="ID", help="the job's id")
-    parser.add_argument("--json", action="store_true", help="print the result as published")
-    parser.add_argument("--timeout", type=float, metavar="S", help="s for one attempt (10)")
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as it would be published"
+    )
+    parser.add_argument(
+        "--timeout", type=float, metavar="S", help="timeout of the attempt in s (default: 10)"
+    )
     for option in _OPTIONS:
         if option.metavar is None:
             parser.add_argument(
@@ -81,13 +85,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _given_job(args: argparse.Namespace) -> Job:
     if args.job is not None or args.config is not None:
-        raise UsageError("either a URL, or -c FILE and --job ID")
+        raise UsageError("expected either a URL, or -c FILE and --job ID")
     kind = kind_of(args.url)
     if kind is None:
         if "://" in args.url:
             known = ", ".join(_SCHEMES)
             url = hide_url_secrets(args.url)
-            raise UsageError(f"no kind of check for {url!r}; known are {known}")
+            raise UsageError(f"there is no kind of check for {url!r}; expected {known}")
         # "example.org" is what people type.
         args.url, kind = f"http://{args.url}", "http"
     given = {"timeout": args.timeout, "ip_version": args.ip}
@@ -106,7 +110,7 @@ def _given_job(args: argparse.Namespace) -> Job:
 
 def _configured_job(args: argparse.Namespace) -> Job:
     if args.config is None or args.job is None:
-        raise UsageError("name a URL, or a job with -c FILE --job ID")
+        raise UsageError("expected a URL, or -c FILE and --job ID")
     loaded = load(args.config)
     jobs = asyncio.run(load_configured_jobs(loaded)).jobs
     found = next((job for job in jobs if job.id == args.job), None)
@@ -162,7 +166,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _bar(before: float, spent: float, total: float) -> str:
-    """Return a phase's place in the whole."""
+    """Return the bar of a phase."""
     if total <= 0 or spent <= 0:
         return ""
     start = round(before / total * _CHART_WIDTH)

@@ -1,4 +1,4 @@
-"""``producers-needed -c FILE``: how many producers the active sites need."""
+"""``producers-needed -c FILE``: prints how many producers the active sites need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job's messages say about its progress; pure, the terminal is elsewhere."""
+"""The progress of a job, from its messages; pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ __all__ = ["Progress"]
 
 @dataclass(slots=True)
 class Progress:
-    """Counts of a job's tasks by their state, and the last command.
+    """Counts of the tasks of a job by state, and the last command.
 
-    ``expected`` is how many tasks the job has, where that is known. A relay gives a channel's
-    whole history to whoever connects, so a new connection starts with a new Progress.
+    ``expected`` is the number of tasks of the job, if known.
     """
 
     expected: int | None = None
@@ -25,20 +24,20 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """How many tasks have ended, in whatever state."""
+        """The number of tasks that have ended, in any state."""
         return self.completed + self.failed + self.skipped
 
     def take(self, text: str) -> str:
-        """Count one message of the relay and return it as a line for people.
+        """Count one message of the relay and return it as a readable line.
 
-        Raises ValueError where the text is no message of a relay.
+        Raises ValueError if the text is not a message of a relay.
         """
         try:
             message = json.loads(text)
         except RecursionError:
             raise ValueError("not a message of a relay") from None
         if not isinstance(message, dict) or not isinstance(message.get("command"), str):
-            raise ValueError("not a message of a relay")  # noqa: TRY004 - JSON of any type may come
+            raise ValueError("not a message of a relay")  # noqa: TRY004 - a wrong value, not a wrong argument
         self.command = message["command"]
         self.finished = self.finished or self.command == "FINISHED"
         if self.command != "TASK":

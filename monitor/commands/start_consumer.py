@@ -1,7 +1,7 @@
-"""``start-consumer FILE``: the aggregation alone, as many of them as the topic has partitions.
+"""``start-consumer FILE``: runs only the aggregation, in up to one process per partition.
 
-A config without the section ``aggregation`` runs with its defaults, which the log says.
-Several on one host share a config, so the API in it is off, unless ``--api`` is given.
+If the config has no section ``aggregation``, defaults apply, and the log shows them. Several
+consumers on one host share a config, so the API in it is off without ``--api``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("config", metavar="FILE", help="the config")
     parser.add_argument(
-        "--api", action="store_true", help="serve the config's API, too, for health and metrics"
+        "--api",
+        action="store_true",
+        help="also serve the API, for health and metrics",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until told to stop; consumers of one config share the topic by its group."""
+    """Run until stopped by a signal; consumers of one config share a group."""
     off = _OTHER_PARTS if args.api else (*_OTHER_PARTS, "api")
 
     def narrow(config: Config) -> Config:
@@ -40,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
             return None
         defaults = AggregationSettings()
         return (
-            f"{args.config} has no section aggregation, whose defaults are in force: topic"
-            f" {defaults.topic}, group {defaults.group}; results come from {_source(config)} and"
-            f" go to {_target(config)}"
+            f"{args.config} has no section aggregation; using the defaults: topic"
+            f" {defaults.topic}, group {defaults.group}; reading results from {_source(config)},"
+            f" writing to {_target(config)}"
         )
 
     return run_daemon(args.config, narrow=narrow, remark=remark)

@@ -1,7 +1,7 @@
-"""``start-producer FILE [ID]``: the probes of one range of sites, and no other part.
+"""``start-producer FILE [ID]``: runs only the probes, for one range of sites.
 
-Without an ID it is the ordinal in $POD_NAME plus one, as a StatefulSet numbers its pods. Several on
-one host share a config, so the API in it is off, unless ``--api`` is given.
+Without an ID it uses the ordinal in $POD_NAME plus one, for the pods of a StatefulSet. Several
+producers on one host share a config, so the API in it is off without ``--api``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from monitor.probes.sharding import ordinal_id
 
 __all__ = ["add_arguments", "run"]
 
-# What stays as it is in the file; every other section that can be off is.
+# Sections that stay on; all other parts are off.
 _KEPT = frozenset({"bus", "kafka", "database", "logger", "probes"})
 
 
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the range of sites, from 1 (default: the ordinal in $POD_NAME plus one)",
     )
     parser.add_argument(
-        "--api", action="store_true", help="serve the config's API, too, for health and metrics"
+        "--api",
+        action="store_true",
+        help="also serve the API, for health and metrics",
     )
 
 
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     producer = _producer(args.id)
     loaded = load(args.file)
     if loaded.config.probes is None:
-        raise loaded.error(SettingError(("probes",), "there is no such section"))
+        raise loaded.error(SettingError(("probes",), "the section is missing"))
     from monitor.daemon.lifecycle import run_daemon
 
     def narrow(config: Config) -> Config:
@@ -57,10 +59,10 @@ def _producer(text: str | None) -> int:
         found = ordinal_id(pod)
         if found is None:
             raise UsageError(
-                "name the ID, or set POD_NAME to a name that ends with an ordinal"
+                "expected an ID, or POD_NAME with a name that ends with an ordinal"
                 + (f", not {pod!r}" if pod else "")
             )
         return found
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise UsageError(f"{text!r} is no ID: ranges are numbered from 1")
+        raise UsageError(f"{text!r} is not an ID: ranges are numbered from 1")
     return int(text)

@@ -1,6 +1,6 @@
-"""``token create NAME --role ROLE``: make an API token.
+"""``token create NAME --role ROLE``: creates an API token.
 
-The token is printed as stdout's last line and kept nowhere; the tokens file gets its hash.
+The token is the last line of stdout and is stored nowhere; the tokens file gets its hash.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("verb", choices=["create"], help="what to do with tokens")
     parser.add_argument(
-        "name", type=plain_text, help="whose token it is; of a sender's, the sender it writes as"
+        "name",
+        type=plain_text,
+        help="the name of its owner; for the role sender, the sender of its entries",
     )
     parser.add_argument(
         "--role",
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Add the token's hash to the file and print the token."""
+    """Add the hash of a new token to the file, and print the token."""
     loaded = load(args.config)
     file = (loaded.config.api or ApiSettings()).tokens_file
     if file is None:
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     directory = Path(file).parent
     if not directory.is_dir():
         raise MonitorError(
-            f"{file}: there is no directory {directory}; make it, or name with -c FILE a config"
+            f"{file}: there is no directory {directory}; create it, or use -c FILE with a config"
             " whose api.tokens_file is elsewhere"
         )
     try:
@@ -52,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"name: {error.problem}") from None
         if loaded.file is None:
             raise MonitorError(
-                f"{error.problem}; -c FILE names a config whose api.tokens_file is elsewhere"
+                f"{error.problem}; use -c FILE with a config whose api.tokens_file is elsewhere"
             ) from None
         raise loaded.error(error) from None
     print(token, flush=True)
     print(
-        f"added to {file}; a running daemon takes it up on reload (SIGHUP)."
+        f"added to {file}; a running daemon applies it on reload (SIGHUP)."
         " Keep the token: it is not shown again.",
         file=sys.stderr,
     )

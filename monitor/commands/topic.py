@@ -1,4 +1,4 @@
-"""``topic NAME [--follow]``: what a topic holds, from Kafka where there's one, else the spool."""
+"""``topic NAME [--follow]``: shows the messages of a topic in Kafka or, without it, the spool."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from monitor.errors import MonitorError, UsageError
 
 __all__ = ["add_arguments", "run"]
 
-# From Kafka nothing is the end until nothing more has come for this long.
+# The end of a topic in Kafka: no message for this long.
 _QUIET_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("name", metavar="NAME", help="the topic, such as website_availability")
-    parser.add_argument("-c", "--config", metavar="FILE", help="the daemon's config")
-    parser.add_argument("--follow", action="store_true", help="go on with what is published")
-    parser.add_argument("--last", type=int, metavar="N", help="of what is there, the last N only")
-    parser.add_argument("--json", action="store_true", help="one JSON object a message")
+    parser.add_argument("-c", "--config", metavar="FILE", help="the config of the daemon")
+    parser.add_argument("--follow", action="store_true", help="also show new messages")
+    parser.add_argument(
+        "--last", type=int, metavar="N", help="of existing messages, only the last N"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per message")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the topic's messages, the oldest first."""
+    """Print the messages of the topic, oldest first."""
     if args.last is not None and args.last < 0:
-        raise UsageError("--last: at least 0")
+        raise UsageError("--last: expected at least 0")
     config = load(args.config).config
     known = list_topics(config.bus, config.kafka)
     if args.name not in known:
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _print(config: Config, args: argparse.Namespace) -> None:
-    # The bus is not started: reading needs neither its writer nor its forwarder.
+    # The bus is not started: reading needs no writer and no forwarder.
     bus = create_bus(config.bus, config.kafka)
     consumer = bus.consumer(args.name, group=None)
     held: deque[Record] = deque(maxlen=args.last)
@@ -57,7 +59,7 @@ async def _print(config: Config, args: argparse.Namespace) -> None:
                 _write(records, as_json=args.json)
             else:
                 held.extend(records)
-            # What is published meanwhile is for --follow: a busy topic has no end.
+            # Stop at the current end, which a busy topic would never reach.
             if records[-1].timestamp > began:
                 break
         _write(list(held), as_json=args.json)
@@ -77,10 +79,10 @@ def _line(record: Record) -> str:
     try:
         when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(" ", "milliseconds")[:23]
     except (ValueError, OverflowError, OSError):
-        # A year that no calendar has; over Kafka the producer says when.
+        # An invalid year; with Kafka the time is from the producer.
         when = f"{record.timestamp:.3f}"
     key = "-" if record.key is None else terminal_text(record.key)
-    # Whoever published may have put terminal sequences in.
+    # The message may contain control sequences.
     value = terminal_text(record.value.decode("utf-8", "backslashreplace"))
     return f"{when} {record.partition}:{record.offset} {key} {value}"
 

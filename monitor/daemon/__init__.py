@@ -1,1 +1,1 @@
-"""The daemon itself: its config, its assembly from parts, and its life cycle."""
+"""The daemon: its config, its assembly from parts, and its life cycle."""

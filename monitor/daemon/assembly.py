@@ -1,6 +1,6 @@
-"""What the daemon is made of: its parts, one line each, and what they share.
+"""Assembles the daemon: its parts, and the services that they share.
 
-A part that is off imports nothing; a service is made when the first part asks for it.
+A part that is off is not imported; a service is created when the first part requests it.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ __all__ = [
 
 
 class Service(Protocol):
-    """What several parts share: opened before them, closed after them."""
+    """A service that parts share; it is started before them and closed after them."""
 
     async def start(self) -> None:
-        """Open; a remote server that is away raises nothing."""
+        """Open it; an unavailable remote server is not an error."""
 
     async def close(self) -> None:
-        """Flush and close; bounded in time by the caller too."""
+        """Flush and close; the caller limits the time."""
 
     def open_files(self) -> Sequence[OpenFile]:
         """Return the SQLite files that must stay at their paths."""
 
 
 class Services:
-    """What parts share, each made when the first part asks for it."""
+    """The shared services, each created when the first part requests it."""
 
     def __init__(
         self, config: Config, *, stop: Callable[[str], None], status: DaemonStatus
@@ -56,38 +56,38 @@ class Services:
         self.status = status
         self.parts: Sequence[Part] = ()
         self.opened: list[Service] = []
-        # The web part reads the file; whoever checks tokens shares what it held.
+        # The web part reads the file; all parts that check tokens share its content.
         self.tokens = TokenFile((config.api or ApiSettings()).tokens_file)
-        # Asks the daemon to stop, with the reason for the log.
+        # Stops the daemon, with a reason for the log.
         self.stop = stop
         self._store: Store | None = None
         self._bus: Bus | None = None
 
     def store(self) -> Store:
-        """Return the store, made at the first call."""
+        """Return the store; the first call creates it."""
         if self._store is None:
             self._store = open_store(self.config.database)
             self.opened.append(self._store)
         return self._store
 
     def bus(self) -> Bus:
-        """Return the bus, made at the first call."""
+        """Return the bus; the first call creates it."""
         if self._bus is None:
             self._bus = create_bus(self.config.bus, self.config.kafka)
             self.opened.append(self._bus)
         return self._bus
 
     def prepare(self, config: Config) -> None:
-        """Let parts know what they share of a new config, before they are asked to adopt it."""
+        """Prepare what parts share of a new config, before they prepare their own settings."""
         api = config.api
         self.tokens.next = None if api is None else TokenFile(api.tokens_file)
 
     def states(self) -> dict[str, State]:
-        """Return the state of what is shared and in use, by its section's name."""
+        """Return the states of the services in use, by section."""
         return {} if self._bus is None else {"bus": self._bus.state()}
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the metrics of what is shared and in use."""
+        """Return the metrics of the services in use."""
         return () if self._bus is None else self._bus.metrics()
 
 
@@ -164,7 +164,7 @@ def _web(services: Services) -> Part | None:
 
 
 def _log_reader(services: Services) -> LogReader | None:
-    """Return what reads the logs that other daemons keep in a shared PostgreSQL."""
+    """Return a reader of the logs of other daemons in a shared PostgreSQL."""
     config = services.config
     if config.logs is not None or config.database.url is None:
         return None
@@ -176,7 +176,7 @@ def _log_reader(services: Services) -> LogReader | None:
         raise error.under("logs") from None
 
 
-# One line a part; a part that is off imports nothing. Settings are found by the part's name.
+# A part that is off is not imported.
 PARTS: tuple[Callable[[Services], Part | None], ...] = (
     _relay,
     _probes,
@@ -188,7 +188,7 @@ PARTS: tuple[Callable[[Services], Part | None], ...] = (
 
 
 def make_parts(loaded: LoadedConfig, services: Services) -> Iterator[Part]:
-    """Make the parts that are on, nothing of them open yet. Raises ConfigError."""
+    """Create the parts that are on, without opening anything; raises ConfigError."""
     for make in PARTS:
         try:
             with needed_by(make.__name__.lstrip("_")):
@@ -200,7 +200,7 @@ def make_parts(loaded: LoadedConfig, services: Services) -> Iterator[Part]:
 
 
 async def check_parts(loaded: LoadedConfig, parts: Sequence[Part]) -> None:
-    """Raise ConfigError where the parts must not be started."""
+    """Raise ConfigError if the parts must not be started."""
     for part in parts:
         try:
             with needed_by(part.name):
@@ -210,12 +210,12 @@ async def check_parts(loaded: LoadedConfig, parts: Sequence[Part]) -> None:
 
 
 async def check(loaded: LoadedConfig) -> None:
-    """Raise what a daemon would with this config before it binds or opens anything."""
+    """Raise the errors of a daemon with this config before it binds or opens anything."""
     services = Services(loaded.config, stop=lambda _: None, status=PartsStatus({}))
     parts: list[Part] = []
     try:
         for part in make_parts(loaded, services):
-            parts.append(part)  # noqa: PERF402 - those made before one that can't be are closed
+            parts.append(part)  # noqa: PERF402 - if one fails, those before it are closed
         await check_parts(loaded, parts)
     finally:
         for part in parts:

@@ -1,7 +1,7 @@
-"""Reads the YAML file, gathers the parts' settings, and says what is wrong by line and key.
+"""Reads the YAML file into the settings of all parts; errors have line and key.
 
-:func:`load` gives a whole, checked :class:`Config` or raises ConfigError; nothing in between,
-so that a reload can swap or leave alone. Unknown keys are errors that suggest the nearest
+:func:`load` returns a complete, valid :class:`Config` or raises ConfigError, so that a reload
+either replaces the config or changes nothing. For an unknown key the error suggests the nearest
 known one.
 """
 
@@ -33,9 +33,9 @@ __all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
 
 
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole config. A part runs when its section is there; the relay unless it is ``false``."""
+    """The config. A part runs if its section is present; the relay unless it is ``false``."""
 
-    # where web pages subscribe, over WebSocket; "*" and "" stand for all addresses
+    # where web pages subscribe, over WebSocket; "*" and "" mean all addresses
     websocket_uri: Address = ("127.0.0.1", 4567)
     # where brokers send, over ZeroMQ
     zeromq_uri: Address = ("127.0.0.1", 7894)
@@ -51,7 +51,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api: ApiSettings | None = None
 
     def sections(self) -> Iterator[tuple[str, Section]]:
-        """Yield the sections that are there, by name."""
+        """Yield the present sections with their names."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if isinstance(value, Section):
@@ -59,7 +59,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class LoadedConfig:
-    """A checked config and the file that it came from."""
+    """A valid config, and the file that it is from."""
 
     def __init__(self, config: Config, document: Document | None) -> None:
         self.config = config
@@ -68,7 +68,7 @@ class LoadedConfig:
         self._document = document
 
     def error(self, error: SettingError) -> ConfigError:
-        """Give a setting's error its file and line."""
+        """Return an error of a setting with its file and line."""
         return ConfigError(
             error.problem,
             file=self.file or "defaults",
@@ -78,7 +78,7 @@ class LoadedConfig:
 
 
 def load(file: str | None, *, environ: Mapping[str, str] = os.environ) -> LoadedConfig:
-    """Read and check ``file``; without one, the defaults. Raises ConfigError."""
+    """Read and check ``file``, or return the defaults; raises ConfigError."""
     if file is None:
         return LoadedConfig(Config(), None)
     document = Document.read(file)
@@ -98,13 +98,13 @@ def load(file: str | None, *, environ: Mapping[str, str] = os.environ) -> Loaded
 
 
 def settings_in_force(config: Config) -> str:
-    """Return all settings as YAML, defaults included, secrets hidden."""
+    """Return all settings as YAML, including defaults, without secrets."""
     data = {name: value for name, value in _shown(config).items() if value is not None}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False)
 
 
 def _forgiving(data: dict[str, Any]) -> dict[str, Any]:
-    """Take what the old monitor took, numbers as text; an empty section means its defaults."""
+    """Accept what the old monitor accepts: numbers as text, and empty sections for defaults."""
     data = dict(data)
     for key in ("websocket_uri", "zeromq_uri"):
         address = data.get(key)
@@ -147,13 +147,13 @@ def _convert(document: Document) -> Config:
             return msgspec.convert(data, Config)
         except msgspec.ValidationError as error:
             wrong = _setting_error(str(error), data)
-            # A variable's value is text, unless what is wanted is a number, a flag or nothing.
+            # The value of a variable is text, unless a number, a flag or nothing is expected.
             if not document.reinterpret(wrong.path):
                 raise wrong from None
 
 
 def _setting_error(text: str, data: Any) -> SettingError:
-    """Turn msgspec's ``... - at `$.a.b[2]` `` into a path and a problem."""
+    """Return path and problem of an error of msgspec: ``... - at `$.a.b[2]` ``."""
     problem, _, place = text.partition(" - at `")
     path: list[str | int] = []
     for name, index, anything in re.findall(r"\.([^.\[`]+)|\[(\d+)\]|(\[\.\.\.\])", place):
@@ -168,14 +168,14 @@ def _setting_error(text: str, data: Any) -> SettingError:
         return SettingError(tuple(path), f"the key {missing[1]} is missing")
     value = _value_at(data, path)
     if problem.startswith("Invalid value") and path:
-        # A tag, which says which of several sections this is.
+        # A tag, which selects one of several kinds of sections.
         tags = [str(option.tag) for option in _sections_at(path[:-1])]
         problem = f"unknown {path[-1]} {value!r}; {did_you_mean(str(value), tags)}"
         return SettingError(tuple(path), problem)
     if problem.startswith("Invalid enum value"):
         allowed = _allowed_values(path)
         if allowed:
-            return SettingError(tuple(path), f"{value!r} is none of {', '.join(allowed)}")
+            return SettingError(tuple(path), f"expected one of {', '.join(allowed)}, not {value!r}")
     shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
     problem = _in_plain_words(problem, path, value)
     if problem == "expected a whole number, not a number":
@@ -223,7 +223,7 @@ def _value_at(data: Any, path: list[str | int]) -> Any:
 
 
 def _unknown_key(key: str, path: list[str | int], data: Any) -> str:
-    """Say that the section at ``path`` does not know ``key``."""
+    """Return the error for an unknown ``key`` in the section at ``path``."""
     sections = _sections_at(path)
     tag_field = sections[0].tag_field if sections else None
     if tag_field is None:
@@ -237,12 +237,12 @@ def _unknown_key(key: str, path: list[str | int], data: Any) -> str:
 
 
 def _sections_at(path: list[str | int]) -> list[msgspec.inspect.StructType]:
-    """Return what sections may be at ``path``."""
+    """Return the possible types of the section at ``path``."""
     return [option for option in _types_at(path) if isinstance(option, msgspec.inspect.StructType)]
 
 
 def _allowed_values(path: list[str | int]) -> list[str]:
-    """Return the values that may stand at ``path``, where they are a few fixed ones."""
+    """Return the allowed values at ``path`` if they are fixed."""
     allowed: list[str] = []
     for option in _types_at(path):
         if isinstance(option, msgspec.inspect.LiteralType):
@@ -253,7 +253,7 @@ def _allowed_values(path: list[str | int]) -> list[str]:
 
 
 def _types_at(path: list[str | int]) -> tuple[msgspec.inspect.Type, ...]:
-    """Return what the value at ``path`` may be."""
+    """Return the possible types of the value at ``path``."""
     kind: msgspec.inspect.Type = msgspec.inspect.type_info(Config)
     for step in path:
         for option in _options(kind):
@@ -273,7 +273,7 @@ def _types_at(path: list[str | int]) -> tuple[msgspec.inspect.Type, ...]:
 
 
 def _options(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:
-    """Return the types of a union, or the one that it is, without their bounds."""
+    """Return the types of a union, or the type itself, without bounds."""
     if isinstance(kind, msgspec.inspect.Metadata):
         return _options(kind.type)
     if isinstance(kind, msgspec.inspect.UnionType):

@@ -1,4 +1,4 @@
-"""What an operator should know of a config that is good: said, and nothing refused for it."""
+"""Warnings about a valid config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["remarks"]
 
 
 def remarks(loaded: LoadedConfig) -> list[str]:
-    """Return a line for each: file, line, key and what is remarkable. Looks at files' modes."""
+    """Return the warnings, each with file, line and key; also checks modes of files."""
     return [str(loaded.error(remark)) for remark in _remarks(loaded.config)]
 
 
@@ -23,7 +23,7 @@ def _remarks(config: Config) -> Iterator[SettingError]:
     if config.logs is not None and config.api is None and not zeromq:
         yield SettingError(
             ("logs",),
-            "nothing can upload or read logs here: there is neither a section api nor"
+            "logs cannot be uploaded or read: the config has neither a section api nor"
             " logs.zeromq_uri",
         )
     file = (config.api or ApiSettings()).tokens_file
@@ -32,10 +32,10 @@ def _remarks(config: Config) -> Iterator[SettingError]:
     try:
         mode = stat.S_IMODE(Path(file).stat().st_mode)
     except OSError:
-        return  # reading it reports what is wrong
+        return  # reported when it is read
     if mode & stat.S_IWOTH:
         yield SettingError(
             ("api", "tokens_file"),
-            f"{file} can be written by anyone (mode {mode:04o}), who so can make themselves an"
-            f" admin: chmod o-w {file}",
+            f"{file} is world-writable (mode {mode:04o}): any local user could add an admin"
+            f" token; run chmod o-w {file}",
         )

@@ -1,7 +1,7 @@
-"""The daemon: start, readiness, reload, drain, stop.
+"""The life cycle of the daemon: start, readiness, reload, drain, stop.
 
-:meth:`Daemon.run` reads as the life of the process. Which parts there are, and what they
-share, stands in :mod:`monitor.daemon.assembly`.
+:meth:`Daemon.run` shows the steps. The parts and their shared services are in
+:mod:`monitor.daemon.assembly`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Daemon", "new_event_loop", "run_daemon", "settle_garbage"]
 
 logger = logging.getLogger("monitor.daemon")
 
-# All of shutdown fits in 5 s; the steps' own limits leave each its share.
+# The whole shutdown takes at most 5 s.
 _END_S = 5.0
 _DRAIN_S = 3.5
 _CLOSE_S = 1.0
@@ -48,16 +48,16 @@ _START_S = 1.0
 _RESTART_PAUSE_S = (1.0, 30.0)
 _HEARTBEAT_S = 2.0
 _LOOK_AT_FILES_S = 1.0
-# After how many new objects the collector looks through the new, the middle-aged and all of
-# them (see gc.set_threshold). Python's own 700 make it look thousands of times while thousands
-# connect, and what they need is no garbage; what is gone needs no collector in the relay.
+# Thresholds of the garbage collector's generations (gc.set_threshold). With the default of 700 new
+# objects it would run thousands of times while thousands of clients connect, and find nothing:
+# the relay creates no reference cycles.
 _GARBAGE = (20_000, 5, 10)
-# Descriptors for the process itself: log, loop, libzmq's threads, files of the state directory.
+# Descriptors of the process itself: log, loop, threads of libzmq, files in the state directory.
 _OWN_DESCRIPTORS = 128
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's loop where it is installed, else asyncio's."""
+    """Return a loop of uvloop if it is installed, else of asyncio."""
     try:
         import uvloop
     except ImportError:
@@ -66,17 +66,17 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def settle_garbage() -> None:
-    """Have the collector of garbage pass by all that is there, and look more rarely at the rest.
+    """Exclude existing objects from garbage collection, and collect less often.
 
-    What is loaded once a daemon has started stays. Left to the collector, it would stop the loop
-    for some 50 ms now and then, to find just that.
+    Objects from the start of the daemon stay. Each full collection would scan them, which blocks
+    the loop for about 50 ms.
     """
     gc.freeze()
     gc.set_threshold(*_GARBAGE)
 
 
 class Daemon:
-    """One run of the daemon; :func:`run_daemon` is the way to have one."""
+    """One run of the daemon; use :func:`run_daemon`."""
 
     def __init__(
         self,
@@ -89,10 +89,10 @@ class Daemon:
     ) -> None:
         self._file = file
         self._loaded = loaded
-        # What is in force; after a reload the file may say what waits for a restart.
+        # The config in effect; after a reload the file may differ in keys that need a restart.
         self.config = loaded.config
         self._log = log
-        # start-producer and start-consumer run one part of a config; a reload narrows it again.
+        # start-producer and start-consumer run one part of a config, also after a reload.
         self._narrow = narrow
         # Called as shutdown begins, from when on the time is limited.
         self._ending = ending
@@ -105,14 +105,14 @@ class Daemon:
         self._failures: dict[str, str] = {}
         self._services = Services(loaded.config, stop=self.ask_to_stop, status=self)
         self.parts: list[Part] = []
-        # Whether the last reload was taken; /metrics shows it.
+        # Whether the last reload succeeded, for /metrics.
         self.last_reload_successful = True
         self.started_at = time.time()
         self.ready = False
         self.draining = False
 
     async def run(self) -> int:
-        """Start, serve until told to stop, and stop. Raises MonitorError where it can't start."""
+        """Start, serve until stopped, and shut down; raises MonitorError if it cannot start."""
         tasks: list[asyncio.Task[None]] = []
         try:
             if not await self._unless_stopped(self._start(), grace_s=_START_S):
@@ -140,7 +140,7 @@ class Daemon:
         logger.info(
             "recodex-monitor %s starts with %s", __version__, self._loaded.file or "the defaults"
         )
-        # Threads take turns with the loop; at the default 5 ms one busy thread delays it as long.
+        # At the default of 5 ms, a busy thread would delay the loop for so long.
         sys.setswitchinterval(0.0005)
         give_memory_back()
         for part in make_parts(self._loaded, self._services):
@@ -215,7 +215,7 @@ class Daemon:
             began = time.monotonic()
             try:
                 await part.run()
-                problem = "ended by itself"
+                problem = "ended"
             except Exception as error:
                 cause = _first_cause(error)
                 if isinstance(cause, MonitorError):
@@ -227,7 +227,7 @@ class Daemon:
                 backoff.reset()
             delay = backoff.next_delay()
             self._failures[part.name] = problem
-            logger.error("%s %s; it runs again in %.1f s", part.name, problem, delay)
+            logger.error("%s %s; restarting it in %.1f s", part.name, problem, delay)
             await asyncio.sleep(delay)
             del self._failures[part.name]
 
@@ -242,8 +242,8 @@ class Daemon:
     async def _look_at_files(self) -> None:
         """End the process where an SQLite file that is open is no longer at its path.
 
-        At once, without draining: what is committed now would be lost, and must not count as
-        stored. The service manager starts the daemon again, with the file that is there then.
+        It exits at once, without draining: further commits would be lost, and must not be
+        acknowledged. The service manager restarts the daemon with the file that is there then.
         """
         while True:
             await asyncio.sleep(_LOOK_AT_FILES_S)
@@ -256,7 +256,7 @@ class Daemon:
                         os._exit(1)
 
     def states(self) -> dict[str, State]:
-        """Return the state of each part, and of what they share, by its name."""
+        """Return the states of parts and shared services, by name."""
         states = self._services.states()
         for part in self.parts:
             failure = self._failures.get(part.name)
@@ -264,32 +264,32 @@ class Daemon:
         return states
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the metrics of each part, and of what they share."""
+        """Return the metrics of parts and shared services."""
         yield from self._services.metrics()
         for part in self.parts:
             yield from part.metrics()
 
     def status_text(self) -> str:
-        """Return what ``systemctl status`` shows: each part, its state and its numbers."""
+        """Return the text for ``systemctl status``: the state of each part, with numbers."""
         words = []
         for name, state in self.states().items():
             health = "" if state.health is Health.OK else f" {state.health}"
             words.append(
                 f"{name}{health}: {state.summary}" if state.summary else f"{name}{health or ' ok'}"
             )
-        return "; ".join(words) or "no part is on"
+        return "; ".join(words) or "all parts are off"
 
     # Reload
 
     async def reload(self) -> None:
-        """Read the file again and adopt it, or say why not and change nothing."""
+        """Read and adopt the file, or log an error and change nothing."""
         self._manager.reloading()
         try:
             loaded = await call_aside(self._load)
             if loaded.empty and not self._loaded.empty:
-                # So it is for a moment where an editor or a copy writes it anew.
+                # It may be empty for a moment while an editor or cp writes it.
                 raise ConfigError(
-                    "is empty; for the defaults write a comment into it", file=loaded.file or ""
+                    "is empty; to use the defaults, add a comment", file=loaded.file or ""
                 )
             loaded.config = self._narrow(loaded.config)
             await self._adopt(loaded)
@@ -297,7 +297,7 @@ class Daemon:
             self._raise_descriptor_limit()
         except MonitorError as error:
             self.last_reload_successful = False
-            logger.error("reload refused, nothing changed: %s", error)
+            logger.error("reload failed, nothing changed: %s", error)
         finally:
             self._manager.ready()
 
@@ -306,14 +306,14 @@ class Daemon:
             return load(self._file)
         except MonitorError:
             raise
-        except Exception as error:  # a defect of ours must not end what runs
+        except Exception as error:  # a defect here must not end the daemon
             logger.error("the config could not be read", exc_info=error)
             raise ConfigError(
                 f"cannot be read: {type(error).__name__}", file=self._file or ""
             ) from None
 
     async def _adopt(self, loaded: LoadedConfig) -> None:
-        """Swap to a new config: every part agrees first, then all switch."""
+        """Switch to a new config, after every part has accepted it."""
         old, new = self.config, self.config.adopting(loaded.config)
         self._services.prepare(loaded.config)
         switches: list[Callable[[], None]] = []
@@ -340,7 +340,7 @@ class Daemon:
     # Stop
 
     def ask_to_reload(self) -> None:
-        """Read the config again, once what is under way is done."""
+        """Read the config again after the current step."""
         self._reload_wanted = True
         self._wake.set()
 
@@ -353,7 +353,7 @@ class Daemon:
         self._wake.set()
 
     def _on_task_ended(self, task: asyncio.Task[None]) -> None:
-        """End the daemon where a task ends that should not: systemd starts it again."""
+        """Stop the daemon if a task ends unexpectedly: systemd restarts it."""
         if self.draining or task.cancelled():
             return
         self._exit_status = 1
@@ -366,7 +366,7 @@ class Daemon:
         until = time.monotonic() + _END_S
         if self.ready:
             self._manager.stopping()
-            # The parts accept nothing more and finish what they began, all at once.
+            # All parts drain concurrently.
             await self._bounded(
                 [(part.name, part.drain()) for part in self.parts], "draining", _DRAIN_S
             )
@@ -375,7 +375,7 @@ class Daemon:
         if tasks:
             await asyncio.wait(tasks, timeout=_LEAST_CLOSE_S)
         await self._bounded([(part.name, part.close()) for part in self.parts], "closing", _CLOSE_S)
-        # The bus and the store go last: the parts flushed into them.
+        # Bus and store are last: the parts have flushed into them.
         for service in reversed(self._services.opened):
             limit_s = min(_CLOSE_S, max(_LEAST_CLOSE_S, until - time.monotonic()))
             await self._bounded([(type(service).__name__, service.close())], "closing", limit_s)
@@ -391,7 +391,7 @@ class Daemon:
         for task in late:
             task.cancel()
             logger.warning(
-                "%s %s took longer than %.1f s; going on without it", what, running[task], limit_s
+                "%s %s took longer than %.1f s; continuing without it", what, running[task], limit_s
             )
         for task in done:
             error = task.exception()
@@ -404,7 +404,7 @@ class Daemon:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """Return what made a task group fail: the first error in it, however deep it is."""
+    """Return the first error of a task group, however deep it is nested."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -416,18 +416,18 @@ def run_daemon(
     narrow: Callable[[Config], Config] = lambda config: config,
     remark: Callable[[Config], str | None] = lambda config: None,
 ) -> int:
-    """Run the daemon with ``file`` (without one, with defaults) and return its exit status.
+    """Run the daemon with ``file`` or the defaults, and return its exit status.
 
-    ``narrow`` makes the config to run of the config in the file, also after each reload;
-    ``remark`` returns what the log should say first of the config in the file, if anything.
-    Raises MonitorError, already logged, where the daemon can't start.
+    ``narrow`` derives the config to run from that of the file, also after each reload. ``remark``
+    returns a first line for the log about the config, if any. Raises MonitorError, already logged,
+    if the daemon cannot start.
     """
     hold_signals()
     loaded = load(file)
     said = remark(loaded.config)
     loaded.config = narrow(loaded.config)
     log = DaemonLog(loaded.config.logger)
-    # First of all, since threads inherit which signals are blocked.
+    # First of all, because threads inherit the blocked signals.
     with Signals(log) as signals:
         log.start()
         if said is not None:
@@ -442,11 +442,11 @@ def run_daemon(
                     runner.get_loop(), stop=daemon.ask_to_stop, reload=daemon.ask_to_reload
                 )
                 signals.status = runner.run(daemon.run())
-                # What threads still do is waited for here.
+                # Leaving the runner waits for its threads.
         except MonitorError as error:
             error.logged = True
             if isinstance(error, UnavailableError):
-                # Of a command it means to try again; the daemon is started again after any failure.
+                # For a command this status means a retry; systemd restarts the daemon in any case.
                 error.exit_status = MonitorError.exit_status
             signals.status = error.exit_status
             logger.critical("%s", error)

@@ -1,9 +1,9 @@
-"""The daemon's own log: a rotating file and stderr, each written by a thread of its own.
+"""The daemon's own log: a rotating file and stderr, each written by its own thread.
 
 Loggers never wait for a disk: records go through a bounded queue to the thread that writes them,
-and neither the file nor stderr waits for the other. Lines that a queue cannot take are
-counted. A file that cannot be written (full disk, missing directory) is reported once on stderr and
-tried again.
+and the file and stderr do not wait for each other. Records that do not fit are counted and
+dropped. If the file cannot be written (full disk, missing directory), stderr gets one message, and
+the daemon continues and retries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["DaemonLog", "LoggerSettings"]
 
 FORMAT = "[%(asctime)s] [%(name)s] [%(levelname)s] %(message)s"
 
-# What other programs and older configs call the levels.
+# Names of levels, including those of other programs and older configs.
 LEVELS = {
     "debug": logging.DEBUG,
     "trace": logging.DEBUG,
@@ -41,7 +41,7 @@ LEVELS = {
 
 
 class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The daemon's own log, with the keys that it always had; the journal has it too."""
+    """The daemon's own log, with the keys of version 1; it also goes to the journal."""
 
     # rotated by size, group-readable
     file: Reloadable[str] = "/var/log/recodex/monitor.log"
@@ -63,19 +63,19 @@ class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def level_number(self) -> int:
-        """The level as the logging module counts it."""
+        """The level as a number of the logging module."""
         return LEVELS[self.level.lower()]
 
 
 class _OneLine(logging.Formatter):
-    """The message on one line; an exception as its type and text, at DEBUG with its traceback."""
+    """The message in one line; an exception as type and text, at DEBUG with its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             text += f": {type(error).__name__}: {error}"
-        # A peer that sends a line break must not be able to write log lines of its own.
+        # Escape line breaks from peers, which could fake log lines.
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
         if record.exc_info and logging.getLogger("monitor").level == logging.DEBUG:
             text += "\n" + self.formatException(record.exc_info)
@@ -83,7 +83,7 @@ class _OneLine(logging.Formatter):
 
 
 class _Journal(logging.Formatter):
-    """Lines for the journal: it has time and unit already, and reads the priority in front."""
+    """Lines for the journal, which adds time and unit, and reads the priority prefix."""
 
     _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
@@ -93,7 +93,7 @@ class _Journal(logging.Formatter):
 
 
 class _Enqueue(logging.handlers.QueueHandler):
-    """Hands records to the writers without ever waiting for them."""
+    """Passes records to the writing threads; never waits."""
 
     def __init__(self, *writers: Writer) -> None:
         super().__init__(queue.Queue(1))
@@ -115,13 +115,13 @@ class DaemonLog:
 
     @property
     def dropped(self) -> int:
-        """How many lines a writer could not take in time."""
+        """The number of dropped records."""
         return sum(writer.dropped for writer in self._enqueue.writers)
 
     def start(self) -> None:
-        """Send every logger of the process through this log."""
+        """Route all loggers of the process to this log."""
         console = Stderr(self._stderr)
-        # systemd sets JOURNAL_STREAM where stderr is the journal.
+        # systemd sets JOURNAL_STREAM if stderr is the journal.
         journal = "JOURNAL_STREAM" in os.environ
         console.setFormatter(_Journal() if journal else logging.Formatter(FORMAT))
         self._console = Writer(console)
@@ -140,18 +140,18 @@ class DaemonLog:
             self._enqueue.writers = (self._file, self._console)
 
     def reopen(self) -> None:
-        """Open the file again: it may have been moved away."""
+        """Reopen the file, which may have been moved."""
         self._file.reopen()
 
     def stop(self, *, limit_s: float = STOP_S) -> bool:
-        """Write what is queued and close the file; False where that hangs."""
+        """Write queued records and close the file; return False if that hangs."""
         logging.getLogger().removeHandler(self._enqueue)
         # stderr is the last: the file's problems are reported there.
         stopped = [writer.stop(limit_s / 2) for writer in self._enqueue.writers]
         return all(stopped)
 
     def _set_levels(self) -> None:
-        # The level is the daemon's own; libraries speak up for warnings only.
+        # The level applies to the daemon; libraries log warnings only.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("monitor").setLevel(self._settings.level_number)
 
@@ -166,6 +166,6 @@ class DaemonLog:
         return file
 
     def _say(self, text: str) -> None:
-        """Say on stderr what is wrong with the file."""
+        """Report a problem with the file on stderr."""
         record = logging.LogRecord("monitor.log", logging.WARNING, "", 0, text, None, None)
         self._console.put(record)

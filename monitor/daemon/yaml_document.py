@@ -1,6 +1,6 @@
-"""A YAML file whose values know where they stand.
+"""A YAML file whose values have line numbers.
 
-``${NAME}`` in a value is taken from the environment; ``$${NAME}`` is left as ``${NAME}``.
+``${NAME}`` in a value is replaced by the environment variable; ``$${NAME}`` becomes ``${NAME}``.
 """
 
 from __future__ import annotations
@@ -27,52 +27,49 @@ __all__ = ["Document"]
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
-# No secret is shorter, and of what is, the words of an error might have a part.
+# A shorter value is hardly a secret, and could match part of a word in an error.
 _LEAST_SECRET = 4
 
 
 class Document:
-    """The nodes of a YAML file; :meth:`data` gives what they mean, :meth:`line` where they are."""
+    """The nodes of a YAML file: :meth:`data` returns their values, :meth:`line` their lines."""
 
     def __init__(self, file: str, root: yaml.Node | None, *, empty: bool = False) -> None:
         self.file = file
-        # Whether there is nothing in the file, not even a comment.
+        # Whether the file is empty, without even a comment.
         self.empty = empty
         self._root = root
-        # Scalars with a variable's value in them, which may mean more than text.
+        # Scalars with the value of a variable, which may be more than text.
         self._substituted: set[int] = set()
-        # How those are written, the variables by their names.
+        # Their source, with the names of the variables.
         self._written: dict[int, str] = {}
 
     @classmethod
     def read(cls, file: str) -> Document:
-        """Read ``file``: a mapping, or nothing. Raises ConfigError."""
+        """Read ``file``, a mapping or empty; raises ConfigError."""
         if not file:
             raise ConfigError("the name of the config file is empty", file=file)
         try:
             raw = read_file(file, max_bytes=_MAX_FILE_BYTES, own=True)
         except OSError as error:
-            raise ConfigError(f"cannot read it: {error.strerror}", file=file) from None
+            raise ConfigError(f"cannot read the file: {error.strerror}", file=file) from None
         text = decode(file, raw)
         root = compose(file, text)
         if isinstance(root, yaml.ScalarNode) and root.tag == NULL_TAG:
             root = None
         if root is not None and not isinstance(root, yaml.MappingNode):
-            raise ConfigError("expected keys and values at the top", file=file, line=1)
+            raise ConfigError("expected keys and values at the top level", file=file, line=1)
         return cls(file, root, empty=not text.strip())
 
     def substitute(self, environ: Mapping[str, str]) -> None:
-        """Put the environment's values into scalars; refuse keys that stand twice, and NUL.
-
-        Raises SettingError.
-        """
+        """Substitute environment variables; raises SettingError, also for duplicate keys or NUL."""
         for path, node in self._nodes():
             if isinstance(node, yaml.MappingNode):
                 _refuse_doubles(path, node)
             if not isinstance(node, yaml.ScalarNode):
                 continue
             if "\0" in node.value:
-                # No file, host or database takes it, and each would say so in its own way.
+                # No file, host or database accepts it, and each has another error for it.
                 raise SettingError(path, "must not contain NUL")
             if "${" not in node.value:
                 continue
@@ -84,7 +81,7 @@ class Document:
                 try:
                     return environ[name]
                 except KeyError:
-                    problem = f"the environment has no variable {name}"
+                    problem = f"environment variable {name} is not set"
                     raise SettingError(path, problem) from None
 
             self._written[id(node)] = node.value
@@ -93,9 +90,9 @@ class Document:
             self._substituted.add(id(node))
 
     def as_written(self, error: SettingError) -> SettingError:
-        """Return the same error with the name of a variable for what the environment has for it.
+        """Return the same error with names in place of the values of environment variables.
 
-        Secrets come from there, and may be in the wrong place.
+        These may be secrets in the wrong place.
         """
         node = self._at(error.path)[1]
         written = self._written.get(id(node))
@@ -108,7 +105,7 @@ class Document:
         return SettingError(error.path, problem, whole=error.whole)
 
     def reinterpret(self, path: SettingPath) -> bool:
-        """Let a substituted scalar mean what it would mean unquoted; False where that is text."""
+        """Interpret a substituted scalar as if it were unquoted; False if it is text."""
         node = self._at(path)[1]
         if not isinstance(node, yaml.ScalarNode) or id(node) not in self._substituted:
             return False
@@ -117,15 +114,15 @@ class Document:
         return bool(node.tag != TEXT_TAG)
 
     def data(self) -> dict[str, Any]:
-        """Return the values as plain Python objects. Raises ConfigError."""
+        """Return the values as Python objects; raises ConfigError."""
         return cast("dict[str, Any]", construct(self.file, self._root) or {})
 
     def line(self, path: SettingPath) -> int | None:
-        """Return the line (from 1) of the deepest part of ``path`` that stands in the file."""
+        """Return the line (from 1) of the deepest part of ``path`` that is in the file."""
         return self._at(path)[0]
 
     def _at(self, path: SettingPath) -> tuple[int | None, yaml.Node | None]:
-        """Return the line of the deepest part of ``path``, and its node if it is all there."""
+        """Return the line of the deepest part of ``path``, and the node if all of it exists."""
         node = self._root
         if node is None:
             return None, None
@@ -133,7 +130,7 @@ class Document:
         for step in path:
             found = None
             if isinstance(node, yaml.MappingNode):
-                # The last one, so that a key that stands twice is shown at its repetition.
+                # The last one, so that a duplicate key is shown at its second line.
                 pairs = [pair for pair in node.value if str(pair[0].value) == step]
                 if pairs:
                     line, found = pairs[-1][0].start_mark.line + 1, pairs[-1][1]
@@ -146,7 +143,7 @@ class Document:
         return line, node
 
     def _nodes(self) -> Iterator[tuple[SettingPath, yaml.Node]]:
-        """Yield every node once, however often aliases repeat it, with a path that leads to it."""
+        """Yield every node once, with a path to it, even if aliases repeat it."""
         if self._root is None:
             return
         seen: set[int] = set()
@@ -167,10 +164,10 @@ def _refuse_doubles(path: SettingPath, node: yaml.MappingNode) -> None:
     keys = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise SettingError(path, "a key must be plain text")
+            raise SettingError(path, "keys must be strings")
         if key.tag not in KEY_TAGS:
-            problem = f"a key must be text; {key.value} is none unless it stands in quotes"
+            problem = f"keys must be strings: quote {key.value}"
             raise SettingError((*path, key.value), problem)
         if key.value in keys and key.value != "<<":
-            raise SettingError((*path, key.value), "stands here twice")
+            raise SettingError((*path, key.value), "duplicate key")
         keys.add(key.value)

@@ -21,7 +21,7 @@ __all__ = ["History", "Service", "resources"]
 _READY_S = 60.0
 _STOP_S = 20.0
 _AGAIN_S = 0.5
-_ANSWERS = ("reload refused", "[monitor.daemon] [INFO] reloaded")
+_ANSWERS = ("reload failed", "[monitor.daemon] [INFO] reloaded")
 
 
 @dataclass

@@ -40,7 +40,7 @@ def test_sqlite_is_made_once_and_filled_from_a_file(tmp_path: Path) -> None:
     assert first.returncode == 1
     created, imported = first.stdout.splitlines()
     assert created.startswith(f"database {tmp_path}/monitor.db: applied 0001 availability")
-    assert imported == f"{jobs}: 1 sites added, 0 changed, 0 as before"
+    assert imported == f"{jobs}: 1 sites added, 0 changed, 0 unchanged"
     assert len(first.stderr.splitlines()) == 2
     assert "job 2" in first.stderr
     jobs.write_text(json.dumps([{"id": 1, "url": "https://example.net/"}]))
@@ -48,7 +48,7 @@ def test_sqlite_is_made_once_and_filled_from_a_file(tmp_path: Path) -> None:
     assert (second.returncode, second.stderr) == (0, "")
     assert second.stdout.splitlines() == [
         f"database {tmp_path}/monitor.db: up to date",
-        f"{jobs}: 0 sites added, 1 changed, 0 as before",
+        f"{jobs}: 0 sites added, 1 changed, 0 unchanged",
     ]
 
 

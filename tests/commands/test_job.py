@@ -117,7 +117,7 @@ def test_the_longest_text_to_look_for_is_taken_and_a_longer_one_refused(daemon: 
         assert f"{option}: longer than 4096 characters" in error
     status, _, error = command(daemon, "logs", "--contains", "é" * 4000, token=token)
     assert (status, error.count("\n")) == (2, 1)
-    assert "too long for a request" in error
+    assert "the request is too long" in error
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_the_longest_text_to_look_for_is_taken_and_a_longer_one_refused(daemon: 
     [
         (["job"], 2, "action"),
         (["job", "explode"], 2, "explode"),
-        (["job", "show"], 2, "which job"),
+        (["job", "show"], 2, "expected the id of a job"),
         (["job", "stop", "0"], 2, "above 0"),
-        (["job", "list", "3"], 2, "takes no id"),
+        (["job", "list", "3"], 2, "expects no id"),
         (["job", "list", "--api", "nonsense"], 2, "nonsense"),
     ],
 )
@@ -152,4 +152,4 @@ def test_a_daemon_without_probes_says_so(
     port = free_port()
     start_daemon({"relay": False, "api": {"uri": ["127.0.0.1", port]}}).wait_ready()
     assert main(["job", "list", "--api", f"http://127.0.0.1:{port}"]) == 1
-    assert "serves no /job; is the part" in capsys.readouterr().err
+    assert "does not serve /job; is the part" in capsys.readouterr().err

@@ -31,11 +31,11 @@ from tests.waiting import wait_for
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["folow"], 2, "no command 'folow'; did you mean follow?"),
-        (["nonsense"], 2, "no command 'nonsense'; see recodex-monitor --help"),
+        (["folow"], 2, "unknown command 'folow'; did you mean follow?"),
+        (["nonsense"], 2, "unknown command 'nonsense'; see recodex-monitor --help"),
         (["--nonsense"], 2, "--nonsense"),
         (["follow"], 2, "channel"),
-        (["follow", "c", "--expect", "0"], 2, "--expect: at least 1 task"),
+        (["follow", "c", "--expect", "0"], 2, "--expect: expected at least 1 task"),
         (
             ["follow", "c", "--url", "http://x/"],
             2,
@@ -44,20 +44,20 @@ from tests.waiting import wait_for
         (["check-config"], 2, "-c"),
         (["-c", ""], 78, "the name of the config file is empty"),
         (["check-config", "-c", ""], 78, "the name of the config file is empty"),
-        (["play", "/nowhere"], 1, "/nowhere: cannot read it"),
+        (["play", "/nowhere"], 1, "cannot read /nowhere: No such file"),
         (["play", "--uri", "nonsense"], 2, "--uri: nonsense is not tcp://HOST:PORT"),
         (["play", "--uri", "tcp://127.0.0.1:99999"], 2, "--uri: tcp://127.0.0.1:99999 is not tcp"),
-        (["play", "--wait", "nan"], 2, "--wait: 'nan' is no number of seconds"),
-        (["play", "--wait", "inf"], 2, "--wait: 'inf' is no number of seconds"),
+        (["play", "--wait", "nan"], 2, "--wait: 'nan' is not a number of seconds"),
+        (["play", "--wait", "inf"], 2, "--wait: 'inf' is not a number of seconds"),
         (["play", "--channel", "c" * 4097], 2, "longer than 4096 bytes"),
         (["follow", "c", "--wait", "-1"], 2, "--wait"),
-        (["follow", "c", "--wait=-1"], 2, "--wait: '-1' is no number of seconds"),
-        (["follow", "c", "--wait", "nan"], 2, "--wait: 'nan' is no number of seconds"),
+        (["follow", "c", "--wait=-1"], 2, "--wait: '-1' is not a number of seconds"),
+        (["follow", "c", "--wait", "nan"], 2, "--wait: 'nan' is not a number of seconds"),
         (["follow", "c", "--url", "ws://127.0.0.1:99999/"], 2, "is not ws://HOST:PORT"),
         (["follow", "c", "--url", "ws://[::1/"], 2, "is not ws://HOST:PORT"),
         (["follow", "c", "--url", "ws://a..b/"], 2, "is not ws://HOST:PORT"),
         (["follow", "é" * 2049], 2, "longer than 4096 bytes"),
-        (["follow", "\udcff"], 2, "the channel's name is not UTF-8 text"),
+        (["follow", "\udcff"], 2, "the name of the channel is not UTF-8 text"),
         (["logs", "--sender", "\udcff"], 2, r"--sender: '\udcff' is not UTF-8 text"),
         (["logs", "--contains", "a\udcff"], 2, "is not UTF-8 text"),
         (["token", "create", "\udcff", "--role", "admin"], 2, "is not UTF-8 text"),
@@ -66,9 +66,17 @@ from tests.waiting import wait_for
         (["logs", "--api", ""], 2, "--api: an empty text is not http://HOST:PORT"),
         (["job", "list", "--api", ""], 2, "--api: an empty text is not http://HOST:PORT"),
         (["follow", "c", "--url", ""], 2, "--url: an empty text is not ws://HOST:PORT"),
-        (["logs", "--level", "foo"], 2, "--level: 'foo' is none of debug, info, warning, error"),
-        (["logs", "--min-level", "9" * 5000], 2, "is none of debug, info, warning, error"),
-        (["logs", "--level", "25"], 2, "--level: '25' is none of debug"),
+        (
+            ["logs", "--level", "foo"],
+            2,
+            "--level: expected one of debug, info, warning, error, critical, not 'foo'",
+        ),
+        (
+            ["logs", "--min-level", "9" * 5000],
+            2,
+            "--min-level: expected one of debug, info, warning, error",
+        ),
+        (["logs", "--level", "25"], 2, "critical, not '25'"),
         (["probe", "http://x/", "-4", "-6"], 2, "-6"),
         (
             ["probe", "tcp://x:1", "--method", "GET"],
@@ -78,7 +86,7 @@ from tests.waiting import wait_for
         (["probe", "tcp://x:1", "--status", "200"], 2, "--status: unknown option"),
         (["probe", "tcp://x:1", "--insecure"], 2, "--insecure: unknown option"),
         (["probe", "ws://x/", "--regexp", "a"], 2, "--regexp: unknown option"),
-        (["play", "--speed", "0"], 2, "--speed: a number above 0"),
+        (["play", "--speed", "0"], 2, "--speed: expected a number above 0"),
     ],
 )
 def test_mistakes_get_a_line_and_a_status(
@@ -98,7 +106,7 @@ def test_a_token_that_is_none_is_named_by_its_variable(
     monkeypatch.setenv("RECODEX_MONITOR_TOKEN", token)
     assert main(["logs", "--api", "http://127.0.0.1:1"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("recodex-monitor: RECODEX_MONITOR_TOKEN: it has characters that no")
+    assert error.startswith("recodex-monitor: RECODEX_MONITOR_TOKEN: a token has no spaces")
     assert token not in error
 
 
@@ -125,8 +133,8 @@ def test_token_create_says_what_to_do_where_the_directory_is_missing(
     file.write_text(f"api: {{tokens_file: {missing}/tokens.yml}}")
     assert main(["token", "create", "a", "--role", "admin", "-c", str(file)]) == 1
     assert capsys.readouterr().err == (
-        f"recodex-monitor: {missing}/tokens.yml: there is no directory {missing}; make it, or name"
-        " with -c FILE a config whose api.tokens_file is elsewhere\n"
+        f"recodex-monitor: {missing}/tokens.yml: there is no directory {missing}; create it, or"
+        " use -c FILE with a config whose api.tokens_file is elsewhere\n"
     )
 
 
@@ -368,7 +376,7 @@ def test_the_bar_fits_the_terminal(
     assert {len(line) for line in bars} == {columns}
     assert "11/11" in bars[-1]
     assert "student_12345678"[: columns // 3 - 2] in bars[-1]
-    # The counts stand in the bar or, where they find no room, below it.
+    # The counts are in the bar or, without room, below it.
     if columns < 100:
         counts = "9 completed, 1 failed, 1 skipped"
         assert shown[-1] == f"student_12345678: finished, 11 of 11 done: {counts}"
@@ -395,7 +403,7 @@ def played_to(daemon: DaemonProcess, channel: str) -> None:
 
 
 def screen_lines(shown: str) -> list[str]:
-    """Return all that stood on a line, one after another, without colours."""
+    """Return all texts of a line, one after another, without colours."""
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     return [line for line in re.split(r"[\r\n]+", plain) if line.strip()]
 

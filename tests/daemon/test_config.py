@@ -1,4 +1,4 @@
-"""What a config may say, and what is said of a bad one."""
+"""What a config may contain, and the errors of a bad one."""
 
 from __future__ import annotations
 
@@ -111,23 +111,29 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("api: {uri: localhost}", ':1: api.uri: expected ["HOST", PORT], not a text'),
         ("logs: {zeromq_uri: {}}", ':1: logs.zeromq_uri: expected ["HOST", PORT], not a section'),
         ("relay: {origins: [1]}", ":1: relay.origins[0]: expected a text, not a whole number"),
-        ("a: 1\na: 2", ":2: a: stands here twice"),
-        ("relay: {}\n1: x", ":2: 1: a key must be text; 1 is none unless it stands in quotes"),
+        ("a: 1\na: 2", ":2: a: duplicate key"),
+        ("relay: {}\n1: x", ":2: 1: keys must be strings: quote 1"),
         (
             "probes: {jobs: [{id: 1, url: 'http://x/', headers: {2: x}}]}",
-            ":1: probes.jobs[0].headers.2: a key must be text",
+            ":1: probes.jobs[0].headers.2: keys must be strings: quote 2",
         ),
-        ("on: x", ":1: on: a key must be text"),
+        ("on: x", ":1: on: keys must be strings: quote on"),
         (
             "cluster: {kinds: [Pod, Foo]}",
-            ":1: cluster.kinds[1]: 'Foo' is none of Deployment, DeploymentConfig, Pod",
+            ":1: cluster.kinds[1]: expected one of Deployment, DeploymentConfig, Pod, not 'Foo'",
         ),
-        ("probes: {source: x}", ":1: probes.source: 'x' is none of "),
+        (
+            "probes: {source: x}",
+            ":1: probes.source: expected one of config, database, file, not 'x'",
+        ),
         (
             "probes: {jobs: [{id: 1, url: 'http://x/', ip_version: 5}]}",
-            ":1: probes.jobs[0].ip_version: 5 is none of ",
+            ":1: probes.jobs[0].ip_version: expected one of ",
         ),
-        ("aggregation: {granularities: [week]}", ":1: aggregation.granularities[0]: 'week' is"),
+        (
+            "aggregation: {granularities: [week]}",
+            ":1: aggregation.granularities[0]: expected one of",
+        ),
         # Base 60, octal and a day in YAML 1.1, none of which is meant.
         ("relay: {keep_finished: 1:30}", ":1: relay.keep_finished: expected a number, not a text"),
         ("relay: {max_clients: 2.5}", ":1: relay.max_clients: expected a whole number, not 2.5"),
@@ -141,12 +147,15 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
             r'logs: {"time\nwindow": 1}',
             r":1: logs.time\nwindow: unknown key; did you mean timewindow?",
         ),
-        ("relay:\n\tkeep_idle: 3", ":2: not YAML: a tab can't indent; use spaces"),
-        ("relay:\n  keep_idle: 3\n  \tmax: 3", ":3: not YAML: a tab can't indent; use spaces"),
+        ("relay:\n\tkeep_idle: 3", ":2: not YAML: indent with spaces, not tabs"),
+        ("relay:\n  keep_idle: 3\n  \tmax: 3", ":3: not YAML: indent with spaces, not tabs"),
         ("relay: @", ":1: not YAML: found character that cannot start any token"),
         ("relay: *nothing", ":1: not YAML: found undefined alias"),
         ("- a\n- b", ":1: expected keys and values at the top"),
-        ("relay:\n  keep_idle: ${NOT_SET}", ":2: relay.keep_idle: the environment has no variable"),
+        (
+            "relay:\n  keep_idle: ${NOT_SET}",
+            ":2: relay.keep_idle: environment variable NOT_SET is not set",
+        ),
         ("x: !!python/object:os.system {}", ":1: "),
     ],
 )
@@ -323,7 +332,7 @@ def test_values_come_from_the_environment(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "secret", "said"),
     [
-        ("probes: {source: '${D}'}", "pa55w'rd", 'probes.source: "${D}" is none of config, '),
+        ("probes: {source: '${D}'}", "pa55w'rd", 'not "${D}"'),
         (
             "bus:\n  max_bytes: ${D}",
             "hunter2",
@@ -333,7 +342,7 @@ def test_values_come_from_the_environment(file: Path) -> None:
         ("database:\n  password_file: ${D}", "hunter2", "cannot read ${D}: No such file"),
         ("database:\n  password_file: /x/${D}/y", "hunter2", "cannot read /x/${D}/y: No such"),
         ("logger:\n  level: ${D}", "hunter2", "error or critical, not '${D}'"),
-        # What is this short is no secret, and is to be seen.
+        # A value this short is not a secret, and is shown.
         ("database:\n  connections: ${D}", "0", "at least 1, not 0"),
     ],
 )

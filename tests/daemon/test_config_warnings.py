@@ -1,4 +1,4 @@
-"""What is said of a config that is good all the same."""
+"""Warnings about a valid config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monitor.tokens import Role, create_token
 from tests.ports import free_port
 from tests.servers.daemon import ROOT, StartDaemon
 
-UNREACHABLE = "logs: nothing can upload or read logs here"
+UNREACHABLE = "logs: logs cannot be uploaded or read"
 
 
 def said(file: Path, text: str) -> list[str]:
@@ -27,7 +27,7 @@ def said(file: Path, text: str) -> list[str]:
 def test_logs_that_nothing_can_reach_are_remarked_on(tmp_path: Path) -> None:
     file = tmp_path / "config.yml"
     (only,) = said(file, "relay: {}\nlogs: {}")
-    assert only.startswith(f":2: {UNREACHABLE}: there is neither a section api nor logs.zeromq_uri")
+    assert only.startswith(f":2: {UNREACHABLE}: the config has neither a section api nor")
     for text in ("logs: {}\napi: {}", "logs: {zeromq_uri: [127.0.0.1, 1]}", "logs: false", ""):
         assert said(file, text) == []
 
@@ -40,7 +40,7 @@ def test_a_tokens_file_that_anyone_may_write_is_remarked_on(
     create_token(tokens, "ops", Role.ADMIN)
     tokens.chmod(mode)
     found = said(file, f"api:\n  tokens_file: {tokens}\nlogs: {{}}")
-    expected = f":2: api.tokens_file: {tokens} can be written by anyone (mode {mode:04o}), who so"
+    expected = f":2: api.tokens_file: {tokens} is world-writable (mode {mode:04o}): any"
     assert [line.startswith(expected) for line in found] == [True] * warned
     # What nobody reads is nobody's danger, and neither is what is not there.
     assert said(file, "relay: {}") == []
@@ -74,12 +74,12 @@ def test_the_log_says_it_at_the_start_and_at_a_reload(
         "api": {"uri": ["127.0.0.1", free_port()], "tokens_file": str(tokens)},
     }
     daemon = start_daemon(config).wait_ready()
-    assert "can be written by anyone" not in daemon.log
+    assert "world-writable" not in daemon.log
     tokens.chmod(0o666)
     daemon.reload()
-    assert "[WARNING]" in daemon.wait_log("can be written by anyone (mode 0666)")
+    assert "[WARNING]" in daemon.wait_log("is world-writable (mode 0666)")
     assert daemon.stop() == 0
     directory = tmp_path / "again"
     again = start_daemon(config, directory=directory).wait_ready()
-    assert again.log.count("can be written by anyone (mode 0666)") == 1
+    assert again.log.count("is world-writable (mode 0666)") == 1
     assert again.stop() == 0

@@ -145,7 +145,7 @@ def test_a_bad_reload_changes_nothing_and_says_so(
         daemon.write_config(bad)
         daemon.reload()
         line = daemon.wait_log(complaint)
-        assert "reload refused, nothing changed" in line
+        assert "reload failed, nothing changed" in line
     with connect(f"ws://127.0.0.1:{ports['websocket_uri'][1]}/") as client:
         client.send("still here")
         daemon.wait_log("subscribed to still here")
@@ -245,9 +245,9 @@ def test_a_bad_config_ends_it_with_78_and_a_line(tmp_path: Path, config: str, li
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        ("api:\n  uri: [0.0.0.0, {port}]", ":2: api.uri: 0.0.0.0:{port} is open to others, and"),
+        ("api:\n  uri: [0.0.0.0, {port}]", ":2: api.uri: 0.0.0.0:{port} is open to other"),
         ("api:\n  uri: [127.0.0.1, {port}]\n  tokens_file: {bad}", ":3: api.tokens_file: {bad}"),
-        ("logs:\n  zeromq_uri: ['*', {port}]", ":2: logs.zeromq_uri: *:{port} is open to others"),
+        ("logs:\n  zeromq_uri: ['*', {port}]", ":2: logs.zeromq_uri: *:{port} is open to"),
         ("probes: {{source: file, jobs_file: /no}}", ":1: probes.jobs_file: cannot read /no: "),
         ("probes:\n source: file\n jobs_file: {bad}", ":3: probes.jobs_file: {bad} holds no list"),
         ("probes:\n id: 2", ":2: probes.id: there is no range 2"),
@@ -299,7 +299,7 @@ def test_check_config_of_a_good_config_with_all_parts_writes_and_binds_nothing(
     file.write_text(json.dumps(config))
     environ = {**os.environ, "STATE_DIRECTORY": str(state)}
     uris = (config["websocket_uri"], config["zeromq_uri"], config["api"]["uri"])
-    # Beside the running daemon its addresses are taken.
+    # While the daemon runs, its addresses are in use.
     listeners = [socket.create_server(tuple(uri)) for uri in uris]
     try:
         checked = run("check-config", "-c", str(file), env=environ)
@@ -315,7 +315,7 @@ def test_a_missing_file_is_a_bad_config(tmp_path: Path) -> None:
     done = run("-c", str(tmp_path / "none.yml"))
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr == (
-        f"recodex-monitor: {tmp_path}/none.yml: cannot read it: No such file or directory\n"
+        f"recodex-monitor: {tmp_path}/none.yml: cannot read the file: No such file or directory\n"
     )
 
 

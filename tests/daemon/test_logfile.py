@@ -112,7 +112,7 @@ def test_a_missing_directory_is_said_on_stderr_and_tried_again(
     logged.start()
     log.info("lost")
     wait_for(lambda: "cannot write" in logged.stderr.getvalue(), "a complaint")
-    assert "No such file or directory; going on without it" in logged.stderr.getvalue()
+    assert "No such file or directory; continuing without it" in logged.stderr.getvalue()
     logged.file.parent.mkdir()
 
     def written() -> bool:
@@ -120,7 +120,7 @@ def test_a_missing_directory_is_said_on_stderr_and_tried_again(
         return logged.file.exists()
 
     wait_for(written, "the log again")
-    wait_for(lambda: "can be written again" in logged.stderr.getvalue(), "good news")
+    wait_for(lambda: "monitor.log again" in logged.stderr.getvalue(), "good news")
     assert logged.stderr.getvalue().count("cannot write") == 1
 
 
@@ -130,7 +130,7 @@ def test_a_full_disk_does_not_stop_anything(logged: Logged) -> None:
     for _ in range(100):
         log.info("into the void")
     wait_for(lambda: "No space left on device" in logged.stderr.getvalue(), "a complaint")
-    wait_for(lambda: logged.stderr.getvalue().count("into the void") == 100, "stderr goes on")
+    wait_for(lambda: logged.stderr.getvalue().count("into the void") == 100, "stderr to continue")
     assert logged.stderr.getvalue().count("No space left") == 1
 
 

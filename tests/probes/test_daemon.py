@@ -186,7 +186,7 @@ def test_sighup_takes_new_jobs_and_refuses_bad_ones(
     bad["probes"]["jobs"][1]["body_regexp"] = "("
     daemon.write_config(bad)
     daemon.reload()
-    line = daemon.wait_log("reload refused, nothing changed")
+    line = daemon.wait_log("reload failed, nothing changed")
     assert "probes.jobs[1].body_regexp: not a regular expression" in line
     wait_for(
         lambda: any(found["job_id"] == 3 for found in results(daemon.directory)),
@@ -289,10 +289,10 @@ def test_probe_takes_a_configured_job(server: Misbehaving, tmp_path: Path) -> No
         (("probe", "http://x/", "--regexp", "("), 2, "not a regular expression"),
         (("probe", "http://x/", "--timeout", "0"), 2, "timeout: "),
         (("probe", "http://x/", "--job", "1"), 2, "either a URL, or"),
-        (("probe", "-c", "/nowhere.yml", "--job", "1"), 78, "/nowhere.yml: cannot read it"),
-        (("producers-needed", "-c", "/dev/null"), 78, "probes: there is no such section"),
+        (("probe", "-c", "/nowhere.yml", "--job", "1"), 78, "/nowhere.yml: cannot read the file"),
+        (("producers-needed", "-c", "/dev/null"), 78, "probes: the section is missing"),
         (("start-producer", "/dev/null"), 2, "name the ID, or set POD_NAME"),
-        (("start-producer", "/dev/null", "1"), 78, "/dev/null: probes: there is no such section"),
+        (("start-producer", "/dev/null", "1"), 78, "/dev/null: probes: the section is missing"),
         (("start-producer", "/dev/null", "0"), 2, "ranges are numbered from 1"),
         (("topic", "x"), 1, "there is no spool"),
         (("topic",), 2, "NAME"),

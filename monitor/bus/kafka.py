@@ -32,6 +32,7 @@ class KafkaBus(SpoolBus):
             max_bytes=self._max_bytes,
             refused=self.count_dropped,
             unreadable=self._note_unreadable,
+            replaced=self._replaced,
         )
 
     async def start(self) -> None:

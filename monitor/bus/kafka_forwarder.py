@@ -30,6 +30,7 @@ from monitor.bus.settings import KafkaSettings
 from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
 from monitor.log_limits import OutageLog
+from monitor.sqlite.file import OpenFile
 from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Forwarder"]
@@ -61,6 +62,7 @@ class Forwarder:
         max_bytes: int,
         refused: Callable[[int], None],
         unreadable: Callable[[Exception], None],
+        replaced: Callable[[OpenFile], bool],
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -69,6 +71,8 @@ class Forwarder:
         self._refused = refused
         # Called with what reading the spool raised.
         self._unreadable = unreadable
+        # Whether the bus has replaced this file.
+        self._replaced = replaced
         self._stopping = threading.Event()
         self._news = threading.Event()
         self._thread: threading.Thread | None = None
@@ -149,7 +153,7 @@ class Forwarder:
             if self.outage.problem is not None and not file.count():
                 self._recover()
             # A damaged spool is replaced while it is open here.
-            while not self._stopping.is_set() and not file.opened.lost():
+            while not self._stopping.is_set() and not self._replaced(file.opened):
                 self._news.clear()
                 records = file.read(None, 0, _WINDOW)
                 if not records:

@@ -173,7 +173,10 @@ class SpoolBus(Bus):
         """Replace the file if it is damaged; return whether there is one to write."""
         with self._changed:
             damaged, self._damaged = self._damaged, False
-        if damaged:
+        if damaged and self._file is not None:
+            if self._file.opened.lost():
+                # Deleted or replaced by someone else: the daemon ends.
+                return False
             self._close_file()
         if self._file is None:
             try:
@@ -195,6 +198,11 @@ class SpoolBus(Bus):
             with self._changed:
                 self._damaged = True
                 self._changed.notify_all()
+
+    def _replaced(self, opened: OpenFile) -> bool:
+        """Return whether the writer has replaced this file; for any thread."""
+        file = self._file
+        return opened.lost() and file is not None and not file.opened.lost()
 
     def _write_group(self) -> bool:
         file = self._file
@@ -279,6 +287,7 @@ class SpoolBus(Bus):
             max_bytes=self._max_bytes,
             news=self._news,
             unreadable=self._note_unreadable,
+            replaced=self._replaced,
         )
 
     def _tell_news(self) -> None:

@@ -14,6 +14,7 @@ from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
 from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog
+from monitor.sqlite.file import OpenFile
 
 __all__ = ["SpoolConsumer"]
 
@@ -41,12 +42,15 @@ class SpoolConsumer(Consumer):
         max_bytes: int,
         news: set[asyncio.Event],
         unreadable: Callable[[Exception], None],
+        replaced: Callable[[OpenFile], bool],
     ) -> None:
         self._spool = spool
         self._max_bytes = max_bytes
         self._all_news = news
         # Called with what reading the spool raised.
         self._unreadable = unreadable
+        # Whether the bus has replaced this file.
+        self._replaced = replaced
         self._topic = topic
         self._group = group
         self._callbacks = assignment
@@ -65,7 +69,7 @@ class SpoolConsumer(Consumer):
         self._all_news.add(self._news)
         while True:
             self._news.clear()
-            if self._file is not None and self._file.opened.lost():
+            if self._file is not None and self._replaced(self._file.opened):
                 await self._give_back()
             if self._position is not None or await self._assign():
                 records = await self._read(max_records)

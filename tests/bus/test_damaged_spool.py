@@ -95,3 +95,26 @@ async def test_a_spool_damaged_in_use_is_set_aside_and_its_readers_go_on_with_th
     await bus.close()
     assert spool.with_name("spool.db.corrupt-1").exists()
     assert sum("is damaged" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("replacement", [None, b"", b"a backup"])
+async def test_a_spool_deleted_or_replaced_in_use_is_not_made_again(
+    spool: Path, replacement: bytes | None
+) -> None:
+    bus = create_bus(BusSettings())
+    await bus.start()
+    consumer = bus.consumer("t", group=None)
+    assert len(await consumer.poll(max_records=1000)) == 500
+    spool.unlink()
+    if replacement is not None:
+        spool.write_bytes(replacement)
+    ticket = bus.publish("t", value=b"after", headers={})
+    assert await bus.committed(ticket, timeout_s=LIMIT_S)
+    records: list[Record] = []
+    while not records:
+        records = await consumer.poll()
+    assert [record.value for record in records] == [b"after"]
+    assert [file.lost() for file in bus.open_files()] == [True]
+    assert (spool.read_bytes() if spool.exists() else None) == replacement
+    await consumer.close()
+    await bus.close()

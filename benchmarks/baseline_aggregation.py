@@ -1,4 +1,4 @@
-"""The plain way to count results, which benchmarks/aggregation.py measures beside ours.
+"""The plain way to count results, which benchmarks/aggregation.py compares with ours.
 
 One statement a row and window, in transactions of 1000 results: psycopg2, json, no batching by
 hand. It counts a result that comes twice only once, as ours does.

@@ -5,7 +5,7 @@ A thread blocks in ``recv_multipart`` and hands each message to the loop with
 what it takes from there, one ``await`` a message; the WebSocket server has the
 library's defaults. It reads the daemon's config file, tells systemd when it is ready,
 and keeps to the same wire contract, so that both take the same load. It is here to be
-measured beside, not to be used: it has none of the limits.
+a baseline to measure against, not to be used: it has none of the limits.
 
 Usage: ``baseline_relay.py -c FILE``
 """
@@ -56,7 +56,7 @@ class Channels:
 
 
 def receive(channels: Channels, address: str, loop: asyncio.AbstractEventLoop) -> None:
-    """Receive from ZeroMQ for ever; runs in a thread."""
+    """Receive from ZeroMQ without end; runs in a thread."""
     router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
     router.setsockopt(zmq.IDENTITY, b"recodex-monitor")
     router.bind(address)

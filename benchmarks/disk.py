@@ -1,7 +1,7 @@
 """How fast the disk answers meanwhile: a process that writes 16 KB each 5 ms and waits for them.
 
 What is durable waits for the disk, and a disk that others share may answer late for reasons of its
-own. So whoever measures a durable thing runs this beside it, on the same file system, and
+own. So a measurement of something durable runs this at the same time, on the same file system, and
 can tell the one from the other. Linux only.
 """
 

@@ -4,8 +4,8 @@
         [--database postgresql|sqlite]
 
 Each starts what it needs (a PostgreSQL cluster with its defaults but for max_wal_size, the
-server in a process of its own, clients in this one) and prints one line of JSON. Beside the
-figures stands what the same disk did meanwhile, for a process of its own that writes 16 KB each
+server in a process of its own, clients in this one) and prints one line of JSON. Next to the
+figures is what the same disk did meanwhile, for a process of its own that writes 16 KB each
 5 ms: what is durable waits for the disk. All files are in $TMPDIR; one in memory (/dev/shm)
 shows what the service takes with no disk.
 """

@@ -45,7 +45,7 @@ class Server:
         return found
 
     def tell(self, **command: Any) -> dict[str, Any]:
-        """Have the server do something of its own and return what came of it."""
+        """Have the server do something of its own and return the result."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()

@@ -28,7 +28,7 @@ async def throughput(
         async def send(connection: ClientConnection, sender: str, until: float) -> int:
             stored = 0
             while time.perf_counter() < until:
-                # What a device says lies behind it: the last half second, in order.
+                # A device sends what it has seen: the last half second, in order.
                 since = time.time() - 0.5
                 await connection.send(
                     upload([entry(n, since + n / 1000, sender) for n in range(500)])

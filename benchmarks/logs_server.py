@@ -40,7 +40,7 @@ class Commands:
         store.transaction = self._timed(store.transaction)  # type: ignore[method-assign]
 
     async def do(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Do one of them and return what is to be told."""
+        """Do one of them and return the answer."""
         match command.pop("do"):
             case "stand still":
                 at = command["at"]

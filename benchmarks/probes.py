@@ -1,4 +1,4 @@
-"""Probes: CPU a check beside prometheus-blackbox-exporter, checks/s, 10,000 jobs, and Kafka.
+"""Probes: CPU a check compared with prometheus-blackbox-exporter, checks/s, 10,000 jobs, and Kafka.
 
 Subject and peer run pinned to core 0, one after the other; nginx, wrk and Kafka to core 1.
 Needs Debian's nginx-light, wrk and prometheus-blackbox-exporter (and for ``kafka`` what the

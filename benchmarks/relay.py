@@ -1,4 +1,4 @@
-"""The relay beside its plain form, and beside nginx with nchan: CPU, latency, memory, start.
+"""The relay compared with a plain one and with nginx with nchan: CPU, latency, memory, start.
 
 One server at a time runs on one core, the load on the other; every row alternates between
 the servers, several rounds, and shows medians. See README.md for what each row is.

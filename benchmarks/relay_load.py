@@ -233,11 +233,11 @@ class Load:
     ) -> None:
         """Publish what is due (seconds from now), and read until every target is reached.
 
-        One that ``sleeps`` waits in epoll for what comes next: where others share its core.
+        One that ``sleeps`` waits in epoll for the next bytes: for use where others share its core.
         """
         due = deque(schedule)
         start = moved = now = time.perf_counter()
-        # Whoever sends to a sleeping reader pays for waking it, and the sender's time is what
+        # A server that sends to a sleeping reader pays for waking it, and the sender's time is what
         # is measured: so this one never waits in epoll. It takes naps by its own clock, or
         # none where it takes the time.
         while self.unmet or due or self.outgoing or self.answers > 0:
@@ -275,7 +275,7 @@ class Load:
         self._marked.append(times)
 
     def result(self, deliveries: int, **more: float) -> Result:
-        """Return what lies between the two marks."""
+        """Return the differences between the two marks."""
         (cpu, wall, idle), (cpu_end, wall_end, idle_end) = self._marked
         return {
             "deliveries": deliveries,

@@ -119,7 +119,7 @@ def steady(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 1
 
 
 def beside(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 15.0) -> Result:
-    """The same stream beside the daemon's other parts, on a core that others use too."""
+    """The same stream while the daemon's other parts run, on a core that others use too."""
     total = int(rate * seconds)
     channels = [Channel(i, total // count + 1, nchan=load.nchan) for i in range(count)]
     start(load, channels, 1)
@@ -181,7 +181,7 @@ def run() -> None:
     parser.add_argument("--pid", type=int, required=True)
     parser.add_argument("--websocket-port", type=int, required=True)
     parser.add_argument("--publish-port", type=int, required=True)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of the load beside")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of the other load")
     parser.add_argument("--nchan", action="store_true", help="publish by HTTP, as nginx's nchan")
     parser.add_argument(
         "--compression", action="store_true", help="offer permessage-deflate, as browsers do"

@@ -1,8 +1,8 @@
-"""The recovering protocol beside the old one, and 10,000 subscribers that lose the connection.
+"""The recovering protocol compared with the old one, and 10,000 lost connections.
 
 The same loads, checked message by message, with either protocol in turn on one daemon, until a
 second of its CPU or more is counted for each; that is what is compared. Then 10,000 subscribers
-of the recovering protocol are cut off at once while messages go on, come back within the second
+of the recovering protocol are cut off at once while messages keep coming, come back in the second
 that the close codes' table gives them, and resume: how long until each has everything, once and
 in order.
 """
@@ -82,7 +82,7 @@ def main() -> None:
             flush=True,
         )
     if "lost" in arguments.loads:
-        print("\n10,000 subscribers cut off at once, resumed with all that was said meanwhile:")
+        print("\n10,000 subscribers cut off at once, resumed with all messages sent meanwhile:")
         for _ in range(arguments.rounds):
             found = one_run("lost", history_file=arguments.history_file)
             print(

@@ -119,7 +119,7 @@ class Load:
                 raise StreamError(f"nothing came for {STALL_S:g} s")
 
     def publish(self, data: bytes) -> None:
-        """Send messages, reading meanwhile what comes of them."""
+        """Send messages, reading the answers meanwhile."""
         self.publisher.setblocking(False)
         view = memoryview(data)
         while view:

@@ -121,7 +121,7 @@ def lost(load: Load) -> Result:
     cpu, began = cpu_seconds(load.pid), time.perf_counter()
     for one in subscribers:
         load.lose(one, AT_ONCE_S)
-    # What is said while nobody listens.
+    # Messages while nobody listens.
     load.publish(b"".join(c.published[i] for i in range(20, 30) for c in channels))
     waiting = set(subscribers)
 

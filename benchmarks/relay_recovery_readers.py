@@ -41,7 +41,7 @@ class Subscriber:
         self.socket: socket.socket
         self.buffer = b""
         self.connected = False
-        # Whether its WebSocket stands, and whether it waits then to be told to name its channel.
+        # Whether its WebSocket is open, and then waits for a command to name its channel.
         self.upgraded = False
         self.silent = False
         self.subscribed = False
@@ -60,7 +60,7 @@ class Subscriber:
         return b"\x81\xfe" + struct.pack("!H", len(payload)) + bytes(4) + payload
 
     def take(self, data: bytes) -> None:
-        """Check what came."""
+        """Check the messages that came."""
         data = self.buffer + data
         place, size = 0, len(data)
         while size - place >= 2:
@@ -104,7 +104,7 @@ class Subscriber:
     def _messages(self, payload: bytes) -> None:
         head, _, rest = payload.partition(b'"data":[')
         channel, begin = self.channel, self.channel.begins[self.seq]
-        # What must stand there, and whether it ends where a message does.
+        # The expected bytes, and whether they end where a message does.
         after = channel.numbers.get(begin + len(rest) - 1)
         if (
             b'"seq":%d,' % (self.seq + 1) not in head

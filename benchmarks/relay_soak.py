@@ -1,7 +1,7 @@
 """Open and close 20,000 clients and 20,000 channels, and see what memory that leaves behind.
 
-A quarter of the clients each: sees its job to the end; leaves a job that goes on; leaves a
-channel on which nothing was ever said; vanishes without a word. All channels are finished at
+A quarter of the clients each: sees its job to the end; leaves a running job; leaves a
+channel without any message; vanishes without a word. All channels are finished at
 the end, and their keep time is a second, so that nothing is left that should be kept.
 """
 

@@ -157,7 +157,7 @@ class Soak:
         return [future.result() for future in running]
 
     def clear_peak(self) -> None:
-        """Let the kernel count the highest mark of resident memory anew."""
+        """Reset the kernel's peak of resident memory."""
         Path(f"/proc/{self.daemon.pid}/clear_refs").write_text("5", encoding="ascii")
 
     def rest(self) -> None:

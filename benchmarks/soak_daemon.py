@@ -1,7 +1,7 @@
 """The whole daemon for benchmarks.soak, which also tells how much memory is in use.
 
 Runs what ``recodex-monitor -c FILE`` runs. At each SIGUSR1 the bytes that were allocated and not
-freed go, as JSON, to ``in-use`` beside the config: those of Python's objects, and those of
+freed go, as JSON, to ``in-use`` next to the config: those of Python's objects, and those of
 everything else by malloc. What allocators keep for the next time is not in them, and so neither
 is what makes resident memory go up and down.
 """

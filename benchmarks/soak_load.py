@@ -28,7 +28,7 @@ _JOBS = 1000
 # Channels of a wave, how many of them somebody follows, and messages of each.
 _WAVE, _FOLLOWED, _MESSAGES = 1000, 40, 3
 _LINES, _BATCH = 4, 500
-# Results on their way; beyond it whoever publishes waits for the consumer.
+# Results on their way; beyond it the publisher waits for the consumer.
 _AHEAD = 40_000
 _GROUP = 4000
 _WAIT_S = 120.0

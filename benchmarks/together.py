@@ -52,7 +52,7 @@ SETTLE_S = 5.0
 
 @dataclass
 class Site:
-    """Where everything is that a daemon is told of."""
+    """The addresses of everything that a daemon uses."""
 
     directory: Path
     page: str
@@ -288,8 +288,8 @@ def together(site: Site, options: argparse.Namespace) -> None:
             flush=True,
         )
         print(
-            f"  the loads' core is busy for {(loads[1] - loads[0]) / took:.0%}; what is none of"
-            f" this benchmark's took {(others[1] - others[0]) / took:.0%} of a core meanwhile",
+            f"  the loads' core is busy for {(loads[1] - loads[0]) / took:.0%}; other processes"
+            f" took {(others[1] - others[0]) / took:.0%} of a core meanwhile",
             flush=True,
         )
 
@@ -302,7 +302,7 @@ def load_cpu() -> float:
 
 
 def others_cpu() -> float:
-    """Return the CPU s of all processes that are no descendants of this one."""
+    """Return the CPU s of all processes that do not descend from this one."""
     total, ours = 0.0, os.times()
     for line in Path("/proc/stat").read_text().splitlines():
         if line.startswith("cpu "):

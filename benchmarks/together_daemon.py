@@ -2,7 +2,7 @@
 
 Runs what ``recodex-monitor -c FILE`` runs. A timer of 10 ms tells how late the loop is; at
 each SIGUSR1 that, how long the garbage collector stopped all threads, and the names of the
-threads by their ids, go to the second argument's file as JSON, and the samples begin anew.
+threads by their ids, go to the second argument's file as JSON, and the samples start over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TICK_S = 0.01
 
 
 class Watched(Daemon):
-    """The daemon with a timer beside it."""
+    """The daemon with a timer of its own."""
 
     async def run(self) -> int:
         """Run the daemon."""

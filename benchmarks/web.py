@@ -5,7 +5,7 @@
 
 ``api``: a daemon checks 1000 jobs a second and aggregates them; GET /job with all 1000 jobs is
 asked for 100 times a second, on a schedule that never waits (a late answer makes no later
-request late), and beside it GET /healthz, the cheapest answer that there is, and GET /metrics.
+request late), and with it GET /healthz, the cheapest answer that there is, and GET /metrics.
 ``page``: a daemon with 1000 jobs of 60 s; Chromium opens the list of sites until it can be
 used, and then 20 pages stay open. Each prints one line of JSON.
 """

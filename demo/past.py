@@ -46,7 +46,7 @@ def _results(job: dict[str, Any], now: float) -> Iterator[Result]:
     usual = 10 ** choose.uniform(-2.1, -0.7)
     broken = job["url"].endswith(":9/")
     ill_share = choose.choice((0.0, 0.0, 0.0, 0.002, 0.012))
-    # The daemon itself was away for a while: a gap.
+    # The daemon itself was down for a while: a gap.
     away = (now - 52 * 60, now - 47 * 60)
     ill_until = 0.0
     instants = [now - _LONG_S + step for step in range(0, _LONG_S - _DENSE_S, _LONG_STEP_S)]

@@ -64,7 +64,7 @@ class SettingError(MonitorError):
 
     ``path`` leads to it from the top of whatever raised this; a caller further up may
     put its own steps in front with :meth:`under`. A ``whole`` path leads from the top of the
-    config already: what several parts share is one setting, whoever finds it wrong.
+    config already: what several parts share is one setting, and any of them may report it.
     """
 
     exit_status = 78
@@ -85,7 +85,7 @@ class SettingError(MonitorError):
 class ConfigError(MonitorError):
     """A config file is wrong: ``FILE:LINE: key: what is wrong``.
 
-    ``line`` counts from 1; it is None where no line is to blame (a missing file).
+    ``line`` counts from 1; None if no line is to blame (a missing file).
     """
 
     exit_status = 78

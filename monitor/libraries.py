@@ -1,7 +1,7 @@
 """Which package has the library that a part needs and this installation lacks.
 
 The packages for Debian and Fedora require what the relay imports and recommend the rest, so
-a part that is turned on may find its library missing: that is said in one line.
+a part that is turned on may find its library missing, which is reported in one line.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LIBRARIES: Mapping[str, tuple[str, str]] = {
 def needed_by(user: str) -> Iterator[None]:
     """Turn a library's absence into MissingPackageError; ``user`` is the part or command.
 
-    A missing module that is no library of ours is a defect, and stays what it is.
+    Another missing module is a defect, and the error stays as it is.
     """
     try:
         yield

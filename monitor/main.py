@@ -14,10 +14,28 @@ __all__ = ["main"]
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status: see docs/reference/exit-codes.md."""
+    _open_standard_streams()
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return 0
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where stdin, stdout or stderr is closed.
+
+    Their descriptors would go to the first files and sockets that are opened, and libraries take
+    them for what they usually are. sys.stdout stays None: what a command prints is then an error.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor is this one.
+            os.open(os.devnull, os.O_RDONLY if descriptor == 0 else os.O_WRONLY)
+            os.set_inheritable(descriptor, True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def _run(argv: list[str]) -> int:

@@ -22,7 +22,7 @@ __all__ = ["Health", "Part", "State"]
 
 
 class Health(enum.StrEnum):
-    """How a part fares, as STATUS=, /healthz and the log name it."""
+    """The health of a part, as STATUS=, /healthz and the log name it."""
 
     STARTING = "starting"
     OK = "ok"
@@ -34,7 +34,7 @@ class Health(enum.StrEnum):
 class State:
     """A part's health and a few words with its numbers, such as ``12 clients, 3 channels``.
 
-    For a degraded part the words say what is away and what it is doing about it.
+    For a degraded part the words name what is unavailable and what the part does about it.
     """
 
     health: Health
@@ -52,15 +52,15 @@ class Part(ABC):
         """Raise SettingError for what must not be started, before anything is bound or opened.
 
         Reads what the settings name; contacts nobody and writes nothing, as check-config does it
-        beside a running daemon.
+        next to a running daemon.
         """
 
     @abstractmethod
     async def start(self) -> None:
         """Bind every listener and get ready to run.
 
-        Raises ListenError for an address that can't be had, SettingError for settings that
-        only now prove wrong. A remote server that is away raises nothing: run() tries again.
+        Raises ListenError for an address that cannot be bound, SettingError for settings that
+        only now prove wrong. A remote server that is down raises nothing: run() tries again.
         """
 
     @abstractmethod
@@ -73,7 +73,7 @@ class Part(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of everything at once; called last, also after a failed start."""
+        """Close everything at once; called last, also after a failed start."""
 
     @abstractmethod
     def state(self) -> State:

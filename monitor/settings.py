@@ -19,6 +19,7 @@ from urllib.parse import unquote_plus, urlsplit, urlunsplit
 import msgspec
 
 from monitor.errors import SettingError
+from monitor.files.reading import read_file
 
 __all__ = [
     "Address",
@@ -31,6 +32,7 @@ __all__ = [
     "address_text",
     "hide_url_secrets",
     "is_marked",
+    "read_pem",
     "read_secret",
     "secret",
     "state_directory",
@@ -53,6 +55,8 @@ T = TypeVar("T")
 Reloadable = Annotated[T, msgspec.Meta(extra={"reload": True})]
 
 _SECRET_LIMIT_BYTES = 65536
+# The bundles of all public authorities have a quarter of a megabyte.
+_PEM_LIMIT_BYTES = 4 * 1024 * 1024
 
 # Of a query (RFC 3986, 3.4) or a fragment; a value ends where its text may go on in words.
 _PARAMETER = re.compile(r"([?&;#])([^?&;#=\s]*)=([^&#\s]+)")
@@ -130,18 +134,27 @@ def read_secret(file: str, *, path: tuple[str | int, ...]) -> str:
     if credentials and not found.is_absolute() and (Path(credentials) / found).exists():
         found = Path(credentials) / found
     try:
-        with found.open(encoding="utf-8") as stream:
-            text = stream.read(_SECRET_LIMIT_BYTES + 1)
+        text = read_file(found, max_bytes=_SECRET_LIMIT_BYTES).decode("utf-8")
     except OSError as error:
         raise SettingError(path, f"cannot read {found}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingError(path, f"{found} is not UTF-8 text") from None
-    if len(text) > _SECRET_LIMIT_BYTES:
-        raise SettingError(path, f"{found} is longer than {_SECRET_LIMIT_BYTES} bytes")
     text = text.rstrip("\r\n")
     if not text:
         raise SettingError(path, f"{found} is empty")
     return text
+
+
+def read_pem(file: str, *, path: tuple[str | int, ...]) -> bytes:
+    """Read a file of certificates or keys before a library opens it, which might never return.
+
+    Raises SettingError at ``path``, the setting that names the file, unless it is a regular file
+    of at most 4 MiB that can be read.
+    """
+    try:
+        return read_file(file, max_bytes=_PEM_LIMIT_BYTES)
+    except OSError as error:
+        raise SettingError(path, f"cannot read {file}: {error.strerror}") from None
 
 
 def address_text(address: tuple[str, int]) -> str:

@@ -29,7 +29,9 @@ from typing import Annotated, Final
 import msgspec
 import yaml
 
-from monitor.errors import SettingError
+from monitor.errors import ConfigError, SettingError
+from monitor.files.reading import read_file
+from monitor.files.yaml_nodes import compose, construct, decode
 from monitor.settings import address_text
 from monitor.validation import decoding_problem
 
@@ -253,19 +255,18 @@ def _wrong(problem: str) -> SettingError:
 def _lines(path: Path) -> list[_Line] | None:
     """Return what the file lists; None for one that is missing, or says nothing."""
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_FILE_LIMIT_BYTES + 1)
+        content = read_file(path, max_bytes=_FILE_LIMIT_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _unusable(path, "read", error) from None
-    if len(content) > _FILE_LIMIT_BYTES:
-        raise _wrong(f"{path} is longer than {_FILE_LIMIT_BYTES} bytes")
+    file = str(path)
     try:
-        found = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError):
-        # The parser's own words would quote the file, which might hold a token by mistake.
-        raise _wrong(f"{path} is not YAML") from None
+        found = construct(file, compose(file, decode(file, content)))
+    except ConfigError as error:
+        # More words would quote the file, which might hold a token by mistake.
+        place = file if error.line is None else f"{file}:{error.line}"
+        raise _wrong(f"{place}: not YAML as a tokens file has it") from None
     if found is None:
         return None
     try:

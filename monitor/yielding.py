@@ -1,8 +1,8 @@
 """Lets the loop go first where threads of the same process have much to do in Python.
 
 Threads share one interpreter with the loop, which wins it back from a busy thread only after
-``sys.getswitchinterval()``, and each time that it lets go of it (to send, to wait) it has to
-win it anew. So a thread with much to do does it in pieces of a few milliseconds, and between two
+``sys.getswitchinterval()``, and each time that it releases it (to send, to wait) it has to
+win it again. So a thread with much to do does it in pieces of a few milliseconds, and between two
 of them waits until the loop has turned: the busier the loop, the fewer pieces, and a loop
 with nothing to do costs a piece next to nothing.
 """
@@ -24,17 +24,17 @@ T = TypeVar("T")
 _PIECE_S = 0.002
 # How nice threads are that do what can wait.
 _NICE = 10
-# How long a thread makes way for a loop that does not turn.
+# How long a thread waits for a loop that does not turn.
 _PATIENCE_S = 0.05
 
-# The loop that this process's threads make way for, and its thread. One a process, like the
+# The loop to which this process's threads yield, and its thread. One a process, like the
 # interpreter's lock itself.
 _attended: tuple[asyncio.AbstractEventLoop, int] | None = None
 
 
 @contextlib.contextmanager
 def attending(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Have threads make way for this loop, which runs in the calling thread, for a while."""
+    """Have threads yield to this loop, which runs in the calling thread, for a while."""
     global _attended  # noqa: PLW0603 - see above
     before, _attended = _attended, (loop, threading.get_ident())
     try:

@@ -17,7 +17,7 @@ _LEAST = 2_000
 def free_port() -> int:
     """Return a loopback port that is free, and that no other test gets for a long time.
 
-    It is none of those that the kernel gives to whoever asks for any, or another test's client
+    It is outside the range from which the kernel takes ephemeral ports, or another test's client
     could have it before the server that it is for.
     """
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])

@@ -38,7 +38,7 @@ def _make_spools(paths: list[Path]) -> list[str]:
         _together.wait(60)
         try:
             open_spool(path, max_bytes=1 << 20).close()
-        except Exception as error:  # noqa: BLE001 - to be told
+        except Exception as error:  # noqa: BLE001 - reported by the test
             problems.append(repr(error))
     return problems
 
@@ -56,7 +56,7 @@ def _make_tables(paths: list[Path]) -> list[str]:
         _together.wait(60)
         try:
             asyncio.run(make(path))
-        except Exception as error:  # noqa: BLE001 - to be told
+        except Exception as error:  # noqa: BLE001 - reported by the test
             problems.append(repr(error))
     return problems
 

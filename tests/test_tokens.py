@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.errors import SettingError
@@ -19,6 +19,7 @@ from monitor.tokens import (
     is_loopback,
     require_tokens,
 )
+from tests.files.broken import broken
 
 
 def read(file: Path) -> Tokens:
@@ -110,6 +111,23 @@ def test_a_wrong_file_is_refused_in_one_line_without_its_content(
     assert "\n" not in str(caught.value)
     assert "secret-token" not in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+LINES = "tokens:\n- &a {name: a, role: admin, hash: 'sha256:" + "0" * 64 + "'}\n"
+
+
+@given(broken(LINES, LINES + "- {<<: *a, name: b, hash: 'sha256:" + "1" * 64 + "'}\n"))
+@settings(max_examples=300)
+def test_any_bytes_are_tokens_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any-tokens.yml"
+    file.write_bytes(content)
+    try:
+        read(file)
+    except SettingError as error:
+        assert str(file) in str(error)
+        assert "\n" not in str(error)
 
 
 def test_a_file_that_cannot_be_read_is_no_file_without_tokens(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Threads make way for the loop, and never wait for one that does not turn."""
+"""Threads yield to the loop, and never wait for one that does not turn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_thread_goes_on_when_the_loop_has_turned(monkeypatch: pytest.Mon
     with yielding.attending(loop):
         thread = await in_thread(work)
         asks.wait(60)
-        # Whatever the loop has begun, it ends before the thread goes on.
+        # Whatever the loop has begun, it ends before the thread continues.
         order.append("loop")
         while thread.is_alive():
             await asyncio.sleep(0)

@@ -53,11 +53,5 @@ def printable(reason: str) -> str:
 
 
 def _storable(result: Result) -> bool:
-    texts = [value for value in row_of(result) if isinstance(value, str)]
-    if any("\0" in text for text in texts):
-        return False
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    texts = "".join(value for value in row_of(result) if isinstance(value, str))
+    return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in texts)

@@ -7,6 +7,8 @@ assigned while the database was unavailable), everything pending is dropped and 
 the stored offsets.
 """
 
+# ruff: noqa: D102 - Part documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -89,8 +91,6 @@ class Aggregation(Part):
         self._writing = asyncio.Lock()
         # By assigned partition, the offset in the database as far as this consumer knows.
         self._stored: dict[int, int | None] = {}
-        # Partitions assigned while their offsets could not be read.
-        self._unknown: set[int] = set()
         self._in_step = False
         self._to_commit: dict[int, int] = {}
         self._outage = OutageLog(
@@ -109,7 +109,6 @@ class Aggregation(Part):
         self._ended.clear()
         self._fall_out_of_step()
         self._stored.clear()
-        self._unknown.clear()
         consumer = self._bus.consumer(
             self._topic,
             group=self._settings.group,
@@ -140,7 +139,6 @@ class Aggregation(Part):
         await self._ended.wait()
 
     async def close(self) -> None:
-        """Stop the thread."""
         self._thread.shutdown(wait=False)
 
     def partitions(self) -> list[int]:
@@ -162,11 +160,9 @@ class Aggregation(Part):
         return State(Health.OK, self.statistics.summary())
 
     def metrics(self) -> Iterable[Metric]:
-        """Return lag, batch sizes, commit times and rejected messages."""
         return self.statistics.metrics()
 
     async def prepare(self, settings: AggregationSettings) -> Callable[[], None]:
-        """Adopt new limits."""
         adopted = self._settings.adopting(settings)
 
         def switch() -> None:
@@ -231,20 +227,18 @@ class Aggregation(Part):
         # After a lost connection they may be the same as before, and be read again.
         if self._batch is not None or self._pending:
             self._fall_out_of_step()
-        elif not self._stored and not self._unknown:
+        elif not self._stored:
             self._in_step = True
         try:
             async with asyncio.timeout(_OFFSETS_TIMEOUT_S), self._writing:
                 stored = await self._read_offsets()
         except (MonitorError, TimeoutError) as error:
             # The bus chooses where to start; its messages are ignored until the offsets are known.
-            self._unknown.update(partitions)
             self._fall_out_of_step()
             self._failed(error)
             return {}
         for partition in partitions:
             self._stored[partition] = stored.get(partition)
-            self._unknown.discard(partition)
         logger.info("%s: assigned partitions %s", self._topic, sorted(self._stored))
         return {partition: stored.get(partition, 0) for partition in partitions}
 
@@ -258,7 +252,6 @@ class Aggregation(Part):
             self._fall_out_of_step()
         for partition in partitions:
             self._stored.pop(partition, None)
-            self._unknown.discard(partition)
             self._to_commit.pop(partition, None)
         logger.info("%s: revoked partitions %s", self._topic, sorted(partitions))
 
@@ -281,7 +274,6 @@ class Aggregation(Part):
             self._stored = {partition: stored.get(partition) for partition in partitions}
             for partition in partitions:
                 await consumer.seek(partition, stored.get(partition, 0))
-            self._unknown.clear()
             self._in_step = True
             self._recovered()
         return True
@@ -296,8 +288,8 @@ class Aggregation(Part):
             except MonitorError as error:
                 logger.debug("offsets are stored, but committing them to the bus failed: %s", error)
 
-    async def _wait(self, limit_s: float) -> None:
-        """Wait until something changes, at most ``limit_s``."""
+    async def _wait(self, limit_s: float | None) -> None:
+        """Wait until something changes, at most ``limit_s`` if there is a limit."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
@@ -321,10 +313,7 @@ class Aggregation(Part):
             due = None if since is None else since + self._settings.flush_interval * _FLUSH_EARLY
             if due is not None and due <= loop.time():
                 return
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
-                    await self._changed.wait()
+            await self._wait(None if due is None else due - loop.time())
 
     async def _flush(self) -> bool:
         """Write everything pending, batch by batch; False if the database is unavailable."""

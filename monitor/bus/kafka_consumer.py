@@ -1,5 +1,7 @@
 """Consumers of Kafka: each has its own client in its own thread."""
 
+# ruff: noqa: D102 - interface.py documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -72,7 +74,6 @@ class TopicConsumer(Consumer):
     # On the loop
 
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
-        """Return the next records."""
         self._loop = loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         while True:
@@ -80,13 +81,13 @@ class TopicConsumer(Consumer):
             try:
                 records = await self._run(self._poll, max_records, max(0.0, min(left, _SLICE_S)))
                 if self._client is not None:
-                    self._well()
+                    self._outage.recovered("Kafka is available again")
+                    self._backoff.reset()
+                    self._tell(None)
             except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
                 await self._fail(error)
                 records = []
-            failure, self._callback_error = self._callback_error, None
-            if failure is not None:
-                raise failure
+            self._raise_of_callback()
             if records or loop.time() >= until:
                 return records
 
@@ -97,6 +98,9 @@ class TopicConsumer(Consumer):
             await self._run(self._idle)
         except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
             await self._fail(error)
+        self._raise_of_callback()
+
+    def _raise_of_callback(self) -> None:
         failure, self._callback_error = self._callback_error, None
         if failure is not None:
             raise failure
@@ -108,13 +112,7 @@ class TopicConsumer(Consumer):
         await self._run(self._drop_client)
         await asyncio.sleep(self._backoff.next_delay())
 
-    def _well(self) -> None:
-        self._outage.recovered("Kafka is available again")
-        self._backoff.reset()
-        self._tell(None)
-
     async def seek(self, partition: int, offset: int) -> None:
-        """Read ``offset`` next."""
 
         def act() -> None:
             if self._client is not None:
@@ -142,7 +140,6 @@ class TopicConsumer(Consumer):
             raise UnavailableError("kafka", describe(error, self._settings)) from None
 
     def assignment(self) -> frozenset[int]:
-        """Return the assigned partitions."""
         return self._partitions
 
     async def lag(self) -> Mapping[int, int]:
@@ -165,7 +162,6 @@ class TopicConsumer(Consumer):
             return {}
 
     async def close(self) -> None:
-        """Leave the group."""
         if self._closed:
             return
         self._closed = True
@@ -226,7 +222,7 @@ class TopicConsumer(Consumer):
         )
         self._client = client
         if self._group is not None:
-            client.subscribe([self._topic], listener=_Listener(self._assigned, self._revoked))
+            client.subscribe([self._topic], listener=_Listener(self))
             return
         partitions = sorted(client.partitions_for_topic(self._topic) or ())
         places = [TopicPartition(self._topic, partition) for partition in partitions]
@@ -234,7 +230,7 @@ class TopicConsumer(Consumer):
         client.seek_to_beginning(*places)
         self._partitions = frozenset(partitions)
 
-    def _assigned(self, partitions: Sequence[int]) -> None:
+    def assigned(self, partitions: Sequence[int]) -> None:
         self._changes += 1
         self._partitions = frozenset(partitions)
         if self._callbacks is None or not partitions:
@@ -244,7 +240,7 @@ class TopicConsumer(Consumer):
             if partition in self._partitions:
                 self._client.seek(TopicPartition(self._topic, partition), offset)
 
-    def _revoked(self, partitions: Sequence[int]) -> None:
+    def revoked(self, partitions: Sequence[int]) -> None:
         self._changes += 1
         if self._callbacks is not None and self._callbacks.revoked is not None and partitions:
             self._call_back(self._callbacks.revoked, partitions)
@@ -283,19 +279,14 @@ class TopicConsumer(Consumer):
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(
-        self,
-        assigned: Callable[[Sequence[int]], None],
-        revoked: Callable[[Sequence[int]], None],
-    ) -> None:
-        self._assigned = assigned
-        self._revoked = revoked
+    def __init__(self, consumer: TopicConsumer) -> None:
+        self._consumer = consumer
 
     def on_partitions_revoked(self, revoked: Any) -> None:
-        self._revoked(sorted(place.partition for place in revoked))
+        self._consumer.revoked(sorted(place.partition for place in revoked))
 
     def on_partitions_assigned(self, assigned: Any) -> None:
-        self._assigned(sorted(place.partition for place in assigned))
+        self._consumer.assigned(sorted(place.partition for place in assigned))
 
 
 def _record(message: Any) -> Record:

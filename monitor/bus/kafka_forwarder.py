@@ -29,8 +29,8 @@ from monitor.bus.kafka_client import client_options, describe, ensure_topics, re
 from monitor.bus.settings import KafkaSettings
 from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
+from monitor.bus.spool_opening import set_aside_if_damaged
 from monitor.log_limits import OutageLog
-from monitor.sqlite.file import OpenFile
 from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Forwarder"]
@@ -61,18 +61,12 @@ class Forwarder:
         *,
         max_bytes: int,
         refused: Callable[[int], None],
-        unreadable: Callable[[Exception], None],
-        replaced: Callable[[OpenFile], bool],
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._max_bytes = max_bytes
         # Called with the number of messages that Kafka rejected permanently.
         self._refused = refused
-        # Called with what reading the spool raised.
-        self._unreadable = unreadable
-        # Whether the bus has replaced this file.
-        self._replaced = replaced
         self._stopping = threading.Event()
         self._news = threading.Event()
         self._thread: threading.Thread | None = None
@@ -104,11 +98,10 @@ class Forwarder:
             while not self._stopping.is_set():
                 began = time.monotonic()
                 try:
-                    if self._has(lock):
+                    if lock.acquire():
                         self._session()
                 except UNREADABLE as error:
                     self.outage.failed(f"cannot read the spool: {error}")
-                    self._unreadable(error)
                 except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
                     self.outage.failed(describe(error, self._settings))
                 except Exception as error:
@@ -120,16 +113,6 @@ class Forwarder:
                 self._stopping.wait(backoff.next_delay())
         finally:
             lock.release()
-
-    def _has(self, lock: GroupLock) -> bool:
-        try:
-            return lock.acquire()
-        except OSError as error:
-            self.outage.failed(f"cannot lock the spool: {error.strerror}")
-            return False
-
-    def _recover(self) -> None:
-        self.outage.recovered("forwarding to Kafka resumed")
 
     def _session(self) -> None:
         """Forward until :meth:`stop`; raises KafkaError and sqlite3.Error."""
@@ -151,9 +134,8 @@ class Forwarder:
                 metrics_enabled=False,
             )
             if self.outage.problem is not None and not file.count():
-                self._recover()
-            # A damaged spool is replaced while it is open here.
-            while not self._stopping.is_set() and not self._replaced(file.opened):
+                self.outage.recovered("forwarding to Kafka resumed")
+            while not self._stopping.is_set():
                 self._news.clear()
                 records = file.read(None, 0, _WINDOW)
                 if not records:
@@ -161,6 +143,9 @@ class Forwarder:
                     continue
                 self._ensure({record.topic for record in records})
                 self._send(producer, records, file)
+        except UNREADABLE as error:
+            set_aside_if_damaged(file, error)
+            raise
         finally:
             file.close()
             if producer is not None:
@@ -214,7 +199,7 @@ class Forwarder:
             done += 1
         if done:
             file.delete_range(records[0].offset, records[done - 1].offset)
-            self._recover()
+            self.outage.recovered("forwarding to Kafka resumed")
         if failure is not None and not self._stopping.is_set():
             self._ensured.clear()
             if timed and _may_be_of_time(failure):

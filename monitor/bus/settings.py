@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Bytes, Count, Section, read_secret, state_directory
+from monitor.settings import Bytes, Count, Section, read_pem, read_secret, state_directory
 
 __all__ = ["BusSettings", "KafkaSettings"]
 
@@ -78,22 +78,13 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         sasl = self.security_protocol.startswith("SASL")
         if sasl and self.sasl_mechanism not in _MECHANISMS:
             raise SettingError(("sasl_mechanism",), f"must be one of {', '.join(_MECHANISMS)}")
-        if sasl:
-            if not self.sasl_plain_username:
-                raise SettingError(
-                    ("sasl_plain_username",), f"is required for {self.sasl_mechanism}"
-                )
-            if not self.sasl_plain_password_file:
-                raise SettingError(
-                    ("sasl_plain_password_file",), f"is required for {self.sasl_mechanism}"
-                )
+        for key in ("sasl_plain_username", "sasl_plain_password_file") if sasl else ():
+            if not getattr(self, key):
+                raise SettingError((key,), f"is required for {self.sasl_mechanism}")
         for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
             file = getattr(self, key)
             if file is not None:
-                try:
-                    Path(file).open("rb").close()
-                except OSError as error:
-                    raise SettingError((key,), f"cannot read {file}: {error.strerror}") from None
+                read_pem(file, path=(key,))
         self.password()
 
     def password(self) -> str | None:

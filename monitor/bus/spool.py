@@ -1,5 +1,7 @@
 """The bus on the spool: one thread commits published messages in groups."""
 
+# ruff: noqa: D102 - interface.py documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -16,13 +18,11 @@ from monitor.bus.interface import Assignment, Bus, Consumer
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_consumer import SpoolConsumer
 from monitor.bus.spool_file import UNREADABLE, Outgoing, SpoolFile
-from monitor.bus.spool_opening import open_spool
-from monitor.errors import MonitorError
+from monitor.bus.spool_opening import open_spool, set_aside_if_damaged
 from monitor.log_limits import OutageLog
 from monitor.metrics import Metric
 from monitor.part import Health, State
 from monitor.sqlite.file import OpenFile
-from monitor.sqlite.own_file import is_damage
 
 __all__ = ["SpoolBus"]
 
@@ -61,9 +61,7 @@ class SpoolBus(Bus):
         self._published: dict[str, int] = {}
         self._dropped = 0
         self._closing = False
-        # Whether something that read the spool found it damaged.
-        self._damaged = False
-        # Used by the writer; None while a damaged file is replaced.
+        # Used by the writer.
         self._file: SpoolFile | None = None
         # Written by the writer, read by anyone.
         self._spooled = 0
@@ -85,7 +83,6 @@ class SpoolBus(Bus):
     def publish(
         self, topic: str, *, value: bytes, key: str | None = None, headers: Mapping[str, str]
     ) -> int:
-        """Queue a message; see :meth:`Bus.publish`."""
         size = len(value) + _OVERHEAD_BYTES
         with self._changed:
             self._last_ticket = ticket = self._last_ticket + 1
@@ -116,7 +113,6 @@ class SpoolBus(Bus):
             self._dropped += count
 
     async def committed(self, *tickets: int, timeout_s: float = 10.0) -> bool:
-        """Wait until these messages are on disk; see :meth:`Bus.committed`."""
         loop = asyncio.get_running_loop()
         reached: asyncio.Future[None] = loop.create_future()
 
@@ -147,12 +143,12 @@ class SpoolBus(Bus):
         try:
             while True:
                 with self._changed:
-                    if not self._pending and not self._closing and not self._damaged:
+                    if not self._pending and not self._closing:
                         self._changed.wait(_TRIM_EVERY_S)
                     if self._pending and not self._closing:
                         self._changed.wait_for(lambda: self._closing, _GROUP_S)
                     closing = self._closing
-                written = self._open_intact() and self._write_group()
+                written = self._write_group()
                 if written and time.monotonic() >= next_trim:
                     next_trim = time.monotonic() + _TRIM_EVERY_S
                     self._tidy()
@@ -162,47 +158,9 @@ class SpoolBus(Bus):
                     with self._changed:
                         self._changed.wait_for(lambda: self._closing, _RETRY_S)
         finally:
-            self._close_file()
-
-    def _close_file(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
-
-    def _open_intact(self) -> bool:
-        """Replace the file if it is damaged; return whether there is one to write."""
-        with self._changed:
-            damaged, self._damaged = self._damaged, False
-        if damaged and self._file is not None:
-            if self._file.opened.lost():
-                # Deleted or replaced by someone else: the daemon ends.
-                return False
-            self._close_file()
-        if self._file is None:
-            try:
-                self._file = open_spool(self._path, max_bytes=self._max_bytes, thorough=True)
-            except MonitorError as error:
-                self._outage.failed(str(error))
-                return False
-            self._recovered()
-        return True
-
-    def _recovered(self) -> None:
-        self._outage.recovered(
-            f"writing the spool {self._path} again, {self._dropped} messages dropped so far"
-        )
-
-    def _note_unreadable(self, error: Exception) -> None:
-        """Have the writer look for damage if reading failed because of it; for any thread."""
-        if is_damage(error, self._path):
-            with self._changed:
-                self._damaged = True
-                self._changed.notify_all()
-
-    def _replaced(self, opened: OpenFile) -> bool:
-        """Return whether the writer has replaced this file; for any thread."""
-        file = self._file
-        return opened.lost() and file is not None and not file.opened.lost()
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
 
     def _write_group(self) -> bool:
         file = self._file
@@ -226,10 +184,12 @@ class SpoolBus(Bus):
         except UNREADABLE as error:
             self._put_back(group, size)
             self._outage.failed(f"cannot write the spool {self._path}: {error}")
-            self._note_unreadable(error)
+            set_aside_if_damaged(file, error)
             return False
         if group:
-            self._recovered()
+            self._outage.recovered(
+                f"writing the spool {self._path} again, {self._dropped} messages dropped so far"
+            )
         if dropped:
             logger.warning("spool: full, dropped the oldest %d messages", dropped)
         self._spooled += len(group)
@@ -271,14 +231,13 @@ class SpoolBus(Bus):
             self._spooled = file.count()
         except UNREADABLE as error:
             logger.warning("spool: cannot trim %s: %s", self._path, error)
-            self._note_unreadable(error)
+            set_aside_if_damaged(file, error)
 
     # Consuming.
 
     def consumer(
         self, topic: str, *, group: str | None, assignment: Assignment | None = None
     ) -> Consumer:
-        """Return a consumer of ``topic``."""
         return SpoolConsumer(
             self._path,
             topic,
@@ -286,8 +245,6 @@ class SpoolBus(Bus):
             assignment=assignment,
             max_bytes=self._max_bytes,
             news=self._news,
-            unreadable=self._note_unreadable,
-            replaced=self._replaced,
         )
 
     def _tell_news(self) -> None:
@@ -295,18 +252,15 @@ class SpoolBus(Bus):
             event.set()
 
     def state(self) -> State:
-        """Return the state of the spool."""
         if self._outage.problem is not None:
             return State(Health.DEGRADED, self._outage.problem)
         return State(Health.OK, f"{self._spooled} messages spooled")
 
     def open_files(self) -> Sequence[OpenFile]:
-        """Return the spool's file."""
         file = self._file
         return () if file is None else (file.opened,)
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the spool's metrics."""
         with self._changed:
             published = [({"topic": topic}, float(n)) for topic, n in self._published.items()]
             dropped = float(self._dropped)
@@ -322,7 +276,6 @@ class SpoolBus(Bus):
         )
 
     async def close(self) -> None:
-        """Write the queue and stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

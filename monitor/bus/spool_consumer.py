@@ -1,5 +1,7 @@
 """Consumers of the spool: each reads one topic in its own thread."""
 
+# ruff: noqa: D102 - interface.py documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -12,9 +14,9 @@ from typing import TypeVar
 from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
+from monitor.bus.spool_opening import set_aside_if_damaged
 from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog
-from monitor.sqlite.file import OpenFile
 
 __all__ = ["SpoolConsumer"]
 
@@ -27,10 +29,7 @@ T = TypeVar("T")
 
 
 class SpoolConsumer(Consumer):
-    """Reads a topic of the spool in its own thread.
-
-    If the bus replaces a damaged spool, the topic is assigned again, to the new one.
-    """
+    """Reads a topic of the spool in its own thread."""
 
     def __init__(
         self,
@@ -41,16 +40,10 @@ class SpoolConsumer(Consumer):
         assignment: Assignment | None,
         max_bytes: int,
         news: set[asyncio.Event],
-        unreadable: Callable[[Exception], None],
-        replaced: Callable[[OpenFile], bool],
     ) -> None:
         self._spool = spool
         self._max_bytes = max_bytes
         self._all_news = news
-        # Called with what reading the spool raised.
-        self._unreadable = unreadable
-        # Whether the bus has replaced this file.
-        self._replaced = replaced
         self._topic = topic
         self._group = group
         self._callbacks = assignment
@@ -63,14 +56,11 @@ class SpoolConsumer(Consumer):
         self._outage = OutageLog(logger)
 
     async def poll(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[Record]:
-        """Return the next records."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         self._all_news.add(self._news)
         while True:
             self._news.clear()
-            if self._file is not None and self._replaced(self._file.opened):
-                await self._give_back()
             if self._position is not None or await self._assign():
                 records = await self._read(max_records)
                 if records:
@@ -109,19 +99,16 @@ class SpoolConsumer(Consumer):
         await self.seek(0, start or 0)
         return True
 
-    def _may_read(self, file: SpoolFile) -> bool:
-        del file  # it is open, which is all that is needed
+    def _may_read(self, _: SpoolFile) -> bool:
         return self._lock is None or self._lock.acquire()
 
     async def seek(self, partition: int, offset: int) -> None:
-        """Read ``offset`` next."""
         del partition
         end = await self._in_thread(lambda file: file.end(), or_else=offset)
         # Past the end: the offset belongs to an older spool.
         self._position = 0 if offset > end else offset
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
-        """Store the group's position."""
         if self._group is None or 0 not in offsets:
             return
         group = self._group
@@ -131,11 +118,9 @@ class SpoolConsumer(Consumer):
             raise UnavailableError("spool", f"cannot store the offset: {error}") from None
 
     def assignment(self) -> frozenset[int]:
-        """Return partition 0 if it is assigned."""
         return frozenset() if self._position is None else frozenset([0])
 
     async def lag(self) -> Mapping[int, int]:
-        """Return the number of unread messages."""
         position = self._position
         if position is None:
             return {}
@@ -147,7 +132,8 @@ class SpoolConsumer(Consumer):
             result = await self._run(work)
         except (*UNREADABLE, OSError) as error:
             self._outage.failed(f"cannot read the spool {self._spool}: {error}")
-            self._unreadable(error)
+            if self._file is not None:
+                set_aside_if_damaged(self._file, error)
             await asyncio.sleep(_RETRY_S)
             return or_else
         self._outage.recovered(f"reading the spool {self._spool} again")
@@ -162,25 +148,16 @@ class SpoolConsumer(Consumer):
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def close(self) -> None:
-        """Release the topic."""
         if self._closed:
             return
         self._closed = True
         self._all_news.discard(self._news)
-        await self._give_back()
-        if self._lock is not None:
-            self._lock.release()
-        self._thread.shutdown(wait=False)
-
-    async def _give_back(self) -> None:
-        """Revoke the topic from this consumer, and close the file."""
         if self._position is not None and self._callbacks and self._callbacks.revoked:
             await self._callbacks.revoked([0])
         self._position = None
-
-        def close_file() -> None:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-
-        await asyncio.get_running_loop().run_in_executor(self._thread, close_file)
+        if self._file is not None:
+            file, self._file = self._file, None
+            await asyncio.get_running_loop().run_in_executor(self._thread, file.close)
+        if self._lock is not None:
+            self._lock.release()
+        self._thread.shutdown(wait=False)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from monitor.bus.interface import Record
+from monitor.sqlite.connection import transaction, write_ahead
 from monitor.sqlite.file import OpenFile
 from monitor.sqlite.own_file import (
     DamagedFileError,
@@ -22,21 +23,15 @@ from monitor.sqlite.own_file import (
     check_pages,
     recognize,
 )
-from monitor.sqlite.wal import write_ahead
 
 __all__ = ["UNREADABLE", "Outgoing", "SpoolFile"]
 
 # "RxSp": the application_id of a spool, which distinguishes it from other SQLite files.
 _APPLICATION_ID = 0x52785370
-_TABLES = {
-    "topic": "id, name",
-    "message": "offset, topic, key, headers, value, timestamp",
-    "committed": "topic, consumer_group, next_offset",
-}
+_TABLES = {"topic", "message", "committed"}
 _KEPT_FOR_A_LOOK = 1000
 _TRIM_ROWS = 2000
 _BUSY_S = 5.0
-_READ_ROWS = 2000
 
 _SCHEMA = """
 CREATE TABLE topic (
@@ -121,8 +116,7 @@ class SpoolFile:
     def append(self, messages: Sequence[Outgoing]) -> int:
         """Append messages in one transaction; return how many unread ones it deleted for them."""
         db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(db):
             dropped = self._make_room()
             ids = {name: self._topic(name) for name in {message.topic for message in messages}}
             first = 0
@@ -133,23 +127,14 @@ class SpoolFile:
                         values += (ids[topic], *rest)
                     db.execute(_INSERT + ",".join([_ONE_ROW] * rows), values)
                     first += rows
-            db.execute("COMMIT")
-        except BaseException:
-            # The rollback removes topics that were created in this transaction.
-            self._topics.clear()
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
         return dropped
 
     def _topic(self, name: str) -> int:
-        found = self._topics.get(name)
-        if found is None:
-            self._db.execute("INSERT OR IGNORE INTO topic (name) VALUES (?)", (name,))
-            found = self._topics[name] = self._db.execute(
-                "SELECT id FROM topic WHERE name = ?", (name,)
-            ).fetchone()[0]
-        return found
+        known = self._known_topic(name)
+        if known is not None:
+            return known
+        # Not among the known ones yet: a rollback would remove it.
+        return int(self._db.execute("INSERT INTO topic (name) VALUES (?)", (name,)).lastrowid or 0)
 
     def used_bytes(self) -> int:
         """Return the size of the file without its free pages."""
@@ -204,19 +189,12 @@ class SpoolFile:
 
     def commit(self, topic: str, group: str, next_offset: int) -> None:
         """Store the offset that the group reads next."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO committed (topic, consumer_group, next_offset)"
                 " VALUES (?, ?, ?)",
                 (self._topic(topic), group, next_offset),
             )
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._topics.clear()
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     # Reading.
 
@@ -278,19 +256,8 @@ class SpoolFile:
 
     def check(self) -> None:
         """Look for damage that keeps the spool from being opened."""
-        for table, columns in _TABLES.items():
-            self._db.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - all ours
         self.end()
         check_pages(self._db)
-
-    def check_all(self) -> None:
-        """Look for any damage, also in indexes and messages: 2 s for 100 MB."""
-        self.check()
-        check_pages(self._db, indexes=True)
-        self._db.execute("PRAGMA user_version = 0")  # whether it can be written
-        start = 0
-        while records := self.read(None, start, _READ_ROWS):
-            start = records[-1].offset + 1
 
     def topics(self) -> list[str]:
         """Return the topics' names."""
@@ -315,8 +282,7 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA cache_size = -2048")
     if tables:
         return
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db):
         if not recognize(db, application_id=_APPLICATION_ID, tables=_TABLES):
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
@@ -325,8 +291,3 @@ def _prepare(db: sqlite3.Connection) -> None:
                 "INSERT INTO sqlite_sequence (name, seq) VALUES ('message', ?)",
                 (time.time_ns() // 1000,),
             )
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise

@@ -24,10 +24,10 @@ from urllib.parse import urlencode
 
 import msgspec
 import urllib3
-import yaml
 
 from monitor.cluster.objects import Page, read_page
-from monitor.errors import MonitorError
+from monitor.cluster.settings import read_kubeconfig
+from monitor.errors import MonitorError, SettingError
 
 __all__ = ["SERVICE_ACCOUNT", "Api", "ApiError", "Reason"]
 
@@ -231,9 +231,9 @@ class Api:
                 client = self._client
                 # Reads the token of a service account again after a minute.
                 settings = client.configuration.auth_settings()
-        except (ConfigException, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        except (ConfigException, SettingError, LookupError, TypeError, ValueError) as error:
             where = self._kubeconfig or self._service_account
-            problem = f"{where}: {_line(error)}"
+            problem = f"{where}: {_line(getattr(error, 'problem', error))}"
             if self._kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
                 problem = "not running in a pod of a cluster; set cluster.kubeconfig"
             raise ApiError(Reason.UNAUTHORIZED, problem) from None
@@ -249,23 +249,23 @@ class Api:
             client.rest_client.pool_manager.clear()
 
     def _make_client(self) -> Any:
-        from kubernetes import client, config
+        from kubernetes import client
         from kubernetes.config.incluster_config import InClusterConfigLoader
+        from kubernetes.config.kube_config import KubeConfigLoader
 
         configuration: Any = client.Configuration()
-        loader: Any = InClusterConfigLoader
-        load: Any = config.load_kube_config
+        in_cluster: Any = InClusterConfigLoader
+        from_file: Any = KubeConfigLoader
         if self._kubeconfig is None:
-            loader(
+            in_cluster(
                 token_filename=str(self._service_account / "token"),
                 cert_filename=str(self._service_account / "ca.crt"),
             ).load_and_set(configuration)
         else:
-            load(
-                config_file=str(self._kubeconfig),
-                client_configuration=configuration,
-                persist_config=False,
-            )
+            from_file(
+                config_dict=read_kubeconfig(self._kubeconfig),
+                config_base_path=str(self._kubeconfig.parent),
+            ).load_and_set(configuration)
         configuration.connection_pool_maxsize = self._connections
         made = client.ApiClient(configuration)
         made.rest_client.pool_manager.connection_pool_kw["socket_options"] = _KEEPALIVE

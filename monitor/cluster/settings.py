@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 
 from monitor.cluster.mapping import MappingSettings
-from monitor.errors import SettingError
+from monitor.errors import ConfigError, SettingError
+from monitor.files.reading import read_file
+from monitor.files.yaml_nodes import compose, construct, decode
 from monitor.settings import Reloadable, Seconds, Section
 
-__all__ = ["ClusterSettings", "Kind"]
+__all__ = ["ClusterSettings", "Kind", "read_kubeconfig"]
 
 Kind = Literal["Deployment", "DeploymentConfig", "Pod"]
 
@@ -72,7 +72,7 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
             raise error.under("mapping") from None
         kubeconfig = self.kubeconfig_path()
         if kubeconfig is not None:
-            _verify_kubeconfig(kubeconfig)
+            read_kubeconfig(kubeconfig)
 
     def kubeconfig_path(self) -> Path | None:
         """Return the path of the kubeconfig; a relative one is first in $CREDENTIALS_DIRECTORY."""
@@ -85,25 +85,25 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
         return path
 
 
-def _verify_kubeconfig(file: Path) -> None:
-    """Raise SettingError for a file without a cluster; the error never shows its secrets."""
+def read_kubeconfig(file: Path) -> dict[str, Any]:
+    """Return the kubeconfig; raise SettingError for a file without a cluster.
+
+    The error never shows the file's secrets.
+    """
 
     def refuse(problem: str) -> SettingError:
         return SettingError(("kubeconfig",), problem)
 
+    name = str(file)
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise refuse(f"{file} is not a regular file")
-        with file.open("rb") as stream:
-            content = stream.read(_MAX_KUBECONFIG_BYTES + 1)
+        content = read_file(file, max_bytes=_MAX_KUBECONFIG_BYTES)
+        found = construct(name, compose(name, decode(name, content)))
     except OSError as error:
         raise refuse(f"cannot read {file}: {error.strerror}") from None
-    if len(content) > _MAX_KUBECONFIG_BYTES:
-        raise refuse(f"{file} is larger than {_MAX_KUBECONFIG_BYTES} bytes")
-    try:
-        found = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
-        raise refuse(f"{file} is not YAML") from None
+    except ConfigError as error:
+        place = name if error.line is None else f"{name}:{error.line}"
+        raise refuse(f"{place}: not YAML that can be read") from None
     clusters = found.get("clusters") if isinstance(found, dict) else None
     if not isinstance(clusters, list) or not clusters:
         raise refuse(f"{file} is not a kubeconfig: it has no clusters")
+    return dict(found)

@@ -73,7 +73,7 @@ class ScopeChanges:
 class Known:
     """What the database has of a scope: reported states by uid, and the selector of the last list.
 
-    ``selector`` is None if the scope was never completely listed.
+    ``selector``: None if the scope was never completely listed.
     """
 
     states: dict[str, bytes]

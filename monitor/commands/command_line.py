@@ -46,10 +46,10 @@ def run(argv: list[str]) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.command is None:
-        from monitor.daemon.systemd import hold_reloads
+        from monitor.daemon.signals import hold_signals
 
         # Before all else that a daemon loads.
-        hold_reloads()
+        hold_signals()
         from monitor.daemon.lifecycle import run_daemon
 
         return run_daemon(args.config)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from monitor.commands.terminal_text import terminal_text
 from monitor.daemon.config import LoadedConfig, load
 from monitor.errors import SettingError, UsageError
 from monitor.store import DatabaseSettings, open_store
@@ -72,7 +73,7 @@ async def _read(jobs: str) -> JobList:
     from monitor.probes.jobs_file import read_jobs
 
     try:
-        return await asyncio.to_thread(read_jobs, Path(jobs))
+        return await asyncio.to_thread(read_jobs, Path(jobs), own=True)
     except SettingError as error:
         raise UsageError(f"--import: {error.problem}") from None
 
@@ -93,7 +94,7 @@ async def _configure(settings: DatabaseSettings, owner: str | None, jobs: str | 
         saved = await store.transaction(lambda connection: save_jobs(connection, found.jobs))
         print(f"{jobs}: {saved.added} sites added, {saved.changed} changed, {saved.same} as before")
         for line in found.refused:
-            print(f"recodex-monitor: refused: {line}", file=sys.stderr)
+            print(f"recodex-monitor: refused: {terminal_text(line)}", file=sys.stderr)
         return 1 if found.refused else 0
     finally:
         await store.close()

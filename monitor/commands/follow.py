@@ -1,9 +1,7 @@
 """``follow CHANNEL``: a job's progress in the terminal, as a bar.
 
 Exits with 0 on FINISHED, with 1 on an end without it, and tries again where the relay is
-away. With the recovering protocol it goes on where it was, and says where messages may be
-missing; a relay that has only the old one gives the whole history again, which is not shown
-twice.
+away. It goes on where it was, and says where messages may be missing.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from rich.table import Column
 
 from monitor.commands.arguments import channel_name, seconds, server_url
 from monitor.commands.progress import Progress
-from monitor.commands.terminal_text import terminal_text
+from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.daemon.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.relay.client import RelayClient
@@ -54,12 +52,13 @@ def run(args: argparse.Namespace) -> int:
     if args.url is not None:
         server_url("--url", args.url, ("ws", "wss"))
     url = args.url or _configured_url(args.config)
-    view: _View = _Json() if args.json else _Lines(args.channel)
+    name = terminal_text(args.channel)
+    view: _View = _Json() if args.json else _Lines(name)
     if sys.stdout.isatty() and not args.json:
         console = Console()
         # Where no line can be drawn anew, each message gets its own.
         if not console.is_dumb_terminal:
-            view = _Terminal(args.channel, console)
+            view = _Terminal(name, console)
     with view:
         return asyncio.run(_follow(RelayClient(url, [args.channel]), args, view))
 
@@ -148,7 +147,7 @@ class _Quiet:
 class _Json(_Quiet):
     def message(self, text: str, line: str, progress: Progress) -> None:
         del line, progress
-        print(text, flush=True)
+        print(terminal_json(text), flush=True)
 
     def end(self, progress: Progress) -> None:
         del progress

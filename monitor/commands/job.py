@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.commands.api import Api, add_api_arguments
-from monitor.commands.terminal_text import terminal_text
+from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.errors import MonitorError, UnavailableError, UsageError
 
 __all__ = ["add_arguments", "run"]
@@ -60,13 +60,13 @@ def run(args: argparse.Namespace) -> int:
             # The others are tried all the same; what is wrong with all of them is said once.
             if str(error) not in said:
                 sys.stdout.flush()
-                print(f"recodex-monitor: {error}", file=sys.stderr)
+                print(f"recodex-monitor: {terminal_text(str(error))}", file=sys.stderr)
             said.add(str(error))
             continue
         if args.action == "show":
             _print_job(job, as_json=args.json)
         elif args.json:
-            print(json.dumps(job))
+            print(_json(job))
         else:
             word = "started" if args.action == "start" else "stopped"
             print(f"job {job_id} ({terminal_text(job['name'] or job['url'])}) is {word}")
@@ -92,7 +92,7 @@ def _all(api: Api) -> Iterator[dict[str, Any]]:
 def _print_list(jobs: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         for job in jobs:
-            print(json.dumps(job))
+            print(_json(job))
         return
     columns = ("ID", "STATE", "FOR", "STATUS", "RESPONSE", "CHECKED", "NAME", "URL")
     rows = [_row(job) for job in jobs]
@@ -116,21 +116,26 @@ def _print_list(jobs: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def _row(job: dict[str, Any]) -> tuple[str, ...]:
     last = job["last"] or {}
-    return (
-        str(job["id"]),
+    cells = (
+        job["id"],
         job["state"],
         _ago(job["since"]),
-        str(last.get("status") or "-"),
+        last.get("status") or "-",
         _milliseconds(last.get("response_time")),
         _ago(last.get("checked_at")),
-        terminal_text(job["name"]),
-        terminal_text(job["url"]),
+        job["name"],
+        job["url"],
     )
+    return tuple(terminal_text(str(cell)) for cell in cells)
+
+
+def _json(job: dict[str, Any]) -> str:
+    return terminal_json(json.dumps(job))
 
 
 def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(job))
+        print(_json(job))
         return
     last = job["last"] or {}
     lines = {

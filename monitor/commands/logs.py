@@ -26,7 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 from monitor.backoff import Backoff
 from monitor.commands.api import TLS_FAILED, Api, add_api_arguments
 from monitor.commands.arguments import log_text, seconds
-from monitor.commands.terminal_text import terminal_text
+from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.logs.levels import LEVELS, level_name
 
@@ -286,7 +286,7 @@ class _View:
 
     def show(self, entry: dict[str, Any]) -> None:
         if self._json:
-            sys.stdout.write(json.dumps(entry) + "\n")
+            sys.stdout.write(terminal_json(json.dumps(entry)) + "\n")
             sys.stdout.flush()
             return
         at = datetime.fromtimestamp(entry["time"], UTC).astimezone()

@@ -10,25 +10,26 @@ import argparse
 import math
 import time
 from importlib import resources
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
 import zmq
-from zmq.auth import load_certificate
 from zmq.utils.monitor import recv_monitor_message
 
 from monitor.commands.arguments import channel_name, seconds, server_url
+from monitor.commands.terminal_text import terminal_text
 from monitor.daemon.config import Config, load
-from monitor.errors import MonitorError, UnavailableError, UsageError
-from monitor.relay.settings import read_curve_key
-from monitor.settings import address_text
+from monitor.errors import MonitorError, SettingError, UnavailableError, UsageError
+from monitor.files.reading import read_file
+from monitor.relay.settings import curve_key_in, read_curve_keys
+from monitor.settings import address_text, read_secret
 
 __all__ = ["add_arguments", "run"]
 
 _LINGER_S = 10.0
 _STAY_S = 0.5
 _LONGEST_PAUSE_S = 86400.0
+_MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
 class _Record(msgspec.Struct):
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             if not socket.poll(int(args.wait * 1000), zmq.POLLOUT):
                 raise UnavailableError(uri, "the relay takes no more messages; gave up waiting")
             socket.send_multipart(entry.frames)
-            shown = " ".join(frame.decode("latin-1") for frame in entry.frames)
+            shown = terminal_text(" ".join(frame.decode("latin-1") for frame in entry.frames))
             print(f"{entry.t - entries[0].t:8.3f} {shown}", flush=True)
         # A broker stays: readers must not hear that it is gone before they have its last words.
         time.sleep(_STAY_S)
@@ -109,7 +110,7 @@ def _read(file: str | None) -> list[_Entry]:
                 resources.files("monitor.commands").joinpath("recording.jsonl").read_text("utf-8")
             )
         else:
-            text = Path(file).read_text("utf-8")
+            text = read_file(file, max_bytes=_MAX_FILE_BYTES, own=True).decode("utf-8-sig")
     except OSError as error:
         raise MonitorError(f"{shown}: cannot read it: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -149,7 +150,7 @@ def _use_curve(socket: zmq.Socket[bytes], args: argparse.Namespace, config: Conf
         server = (
             args.server_key.encode()
             if args.server_key
-            else read_curve_key(curve)[0]
+            else read_curve_keys(curve).public
             if curve
             else None
         )
@@ -158,14 +159,18 @@ def _use_curve(socket: zmq.Socket[bytes], args: argparse.Namespace, config: Conf
         if args.key is None:
             public, secret = zmq.curve_keypair()
         else:
-            public, found = load_certificate(args.key)
-            if found is None:
-                raise UsageError(f"--key: {args.key} holds no secret key")
-            secret = found
+            text = read_secret(args.key, path=("--key",))
+            found = {name: curve_key_in(text, name) for name in ("public-key", "secret-key")}
+            for name, key in found.items():
+                if key is None:
+                    raise UsageError(f"--key: {args.key} holds no {name}")
+            public, secret = (str(key).encode() for key in found.values())
         socket.setsockopt(zmq.CURVE_SERVERKEY, server)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
-    except (OSError, ValueError, zmq.ZMQError) as error:
+    except SettingError as error:
+        raise UsageError(str(error)) from None
+    except (ValueError, zmq.ZMQError) as error:
         raise UsageError(f"no usable CURVE key: {error}") from None
 
 

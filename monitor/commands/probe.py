@@ -16,6 +16,7 @@ from rich.text import Text
 
 from monitor import messages
 from monitor.commands.configured_jobs import load_configured_jobs
+from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.daemon.config import load
 from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.messages import Result
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     job = _given_job(args) if args.url is not None else _configured_job(args)
     result = asyncio.run(_check(job))
     if args.json:
-        print(messages.encode(result).decode())
+        print(terminal_json(messages.encode(result).decode()))
     else:
         _show(result)
     return 0 if result.up else 1
@@ -134,9 +135,11 @@ def _show(result: Result) -> None:
     console = Console(file=sys.stdout, highlight=False)
     state = Text("up" if result.up else "down", style="bold green" if result.up else "bold red")
     status = "" if result.status is None else f", status {result.status}"
-    console.print(state + Text(f"  {result.url}{status}", style=""), soft_wrap=True)
+    url = terminal_text(result.url)
+    console.print(state + Text(f"  {url}{status}", style=""), soft_wrap=True)
     if result.error is not None:
-        console.print(Text(f"  {result.error}"), soft_wrap=True)
+        # A certificate, for instance, names whom it likes.
+        console.print(Text(f"  {terminal_text(result.error)}"), soft_wrap=True)
     total = sum(getattr(result.phases, name) for name in _PHASES)
     before = 0.0
     for name in _PHASES:

@@ -7,15 +7,13 @@ share, stands in :mod:`monitor.daemon.assembly`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import resource
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from monitor import __version__
@@ -25,8 +23,10 @@ from monitor.daemon.assembly import Services, check_parts, make_parts
 from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
 from monitor.daemon.logfile import DaemonLog
-from monitor.daemon.systemd import ServiceManager, hold_reloads, watchdog_interval
+from monitor.daemon.signals import Signals, hold_signals
+from monitor.daemon.systemd import ServiceManager, watchdog_interval
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
+from monitor.files.threads import call_aside
 from monitor.libraries import needed_by
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
@@ -37,8 +37,14 @@ __all__ = ["Daemon", "new_event_loop", "run_daemon", "settle_garbage"]
 logger = logging.getLogger("monitor.daemon")
 
 # All of shutdown fits in 5 s; the steps' own limits leave each its share.
+_END_S = 5.0
 _DRAIN_S = 3.5
 _CLOSE_S = 1.0
+_LEAST_CLOSE_S = 0.25
+# For a step that is cut off to notice.
+_CUT_OFF_S = 0.1
+# For a start that is under way when a signal asks to stop.
+_START_S = 1.0
 _RESTART_PAUSE_S = (1.0, 30.0)
 _HEARTBEAT_S = 2.0
 _LOOK_AT_FILES_S = 1.0
@@ -79,6 +85,7 @@ class Daemon:
         log: DaemonLog,
         *,
         narrow: Callable[[Config], Config] = lambda config: config,
+        ending: Callable[[], None] = lambda: None,
     ) -> None:
         self._file = file
         self._loaded = loaded
@@ -87,14 +94,16 @@ class Daemon:
         self._log = log
         # start-producer and start-consumer run one part of a config; a reload narrows it again.
         self._narrow = narrow
+        # Called as shutdown begins, from when on the time is limited.
+        self._ending = ending
         self._manager = ServiceManager()
         self._wake = asyncio.Event()
         self._stop_reason: str | None = None
-        self._stop_signals = 0
+        self._stopping = asyncio.Event()
         self._exit_status = 0
         self._reload_wanted = False
         self._failures: dict[str, str] = {}
-        self._services = Services(loaded.config, stop=self._ask_to_stop, status=self)
+        self._services = Services(loaded.config, stop=self.ask_to_stop, status=self)
         self.parts: list[Part] = []
         # Whether the last reload was taken; /metrics shows it.
         self.last_reload_successful = True
@@ -104,10 +113,10 @@ class Daemon:
 
     async def run(self) -> int:
         """Start, serve until told to stop, and stop. Raises MonitorError where it can't start."""
-        self._install_signal_handlers()
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._start()
+            if not await self._unless_stopped(self._start(), grace_s=_START_S):
+                return self._exit_status
             tasks = [
                 asyncio.create_task(self._supervise(part), name=f"part:{part.name}")
                 for part in self.parts
@@ -179,8 +188,26 @@ class Daemon:
             self._wake.clear()
             if self._reload_wanted and self._stop_reason is None:
                 self._reload_wanted = False
-                await self.reload()
-        logger.info("stopping: %s", self._stop_reason)
+                await self._unless_stopped(self.reload())
+
+    async def _unless_stopped(
+        self, step: Coroutine[Any, Any, None], *, grace_s: float = 0.0
+    ) -> bool:
+        """Do a step; False where it was cut off, ``grace_s`` after somebody asked to stop."""
+        doing = asyncio.ensure_future(step)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done() and grace_s:
+                await asyncio.wait({doing}, timeout=grace_s)
+        finally:
+            stopping.cancel()
+            cut_off = doing.cancel()
+        if cut_off:
+            await asyncio.wait({doing}, timeout=_CUT_OFF_S)
+            return False
+        doing.result()
+        return True
 
     async def _supervise(self, part: Part) -> None:
         backoff = Backoff(*_RESTART_PAUSE_S)
@@ -258,7 +285,7 @@ class Daemon:
         """Read the file again and adopt it, or say why not and change nothing."""
         self._manager.reloading()
         try:
-            loaded = await asyncio.to_thread(load, self._file)
+            loaded = await call_aside(self._load)
             if loaded.empty and not self._loaded.empty:
                 # So it is for a moment where an editor or a copy writes it anew.
                 raise ConfigError(
@@ -273,6 +300,17 @@ class Daemon:
             logger.error("reload refused, nothing changed: %s", error)
         finally:
             self._manager.ready()
+
+    def _load(self) -> LoadedConfig:
+        try:
+            return load(self._file)
+        except MonitorError:
+            raise
+        except Exception as error:  # a defect of ours must not end what runs
+            logger.error("the config could not be read", exc_info=error)
+            raise ConfigError(
+                f"cannot be read: {type(error).__name__}", file=self._file or ""
+            ) from None
 
     async def _adopt(self, loaded: LoadedConfig) -> None:
         """Swap to a new config: every part agrees first, then all switch."""
@@ -289,7 +327,7 @@ class Daemon:
             except SettingError as error:
                 raise loaded.error(error.under(name)) from None
         if new.logger != old.logger:
-            await asyncio.to_thread(self._log.reload, new.logger)
+            await call_aside(self._log.reload, new.logger)
         for switch in switches:
             switch()
         self._loaded, self.config = loaded, new
@@ -301,24 +339,17 @@ class Daemon:
 
     # Stop
 
-    def _install_signal_handlers(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop_signal, signal.Signals(number).name)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
-        # One that came before is taken now.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-
-    def _on_stop_signal(self, name: str) -> None:
-        self._stop_signals += 1
-        if self._stop_signals > 1 and self.draining:
-            logger.warning("stopping at once: a second signal")
-            self._log.stop()
-            os._exit(1)
-        self._ask_to_stop(name)
-
-    def _on_reload_signal(self) -> None:
+    def ask_to_reload(self) -> None:
+        """Read the config again, once what is under way is done."""
         self._reload_wanted = True
+        self._wake.set()
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Stop in order; the first reason is the one that the log has."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            logger.info("stopping: %s", reason)
+        self._stopping.set()
         self._wake.set()
 
     def _on_task_ended(self, task: asyncio.Task[None]) -> None:
@@ -327,15 +358,12 @@ class Daemon:
             return
         self._exit_status = 1
         logger.critical("the task %s ended", task.get_name(), exc_info=task.exception())
-        self._ask_to_stop(f"the task {task.get_name()} ended")
-
-    def _ask_to_stop(self, reason: str) -> None:
-        if self._stop_reason is None:
-            self._stop_reason = reason
-        self._wake.set()
+        self.ask_to_stop(f"the task {task.get_name()} ended")
 
     async def _shutdown(self, tasks: list[asyncio.Task[Any]]) -> None:
         self.draining = True
+        self._ending()
+        until = time.monotonic() + _END_S
         if self.ready:
             self._manager.stopping()
             # The parts accept nothing more and finish what they began, all at once.
@@ -344,11 +372,13 @@ class Daemon:
             )
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LEAST_CLOSE_S)
         await self._bounded([(part.name, part.close()) for part in self.parts], "closing", _CLOSE_S)
         # The bus and the store go last: the parts flushed into them.
         for service in reversed(self._services.opened):
-            await self._bounded([(type(service).__name__, service.close())], "closing", _CLOSE_S)
+            limit_s = min(_CLOSE_S, max(_LEAST_CLOSE_S, until - time.monotonic()))
+            await self._bounded([(type(service).__name__, service.close())], "closing", limit_s)
         if self.ready:
             logger.info("stopped")
         self._manager.close()
@@ -369,8 +399,8 @@ class Daemon:
                 logger.error(
                     "%s %s failed: %s: %s", what, running[task], type(error).__name__, error
                 )
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            await asyncio.wait(late, timeout=_CUT_OFF_S)
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -392,23 +422,37 @@ def run_daemon(
     ``remark`` returns what the log should say first of the config in the file, if anything.
     Raises MonitorError, already logged, where the daemon can't start.
     """
-    hold_reloads()
+    hold_signals()
     loaded = load(file)
     said = remark(loaded.config)
     loaded.config = narrow(loaded.config)
     log = DaemonLog(loaded.config.logger)
-    log.start()
-    if said is not None:
-        logger.info("%s", said)
-    try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner, attending(runner.get_loop()):
-            return runner.run(Daemon(file, loaded, log, narrow=narrow).run())
-    except MonitorError as error:
-        error.logged = True
-        if isinstance(error, UnavailableError):
-            # Of a command it means to try again; the daemon is started again after any failure.
-            error.exit_status = MonitorError.exit_status
-        logger.critical("%s", error)
-        raise
-    finally:
-        log.stop()
+    # First of all, since threads inherit which signals are blocked.
+    with Signals(log) as signals:
+        log.start()
+        if said is not None:
+            logger.info("%s", said)
+        try:
+            with (
+                asyncio.Runner(loop_factory=new_event_loop) as runner,
+                attending(runner.get_loop()),
+            ):
+                daemon = Daemon(file, loaded, log, narrow=narrow, ending=signals.limit_the_end)
+                signals.attend(
+                    runner.get_loop(), stop=daemon.ask_to_stop, reload=daemon.ask_to_reload
+                )
+                signals.status = runner.run(daemon.run())
+                # What threads still do is waited for here.
+        except MonitorError as error:
+            error.logged = True
+            if isinstance(error, UnavailableError):
+                # Of a command it means to try again; the daemon is started again after any failure.
+                error.exit_status = MonitorError.exit_status
+            signals.status = error.exit_status
+            logger.critical("%s", error)
+            raise
+        finally:
+            if not log.stop():
+                # The interpreter's own end would wait for the file that hangs.
+                os._exit(signals.status)
+    return signals.status

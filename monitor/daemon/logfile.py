@@ -1,32 +1,29 @@
-"""The daemon's own log: a rotating file and the journal, written by a thread of its own.
+"""The daemon's own log: a rotating file and stderr, each written by a thread of its own.
 
-Loggers never wait for a disk: records go through a bounded queue to one thread that writes
-them. What the queue can't take is counted and said. A log that can't be written (full disk,
-missing directory) is said once on stderr and tried again; the daemon goes on.
+Loggers never wait for a disk: records go through a bounded queue to the thread that writes them,
+and neither the file nor stderr waits for the other. Lines that a queue cannot take are
+counted. A file that cannot be written (full disk, missing directory) is reported once on stderr and
+tried again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import logging.handlers
 import os
 import queue
 import sys
-import time
-from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import msgspec
 
+from monitor.daemon.log_writers import STOP_S, RotatingFile, Stderr, Writer
 from monitor.errors import SettingError
 from monitor.settings import Reloadable, Section
 
 __all__ = ["DaemonLog", "LoggerSettings"]
 
 FORMAT = "[%(asctime)s] [%(name)s] [%(levelname)s] %(message)s"
-_QUEUE_RECORDS = 10_000
-_RETRY_S = 5.0
 
 # What other programs and older configs call the levels.
 LEVELS = {
@@ -95,101 +92,16 @@ class _Journal(logging.Formatter):
         return f"<{priority}>[{record.name}] {record.getMessage()}"
 
 
-class _RotatingFile(logging.handlers.RotatingFileHandler):
-    """A file rotated by size that is opened anew when logrotate (or anyone) took it away."""
-
-    def __init__(self, settings: LoggerSettings, stderr: TextIO) -> None:
-        self._stderr = stderr
-        self._broken_until = 0.0
-        self._looked_at = 0.0
-        super().__init__(
-            settings.file,
-            maxBytes=settings.max_size,
-            backupCount=settings.rotations,
-            encoding="utf-8",
-            errors="backslashreplace",
-            delay=True,
-        )
-
-    def _open(self) -> Any:
-        # Readable by the group, and by nobody else, whatever the umask says.
-        descriptor = os.open(
-            self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
-        )
-        return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        now = time.monotonic()
-        if now < self._broken_until:
-            return
-        try:
-            if now - self._looked_at >= 1:
-                self._looked_at = now
-                self._reopen_if_moved()
-            if self.shouldRollover(record):
-                try:
-                    self.doRollover()
-                except OSError as error:
-                    self._say(f"cannot rotate {self.baseFilename}: {error.strerror}")
-                    if self.stream is None:
-                        self.stream = self._open()
-            if self.stream is None:
-                self.stream = self._open()
-            self.stream.write(self.format(record) + self.terminator)
-            self.stream.flush()
-            if self._broken_until:
-                self._broken_until = 0.0
-                self._say(f"{self.baseFilename} can be written again")
-        except OSError as error:
-            if not self._broken_until:
-                self._say(
-                    f"cannot write {self.baseFilename}: {error.strerror}; going on without it"
-                )
-            self._broken_until = now + _RETRY_S
-            self._drop_stream()
-
-    def _reopen_if_moved(self) -> None:
-        if self.stream is None:
-            return
-        try:
-            there = Path(self.baseFilename).stat()
-        except FileNotFoundError:
-            self._drop_stream()
-            return
-        ours = os.fstat(self.stream.fileno())
-        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
-            self._drop_stream()
-
-    def _drop_stream(self) -> None:
-        stream, self.stream = self.stream, None
-        if stream is not None:
-            # Closing flushes what a full disk could not take; it is said already.
-            with contextlib.suppress(OSError):
-                stream.close()
-
-    def _say(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stderr.write(f"recodex-monitor: logger: {text}\n")
-            self._stderr.flush()
-
-
-class _Stderr(logging.StreamHandler[TextIO]):
-    """Lines to stderr; one that is closed or full is nobody's problem but its reader's."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
-        del record
-
-
 class _Enqueue(logging.handlers.QueueHandler):
-    """Hands records to the writing thread without ever waiting for it."""
+    """Hands records to the writers without ever waiting for them."""
 
-    dropped = 0
+    def __init__(self, *writers: Writer) -> None:
+        super().__init__(queue.Queue(1))
+        self.writers = writers
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
-            self.dropped += 1
+        for writer in self.writers:
+            writer.put(record)
 
 
 class DaemonLog:
@@ -198,56 +110,62 @@ class DaemonLog:
     def __init__(self, settings: LoggerSettings, *, stderr: TextIO | None = None) -> None:
         self._settings = settings
         self._stderr = stderr or sys.stderr
-        self._queue: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
-        self._enqueue = _Enqueue(self._queue)
+        self._enqueue = _Enqueue()
         self._enqueue.setFormatter(_OneLine())
-        self._listener: logging.handlers.QueueListener | None = None
 
     @property
     def dropped(self) -> int:
-        """How many lines the writing thread could not take in time."""
-        return self._enqueue.dropped
+        """How many lines a writer could not take in time."""
+        return sum(writer.dropped for writer in self._enqueue.writers)
 
     def start(self) -> None:
         """Send every logger of the process through this log."""
-        root = logging.getLogger()
-        root.addHandler(self._enqueue)
-        self._apply()
+        console = Stderr(self._stderr)
+        # systemd sets JOURNAL_STREAM where stderr is the journal.
+        journal = "JOURNAL_STREAM" in os.environ
+        console.setFormatter(_Journal() if journal else logging.Formatter(FORMAT))
+        self._console = Writer(console)
+        self._set_levels()
+        self._file = Writer(self._file_handler())
+        self._enqueue.writers = (self._file, self._console)
+        logging.getLogger().addHandler(self._enqueue)
 
     def reload(self, settings: LoggerSettings) -> None:
         """Adopt new settings: level, file, size and rotations."""
         self._settings = settings
-        self._end_listener()
-        self._apply()
+        self._set_levels()
+        handler = self._file_handler()
+        if not self._file.switch(handler):
+            self._file = Writer(handler)
+            self._enqueue.writers = (self._file, self._console)
 
-    def stop(self) -> None:
-        """Write what is queued and let go of the file."""
+    def reopen(self) -> None:
+        """Open the file again: it may have been moved away."""
+        self._file.reopen()
+
+    def stop(self, *, limit_s: float = STOP_S) -> bool:
+        """Write what is queued and close the file; False where that hangs."""
         logging.getLogger().removeHandler(self._enqueue)
-        self._end_listener()
+        # stderr is the last: the file's problems are reported there.
+        stopped = [writer.stop(limit_s / 2) for writer in self._enqueue.writers]
+        return all(stopped)
 
-    def _apply(self) -> None:
+    def _set_levels(self) -> None:
         # The level is the daemon's own; libraries speak up for warnings only.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("monitor").setLevel(self._settings.level_number)
-        file = _RotatingFile(self._settings, self._stderr)
-        file.setFormatter(logging.Formatter(FORMAT))
-        console = _Stderr(self._stderr)
-        # systemd sets JOURNAL_STREAM where stderr is the journal.
-        journal = "JOURNAL_STREAM" in os.environ
-        console.setFormatter(_Journal() if journal else logging.Formatter(FORMAT))
-        self._listener = logging.handlers.QueueListener(self._queue, file, console)
-        self._listener.start()
 
-    def _end_listener(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        while True:
-            # The listener's own sentinel needs a place in the queue.
-            try:
-                listener.stop()
-                break
-            except queue.Full:
-                time.sleep(0.01)
-        for handler in listener.handlers:
-            handler.close()
+    def _file_handler(self) -> RotatingFile:
+        file = RotatingFile(
+            self._settings.file,
+            max_bytes=self._settings.max_size,
+            rotations=self._settings.rotations,
+            say=self._say,
+        )
+        file.setFormatter(logging.Formatter(FORMAT))
+        return file
+
+    def _say(self, text: str) -> None:
+        """Say on stderr what is wrong with the file."""
+        record = logging.LogRecord("monitor.log", logging.WARNING, "", 0, text, None, None)
+        self._console.put(record)

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Mapping
 
 import sdnotify
 
-__all__ = ["ServiceManager", "hold_reloads", "watchdog_interval"]
+__all__ = ["ServiceManager", "watchdog_interval"]
 
 logger = logging.getLogger("monitor.daemon")
-
-
-def hold_reloads() -> None:
-    """Let SIGHUP wait until the daemon handles it: unhandled, one during the start would end it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 def watchdog_interval(environ: Mapping[str, str]) -> float | None:

@@ -1,52 +1,34 @@
 """A YAML file whose values know where they stand.
 
 ``${NAME}`` in a value is taken from the environment; ``$${NAME}`` is left as ``${NAME}``.
-Numbers are as in YAML 1.2: ``1:30``, ``010`` and dates are text, not 90, 8 and a day.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import yaml
 
 from monitor.errors import ConfigError, SettingError, SettingPath
+from monitor.files.reading import read_file
+from monitor.files.yaml_nodes import (
+    KEY_TAGS,
+    NULL_TAG,
+    TEXT_TAG,
+    compose,
+    construct,
+    decode,
+    plain_tag,
+)
 
 __all__ = ["Document"]
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
-_MAX_NODES = 2_000_000
-_MAX_DEPTH = 50
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_TEXT = "tag:yaml.org,2002:str"
-_KEY_TAGS = (_TEXT, "tag:yaml.org,2002:merge")
-_NULL = "tag:yaml.org,2002:null"
 # No secret is shorter, and of what is, the words of an error might have a part.
 _LEAST_SECRET = 4
-
-
-# YAML 1.1's numbers (https://yaml.org/type/int.html, .../float.html) but those to the base of 60
-# and those that begin with a 0 for octal.
-_NUMBERS = {
-    "tag:yaml.org,2002:int": r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)",
-    "tag:yaml.org,2002:float": r"[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?"
-    r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-}
-_NOT_RESOLVED = {*_NUMBERS, "tag:yaml.org,2002:timestamp"}
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
-        first: [each for each in resolvers if each[0] not in _NOT_RESOLVED]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-for _tag, _form in _NUMBERS.items():
-    _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_form})\\Z"), list("-+.0123456789"))
 
 
 class Document:
@@ -68,19 +50,12 @@ class Document:
         if not file:
             raise ConfigError("the name of the config file is empty", file=file)
         try:
-            with Path(file).open("rb") as stream:
-                raw = stream.read(_MAX_FILE_BYTES + 1)
+            raw = read_file(file, max_bytes=_MAX_FILE_BYTES, own=True)
         except OSError as error:
             raise ConfigError(f"cannot read it: {error.strerror}", file=file) from None
-        if len(raw) > _MAX_FILE_BYTES:
-            raise ConfigError(f"longer than {_MAX_FILE_BYTES} bytes", file=file)
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = raw.count(b"\n", 0, error.start) + 1
-            raise ConfigError("not UTF-8 text", file=file, line=line) from None
-        root = _compose(file, text)
-        if isinstance(root, yaml.ScalarNode) and root.tag == _NULL:
+        text = decode(file, raw)
+        root = compose(file, text)
+        if isinstance(root, yaml.ScalarNode) and root.tag == NULL_TAG:
             root = None
         if root is not None and not isinstance(root, yaml.MappingNode):
             raise ConfigError("expected keys and values at the top", file=file, line=1)
@@ -114,7 +89,7 @@ class Document:
 
             self._written[id(node)] = node.value
             node.value = _VARIABLE.sub(value, node.value)
-            node.tag = _TEXT
+            node.tag = TEXT_TAG
             self._substituted.add(id(node))
 
     def as_written(self, error: SettingError) -> SettingError:
@@ -138,19 +113,12 @@ class Document:
         if not isinstance(node, yaml.ScalarNode) or id(node) not in self._substituted:
             return False
         self._substituted.discard(id(node))
-        node.tag = _Loader("").resolve(yaml.ScalarNode, node.value, (True, False))
-        return bool(node.tag != _TEXT)
+        node.tag = plain_tag(node.value)
+        return bool(node.tag != TEXT_TAG)
 
     def data(self) -> dict[str, Any]:
-        """Return the values as plain Python objects. Raises SettingError."""
-        if self._root is None:
-            return {}
-        try:
-            return cast("dict[str, Any]", yaml.SafeLoader("").construct_document(self._root))
-        except yaml.MarkedYAMLError as error:
-            raise SettingError((), f"not YAML that can be read: {error.problem}") from None
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise SettingError((), f"not YAML that can be read: {error}") from None
+        """Return the values as plain Python objects. Raises ConfigError."""
+        return cast("dict[str, Any]", construct(self.file, self._root) or {})
 
     def line(self, path: SettingPath) -> int | None:
         """Return the line (from 1) of the deepest part of ``path`` that stands in the file."""
@@ -188,8 +156,6 @@ class Document:
             if id(node) in seen:
                 continue
             seen.add(id(node))
-            if len(seen) > _MAX_NODES:
-                raise SettingError((), f"more than {_MAX_NODES} values")
             yield path, node
             if isinstance(node, yaml.MappingNode):
                 waiting.extend(((*path, str(key.value)), value) for key, value in node.value)
@@ -202,35 +168,9 @@ def _refuse_doubles(path: SettingPath, node: yaml.MappingNode) -> None:
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise SettingError(path, "a key must be plain text")
-        if key.tag not in _KEY_TAGS:
+        if key.tag not in KEY_TAGS:
             problem = f"a key must be text; {key.value} is none unless it stands in quotes"
             raise SettingError((*path, key.value), problem)
         if key.value in keys and key.value != "<<":
             raise SettingError((*path, key.value), "stands here twice")
         keys.add(key.value)
-
-
-def _compose(file: str, text: str) -> yaml.Node | None:
-    try:
-        # libyaml's composer recurses in C: a file nested deeply enough would end the process.
-        depth = 0
-        for event in yaml.parse(text, _Loader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth > _MAX_DEPTH:
-                    raise ConfigError(f"nested deeper than {_MAX_DEPTH}", file=file)
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-        return yaml.compose(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else None
-        problem = error.problem or error.context or "not YAML"
-        if mark is not None and text[mark.index : mark.index + 1] == "\t":
-            problem = "a tab can't indent; use spaces"
-        elif mark is not None and text[mark.index - 1 : mark.index + 1] == "${":
-            problem = "within braces or brackets a ${NAME} must stand in quotes"
-        raise ConfigError(f"not YAML: {problem}", file=file, line=line) from None
-    except yaml.YAMLError as error:
-        problem = str(error).splitlines()[0] if str(error) else "unreadable"
-        raise ConfigError(f"not YAML: {problem}", file=file) from None

@@ -1,8 +1,7 @@
-"""The log actions as JSON messages: what a client may ask. Pure.
+"""Parses the requests of the log actions. Pure.
 
-A message is one JSON object. :func:`parse` turns it into one of the requests below or raises
-ActionError, whose ``answer`` is what the client gets. Nothing that a client sends ends its
-connection.
+A message is one JSON object. :func:`parse` returns one of the requests below or raises ActionError,
+whose ``answer`` is the response to the client. An invalid message never ends the connection.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ _NOTHING: Final = Raw()
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Entries to store, each still as JSON; ``single`` where the message itself is the entry.
+    """A request to store entries, each still as JSON; ``single`` if the message is the entry.
 
-    ``sender`` is whose ``upload_id`` it is, as far as the message says.
+    ``sender`` is the sender whose ``upload_id`` it is, as far as the message says.
     """
 
     head: Head
@@ -62,7 +61,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class ListRequest:
-    """A page of entries is wanted."""
+    """A request for a page of entries."""
 
     head: Head
     query: Query
@@ -70,7 +69,7 @@ class ListRequest:
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """New entries that match are wanted as they come."""
+    """A request for new matching entries as they arrive."""
 
     head: Head
     filter: Filter
@@ -78,7 +77,7 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Unfollow:
-    """No more of them."""
+    """A request to end the live tail."""
 
     head: Head
 
@@ -93,7 +92,7 @@ class _Head(msgspec.Struct):
 
 
 class _Upload(msgspec.Struct):
-    # Unknown keys beside these are the client's own and do no harm, as in an entry.
+    # Other keys are ignored, as in an entry: clients may add their own.
     upload_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     logs: list[Raw] | UnsetType = UNSET
     notifications: list[Raw] | UnsetType = UNSET
@@ -111,7 +110,7 @@ _Text = Annotated[str, Meta(max_length=_MAX_TEXT)]
 
 
 class _Filter(msgspec.Struct, forbid_unknown_fields=True):
-    # A filter that is spelt wrong must not return everything: unknown keys are errors.
+    # Unknown keys are errors, because a misspelled filter would return everything.
     action: Raw = _NOTHING
     id: Raw = _NOTHING
     token: Raw = _NOTHING
@@ -145,7 +144,7 @@ def _bad(problem: str) -> ActionError:
 
 
 def head(data: bytes) -> Head:
-    """Read what every message has; raises ActionError where it is no JSON object with an action."""
+    """Return the common part of a message; raises ActionError if it is not a JSON object."""
     if not data:
         raise _bad("the message is empty")
     try:
@@ -156,7 +155,7 @@ def head(data: bytes) -> Head:
 
 
 def echo(data: bytes) -> Head:
-    """Read as much of the head as is sound, for an error about it; raises nothing."""
+    """Return the valid parts of the head, for an error response; never raises."""
     try:
         raw = _decode_head(data)
     except DECODING_ERRORS:
@@ -188,13 +187,13 @@ def _echo(raw: Raw) -> bytes:
         problem = f"id: expected a string, number, boolean or null of at most {_MAX_ID_BYTES} bytes"
         raise _bad(problem)
     if text[:1] == b'"':
-        # Whatever is echoed must be sound JSON: an undecoded string may hold anything.
+        # The response must be valid JSON, and an undecoded string may contain anything.
         return _encode(_string(raw, "id"))
     return text
 
 
 def parse(data: bytes, *, max_batch: int) -> Request:
-    """Turn one message into what it asks for; raises ActionError for whatever is wrong with it."""
+    """Parse one message; raises ActionError if it is invalid."""
     found = head(data)
     match found.action:
         case None:
@@ -213,7 +212,7 @@ def parse(data: bytes, *, max_batch: int) -> Request:
             _decode(data, _Plain)
             return Unfollow(found)
         case action:
-            raise ActionError(ErrorCode.UNKNOWN_ACTION, f"no action is called {action[:64]!r}")
+            raise ActionError(ErrorCode.UNKNOWN_ACTION, f"unknown action {action[:64]!r}")
 
 
 def _decode(data: bytes, type_: type[T]) -> T:
@@ -233,22 +232,22 @@ def _upload(data: bytes, found: Head, kind: Kind, max_batch: int) -> Upload:
     batch = given.logs if kind is Kind.LOGS else given.notifications
     other = given.notifications if kind is Kind.LOGS else given.logs
     if other is not UNSET:
-        raise _bad(f"{found.action} takes its entries under {kind}")
+        raise _bad(f"{found.action} expects its entries in {kind}")
     has_entry = bool(bytes(given.level) or bytes(given.time) or bytes(given.message))
     if batch is UNSET:
         sender = "" if given.upload_id is None else _sender_of((data,))
         return Upload(found, kind, (data,), True, given.upload_id, sender)
     if has_entry:
-        raise _bad(f"entries stand either in the message itself or under {kind}, not both")
+        raise _bad(f"expected one entry in the message itself or a list in {kind}, not both")
     if len(batch) > max_batch:
-        problem = f"{len(batch)} entries under {kind}, {max_batch} are allowed"
+        problem = f"{len(batch)} entries in {kind}; at most {max_batch} are allowed"
         raise ActionError(ErrorCode.TOO_LARGE, problem)
     sender = "" if given.upload_id is None else _sender_of(batch)
     return Upload(found, kind, batch, False, given.upload_id, sender)
 
 
 def _sender_of(items: Sequence[bytes | Raw]) -> str:
-    """Return the first sender that is one; what it is known by must not change with the clock."""
+    """Return the first valid sender; independent of the clock, so that a repeat has the same."""
     for item in items:
         try:
             sender = _decode_sender(item).sender
@@ -278,7 +277,7 @@ def query(
     limit: int | None = None,
     cursor: str | None = None,
 ) -> Query:
-    """Make a query of what a client gave; raises ActionError for values that make no sense."""
+    """Make a query from the values of a client; raises ActionError for invalid values."""
     if timewindow is not None and not (math.isfinite(timewindow) and timewindow > 0):
         raise _bad("timewindow: expected a number of seconds above 0")
     limit = DEFAULT_LIMIT if limit is None else limit
@@ -301,7 +300,7 @@ def filter_of(
     min_level: str | int | None = None,
     contains: str | None = None,
 ) -> Filter:
-    """Make a filter of what a client gave; raises ActionError for a level that is none."""
+    """Make a filter from the values of a client; raises ActionError for invalid values."""
     names = []
     for key, value in (("level", level), ("min_level", min_level)):
         name = None if value is None else level_name(value)

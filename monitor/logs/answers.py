@@ -1,4 +1,4 @@
-"""What a client of the log actions is told, as JSON messages. Pure."""
+"""The responses of the log actions, as JSON messages. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ErrorCode(StrEnum):
-    """What went wrong, for programs; a text beside it is for people."""
+    """The kind of an error, for programs; the message next to it is for people."""
 
     BAD_REQUEST = "bad-request"
     UNKNOWN_ACTION = "unknown-action"
@@ -35,7 +35,7 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What every message has: the action, the client's ``id`` (as JSON, to be echoed), a token."""
+    """The common part of a message: action, ``id`` of the client (JSON, to be echoed), token."""
 
     action: str | None = None
     id: bytes = b""
@@ -43,7 +43,7 @@ class Head:
 
 
 class ActionError(MonitorError):
-    """An action that was not done; ``retry_after`` (s) where trying again later may help."""
+    """An action that failed; ``retry_after`` (s) if a retry may help."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class ActionError(MonitorError):
         return f"{self.code}: {self.message}"
 
     def answer(self, head: Head) -> bytes:
-        """Return the error as the client gets it."""
+        """Return the response to the client."""
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.retry_after is not None:
-            # Rounded up: who waits so long must not come too early.
+            # Rounded up, so that a client that waits so long is not too early.
             error["retry_after"] = max(math.ceil(self.retry_after * 1000), 1) / 1000
         answer = _begin(head, "error") | {"error": error}
         if self.rejected is not None:
@@ -82,12 +82,12 @@ def _begin(head: Head, status: str) -> dict[str, Any]:
 
 
 def stored(head: Head, accepted: int, rejected: Sequence[Rejected]) -> bytes:
-    """Return the answer to an upload that is committed."""
+    """Return the response to a committed upload."""
     return _encode(_begin(head, "ok") | {"accepted": accepted, "rejected": rejected})
 
 
 def listed(head: Head, kind: Kind, entries: Sequence[Entry], cursor: Cursor | None) -> bytes:
-    """Return a page; ``cursor`` is None where there are no more."""
+    """Return a page; without ``cursor`` it is the last one."""
     answer = _begin(head, "ok")
     answer[kind] = entries
     answer["cursor"] = None if cursor is None else cursor_of(*cursor)
@@ -95,10 +95,10 @@ def listed(head: Head, kind: Kind, entries: Sequence[Entry], cursor: Cursor | No
 
 
 def succeeded(head: Head) -> bytes:
-    """Return the answer to an action that gives nothing back."""
+    """Return the response to an action without a result."""
     return _encode(_begin(head, "ok"))
 
 
 def live(entries: Sequence[Entry]) -> tuple[bytes, bytes]:
-    """Return a live message in two parts, before and after its count of dropped entries."""
+    """Return a live message in two parts: before and after the number of dropped entries."""
     return b'{"action":"log","logs":' + _encode(entries) + b',"dropped":', b"}"

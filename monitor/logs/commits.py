@@ -1,7 +1,7 @@
-"""Group commit: what many connections upload becomes durable in few transactions.
+"""Group commit: uploads of many connections share a transaction.
 
-While one transaction is on its way to the disk, what comes meanwhile gathers for the next. So
-a lone upload waits for nobody, and a thousand at once share a commit.
+Uploads that arrive during a transaction are gathered for the next one. So a single upload does not
+wait, and a thousand concurrent ones share a commit.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["Committer", "describe", "is_to_blame"]
 
 logger = logging.getLogger("monitor.logs")
 
-# Entries of one transaction. On SQLite nobody else writes meanwhile, so it must be short.
+# Entries per transaction. On SQLite it blocks all other writers, so it must be short.
 _GROUP: Final = {"postgresql": 20_000, "sqlite": 3_000}
 _COMMIT_TIMEOUT_S: Final = 20.0
 _RETRY_AFTER_S: Final = 1.0
-# What an entry costs beside its text.
+# Memory of an entry in addition to its text.
 _ENTRY_BYTES: Final = 200
 
 
@@ -41,9 +41,9 @@ class _Waiting:
 
 
 class Committer:
-    """Owns what waits to be committed.
+    """Owns the queue of uploads to commit.
 
-    ``committed`` is called with the new log entries of each commit and their block.
+    It calls ``committed`` with the new log entries of each commit and their block.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Committer:
         self.stored = 0
 
     def submit(self, upload: AcceptedUpload) -> asyncio.Future[str | None]:
-        """Queue an upload; the future gives the answer of the first one if it was a repeat.
+        """Queue an upload; for a repeat the future returns the answer of the first upload.
 
-        Raises ActionError, and so does the future, where it can't be had now. The future does, too,
-        where another upload has the same key.
+        Raises ActionError, as does the future, if it cannot be stored now. The future also does if
+        a different upload has the same key.
         """
         size = sum(
             len(entry.message) + len(entry.sender) + _ENTRY_BYTES for entry in upload.entries
@@ -85,7 +85,7 @@ class Committer:
         if self.stopping:
             raise _unavailable("the server is stopping")
         if self._bytes + size > self.max_pending_bytes and self._queue:
-            raise _unavailable("too much waits for the database already")
+            raise _unavailable("too many uploads are waiting for the database")
         done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(upload, size, done))
         self._bytes += size
@@ -94,11 +94,11 @@ class Committer:
         return done
 
     async def run(self) -> None:
-        """Commit what comes, until cancelled."""
+        """Commit uploads until cancelled."""
         try:
             while True:
                 await self._wake.wait()
-                # One more turn of the loop, in which connections that are ready hand in theirs.
+                # Give other connections that are ready one turn of the loop to add theirs.
                 await asyncio.sleep(0)
                 group = self._take()
                 if not group:
@@ -125,11 +125,11 @@ class Committer:
             self._idle.set()
 
     async def settled(self) -> None:
-        """Wait until what became of the transaction that runs now, if any, is known here."""
+        """Wait until the outcome of the current transaction, if any, is known."""
         await self._settled.wait()
 
     async def flush(self) -> None:
-        """Wait until nothing waits."""
+        """Wait until the queue is empty."""
         await self._idle.wait()
 
     def _take(self) -> list[_Waiting]:
@@ -141,7 +141,7 @@ class Committer:
             waiting = self._queue[0]
             count += len(waiting.upload.entries)
             key = waiting.upload.key
-            # The same upload twice: the second learns what became of the first.
+            # A repeat goes into a later transaction, where it finds the outcome of the first.
             if group and (count > limit or (key is not None and key in keys)):
                 break
             if key is not None:
@@ -154,18 +154,18 @@ class Committer:
             done = await self._transaction(group)
         except MonitorError as error:
             self.outage.failed(str(error))
-            refusal = "the database does not store now"
+            refusal = "the database cannot store uploads now"
             for waiting in group:
                 if not waiting.done.done():
                     waiting.done.set_exception(_unavailable(refusal))
             return
-        except Exception as error:  # noqa: BLE001 - one upload's entries must not sink the others'
+        except Exception as error:  # noqa: BLE001 - one bad upload must not fail the others
             if len(group) > 1:
                 for waiting in group:
                     await self._commit([waiting])
                 return
-            logger.error("an upload can't be stored: %s", describe(error))
-            refused = ActionError(ErrorCode.BAD_REQUEST, "the database refuses these entries")
+            logger.error("cannot store an upload: %s", describe(error))
+            refused = ActionError(ErrorCode.BAD_REQUEST, "the database rejects these entries")
             for waiting in group:
                 if not waiting.done.done():
                     waiting.done.set_exception(
@@ -205,19 +205,19 @@ class Committer:
 
 
 def describe(error: Exception) -> str:
-    """Return an error of a driver's in a line."""
+    """Return an error of a database driver in one line."""
     first = str(error).partition("\n")[0][:200]
     return f"{type(error).__name__}: {first}"
 
 
 def is_to_blame(error: Exception) -> bool:
-    """Return whether what a client sent made the database refuse, not how the server is."""
-    # Both drivers call it so (PEP 249).
+    """Return whether the data of the client is the cause of an error, not the server."""
+    # The name is the same in all drivers (PEP 249).
     return any(kind.__name__ == "DataError" for kind in type(error).__mro__)
 
 
 def _taken(upload_id: str) -> ActionError:
-    problem = f"upload_id: {upload_id!r} was used for another upload; nothing of this one is stored"
+    problem = f"upload_id: {upload_id!r} was used for another upload; this one is not stored"
     return ActionError(ErrorCode.BAD_REQUEST, problem)
 
 

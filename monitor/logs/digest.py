@@ -1,4 +1,4 @@
-"""What an upload is told from another one by, where both have the same ``upload_id``. Pure."""
+"""A digest that distinguishes uploads with the same ``upload_id``. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DIGEST_BYTES = 16
 _NOTHING = Raw()
 
 
-class _Said(msgspec.Struct, gc=False):
+class _Entry(msgspec.Struct, gc=False):
     level: str | int
     message: str
     sender: str | None = None
@@ -28,17 +28,17 @@ class _Values(msgspec.Struct, gc=False):
     sender: Raw = _NOTHING
 
 
-_decode = msgspec.json.Decoder(_Said).decode
+_decode = msgspec.json.Decoder(_Entry).decode
 _decode_values = msgspec.json.Decoder(_Values).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class UploadDigest:
-    """A BLAKE2b of an upload's entries, taken as they were sent, whatever became of them.
+    """A BLAKE2b digest of the entries of an upload as they were sent, accepted or not.
 
-    What a client sends again may be written anew: the order of keys, blanks, escapes and keys that
-    an entry does not have (a message that is an entry itself has ``id`` and ``token``) make no
-    other upload. Neither does ``time``: some clients stamp what they send at each try.
+    A client may encode a repeat differently. So the digest does not depend on the order of keys,
+    spaces and escapes, on keys that do not belong to an entry (a message that is an entry itself
+    has ``id`` and ``token``), or on ``time``, which some clients set at each try.
     """
 
     __slots__ = ("_hash",)
@@ -47,7 +47,7 @@ class UploadDigest:
         self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
 
     def add(self, items: Iterable[bytes | Raw]) -> None:
-        """Go on with further entries, each as JSON."""
+        """Add entries, each as JSON."""
         for item in items:
             text = _canonical(item)
             self._hash.update(b"%d:" % len(text))

@@ -1,4 +1,4 @@
-"""Log entries and notifications: what one is, and which are accepted. Pure."""
+"""Log entries and notifications, and their validation. Pure."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ __all__ = [
     "Rejected",
     "Rules",
     "is_sender",
-    "judge",
+    "validate",
 ]
 
 MAX_AHEAD_S: Final = 3600.0
-"""How far ahead of this clock an entry's time may be."""
+"""How far in the future the time of an entry may be."""
 
 _MAX_SENDER_CHARACTERS: Final = 255
-# Some 30,000 years: no clock is off by more, and milliseconds for seconds are less.
+# About 30,000 years: no wrong clock differs by more, nor do milliseconds in place of seconds.
 _LONG_S: Final = 1e12
 
-# What decoding JSON may raise: RecursionError is for arrays nested thousands deep.
+# What decoding JSON may raise; RecursionError for thousands of nested arrays.
 DECODING_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Reason(StrEnum):
-    """Why an entry was rejected. The same entry sent again is rejected again."""
+    """Why an entry was rejected. A repeat of the same entry is rejected again."""
 
     BAD_ENTRY = "bad-entry"
     UNKNOWN_LEVEL = "unknown-level"
@@ -48,7 +48,7 @@ class Reason(StrEnum):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One log entry or notification as it is stored and returned; ``time`` in s since the epoch."""
+    """A log entry or notification as stored and returned; ``time`` in s since the epoch."""
 
     level: str
     time: float
@@ -57,7 +57,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """One entry of an upload that was not accepted: its place, a stable word, and a sentence."""
+    """A rejected entry of an upload: its index, a stable reason, and a message."""
 
     index: int
     reason: Reason
@@ -76,10 +76,10 @@ _decode = msgspec.json.Decoder(_Given).decode
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What an entry must keep to.
+    """Rules for the entries of an upload.
 
-    ``oldest`` and ``newest`` bound its time (s since the epoch). ``sender`` is the one that
-    the client may write as, None for any.
+    ``oldest`` and ``newest`` bound their time (s since the epoch). ``sender`` is the only sender
+    that the client may use; None allows any.
     """
 
     oldest: float
@@ -88,10 +88,10 @@ class Rules:
     sender: str | None = None
 
 
-def judge(
+def validate(
     items: Sequence[bytes | msgspec.Raw], rules: Rules, *, first: int = 0
 ) -> tuple[list[Entry], list[Rejected]]:
-    """Sort entries, each as JSON, into accepted and rejected; ``first`` is the first's index."""
+    """Sort entries, each as JSON, into accepted and rejected; ``first`` is their first index."""
     accepted: list[Entry] = []
     rejected: list[Rejected] = []
     for index, item in enumerate(items, first):
@@ -105,7 +105,7 @@ def judge(
 
 
 class _RejectedError(Exception):
-    """Carries the reason out of :func:`_accept`; never leaves this module."""
+    """The reason why :func:`_accept` fails; never leaves this module."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         self.reason = reason
@@ -120,13 +120,13 @@ def _accept(item: bytes | msgspec.Raw, rules: Rules) -> Entry:
     level = level_name(given.level)
     if level is None:
         known = f"{', '.join(LEVELS)}, or 10 to 50 in tens"
-        raise _RejectedError(Reason.UNKNOWN_LEVEL, f"level is none of {known}")
+        raise _RejectedError(Reason.UNKNOWN_LEVEL, f"level: expected one of {known}")
     message = given.message
-    # Four bytes is the most that UTF-8 takes for a character.
+    # UTF-8 has at most four bytes per character.
     if len(message) * 4 > rules.max_entry_bytes:
         size = len(message.encode())
         if size > rules.max_entry_bytes:
-            problem = f"message has {size} bytes, {rules.max_entry_bytes} are allowed"
+            problem = f"message has {size} bytes; at most {rules.max_entry_bytes} are allowed"
             raise _RejectedError(Reason.ENTRY_TOO_LARGE, problem)
     sender = _sender(given.sender, rules.sender)
     if "\0" in message or "\0" in sender:
@@ -135,17 +135,18 @@ def _accept(item: bytes | msgspec.Raw, rules: Rules) -> Entry:
         raise _RejectedError(Reason.BAD_ENTRY, "time is not finite")
     if given.time < rules.oldest:
         late = _seconds(rules.oldest - given.time)
-        raise _RejectedError(Reason.TOO_OLD, f"time is {late} s before all that is kept")
+        raise _RejectedError(Reason.TOO_OLD, f"time is {late} s before the oldest kept")
     if given.time > rules.newest:
         ahead = _seconds(given.time - rules.newest)
         raise _RejectedError(
-            Reason.IN_FUTURE, f"time is {ahead} s past the {MAX_AHEAD_S:.0f} s allowed ahead"
+            Reason.IN_FUTURE,
+            f"time is {ahead} s past the {MAX_AHEAD_S:.0f} s allowed in the future",
         )
     return Entry(level, given.time, sender, message)
 
 
 def _seconds(span: float) -> str:
-    # Of a time that is none, such as 1e308, the digits say nothing.
+    # For an absurd time such as 1e308 the digits mean nothing.
     return f"{span:.3f}" if span < _LONG_S else f"{span:.2g}"
 
 
@@ -158,11 +159,13 @@ def _sender(given: str | None, fixed: str | None) -> str:
     if not given:
         raise _RejectedError(Reason.BAD_ENTRY, "sender is missing or empty")
     if len(given) > _MAX_SENDER_CHARACTERS:
-        problem = f"sender has {len(given)} characters, {_MAX_SENDER_CHARACTERS} are allowed"
+        problem = (
+            f"sender has {len(given)} characters; at most {_MAX_SENDER_CHARACTERS} are allowed"
+        )
         raise _RejectedError(Reason.BAD_ENTRY, problem)
     return given
 
 
 def is_sender(text: str) -> bool:
-    """Return whether an entry may be from a sender of this name."""
+    """Return whether this is a valid sender."""
     return 0 < len(text) <= _MAX_SENDER_CHARACTERS and "\0" not in text

@@ -1,4 +1,4 @@
-"""Which entries a query or a live tail wants. Pure."""
+"""Filters of queries and live tails. Pure."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ __all__ = ["Cursor", "Filter", "Kind", "Query", "folded"]
 
 
 class Kind(StrEnum):
-    """The two things that are uploaded; the value is the key of a list of them."""
+    """The two kinds of uploads; the value is the key of the list in a message."""
 
     LOGS = "logs"
     NOTIFICATIONS = "notifications"
 
 
 def folded(text: str) -> str:
-    """Return ``text`` without case: equal for any two texts whose Unicode case folding is.
+    """Return ``text`` without case: the same for texts with the same Unicode case folding.
 
-    Each character is folded by itself, whatever stands beside it, so a part of a text is found
-    in it. Lower and then upper case is what PostgreSQL can do alike (its casefold() is new).
+    Each character is folded independently of its neighbours, so part of a text is found in it.
+    Lower and then upper case gives the same result in PostgreSQL, whose casefold() is new.
     """
     return text.upper() if text.isascii() else text.lower().upper()
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What an entry must match; None matches all.
+    """Conditions for an entry; None matches all.
 
-    ``contains`` is compared without case. Equal filters share one live feed.
+    ``contains`` ignores case. Equal filters share a live feed.
     """
 
     sender: str | None = None
@@ -45,7 +45,7 @@ class Filter:
 
     @property
     def levels(self) -> frozenset[str] | None:
-        """The level names that match; None for all."""
+        """The names of matching levels; None for all."""
         levels = None if self.min_level is None else levels_from(self.min_level)
         if self.level is not None:
             only = frozenset((self.level,))
@@ -53,7 +53,7 @@ class Filter:
         return levels
 
     def select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Return the entries that match, in their order."""
+        """Return the matching entries, in order."""
         if self.sender is not None:
             entries = [entry for entry in entries if entry.sender == self.sender]
         levels = self.levels
@@ -66,9 +66,9 @@ class Filter:
 
 
 class Cursor(NamedTuple):
-    """The last entry of a page; the next page is what comes before it by (time, id).
+    """The last entry of a page; the next page continues before it, by (time, id).
 
-    Ids only order entries of one time, so pages stay stable while new entries arrive.
+    Ids only order entries with the same time, so pages stay stable while new entries arrive.
     """
 
     time: float
@@ -79,7 +79,7 @@ class Cursor(NamedTuple):
 class Query:
     """One page of entries, newest first: (time, id) descending.
 
-    ``window_s`` is None for all that is kept. ``cursor`` is the last entry of the page before.
+    Without ``window_s`` all kept entries are searched. ``cursor`` is from the previous page.
     """
 
     kind: Kind

@@ -1,7 +1,7 @@
-"""The live tail: new entries to everyone who follows them, gathered for up to 100 ms a message.
+"""The live tail: sends new entries to followers, gathered for up to 100 ms per message.
 
-Followers of one filter share a feed: an entry is matched once, a message is encoded once, and
-goes to each as the same bytes. What a slow follower can't take is counted, not kept.
+Followers with the same filter share a feed: an entry is matched once, and a message is encoded once
+and sent to each as the same bytes. Entries that a slow follower cannot take are counted, not kept.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from monitor.logs.filters import Filter
 __all__ = ["Follower", "LiveMessage", "LiveTail"]
 
 _GATHER_S: Final = 0.1
-# What one message holds at most, but for a single larger entry.
+# Limits of one message; a single entry may be larger.
 _MESSAGE_ENTRIES: Final = 1000
 _MESSAGE_CHARACTERS: Final = 256 * 1024
 
 
 class LiveMessage:
-    """Entries on their way to followers, encoded once."""
+    """Entries to send to followers, encoded once."""
 
     __slots__ = ("_before", "_end", "_shared", "count")
 
@@ -33,11 +33,11 @@ class LiveMessage:
         self._shared: dict[Callable[[bytes], bytes], bytes] = {}
 
     def text(self, dropped: int = 0) -> bytes:
-        """Return the message for one who missed ``dropped`` entries before."""
+        """Return the message for a follower that missed ``dropped`` entries before."""
         return b"%b%d%b" % (self._before, dropped, self._end)
 
     def shared(self, frame: Callable[[bytes], bytes]) -> bytes:
-        """Return ``frame(text())``, made once for all followers of a transport."""
+        """Return ``frame(text())``, computed once for all followers of a transport."""
         found = self._shared.get(frame)
         if found is None:
             found = self._shared[frame] = frame(self.text())
@@ -45,13 +45,13 @@ class LiveMessage:
 
 
 class Follower(Protocol):
-    """One who follows; it decides what it can take and counts what it can't."""
+    """A follower: it decides what it can take, and counts the rest."""
 
     def offer(self, message: LiveMessage) -> None:
-        """Send the message at once, or count it as dropped; never waits."""
+        """Send the message at once or count it as dropped; never waits."""
 
     def catch_up(self) -> None:
-        """Tell how many were dropped, if any and if it can be told now."""
+        """Send the number of dropped entries, if there are any and it can take a message."""
 
 
 class _Feed:
@@ -66,12 +66,12 @@ class _Feed:
 
 
 class LiveTail:
-    """All feeds of this process, by filter; belongs to the loop's thread."""
+    """All feeds of this process, by filter; for the thread of the loop."""
 
     def __init__(self) -> None:
         self._feeds: dict[Filter, _Feed] = {}
-        # Feeds by the sender that they want, None for any: with one feed a device, an entry
-        # is still matched against few.
+        # Feeds by the sender of their filter, None for any: if each follower filters by another
+        # sender, an entry is still only matched against a few.
         self._by_sender: dict[str | None, set[_Feed]] = {}
         self._where: dict[Follower, _Feed] = {}
 
@@ -82,20 +82,20 @@ class LiveTail:
         return follower in self._where
 
     def follow(self, follower: Follower, filter_: Filter) -> None:
-        """Start to offer what matches, instead of what it followed before."""
+        """Start a live tail, which replaces the previous one of this follower."""
         self.unfollow(follower)
         feed = self._feeds.get(filter_)
         if feed is None:
             feed = self._feeds[filter_] = _Feed(filter_)
             self._by_sender.setdefault(filter_.sender, set()).add(feed)
         elif feed.pending:
-            # What came before it followed is not its own.
+            # Earlier entries are not for the new follower.
             self._flush(feed)
         feed.followers.add(follower)
         self._where[follower] = feed
 
     def unfollow(self, follower: Follower) -> None:
-        """Offer nothing more."""
+        """End the live tail of a follower."""
         feed = self._where.pop(follower, None)
         if feed is None:
             return
@@ -110,7 +110,7 @@ class LiveTail:
                 del self._by_sender[feed.filter.sender]
 
     def publish(self, entries: Sequence[Entry]) -> None:
-        """Take new entries, to be offered within 100 ms."""
+        """Queue new entries, to be sent within 100 ms."""
         if not self._feeds:
             return
         by_sender: dict[str, list[Entry]] = {}
@@ -122,12 +122,12 @@ class LiveTail:
         self._gather(self._by_sender.get(None, ()), entries)
 
     def catch_up(self) -> None:
-        """Let followers that take again know what they missed; to be called each second."""
+        """Report dropped entries to followers that can take messages again; call each second."""
         for follower in list(self._where):
             follower.catch_up()
 
     def flush(self) -> None:
-        """Offer all that is gathered, at once."""
+        """Send all gathered entries at once."""
         for feed in list(self._feeds.values()):
             self._flush(feed)
 

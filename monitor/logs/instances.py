@@ -1,9 +1,9 @@
-"""The live tail across instances: what others committed to the same PostgreSQL, and what this
-one committed without learning of it.
+"""The live tail across instances that share a PostgreSQL.
 
-Each commit is announced by its block of ids, on a channel that the database delivers in the
-order of commits. Blocks are taken before commits, so their own order says nothing: what was
-missed while the connection was away is found as the recent blocks that were never seen.
+It publishes the commits of other instances, and own commits whose outcome this instance did not
+receive. Each commit is announced with its block of ids, on a channel that PostgreSQL delivers in
+the order of commits. Blocks are allocated before the commit, so their numbers are not in this
+order. After a lost connection, the missed commits are those of recent blocks not seen before.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ __all__ = ["Instances"]
 
 logger = logging.getLogger("monitor.logs")
 
-# Blocks that may commit out of their order, across a loss of the connection.
+# Blocks that may commit out of order, across a lost connection.
 _REMEMBERED: Final = 1024
 _READ_TIMEOUT_S: Final = 10.0
 _CATCH_UP_ENTRIES: Final = 20_000
 
 
 class Instances:
-    """Listens for commits, and publishes here the entries of those that are not yet."""
+    """Listens for commits, and publishes their entries here if they are not yet published."""
 
     def __init__(self, service: LogService, store: Store) -> None:
         self._service = service
         self._store = store
         self._log = RateLimitedLog(logger)
         self._seen: OrderedDict[int, None] = OrderedDict()
-        # Blocks up to here were taken before we listened; None until then.
+        # The last block allocated before this instance listened; None until then.
         self._base: int | None = None
         self.began = asyncio.Event()
         service.on_own_block = self._first
 
     @property
     def listening(self) -> bool:
-        """Whether it has begun to hear of others' commits."""
+        """Whether it receives commits of other instances."""
         return self._base is not None
 
     async def run(self) -> None:
-        """Listen until cancelled; SQLite has one instance, and nothing to listen to."""
+        """Listen until cancelled; does nothing on SQLite, which has one instance."""
         if self._store.dialect != "postgresql":
             return
         async with contextlib.aclosing(self._store.listen(CHANNEL)) as payloads:
@@ -60,7 +60,9 @@ class Instances:
                     else:
                         await self._read(payload)
                 except MonitorError as error:
-                    self._log.warning("live", "others' entries are not shown live: %s", error)
+                    self._log.warning(
+                        "live", "the live tail misses entries of other instances: %s", error
+                    )
 
     async def _read(self, payload: str) -> None:
         instance, _, text = payload.partition(" ")
@@ -68,8 +70,8 @@ class Instances:
             return
         block = int(text)
         if instance == self._service.instance:
-            # Published when its commit is answered, which comes by another connection: one that
-            # may be cut in between, and then this is all that tells of it.
+            # An own commit is published when it returns. But its connection may be lost before
+            # that; then this notification is the only news of it.
             await self._service.committer.settled()
         if not self._first(block):
             return
@@ -81,7 +83,7 @@ class Instances:
         self._service.publish(entries)
 
     async def _catch_up(self) -> None:
-        """Publish what was committed while nobody told us."""
+        """Publish the commits of the time without notifications."""
         if self._base is None:
             self._base = await self._store.read(last_block, timeout=_READ_TIMEOUT_S)
             self.began.set()
@@ -95,13 +97,12 @@ class Instances:
             timeout=_READ_TIMEOUT_S,
         )
         for block, entries in found.items():
-            # While this was read, a commit of our own may have been told of first, or it may
-            # be told of only after this.
+            # An own commit may return before or after this read.
             if self._first(block):
                 self._service.publish(entries)
 
     def _first(self, block: int) -> bool:
-        """Remember a block; False where it was published already."""
+        """Remember a block; False if it was published before."""
         if block in self._seen:
             return False
         self._seen[block] = None

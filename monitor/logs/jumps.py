@@ -1,8 +1,7 @@
-"""Jumps of the clock: what is stored must not be purged for one that is set back later. Pure.
+"""Detects jumps of the clock, so that a wrong clock does not purge stored entries. Pure.
 
-A clock that is set wrong, or an NTP server that is, makes all that is stored look older than the
-window. So a purge deletes nothing before it was there for a window by a second clock, too, which
-nobody sets.
+If the clock, or an NTP server, is set wrong, all entries seem older than the window. So a purge
+only deletes entries that have also existed for a window by a second clock, which is never set.
 """
 
 from __future__ import annotations
@@ -12,21 +11,21 @@ from typing import Final
 
 __all__ = ["Jumps"]
 
-# What slewing and rounding come to between two purges is less.
+# More than slewing and rounding amount to between two purges.
 _LEAST_S: Final = 10.0
 
 
 class Jumps:
-    """By how much the clock was ahead of the steady one, and when that was seen last."""
+    """By how much the clock is ahead of a steady one."""
 
     def __init__(self) -> None:
-        # From the least on: what was further ahead before is of no interest.
+        # (offset, last seen), with increasing offsets: earlier larger ones do not matter.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=1000)
 
     def look(self, now: float, steady: float) -> float:
-        """Take note of both clocks, in s; return by how much the first has jumped since last time.
+        """Note both clocks, in s; return by how much the first has jumped since the last call.
 
-        The result is below 0 for a jump back, and 0 where there was none.
+        A jump back is negative; without a jump it is 0.
         """
         offset, by = now - steady, 0.0
         if self._offsets:
@@ -41,6 +40,6 @@ class Jumps:
         return by
 
     def ahead_s(self, kept_s: float, steady: float) -> float:
-        """Return by how much the clock is ahead of what it was in the last ``kept_s``."""
+        """Return by how much the clock jumped ahead in the last ``kept_s``."""
         least = next(offset for offset, seen in self._offsets if steady - seen <= kept_s)
         return self._offsets[-1][0] - least

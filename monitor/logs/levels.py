@@ -1,4 +1,4 @@
-"""Severity levels: by name or number in messages, by name in the store."""
+"""Severity levels: names or numbers in messages, names in the store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["LEVELS", "LEVEL_NUMBERS", "level_name", "levels_from"]
 
-# Python's logging numbers, which the fleet's clients use.
+# The numbers of Python's logging module, which the clients use.
 LEVEL_NUMBERS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 LEVELS: Final = tuple(LEVEL_NUMBERS)
 
@@ -16,8 +16,8 @@ _NAMES: Final[dict[str | int, str]] = {name: name for name in LEVELS} | {
 
 
 def level_name(level: str | int) -> str | None:
-    """Return the name of a level given by name or number; None where there is no such level."""
-    # True == 1 and 20.0 == 20 as keys, but neither is a level: the decoder refuses both types.
+    """Return the name of a level given by name or number; None if it does not exist."""
+    # As keys True == 1 and 20.0 == 20, but the decoder rejects both types.
     return _NAMES.get(level)
 
 

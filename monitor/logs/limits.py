@@ -1,4 +1,4 @@
-"""How much a client may send: token buckets with time as an argument."""
+"""Rate limits of clients: token buckets with time as an argument."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _BURST_S = 2.0
 
 
 class Allowance:
-    """A token bucket that lets a large request through whole and makes up for it after.
+    """A token bucket that admits a large request at once and makes the next ones wait for it.
 
-    Up to ``burst`` units are saved up at ``rate`` units a second. A request passes while
-    anything is saved, whatever its size, and may leave a debt: so none is ever too large to
-    pass at all, and in the long run no more than ``rate`` do.
+    It fills with ``rate`` units a second, up to ``burst`` units. A request is admitted if the
+    bucket is not empty, and may leave a negative balance. So no request is too large, and in the
+    long run no more than ``rate`` units a second are admitted.
     """
 
     __slots__ = ("_at", "_saved", "burst", "rate")
@@ -26,24 +26,24 @@ class Allowance:
         self._at = now
 
     def wait_s(self, now: float) -> float:
-        """Return the seconds until the next request may pass; 0 where it may at once."""
-        # A clock that went back costs nobody anything.
+        """Return how long the next request has to wait, in s; 0 if it is admitted at once."""
+        # A clock that goes back takes nothing away.
         self._saved = min(self.burst, self._saved + max(0.0, now - self._at) * self.rate)
         self._at = now
         return 0.0 if self._saved > 0 else (1.0 - self._saved) / self.rate
 
     def spend(self, amount: float) -> None:
-        """Count what passed; call :meth:`wait_s` before."""
+        """Subtract an admitted request; call :meth:`wait_s` before."""
         self._saved -= amount
 
     def change(self, rate: float, burst: float) -> None:
-        """Go on at another rate; what is saved is kept as far as it may be, and a debt too."""
+        """Change the rate; the balance stays, up to the new burst."""
         self.rate, self.burst = rate, burst
         self._saved = min(self._saved, burst)
 
 
 class Allowances:
-    """What one connection, or one token, may send: entries and bytes, as the settings say."""
+    """The limits of one connection or one token: entries and bytes, from the settings."""
 
     __slots__ = ("_settings", "bytes", "entries")
 
@@ -54,7 +54,7 @@ class Allowances:
         self.bytes = Allowance(size, size * _BURST_S, now)
 
     def wait_s(self, settings: LogsSettings, now: float) -> float:
-        """Return the seconds until the next request may pass, under the settings in force."""
+        """Return how long the next request has to wait, in s, with the current settings."""
         if settings is not self._settings:
             self._settings = settings
             entries, size = _rates(settings)

@@ -1,4 +1,4 @@
-"""The SQL of queries: a page of log entries or notifications, newest first, for both databases."""
+"""The SQL of queries: a page of log entries or notifications, newest first; both databases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from monitor.logs.entries import Entry
-from monitor.logs.filters import Cursor, Kind, Query, folded
+from monitor.logs.filters import Cursor, Filter, Kind, Query, folded
 from monitor.store import Connection
 
 __all__ = ["page"]
@@ -17,36 +17,21 @@ _TABLES: Final = {Kind.LOGS: "log_entry", Kind.NOTIFICATIONS: "notification"}
 def page(
     connection: Connection, query: Query, *, oldest: float | None, max_bytes: int
 ) -> tuple[list[Entry], Cursor | None]:
-    """Return a page of what matches and is not older than ``oldest``, and the next's cursor.
+    """Return a page of matching entries, none older than ``oldest``, and the next page's cursor.
 
-    A page ends before its messages have more than ``max_bytes`` bytes, but has one at least.
+    The messages of a page have at most ``max_bytes`` bytes, unless there is only one.
     """
-    conditions: list[str] = []
-    values: list[Any] = []
-    if oldest is not None:
-        conditions.append("time >= %s")
-        values.append(oldest)
-    filter_ = query.filter
-    if filter_.sender is not None:
-        conditions.append("sender = %s")
-        values.append(filter_.sender)
-    levels = filter_.levels
-    if levels is not None:
-        if not levels:
-            return [], None
-        conditions.append(f"level IN ({', '.join(['%s'] * len(levels))})")
-        values.extend(sorted(levels))
-    if filter_.contains:
-        condition, needles = _contains(connection, filter_.contains)
-        conditions.append(condition)
-        values.extend(needles)
+    found = _matching(connection, query.filter, oldest=oldest)
+    if found is None:
+        return [], None
+    conditions, values = found
     if query.cursor is not None:
-        # The first of the two lets PostgreSQL pass by whole partitions.
+        # The first condition lets PostgreSQL skip partitions.
         conditions.append("time <= %s AND (time, id) < (%s, %s)")
         values.extend((query.cursor.time, *query.cursor))
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     newest = (
-        f"SELECT level, time, sender, message, id FROM {_TABLES[query.kind]} {where}"  # noqa: S608 - all of it is ours
+        f"SELECT level, time, sender, message, id FROM {_TABLES[query.kind]} {where}"  # noqa: S608 - no user input
         " ORDER BY time DESC, id DESC LIMIT %s"
     )
     values.append(query.limit + 1)
@@ -60,17 +45,44 @@ def page(
     return entries, None
 
 
+def _matching(
+    connection: Connection, filter_: Filter, *, oldest: float | None
+) -> tuple[list[str], list[Any]] | None:
+    """Return the conditions that select what matches and is not older than ``oldest``, and values.
+
+    None if nothing can match.
+    """
+    conditions: list[str] = []
+    values: list[Any] = []
+    if oldest is not None:
+        conditions.append("time >= %s")
+        values.append(oldest)
+    if filter_.sender is not None:
+        conditions.append("sender = %s")
+        values.append(filter_.sender)
+    levels = filter_.levels
+    if levels is not None:
+        if not levels:
+            return None
+        conditions.append(f"level IN ({', '.join(['%s'] * len(levels))})")
+        values.extend(sorted(levels))
+    if filter_.contains:
+        condition, needles = _contains(connection, filter_.contains)
+        conditions.append(condition)
+        values.extend(needles)
+    return conditions, values
+
+
 def _sized(
     connection: Connection, newest: str, values: Sequence[Any], max_bytes: int
 ) -> Iterable[Sequence[Any]]:
-    """Yield rows, each with the bytes of messages up to and with its own.
+    """Yield rows, each with the total size of the messages up to and including its own.
 
-    Holds none after the first, but for the very first row, with which these are more than
-    ``max_bytes``.
+    At most one row more than fits into ``max_bytes`` is loaded.
     """
     if connection.dialect == "postgresql":
-        # Along an index, from the newest on, is always right here: sorting what matches is what
-        # PostgreSQL may choose where it has no statistics of a partition yet.
+        # An index scan from the newest entry on is always right here. Without statistics of a
+        # partition PostgreSQL might sort all matching rows instead.
         settings = "SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; "
         sized = (
             "SELECT *, sum(octet_length(message)) OVER newest AS size, row_number() OVER newest"  # noqa: S608 - as above
@@ -84,27 +96,27 @@ def _sized(
         )
         return
     size = 0
-    # A row at a time, where query() would fetch all of them.
+    # Row by row; query() would fetch all of them.
     for row in connection.raw.execute(newest.replace("%s", "?"), values):
         size += len(row[3].encode())
         yield *row, size
 
 
 def _contains(connection: Connection, text: str) -> tuple[str, tuple[str, ...]]:
-    """Return a condition and its values that find ``text`` as :func:`folded` would."""
+    """Return a condition, and its values, that finds ``text`` like :func:`folded`."""
     text = folded(text)
     if connection.dialect == "postgresql":
-        # What the database's own locale calls upper case may end with ASCII.
+        # The locale of the database may only know upper case of ASCII.
         ascii_ = 'position(%s IN upper(message COLLATE "C")) > 0'
         if not connection.query("SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'"):
             return ascii_, (text,)
         unicode = 'position(%s IN upper(lower(message COLLATE "und-x-icu"))) > 0'
         if connection.raw.info.parameter_status("server_encoding") != "UTF8":
             return unicode, (text,)
-        # Most messages are ASCII, which takes a third of the time.
+        # Most messages are ASCII, for which this takes a third of the time.
         is_ascii = "octet_length(message) = char_length(message)"
         return f"CASE WHEN {is_ascii} THEN {ascii_} ELSE {unicode} END", (text, text)
-    # LIKE ignores the case of ASCII, and needs no call of ours for each row.
+    # LIKE ignores the case of ASCII, without a Python call per row.
     like = text
     for special in "\\%_":
         like = like.replace(special, "\\" + special)

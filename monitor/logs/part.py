@@ -1,4 +1,4 @@
-"""The logs part of the daemon: service, commits, retention and transports put together."""
+"""The logs part: service, commits, retention and transports."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _CATCH_UP_S = 1.0
 
 
 class Logs(Part):
-    """Log entries and notifications of a fleet.
+    """Log entries and notifications of devices.
 
-    ``now`` is the clock that entries are judged and purged by, in s since the epoch; ``steady``
-    one that nobody sets and that goes on while the machine sleeps.
+    ``now`` is the clock for validation and purges, in s since the epoch. ``steady`` is a clock that
+    is never set, and that runs while the machine sleeps.
     """
 
     name = "logs"
@@ -73,21 +73,21 @@ class Logs(Part):
         return Session(self.service, send=send, follower=follower)
 
     async def attend(self) -> None:
-        """It hears of everything as long as it runs."""
+        """Nothing to do: the part receives all commits while it runs."""
 
     async def check(self) -> None:
-        """Read the tokens where there is a ZeroMQ socket: beyond loopback it needs some."""
+        """Read the tokens if there is a ZeroMQ socket: beyond loopback it requires some."""
         address = self._settings.zeromq_uri
         if address is not None:
             await asyncio.to_thread(self._tokens.load)
             require_tokens(address, self._tokens.current, key="zeromq_uri")
 
     async def start(self) -> None:
-        """Bind the ZeroMQ socket, where there is one."""
+        """Bind the ZeroMQ socket, if there is one."""
         address = self._settings.zeromq_uri
         if address is None:
             return
-        # Whoever starts it, it is never open without.
+        # Never open it without tokens, even if check() was not called.
         await self.check()
         from monitor.logs.zeromq import ZeroMq
 
@@ -105,7 +105,7 @@ class Logs(Part):
                 tasks.create_task(self.zeromq.run(), name="logs:zeromq")
 
     async def drain(self) -> None:
-        """Take no more uploads, commit those that were taken, and show them to followers."""
+        """Accept no more uploads, commit the queued ones, and send them to followers."""
         committer = self.service.committer
         committer.stopping = True
         async with asyncio.timeout(_DRAIN_S):
@@ -115,7 +115,7 @@ class Logs(Part):
                 await self.zeromq.drain()
 
     async def close(self) -> None:
-        """Let go of the ZeroMQ socket."""
+        """Close the ZeroMQ socket."""
         if self.zeromq is not None:
             self.zeromq.close()
             self.zeromq = None
@@ -131,9 +131,9 @@ class Logs(Part):
                 pass
 
     async def retain(self) -> None:
-        """Purge once, and make the partitions to come."""
+        """Purge once, and create the next partitions."""
         settings, now, steady = self.service.settings, self.service.now(), self._steady()
-        self._say_jump(self._jumps.look(now, steady))
+        self._log_jump(self._jumps.look(now, steady))
         try:
             await make_partitions(self._store, now=now, timewindow=settings.timewindow)
             self.purged += await purge(
@@ -148,11 +148,11 @@ class Logs(Part):
         else:
             self._purging.recovered("purging resumed")
 
-    def _say_jump(self, by_s: float) -> None:
+    def _log_jump(self, by_s: float) -> None:
         if by_s > 0:
             logger.warning(
-                "the clock jumped %.0f s ahead: entries that only this makes too old are not"
-                " shown, and kept for the rest of their time, should it be set back",
+                "the clock jumped %.0f s ahead: entries that are too old only because of this are"
+                " hidden, but kept in case it is set back",
                 by_s,
             )
         elif by_s < 0:
@@ -164,7 +164,7 @@ class Logs(Part):
             self.service.tail.catch_up()
 
     def state(self) -> State:
-        """What is stored and who follows, in a few words."""
+        """Return counts; degraded while storing or purging fails."""
         for outage in (self.service.committer.outage, self._purging):
             if outage.problem is not None:
                 return State(Health.DEGRADED, outage.summary)
@@ -172,7 +172,7 @@ class Logs(Part):
         return State(Health.OK, f"{stored} entries stored since the start, {followers} followers")
 
     def metrics(self) -> Iterable[Metric]:
-        """The metrics log_*."""
+        """Return the metrics log_*."""
         yield Metric(
             "log_entries_total",
             "counter",
@@ -188,7 +188,7 @@ class Logs(Part):
         yield Metric(
             "log_purged_total",
             "counter",
-            "Log entries removed; of whole partitions, as many as the database's statistics say",
+            "Log entries deleted; for whole partitions, as estimated by the database",
             [({}, self.purged)],
         )
         yield Metric("log_followers", "gauge", "Live tails", [({}, len(self.service.tail))])
@@ -198,13 +198,13 @@ class Logs(Part):
         assert isinstance(settings, LogsSettings)
         adopted = self._settings.adopting(settings)
         effective = adopted.with_environment(os.environ)
-        # Where api.tokens_file changes, its new tokens are what the sockets will be open with.
+        # If api.tokens_file changes, the socket will use the new tokens.
         fresh = self._tokens.next or self._tokens
         tokens = await asyncio.to_thread(fresh.read, after=self._tokens.current)
         if self.zeromq is not None and self._settings.zeromq_uri is not None:
             require_tokens(self._settings.zeromq_uri, tokens, key="zeromq_uri")
         if settings.zeromq_uri is not None:
-            # It waits for a restart, which must not be the one to refuse it.
+            # It applies after a restart, which should not be the first to reject it.
             require_tokens(settings.zeromq_uri, tokens, key="zeromq_uri")
 
         def switch() -> None:
@@ -212,8 +212,8 @@ class Logs(Part):
             kept_s = self.service.settings.timewindow
             if effective.timewindow < kept_s:
                 logger.warning(
-                    "timewindow is %g s now, and was %g s: older log entries are not shown, and"
-                    " deleted for good from now on",
+                    "timewindow is now %g s (was %g s): older log entries are hidden and will be"
+                    " deleted",
                     effective.timewindow,
                     kept_s,
                 )

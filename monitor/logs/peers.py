@@ -1,4 +1,4 @@
-"""A ZeroMQ peer of the log actions: it has no connection that ends, and a token a message."""
+"""A ZeroMQ peer of the log actions: it has no connection, and sends a token per message."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from monitor.tokens import TokenFile, Tokens
 
 __all__ = ["Peer"]
 
-# A follower that was sent nothing for so long gets an empty message: only at a send does libzmq
-# tell that a peer is gone.
+# After so long without a message, a follower gets an empty one: libzmq only reports at a send that
+# a peer is gone.
 _PROBE_S: Final = 60.0
 
 
 class Peer:
-    """One identity: its session, what it sent that waits, and how the live tail sees it.
+    """A peer with its session and inbox; also a follower of the live tail.
 
-    ``send`` sends it a message at once, and returns False where it is gone or takes nothing.
-    ``refused`` is told of each message that has no valid token, and why.
+    ``send`` sends it a message at once, and returns False if it is gone or takes nothing.
+    ``refused`` is called for each message without a valid token, with the reason.
     """
 
     def __init__(
@@ -48,19 +48,19 @@ class Peer:
         self._refused = refused
         self._dropped = 0
         self._tokens = tokens
-        # The token that it follows by, and the tokens among which that was found last.
+        # The token of its live tail, and the tokens in which it was last found.
         self._token: str | None = None
         self._found_in: Tokens | None = None
         self.session = Session(service, send=self._answer, follower=self)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is lost where it is forgotten."""
+        """Whether it can be dropped without loss."""
         session = self.session
         return self.task is None and not session.unanswered and not session.following
 
     async def serve(self, data: bytes) -> None:
-        """Answer one message, which brings its own token."""
+        """Answer one message, which has its own token."""
         token, tokens, follows = echo(data).token, self._tokens.current, self.session.follows
         principal = tokens.identify(token)
         if principal is None:
@@ -73,7 +73,7 @@ class Peer:
         self._send(self, answer)
 
     def offer(self, message: LiveMessage) -> None:
-        """Send the message, or count it as dropped where too much waits."""
+        """Send the message, or count it as dropped if the queue is full."""
         if not self._may_follow():
             return
         if self._send(self, message.text(self._dropped)):
@@ -82,12 +82,12 @@ class Peer:
             self._dropped += message.count
 
     def catch_up(self) -> None:
-        """Tell how many were dropped; and now and then that there is nothing to tell."""
+        """Send the number of dropped entries, or now and then an empty message."""
         if self._may_follow() and (self._dropped or self._clock() - self.last_told >= _PROBE_S):
             self.offer(LiveMessage([]))
 
     def _may_follow(self) -> bool:
-        """Whether its token still lets it follow; where tokens have changed it may be told not."""
+        """Return whether its token still permits a live tail; ends the tail if not."""
         tokens = self._tokens.current
         if tokens is self._found_in:
             return True

@@ -1,4 +1,4 @@
-"""What a daemon without the logs part can do with a PostgreSQL that others write logs to: read."""
+"""Reads the logs of other daemons in a shared PostgreSQL, for a daemon without the logs part."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _BEGIN_S = 3.0
 
 
 class LogReader:
-    """Queries and live tails of what other daemons take; uploads are refused.
+    """Queries and live tails of entries from other daemons; refuses uploads.
 
-    The window is $LOGS_TIMEWINDOW, or the default of ``logs.timewindow``: the database does not
-    say what it is elsewhere, and nothing older may be shown. Raises SettingError.
+    The window is $LOGS_TIMEWINDOW or the default of ``logs.timewindow``, because the database does
+    not have the setting of the other daemons. Raises SettingError.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class LogReader:
         return Session(self.service, send=send, follower=follower)
 
     async def attend(self) -> None:
-        """Be sure to hear of commits from now on; for no longer than some seconds."""
+        """Start to receive commits, and wait for that, for a few seconds at most."""
         self._wanted.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_BEGIN_S):
                 await self._instances.began.wait()
 
     async def run(self) -> None:
-        """Listen to other instances, from the first :meth:`attend` on, until cancelled."""
+        """Listen to other instances from the first :meth:`attend` on, until cancelled."""
         await self._wanted.wait()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._instances.run(), name="logs:instances")

@@ -1,4 +1,4 @@
-"""Removes for good what is older than the window."""
+"""Deletes entries that are older than the window."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from monitor.store.purge import delete_in_steps, give_pages_back
 __all__ = ["KEEP_UPLOAD_IDS_S", "make_partitions", "purge"]
 
 KEEP_UPLOAD_IDS_S: Final = 3600.0
-"""How long a repeated upload is at least known for one."""
+"""How long a repeated upload is recognized, at least."""
 
 _HEAD_ROWS: Final = 20_000
-# Uploads wait as long behind a purge that waits for a query.
+# A purge that waits for a query blocks uploads for so long.
 _LOCK_TIMEOUT_MS: Final = 50
-_AHEAD: Final = 2  # partitions made before they are needed
+_AHEAD: Final = 2  # partitions to create in advance
 
 
 async def make_partitions(store: Store, *, now: float, timewindow: float) -> None:
-    """Make the partitions that will be written next, so that no upload has to."""
+    """Create the next partitions, so that no upload has to."""
     if store.dialect != "postgresql":
         return
     width_s = partition_width_s(timewindow)
@@ -45,13 +45,13 @@ async def purge(
     keep_notifications: float | None,
     ahead_s: Callable[[float], float] = lambda kept_s: 0.0,
 ) -> int:
-    """Delete what is too old, in steps that hold up nobody; return how many log entries went.
+    """Delete old entries in steps that block nobody; return the number of deleted log entries.
 
-    ``ahead_s`` gives by how much the clock jumped ahead in the last so many s: what only that
-    makes too old stays.
+    ``ahead_s`` returns by how much the clock jumped ahead in the last so many s; entries that are
+    too old only because of that are kept.
 
-    In PostgreSQL whole partitions are dropped, of which the server's statistics tell how many
-    rows they had, and only the expired head of the oldest one left is deleted.
+    In PostgreSQL whole partitions are dropped, whose number of rows is an estimate of the server.
+    Rows are only deleted from the oldest remaining partition.
     """
 
     def oldest_kept(kept_s: float) -> float:
@@ -61,7 +61,7 @@ async def purge(
     purged = 0
     if store.dialect == "postgresql":
         rows = await store.read(_rows_of_partitions)
-        # A long query keeps its partition for now: then its rows are deleted one by one.
+        # A long query locks its partition: then its rows are deleted instead.
         with contextlib.suppress(UnavailableError):
             dropped = await drop_partitions(
                 store, "log_entry", before=oldest, lock_timeout_ms=_LOCK_TIMEOUT_MS
@@ -87,9 +87,9 @@ def _rows_of_partitions(connection: Connection) -> dict[str, int]:
 
 
 async def _delete_older(store: Store, table: str, before: float) -> int:
-    """Delete the rows of ``table`` with a time before an instant, the oldest first."""
+    """Delete the rows of ``table`` with a time before ``before``, oldest first."""
     if store.dialect == "sqlite":
-        # Nobody else writes meanwhile, so the steps are small.
+        # A step blocks all other writers, so steps are small.
         return await delete_in_steps(
             store,
             lambda connection, limit: connection.execute(
@@ -107,9 +107,9 @@ async def _delete_older(store: Store, table: str, before: float) -> int:
 
 
 def _delete_head(table: str, before: float) -> Callable[[Connection], int]:
-    # One range of time, known when the statement is planned, touches one partition; and in
-    # PostgreSQL, what is deleted holds up nobody who uploads.
-    # The statement goes up to and with the edge, to go on where more rows have one time.
+    # A large step is fine in PostgreSQL, where a DELETE does not block uploads. A constant range of
+    # time lets the planner choose one partition. The range includes the edge, so that it makes
+    # progress even if many rows have the same time.
     def delete(connection: Connection) -> int:
         edge = connection.query(
             f"SELECT time FROM {table} WHERE time < %s ORDER BY time OFFSET %s LIMIT 1",  # noqa: S608

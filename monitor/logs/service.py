@@ -1,6 +1,6 @@
-"""The log actions done: uploads judged and committed, pages read, live tails fed.
+"""The log actions: validates and commits uploads, reads pages, feeds live tails.
 
-Transports give each connection a :class:`~monitor.logs.session.Session` of this service.
+Each connection of a transport has a :class:`~monitor.logs.session.Session` of this service.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from monitor.logs.actions import Upload
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.commits import Committer, describe, is_to_blame
 from monitor.logs.digest import UploadDigest
-from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, judge
+from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, validate
 from monitor.logs.filters import Kind, Query
 from monitor.logs.followers import LiveTail
 from monitor.logs.limits import Allowances
@@ -33,19 +33,19 @@ __all__ = ["LogService"]
 
 logger = logging.getLogger("monitor.logs")
 
-# A query that takes longer asks for too much at once.
+# A query that takes longer is too broad.
 _QUERY_TIMEOUT_S = 10.0
-# Entries judged in one turn of the loop.
+# Entries validated in one turn of the loop.
 _SLICE = 1000
-# Notifications without a window may be of any time since the epoch.
+# Without a window, notifications may have any time since the epoch.
 _EPOCH = 0.0
 _MAX_PEERS = 1000
 
 
 class LogService:
-    """What all connections share; belongs to the loop's thread.
+    """The shared state of all connections; for the thread of the loop.
 
-    ``now`` gives s since the epoch, ``clock`` s that never go back.
+    ``now`` returns s since the epoch, ``clock`` s that never go back.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class LogService:
         self.tail = LiveTail()
         self.instance = secrets.token_hex(8)
         self.rejected: dict[str, int] = {}
-        # Called with each block of our own; says whether it is yet to be published here.
+        # Called with each own block; returns whether it is still to be published here.
         self.on_own_block: Callable[[int], bool] = lambda _: True
         self.committer = Committer(
             store,
@@ -77,10 +77,10 @@ class LogService:
         )
         self._queries_log = RateLimitedLog(logger)
         self._allowances: dict[str, Allowances] = {}
-        self._peers: dict[str, Allowances] = {}  # the latest last
+        self._peers: dict[str, Allowances] = {}  # in order of use
 
     def adopt(self, settings: LogsSettings) -> None:
-        """Take new settings; all of them apply from now on."""
+        """Apply new settings."""
         self.settings = settings
         self.committer.max_pending_bytes = settings.max_pending_bytes
         self.committer.width_s = partition_width_s(settings.timewindow)
@@ -89,35 +89,35 @@ class LogService:
     # Limits
 
     def allowances(self) -> Allowances:
-        """Return fresh ones, as each connection has."""
+        """Return the limits of a new connection."""
         return Allowances(self.settings, self.clock())
 
     def token_allowances(self, principal: Principal) -> Allowances:
-        """Return those that all connections of one token share."""
+        """Return the limits that all connections of one token share."""
         found = self._allowances.get(principal.name)
         if found is None:
-            # There are no more of them than tokens.
+            # Bounded by the number of tokens.
             found = self._allowances[principal.name] = self.allowances()
         return found
 
     def check(self, *allowances: Allowances) -> None:
-        """Raise ActionError where one of them is used up."""
+        """Raise ActionError if one of the limits is exceeded."""
         now = self.clock()
         wait = max(each.wait_s(self.settings, now) for each in allowances)
         if wait > 0:
-            problem = "more than is allowed a second"
+            problem = "too many entries or bytes per second"
             raise ActionError(ErrorCode.RATE_LIMITED, problem, retry_after=wait)
 
     def admit(self, principal: Principal, *, peer: str, size: int) -> None:
-        """Count a request of ``size`` bytes that comes without a session; raises ActionError.
+        """Count a request of ``size`` bytes without a session; raises ActionError.
 
-        Its token's allowances are those of the token's sessions. Without tokens its ``peer``
-        has some, by its address.
+        It shares the limits of the sessions with its token. Without tokens, each ``peer`` address
+        has limits of its own.
         """
         if principal is not ANYONE:
             allowances = self.token_allowances(principal)
         else:
-            # Without tokens only this machine is served, but it has many addresses.
+            # Without tokens only this machine is served, which has many addresses.
             allowances = self._peers[peer] = (
                 self._peers.pop(peer) if peer in self._peers else self.allowances()
             )
@@ -132,23 +132,23 @@ class LogService:
         allowances.bytes.spend(size)
 
     def count(self, reason: str, number: int = 1) -> None:
-        """Count what was refused, for /metrics; ``reason`` comes from a fixed set."""
+        """Count refused requests and entries, for /metrics; ``reason`` is from a fixed set."""
         self.rejected[reason] = self.rejected.get(reason, 0) + number
 
     # Actions
 
     async def upload(self, upload: Upload, principal: Principal) -> asyncio.Future[bytes]:
-        """Judge an upload and queue it; the future gives the answer once it is committed.
+        """Validate an upload and queue it; the future returns the answer after the commit.
 
-        Raises ActionError, and so does the future.
+        Raises ActionError, as does the future.
         """
         if not principal.may_upload:
             raise ActionError(ErrorCode.FORBIDDEN, "a reader's token may not upload")
         if not self._takes_uploads:
-            problem = "the logs part is off here: upload to a daemon where it is on"
+            problem = "the logs part is off in this daemon: upload to another one"
             raise ActionError(ErrorCode.FORBIDDEN, problem)
         digest = None if upload.upload_id is None else UploadDigest()
-        accepted, rejected = await self._judge(upload, principal, digest)
+        accepted, rejected = await self._validate(upload, principal, digest)
         for rejection in rejected:
             self.count(rejection.reason)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -158,7 +158,7 @@ class LogService:
                 answer.set_result(_answer(upload, 0, rejected))
                 return answer
         else:
-            # Also where nothing is accepted: the first time it may have been.
+            # Even if nothing is accepted: the first time something may have been.
             key = UploadKey(principal.sender or upload.sender, upload.upload_id, upload.kind)
             kept = msgspec.json.encode([len(accepted), rejected]).decode()
             sent = digest.text()
@@ -174,28 +174,28 @@ class LogService:
                 answer.set_exception(error)
             else:
                 before = done.result()
-                judged = (len(accepted), rejected) if before is None else _judged(before)
+                outcome = (len(accepted), rejected) if before is None else _outcome(before)
                 try:
-                    answer.set_result(_answer(upload, *judged))
+                    answer.set_result(_answer(upload, *outcome))
                 except ActionError as refusal:
                     answer.set_exception(refusal)
 
         done.add_done_callback(finished)
         return answer
 
-    async def _judge(
+    async def _validate(
         self, upload: Upload, principal: Principal, digest: UploadDigest | None
     ) -> tuple[Sequence[Entry], Sequence[Rejected]]:
         rules = self._rules(upload.kind, principal.sender)
         if len(upload.items) <= _SLICE:
             if digest is not None:
                 digest.add(upload.items)
-            return judge(upload.items, rules)
+            return validate(upload.items, rules)
         accepted: list[Entry] = []
         rejected: list[Rejected] = []
         for start in range(0, len(upload.items), _SLICE):
             items = upload.items[start : start + _SLICE]
-            some, others = judge(items, rules, first=start)
+            some, others = validate(items, rules, first=start)
             if digest is not None:
                 digest.add(items)
             accepted += some
@@ -211,34 +211,40 @@ class LogService:
 
     async def list(self, query: Query, principal: Principal, head: Head) -> bytes:
         """Read a page and return the answer; raises ActionError."""
-        if not principal.may_read:
-            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
         settings = self.settings
         kept = settings.timewindow if query.kind is Kind.LOGS else settings.keep_notifications
         windows = [each for each in (kept, query.window_s) if each is not None]
 
         def read_and_encode(connection: Connection) -> bytes:
-            # In the store's thread, and so is the encoding of ten thousand entries. It may have
-            # waited for it, and the window is that of now.
+            # Runs in a thread of the store, including the encoding of up to 10,000 entries. The
+            # call may have waited for the thread, so the window is computed here.
             oldest = self.now() - min(windows) if windows else None
             entries, cursor = page(
                 connection, query, oldest=oldest, max_bytes=settings.max_message_bytes
             )
             return answers.listed(head, query.kind, entries, cursor)
 
+        return await self._read(read_and_encode, principal)
+
+    async def _read(self, work: Callable[[Connection], bytes], principal: Principal) -> bytes:
+        """Return the answer that ``work`` reads in the store's thread; raises ActionError."""
+        if not principal.may_read:
+            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
         try:
-            return await self._store.read(read_and_encode, timeout=_QUERY_TIMEOUT_S)
+            return await self._store.read(work, timeout=_QUERY_TIMEOUT_S)
         except MonitorError as error:
             self._queries_log.warning("query", "a query failed: %s", error)
-            problem = str(error)  # as where its file or its directory is missing
+            problem = str(error)  # for example a missing file or directory
             if isinstance(error, UnavailableError):
-                problem = f"no answer from the database in {_QUERY_TIMEOUT_S:.0f} s, or it is away;"
-                problem += " a narrower query may help"
+                problem = (
+                    f"the database is unavailable, or did not respond in {_QUERY_TIMEOUT_S:.0f} s;"
+                    " a narrower query may help"
+                )
             raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=1.0) from None
         except Exception as error:  # noqa: BLE001 - one query must not end its connection
             self._queries_log.warning("defect", "a query failed: %s", describe(error))
             if is_to_blame(error):
-                problem = "the database refuses this query's sender, contains or cursor"
+                problem = "the database rejects sender, contains or cursor of this query"
                 raise ActionError(ErrorCode.BAD_REQUEST, problem) from None
             problem = "the server failed"
             raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=1.0) from None
@@ -248,16 +254,16 @@ class LogService:
             self.publish(entries)
 
     def publish(self, entries: Sequence[Entry]) -> None:
-        """Give committed entries, ours or another instance's, to those who follow.
+        """Send committed entries, own or of another instance, to followers.
 
-        Another instance may keep what is too old here, and its entries may have been long on
-        their way.
+        Entries that are too old here are left out: another instance may keep them for longer, or
+        they may have been delayed.
         """
         oldest = self.now() - self.settings.timewindow
         self.tail.publish([entry for entry in entries if entry.time >= oldest])
 
     def rejections(self) -> Iterator[tuple[str, int]]:
-        """Yield each reason and how often."""
+        """Yield each reason with its count."""
         yield from self.rejected.items()
 
 
@@ -273,12 +279,12 @@ def _refusal(rejected: Rejected) -> ActionError:
 
 
 def _answer(upload: Upload, accepted: int, rejected: Sequence[Rejected]) -> bytes:
-    """Return the answer to an upload; raises ActionError where its one entry is rejected."""
+    """Return the answer to an upload; raises ActionError if its only entry is rejected."""
     if upload.single and rejected:
         raise _refusal(rejected[0])
     return answers.stored(upload.head, accepted, rejected)
 
 
-def _judged(kept: str) -> tuple[int, Sequence[Rejected]]:
-    """Return what became of an upload when it came first."""
+def _outcome(kept: str) -> tuple[int, Sequence[Rejected]]:
+    """Return the outcome of the first upload, from its stored answer."""
     return msgspec.json.decode(kept, type=tuple[int, list[Rejected]])

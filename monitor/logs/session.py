@@ -1,8 +1,7 @@
-"""One connection's conversation: requests in, answers out in the same order.
+"""The session of one connection: answers requests in order.
 
-Uploads do not wait for each other: as many as the limit allows are on their way to the
-database at once. Whatever else is asked waits until the uploads before it are answered, so
-that a query sees what its own connection stored.
+Uploads do not wait for each other: up to a limit they are committed concurrently. Other requests
+wait until all earlier uploads are answered, so that a query sees the uploads of its connection.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ _MAX_UNANSWERED: Final = 64
 
 
 class Session:
-    """Answers one client's messages.
+    """Answers the messages of one client.
 
-    ``send`` takes an answer and never waits. ``follower`` is the client as the live tail sees
-    it. While ``no_follower`` is not empty it can't follow, and is told that for the reason.
+    ``send`` sends an answer and never waits. ``follower`` is the client's end of the live tail. If
+    ``no_follower`` is not empty, the client cannot follow, for this reason.
     """
 
     no_follower = ""
@@ -57,23 +56,23 @@ class Session:
         self._allowances = service.allowances()
         self._closed = False
         self.follows = 0
-        """How often it has begun to follow."""
+        """How many live tails it has started."""
 
     @property
     def following(self) -> bool:
-        """Whether it follows the live tail."""
+        """Whether it has a live tail."""
         return self._follower in self._service.tail
 
     @property
     def unanswered(self) -> int:
-        """How many requests wait for their answers."""
+        """The number of requests that wait for their answers."""
         return len(self._slots)
 
     async def receive(self, data: bytes, principal: Principal | None) -> None:
-        """Take one message of ``principal`` (None: without a valid token).
+        """Process one message of ``principal`` (None: without a valid token).
 
-        Returns when it is answered, or is an upload on its way and there is room for another
-        message. Raises nothing that is the client's doing.
+        Returns when it is answered, or for an upload when there is room for another message.
+        Errors of the client are answered, not raised.
         """
         try:
             await self._request(data, principal)
@@ -83,22 +82,22 @@ class Session:
             self._send(error.answer(echo(data)))
 
     async def answered(self) -> None:
-        """Wait until all that was asked is answered."""
+        """Wait until all requests are answered."""
         await self._answered.wait()
 
     def unfollow(self) -> None:
-        """Follow no more."""
+        """End the live tail."""
         self._service.tail.unfollow(self._follower)
 
     def close(self) -> None:
-        """Follow no more and send no more; what is on its way is committed all the same."""
+        """End the live tail and send nothing more; queued uploads are still committed."""
         self._closed = True
         self._service.tail.unfollow(self._follower)
 
     async def _request(self, data: bytes, principal: Principal | None) -> None:
         service = self._service
         if len(data) > service.settings.max_message_bytes:
-            problem = f"the message has more than {service.settings.max_message_bytes} bytes"
+            problem = f"the message exceeds {service.settings.max_message_bytes} bytes"
             raise ActionError(ErrorCode.TOO_LARGE, problem)
         allowances = [self._allowances]
         if principal is not None and principal is not ANYONE:
@@ -111,7 +110,7 @@ class Session:
             raise ActionError(ErrorCode.UNAUTHORIZED, "a valid token is needed")
         request = self._parse(data, allowances)
         if isinstance(request, Upload):
-            # Judging slices may take turns of the loop, in which earlier answers go out.
+            # Validation may take several turns of the loop, in which earlier answers are sent.
             answer = await service.upload(request, principal)
             self._queue(request.head, answer)
             await self._room.wait()
@@ -145,7 +144,7 @@ class Session:
             raise ActionError(ErrorCode.BAD_REQUEST, self.no_follower)
         tail = self._service.tail
         if not self.following and len(tail) >= self._service.settings.max_followers:
-            problem = "as many follow already as are allowed"
+            problem = "too many live tails"
             raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=10.0)
         if not self._closed:
             tail.follow(self._follower, request.filter)

@@ -12,18 +12,18 @@ from monitor.settings import Address, Bytes, Count, Reloadable, Seconds, Section
 
 __all__ = ["LogsSettings"]
 
-# One field of a PostgreSQL COPY row must fit its memory with room to spare.
+# One field of a PostgreSQL COPY row must fit into memory, with room to spare.
 _MAX_ENTRY_BYTES = 64 * 1024 * 1024
 
 
 class LogsSettings(Section, frozen=True, kw_only=True):
-    """What is kept, for how long, and how much one client may send."""
+    """What is kept, for how long, and how much a client may send."""
 
-    # s a log entry lives, by its own `time`
+    # s a log entry is kept, by its own `time`
     timewindow: Reloadable[Seconds] = 60.0
     # s between purges
     cleanup_interval: Reloadable[Seconds] = 5.0
-    # s a notification lives; null keeps them
+    # s a notification is kept; null keeps them indefinitely
     keep_notifications: Reloadable[Seconds | None] = None
     # bytes of one entry's message in UTF-8
     max_entry_bytes: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=_MAX_ENTRY_BYTES)]] = 262_144
@@ -50,12 +50,12 @@ class LogsSettings(Section, frozen=True, kw_only=True):
         if self.max_message_bytes < self.max_entry_bytes + 1024:
             raise SettingError(
                 ("max_message_bytes",),
-                f"{self.max_message_bytes} has no room for an entry of max_entry_bytes"
-                f" ({self.max_entry_bytes}) and its 1024 bytes of envelope",
+                f"{self.max_message_bytes} is too small for an entry of max_entry_bytes"
+                f" ({self.max_entry_bytes}) and an envelope of 1024 bytes",
             )
 
     def with_environment(self, environ: Mapping[str, str]) -> LogsSettings:
-        """Return the settings with LOGS_TIMEWINDOW and CLEANUP_INTERVAL, which win."""
+        """Return the settings with LOGS_TIMEWINDOW and CLEANUP_INTERVAL, which override them."""
         settings = self
         for variable, field in (
             ("LOGS_TIMEWINDOW", "timewindow"),
@@ -68,8 +68,8 @@ class LogsSettings(Section, frozen=True, kw_only=True):
                 seconds = msgspec.convert(text, Seconds, strict=False)
             except msgspec.ValidationError:
                 problem = (
-                    f"the environment's {variable} is {text[:40]!r}, not a number above 0"
-                    " (of seconds, a century at most)"
+                    f"expected a number of seconds above 0 (at most a century) in ${variable}, not"
+                    f" {text[:40]!r}"
                 )
                 raise SettingError((field,), problem) from None
             settings = settings.replace(**{field: seconds})

@@ -1,4 +1,4 @@
-"""The SQL of log entries and notifications, for both databases; runs in the store's threads."""
+"""The SQL of log entries and notifications, for both databases; runs in threads of the store."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
 ]
 
 BLOCK_BITS: Final = 16
-"""A commit's ids are block << BLOCK_BITS and up: so many entries it holds at most."""
+"""The ids of a commit start at block << BLOCK_BITS, which limits its number of entries."""
 
 CHANNEL: Final = "log_entry"
-"""Where a commit of log entries is told, as ``INSTANCE BLOCK``."""
+"""The channel that announces commits of log entries, as ``INSTANCE BLOCK``."""
 
 _LOG_COLUMNS: Final = ("id", "level", "time", "sender", "message", "received_at")
 
 
 class UploadKey(NamedTuple):
-    """What a repeated upload is known by."""
+    """The key that identifies a repeated upload."""
 
     sender: str
     upload_id: str
@@ -48,7 +48,7 @@ class UploadKey(NamedTuple):
 class AcceptedUpload:
     """The entries of one upload to store.
 
-    With a key, ``answer`` is kept for a repeat of the upload, which has the same ``digest``.
+    With a key, ``answer`` is stored for a repeat of the upload, which has the same ``digest``.
     """
 
     kind: Kind
@@ -59,7 +59,7 @@ class AcceptedUpload:
 
 
 class Repeat(NamedTuple):
-    """What the first upload of a key was answered, and whether it was the ``same`` as this one."""
+    """The answer to the first upload with a key, and whether it was the ``same`` as this one."""
 
     answer: str
     same: bool
@@ -67,14 +67,14 @@ class Repeat(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a commit did: the uploads whose keys were taken before, and the block of its entries."""
+    """The result of a commit: uploads whose keys existed, and the block of the new entries."""
 
     repeated: Mapping[UploadKey, Repeat]
     block: int | None
 
 
 def partition_width_s(timewindow: float) -> int:
-    """Return how many seconds a partition spans: at least 60, else a 24th of the window."""
+    """Return the width of a partition in s: a 24th of the window, but at least 60."""
     return max(60, -(-int(timewindow) // 24))
 
 
@@ -86,7 +86,7 @@ def commit(
     width_s: int,
     instance: str,
 ) -> Committed:
-    """Store what is new of ``uploads``; no two of them may have the same key."""
+    """Store the new ones of ``uploads``, whose keys must differ."""
     keyed = {upload.key: upload for upload in uploads if upload.key is not None}
     repeated = _claim(connection, keyed, received_at) if keyed else {}
     fresh = [upload for upload in uploads if upload.key is None or upload.key not in repeated]
@@ -114,8 +114,8 @@ def commit(
 def _claim(
     connection: Connection, keyed: Mapping[UploadKey, AcceptedUpload], received_at: float
 ) -> dict[UploadKey, Repeat]:
-    """Take the keys that are free; return what was uploaded under those that are not."""
-    # In one order everywhere, so that two instances can't wait for each other in a circle.
+    """Insert new keys; return the first uploads of existing ones."""
+    # In the same order everywhere, so that two instances cannot deadlock.
     keys = sorted(keyed)
     if connection.dialect == "postgresql":
         columns = [list(column) for column in zip(*keys, strict=True)]
@@ -150,7 +150,7 @@ def _claim(
                 " WHERE sender = %s AND upload_id = %s AND kind = %s",
                 tuple(key),
             )
-            # Of what was answered by an earlier version nothing more is known.
+            # An earlier version stored no digest.
             repeated[key] = Repeat(answer, digest is None or digest == keyed[key].digest)
     return repeated
 
@@ -164,7 +164,7 @@ def _copy(
         create_partitions(connection, "log_entry", since=at, until=at, width_s=width_s)
     ((block,),) = connection.query("SELECT nextval('log_entry_block')")
     first = block << BLOCK_BITS
-    # Text format: a backslash hides what would end a field or a row. It is data, never SQL.
+    # In text format a backslash escapes the end of a field or row. It is data, never SQL.
     lines = [
         f"{number}\t{entry.level}\t{entry.time!r}\t{_escape(entry.sender)}"
         f"\t{_escape(entry.message)}\t{received_at!r}\n"
@@ -182,7 +182,7 @@ def _copy(
 def _escape(text: str) -> str:
     if "\\" in text:
         text = text.replace("\\", "\\\\")
-    # Most have none of the rest, which one test tells.
+    # Most texts have none of the others, which one test shows.
     if not text.isprintable():
         text = text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
     return text
@@ -206,7 +206,7 @@ def entries_of_block(connection: Connection, block: int) -> list[Entry]:
 def entries_since_block(
     connection: Connection, block: int, *, seen: Iterable[int], limit: int
 ) -> dict[int, list[Entry]]:
-    """Return the entries of commits from ``block`` on that are not ``seen``, by block."""
+    """Return the entries of commits from ``block`` on that are not in ``seen``, by block."""
     rows = connection.query(
         "SELECT level, time, sender, message, id FROM log_entry"
         " WHERE id >= %s AND NOT (id >> %s = ANY(%s::bigint[])) ORDER BY id LIMIT %s",
@@ -219,8 +219,8 @@ def entries_since_block(
 
 
 def last_block(connection: Connection) -> int:
-    """Return the last block that any instance has taken, committed or not."""
-    # Before its first call a sequence shows the value that it will give then.
+    """Return the last block that an instance has allocated, committed or not."""
+    # Before its first call, last_value of a sequence is the value that it will return.
     ((block,),) = connection.query(
         "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM log_entry_block"
     )

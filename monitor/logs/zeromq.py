@@ -1,8 +1,8 @@
 """The log actions over a ZeroMQ ROUTER, for DEALER and REQ peers.
 
-A message is one frame of JSON, behind an empty frame where the peer is a REQ; answers come in
-the same envelope. The token stands in the message. A peer is known by its identity, and is
-forgotten when it has been silent for a while and follows nothing.
+A message is one frame of JSON, after an empty frame if the peer is a REQ; answers have the same
+envelope. The token is in the message. A peer is identified by its identity, and dropped when it
+has been silent for a while without a live tail.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ __all__ = ["ZeroMq"]
 
 logger = logging.getLogger("monitor.logs")
 
-# Messages a turn of the loop; its other work comes in between.
+# Messages per turn of the loop, which has other work to do.
 _BATCH: Final = 100
-# Answers that libzmq may hold for one peer, and messages of one that are not read yet.
+# How many answers to, and messages from, one peer libzmq may queue.
 _SEND_QUEUE: Final = 100
 _RECEIVE_QUEUE: Final = 8
-# A frame over max_message_bytes is refused in words; one over so many times that is refused by
-# libzmq, which ends the connection without any.
+# A frame over max_message_bytes is answered with an error; for one over so many times that,
+# libzmq closes the connection.
 _OVERSIZE: Final = 2
 _MAX_PEERS: Final = 10_000
 _MAX_INBOX: Final = 64
-# Bytes that all inboxes may hold; past it the socket is not read.
+# Bytes in all inboxes; beyond that the socket is not read.
 _MAX_INBOX_BYTES: Final = 64 * 1024 * 1024
 _FORGET_S: Final = 600.0
 _SWEEP_S: Final = 10.0
 
 
 class ZeroMq:
-    """Binds the ROUTER and serves its peers; belongs to the loop's thread."""
+    """Binds the ROUTER and serves its peers; for the thread of the loop."""
 
     def __init__(self, address: tuple[str, int], service: LogService, tokens: TokenFile) -> None:
         self._service = service
@@ -56,7 +56,7 @@ class ZeroMq:
                 zmq.RCVHWM: _RECEIVE_QUEUE,
                 zmq.SNDHWM: _SEND_QUEUE,
                 zmq.MAXMSGSIZE: _OVERSIZE * service.settings.max_message_bytes,
-                # Sending to a peer that is gone, or takes nothing, fails instead of dropping.
+                # Sending to a peer that is gone or takes nothing fails, instead of dropping.
                 zmq.ROUTER_MANDATORY: 1,
             },
         )
@@ -70,7 +70,7 @@ class ZeroMq:
 
     @property
     def endpoints(self) -> list[str]:
-        """Where it listens."""
+        """The endpoints on which it listens."""
         return self._router.endpoints
 
     async def start(self) -> None:
@@ -81,7 +81,7 @@ class ZeroMq:
         self._router.read(self._drain)
 
     async def run(self) -> None:
-        """Forget peers that have been silent, until cancelled."""
+        """Drop silent peers, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             oldest = self._service.clock() - _FORGET_S
@@ -90,7 +90,7 @@ class ZeroMq:
                     self._forget(peer)
 
     async def drain(self) -> None:
-        """Read nothing more, and answer what was read."""
+        """Read nothing more, and answer the messages that were read."""
         self._router.stop_reading()
         tasks = [peer.task for peer in self._peers.values() if peer.task is not None]
         if tasks:
@@ -99,7 +99,7 @@ class ZeroMq:
             await peer.session.answered()
 
     def close(self) -> None:
-        """Let go of the socket and all peers."""
+        """Close the socket and drop all peers."""
         self._router.stop_reading()
         for peer in list(self._peers.values()):
             if peer.task is not None:
@@ -108,7 +108,7 @@ class ZeroMq:
         self._router.close()
 
     def send(self, peer: Peer, text: bytes) -> bool:
-        """Send to a peer at once; False where it is gone or takes nothing."""
+        """Send to a peer at once; False if it is gone or takes nothing."""
         socket = self._router.socket
         if socket is None:
             return False
@@ -116,13 +116,13 @@ class ZeroMq:
         try:
             socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
-            self._peers_log.warning("slow", "a ZeroMQ peer takes nothing; messages to it are lost")
+            self._peers_log.warning("slow", "a ZeroMQ peer is too slow; messages to it are dropped")
             return False
         except zmq.ZMQError:
             self._forget(peer)
             return False
         finally:
-            # Sending, also in vain, may have eaten the edge that told of something to read.
+            # Sending, even if it fails, may consume the edge of a message to read.
             self._router.drain_soon()
         peer.last_told = self._service.clock()
         return True
@@ -148,25 +148,25 @@ class ZeroMq:
         identity, *rest = frames
         peer = self._peer(identity)
         if self._tokens.current:
-            # What is refused is said with where it came from.
+            # For the log, if the message is refused.
             with contextlib.suppress(zmq.ZMQError):
                 peer.address = str(first.get("Peer-Address"))
         delimited = peer.delimited = len(rest) > 1 and rest[0] == b""
         if identity not in self._peers:
-            self._refuse(peer, ErrorCode.UNAVAILABLE, "too many peers at once", 10.0)
+            self._refuse(peer, ErrorCode.UNAVAILABLE, "too many peers", 10.0)
             return
         if len(rest) - delimited != 1:
-            problem = "a message is one frame of JSON, behind an empty one where the peer is a REQ"
-            self._peers_log.warning("frames", "a ZeroMQ message of several frames is none of ours")
+            problem = "expected one frame of JSON, after an empty one if the peer is a REQ"
+            self._peers_log.warning("frames", "refused a ZeroMQ message of several frames")
             self._refuse(peer, ErrorCode.BAD_REQUEST, problem)
             return
-        # A REQ takes one message for each of its own; the live tail would break its turns.
+        # A REQ expects one message for each of its own.
         peer.session.no_follower = (
-            "a REQ peer can't follow; use a DEALER, without an empty frame" if delimited else ""
+            "a REQ peer cannot follow; use a DEALER, without an empty frame" if delimited else ""
         )
         data = rest[-1]
         if len(peer.inbox) >= _MAX_INBOX:
-            problem = "too many messages wait already"
+            problem = "too many messages are waiting"
             self._refuse(peer, ErrorCode.RATE_LIMITED, problem, 1.0, echo(data))
             return
         peer.inbox.append(data)
@@ -175,25 +175,23 @@ class ZeroMq:
             peer.task = asyncio.create_task(self._serve(peer), name="logs:zeromq-peer")
 
     def _peer(self, identity: bytes) -> Peer:
-        """Return who sent a message; one that is not among the peers where there is no room."""
+        """Return the peer of an identity; if there are too many, it is not one of the peers."""
         peer = self._peers.pop(identity, None) or Peer(
-            identity, self._service, self._tokens, send=self.send, refused=self._say_refused
+            identity, self._service, self._tokens, send=self.send, refused=self._log_refused
         )
         peer.last_heard = self._service.clock()
         if len(self._peers) >= _MAX_PEERS:
-            # Whoever was silent the longest comes first.
+            # The first is the one that has been silent for longest.
             idle = next((each for each in self._peers.values() if each.idle), None)
             if idle is None:
-                self._peers_log.warning("peers", "more than %d ZeroMQ peers at once", _MAX_PEERS)
+                self._peers_log.warning("peers", "more than %d ZeroMQ peers", _MAX_PEERS)
                 return peer
             self._forget(idle)
         self._peers[identity] = peer
         return peer
 
-    def _say_refused(self, peer: Peer, why: str) -> None:
-        self._peers_log.warning(
-            "token", "a ZeroMQ message from %s is refused: %s", peer.address, why
-        )
+    def _log_refused(self, peer: Peer, why: str) -> None:
+        self._peers_log.warning("token", "refused a ZeroMQ message from %s: %s", peer.address, why)
 
     def _refuse(
         self,
@@ -212,7 +210,7 @@ class ZeroMq:
                 data = peer.inbox.popleft()
                 self._inbox_bytes -= len(data)
                 await peer.serve(data)
-        except Exception as error:  # noqa: BLE001 - a defect must end one peer's turn, not more
+        except Exception as error:  # noqa: BLE001 - must not affect other peers
             logger.error("serving a ZeroMQ peer failed: %s: %s", type(error).__name__, error)
         finally:
             peer.task = None
@@ -228,9 +226,9 @@ class ZeroMq:
 
 
 def _receive(socket: zmq.Socket[bytes]) -> tuple[list[bytes], zmq.Frame]:
-    """Return the first frames of the next message, and the very first as libzmq has it.
+    """Return the first frames of the next message, and the first one as a Frame.
 
-    Raises zmq.Again where there is none.
+    Raises zmq.Again if there is none.
     """
     frame = first = socket.recv(zmq.NOBLOCK, copy=False)
     frames = [frame.bytes]

@@ -75,7 +75,7 @@ class Check(ABC, Generic[J]):
     def prepare(self, job: J) -> Attempt:
         """Return what makes one attempt at a verified job; do here all that is done only once.
 
-        If this raises anything, the job is left out and the other jobs go on.
+        If this raises anything, the job is left out and the other jobs keep running.
         """
 
     async def close(self) -> None:

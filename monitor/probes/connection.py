@@ -23,7 +23,7 @@ class ProbeError(Exception):
 
 
 class Connection:
-    """One attempt's connection to its host: resolve, connect, tls, and what comes after.
+    """One attempt's connection to its host: resolve, connect, tls, and the dialogue.
 
     ``async with`` bounds everything by the timeout (s, the job's by default), turns failures
     into :attr:`error`, and closes the connection.
@@ -89,14 +89,13 @@ class Connection:
             connection.setblocking(False)
             try:
                 await self._loop.sock_connect(connection, (address, port))
+                return connection
             except OSError as failure:
                 connection.close()
                 error = failure
             except BaseException:
                 connection.close()
                 raise
-            else:
-                return connection
         assert error is not None
         raise error
 

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass
+import codecs
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
-from monitor.errors import SettingError
+from monitor.errors import ConfigError, SettingError
+from monitor.files.reading import FileStamp, file_stamp, read_file
+from monitor.files.threads import call_aside
+from monitor.files.yaml_nodes import compose, construct, decode
 from monitor.probes.checks import read_job
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
+from monitor.validation import decoding_problem
+from monitor.yielding import in_slices
 
 __all__ = ["FileJobs", "read_jobs"]
 
 _MAX_FILE_BYTES = 64 * 1024 * 1024
+# YAML takes a hundred times as long as JSON, and much more memory.
+_MAX_YAML_BYTES = 16 * 1024 * 1024
+_MOST_JOBS = 200_000
+_MOST_JSON_VALUES = 3_000_000
+_MAX_S = 120.0
 _LOOK_S = 2.0
 _MOST_SHOWN = 200
-
-
-@dataclass(frozen=True, slots=True)
-class _Stamp:
-    """What changes when a file is written or replaced."""
-
-    inode: int
-    size: int
-    changed_ns: int
 
 
 class FileJobs(JobSource):
@@ -36,80 +40,120 @@ class FileJobs(JobSource):
 
     def __init__(self, file: str) -> None:
         self._file = Path(file)
-        self._seen: _Stamp | None = None
+        self._seen: FileStamp | None = None
 
     async def load(self) -> JobList:
         """Read the file, off the loop."""
-        self._seen = await asyncio.to_thread(self._stamp)
-        return await asyncio.to_thread(read_jobs, self._file)
+        stamp = await call_aside(file_stamp, self._file)
+        # Until it is read whole, whatever is there is new.
+        self._seen = None
+        jobs = await call_aside(read_jobs, self._file)
+        self._seen = stamp
+        return jobs
 
     async def changed(self) -> None:
         """Look at the file every two seconds; return once it has changed."""
-        while await asyncio.to_thread(self._stamp) == self._seen:
+        while await call_aside(file_stamp, self._file) == self._seen:
             await asyncio.sleep(_LOOK_S)
 
-    def _stamp(self) -> _Stamp | None:
-        try:
-            found = self._file.stat()
-        except OSError:
-            return None
-        return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
 
-
-def read_jobs(file: Path) -> JobList:
+def read_jobs(file: Path, *, own: bool = False) -> JobList:
     """Read and check all jobs; ``refused`` names bad ones, which are left out.
 
-    Raises SettingError with path ``("jobs_file",)`` if there is no list to read.
+    ``own`` is for a file from the command line, see read_file(). Raises SettingError with path
+    ``("jobs_file",)`` if there is no list to read.
     """
-    items = _items(file)
+    items, place = _items(file, own=own)
+    if len(items) > _MOST_JOBS:
+        raise _refusal(f"{file} lists more than {_MOST_JOBS} jobs")
     jobs: dict[int, Job] = {}
     refused = []
-    for number, item in enumerate(items):
+    until = time.monotonic() + _MAX_S
+    for number, item in enumerate(in_slices(items)):
+        if time.monotonic() > until:
+            raise _refusal(f"{place(number)}: its jobs are not checked within {_MAX_S:g} s")
         try:
             job = read_job(item)
             if job.id in jobs:
                 raise SettingError(("id",), f"another job also has the id {job.id}")
             jobs[job.id] = job
         except SettingError as error:
-            refused.append(f"{file}: {_name(number, item)}: {str(error)[:_MOST_SHOWN]}")
+            problem = str(error)[:_MOST_SHOWN]
+            refused.append(f"{place(number)}: {_name(number, item)}: {problem}")
     return JobList(tuple(jobs[job_id] for job_id in sorted(jobs)), tuple(refused))
 
 
-def _items(file: Path) -> list[Any]:
-    def refuse(problem: str) -> SettingError:
-        return SettingError(("jobs_file",), problem)
+def _refusal(problem: str) -> SettingError:
+    return SettingError(("jobs_file",), problem)
 
+
+def _items(file: Path, *, own: bool) -> tuple[list[Any], Callable[[int], str]]:
+    """Return the list's items, and what says where in the file the one of an index stands."""
     try:
-        with file.open("rb") as stream:
-            raw = stream.read(_MAX_FILE_BYTES + 1)
+        raw = read_file(file, max_bytes=_MAX_FILE_BYTES, own=own)
     except OSError as error:
-        raise refuse(f"cannot read {file}: {error.strerror}") from None
-    if len(raw) > _MAX_FILE_BYTES:
-        raise refuse(f"{file} is longer than {_MAX_FILE_BYTES} bytes")
-    try:
-        # JSON first: it is read a hundred times faster, and YAML takes nearly all of it.
-        data = json.loads(raw) if raw.lstrip()[:1] in (b"[", b"{") else _yaml(raw)
-    except json.JSONDecodeError as error:
+        raise _refusal(f"cannot read {file}: {error.strerror}") from None
+    # JSON first: it is read a hundred times faster, and YAML takes nearly all of it.
+    not_json = ""
+    json = raw.removeprefix(codecs.BOM_UTF8)
+    if json.lstrip()[:1] in (b"[", b"{"):
         try:
-            data = _yaml(raw)
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raise refuse(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{file}:{mark.line + 1}" if mark is not None else str(file)
-        raise refuse(f"{place}: not YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise refuse(f"{file}: not JSON or YAML: {str(error).splitlines()[0]}") from None
-    if isinstance(data, dict) and isinstance(data.get("jobs"), list):
-        data = data["jobs"]
-    if not isinstance(data, list):
-        raise refuse(f"{file} holds no list of jobs")
-    return data
+            return _json_items(file, json), lambda _: str(file)
+        except _NotJsonError as error:
+            not_json = str(error)
+    try:
+        if len(raw) > _MAX_YAML_BYTES:
+            raise ConfigError(f"longer than {_MAX_YAML_BYTES} bytes, and not JSON", file=str(file))
+        root = compose(str(file), decode(str(file), raw))
+        data = construct(str(file), root)
+    except ConfigError as error:
+        raise _refusal(not_json or str(error)) from None
+    if isinstance(root, yaml.MappingNode):
+        root = next((value for key, value in root.value if key.value == "jobs"), None)
+        data = data.get("jobs")
+    if not isinstance(data, list) or not isinstance(root, yaml.SequenceNode):
+        raise _refusal(f"{file} holds no list of jobs")
+    nodes = root.value
+    return data, lambda number: f"{file}:{nodes[number].start_mark.line + 1}"
 
 
-def _yaml(raw: bytes) -> Any:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(raw, loader)  # noqa: S506 - both are safe loaders
+def _json_items(file: Path, raw: bytes) -> list[Any]:
+    if raw.count(b",") > _MOST_JSON_VALUES:
+        raise _refusal(f"{file} holds more than {_MOST_JSON_VALUES} values")
+    try:
+        found = msgspec.json.decode(raw, type=list[msgspec.Raw] | dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        problem = f"{_json_place(file, raw, error)}: {_json_problem(error)}"
+        raise _NotJsonError(problem) from None
+    if isinstance(found, dict):
+        try:
+            found = msgspec.json.decode(found.get("jobs", b"null"), type=list[msgspec.Raw])
+        except msgspec.ValidationError:
+            raise _refusal(f"{file} holds no list of jobs") from None
+    items = []
+    for number, item in enumerate(in_slices(found)):
+        # One by one, so that the loop has its turns in between.
+        try:
+            items.append(msgspec.json.decode(item))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _NotJsonError(f"{file}: jobs[{number}]: {_json_problem(error)}") from None
+    return items
+
+
+class _NotJsonError(Exception):
+    """Text that starts like JSON and is not valid; it may be YAML."""
+
+
+def _json_place(file: Path, raw: bytes, error: Exception) -> str:
+    found = re.search(r"byte (\d+)\)$", str(error))
+    if found is None:
+        return str(file)
+    line = raw.count(b"\n", 0, int(found[1])) + 1
+    return f"{file}:{line}"
+
+
+def _json_problem(error: Exception) -> str:
+    return f"not JSON: {decoding_problem(error).removeprefix('not JSON: ')}"
 
 
 def _name(number: int, item: Any) -> str:

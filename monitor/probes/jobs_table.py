@@ -20,6 +20,7 @@ from monitor.store import Connection, Row, Store
 from monitor.validation import decoding_problem
 
 __all__ = [
+    "BEFORE_FREE",
     "CHANNEL",
     "DatabaseJobs",
     "Saved",
@@ -33,32 +34,27 @@ __all__ = [
 CHANNEL = "jobs"
 """Gets a notification (Connection.notify) of each change, or it would be seen a minute later."""
 
+BEFORE_FREE = (
+    "WHERE amc_id < 9223372036854775807"
+    " AND amc_id NOT IN (SELECT amc_id - 1 FROM availability_monitor_config)"
+)
+"""The rows after whose ids one is free; none is after the greatest that there can be."""
+
 _LOOK_S = 60.0
 
-_COLUMNS = (
-    "amc_id",
-    "amc_name",
-    "amc_url",
-    "amc_method",
-    "amc_interval",
-    "amc_timeout",
-    "amc_regexp",
-    "amc_expected_status",
-    "amc_options",
-    "amc_active",
-)
-# The keys that have a column of their own, in the columns' order; all others are options.
-_KEYS = (
-    "id",
-    "name",
-    "url",
-    "method",
-    "interval",
-    "timeout",
-    "body_regexp",
-    "expected_status",
-    "active",
-)
+# The keys that have a column of their own; all others are options.
+_COLUMN_OF = {
+    "id": "amc_id",
+    "name": "amc_name",
+    "url": "amc_url",
+    "method": "amc_method",
+    "interval": "amc_interval",
+    "timeout": "amc_timeout",
+    "body_regexp": "amc_regexp",
+    "expected_status": "amc_expected_status",
+    "active": "amc_active",
+}
+_COLUMNS = (*_COLUMN_OF.values(), "amc_options")
 # What their columns hold for kinds that have no such key; also the defaults of http.
 _COLUMN_DEFAULTS = {"method": "GET", "body_regexp": None, "expected_status": ["200-299"]}
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM availability_monitor_config"  # noqa: S608
@@ -135,8 +131,9 @@ def save_jobs(connection: Connection, jobs: Iterable[Job]) -> Saved:
     if connection.dialect == "postgresql":
         # Rows inserted without an id get one past those that came with theirs.
         connection.query(
-            "SELECT setval(pg_get_serial_sequence('availability_monitor_config', 'amc_id'),"
-            " max(amc_id)) FROM availability_monitor_config HAVING max(amc_id) IS NOT NULL"
+            "SELECT setval(pg_get_serial_sequence('availability_monitor_config', 'amc_id'),"  # noqa: S608
+            f" max(amc_id)) FROM availability_monitor_config {BEFORE_FREE}"
+            " HAVING max(amc_id) IS NOT NULL"
         )
     connection.notify(CHANNEL, "saved")
     return Saved(added, changed, same)
@@ -149,10 +146,9 @@ def stopped_jobs(connection: Connection) -> frozenset[int]:
 
 def stop_job(connection: Connection, job_id: int, *, now: float | None = None) -> bool:
     """Stop a job, beyond restarts too; return False if it already was stopped."""
-    stopped_at = time.time() if now is None else now
     changed = connection.execute(
         "INSERT INTO job_state (job_id, stopped_at) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-        (job_id, stopped_at),
+        (job_id, time.time() if now is None else now),
     )
     connection.notify(CHANNEL, "stopped")
     return changed == 1
@@ -177,23 +173,23 @@ def _row(job: Job) -> Row:
     options = {
         key: data[key]
         for key, default in _defaults(type(job)).items()
-        if key not in _KEYS and data[key] != default
+        if key not in _COLUMN_OF and data[key] != default
     }
     if job.kind != DEFAULT_KIND:
         options["kind"] = job.kind
-    values = {key: data.get(key, _COLUMN_DEFAULTS.get(key)) for key in _KEYS}
+    values = {key: data.get(key, _COLUMN_DEFAULTS.get(key)) for key in _COLUMN_OF}
     values["expected_status"] = msgspec.json.encode(values["expected_status"]).decode()
-    *columns, active = values.values()
-    return (*columns, msgspec.json.encode(options).decode(), active)
+    return (*values.values(), msgspec.json.encode(options).decode())
 
 
 def _job(row: Row) -> Job:
     """Return a row's verified job; raise SettingError or msgspec.DecodeError."""
-    *columns, options, active = row
-    found = dict(zip(_KEYS, [*columns, bool(active)], strict=True))
+    *columns, options = row
+    found = dict(zip(_COLUMN_OF, columns, strict=True))
+    found["active"] = bool(found["active"])
     found["expected_status"] = msgspec.json.decode(found["expected_status"])
     given = msgspec.json.decode(options, type=dict)
-    data = {key: value for key, value in given.items() if key not in _KEYS}
+    data = {key: value for key, value in given.items() if key not in _COLUMN_OF}
     # A column of a key that the job's kind does not have must hold its default.
     data |= {
         key: value

@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
+import signal
 import socket
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 from monitor.errors import SettingError
@@ -30,17 +31,48 @@ logger = logging.getLogger("monitor.probes")
 _LANES_S = (0.25, 2.0, math.inf)
 _WORKER = str(Path(matching_worker.__file__).resolve())
 _WAIT_S = 5.0
+_LONGEST_EXPRESSION = 8192
+# Python spends up to some 10 ms on each range of characters; with more dashes than this, an
+# expression is compiled where that can be ended.
+_MOST_RANGES = 20
+_COMPILE_S = 2.0
 
 REGEXP_OPTION = Option("--regexp", "body_regexp", "must match the body or the banner", "RE")
 
 
 def verify_expression(expression: str | None, path: tuple[str | int, ...]) -> None:
-    """Raise SettingError with ``path`` for an invalid regular expression."""
+    """Raise SettingError with ``path`` for a regular expression that is invalid or too expensive.
+
+    Blocks for a few seconds at most.
+    """
+    if expression is None:
+        return
+    if len(expression) > _LONGEST_EXPRESSION:
+        raise SettingError(path, f"longer than {_LONGEST_EXPRESSION} characters")
+    if expression.count("-") > _MOST_RANGES:
+        problem = _compile_elsewhere(expression.encode())
+    else:
+        problem = matching_worker.problem(expression)
+    if problem:
+        raise SettingError(path, f"not a regular expression: {problem}")
+
+
+# Sources are read again and again, with the same jobs in them.
+@lru_cache(maxsize=1024)
+def _compile_elsewhere(expression: bytes) -> str:
+    command = [sys.executable, "-I", "-S", _WORKER, "compile", str(_COMPILE_S)]
+    limit_s = _COMPILE_S + _WAIT_S
     try:
-        if expression is not None:
-            re.compile(expression)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise SettingError(path, f"not a regular expression: {error}") from None
+        done = subprocess.run(
+            command, input=expression, capture_output=True, timeout=limit_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes more than {_COMPILE_S:g} s to compile"
+    if done.returncode == -signal.SIGALRM:
+        return f"it takes more than {_COMPILE_S:g} s to compile"
+    if done.returncode:
+        return "Python fails to compile it"
+    return done.stdout.decode()
 
 
 class Matcher:
@@ -111,21 +143,18 @@ class _Lane:
                 pass
             finally:
                 if not answer:
-                    await self._kill()
+                    await self.close()
             if not answer:
                 raise _TooSlowError
             return answer == b"1"
 
-    async def _kill(self) -> None:
+    async def close(self) -> None:
+        """End the worker."""
         if self._worker is not None:
             (process, connection), self._worker = self._worker, None
             connection.close()
             process.kill()
             await asyncio.shield(asyncio.to_thread(process.wait, timeout=_WAIT_S))
-
-    async def close(self) -> None:
-        """End the worker."""
-        await self._kill()
 
 
 def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:

@@ -33,9 +33,22 @@ def _text(body: bytes, charset: str) -> str:
         return body.decode("utf-8", "replace")
 
 
+def problem(expression: str) -> str:
+    """Return why an expression does not compile, "" where it does."""
+    try:
+        re.compile(expression)
+    except (re.error, RecursionError, OverflowError) as error:
+        return str(error)
+    return ""
+
+
 def main() -> None:
-    """Answer until stdin ends."""
+    """Answer until stdin ends; with the argument ``compile``, say what problem() finds."""
     read, write = sys.stdin.buffer, sys.stdout.buffer
+    if sys.argv[1:2] == ["compile"]:
+        signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))
+        write.write(problem(read.read().decode()).encode())
+        return
     while len(header := read.read(HEADER.size)) == HEADER.size:
         *sizes, limit_ms = HEADER.unpack(header)
         expression, charset, body = (read.read(size) for size in sizes)

@@ -1,5 +1,7 @@
 """The part ``probes``: its jobs, kept up to date, and the runner that checks them."""
 
+# ruff: noqa: D102 - Part documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -25,6 +27,8 @@ __all__ = ["Probes", "make_source", "own_jobs"]
 logger = logging.getLogger("monitor.probes")
 
 _RETRY_S = (1.0, 5.0)
+# Log lines about the jobs that one load leaves out.
+_MOST_REFUSED_LINES = 100
 # Within what the daemon allows for draining, with time left to cut off the rest.
 _FINISH_S = 3.0
 
@@ -75,7 +79,6 @@ class Probes(Part):
             self._checked = await _load(self._source, self._settings)
 
     async def start(self) -> None:
-        """Load the jobs and get ready to check them."""
         self.runner = Runner(
             self._bus,
             topic=self._settings.topic,
@@ -157,9 +160,12 @@ class Probes(Part):
             logger.info("checking %d of %d jobs%s", checking, len(jobs.jobs), producer)
         self._logged = now
         refused = (*jobs.refused, *left_out)
-        for line in refused:
-            if line not in self._refused:
-                logger.error("job left out: %s", line)
+        known = set(self._refused)
+        fresh = [line for line in refused if line not in known]
+        for line in fresh[:_MOST_REFUSED_LINES]:
+            logger.error("job left out: %s", line)
+        if len(fresh) > _MOST_REFUSED_LINES:
+            logger.error("%d more jobs left out", len(fresh) - _MOST_REFUSED_LINES)
         self._refused = refused
 
     async def prepare(self, settings: ProbesSettings) -> Callable[[], None]:
@@ -187,7 +193,6 @@ class Probes(Part):
                 logger.info("cancelling the checks that are still running")
 
     async def close(self) -> None:
-        """Close everything."""
         if self.runner is not None:
             await self.runner.close()
 
@@ -196,7 +201,6 @@ class Probes(Part):
         return 64 + self._settings.concurrency + RESOLVER_THREADS
 
     def state(self) -> State:
-        """Return the part's health."""
         if self.runner is None:
             return State(Health.STARTING)
         summary = self.runner.summary()
@@ -209,7 +213,6 @@ class Probes(Part):
         return State(Health.OK, summary)
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the part's metrics."""
         return self.runner.metrics() if self.runner is not None else ()
 
 

@@ -30,23 +30,7 @@ _MOST_STARTS = 16
 RESOLVER_THREADS = 512
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
-_SECONDS = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class _Active:
@@ -112,7 +96,7 @@ class Runner:
     # Jobs
 
     def set_jobs(self, jobs: Sequence[Job]) -> list[str]:
-        """Run exactly these verified, active jobs; unchanged ones go on as they are.
+        """Run exactly these verified, active jobs; unchanged ones keep running as they are.
 
         Returns a line for each job that cannot be prepared, which is left out.
         """

@@ -81,7 +81,7 @@ class Schedule:
         self._latest_ms = max(self._latest_ms, now_ms)
         entries: dict[int, _Entry] = {}
         for job_id, interval in intervals:
-            interval_ms = _ms(interval)
+            interval_ms = round(interval * 1000)
             known = self._entries.get(job_id)
             if known is not None and known.interval_ms == interval_ms:
                 entries[job_id] = known
@@ -148,7 +148,3 @@ class Schedule:
             entry = self._entries.get(job_id)
             return None if entry is None else entry.due_ms / 1000
         return self._heap[0][0] / 1000 if self._heap else None
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from monitor.errors import SettingError
 from monitor.probes.job import Job, Option
+from monitor.settings import read_pem
 
 __all__ = ["TLS_OPTIONS", "TlsKeys", "expiry", "own_context", "tls_context"]
 
@@ -35,6 +36,7 @@ class TlsKeys(Job, frozen=True, kw_only=True):
 
 
 def _verify_authorities(file: str) -> None:
+    read_pem(file, path=("ca_file",))
     try:
         ssl.create_default_context(cafile=file)
     except ssl.SSLError:

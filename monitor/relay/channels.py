@@ -185,12 +185,8 @@ class Channels:
         return f"{self._run}-{next(self._numbers):x}"
 
     def _due(self, order: OrderedDict[Channel, float], before: float) -> list[Channel]:
-        due = []
-        for channel, since in order.items():
-            if since > before:
-                break
-            due.append(channel)
-        return due
+        due = itertools.takewhile(lambda item: item[1] <= before, order.items())
+        return [channel for channel, _ in due]
 
     def _add(self, name: bytes) -> Channel:
         channel = self._by_name[name] = Channel(name, self.new_epoch())

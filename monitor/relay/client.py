@@ -4,15 +4,13 @@
         async for event in client:
             ...
 
-It speaks the recovering protocol, with all channels on one connection. If the relay does not
-offer it, the client speaks the old one, with a connection for each channel.
+It speaks the recovering protocol, with all channels on one connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -28,7 +26,6 @@ from monitor.relay.client_position import (
     End,
     Event,
     Feed,
-    LegacyPosition,
     NotARelayError,
     Position,
     Refused,
@@ -63,13 +60,10 @@ class RelayClient:
     sense. A slow reader slows the connection down; nothing is dropped.
     """
 
-    def __init__(self, url: str, channels: Iterable[str] = (), *, legacy: bool = False) -> None:
+    def __init__(self, url: str, channels: Iterable[str] = ()) -> None:
         self._url = url
         self._shown = hide_url_secrets(url)
-        self._legacy = legacy
         self._positions = {name: Position(name) for name in channels}
-        self._legacy_tasks: dict[str, asyncio.Task[None]] = {}
-        self._connection: ClientConnection | None = None
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(_EVENTS_AHEAD)
         self._task: asyncio.Task[None] | None = None
 
@@ -91,27 +85,6 @@ class RelayClient:
                 return
             yield event
 
-    async def subscribe(self, channel: str) -> None:
-        """Follow one more channel."""
-        if channel in self._positions:
-            return
-        position = self._positions[channel] = Position(channel)
-        if self._legacy:
-            self._follow_legacy(channel)
-        elif self._connection is not None:
-            with contextlib.suppress(ConnectionClosed):
-                await self._connection.send(position.request())
-
-    async def leave(self, channel: str) -> None:
-        """Stop following a channel."""
-        self._positions.pop(channel, None)
-        task = self._legacy_tasks.pop(channel, None)
-        if task is not None:
-            task.cancel()
-        elif self._connection is not None:
-            with contextlib.suppress(ConnectionClosed):
-                await self._connection.send(json.dumps({"type": "leave", "channel": channel}))
-
     async def close(self) -> None:
         """Close every connection."""
         if self._task is not None:
@@ -121,39 +94,31 @@ class RelayClient:
     # The connection
 
     async def _run(self) -> None:
+        """Connect until every channel has ended, with pauses by the close codes, or back-off."""
+        backoff = Backoff(*_RETRY_S)
         try:
-            if not self._legacy:
-                await self._again_and_again(self._recovering)
-            if self._legacy:
-                await self._follow_all_legacy()
+            while True:
+                try:
+                    await self._follow()
+                    return
+                except _Lost as lost:
+                    if lost.delay_s is None:
+                        delay = backoff.next_delay()
+                    else:
+                        delay = random.uniform(*lost.delay_s)  # noqa: S311 - jitter is not a secret
+                        backoff.reset()
+                    await self._events.put(Away(f"{self._shown}: {lost}", delay))
+                    await asyncio.sleep(delay)
         finally:
             # The reader of a full queue finds the end itself.
             with contextlib.suppress(asyncio.QueueFull):
                 self._events.put_nowait(None)
 
-    async def _again_and_again(self, attempt: Any, *args: Any) -> None:
-        """Call ``attempt`` until it returns, with pauses that the close codes say, or back-off."""
-        backoff = Backoff(*_RETRY_S)
-        while True:
-            try:
-                await attempt(*args)
-                return
-            except _Lost as lost:
-                if lost.delay_s is None:
-                    delay = backoff.next_delay()
-                else:
-                    delay = random.uniform(*lost.delay_s)  # noqa: S311 - jitter is no secret
-                    backoff.reset()
-                await self._events.put(Away(f"{self._shown}: {lost}", delay))
-                await asyncio.sleep(delay)
-
-    async def _recovering(self) -> None:
-        connection = await self._connect([SUBPROTOCOL])
+    async def _follow(self) -> None:
+        connection = await self._connect()
         try:
             if connection.subprotocol != SUBPROTOCOL:
-                self._legacy = True
-                return
-            self._connection = connection
+                raise MonitorError(f"{self._shown}: does not offer {SUBPROTOCOL}")
             for position in self._positions.values():
                 position.disconnected()
                 await connection.send(position.request())
@@ -164,8 +129,8 @@ class RelayClient:
         except NotARelayError as problem:
             raise MonitorError(f"{self._shown}: {problem}") from None
         finally:
-            self._connection = None
-            await _close(connection)
+            with contextlib.suppress(OSError, ConnectionClosed):
+                await connection.close()
 
     async def _take(self, message: dict[str, Any]) -> None:
         name = message.get("channel")
@@ -183,7 +148,7 @@ class RelayClient:
                 del self._positions[position.channel]
             await self._events.put(event)
 
-    async def _connect(self, subprotocols: list[str]) -> ClientConnection:
+    async def _connect(self) -> ClientConnection:
         try:
             # Not the library's reconnecting, which does not know the relay's close codes.
             return await connect(
@@ -192,7 +157,7 @@ class RelayClient:
                 close_timeout=1,
                 compression=None,
                 max_size=MAX_MESSAGE_BYTES,
-                subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
             )
         except InvalidURI:
             raise UsageError(
@@ -219,53 +184,3 @@ class RelayClient:
         if row.come_back is ComeBack.NEVER:
             raise MonitorError(f"{self._shown}: the relay closed: {reason or row.meaning}")
         return _Lost(reason or row.meaning, row.delay_s)
-
-    # The old protocol
-
-    async def _follow_all_legacy(self) -> None:
-        for name in self._positions:
-            self._follow_legacy(name)
-        try:
-            while self._legacy_tasks:
-                done, _ = await asyncio.wait(
-                    self._legacy_tasks.values(), return_when=asyncio.FIRST_COMPLETED
-                )
-                for name in [n for n, task in self._legacy_tasks.items() if task in done]:
-                    self._legacy_tasks.pop(name).result()
-                    self._positions.pop(name, None)
-        finally:
-            tasks = list(self._legacy_tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _follow_legacy(self, name: str) -> None:
-        self._legacy_tasks[name] = asyncio.create_task(
-            self._again_and_again(self._legacy_connection, LegacyPosition(name)),
-            name=f"relay-client:{name}",
-        )
-
-    async def _legacy_connection(self, position: LegacyPosition) -> None:
-        connection = await self._connect([])
-        position.connected()
-        try:
-            await connection.send(position.channel)
-            while True:
-                for event in position.take(str(await connection.recv())):
-                    await self._events.put(event)
-        except ConnectionClosed as closed:
-            code = closed.rcvd.code if closed.rcvd is not None else LOST
-            ends = list(position.closed(code))
-            for event in ends:
-                await self._events.put(event)
-            if not ends:
-                raise self._lost(closed) from None
-        except NotARelayError as problem:
-            raise MonitorError(f"{self._shown}: {problem}") from None
-        finally:
-            await _close(connection)
-
-
-async def _close(connection: ClientConnection) -> None:
-    with contextlib.suppress(OSError, ConnectionClosed):
-        await connection.close()

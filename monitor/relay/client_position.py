@@ -12,15 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from monitor.relay.codes import NORMAL
-
 __all__ = [
     "Away",
     "End",
     "Event",
     "Feed",
     "Gap",
-    "LegacyPosition",
     "Message",
     "NotARelayError",
     "Position",
@@ -32,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message; the old protocol has no ``epoch`` and no ``time`` (s since the Unix epoch)."""
+    """A message; ``time`` is s since the Unix epoch."""
 
     channel: str
     data: dict[str, Any]
@@ -201,41 +198,3 @@ class Position:
             self._gaps.clear()
         if lost or (known is None and seq):
             yield Reset(self.channel, seq, anew=anew, epoch=epoch)
-
-
-class LegacyPosition:
-    """A client's position with the old protocol, where each connection gets the whole history.
-
-    Messages that were delivered are recognized by their text; a history that differs is delivered
-    as a new one. Two jobs with the same messages cannot be distinguished.
-    """
-
-    def __init__(self, channel: str) -> None:
-        self.channel = channel
-        self._delivered: list[str] = []
-        self._compared = 0
-
-    def connected(self) -> None:
-        """Expect the history from its beginning, on a new connection."""
-        self._compared = 0
-
-    def take(self, text: str) -> Iterator[Event]:
-        """Yield what a message means. Raises NotARelayError."""
-        if not isinstance(read_message(text).get("command"), str):
-            raise NotARelayError(f"not a relay's message: {text[:80]!r}")
-        place, self._compared = self._compared, self._compared + 1
-        if place < len(self._delivered):
-            if self._delivered[place] == text:
-                return
-            del self._delivered[place:]
-            yield Reset(self.channel, 0, anew=True)
-            for number, known in enumerate(self._delivered, 1):
-                yield Message(self.channel, read_message(known), number)
-        self._delivered.append(text)
-        yield Message(self.channel, read_message(text), place + 1)
-
-    def closed(self, code: int) -> Iterator[Event]:
-        """Yield the end if the close code means that."""
-        if code == NORMAL:
-            last = read_message(self._delivered[-1]) if self._delivered else {}
-            yield End(self.channel, last.get("command") == "FINISHED")

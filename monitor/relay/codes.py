@@ -51,15 +51,11 @@ class CloseCode:
     delay_s: tuple[float, float] = (0.0, 0.0)
 
 
-def _table(*rows: CloseCode) -> dict[int, CloseCode]:
-    return {row.code: row for row in rows}
-
-
 _AT_ONCE_S = (0.0, 1.0)
 _RESTART_S = (0.5, 5.0)
 _LATER_S = (5.0, 30.0)
 
-CLOSE_CODES = _table(
+_ROWS = (
     CloseCode(NORMAL, "the channel ended and everything was sent", ComeBack.NEVER),
     CloseCode(GOING_AWAY, "the relay stops or restarts", ComeBack.LATER, _RESTART_S),
     CloseCode(1002, "what the client sent is not valid WebSocket", ComeBack.NEVER),
@@ -73,6 +69,7 @@ CLOSE_CODES = _table(
     CloseCode(1012, "a proxy in between restarts", ComeBack.LATER, _RESTART_S),
     CloseCode(TRY_AGAIN_LATER, "the client read too slowly", ComeBack.LATER, _LATER_S),
 )
+CLOSE_CODES = {row.code: row for row in _ROWS}
 
 
 def close_code(code: int) -> CloseCode:

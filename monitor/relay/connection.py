@@ -1,5 +1,7 @@
 """One client's connection, and the interfaces on its two sides: its owner and its reader."""
 
+# ruff: noqa: D102 - WebSocketConnection documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -100,16 +102,13 @@ class SubscriberConnection(WebSocketConnection):
     # What the handshake and frames mean.
 
     def answer(self, request: Request) -> Response:
-        """Let the owner decide."""
         return self._owner.answer(self, request)
 
     def opened(self) -> None:
-        """Begin to read for the client."""
         self.cancel_timer("handshake")
         self.reader.opened()
 
     def take(self, frame: Frame) -> None:
-        """Pass a frame on, unless it came too late."""
         if self.is_open:
             self.reader.take(frame)
 
@@ -128,17 +127,14 @@ class SubscriberConnection(WebSocketConnection):
         super().data_received(data)
 
     def pause_writing(self) -> None:
-        """Watch a client that does not read."""
         super().pause_writing()
         self._owner.paused(self)
 
     def resume_writing(self) -> None:
-        """Continue with a client that reads again."""
         super().resume_writing()
         self._owner.resumed(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count the connection out."""
         super().connection_lost(exc)
         self._owner.lost(self)
         # The reader refers to its connection, too.

@@ -23,7 +23,7 @@ from monitor.relay.frame_cache import FrameCache, TurnFrames
 from monitor.relay.settings import RelaySettings
 from monitor.transport.frames import PING
 
-__all__ = ["PING_S", "Delivery", "Recoveries", "shown"]
+__all__ = ["PING_S", "Delivery", "shown"]
 
 logger = logging.getLogger("monitor.relay")
 
@@ -43,21 +43,6 @@ _WAITING_MAX_BYTES = 1_048_576
 _FRAME_MIN_BYTES = 16
 
 
-class Recoveries:
-    """How many subscriptions resumed exactly, and how many could not, by the reason."""
-
-    def __init__(self) -> None:
-        self.exact = 0
-        self.failed: dict[str, int] = {"epoch": 0, "ahead": 0, "trimmed": 0}
-
-    def count(self, problem: str) -> None:
-        """Count a subscription that was to be resumed; ``problem`` is empty if it was."""
-        if problem:
-            self.failed[problem] += 1
-        else:
-            self.exact += 1
-
-
 class Delivery:
     """Writes what is due to the clients of :class:`Channels`."""
 
@@ -66,7 +51,8 @@ class Delivery:
         self.feed = feed
         self.time = time.time
         self.deliveries = 0
-        self.recoveries = Recoveries()
+        # Subscriptions that resumed exactly (""), and that could not, by the reason.
+        self.recoveries = dict.fromkeys(("", "epoch", "ahead", "trimmed"), 0)
         self.faults: dict[str, int] = {}
         self.faults_log = RateLimitedLog(logger)
         self.clients_log = RateLimitedLog(logger, lines=300, period_s=30)

@@ -125,9 +125,7 @@ class TurnFrames:
 
         Returns None if it would have to be made, and no more are allowed.
         """
-        frames = self._frames.get(channel)
-        if frames is None:
-            frames = self._frames[channel] = {}
+        frames = self._frames.setdefault(channel, {})
         frame = frames.get(position)
         if frame is None:
             if self._cache.made >= self._made_max:

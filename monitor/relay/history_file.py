@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from monitor.relay.channel import Channel, End
 from monitor.sqlite import own_file
+from monitor.sqlite.connection import transaction, write_ahead
 from monitor.sqlite.file import OpenFile
 from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
-from monitor.sqlite.wal import write_ahead
 
 __all__ = [
     "ChannelRow",
@@ -161,7 +161,7 @@ class HistoryFile:
         execute("PRAGMA synchronous = NORMAL")
         execute("PRAGMA journal_size_limit = 16777216")
         if new:
-            with self._transaction():
+            with transaction(database):
                 for statement in _SCHEMA.split(";"):
                     execute(statement)
                 execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -178,7 +178,7 @@ class HistoryFile:
             yield
         except (sqlite3.Error, ValueError, TypeError) as error:
             # A ValueError or TypeError is of a value that none of ours could be.
-            if isinstance(error, sqlite3.Error) and not own_file.is_damage(error, self._path):
+            if isinstance(error, sqlite3.Error) and not own_file.is_damage(error):
                 raise
             raise DamagedFileError(str(error)) from None
 
@@ -198,7 +198,8 @@ class HistoryFile:
 
     def write(self, batch: SaveBatch) -> None:
         """Save a batch, all of it or nothing; the same batch may be written twice."""
-        with self._transaction() as execute:
+        execute = self._database.execute
+        with transaction(self._database):
             for key in batch.forgotten:
                 execute("DELETE FROM channel WHERE key = ?", (key,))
                 execute("DELETE FROM chunk WHERE channel = ?", (key,))
@@ -221,20 +222,10 @@ class HistoryFile:
         """Close; with ``clean_at`` note that at this time everything was saved."""
         with contextlib.closing(self._database):
             if clean_at is not None:
-                with self._transaction() as execute:
+                execute = self._database.execute
+                with transaction(self._database):
                     execute("INSERT OR IGNORE INTO saved VALUES (1, ?, 1, '[]')", (clean_at,))
                     execute("UPDATE saved SET at = ?, clean = 1", (clean_at,))
-
-    @contextlib.contextmanager
-    def _transaction(self):  # type: ignore[no-untyped-def]
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._database.execute
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
 
     def _channels(self) -> list[tuple[Channel, float]]:
         found: dict[int, tuple[Channel, ChannelRow]] = {}

@@ -1,5 +1,7 @@
 """The old protocol: the client's first text names its channel, whose frames are the rest."""
 
+# ruff: noqa: D102 - Reader documents the methods
+
 from __future__ import annotations
 
 from websockets.frames import Frame, Opcode
@@ -54,7 +56,6 @@ class LegacyReader(Reader):
             self._subscribe(name)
 
     def advance(self) -> None:
-        """Write the messages from the position to the end, as far as the client reads."""
         channel, connection = self.channel, self._connection
         if channel is None or not connection.is_open:
             return
@@ -74,7 +75,6 @@ class LegacyReader(Reader):
             connection.finish(delivery.limits.client_stall)
 
     def advance_all(self) -> None:
-        """Write the news of the one channel."""
         self._delivery.begin_turn()
         self.advance()
 
@@ -83,11 +83,9 @@ class LegacyReader(Reader):
 
     @property
     def is_behind(self) -> bool:
-        """Whether messages that are kept were not written yet."""
         return self.channel is not None and self.channel.keeps(self.position)
 
     def close(self) -> list[bytes]:
-        """Leave the channel; return its name."""
         channel = self.channel
         if channel is None:
             return []

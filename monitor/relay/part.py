@@ -1,13 +1,17 @@
 """The relay as a part of the daemon: receiver, channels and server put together."""
 
+# ruff: noqa: D102 - Part documents the methods
+
 from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from monitor.files.threads import call_aside
 from monitor.log_limits import RateLimitedLog
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
@@ -18,7 +22,7 @@ from monitor.relay.protocol import Message
 from monitor.relay.receiver import Receiver
 from monitor.relay.saving import Saving
 from monitor.relay.server import Server
-from monitor.relay.settings import RelaySettings, read_curve_key, read_tls
+from monitor.relay.settings import RelaySettings, read_curve_keys, read_tls
 from monitor.settings import Address, address_text, state_directory
 from monitor.sqlite.file import OpenFile
 
@@ -50,11 +54,12 @@ class Relay(Part):
         self._clock = clock
         self._time = SteadyTime(time.time)
         self._stop = stop
-        self._tls = read_tls(settings.tls) if settings.tls is not None else None
+        self._tls = None if settings.tls is None else _Certificates(read_tls(settings.tls))
         self.channels = Channels(settings)
         self.feed = Feed()
         self.delivery = Delivery(self.channels, self.feed, clock)
-        self.server = Server(websocket_uri, self.delivery, tls=self._tls, clock=clock)
+        served = None if self._tls is None else self._tls.served
+        self.server = Server(websocket_uri, self.delivery, tls=served, clock=clock)
         self._saving: Saving | None = None
         if settings.history_file is not None:
             path = state_directory() / settings.history_file
@@ -79,7 +84,6 @@ class Relay(Part):
         return self._settings.max_clients + _SPARE_DESCRIPTORS
 
     async def start(self) -> None:
-        """Restore histories, and bind both sockets."""
         if self._saving is not None:
             await self._saving.start()
         await self.server.start()
@@ -92,7 +96,6 @@ class Relay(Part):
             logger.info("listening for brokers on %s%s", endpoint, curve)
 
     async def run(self) -> None:
-        """Save histories, and look after channels and clients each second."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_after(), name="relay:look-after")
             if self._saving is not None:
@@ -115,7 +118,6 @@ class Relay(Part):
         )
 
     async def close(self) -> None:
-        """Close the sockets and the clients' connections."""
         self.receiver.close()
         await self.server.close()
         if self._saving is not None:
@@ -154,7 +156,6 @@ class Relay(Part):
         self.delivery.feed_changed("up" if came else "lost" if count else "down")
 
     def state(self) -> State:
-        """Return how many clients, channels and messages there are."""
         if self._saving is not None and self._saving.outage.problem is not None:
             return State(Health.DEGRADED, self._saving.outage.summary)
         clients, channels = self.server.client_count, len(self.channels)
@@ -163,11 +164,9 @@ class Relay(Part):
         )
 
     def open_files(self) -> Sequence[OpenFile]:
-        """Return the file of the histories."""
         return () if self._saving is None else self._saving.open_files()
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the metrics relay_*."""
         rejected = {**self.receiver.rejected, **self.delivery.faults}
         yield Metric(
             "relay_clients", "gauge", "Connected clients", [({}, self.server.client_count)]
@@ -200,18 +199,19 @@ class Relay(Part):
             "Subscribers disconnected, by close code",
             [({"code": code}, count) for code, count in self.server.disconnects.items()],
         )
-        recoveries = self.delivery.recoveries
+        failed = dict(self.delivery.recoveries)
+        exact = failed.pop("")
         yield Metric(
             "relay_recoveries_total",
             "counter",
             "Subscriptions that resumed exactly",
-            [({}, recoveries.exact)],
+            [({}, exact)],
         )
         yield Metric(
             "relay_recovery_failures_total",
             "counter",
             "Subscriptions not resumed exactly: another epoch, ahead of the history, or trimmed",
-            [({"reason": reason}, count) for reason, count in recoveries.failed.items()],
+            [({"reason": reason}, count) for reason, count in failed.items()],
         )
         yield Metric(
             "relay_feed_up", "gauge", "Whether a broker is connected", [({}, int(self.feed.up))]
@@ -241,19 +241,42 @@ class Relay(Part):
         """Read certificates and keys again; the switch adopts the new settings."""
         assert isinstance(settings, RelaySettings)
         adopted = self._settings.adopting(settings)
+        tls = curve = None
         if settings.tls is not None:
-            await asyncio.to_thread(read_tls, settings.tls)
+            tls = await call_aside(read_tls, settings.tls)
         if settings.curve is not None:
-            await asyncio.to_thread(read_curve_key, settings.curve)
+            curve = await call_aside(read_curve_keys, settings.curve)
+            if adopted.curve != settings.curve:
+                # Another section is taken up by a restart; until then the keys of this one count.
+                curve = None
+                if adopted.curve is not None:
+                    curve = await call_aside(read_curve_keys, adopted.curve)
 
         def switch() -> None:
             self._settings = adopted
             self.channels.adopt(adopted)
             # A section that the file no longer has stays in force, and its files may be gone.
-            if self._tls is not None and settings.tls is not None:
-                # New handshakes get the new certificate; connections stay.
-                self._tls.load_cert_chain(settings.tls.certificate, settings.tls.key)
-            if adopted.curve is not None and settings.curve is not None:
-                self.receiver.adopt_keys(adopted.curve)
+            if self._tls is not None and tls is not None:
+                self._tls.adopt(tls)
+            if curve is not None:
+                self.receiver.adopt_keys(curve)
 
         return switch
+
+
+class _Certificates:
+    """A TLS context to serve with, whose certificate a reload can change."""
+
+    def __init__(self, first: ssl.SSLContext) -> None:
+        self.served = first
+        self._newest = first
+        # OpenSSL asks at each handshake, also where the client names no host.
+        first.sni_callback = self._choose
+
+    def adopt(self, context: ssl.SSLContext) -> None:
+        """Use the certificate of another context for new handshakes; connections stay."""
+        self._newest = context
+
+    def _choose(self, handshake: ssl.SSLObject, host: str | None, _: ssl.SSLContext) -> None:
+        del host
+        handshake.context = self._newest

@@ -13,7 +13,7 @@ from monitor.log_limits import RateLimitedLog
 from monitor.relay.feed import Peers
 from monitor.relay.incoming import Incoming, waits
 from monitor.relay.protocol import Malformed, Message, decode
-from monitor.relay.settings import CurveSettings, read_curve_key
+from monitor.relay.settings import CurveSettings, read_curve_keys
 from monitor.transport.router import CurveKeys, Router, reason
 
 __all__ = ["IDENTITY", "Receiver"]
@@ -86,7 +86,7 @@ class Receiver:
         """Bind; raises ListenError, and SettingError for keys that cannot be used."""
         keys = None
         if self._curve is not None:
-            keys = CurveKeys(*read_curve_key(self._curve), self._curve.public_keys_dir)
+            keys = read_curve_keys(self._curve)
         self._incoming = Incoming(await self._router.bind(keys))
         self._router.read(self._drain, self._drain_monitor)
 
@@ -101,9 +101,9 @@ class Receiver:
         self.stop()
         self._router.close()
 
-    def adopt_keys(self, curve: CurveSettings) -> None:
-        """Read the allowed public keys again."""
-        self._router.allow_keys_of(curve.public_keys_dir)
+    def adopt_keys(self, keys: CurveKeys) -> None:
+        """Let brokers with these keys connect; the relay's own stay."""
+        self._router.allow(keys.allowed)
 
     def _drain(self) -> None:
         monitor = self._router.monitor

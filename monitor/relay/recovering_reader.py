@@ -1,5 +1,7 @@
 """The recovering protocol: a client asks for channels, and reads several on one connection."""
 
+# ruff: noqa: D102 - Reader documents the methods
+
 from __future__ import annotations
 
 from websockets.frames import Frame, Opcode
@@ -56,23 +58,19 @@ class RecoveringReader(Reader):
             self._answer(request)
 
     def advance_all(self) -> None:
-        """Write the news of every subscription."""
         self._delivery.begin_turn()
         for subscription in list(self._subscriptions.values()):
             self.advance(subscription)
 
     def feed_changed(self, state: str) -> None:
-        """Send how the feed is."""
         feed = self._delivery.feed
         self._connection.write(feed_frame(state, feed.brokers, self._delivery.time()))
 
     @property
     def is_behind(self) -> bool:
-        """Whether messages that are kept were not written yet."""
         return any(subscription.is_behind for subscription in self._subscriptions.values())
 
     def close(self) -> list[bytes]:
-        """Leave all channels; return their names."""
         names = list(self._subscriptions)
         for name in names:
             self._leave(name)
@@ -84,7 +82,7 @@ class RecoveringReader(Reader):
         if channel is None or not connection.is_writable:
             return
         if subscription.is_overrun:
-            delivery.recoveries.failed["trimmed"] += 1
+            delivery.recoveries["trimmed"] += 1
         start = max(subscription.position, channel.first)
         turn, write = delivery.turn, connection.transport.write
         turn.allow(_FRAMES_PER_TURN)
@@ -133,7 +131,7 @@ class RecoveringReader(Reader):
         delivery.subscribe(subscription, name, connection)
         answer, problem = subscription.begin(request.after)
         if problem is not None:
-            delivery.recoveries.count(problem)
+            delivery.recoveries[problem] += 1
         connection.write(answer)
         for gap in subscription.new_gaps(delivery.feed):
             connection.write(gap)
@@ -160,5 +158,4 @@ class ClientSubscription(Subscription):
         self._reader = reader
 
     def advance(self) -> None:
-        """Write the messages from the position to the end, as far as the client reads."""
         self._reader.advance(self)

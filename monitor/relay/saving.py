@@ -34,8 +34,6 @@ from monitor.sqlite.file import OpenFile
 from monitor.sqlite.own_file import (
     DamagedFileError,
     ForeignFileError,
-    is_busy,
-    is_damage,
     set_aside,
 )
 
@@ -50,10 +48,7 @@ _RETRY_S = 5.0
 _BATCH_CHANNELS = 200
 _BATCH_BYTES = 4 * 1024 * 1024
 _KEY = ("history_file",)
-# How many damaged files to keep for inspection.
-_KEEP_ASIDE = 1
 # Errors that are not the config's fault, and may be gone when the daemon starts again.
-_DISK = ("SQLITE_FULL", "SQLITE_IOERR")
 _DISK_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 _T = TypeVar("_T")
 
@@ -79,8 +74,6 @@ class Saving:
         self._file: HistoryFile | None = None
         self._lock = asyncio.Lock()
         self._next_key = 1
-        # What is wrong with the file, until it is set aside and a new one is begun.
-        self._damage = ""
         # Cut, but not known to be written.
         self._pending: SaveBatch | None = None
         self.outage = OutageLog(logger)
@@ -91,8 +84,6 @@ class Saving:
         """Open the file and restore the histories in it.
 
         Raises SettingError if the file cannot be used, MonitorError if its disk is full or fails.
-        A damaged file stays as it is until histories are saved for the first time: then the
-        daemon has bound all its addresses.
         """
         saved = await self._in_thread(self._open)
         restored = [channel for channel, _ in saved.channels]
@@ -123,8 +114,6 @@ class Saving:
     async def save(self) -> bool:
         """Save all new messages; return whether that succeeded."""
         async with self._lock:
-            if self._damage and not await self._begin_anew():
-                return False
             while True:
                 if self._pending is None:
                     self._pending = self._cut()
@@ -135,9 +124,9 @@ class Saving:
                     assert self._file is not None
                     await self._in_thread(self._file.write, batch)
                 except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
-                    if is_damage(error, self._path):
-                        self._damage = str(error)
-                    return self._failed(error)
+                    self.failures += 1
+                    self.outage.failed(f"cannot write {self._path}: {error}")
+                    return False
                 self.outage.recovered(f"writing {self._path} again")
                 self._pending = None
                 self.saved_bytes += sum(len(chunk.frames) for chunk in batch.chunks)
@@ -158,80 +147,43 @@ class Saving:
     async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    def _failed(self, error: Exception) -> bool:
-        self.failures += 1
-        self.outage.failed(f"cannot write {self._path}: {error}")
-        return False
-
-    async def _begin_anew(self) -> bool:
-        """Set a damaged file aside and begin a new one with all histories; False if that fails."""
-
-        def swap() -> tuple[Path | None, HistoryFile]:
-            old, self._file = self._file, None
-            if old is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    old.close(None)
-            # An earlier try may have got as far as this.
-            aside = set_aside(self._path, keep=_KEEP_ASIDE) if self._path.exists() else None
-            file = HistoryFile(self._path)
-            file.load()
-            return aside, file
-
-        try:
-            aside, self._file = await self._in_thread(swap)
-        except (sqlite3.Error, OSError, DamagedFileError, ForeignFileError) as error:
-            return self._failed(error)
-        logger.error(
-            "history file %s is damaged (%s): set aside as %s, starting a new one",
-            self._path,
-            self._damage,
-            aside,
-        )
-        self._damage = ""
-        self._pending = None
-        self._channels.forgotten.clear()
-        for channel in self._channels:
-            channel.saved = channel.first
-        self._channels.unsaved = dict.fromkeys(self._channels)
-        self._feed.unsaved = True
-        return True
-
     def _open(self) -> Saved:
-        file = None
         try:
-            file = HistoryFile(self._path)
-            saved = file.load()
-        except DamagedFileError as damage:
-            if file is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    file.close(None)
-            self._damage = str(damage)
-            return Saved([], None, True, [])
+            try:
+                return self._load()
+            except DamagedFileError as damage:
+                aside = set_aside(self._path)
+                logger.error(
+                    "history file %s is damaged (%s): set aside as %s, starting a new one",
+                    self._path,
+                    damage,
+                    aside,
+                )
+                return self._load()
         except ForeignFileError as problem:
             raise SettingError(
                 _KEY,
                 f"{self._path} is not a history file of this daemon: {problem}; choose another",
             ) from None
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorname", "").startswith(_DISK):
-                raise self._disk_error(str(error)) from None
-            if is_busy(error):
-                raise MonitorError(
-                    f"cannot use relay.history_file {self._path}: another process has locked it"
-                ) from None
-            raise SettingError(_KEY, f"cannot use {self._path}: {error}") from None
+            raise MonitorError(f"cannot use relay.history_file {self._path}: {error}") from None
         except OSError as error:
             if error.errno in _DISK_ERRNO:
-                raise self._disk_error(str(error.strerror)) from None
+                raise MonitorError(
+                    f"cannot use relay.history_file {self._path}: {error.strerror}"
+                ) from None
             raise SettingError(_KEY, f"cannot use {self._path}: {error.strerror}") from None
+
+    def _load(self) -> Saved:
+        file = HistoryFile(self._path)
+        try:
+            saved = file.load()
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                file.close(None)
+            raise
         self._file = file
         return saved
-
-    def _disk_error(self, problem: str) -> MonitorError:
-        return MonitorError(
-            f"cannot use relay.history_file {self._path}: {problem}; make room on its disk, or"
-            " name a file on another disk"
-        )
 
     def _cut(self) -> SaveBatch | None:
         """Return the next batch of new messages, or None."""

@@ -4,6 +4,8 @@ A connection's reader (:mod:`monitor.relay.legacy_reader`, :mod:`monitor.relay.r
 writes what its client gets.
 """
 
+# ruff: noqa: D102 - ConnectionOwner documents the methods
+
 from __future__ import annotations
 
 import asyncio
@@ -167,11 +169,9 @@ class Server:
         return response
 
     def paused(self, connection: SubscriberConnection) -> None:
-        """Watch a client that does not read as fast as the relay writes."""
         self.delivery.paused(connection)
 
     def resumed(self, connection: SubscriberConnection) -> None:
-        """Continue with a client that has read what was written."""
         self.delivery.resumed(connection)
 
     def lost(self, connection: SubscriberConnection) -> None:
@@ -182,7 +182,7 @@ class Server:
             self._refused("rubbish", "invalid WebSocket from %s: %s", connection.peer, problem)
         names = self.delivery.left(connection)
         if names:
-            code = connection.close_code
+            code = connection.protocol.close_code
             key = str(code) if code in CLOSE_CODES else "other"
             self.disconnects[key] = self.disconnects.get(key, 0) + 1
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import ssl
+import struct
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Count, Reloadable, Seconds, Section, read_secret
+from monitor.files.reading import file_names
+from monitor.settings import Count, Reloadable, Seconds, Section, read_pem, read_secret
 
-__all__ = ["CurveSettings", "RelaySettings", "TLSSettings", "read_curve_key", "read_tls"]
+if TYPE_CHECKING:
+    from monitor.transport.router import CurveKeys
+
+__all__ = [
+    "CurveSettings",
+    "RelaySettings",
+    "TLSSettings",
+    "curve_key_in",
+    "read_curve_keys",
+    "read_tls",
+]
 
 _Z85_KEY_LENGTH = 40
 
@@ -75,17 +87,13 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.tls is not None:
             read_tls(self.tls)
         if self.curve is not None:
-            read_curve_key(self.curve)
+            read_curve_keys(self.curve)
 
 
 def read_tls(settings: TLSSettings) -> ssl.SSLContext:
     """Return a server's TLS context, or raise SettingError below ``relay``."""
     for key, file in (("certificate", settings.certificate), ("key", settings.key)):
-        try:
-            with Path(file).open("rb") as stream:
-                stream.read(1)
-        except OSError as error:
-            raise SettingError(("tls", key), f"cannot read {file}: {error.strerror}") from None
+        read_pem(file, path=("tls", key))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -99,36 +107,67 @@ def read_tls(settings: TLSSettings) -> ssl.SSLContext:
     return context
 
 
-def read_curve_key(settings: CurveSettings) -> tuple[bytes, bytes]:
-    """Return the relay's (public, secret) keys in Z85, or raise SettingError below ``relay``."""
-    import zmq
-    from zmq.auth import load_certificates
-
+def read_curve_keys(settings: CurveSettings) -> CurveKeys:
+    """Read the relay's key and the allowed ones, or raise SettingError below ``relay``."""
     path = ("curve", "secret_key_file")
     text = read_secret(settings.secret_key_file, path=path)
-    lines = [line.strip() for line in text.splitlines()]
-    named = [
-        line.split("=", 1)[1].strip().strip('"') for line in lines if line.startswith("secret-key")
-    ]
-    secret = (named or [text.strip()])[0]
+    secret = curve_key_in(text, "secret-key") or text.strip()
     if len(secret) != _Z85_KEY_LENGTH:
         raise SettingError(
             path,
             f"{settings.secret_key_file} has no CURVE secret key ({_Z85_KEY_LENGTH} characters)",
         )
-    try:
-        public = zmq.curve_public(secret.encode("ascii"))
-    except (zmq.ZMQError, ValueError):
-        raise SettingError(path, f"{settings.secret_key_file} has no valid CURVE key") from None
+    if not _is_curve_key(secret):
+        raise SettingError(path, f"{settings.secret_key_file} has no valid CURVE key")
+    import zmq
 
+    from monitor.transport.router import CurveKeys
+
+    public = zmq.curve_public(secret.encode("ascii"))
+    return CurveKeys(public, secret.encode("ascii"), _allowed_keys(settings.public_keys_dir))
+
+
+def curve_key_in(text: str, name: str) -> str | None:
+    """Return a key of a file by zmq.auth.create_certificates: ``public-key`` or ``secret-key``."""
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and key.strip() == name:
+            return value.strip(" \t'\"")
+    return None
+
+
+def _allowed_keys(directory: str) -> frozenset[bytes]:
     path = ("curve", "public_keys_dir")
     try:
-        allowed = load_certificates(settings.public_keys_dir)
-    except (OSError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or str(error)
-        raise SettingError(path, f"cannot read {settings.public_keys_dir}: {problem}") from None
-    if not allowed:
-        raise SettingError(
-            path, f"{settings.public_keys_dir} has no *.key file: nobody could connect"
-        )
-    return public, secret.encode("ascii")
+        names = file_names(directory)
+    except OSError as error:
+        raise SettingError(path, f"cannot read {directory}: {error.strerror}") from None
+    files = [
+        Path(directory) / name
+        for name in names
+        if name.endswith(".key") and not name.startswith(".")
+    ]
+    if not files:
+        raise SettingError(path, f"{directory} has no *.key file: nobody could connect")
+    allowed = set()
+    for file in files:
+        key = curve_key_in(read_secret(str(file), path=path), "public-key")
+        if key is None or not _is_curve_key(key):
+            raise SettingError(
+                path, f"{file} has no CURVE public key ({_Z85_KEY_LENGTH} characters)"
+            )
+        allowed.add(key.encode("ascii"))
+    return frozenset(allowed)
+
+
+def _is_curve_key(key: str) -> bool:
+    from zmq.utils import z85
+
+    if len(key) != _Z85_KEY_LENGTH or not set(key.encode()) <= set(z85.Z85CHARS):
+        return False
+    try:
+        z85.decode(key.encode("ascii"))
+    except (ValueError, struct.error):
+        # Five characters may say more than 32 bits.
+        return False
+    return True

@@ -18,7 +18,6 @@ __all__ = [
     "check_pages",
     "create",
     "has_header",
-    "is_busy",
     "is_damage",
     "recognize",
     "set_aside",
@@ -58,7 +57,7 @@ def has_header(path: Path) -> bool:
         return file.read(len(_HEADER)) == _HEADER
 
 
-def is_damage(error: Exception, path: Path) -> bool:
+def is_damage(error: Exception) -> bool:
     """Return whether the content of the file is wrong, not its disk, a lock or a permission."""
     if isinstance(error, UnicodeDecodeError | DamagedFileError):
         # Of a text in the schema, which the driver puts into its own error.
@@ -67,15 +66,7 @@ def is_damage(error: Exception, path: Path) -> bool:
         return False
     # The driver's own errors have no name: a text is not UTF-8.
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-    if name == "SQLITE_READONLY":
-        # By the versions in the file's header, if we may write.
-        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     return name.startswith(_DAMAGE)
-
-
-def is_busy(error: sqlite3.Error) -> bool:
-    """Return whether another process has the file locked."""
-    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def recognize(raw: sqlite3.Connection, *, application_id: int, tables: Collection[str]) -> bool:
@@ -94,35 +85,21 @@ def recognize(raw: sqlite3.Connection, *, application_id: int, tables: Collectio
     raise ForeignFileError("it is another program's database")
 
 
-def check_pages(raw: sqlite3.Connection, *, indexes: bool = False) -> None:
-    """Look through all pages; with ``indexes`` also compare these with their tables.
+def check_pages(raw: sqlite3.Connection) -> None:
+    """Look through all pages, about 0.4 s for 100 MB.
 
-    Takes about 0.4 s for 100 MB. Raises DamagedFileError and sqlite3.Error.
+    Raises DamagedFileError and sqlite3.Error.
     """
-    ((problem,),) = raw.execute(f"PRAGMA {'integrity' if indexes else 'quick'}_check(1)").fetchall()
+    ((problem,),) = raw.execute("PRAGMA quick_check(1)").fetchall()
     if problem != "ok":
         raise DamagedFileError(str(problem).splitlines()[-1])
 
 
-def set_aside(path: Path, *, keep: int) -> Path:
-    """Rename a file, with its log, to ``NAME.corrupt-NUMBER``; return the new path.
-
-    Of those the newest ``keep`` stay: a failing disk must not fill up with them.
-    """
-    number = 1 + max(_numbers(path), default=0)
-    aside = path.with_name(f"{path.name}.corrupt-{number}")
+def set_aside(path: Path) -> Path:
+    """Rename a file, with its log, to ``NAME.corrupt``, in place of an older one; return that."""
+    aside = Path(f"{path}.corrupt")
     for suffix in ("-wal", "-shm"):
+        Path(f"{aside}{suffix}").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    path.rename(aside)
-    for old in sorted(_numbers(path))[:-keep]:
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
-    return aside
-
-
-def _numbers(path: Path) -> list[int]:
-    prefix = f"{path.name}.corrupt-"
-    names = [other.name for other in path.parent.iterdir() if other.name.startswith(prefix)]
-    numbers = [name.removeprefix(prefix) for name in names]
-    return [int(number) for number in numbers if number.isascii() and number.isdigit()]
+    return path.replace(aside)

@@ -9,8 +9,8 @@ store's threads, in one transaction::
 The tables come from the numbered files in ``migrations/``.
 """
 
+from monitor.libraries import needed_by
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
-from monitor.store.open import open_store
 from monitor.store.settings import DatabaseSettings
 
 __all__ = [
@@ -22,3 +22,19 @@ __all__ = [
     "TablesError",
     "open_store",
 ]
+
+
+def open_store(settings: DatabaseSettings | None = None) -> Store:
+    """Return the store: PostgreSQL if a URL is set, else the SQLite file.
+
+    It connects at the first use, in a thread. Raises MissingPackageError without psycopg2, and
+    SettingError if the password cannot be read.
+    """
+    settings = settings or DatabaseSettings()
+    if settings.url is None:
+        from monitor.store.sqlite import SqliteStore
+
+        return SqliteStore(settings.sqlite_file())
+    with needed_by("database"):
+        from monitor.store.postgres import PostgresStore
+    return PostgresStore(settings)

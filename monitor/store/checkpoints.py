@@ -39,8 +39,6 @@ class Checkpoints:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
-        # close() must find the thread either not created or running.
-        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._raw: sqlite3.Connection | None = None
         self._committed = threading.Event()
@@ -49,22 +47,17 @@ class Checkpoints:
 
     def committed(self) -> None:
         """Schedule a checkpoint after a commit; called in the thread of the writer."""
-        if self._thread is None:
-            with self._starting:
-                if not self._stop.is_set():
-                    thread = threading.Thread(
-                        target=self._run, name="sqlite-checkpoints", daemon=True
-                    )
-                    # If the system cannot start a thread, the next commit tries again.
-                    with contextlib.suppress(RuntimeError):
-                        thread.start()
-                        self._thread = thread
+        if self._thread is None and not self._stop.is_set():
+            thread = threading.Thread(target=self._run, name="sqlite-checkpoints", daemon=True)
+            # If the system cannot start a thread, the next commit tries again.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
         self._committed.set()
 
     def close(self) -> None:
         """Stop the thread, waiting at most half a second; blocks."""
-        with self._starting:
-            self._stop.set()
+        self._stop.set()
         self._committed.set()
         raw, thread = self._raw, self._thread
         if raw is not None:

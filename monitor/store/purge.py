@@ -31,7 +31,8 @@ async def delete_in_steps(store: Store, delete: Callable[[Connection, int], int]
         total += deleted
         if deleted < limit:
             return total
-        limit = _fitted(limit, spent)
+        fitted = int(limit * _TARGET_S / max(spent, 1e-4))
+        limit = min(max(fitted, limit // 2, _LEAST), limit * 2, _MOST)
         await asyncio.sleep(spent)
 
 
@@ -43,26 +44,13 @@ async def give_pages_back(store: Store) -> None:
     if store.dialect != "sqlite":
         return
 
-    pages = _LEAST
-    while True:
+    def free(connection: Connection, limit: int) -> int:
+        ((pages,),) = connection.query("PRAGMA freelist_count")
+        surplus = max(0, min(int(pages) - _KEEP_FREE_PAGES, limit))
+        for _ in range(surplus):
+            # One page per statement, even with a larger argument: the pragma has a step for
+            # each page, and the driver executes one step of a statement without columns.
+            connection.execute("PRAGMA incremental_vacuum(1)")
+        return surplus
 
-        def step(connection: Connection, pages: int = pages) -> int:
-            ((free,),) = connection.query("PRAGMA freelist_count")
-            surplus = int(free) - _KEEP_FREE_PAGES
-            for _ in range(min(pages, surplus)):
-                # One page per statement, even with a larger argument: the pragma has a step for
-                # each page, and the driver executes one step of a statement without columns.
-                connection.execute("PRAGMA incremental_vacuum(1)")
-            return surplus
-
-        surplus, spent = await store.timed(step)
-        if surplus <= pages:
-            return
-        pages = _fitted(pages, spent)
-        await asyncio.sleep(spent)
-
-
-def _fitted(limit: int, spent: float) -> int:
-    """Return the limit for a step of the target duration, after ``limit`` took ``spent`` s."""
-    fitted = int(limit * _TARGET_S / max(spent, 1e-4))
-    return min(max(fitted, limit // 2, _LEAST), limit * 2, _MOST)
+    await delete_in_steps(store, free)

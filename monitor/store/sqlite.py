@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from monitor.errors import MonitorError, UnavailableError
+from monitor.sqlite.connection import transaction, write_ahead
 from monitor.sqlite.file import OpenFile
-from monitor.sqlite.wal import write_ahead
 from monitor.store import migrate
 from monitor.store.checkpoints import Checkpoints, copy_log
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
@@ -113,15 +113,10 @@ class SqliteStore(Store):
             raw = session.raw
             with self._errors():
                 connection = SqliteConnection(raw)
-                raw.execute("BEGIN IMMEDIATE")
-                begun = time.monotonic()
-                try:
+                with transaction(raw):
+                    begun = time.monotonic()
                     result = function(connection)
-                    raw.execute("COMMIT")
-                    connection.took_s = time.monotonic() - begun
-                except BaseException:
-                    _roll_back(raw)
-                    raise
+                connection.took_s = time.monotonic() - begun
             self._checkpoints.committed()
             if self._checkpoints.behind:
                 self._checkpoints.behind = False
@@ -142,7 +137,10 @@ class SqliteStore(Store):
                 try:
                     return function(SqliteConnection(session.raw))
                 finally:
-                    _roll_back(session.raw)
+                    # After an interrupt SQLite may have already rolled back by itself.
+                    if session.raw.in_transaction:
+                        with contextlib.suppress(sqlite3.Error):
+                            session.raw.execute("ROLLBACK")
 
         if not self._migrated:  # readers cannot create tables
             await self.migrate()
@@ -219,9 +217,8 @@ class SqliteStore(Store):
         raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
         write_ahead(raw, patience=_BUSY_S)
         raw.execute("PRAGMA synchronous=FULL")
-        raw.execute("BEGIN IMMEDIATE")
-        self._applied = migrate.apply(SqliteConnection(raw), self.server)
-        raw.execute("COMMIT")
+        with transaction(raw):
+            self._applied = migrate.apply(SqliteConnection(raw), self.server)
         self._migrated = True
 
     @contextlib.contextmanager
@@ -260,10 +257,3 @@ class SqliteStore(Store):
         if self.file.exists() and not os.access(self.file, os.R_OK | os.W_OK):
             return f"cannot write in {self.file}"
         return None
-
-
-def _roll_back(raw: sqlite3.Connection) -> None:
-    # After some errors (a full disk, an interrupt) SQLite has already rolled back by itself.
-    if raw.in_transaction:
-        with contextlib.suppress(sqlite3.Error):
-            raw.execute("ROLLBACK")

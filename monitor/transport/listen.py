@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from typing import Any
 
 from monitor.errors import ListenError
 from monitor.settings import address_text
@@ -23,15 +24,8 @@ async def listening_sockets(
     Connections give up a peer that acknowledges nothing for ``unacknowledged_s``. Raises
     ListenError with ``key``.
     """
-    host, port = address
     try:
-        async with asyncio.timeout(_RESOLVE_S):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                None if host in ("*", "") else host,
-                port,
-                type=socket.SOCK_STREAM,
-                flags=socket.AI_PASSIVE,
-            )
+        found = await _resolve(address)
     except TimeoutError:
         raise ListenError(
             key, address_text(address), "the name could not be resolved in time"
@@ -42,7 +36,7 @@ async def listening_sockets(
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, target in dict.fromkeys(found):
-            if port == 0 and sockets:
+            if address[1] == 0 and sockets:
                 break
             try:
                 listener = socket.socket(family, kind, protocol)
@@ -83,10 +77,7 @@ async def zeromq_endpoints(address: tuple[str, int]) -> list[str]:
     if host in ("*", ""):
         return [f"tcp://*:{port}"]
     try:
-        async with asyncio.timeout(_RESOLVE_S):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
+        found = await _resolve(address)
     except (socket.gaierror, TimeoutError, UnicodeError):
         # It may be the name of an interface, such as eth0; if not, bind fails.
         return [f"tcp://{host}:{port}"]
@@ -94,3 +85,15 @@ async def zeromq_endpoints(address: tuple[str, int]) -> list[str]:
     if port == 0:
         numbers = dict.fromkeys(list(numbers)[:1])
     return [f"tcp://{address_text((number, port))}" for number in numbers]
+
+
+async def _resolve(address: tuple[str, int]) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
+    host, port = address
+    async with asyncio.timeout(_RESOLVE_S):
+        found: list[Any] = await asyncio.get_running_loop().getaddrinfo(
+            None if host in ("*", "") else host,
+            port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+    return found

@@ -1,7 +1,7 @@
 """A ZeroMQ ROUTER on an address of the config, read by the daemon's loop.
 
 libzmq's descriptor is edge-triggered: it becomes readable once, and again only after everything
-was read. So whoever reads a limited number of messages asks for another turn of the loop.
+was read. So a reader of a limited number of messages asks for another turn of the loop.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _KEEPALIVE = {
 
 @dataclass(frozen=True, slots=True)
 class CurveKeys:
-    """The server's keys in Z85, and the directory of the public keys that may connect."""
+    """Keys in Z85: the server's own, and the public ones of peers that may connect."""
 
     public: bytes
     secret: bytes
-    allowed_dir: str
+    allowed: frozenset[bytes]
 
 
 class Router:
@@ -62,6 +62,7 @@ class Router:
         self._events = events
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._authenticator: ThreadAuthenticator | None = None
+        self._allowed = _AllowedKeys()
         self._drain: Callable[[], None] = lambda: None
         self._readers: list[int] = []
         self._turn: asyncio.Handle | None = None
@@ -98,7 +99,7 @@ class Router:
                 descriptor = source.FD
                 loop.add_reader(descriptor, callback)
                 self._readers.append(descriptor)
-                # For what came before add_reader there is no further edge.
+                # Messages that arrived before add_reader cause no further edge.
                 loop.call_soon(callback)
 
     @property
@@ -146,10 +147,9 @@ class Router:
             self._context.term()
             self._context = None
 
-    def allow_keys_of(self, directory: str) -> None:
-        """Read the public keys that may connect again."""
-        if self._authenticator is not None:
-            self._authenticator.configure_curve(domain="*", location=directory)
+    def allow(self, keys: frozenset[bytes]) -> None:
+        """Let peers with these public keys connect, from the next handshake on."""
+        self._allowed.keys = keys
 
     def _require(
         self,
@@ -162,10 +162,22 @@ class Router:
             context, log=logging.getLogger("monitor.transport.curve")
         )
         self._authenticator.start()
-        self.allow_keys_of(curve.allowed_dir)
+        self.allow(curve.allowed)
+        self._authenticator.configure_curve_callback("*", self._allowed)
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
+
+
+class _AllowedKeys:
+    """Answers the authenticator's thread."""
+
+    keys: frozenset[bytes] = frozenset()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Return whether a peer with this key, in Z85, may connect."""
+        del domain
+        return key in self.keys
 
 
 def reason(error: zmq.ZMQError) -> str:

@@ -81,11 +81,6 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         return address_text(found[:2]) if isinstance(found, tuple) else "unknown"
 
     @property
-    def close_code(self) -> int | None:
-        """The code that the client closed with; 1006 if it did not, None if it may still."""
-        return self.protocol.close_code
-
-    @property
     def buffered_bytes(self) -> int:
         """How many bytes wait in the transport because the client has not read them."""
         return self.transport.get_write_buffer_size() if self.is_open else 0
@@ -218,7 +213,7 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         self.protocol.send_response(response)
         self.flush()
         if self.protocol.state is State.OPEN:
-            # What came with the request may have ended the connection already.
+            # A frame that came with the request may have ended the connection already.
             self.is_open = not self.protocol.eof_sent
             self.opened()
         else:

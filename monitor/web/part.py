@@ -23,7 +23,7 @@ from monitor.web.http.access import Access
 from monitor.web.http.app import make_app
 from monitor.web.http.limits import MAX_HEADER_BYTES, Connections, LimitedHttp
 from monitor.web.http.sockets import Sockets
-from monitor.web.routes import Served, served, upgrade
+from monitor.web.routes import Served, served
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
 
@@ -131,9 +131,7 @@ class Web(Part):
         protocol: Any = type("Http", (LimitedHttp,), {"limits": self._connections})
         websocket: Any = self._sockets.protocol
         config = uvicorn.Config(
-            make_app(
-                self._connections, self._access, [*found.routers, upgrade.router(found.websockets)]
-            ),
+            make_app(self._connections, self._access, found.routers, found.websockets),
             http=protocol,
             ws=websocket,
             loop="none",  # the daemon's

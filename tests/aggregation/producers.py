@@ -1,4 +1,4 @@
-"""Results sent to Kafka as others send them: twice, in doubt, and some that are none."""
+"""Results sent to Kafka as others send them: twice, in doubt, and some that are not results."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(300)]
 
-# How long failures go on, in s.
+# How long failures continue, in s.
 SEED = int(os.environ.get("RECODEX_TEST_SEED", "20210209"))
 CHAOS_S = float(os.environ.get("RECODEX_TEST_CHAOS_S", "20"))
 

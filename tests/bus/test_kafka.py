@@ -119,7 +119,7 @@ async def test_a_clock_that_is_ahead_holds_up_nothing(
     bus = make(kafka.bootstrap)
     await bus.start()
     consumer = bus.consumer(topic, group=None)
-    # What was sent beside the refused ones may come again, as the same messages.
+    # What was sent with the refused ones may come again, as the same messages.
     first: dict[int, Record] = {}
     async with asyncio.timeout(60):
         while len(first) < 300:
@@ -243,7 +243,7 @@ async def test_a_broker_that_hangs_or_is_killed_holds_up_nobody_and_loses_nothin
     await until(lambda: spooled(bus) == 0)
     broker.pause()
     put(bus, topic, range(500, 1000))
-    # publishing goes on as if nothing was
+    # publishing continues as if nothing had happened
     assert await bus.committed()
     await until(lambda: bus.state().health == "degraded")
     broker.resume()

@@ -46,7 +46,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def go_inside() -> None:
-    """Run again in mount and process namespaces of our own, where that can be had.
+    """Run again in mount and process namespaces of our own, where that is possible.
 
     Small file systems can then be mounted, and whatever happens, nothing is left behind.
     """
@@ -93,7 +93,7 @@ def run_variant(servers: bool, *, seed: int, minutes: float) -> bool:
 
 
 def keep(stage: Stage, directory: Path) -> None:
-    """Copy what stands on file systems that go with this process."""
+    """Copy the files from file systems that end with this process."""
     for service in stage.services:
         shutil.copytree(
             directory / service.name,

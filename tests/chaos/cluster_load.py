@@ -1,4 +1,4 @@
-"""Deployments that come, change and go; each change is told before the next one is made."""
+"""Deployments that come, change and go; each change is published before the next one is made."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _ACTS = (
 
 
 class ClusterLoad:
-    """Acts on a few services in a thread; ``told`` reads from the store what was told of each.
+    """Acts on a few services in a thread; ``told`` reads from the store what was published of each.
 
-    As a service is acted on only when its last change was told, whatever happens between, the
+    As a service is acted on only when its last change was published, whatever happens between, the
     events must be exactly the model's.
     """
 
@@ -95,7 +95,7 @@ class ClusterLoad:
                 self.server.write(write.plural, write.item)
 
     def settled(self) -> bool:
-        """Tell whether everything was told."""
+        """Return whether everything was published."""
         told = self._told()
         return told is not None and all(
             told.get(name, []) == events for name, events in self._model.expected.items()

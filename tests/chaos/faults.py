@@ -27,7 +27,7 @@ _BROKEN_CONFIGS = (
 
 
 class Faults:
-    """Carries out faults on a stage; ``say`` is told of each, with what came of it."""
+    """Carries out faults on a stage; ``say`` gets each, with its result."""
 
     def __init__(self, stage: Stage, say: Callable[[str], None]) -> None:
         self._stage = stage
@@ -52,7 +52,7 @@ class Faults:
             started = time.monotonic()
             try:
                 what = method(fault)
-            except Exception as error:  # noqa: BLE001 - the run goes on, and ends with a finding
+            except Exception as error:  # noqa: BLE001 - the run continues, and ends with a finding
                 what = f"{type(error).__name__}: {str(error)[:1500]}"
                 self.problems.append(f"{fault.kind} {fault.target}: {what}")
             self.count += 1
@@ -63,7 +63,7 @@ class Faults:
     def _service(self, fault: Fault) -> Service:
         return self._stage.service(fault.target)
 
-    # What befalls a daemon.
+    # Faults of a daemon.
 
     def _kill(self, fault: Fault) -> None:
         self._service(fault).end(signal.SIGKILL, pause_s=fault.lasts_s)
@@ -127,7 +127,7 @@ class Faults:
             self.stop.wait(fault.lasts_s)
         service.history.bad.append((began, time.monotonic()))
 
-    # What befalls the network.
+    # Faults of the network.
 
     @contextlib.contextmanager
     def _frozen(self, way: CutProxy) -> Iterator[None]:
@@ -174,7 +174,7 @@ class Faults:
     def _broker_hangs(self, fault: Fault) -> None:
         self._hang(self._stage.broker_way, fault)
 
-    # What befalls the servers.
+    # Faults of the servers.
 
     def _kubernetes_cut(self, fault: Fault) -> None:
         self._cut(self._stage.kubernetes_way, fault)

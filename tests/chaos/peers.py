@@ -41,7 +41,7 @@ class Peers:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
         self._stopping.set()
         self._thread.join(30)
         while self._kept:
@@ -62,7 +62,7 @@ class Peers:
             self.a_wrong_token,
             self.a_path_that_is_none,
         ]
-        # Each comes and goes as a broker does, which readers are told of: not too many.
+        # Each comes and goes as a broker does, and readers get a notice: not too many.
         over_zeromq: list[Callable[[], None]] = [
             self.messages_that_are_none,
             self.a_huge_frame,
@@ -73,7 +73,7 @@ class Peers:
         while not self._stopping.wait(_EVERY_S):
             ways = over_zeromq if self._random.random() < _OVER_ZEROMQ else over_tcp
             way = self._random.choice(ways)
-            # A daemon that is away refuses; that is no news here.
+            # A daemon that is down refuses; that is expected here.
             with contextlib.suppress(OSError):
                 way()
             self.done[way.__name__] += 1

@@ -1,7 +1,7 @@
 """Which faults happen when: pure, the same for the same seed.
 
-Faults come in two lanes that overlap as they like: one for what befalls the daemons, one for
-what befalls the servers and the network. Within a lane they follow one another.
+Faults come in two lanes that overlap as they like: one for the daemons, one for
+the servers and the network. Within a lane they follow one another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CLOCK_STEP_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """At ``at_s`` from the beginning, ``kind`` befalls ``target`` for ``lasts_s``."""
+    """At ``at_s`` from the beginning, ``kind`` happens to ``target`` for ``lasts_s``."""
 
     at_s: float
     kind: str
@@ -28,7 +28,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of fault: how often beside others, how long (s), and whether a process ends by it."""
+    """A kind of fault: how often (relative), how long (s), and whether it ends a process."""
 
     name: str
     weight: int
@@ -85,7 +85,7 @@ def plan(
 
     Each kind comes once before any comes again, in a random order; after that by weight. A kind
     whose need is not among the ``abilities`` never comes. ``at_s`` is when it is due; a lane that
-    is late, because a server took its time, goes on at once.
+    is late, because a server took its time, continues at once.
     """
     # Not the hash of a string: that is another one in each process.
     chance = random.Random(seed * 1_000_003 + len(kinds))

@@ -1,7 +1,7 @@
-"""Sites that are checked: honest ones that count, and ones that lie in every way.
+"""Sites that are checked: honest ones that count, and ones that lie however they can.
 
-An honest site gives each request a status of its own, in turn, so that every check can be told
-from the others in the results, whatever the clocks say.
+An honest site gives each request a status of its own, in turn, so that the results
+distinguish every check, whatever the clocks say.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ProbeLoad:
 def is_due(at: float, *, ends: Sequence[float], bad: Sequence[tuple[float, float]]) -> bool:
     """Tell whether a check that was answered at ``at`` must be among the results.
 
-    It must where the daemon stood on its feet from before it until the result was on the disk.
+    It must if the daemon was running from before it until the result was on the disk.
     """
     first, last = at - _BEFORE_S, at + _COMMIT_S
     return not any(first <= end <= last for end in ends) and not any(

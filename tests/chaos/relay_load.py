@@ -21,7 +21,7 @@ _JOBS_AT_ONCE = 5
 _MESSAGE_EVERY_S = 0.05
 _MESSAGES = (100, 250)
 _AGAIN_S = 1.5
-# A relay that stood still for seconds reads what a broker sent after its return together with
+# A relay that was stopped for seconds reads what a broker sent after its return together with
 # what it sent before its loss, and learns of the loss after both.
 _NEAR = 120
 _FINISHED = 1 << 30  # its number, as the readers have it
@@ -31,7 +31,7 @@ _READERS_S = 240.0
 
 @dataclass
 class _Job:
-    """A channel, how much is still to be said on it, and who reads it."""
+    """A channel, how many messages are left, and who reads it."""
 
     channel: str
     left: int
@@ -193,7 +193,7 @@ class RelayLoad:
         }
 
     def findings(self, histories: dict[str, list[int]]) -> list[Finding]:
-        """Judge what each reader was told; ``histories`` are the relay's at the end."""
+        """Judge what each reader received; ``histories`` are the relay's at the end."""
         problems = list(self.problems)
         holes = resets = resumed = connections = 0
         for reader in self.recovering:
@@ -231,7 +231,7 @@ def prefix_problem(reader: Old, history: list[int]) -> str | None:
     """Return what is wrong with what a reader of the old protocol got, or None.
 
     Each connection gives the history from its beginning, as far as it lasted; what a crash took
-    from the history was its end then. FINISHED, which is said again, comes after all else.
+    from the history was its end then. FINISHED, which is repeated, comes after all else.
     """
     history = [number for number in history if number != _FINISHED]
     known = set(history)

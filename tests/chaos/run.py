@@ -46,7 +46,7 @@ _THREADS = 8
 
 
 class Run:
-    """A run on a stage that is not yet set up; ``say`` is told what happens."""
+    """A run on a stage that is not yet set up; ``say`` gets what happens."""
 
     def __init__(self, stage: Stage, *, duration_s: float, say: Callable[[str], None]) -> None:
         self._stage = stage

@@ -26,12 +26,12 @@ _ANSWERS = ("reload refused", "[monitor.daemon] [INFO] reloaded")
 
 @dataclass
 class History:
-    """What befell a daemon; instants are monotonic, in s."""
+    """What happened to a daemon; instants are monotonic, in s."""
 
     ends: list[float] = field(default_factory=list)
     """When its process ended, however."""
     bad: list[tuple[float, float]] = field(default_factory=list)
-    """When it stood still, was not there, or could not write."""
+    """When it was stopped, was not there, or could not write."""
     problems: list[str] = field(default_factory=list)
     """What it should not have done: ended by itself, or did not end when told."""
 
@@ -58,7 +58,7 @@ def resources(pid: int) -> Resources:
 
 
 class Service:
-    """One daemon of the run: its config, its process now, and all that befell it."""
+    """One daemon of the run: its config, its process now, and all that happened to it."""
 
     def __init__(
         self,
@@ -74,12 +74,11 @@ class Service:
         self.config: dict[str, Any] = dict(config)
         self.state = state
         self.history = History()
-        self.starts = 0
         self.full = threading.Event()
         """Set while its disk is full: then it may end by itself."""
         self.process: DaemonProcess | None = None
         self._environ = {**environ, "STATE_DIRECTORY": str(state)}
-        # Whoever starts or ends the process, and the watch, which starts it again.
+        # Held by a fault that starts or ends the process, and by the watch, which starts it again.
         self.lock = threading.RLock()
         self._closing = threading.Event()
         self._watch = threading.Thread(target=self._supervise, name=f"service-{name}")
@@ -98,7 +97,6 @@ class Service:
         return self.process.pid
 
     def _start(self) -> None:
-        self.starts += 1
         if self.process is not None:
             self.process.release()
         self.process = DaemonProcess(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import shutil
 import subprocess
@@ -94,7 +93,7 @@ class Stage:
         return made
 
     def disk(self, name: str, size: str) -> Path:
-        """Return a folder, on a small file system of its own where that can be had."""
+        """Return a folder, on a small file system of its own where that is possible."""
         folder = self.directory / name
         folder.mkdir(parents=True)
         if self.private:
@@ -310,8 +309,3 @@ class Stage:
 
 
 Progress = Callable[[str], None]
-
-
-def is_root() -> bool:
-    """Tell whether this process may do what a machine's administrator may."""
-    return os.geteuid() == 0

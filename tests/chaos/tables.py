@@ -42,13 +42,13 @@ class Tables:
             yield connection
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query; raises where the store is away."""
+        """Return the rows of a query; raises if the store is unavailable."""
         with self._connected() as connection, contextlib.closing(connection.cursor()) as cursor:
             cursor.execute(sql)
             return list(cursor.fetchall())
 
     def try_query(self, sql: str) -> list[tuple[Any, ...]] | None:
-        """Return the rows of a query, or None where the store is away."""
+        """Return the rows of a query, or None if the store is unavailable."""
         import psycopg2
 
         try:
@@ -57,7 +57,7 @@ class Tables:
             return None
 
     def told(self) -> dict[str, list[Told]] | None:
-        """Return what was told of each deployment, in order, or None where the store is away."""
+        """Return what was published of each deployment, in order, or None without the store."""
         rows = self.try_query("SELECT type, data FROM model_event ORDER BY seq")
         if rows is None:
             return None

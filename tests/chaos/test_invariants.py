@@ -102,9 +102,9 @@ def test_model_events_may_come_again_but_none_may_lack_in_the_bus() -> None:
     ("connections", "history", "fine"),
     [
         ([[0, 1, 2], [0, 1, 2, 3]], [0, 1, 2, 3], True),
-        # A crash took 2 and 3; the channel went on with 5.
+        # A crash took 2 and 3; the channel continued with 5.
         ([[0, 1, 2, 3], [0, 1, 5]], [0, 1, 5], True),
-        # So it did, and FINISHED was said again.
+        # So it did, and FINISHED was repeated.
         ([[0, 1, 2, FINISHED], [0, 1, FINISHED]], [0, 1, FINISHED], True),
         ([[0, FINISHED, 1]], [0, 1, FINISHED], False),
         ([[0, FINISHED, FINISHED]], [0, FINISHED], False),

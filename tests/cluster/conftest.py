@@ -61,7 +61,7 @@ def write_kubeconfig(
 
 
 class Run:
-    """One run of the part; ``records`` has what came out of the bus, in order."""
+    """One run of the part; ``records`` has the records of the bus, in order."""
 
     def __init__(self, part: Cluster, store: Store, bus: Bus) -> None:
         self.part = part

@@ -47,7 +47,7 @@ class MemoryApi(Api):
 class MemoryCluster:
     """Plays, and a tracker for each kind that follows them; ``restart`` is the daemon's.
 
-    ``events`` has what was told, ``states`` what the table would hold.
+    ``events`` has what was published, ``states`` what the table would hold.
     """
 
     def __init__(self, *kinds: str, mapping: MappingSettings | None = None) -> None:
@@ -79,11 +79,11 @@ class MemoryCluster:
         self.relist()
 
     def stop(self) -> None:
-        """Stop the daemon; the cluster goes on."""
+        """Stop the daemon; the cluster keeps running."""
         self.up = False
 
     def relist(self) -> None:
-        """List everything anew, as after 410."""
+        """List everything again, as after 410."""
         for kind, tracker in self.trackers.items():
             tracker.begin_list()
             plural = next(p for p, k in KINDS.items() if k == kind)

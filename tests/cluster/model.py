@@ -1,7 +1,7 @@
-"""A cluster as those who watch it think of it: what has to be told of it, and nothing else.
+"""A cluster as its watchers see it: what has to be published of it, and nothing else.
 
 The model knows services by name, each with a template (image and settings), a revision and
-whether its rollout succeeded. :meth:`Model.look` compares that with what was told; it is
+whether its rollout succeeded. :meth:`Model.look` compares that with what was published; it is
 called after every act that is seen, and once after a gap, in which only the end is seen.
 """
 
@@ -33,7 +33,7 @@ class Service:
 
 @dataclass
 class Told:
-    """What was told of a name: of which uid, and of which complete and failed revisions."""
+    """What was published of a name: of which uid, and of which complete and failed revisions."""
 
     uid: str
     revision: int | None = None
@@ -124,10 +124,10 @@ class Model:
         yield first
         yield from steps
 
-    # What must be told.
+    # What must be published.
 
     def look(self, *, cause: str = "created") -> None:
-        """Note what must be told of the services as they are now."""
+        """Note what must be published of the services as they are now."""
         for name in {*self.told, *self.services}:
             self._look(name, cause)
 

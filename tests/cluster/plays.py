@@ -100,7 +100,7 @@ class Play:
         yield from self._roll_out()
 
     def restart(self, at: str) -> Iterator[Step]:
-        """Do as ``kubectl rollout restart``; images by tag are pulled anew."""
+        """Do as ``kubectl rollout restart``; images by tag are pulled again."""
         yield self._spec(
             lambda spec: spec["template"]["metadata"].update(
                 annotations={"kubectl.kubernetes.io/restartedAt": at}

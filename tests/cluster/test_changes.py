@@ -1,4 +1,4 @@
-"""What is told of rollouts, played step by step as the controllers make them."""
+"""What is published of rollouts, played step by step as the controllers make them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ TABLE: list[tuple[str, Acts, list[tuple[str, str]]]] = [
     (
         "rolled back and upgraded again",
         undone_and_redone,
-        # The template of revision 2 again; older than what was told last, revision 3.
+        # The template of revision 2 again; older than what was published last, revision 3.
         [DEPLOYED, UPGRADED, ROLLED_BACK, ROLLED_BACK],
     ),
     ("failed", lambda p: [p.create(V1), p.fail(V2)], [DEPLOYED, FAILED]),
@@ -88,7 +88,7 @@ TABLE: list[tuple[str, Acts, list[tuple[str, str]]]] = [
         [DEPLOYED, FAILED, ("upgraded", "recovered")],
     ),
     ("removed", lambda p: [p.create(V1), p.delete()], [DEPLOYED, REMOVED]),
-    ("removed before it stood", lambda p: [islice(p.create(V1), 4), p.delete()], []),
+    ("removed before it was ready", lambda p: [islice(p.create(V1), 4), p.delete()], []),
     ("scaled", lambda p: [p.create(V1), p.scale(5), p.scale(1)], [DEPLOYED]),
     ("scaled to nothing", lambda p: [p.create(V1), p.scale(0)], [DEPLOYED]),
     ("annotated", lambda p: [p.create(V1), p.annotate("a", "b")], [DEPLOYED]),

@@ -22,7 +22,7 @@ NAMES = [f"model-{number}" for number in range(6)]
 
 
 class Topic:
-    """What stands in all partitions of a topic, read by a consumer that is none of ours."""
+    """The records in all partitions of a topic, read by an independent consumer."""
 
     def __init__(self, kafka: Kafka, name: str) -> None:
         self._consumer: Any = KafkaConsumer(
@@ -98,7 +98,7 @@ def test_each_change_reaches_kafka_once_in_the_order_of_its_service(
     for play in plays:
         lab.play(play.set_image("models/m:2"))
     wait_events(topic, 12)
-    # It dies with no time to say so, and the cluster goes on.
+    # It dies with no time to say so, and the cluster keeps running.
     kill(daemon)
     for play in plays[:3]:
         lab.play(play.undo(first[play.name]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,13 @@ def test_a_kubeconfig_without_clusters_is_refused(tmp_path: Path, content: str) 
     with pytest.raises(SettingError) as caught:
         ClusterSettings(kubeconfig=str(file)).verify()
     said = str(caught.value)
-    assert said.startswith(f"kubeconfig: {file} is no")
+    assert re.match(rf"kubeconfig: {re.escape(str(file))}( is not a kubeconfig|:1: not YAML)", said)
     assert len(said.splitlines()) == 1
 
 
 def test_a_kubeconfig_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(SettingError, match="is not a regular file"):
+    with pytest.raises(SettingError, match="a pipe, not a regular file"):
         ClusterSettings(kubeconfig=str(tmp_path / "fifo")).verify()
 
 

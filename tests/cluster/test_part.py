@@ -1,4 +1,4 @@
-"""The part over restarts, crashes and outages: each change is told once, whatever is away."""
+"""The part over restarts, crashes and outages: each change is published once, whatever is down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watching over HTTP: whatever the connection does, each change is told once, in order."""
+"""Watching over HTTP: whatever the connection does, each change is published once, in order."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def test_a_stream_that_breaks_loses_and_repeats_nothing(lab: Lab, how: Bre
             lab.server.break_watches(how)
             lab.play(play.set_image(f"models/churn:{number}"))
             await part.count(number)
-        if how != "gone":  # it goes on from where it was, and does not list anew
+        if how != "gone":  # it continues from where it was, and does not list again
             assert len(lab.server.requests_of("list", "deployments")) == 1
         assert (
             part.told

@@ -145,7 +145,7 @@ class Api:
         return token
 
     def kubeconfig(self, name: str, token: str) -> Path:
-        """Write a kubeconfig for who has the token."""
+        """Write a kubeconfig with the token."""
         return self._write_kubeconfig(self._directory / f"{name}.yml", token)
 
     def log(self, program: str) -> str:

@@ -1,4 +1,4 @@
-"""What is told of rollouts that the real controllers make, with the rights of the manifest."""
+"""What is published of rollouts that the real controllers make, with the rights of the manifest."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ async def running(models: Namespace, directory: Path, **settings: Any) -> AsyncI
 
 
 def of(run: Run, name: str) -> list[tuple[str, str]]:
-    """Return what was told of a Deployment."""
+    """Return what was published of a Deployment."""
     return [(kind, cause) for told, kind, cause in run.told if told == name]
 
 

@@ -21,7 +21,7 @@ _JSON = "application/json-patch+json"
 
 
 class Namespace:
-    """A namespace, and the kubeconfig of who may read it."""
+    """A namespace, and a kubeconfig that may read it."""
 
     def __init__(self, api: Api, name: str, kubeconfig: Path) -> None:
         self.api = api

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import hypothesis.strategies as st
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+import zmq.auth
+from hypothesis import given, settings
 
 from monitor.daemon.assembly import PARTS, Services
 from monitor.daemon.config import Config, load, settings_in_force
@@ -18,6 +20,7 @@ from monitor.errors import ConfigError, SettingError
 from monitor.logs.settings import LogsSettings
 from monitor.settings import Section, hide_url_secrets
 from monitor.web.context import PartsStatus
+from tests.files.broken import broken
 from tests.servers.daemon import ROOT
 
 
@@ -92,7 +95,7 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
             "bus: {file: 10m, max_bytes: x}",
             ":1: bus.max_bytes: expected a whole number, not a text",
         ),
-        ("a: 1\nb: {c: ${D}}", ":2: not YAML: within braces or brackets a ${NAME} must stand in q"),
+        ("a: 1\nb: {c: ${D}}", ":2: not YAML: within braces or brackets a ${NAME} needs quotes"),
         ("relay: 3", ":1: relay: expected a section of keys, not a whole number"),
         ("relay: [{a: 1}]", ":1: relay: expected a section of keys, not a list"),
         ("relay: {tls: []}", ":1: relay.tls: expected a section of keys, not a list"),
@@ -207,7 +210,7 @@ def test_the_environments_seconds_have_the_same_bounds(
 ) -> None:
     monkeypatch.setenv(variable, value)
     services = Services(Config(logs=LogsSettings()), stop=lambda _: None, status=PartsStatus({}))
-    with pytest.raises(SettingError, match=f"^logs.{field}: the environment's {variable} is "):
+    with pytest.raises(SettingError, match=rf"^logs.{field}: .* in \${variable}, not "):
         [make(services) for make in PARTS]
 
 
@@ -251,6 +254,47 @@ def test_a_good_jobs_url_is_printed_without_its_secrets(file: Path) -> None:
     shown = settings_in_force(read(file, text))
     assert "http://x/?token=***" in shown
     assert "S3CR3T" not in shown
+
+
+def test_a_pipe_is_no_config_but_for_the_callers_own(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(ConfigError, match="a pipe, not a regular file"):
+        load(str(fifo))
+    reading, writing = os.pipe()
+    os.write(writing, b"relay: {keep_idle: 12}")
+    os.close(writing)
+    relay = load(f"/dev/fd/{reading}").config.relay
+    os.close(reading)
+    assert relay is not None
+    assert relay.keep_idle == 12
+    assert load("/dev/null").config == Config()
+
+
+def test_only_whole_curve_keys_are_keys(tmp_path: Path, file: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    _, secret = zmq.auth.create_certificates(tmp_path, "relay")
+    zmq.auth.create_certificates(allowed, "broker")
+    text = f"relay: {{curve: {{secret_key_file: {secret}, public_keys_dir: {allowed}}}}}"
+    read(file, text)
+    for content, said in (
+        ('public-key = "abc"', "odd.key has no CURVE public key (40 characters)"),
+        (f'public-key = "{"#" * 40}"', "odd.key has no CURVE public key"),
+        (f'public-key = "{"é" * 40}"', "odd.key has no CURVE public key"),
+        ("nothing", "odd.key has no CURVE public key"),
+        ("", "odd.key is empty"),
+    ):
+        (allowed / "odd.key").write_text(content)
+        assert said in complaint(file, text)
+    (allowed / "odd.key").unlink()
+    os.mkfifo(allowed / "odd.key")
+    assert "odd.key: a pipe, not a regular file" in complaint(file, text)
+    (allowed / "odd.key").unlink()
+    Path(secret).write_text("abc")
+    assert "has no CURVE secret key (40 characters)" in complaint(file, text)
+    Path(secret).write_text("#" * 40)
+    assert "has no valid CURVE key" in complaint(file, text)
 
 
 def test_values_come_from_the_environment(file: Path) -> None:
@@ -304,7 +348,7 @@ def test_a_variable_in_the_wrong_place_is_named_and_its_value_not_shown(
 def test_an_alias_bomb_is_no_bomb(file: Path) -> None:
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
-    assert complaint(file, "\n".join(levels)).startswith(":1: a0: unknown key")
+    assert complaint(file, "\n".join(levels)).startswith(":7: more than 1000000 values")
 
 
 @pytest.mark.parametrize(
@@ -342,6 +386,30 @@ def test_any_yaml_is_a_config_or_one_line(
     try:
         load(str(file), environ={})
     except ConfigError as error:
+        assert "\n" not in str(error)
+
+
+GOOD = (ROOT / "install/config.yml").read_text()
+GOOD_WITH_ALL = (
+    "websocket_uri: [127.0.0.1, 4567]\nlogger: &l {level: info, max-size: 10, rotations: 3}\n"
+    "relay:\n  <<: {keep_idle: 7.5}\n  origins: [https://a, '${NAME}']\n  max_clients: ${N}\n"
+    "probes:\n  source: config\n  jobs:\n  - &a {id: 1, url: http://a, headers: {x: y}}\n"
+    "  - {<<: *a, id: 2, body_regexp: 'a+', expected_status: [200, 300-399]}\n"
+    "logs: {}\napi: {uri: ['::1', 9000], origins: []}\nbus: {max_bytes: 2097152}\n"
+)
+
+
+@given(broken(GOOD, GOOD_WITH_ALL))
+@settings(max_examples=300)
+def test_any_bytes_are_a_config_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yml"
+    file.write_bytes(content)
+    try:
+        load(str(file), environ={"NAME": "https://b", "N": "12"})
+    except ConfigError as error:
+        assert str(error).startswith(str(file))
         assert "\n" not in str(error)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 import re
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,7 +107,7 @@ def test_it_goes_on_in_a_new_file_after_logrotate(logged: Logged) -> None:
 def test_a_missing_directory_is_said_on_stderr_and_tried_again(
     logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitor.daemon.logfile._RETRY_S", 0.05)
+    monkeypatch.setattr("monitor.daemon.log_writers._RETRY_S", 0.05)
     logged.file = logged.file.parent / "missing" / "monitor.log"
     logged.start()
     log.info("lost")
@@ -129,6 +132,34 @@ def test_a_full_disk_does_not_stop_anything(logged: Logged) -> None:
     wait_for(lambda: "No space left on device" in logged.stderr.getvalue(), "a complaint")
     wait_for(lambda: logged.stderr.getvalue().count("into the void") == 100, "stderr goes on")
     assert logged.stderr.getvalue().count("No space left") == 1
+
+
+def test_a_file_that_hangs_is_left_behind_by_a_reload(
+    logged: Logged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.daemon.log_writers.STOP_S", 0.05)
+    fifo, good = tmp_path / "fifo", tmp_path / "good.log"
+    os.mkfifo(fifo)
+    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    logged.file = fifo
+    running = logged.start()
+    log.info("into the pipe")
+    wait_for(lambda: "into the pipe" in logged.stderr.getvalue(), "stderr waits for no file")
+    running.reload(LoggerSettings(file=str(good)))
+    log.info("into the file")
+    logged.wait_line("into the file", file=good)
+    assert running.stop()
+    os.set_blocking(reading, True)
+    # No longer held, its writer finishes what it had begun, and ends.
+    while b"into the pipe" not in os.read(reading, 65536):
+        pass
+    wait_for(lambda: "log" not in [thread.name for thread in threading.enumerate()], "its end")
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_journal_gets_priorities(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 TREE = Path(__file__).resolve().parents[2]
-# What stands in for the commit's date: the copy is no git checkout.
+# In place of the commit's date: the copy is not a git checkout.
 EPOCH = "1700000000"
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import missing
 from tests.distro.built import Built, served
 from tests.distro.peers import Installed
 from tests.servers.debian import Machine, machine
@@ -40,9 +38,3 @@ def add_repository(debian: Machine, url: str, built: Built) -> None:
         *("-o", "Dir::Etc::SourceList=sources.list.d/recodex-monitor.list"),
         *("-o", "Dir::Etc::SourceParts=-", "-o", "APT::Get::List-Cleanup=0"),
     )
-
-
-def need(path: Path) -> None:
-    """Skip the test for a file that this machine lacks."""
-    if not path.exists():
-        missing(f"{path} is not there")

@@ -32,7 +32,7 @@ class Installed:
         self.debian = debian
 
     def configure(self, config: Mapping[str, Any] | str) -> None:
-        """Write the config; a mapping is what it says beside reachable addresses and the log."""
+        """Write the config; a mapping gets reachable addresses and the log."""
         if not isinstance(config, str):
             config = yaml.safe_dump({**OPEN, "logger": {"file": LOG}, **config}, sort_keys=False)
         self.debian.write(CONFIG, config)

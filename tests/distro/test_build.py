@@ -114,7 +114,7 @@ def test_both_packages_install_the_same_files(built: Built) -> None:
             name
             for name in files
             if not name.startswith(("/usr/share/doc/", "/usr/share/licenses/"))
-            # Debian compiles the code anew when Python changes.
+            # Debian compiles the code again when Python changes.
             and not name.startswith("/usr/share/python3/runtime.d/")
             and not name.startswith("/usr/share/lintian/")
         }

@@ -20,7 +20,7 @@ from tests.servers.debian import Machine, machine
 
 pytestmark = [pytest.mark.distro, pytest.mark.timeout(600)]
 
-# Debian 13's rpm; Debian 12's, on the host, wants to be told that it is meant as well.
+# Debian 13's rpm; Debian 12's, on the host, needs a flag for that.
 _RPM = ("rpm", "--nodeps")
 
 

@@ -1,4 +1,4 @@
-"""What stands beside a page before its commands run, and what is done instead of some of them."""
+"""What a page needs before its commands run, and what is done instead of some of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page told as a story: its commands run in their order, and what it shows is what comes."""
+"""A page as a story: its commands run in their order, and print what it shows."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class _Running:
 class Story:
     """Tells pages in one place.
 
-    ``instead`` has, by pattern, what stands in for commands that cannot run there.
+    ``instead`` has, by pattern, the replacements of commands that cannot run there.
     """
 
     def __init__(self, place: Place, instead: Mapping[str, Instead] | None = None) -> None:
@@ -77,7 +77,7 @@ class Story:
 
     @contextmanager
     def telling(self) -> Iterator[Story]:
-        """End whatever goes on when the page is told, and find that it went well."""
+        """End whatever still runs after the page, and check that it ran well."""
         try:
             yield self
             for running in list(self._running):

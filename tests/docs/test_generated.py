@@ -1,4 +1,4 @@
-"""The parts of the reference that are made from the code are what they would be made anew."""
+"""The generated parts of the reference are up to date."""
 
 from __future__ import annotations
 

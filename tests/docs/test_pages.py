@@ -27,7 +27,7 @@ LANGUAGES = {
     "yaml",
 }
 FENCES = all_fences()
-# Keys at the top of YAML that is no config of ours.
+# Keys at the top of YAML that is not our config.
 FOREIGN = {"apiVersion", "scrape_configs"}
 
 # Words in backticks that stand for somebody else's things.

@@ -20,7 +20,7 @@ NOT_IN_A_CHECKOUT: Mapping[str, Callable[[], object]] = {
     r"systemctl start recodex-monitor": _nothing,
 }
 
-# A cluster is not to be had in a test. What kubectl changes is played on the tests' Kubernetes API
+# There is no cluster in a test. What kubectl changes is played on the tests' Kubernetes API
 # as the controllers would; the manifest that is applied is checked by tests/cluster/test_rights.py.
 NEEDS_A_CLUSTER: Mapping[str, Callable[[], object]] = {
     r"(kubectl|oc) apply -f .*": _nothing,
@@ -30,7 +30,7 @@ NEEDS_A_CLUSTER: Mapping[str, Callable[[], object]] = {
 # checked instead: tests/packaging validates the manifests against Kubernetes' schemas.
 UNRUN_TOOLS = r"(kubectl|oc|buildah|podman|docker) .*"
 
-# Pages whose commands nothing runs as they stand there: pattern -> what shows them to be right.
+# Pages whose commands nothing runs as written: pattern -> what shows them to be right.
 UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
     "CONTRIBUTING.md": {
         r"make (install|fast|check)": "CI runs them: fast is a part of test",
@@ -47,7 +47,7 @@ UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
         r"systemctl status recodex-monitor": "docs/deploy/debian.md runs it",
         r"recodex-monitor --version": "tests/commands/test_main.py runs it",
     },
-    # A Fedora or RHEL is not to be had in a test.
+    # There is no Fedora or RHEL in a test.
     "docs/deploy/fedora.md": {
         r"curl -fsSLo /etc/yum\.repos\.d/recodex-monitor\.repo \S+/yum/recodex-monitor\.repo": (
             "tests/distro/test_rpm.py: the repository has that file, and is signed"
@@ -74,7 +74,7 @@ UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
             "tests/distro/test_container.py: systemd-nspawn runs the image like that"
         ),
     },
-    # A cluster is not to be had in a test: tests/packaging/test_kubernetes.py checks what is
+    # There is no cluster in a test: tests/packaging/test_kubernetes.py checks what is
     # applied, tests/end_to_end/test_kubernetes.py runs it as processes.
     "docs/deploy/kubernetes.md": {
         r"mkdir secrets": "tests/packaging/test_kubernetes.py does it",

@@ -1,7 +1,7 @@
 """The pods of packaging/kubernetes as processes of one machine, with real PostgreSQL and Kafka.
 
-Each runs the command, the environment and the config of its manifest. Only what stands for the
-machine is another: addresses, the directories of volumes and secrets, and, to be quick, how many
+Each runs the command, the environment and the config of its manifest. Only what describes the
+machine is different: addresses, the directories of volumes and secrets, and, to be quick, how many
 sites a producer has and how long the aggregation waits.
 """
 

@@ -127,7 +127,7 @@ def test_following() -> None:
         ({"action": "unfollowLogs", "sender": "a"}, "bad-request", "sender"),
         ({"action": "uploadLogs", "logs": [{}] * 4}, "too-large", "4 entries"),
         ({"action": "uploadLogs", "logs": {}}, "bad-request", "logs"),
-        ({"action": "uploadLogs", "notifications": []}, "bad-request", "under logs"),
+        ({"action": "uploadLogs", "notifications": []}, "bad-request", "in logs"),
         ({"action": "uploadLogs", "logs": [], "message": "x"}, "bad-request", "not both"),
         ({"action": "uploadLogs", "logs": [], "upload_id": ""}, "bad-request", "1 characters"),
         ({"action": "uploadLogs", "logs": [], "upload_id": 7}, "bad-request", "upload_id"),

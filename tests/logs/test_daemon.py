@@ -259,7 +259,7 @@ def test_a_reload_moves_the_window_and_the_environment_wins(
         assert ask(connection, "uploadLogs", **old)["accepted"] == 1
         daemon.write_config(config(port, logs={"timewindow": 100}))
         daemon.reload()
-        daemon.wait_log("[WARNING] timewindow is 100 s now, and was 600 s")
+        daemon.wait_log("[WARNING] timewindow is now 100 s (was 600 s)")
         assert ask(connection, "getLogs")["logs"] == []
         refused = ask(connection, "uploadLogs", **old)
         assert refused["rejected"][0]["reason"] == "too-old"
@@ -327,7 +327,7 @@ def test_the_command_logs_shows_filters_and_follows(
             daemon = start_daemon(config(port), debug=False).wait_ready()
             with client(port) as other:
                 ask(other, "uploadLogs", **entry("after"))
-            wait_for(lambda: followed()[4:] == ["after"], "what came after the daemon's return")
+            wait_for(lambda: followed()[4:] == ["after"], "the entries after the daemon's return")
             # However often it tried meanwhile: each reason once, and the return.
             said = notices.read_text().splitlines()
             assert len(set(said)) == len(said)

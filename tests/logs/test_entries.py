@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.logs.entries import Entry, Reason, Rejected, Rules, judge
+from monitor.logs.entries import Entry, Reason, Rejected, Rules, validate
 from monitor.logs.levels import LEVEL_NUMBERS, LEVELS, level_name, levels_from
 
 NOW = 1_612_839_600.0
@@ -21,7 +21,7 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 def one(given: object, rules: Rules = RULES) -> Entry | Reason:
     data = given if isinstance(given, bytes) else json.dumps(given).encode()
-    accepted, rejected = judge([data], rules)
+    accepted, rejected = validate([data], rules)
     assert len(accepted) + len(rejected) == 1
     assert "\n" not in "".join(each.message for each in rejected)
     return accepted[0] if accepted else rejected[0].reason
@@ -96,7 +96,7 @@ def test_each_wrong_entry_has_its_reason(given: object, reason: Reason) -> None:
 
 @pytest.mark.parametrize("time", [1e308, -1e308, NOW * 1000])
 def test_a_time_that_is_none_is_refused_in_few_words(time: float) -> None:
-    _, (rejected,) = judge([json.dumps(entry(time=time)).encode()], RULES)
+    _, (rejected,) = validate([json.dumps(entry(time=time)).encode()], RULES)
     assert len(rejected.message) < 70, rejected.message
 
 
@@ -121,10 +121,10 @@ def test_a_token_fixes_the_sender() -> None:
 
 def test_one_bad_entry_does_not_sink_the_batch() -> None:
     items = [json.dumps(each).encode() for each in (entry(), entry(level="x"), entry(message="b"))]
-    accepted, rejected = judge(items, RULES)
+    accepted, rejected = validate(items, RULES)
     assert [each.message for each in accepted] == ["hello", "b"]
     assert [(each.index, each.reason) for each in rejected] == [(1, Reason.UNKNOWN_LEVEL)]
-    assert judge(items, RULES, first=10)[1][0].index == 11
+    assert validate(items, RULES, first=10)[1][0].index == 11
 
 
 json_values = st.recursive(
@@ -143,7 +143,7 @@ entries = st.builds(
 @given(st.lists(entries | json_values, max_size=6))
 def test_every_entry_is_accepted_or_rejected_once_whatever_it_is(items: list[Any]) -> None:
     data = [json.dumps(item).encode("utf-8", "surrogatepass") for item in items]
-    accepted, rejected = judge(data, RULES)
+    accepted, rejected = validate(data, RULES)
     assert len(accepted) + len(rejected) == len(items)
     assert [each.index for each in rejected] == sorted({each.index for each in rejected})
     for each in accepted:
@@ -158,7 +158,7 @@ def test_every_entry_is_accepted_or_rejected_once_whatever_it_is(items: list[Any
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_break_the_judge(data: bytes) -> None:
+def test_no_bytes_break_the_validation(data: bytes) -> None:
     one(data)
 
 

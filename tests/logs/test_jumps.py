@@ -41,7 +41,7 @@ def test_nothing_goes_before_its_time_and_all_goes_in_time(
         if all(jump >= 0 for _, jump in steps):
             # Without a clock that goes back: as soon as its time is over.
             for said, at in stored:
-                assert said < oldest or steady - at <= kept_s + 1e-3, "it stays for ever"
+                assert said < oldest or steady - at <= kept_s + 1e-3, "it stays indefinitely"
 
 
 @pytest.mark.parametrize("by_s", [9.0, -9.0])

@@ -188,7 +188,7 @@ async def test_what_another_instance_stored_while_the_listener_was_away_is_shown
         await until(lambda: there._instances.listening)
         await sender.upload("a")
         await until(lambda: follower.followed() == ["a"])
-        # While its connection is cut again and again, entries go on.
+        # While its connection is cut again and again, entries keep coming.
         name = postgres_url.rpartition("/")[2]
         cut = (
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -220,7 +220,7 @@ async def test_entries_whose_commit_was_never_answered_are_followed_once(
             proxy.swallow_answer_to = re.compile(rb"pg_notify.*COMMIT\0$", re.DOTALL)
             answer = await sender.ask("uploadLogs", **upload)
             assert answer["error"]["code"] == "unavailable"
-            # The sender does what it is told to.
+            # The sender follows its script.
             assert (await sender.ask("uploadLogs", **upload))["accepted"] == 1
             await sender.upload("later")
             await until(lambda: len(follower.followed()) >= 2 and "later" in follower.followed())

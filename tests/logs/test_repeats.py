@@ -193,7 +193,7 @@ async def test_a_repeat_is_known_for_one_however_its_entries_are_judged_now(stor
         assert (first["accepted"], alone["accepted"]) == (1, 1)
         clock.now += 1000
         assert await sender.ask("uploadLogs", upload_id="b", logs=batch) == first
-        # A request made anew has another id and a fresh token.
+        # A repeated request has another id and a fresh token.
         again = await sender.ask("uploadLogs", id=2, token="t", upload_id="s", **single)
         assert again == {**alone, "id": 2}
         assert refused(await sender.ask("uploadLogs", upload_id="s", **line("other")), "s")

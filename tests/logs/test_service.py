@@ -133,7 +133,7 @@ async def test_a_database_that_is_away_is_said_and_comes_back(
             assert (await client.ask("getLogs"))["error"]["code"] == "unavailable"
             assert logs.state().health == "degraded"
         finally:
-            # In this thread: the server is told to end with the one that started it.
+            # In this thread: the server ends with the thread that started it.
             postgres_server.start()
 
         async def stored() -> bool:

@@ -234,8 +234,8 @@ def test_a_refused_zeromq_token_is_said_in_the_log_and_not_shown(
     said = [each for each in caplog.records if each.name == "monitor.logs"]
     warned = [each.getMessage() for each in said if each.levelname == "WARNING"]
     assert warned[:2] == [
-        "a ZeroMQ message from 127.0.0.1 is refused: it has no token",
-        "a ZeroMQ message from 127.0.0.1 is refused: its token is not valid",
+        "refused a ZeroMQ message from 127.0.0.1: it has no token",
+        "refused a ZeroMQ message from 127.0.0.1: its token is not valid",
     ]
     # So many that they could fill a disk are counted.
     assert len(warned) == 6

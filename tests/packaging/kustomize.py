@@ -57,11 +57,11 @@ def pod_template(workload: Object) -> Object:
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses keys that stand twice, as the API server does."""
+    """Refuses duplicate keys, as the API server does."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [key.value for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key stands twice: {keys}"
+        assert len(keys) == len(set(keys)), f"duplicate key: {keys}"
         return super().construct_mapping(node, deep=deep)
 
 

@@ -1,4 +1,4 @@
-"""The image's recipe beside the package that it installs."""
+"""The image's recipe and the package that it installs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from monitor.libraries import LIBRARIES, needed_by
 TREE = Path(__file__).resolve().parents[2]
 CONTROL = (TREE / "packaging/deb/control").read_text()
 SPEC = (TREE / "packaging/rpm/recodex-monitor.spec").read_text()
-# What a daemon with the defaults imports: the relay and what stands under all parts.
+# What a daemon with the defaults imports: the relay and what is below all parts.
 RELAY_ONLY = ("yaml", "msgspec", "sdnotify", "websockets", "zmq")
 
 

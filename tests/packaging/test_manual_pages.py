@@ -51,7 +51,7 @@ def keys_of(
 
 
 def described(page: list[str]) -> dict[str, list[str]]:
-    """Return each key of the page with what is said of it."""
+    """Return each key of the page with its description."""
     found: dict[str, list[str]] = {}
     path: list[str] = []
     section = ""

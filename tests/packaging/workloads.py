@@ -63,8 +63,3 @@ def environment(workload: Object) -> dict[str, str]:
             assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
             found[variable["name"]] = f"{workload['metadata']['name']}-0"
     return found
-
-
-def with_secrets(text: str, directory: Path) -> str:
-    """Return a config, or a value of the environment, with its secrets in another directory."""
-    return text.replace(str(SECRETS), str(directory))

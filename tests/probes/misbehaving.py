@@ -28,7 +28,7 @@ class Misbehaving:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.requests: list[bytes] = []
-        # Set at the end: whoever waits stops.
+        # Set at the end, which stops all waits.
         self.ended = threading.Event()
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, name="misbehaving")
@@ -148,7 +148,7 @@ class Misbehaving:
         connection.sendall(answer(200, gzip.compress(PAGE), Content_Encoding="gzip"))
 
     def _do_broken_gzip(self, connection: socket.socket, argument: str) -> None:
-        connection.sendall(answer(200, b"this is no gzip", Content_Encoding="gzip"))
+        connection.sendall(answer(200, b"not gzip", Content_Encoding="gzip"))
 
     def _do_bomb(self, connection: socket.socket, argument: str) -> None:
         packer = zlib.compressobj(9, zlib.DEFLATED, 31)

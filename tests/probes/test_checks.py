@@ -263,7 +263,7 @@ def banner() -> Iterator[Callable[[bytes, bool], int]]:
         listener.settimeout(10)
 
         def talk() -> None:
-            # A check that has seen enough hangs up, and may reset what is still being said.
+            # A check that has seen enough hangs up, and may reset what is still being sent.
             with contextlib.suppress(OSError), listener, listener.accept()[0] as connection:
                 for byte in text:
                     connection.sendall(bytes([byte]))

@@ -60,7 +60,7 @@ def test_kill_9_loses_nothing_that_was_checked_a_second_ago(
 ) -> None:
     first = start_daemon(config(server)).wait_ready()
     wait_for(lambda: len(results(tmp_path)) > 150, "results")
-    # A disk that stalls just then is no fault of the daemon's.
+    # A disk that stalls just then is not the daemon's fault.
     wait_for(lambda: oldest_of_the_newest(tmp_path) > time.time() - 0.9, "the disk to answer")
     written = results(tmp_path)
     killed_at = time.time()
@@ -111,7 +111,7 @@ def test_a_full_disk_costs_results_and_not_the_schedule(
         "the state in STATUS=",
     )
     before = len(server.requests)
-    wait_for(lambda: len(server.requests) > before + 160, "checks that go on")
+    wait_for(lambda: len(server.requests) > before + 160, "checks that continue")
     resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (hard, hard))
     wait_for(lambda: "bus degraded" not in daemon.notices("STATUS")[-1], "the state in STATUS=")
     mended = time.time()

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.errors import SettingError
 from monitor.probes.checks import read_job
-from monitor.probes.checks.http.job import HttpJob, StatusSet
+from monitor.probes.checks.http.job import HttpJob, expected_codes
 from monitor.probes.checks.http.request import Request
 from monitor.probes.job import Job
 from monitor.probes.jobs_file import read_jobs
 from monitor.probes.schedule import Run
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.slots import Slots
+from tests.files.broken import broken
 
 
 @pytest.mark.parametrize(
@@ -88,14 +90,14 @@ def test_expected_status_is_the_union_of_codes_and_ranges(items: list[Any]) -> N
     expected = set()
     for item in items:
         expected |= {item} if isinstance(item, int) else set(range(item[0], item[1] + 1))
-    found = StatusSet.parse(written)
+    found = expected_codes(written)
     assert {code for code in range(1000) if code in found} == expected
 
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_status_or_one_clear_error(text: str) -> None:
     try:
-        StatusSet.parse([text])
+        expected_codes([text])
     except SettingError as error:
         assert str(error).startswith("expected_status[0]: ")
 
@@ -182,7 +184,7 @@ def test_a_jobs_file_keeps_the_good_and_names_the_bad(tmp_path: Path) -> None:
     [
         (b"[1, 2", "not JSON"),
         (b"a: [", "not YAML"),
-        (b"\xff\xfe\x00", "not JSON or YAML"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
         (b"just: text", "holds no list"),
         (b"", "holds no list"),
         (b"[" * 100_000, "not JSON"),
@@ -200,6 +202,42 @@ def test_a_jobs_file_that_is_none_is_one_clear_line(
     assert str(caught.value).startswith("jobs_file: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_expression_is_compiled_within_bounds() -> None:
+    ranges = "".join(f"{chr(256 + n)}-\uffff" for n in range(1500))
+    for expression, said in (
+        ("a-b" * 100 + "(", "missing ), unterminated subpattern"),
+        (f"(?i)[{ranges}]", "it takes more than 2 s to compile"),
+        ("x" * 8193, "longer than 8192 characters"),
+        ("(" * 8000, "recursion"),
+        ("\ud800", "half of a surrogate pair"),
+    ):
+        with pytest.raises(SettingError, match=re.escape(said)):
+            HttpJob(id=1, url="http://a", body_regexp=expression).verify()
+    HttpJob(id=1, url="http://a", body_regexp="[0-9a-f]-" * 100).verify()
+
+
+GOOD_JSON = '{"jobs": [{"id": 1, "url": "http://a"}, {"id": 2, "url": "tcp://b:1", "kind": "tcp"}]}'
+GOOD_YAML = """\
+- &a {id: 1, url: http://a, headers: {x: y}, retries: 2}
+- {<<: *a, id: 2, body_regexp: "a+", expected_status: [200, 300-399]}
+"""
+
+
+@given(broken(GOOD_JSON, GOOD_YAML))
+@settings(max_examples=300)
+def test_any_bytes_are_jobs_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any-jobs"
+    file.write_bytes(content)
+    try:
+        said = list(read_jobs(file).refused)
+    except SettingError as error:
+        said = [str(error)]
+    for line in said:
+        assert str(file) in line
 
 
 @given(

@@ -8,6 +8,7 @@ import functools
 from monitor.probes.checks.http import HttpJob
 from monitor.probes.checks.tcp import TcpJob
 from monitor.probes.jobs_table import (
+    BEFORE_FREE,
     DatabaseJobs,
     Saved,
     load_jobs,
@@ -78,10 +79,27 @@ async def test_a_job_stopped_by_hand_stays_stopped_until_it_is_started(store: St
     assert (await DatabaseJobs(store).load()).stopped == frozenset()
 
 
+async def test_the_greatest_id_leaves_ids_for_rows_inserted_by_hand(store: Store) -> None:
+    jobs = [*JOBS, HttpJob(id=2**63 - 1, url="https://example.org/greatest")]
+    await store.transaction(lambda c: save_jobs(c, jobs))
+    found = await store.read(
+        lambda c: c.query(f"SELECT max(amc_id) FROM availability_monitor_config {BEFORE_FREE}")
+    )
+    assert found == [(2**40,)]
+    if store.dialect == "postgresql":
+        await store.transaction(
+            lambda c: c.query(
+                "INSERT INTO availability_monitor_config (amc_url) VALUES ('http://x/')"
+                " RETURNING amc_id"
+            )
+        )
+        assert 2**40 + 1 in [job.id for job in (await DatabaseJobs(store).load()).jobs]
+
+
 async def test_a_change_is_told_at_once(store: Store) -> None:
     source = DatabaseJobs(store)
     changed = asyncio.create_task(source.changed())
-    while not changed.done():  # what is told before the source listens is not heard
+    while not changed.done():  # a change before the source listens is not noticed
         await store.transaction(lambda c: save_jobs(c, JOBS))
         await asyncio.wait({changed}, timeout=0.05)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import textwrap
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,15 +122,6 @@ def test_a_config_names_file_line_key_and_the_kinds_that_know_it(tmp_path: Path)
     assert shown.count("body_regexp: x") == 2
 
 
-def test_a_jobs_file_leaves_out_what_has_another_kinds_keys(tmp_path: Path) -> None:
-    file = tmp_path / "jobs.json"
-    bad = [raw(kind, key) for kind, key, _ in REFUSED]
-    file.write_text(json.dumps([{"id": 1, "url": "http://x/"}, *bad]))
-    found = read_jobs(file)
-    assert [job.id for job in found.jobs] == [1]
-    assert list(found.refused) == [f"{file}: job 7: {said}" for *_, said in REFUSED]
-
-
 @pytest.mark.parametrize("key", ["name", "url", "body", "headers", "body_regexp", "ca_file"])
 @pytest.mark.parametrize("half", ["\ud800", "\udcff"])
 def test_half_of_a_character_is_refused_wherever_it_is(tmp_path: Path, key: str, half: str) -> None:
@@ -190,65 +184,6 @@ def test_the_raw_form_of_a_job_reads_as_the_job() -> None:
         assert read_job(msgspec.to_builtins(job)) == job
 
 
-NEW_KIND = """
-from __future__ import annotations
-
-from typing import ClassVar
-
-from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.job import Job, Option
-
-
-class EchoJob(Job, frozen=True, kw_only=True, tag="echo"):
-    schemes: ClassVar[tuple[str, ...]] = ("echo",)
-
-    # what to say
-    words: str = "up"
-
-
-class EchoCheck(Check[EchoJob]):
-    job = EchoJob
-    errors: ClassVar = {"bad-echo": "it says something else"}
-    options = (Option("--words", "words", "what to say", "W"),)
-
-    def prepare(self, job: EchoJob) -> Attempt:
-        async def attempt() -> Outcome:
-            up = job.words == "up"
-            return Outcome(up=up, duration=0.0, error=None if up else f"bad-echo: {job.words}")
-
-        return attempt
-"""
-
-
-def test_a_new_kind_is_one_module(tmp_path: Path) -> None:
-    for folder in ("monitor", "packaging/man"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    (tmp_path / "monitor/probes/checks/echo.py").write_text(NEW_KIND)
-    config = tmp_path / "config.yml"
-
-    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-
-    config.write_text("probes: {jobs: [{id: 1, kind: echo, url: 'echo://x', words: hello}]}")
-    checked = python("-m", "monitor", "check-config", "-c", "config.yml")
-    assert checked.returncode == 0, checked.stderr
-    assert "words: hello" in checked.stdout
-    config.write_text("probes: {jobs: [{id: 1, kind: tcp, url: 'tcp://x:1', words: hello}]}")
-    refused = python("-m", "monitor", "check-config", "-c", "config.yml")
-    assert refused.returncode == 78
-    assert "unknown key for kind tcp; known by echo" in refused.stderr
-    assert python("-m", "monitor", "probe", "echo://x").returncode == 0
-    down = python("-m", "monitor", "probe", "echo://x", "--words", "no", "--json")
-    assert down.returncode == 1
-    assert json.loads(down.stdout)["error"] == "bad-echo: no"
-    words = "from monitor.probes.checks import error_words; print(error_words()['bad-echo'])"
-    assert python("-c", words).stdout == "it says something else\n"
-    page = python("packaging/man/config-page").stdout
-    assert "With kind echo, also:" in page
-    assert "What to say." in page
-
-
 def test_reading_a_config_imports_no_library_of_a_kind() -> None:
     program = (
         "import sys, monitor.daemon.config\n"
@@ -256,3 +191,41 @@ def test_reading_a_config_imports_no_library_of_a_kind() -> None:
     )
     done = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
     assert done == "set()\n"
+
+
+def test_the_kind_of_the_contributors_page_is_one_module(tmp_path: Path) -> None:
+    page = (ROOT / "docs/contributing/check-kind.md").read_text()
+    (module,) = [fence for fence in page.split("```python\n") if "class FingerCheck" in fence]
+    for folder in ("monitor", "packaging/man"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    added = tmp_path / "monitor/probes/checks/finger.py"
+    added.write_text(textwrap.dedent(module.partition("```")[0]))
+    config = tmp_path / "config.yml"
+
+    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    job = "{id: 1, kind: %s, url: '%s://127.0.0.1:79', user: somebody}"
+    config.write_text(f"probes: {{jobs: [{job % ('finger', 'finger')}]}}")
+    checked = python("-m", "monitor", "check-config", "-c", "config.yml")
+    assert "user: somebody" in checked.stdout, checked.stderr
+    config.write_text(f"probes: {{jobs: [{job % ('tcp', 'tcp')}]}}")
+    refused = python("-m", "monitor", "check-config", "-c", "config.yml")
+    assert refused.returncode == 78
+    assert "unknown key for kind tcp; known by finger" in refused.stderr
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            server.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        url = f"finger://127.0.0.1:{server.getsockname()[1]}"
+        down = python("-m", "monitor", "probe", url, "--user", "nobody", "--json")
+    assert down.returncode == 1, down.stderr
+    assert json.loads(down.stdout)["error"] == "no-such-user: nobody"
+    words = "from monitor.probes.checks import error_words; print(error_words()['no-such-user'])"
+    assert "does not know the user" in python("-c", words).stdout
+    described = python("packaging/man/config-page").stdout
+    assert "With kind finger, also:" in described
+    assert "The user to ask for." in described

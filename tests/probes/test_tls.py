@@ -1,4 +1,4 @@
-"""The kind tls against real servers: their certificates, and those that speak no TLS."""
+"""The kind tls against real servers: their certificates, and those without TLS."""
 
 from __future__ import annotations
 

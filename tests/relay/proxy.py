@@ -58,7 +58,7 @@ class CuttingProxy:
             self._flows.set()
 
     def close(self) -> None:
-        """Stop, and let go of everything."""
+        """Stop, and close everything."""
         self._stop = True
         self._wake.send(b"x")
         self._thread.join(5)

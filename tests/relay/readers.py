@@ -1,4 +1,4 @@
-"""Clients of both protocols that come back as theirs do, and what they must have been told."""
+"""Clients of both protocols that come back as theirs do, and what they must have received."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def number_of(data: dict[str, str]) -> int:
 
 @dataclass
 class Recovering:
-    """A client of the recovering protocol and all that it was told."""
+    """A client of the recovering protocol and all that it received."""
 
     channels: list[str]
     events: list[Event] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Recovering:
     def check(
         self, channel: str, *, from_its_beginning: bool = True, near: int = NEAR
     ) -> tuple[int, int]:
-        """Check what was told of a channel; return how many holes and resets there were.
+        """Check the messages of a channel; return how many holes and resets there were.
 
         What a broker says on a new channel while no relay is there nobody can tell of: without
         ``from_its_beginning`` a channel may begin with any message. A notice of a loss may be

@@ -45,7 +45,7 @@ class RecoveringClient:
         return answer
 
     def until_end(self) -> list[dict[str, Any]]:
-        """Return what comes up to a channel's end, that included."""
+        """Return the messages up to a channel's end, that included."""
         got = [self.receive()]
         while got[-1]["type"] not in ("finished", "failed"):
             got.append(self.receive())

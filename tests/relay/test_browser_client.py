@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import missing
-from tests.ports import free_port
 from tests.relay.broker import Broker
 from tests.relay.conftest import Relay, StartRelay
 from tests.relay.proxy import CuttingProxy
@@ -34,7 +32,7 @@ OPTIONS: dict[str, Any] = {"pace": 0.1}
 
 
 class Following:
-    """Events of a client, as lists: kind, channel, what was told."""
+    """Events of a client, as lists: kind, channel, content."""
 
     def __init__(self) -> None:
         self.events: list[list[Any]] = []
@@ -53,7 +51,7 @@ class Following:
 class InNode(Following):
     """The client in Node, where the WebSocket is an option to it."""
 
-    def __init__(self, node: str, url: str, options: dict[str, Any], channels: list[str]) -> None:
+    def __init__(self, node: str, url: str, channels: list[str]) -> None:
         super().__init__()
         self.process = subprocess.Popen(
             [
@@ -62,7 +60,7 @@ class InNode(Following):
                 "--experimental-websocket",
                 str(Path(__file__).parent / "follow.mjs"),
                 url,
-                json.dumps(options),
+                json.dumps(OPTIONS),
                 *channels,
             ],
             stdout=subprocess.PIPE,
@@ -98,8 +96,8 @@ def in_node(program: Callable[..., str]) -> Iterator[Callable[..., InNode]]:
         missing(f"node {version.strip()} is older than 20")
     made: list[InNode] = []
 
-    def follow(url: str, channels: list[str], **options: Any) -> InNode:
-        made.append(InNode(node, url, {**OPTIONS, **options}, channels))
+    def follow(url: str, channels: list[str]) -> InNode:
+        made.append(InNode(node, url, channels))
         return made[-1]
 
     yield follow
@@ -120,9 +118,9 @@ def proxied() -> Iterator[Callable[..., CuttingProxy]]:
         proxy.close()
 
 
-def send_jobs(relay: Relay, seen: Callable[[], int], messages: int = MESSAGES) -> None:
+def send_jobs(relay: Relay, seen: Callable[[], int]) -> None:
     """Send all channels' messages, never far ahead of what the client has, so that cuts matter."""
-    for number in range(messages):
+    for number in range(MESSAGES):
         for channel in CHANNELS:
             relay.broker.task(channel, number)
         enough = (number - 20) * len(CHANNELS)
@@ -135,32 +133,26 @@ def complete(messages: int = MESSAGES) -> list[str]:
     return [*(f"t{number}" for number in range(messages)), "FINISHED"]
 
 
-def check_complete(client: Following, messages: int = MESSAGES) -> None:
+def check_complete(client: Following) -> None:
     for channel in CHANNELS:
-        assert client.told(channel) == complete(messages)
+        assert client.told(channel) == complete()
     assert {event[1] for event in client.of("end")} == set(CHANNELS)
     assert all(event[2]["finished"] for event in client.of("end"))
     assert client.of("reset") == client.of("gap") == client.of("error") == []
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["recovering", "old protocol"])
 def test_node_gets_everything_once_through_a_proxy_that_cuts(
-    relay: Relay,
-    proxied: Callable[..., CuttingProxy],
-    in_node: Callable[..., InNode],
-    legacy: bool,
+    relay: Relay, proxied: Callable[..., CuttingProxy], in_node: Callable[..., InNode]
 ) -> None:
-    # With the old protocol each connection starts with the whole history: cut later.
-    proxy = proxied(relay, seed=1, cut_bytes=(20_000, 60_000) if legacy else (2_000, 30_000))
-    client = in_node(f"ws://127.0.0.1:{proxy.port}/", CHANNELS, legacy=legacy)
+    proxy = proxied(relay, seed=1, cut_bytes=(2_000, 30_000))
+    client = in_node(f"ws://127.0.0.1:{proxy.port}/", CHANNELS)
     send_jobs(relay, lambda: len(client.of("message")))
     proxy.cut_bytes = None
     client.wait_over()
     check_complete(client)
     assert proxy.cuts >= 4
     messages = client.of("message")
-    if not legacy:
-        assert [e[3]["seq"] for e in messages if e[1] == "job0"] == list(range(1, MESSAGES + 2))
+    assert [e[3]["seq"] for e in messages if e[1] == "job0"] == list(range(1, MESSAGES + 2))
 
 
 def test_node_resumes_over_a_restart_and_is_told_of_the_gap(
@@ -188,40 +180,6 @@ def test_node_resumes_over_a_restart_and_is_told_of_the_gap(
         (channel, 50) for channel in CHANNELS
     }
     assert next(event[1]["code"] for event in client.of("away")) == 1001
-
-
-def test_node_falls_back_where_the_relay_has_only_the_old_protocol(
-    in_node: Callable[..., InNode], tmp_path: Path
-) -> None:
-    websocket_port, zeromq_port = free_port(), free_port()
-    config = tmp_path / "config.yml"
-    config.write_text(
-        json.dumps(
-            {
-                "websocket_uri": ["127.0.0.1", websocket_port],
-                "zeromq_uri": ["127.0.0.1", zeromq_port],
-            }
-        )
-    )
-    old = subprocess.Popen(
-        [sys.executable, str(ROOT / "benchmarks" / "baseline_relay.py"), "-c", str(config)],
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        broker = Broker(f"tcp://127.0.0.1:{zeromq_port}")
-        client = in_node(f"ws://127.0.0.1:{websocket_port}/", CHANNELS)
-        for number in range(20):
-            for channel in CHANNELS:
-                broker.task(channel, number)
-        for channel in CHANNELS:
-            broker.send(channel, "FINISHED")
-        client.wait_over()
-        check_complete(client, 20)
-        broker.close()
-    finally:
-        old.terminate()
-        old.wait(60)
 
 
 class _Static(SimpleHTTPRequestHandler):

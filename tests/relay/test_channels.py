@@ -76,7 +76,7 @@ def test_anything_else_after_the_end_starts_the_channel_anew(channels: Channels)
     assert not new.ended
     late = Subscriber()
     assert channels.subscribe(late, b"c") is new
-    # Whoever read the old one still finds its end.
+    # A reader of the old one still finds its end.
     assert reader.channel is old
     assert frames_of(old, reader.position) == b"<FINISHED>"
     # The old one's time to be forgotten does not take the new one with it.
@@ -251,7 +251,7 @@ class ModelChannel:
 
 
 class ChannelsAgainstModel(RuleBasedStateMachine):
-    """Random subscribe, publish, leave, finish and time: everybody gets what was said."""
+    """Random subscribe, publish, leave, finish and time: everybody gets every message."""
 
     LIMITS = RelaySettings(keep_finished=50, keep_idle=200, end_after_failed=20, max_messages=10**6)
 

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 
 from monitor.relay.channel import Channel, End
-from monitor.relay.client_position import End as EndEvent
 from monitor.relay.client_position import (
     Event,
-    LegacyPosition,
     Message,
     NotARelayError,
     Position,
@@ -115,7 +113,7 @@ def test_nothing_is_delivered_twice_or_before_the_answer() -> None:
     position.request()
     assert take(position, message(1), message(2)) == []
     assert len(take(position, subscribed(0), message(1), message(1), message(2))) == 2
-    # Asked twice: what lies between the answers belongs to the first.
+    # Asked twice: messages between the answers belong to the first.
     position.request()
     position.request()
     assert take(position, subscribed(2, recovered=True), message(3)) == []
@@ -152,7 +150,7 @@ def test_several_messages_in_one_are_as_many_events() -> None:
         (2, 1.003),
         (3, 0.999),
     ]
-    # What is known of them is not told again, and of a hole it is said that it is one.
+    # Known messages are not repeated, and a hole is reported.
     assert [e.seq for e in take(position, {**several, "seq": 2}) if isinstance(e, Message)] == [4]
     assert take(position, {**several, "seq": 6})[0] == Reset("c", 5, False, "e")
 
@@ -189,27 +187,6 @@ def test_what_is_no_message_is_said(rubbish: dict[str, Any]) -> None:
         take(position, rubbish)
 
 
-def legacy(position: LegacyPosition, *commands: str) -> list[Event]:
-    return [e for c in commands for e in position.take(json.dumps({"command": c}))]
-
-
-def test_the_old_protocols_repeated_history_is_not_delivered_again() -> None:
-    position = LegacyPosition("c")
-    position.connected()
-    assert len(legacy(position, "STARTED", "A")) == 2
-    position.connected()
-    events = legacy(position, "STARTED", "A", "B")
-    assert [event.data["command"] for event in events if isinstance(event, Message)] == ["B"]
-    position.connected()
-    events = legacy(position, "STARTED", "X")
-    assert events[0] == Reset("c", 0, True)
-    assert [e.data["command"] for e in events[1:] if isinstance(e, Message)] == ["STARTED", "X"]
-    assert list(position.closed(1006)) == []
-    assert list(position.closed(1000)) == [EndEvent("c", False)]
-    legacy(position, "FINISHED")
-    assert list(position.closed(1000)) == [EndEvent("c", True)]
-
-
 def test_close_codes_say_whether_to_come_back() -> None:
     for row in CLOSE_CODES.values():
         low, high = row.delay_s
@@ -220,7 +197,7 @@ def test_close_codes_say_whether_to_come_back() -> None:
 
 
 class TestPeers:
-    """Brokers are told from connections that only knocked."""
+    """Brokers are distinguished from connections that only knocked."""
 
     def test_a_broker_comes_and_goes(self) -> None:
         peers = Peers()
@@ -286,7 +263,7 @@ class TestFeed:
             feed.back(until)
         gaps = list(feed.gaps(self.channel(), 0))
         assert gaps == ([] if expected is None else [Gap(expected, since, until)])
-        # Who is beyond it was told before.
+        # A reader beyond it was notified before.
         if expected is not None:
             assert list(feed.gaps(self.channel(), expected)) == gaps
             assert list(feed.gaps(self.channel(), expected + 1)) == []

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration_test
 
 
 class Defect:
-    """A subscriber that cannot go on."""
+    """A subscriber that fails."""
 
     channel: Channel | None = None
     position = 0

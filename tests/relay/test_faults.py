@@ -98,7 +98,7 @@ class Faults:
     def restart(self, how: signal.Signals) -> None:
         self.relay.daemon.process.send_signal(how)
         self.relay.daemon.wait()
-        # The broker goes on meanwhile, as brokers do.
+        # The broker keeps sending meanwhile, as brokers do.
         self.relay.daemon = self.start_daemon(self.relay.config, debug=False).wait_ready()
 
 

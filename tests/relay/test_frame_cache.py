@@ -122,7 +122,7 @@ def test_late_readers_share_what_was_made_wherever_they_begin() -> None:
     # From elsewhere: the rest of one block is made, all others are there.
     read_all(batches, channel, 77)
     assert batches.made == blocks + 1
-    # What is said meanwhile changes the last block alone.
+    # New messages change the last block alone.
     say(channel, 100)
     read_all(batches, channel, 0)
     assert batches.made == blocks + 2

@@ -131,7 +131,7 @@ def test_after_a_crash_old_positions_mean_the_same_and_later_ones_nothing() -> N
     assert channel.resume("epoch-1", 7) == (7, "")
     assert channel.resume("epoch-1", 10) == (10, "")
     assert channel.resume("epoch-1", 11) == (0, "ahead")
-    # What comes now belongs to the new epoch alone.
+    # New messages belong to the new epoch alone.
     channel.append(text_frame(b"new"), 1.0)
     assert channel.resume("epoch-1", 11) == (0, "ahead")
     assert channel.resume(channel.epoch, 11) == (11, "")
@@ -196,7 +196,7 @@ def test_files_that_are_no_histories(tmp_path: Path) -> None:
     damaged.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     with pytest.raises(DamagedFileError):
         HistoryFile(damaged)
-    assert set_aside(damaged, keep=1).read_bytes().endswith(b"\xff")
+    assert set_aside(damaged).read_bytes().endswith(b"\xff")
     assert not damaged.exists()
     other = tmp_path / "other.db"
     with sqlite3.connect(other) as database:

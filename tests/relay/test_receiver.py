@@ -1,4 +1,4 @@
-"""In which order what a broker does is told."""
+"""The order in which the actions of a broker are reported."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class CutProxy:
         self._cut = threading.Event()
         self._ended = threading.Event()
         self.swallow_answer_to: re.Pattern[bytes] | None = None
-        """Whoever's last bytes are next like this is cut off from the server's answer to them."""
+        """Cut off the client whose next last bytes are these from the server's answer."""
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True, name="cut-proxy").start()

@@ -30,7 +30,7 @@ _TESTED_BY = (
     "python3-trustme",
     "rpm",
 )
-# What the documents have their readers install: fetched, and installed by who reads them.
+# What the documents have their readers install: fetched here, and installed by the pages.
 _FETCHED = ("apache2", "nginx", "postgresql-client", "python3-venv")
 _CONTROL = Path(__file__).resolve().parents[2] / "packaging" / "deb" / "control"
 _KEEP_S = 7 * 86400.0

@@ -163,7 +163,7 @@ class Kafka:
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue it."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 

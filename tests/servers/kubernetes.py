@@ -7,7 +7,7 @@ the API server does it:
 - One resource version counts for all objects; every write gets the next one.
 - A list's pages show one moment: what is written between two pages shows in neither, and a
   page's ``continue`` token expires with that moment (410, ``Expired``).
-- A watch goes on after ``resourceVersion`` and sends one JSON line an event in a chunked
+- A watch continues after ``resourceVersion`` and sends one JSON line an event in a chunked
   stream. An object that comes to match the label selector is ADDED, one that no longer does
   is DELETED. Versions from before the last compaction are gone: 410, as the answer's status
   or as an ERROR event in the stream.
@@ -73,7 +73,7 @@ class Fault:
     """What happens to the next ``times`` requests that match.
 
     ``how`` is an HTTP status, or ``reset`` (RST instead of an answer), ``silence`` (no answer
-    at all), ``truncate`` (half an answer), ``garbage`` (an answer that is no JSON).
+    at all), ``truncate`` (half an answer), ``garbage`` (an answer that is not JSON).
     """
 
     how: int | Literal["reset", "silence", "truncate", "garbage"]

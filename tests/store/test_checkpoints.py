@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.sqlite.wal import write_ahead
+from monitor.sqlite.connection import write_ahead
 from monitor.store.checkpoints import Checkpoints
 
 ENDS = 500

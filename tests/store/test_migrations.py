@@ -14,7 +14,7 @@ from tests.store.opened import opened
 
 STEPS = load()
 
-# A value for each column type; time columns lie in the partitions made below.
+# A value for each column type; times are in the partitions made below.
 VALUES: dict[str, Any] = {
     "bigint": 7,
     "integer": 7,

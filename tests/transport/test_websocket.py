@@ -28,7 +28,7 @@ def masked(opcode: int, data: bytes) -> bytes:
 
 
 class Echo(WebSocketConnection):
-    """Greets, sends each message back, and refuses where it is told to."""
+    """Greets, sends each message back, and refuses on request."""
 
     refused = False
 
@@ -52,10 +52,9 @@ async def connected(
     served: list[Echo] = []
 
     def factory() -> Echo:
-        echo = Echo(max_message_bytes=1000)
-        echo.refused = refused
-        served.append(echo)
-        return echo
+        served.append(Echo(max_message_bytes=1000))
+        served[-1].refused = refused
+        return served[-1]
 
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
@@ -108,7 +107,7 @@ async def test_a_close_waits_for_the_client_only_for_a_time(answers: bool) -> No
         if answers:
             writer.write(masked(0x8, struct.pack(">H", 1001)))
         await echo.wait_closed()
-        assert echo.close_code == (1001 if answers else 1006)
+        assert echo.protocol.close_code == (1001 if answers else 1006)
 
 
 async def test_a_client_that_breaks_the_protocol_is_closed_with_a_reason() -> None:

@@ -132,8 +132,8 @@ def test_each_loss_of_a_broker_is_told_once_and_again_when_one_is_back() -> None
     relay.say("FINISHED")
     relay.page.read()
     relay.feed.lost(2000.0)
-    assert relay.page.read() == [], "a finished channel lacks nothing of what comes after it"
-    # Who comes back is told of it again, and knows it.
+    assert relay.page.read() == [], "a finished channel lacks nothing of the next one"
+    # A page that comes back gets it again, and knows it.
     relay.page.subscribe()
     assert not [event for event in relay.page.read() if isinstance(event, Gap)]
 
@@ -146,7 +146,7 @@ def test_every_message_comes_once_and_in_order_or_a_reset_says_what_is_missing(
     steps: list[str],
 ) -> None:
     relay = Relay(max_messages=3, keep_idle=100)
-    # The lives of the channel, each with what was said in it, from 1 on.
+    # The lives of the channel, each with its messages, from 1 on.
     lives: list[list[str]] = [[]]
     told: list[Event] = []
     for number, step in enumerate([*steps, "read"]):

@@ -80,7 +80,7 @@ def test_changes_of_parts_are_noted_once_with_since_when() -> None:
     changes = Changes()
     changes.parts({"bus": State(Health.STARTING)}, now=1.0)
     changes.parts({"bus": State(Health.OK)}, now=2.0)
-    assert changes.total == 0  # starting is no news
+    assert changes.total == 0  # a start is not a change
     changes.parts({"bus": State(Health.OK)}, now=3.0)
     found = changes.parts({"bus": State(Health.DEGRADED, "no Kafka")}, now=4.0)
     assert found["bus"].since == 4.0

@@ -63,7 +63,7 @@ def test_a_page_is_told_all_and_then_what_changes(daemon: Whole) -> None:
         line = until(client, lambda m: m.get("type") == "jobs" and not m.get("reset"))["items"][0]
         assert line["id"] == 1
         assert line["at"] > jobs["items"][0]["last"]["checked_at"] - 1
-        # Another one is created: all are told anew.
+        # Another one is created: all pages get everything again.
         assert daemon.request("POST", "/job", json={"id": 2, **daemon.mock()}).status_code == 201
         anew = until(client, lambda m: m.get("type") == "jobs" and m.get("reset"))
         assert [job["id"] for job in anew["items"]] == [1, 2]
@@ -128,7 +128,7 @@ def test_log_actions_are_answered_as_on_their_own_socket(daemon: Whole) -> None:
 
 
 def follow(client: ClientConnection, position: Position, *, until_kind: type[Event]) -> list[Event]:
-    """Return what a page is told of a channel, up to the first event of a kind."""
+    """Return what a page receives of a channel, up to the first event of a kind."""
     found: list[Event] = []
 
     def last(message: dict[str, Any]) -> bool:

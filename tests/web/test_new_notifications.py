@@ -1,4 +1,4 @@
-"""Whether pages are told that there are other notifications, on each database."""
+"""Whether pages learn of other notifications, on each database."""
 
 from __future__ import annotations
 

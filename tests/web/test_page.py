@@ -266,7 +266,7 @@ def test_logs_come_live_are_filtered_paused_and_exported(daemon: Whole, open_pag
     upload(daemon, "info", "a held line")
     page.wait_for_selector("text=1 new entry")
     assert page.locator(".log li:has-text('a held line')").count() == 0
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     page.wait_for_selector(".log li:has-text('a held line')")
     page.get_by_label("Search messages").fill("DISK")
     page.wait_for_selector(".log li mark:has-text('disk')")
@@ -298,7 +298,7 @@ def test_a_channel_is_followed_as_a_bar(daemon: Whole, open_page: Open) -> None:
         assert page.get_by_role("progressbar").get_attribute("aria-valuemax") == "4"
         broker.send("student_2", "FINISHED")
         page.wait_for_selector("text=finished")
-        # The same channel, anew.
+        # The same channel again.
         broker.send("student_2", "STARTED")
         page.wait_for_selector("text=running, last: STARTED")
         assert page.get_by_role("progressbar").get_attribute("aria-valuenow") == "0"
@@ -399,7 +399,7 @@ def test_notifications_come_by_themselves_and_are_not_asked_for_again_and_again(
     notify("the third one")
     page.wait_for_selector("text=There are other notifications")
     assert page.locator(".log li:has-text('the third one')").count() == 0
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     page.wait_for_selector(".log li:has-text('the third one')")
     watched.assert_quiet()
 

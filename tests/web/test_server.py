@@ -82,7 +82,7 @@ def exchange(port: int, data: bytes, *, more: bytes = b"") -> bytes:
 
 
 class Ailing(Part):
-    """A part that is what it is told to be."""
+    """A part with the state that it is given."""
 
     name = "ailing"
     health = PartHealth.OK
@@ -200,7 +200,7 @@ def test_what_a_peer_sends_breaks_no_line_of_the_log_and_fills_none(
             exchange(server.port, request + b"connection: close\r\n\r\n")
         broken = f"{server.url}/broken/%0aforged"
         assert requests.get(broken, headers=token, timeout=LIMIT_S).status_code == 500
-        # Whoever has a token is always named, however many others there were.
+        # A client with a token is always named, however many others there were.
         requests.post(broken, headers=token, timeout=LIMIT_S)
         wait_for(lambda: "by ops from" in caplog.text, "the audit's line, after the answer")
     lines = [record.getMessage() for record in caplog.records]

@@ -155,7 +155,7 @@ def test_a_plain_get_is_told_to_upgrade(tmp_path: Path) -> None:
             assert "`Connection: Upgrade` and `Upgrade: websocket`" in problem["detail"]
         head = session.head(f"{server.url}/ws", headers=bearer, timeout=LIMIT_S)
         assert (head.status_code, head.content) == (426, b"")
-        # Who may not come in is told that, and the other paths are as they were.
+        # A client without access gets a refusal, and the other paths are as they were.
         assert session.get(f"{server.url}/ws", timeout=LIMIT_S).status_code == 401
         other = session.get(f"{server.url}/other", headers=bearer, timeout=LIMIT_S)
         assert other.status_code == 404

@@ -11,6 +11,7 @@ from monitor.probes.connection import Connection
 from monitor.probes.job import Option
 from monitor.probes.tls import TLS_OPTIONS, TlsKeys, own_context, tls_context
 from monitor.probes.urls import ascii_host, host_and_port
+from monitor.settings import read_pem
 
 __all__ = ["TlsCheck", "TlsJob"]
 
@@ -43,6 +44,9 @@ class TlsJob(TlsKeys, frozen=True, kw_only=True, tag="tls"):
                 problem = f"{self.server_name!r} is not a host name"
                 raise SettingError(("server_name",), problem) from None
         if self.client_certificate is not None:
+            for key in ("client_certificate", "client_key"):
+                if (file := getattr(self, key)) is not None:
+                    read_pem(file, path=(key,))
             _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self)
         elif self.client_key is not None:
             raise SettingError(("client_key",), "needs client_certificate")

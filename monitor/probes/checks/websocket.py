@@ -1,5 +1,7 @@
 """The kind ``websocket``: the opening handshake, up to the server's 101."""
 
+# ruff: noqa: D102 - Check documents the methods
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, cast
@@ -67,11 +69,9 @@ class WebsocketCheck(Check[WebsocketJob]):
 
     @classmethod
     def load(cls) -> None:
-        """Import the protocol."""
         import websockets.client  # noqa: F401 - for what it raises
 
     def prepare(self, job: WebsocketJob) -> Attempt:
-        """Return what asks the job's server for the upgrade."""
         from websockets.client import ClientProtocol
         from websockets.uri import parse_uri
 

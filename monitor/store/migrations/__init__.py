@@ -63,12 +63,8 @@ class Migration:
 
 def load() -> list[Migration]:
     """Return all steps, sorted by number."""
-    steps = sorted(
+    return sorted(
         Migration.parse(file.name, file.read_text(encoding="utf-8"))
         for file in resources.files(__name__).iterdir()
         if file.name.endswith(".sql")
     )
-    numbers = [step.number for step in steps]
-    if len(set(numbers)) != len(numbers):
-        raise ValueError(f"two migrations have the same number: {numbers}")
-    return steps

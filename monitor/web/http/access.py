@@ -7,14 +7,14 @@ resolve to loopback (DNS rebinding) makes the two origins equal, but is in ``Hos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from monitor.tokens import Principal, Role, Tokens, is_loopback
 
-__all__ = ["COOKIE", "SAFE_METHODS", "Access", "Refusal"]
+__all__ = ["COOKIE", "SAFE_METHODS", "Access", "Refusal", "headers_by_name"]
 
 COOKIE: Final = "recodex_monitor_token"
 """The cookie that carries a token for the live page."""
@@ -93,6 +93,18 @@ class Access:
         return origin in self.origins or (
             origin != "null" and urlsplit(origin).netloc.lower() == host.lower() != ""
         )
+
+
+def headers_by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return values by names in lower case.
+
+    Repeated headers are joined, so that no value is overlooked.
+    """
+    found: dict[str, str] = {}
+    for key, value in pairs:
+        name = key.lower()
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def _host_is_loopback(host: str) -> bool:

@@ -35,26 +35,18 @@ def conditional(
     media_type: str,
     *,
     etag: str | None = None,
-    cache_control: str = "private, no-cache",
-    headers: dict[str, str] | None = None,
 ) -> Response:
     """Return ``body`` with an ETag, or 304 if If-None-Match has it (RFC 9110, 13.1.2).
 
-    By default only the client itself may store the response, and must revalidate it each time.
+    Only the client itself may store the response, and must revalidate it each time.
     """
     if etag is None:
         etag = f'"{hashlib.blake2b(body, digest_size=9).hexdigest()}"'
-    all_headers = {"etag": etag, "cache-control": cache_control, **(headers or {})}
-    if _matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=all_headers)
-    return Response(body, media_type=media_type, headers=all_headers)
-
-
-def _matches(header: str | None, etag: str) -> bool:
-    if header is None:
-        return False
-    named = {item.strip().removeprefix("W/") for item in header.split(",")}
-    return "*" in named or etag in named
+    headers = {"etag": etag, "cache-control": "private, no-cache"}
+    given = request.headers.get("if-none-match", "").split(",")
+    if {"*", etag} & {item.strip().removeprefix("W/") for item in given}:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)
 
 
 def parse_cursor(text: str, kind: type[T]) -> T:

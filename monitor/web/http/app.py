@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor import __version__
 from monitor.log_limits import RateLimitedLog
 from monitor.tokens import Principal, Role
-from monitor.web.http.access import COOKIE, SAFE_METHODS, Access, Refusal
-from monitor.web.http.headers import headers_by_name
+from monitor.web.http.access import COOKIE, SAFE_METHODS, Access, Refusal, headers_by_name
 from monitor.web.http.limits import Connections
 from monitor.web.http.problems import ERRORS, Problem, install, problem_response
 from monitor.web.http.schemas import Schemas
+from monitor.web.http.static_files import PageFiles
 
 __all__ = ["Gate", "Requester", "admin_only", "make_app", "requester"]
 
@@ -37,8 +38,13 @@ _SAFETY_HEADERS = (
 )
 
 
-def make_app(connections: Connections, access: Access, routers: Iterable[APIRouter]) -> ASGIApp:
-    """Return the application that serves ``routers``."""
+def make_app(
+    connections: Connections,
+    access: Access,
+    routers: Iterable[APIRouter],
+    websockets: Iterable[str] = (),
+) -> ASGIApp:
+    """Return the application that serves ``routers``; paths of ``websockets`` answer 426."""
     app = FastAPI(
         title="recodex-monitor",
         version=__version__,
@@ -50,8 +56,21 @@ def make_app(connections: Connections, access: Access, routers: Iterable[APIRout
     install(app)
     for router in routers:
         app.include_router(router, responses=ERRORS)
+    for path in websockets:
+        app.add_api_route(path, _upgrade_required, include_in_schema=False)
+    app.mount("/static", GZipMiddleware(PageFiles()))
     _describe(app)
     return Gate(app, connections, access)
+
+
+async def _upgrade_required() -> None:
+    raise Problem(
+        426,
+        "this is a WebSocket: a request needs `Connection: Upgrade` and `Upgrade: websocket`, and a"
+        " proxy in front must pass on both",
+        # Upgrade concerns only this connection, so Connection must name it (RFC 9110, 7.8).
+        headers={"upgrade": "websocket", "connection": "upgrade"},
+    )
 
 
 def _describe(app: FastAPI) -> None:

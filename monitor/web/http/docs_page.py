@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -26,56 +26,52 @@ _HEAD = """<!doctype html>
 the epoch, UTC.</p></header>
 """
 
+_LIMITS = (
+    ("minimum", "≥"),
+    ("exclusiveMinimum", ">"),
+    ("maximum", "≤"),
+    ("exclusiveMaximum", "<"),
+)
+
 
 def render(document: Mapping[str, Any]) -> str:
     """Return the page."""
     info = document["info"]
+    operations = [
+        (escape(f"{method}{path}".translate(str.maketrans("/{}", "---"))), method, path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
     pieces = [_HEAD.format(title=escape(info["title"]), version=escape(info["version"]))]
     pieces.append('<nav aria-label="Calls"><ul>')
-    operations = list(_operations(document))
     for name, method, path, _ in operations:
         word = f'<b class="{method}">{method.upper()}</b>'
         pieces.append(f'<li><a href="#{name}">{word} {escape(path)}</a></li>')
     pieces.append("</ul></nav><main>")
     for name, method, path, operation in operations:
-        pieces.extend(_operation(name, method, path, operation))
+        pieces.append(f'<section id="{name}">')
+        pieces.append(f'<h2><b class="{method}">{method.upper()}</b> {escape(path)}</h2>')
+        pieces.extend(_operation(operation))
+        pieces.append("</section>")
     pieces.append("<h2>Schemas</h2>")
     for schema, content in sorted(document.get("components", {}).get("schemas", {}).items()):
-        pieces.append(f'<section class="schema" id="schema-{escape(schema)}">')
-        pieces.append(f"<h3>{escape(schema)}</h3>")
-        if content.get("description"):
-            pieces.append(f"<p>{escape(content['description'])}</p>")
+        pieces.append(f'<section id="schema-{escape(schema)}"><h3>{escape(schema)}</h3>')
+        pieces.append(f"<p>{escape(content.get('description', ''))}</p>")
         pieces.extend(_properties(content))
         pieces.append("</section>")
     pieces.append("</main></body></html>\n")
     return "\n".join(pieces)
 
 
-def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            name = f"{method}{path}".translate(str.maketrans("/{}", "---"))
-            yield escape(name), method, path, operation
-
-
-def _operation(name: str, method: str, path: str, operation: Mapping[str, Any]) -> Iterator[str]:
-    yield f'<section id="{name}">'
-    yield f'<h2><b class="{method}">{method.upper()}</b> {escape(path)}</h2>'
+def _operation(operation: Mapping[str, Any]) -> Iterator[str]:
     yield f"<p>{escape(operation.get('summary', ''))}.</p>"
-    parameters = operation.get("parameters", ())
-    if parameters:
-        yield "<table><thead><tr><th>parameter</th><th>in</th><th>type</th><th>default</th></tr>"
-        yield "</thead><tbody>"
-        for parameter in parameters:
-            schema = parameter.get("schema", {})
-            required = " <em>required</em>" if parameter.get("required") else ""
-            default = json.dumps(schema["default"]) if "default" in schema else ""
-            yield (
-                f"<tr><td><code>{escape(parameter['name'])}</code>{required}</td>"
-                f"<td>{escape(parameter['in'])}</td><td>{_type(schema)}</td>"
-                f"<td>{escape(default)}</td></tr>"
-            )
-        yield "</tbody></table>"
+    yield from _table(
+        "parameter",
+        [
+            (each["name"], each.get("schema", {}), bool(each.get("required")))
+            for each in operation.get("parameters", ())
+        ],
+    )
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Takes <code>{escape(media_type)}</code>: {_type(content.get('schema', {}))}</p>"
         yield from _properties(content.get("schema", {}))
@@ -87,20 +83,25 @@ def _operation(name: str, method: str, path: str, operation: Mapping[str, Any]) 
         )
         described = escape(response.get("description", "")) + (" &mdash; " if types else "")
         yield f"<li><b>{escape(str(status))}</b> {described}{types}</li>"
-    yield "</ul></section>"
+    yield "</ul>"
 
 
 def _properties(schema: Mapping[str, Any]) -> Iterator[str]:
-    properties = schema.get("properties")
-    if not properties:
+    required = schema.get("required", ())
+    properties = schema.get("properties", {}).items()
+    return _table("key", [(name, content, name in required) for name, content in properties])
+
+
+def _table(what: str, rows: Sequence[tuple[str, Mapping[str, Any], bool]]) -> Iterator[str]:
+    """Yield a table of names, their schemas, and whether they are required."""
+    if not rows:
         return
-    required = set(schema.get("required", ()))
-    yield "<table><thead><tr><th>key</th><th>type</th><th>default</th></tr></thead><tbody>"
-    for name, content in properties.items():
-        default = json.dumps(content["default"]) if "default" in content else ""
-        mark = " <em>required</em>" if name in required and not default else ""
+    yield f"<table><thead><tr><th>{what}</th><th>type</th><th>default</th></tr></thead><tbody>"
+    for name, schema, required in rows:
+        default = json.dumps(schema["default"]) if "default" in schema else ""
+        mark = " <em>required</em>" if required and not default else ""
         yield (
-            f"<tr><td><code>{escape(name)}</code>{mark}</td><td>{_type(content)}</td>"
+            f"<tr><td><code>{escape(name)}</code>{mark}</td><td>{_type(schema)}</td>"
             f"<td>{escape(default)}</td></tr>"
         )
     yield "</tbody></table>"
@@ -111,28 +112,19 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = escape(schema["$ref"].rsplit("/", 1)[-1])
         return f'<a href="#schema-{name}">{name}</a>'
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            return " or ".join(_type(option) for option in schema[key])
+    if options := schema.get("anyOf", schema.get("oneOf")):
+        return " or ".join(map(_type, options))
     if "enum" in schema:
         return " | ".join(escape(json.dumps(value)) for value in schema["enum"])
     kind = schema.get("type", "anything")
-    if isinstance(kind, list):
-        kind = " or ".join(kind)
     if kind == "array":
         return f"list of {_type(schema.get('items', {}))}"
     if kind == "object" and "cursor" in schema.get("properties", {}):
-        items = schema["properties"].get("items", {})
-        return f"page: {_type(items)}"
-    words = escape(str(kind))
+        return f"page: {_type(schema['properties'].get('items', {}))}"
+    words = escape(" or ".join(kind) if isinstance(kind, list) else kind)
     limits = [
         f"{sign} {schema[key]:g}"
-        for key, sign in (
-            ("minimum", "≥"),
-            ("exclusiveMinimum", ">"),
-            ("maximum", "≤"),
-            ("exclusiveMaximum", "<"),
-        )
+        for key, sign in _LIMITS
         if isinstance(schema.get(key), (int, float)) and abs(schema[key]) < 2**53
     ]
     return f"{words} ({', '.join(limits)})" if limits else words

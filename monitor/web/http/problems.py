@@ -12,16 +12,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
 
 from monitor.errors import MonitorError
-from monitor.web.http.invalid import plain_words
 
 __all__ = ["ERRORS", "Problem", "from_database", "install", "problem_body", "problem_response"]
 
 MEDIA_TYPE = "application/problem+json"
-
-_METHODS = ("DELETE", "GET", "HEAD", "POST", "PUT")
 
 _SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -86,10 +82,7 @@ def from_database() -> Iterator[None]:
 
 def problem_body(status: int, detail: str, **members: Any) -> bytes:
     """Return the JSON of a problem; empty ``members`` are omitted."""
-    try:
-        title = HTTPStatus(status).phrase
-    except ValueError:
-        title = "Error"
+    title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return msgspec.json.encode(body | {k: v for k, v in members.items() if v is not None})
 
@@ -103,32 +96,19 @@ def problem_response(
     )
 
 
-def _methods(request: Request) -> list[str]:
-    """Return the methods that the path of a request answers to, in any route."""
-    found = []
-    for method in _METHODS:
-        # Routes for GET answer HEAD.
-        scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
-        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
-            found.append(method)
-    return found
-
-
 def install(app: FastAPI) -> None:
     """Answer every HTTPException, unknown path, wrong method and invalid request as a problem."""
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> Response:
+    async def _http(_: Request, error: HTTPException) -> Response:
         members = error.members if isinstance(error, Problem) else {}
         headers = dict(error.headers) if error.headers else None
-        if error.status_code == 405:
-            headers = {"allow": ", ".join(_methods(request))}
         return problem_response(error.status_code, str(error.detail), headers, **members)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
         problems = [
-            {"where": ".".join(map(str, each["loc"])), "problem": plain_words(each)}
+            {"where": ".".join(map(str, each["loc"])), "problem": each["msg"]}
             for each in error.errors()[:20]
         ]
         first = problems[0] if problems else {"where": "request", "problem": "invalid"}

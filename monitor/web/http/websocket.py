@@ -19,8 +19,7 @@ from websockets.http11 import Request, Response
 from monitor.tokens import ANYONE, Principal
 from monitor.transport.frames import text_frame
 from monitor.transport.websocket import WebSocketConnection
-from monitor.web.http.access import Refusal
-from monitor.web.http.headers import headers_by_name
+from monitor.web.http.access import Refusal, headers_by_name
 from monitor.web.http.problems import MEDIA_TYPE, problem_body
 
 __all__ = ["ClosedError", "WebSocket"]
@@ -182,13 +181,10 @@ class WebSocket(WebSocketConnection):
         status = refusal.status
         response = self.protocol.reject(status, "")
         body = problem_body(status, refusal.detail)
-        headers = Headers()
-        for key, value in (
-            ("Content-Type", MEDIA_TYPE),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-        ):
-            headers[key] = value
+        length = str(len(body))
+        headers = Headers(
+            {"Content-Type": MEDIA_TYPE, "Content-Length": length, "Connection": "close"}
+        )
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         if status == 503:

@@ -113,7 +113,7 @@ class JobRegistry:
         probes.on_result = self._take
 
     async def run(self) -> None:
-        """Read how jobs stood before, and which are stopped, until cancelled."""
+        """Read the previous states of jobs, and which are stopped, until cancelled."""
         if self._shared is not None:
             await self._shared.asked()
         outage = OutageLog(logger)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from monitor.probes.job import Job
-from monitor.probes.jobs_table import CHANNEL, save_jobs
+from monitor.probes.jobs_table import BEFORE_FREE, CHANNEL, save_jobs
 from monitor.store import Connection, Store
 from monitor.web.jobs.registry import JobRegistry
 
@@ -38,11 +38,11 @@ class Sites:
     async def next_id(self) -> int:
         """Return an id that no site has."""
         rows = await self._store.read(
-            lambda c: c.query(
-                "SELECT coalesce(max(amc_id), 0) + 1 FROM availability_monitor_config"
+            lambda connection: connection.query(
+                f"SELECT coalesce(max(amc_id), 0) FROM availability_monitor_config {BEFORE_FREE}"  # noqa: S608
             )
         )
-        return int(rows[0][0])
+        return int(rows[0][0]) + 1
 
     async def delete(self, job_id: int) -> bool:
         """Delete a site, not its results; return False if it does not exist."""

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from monitor.logs.reader import LogReader
     from monitor.relay.part import Relay
     from monitor.web.jobs.registry import JobRegistry
-    from monitor.web.live.models import ModelEvents
 
 __all__ = ["LiveFeed"]
 
@@ -38,6 +37,7 @@ _FOLLOW_S = 0.25
 # How often to read what other daemons wrote, and how long a new page waits for it.
 _OTHERS_S = 2.0
 _FIRST_S = 3.0
+_MODELS_S = 5.0
 _CHANNELS_SHOWN = 100
 _NO_SENDERS = "a sender's token may only upload"
 
@@ -52,10 +52,10 @@ class LiveFeed:
         book: JobRegistry | None,
         relay: Relay | None,
         logs: Logs | LogReader | None,
-        events: ModelEvents | None = None,
     ) -> None:
         self._context = context
-        self._events = events
+        # How many model events other daemons have written, if this one has no cluster part.
+        self._models: int | None = None
         self._outage = OutageLog(logger)
         self._relay = relay
         self._logs = logs
@@ -125,8 +125,16 @@ class LiveFeed:
         try:
             if self._jobs is not None:
                 await self._jobs.refresh()
-            if self._events is not None:
-                await self._events.refresh()
+            store = self._context.store
+            others = self._context.has("cluster") and "cluster" not in self._context.parts
+            if store is not None and others:
+                ((newest,),) = await store.read(
+                    lambda connection: connection.query(
+                        "SELECT coalesce(max(seq), 0) FROM model_event"
+                    ),
+                    timeout=_MODELS_S,
+                )
+                self._models = int(newest)
         except MonitorError as error:
             self._outage.failed(f"cannot update pages: {error}")
         else:
@@ -233,8 +241,8 @@ class LiveFeed:
                 if metric.name == "model_updates_total"
                 for _, value in metric.samples
             )
-        elif self._events is not None:
-            found["models"] = self._events.newest
+        elif self._models is not None:
+            found["models"] = self._models
         return found
 
     def _send_channels(self, pages: Collection[LivePage]) -> None:

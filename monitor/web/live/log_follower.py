@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from monitor.logs.followers import LiveMessage
 from monitor.transport.frames import text_frame
 from monitor.web.http.websocket import WebSocket
 
-__all__ = ["SocketFollower"]
+if TYPE_CHECKING:
+    from monitor.logs.part import Logs
+    from monitor.logs.reader import LogReader
+    from monitor.logs.session import Session
+
+__all__ = ["SocketFollower", "log_session"]
 
 # While more than this is unread, the client misses entries.
 _FOLLOWER_BUFFER_BYTES = 1024 * 1024
@@ -33,3 +40,13 @@ class SocketFollower:
         """Report how many entries were dropped, once the client reads again."""
         if self._dropped and self._connection.buffered_bytes <= _FOLLOWER_BUFFER_BYTES // 2:
             self.offer(LiveMessage([]))
+
+
+async def log_session(logs: Logs | LogReader, connection: WebSocket) -> Session:
+    """Return a session of the log actions that answers on ``connection``."""
+    await logs.attend()
+
+    def send(answer: bytes) -> None:
+        connection.write(text_frame(answer))
+
+    return logs.session(send=send, follower=SocketFollower(connection))

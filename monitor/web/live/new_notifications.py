@@ -34,13 +34,13 @@ class NewNotifications:
         self._outage = OutageLog(logger)
 
     def message(self) -> dict[str, object]:
-        """Return what pages are told: to load them, and whether the newest can't be looked for."""
+        """Return the message to pages: to load them, and whether the newest may be missing."""
         return {"type": "notifications", "stale": self._outage.problem is not None}
 
     async def changed(self) -> bool:
-        """Look, and return whether pages must be told; also after the first look, or a failed one.
+        """Look, and return whether pages must load; also after the first look, or a failed one.
 
-        What came before the first look may have come after a page loaded what it has.
+        A notification may come after a page has loaded and before the first look.
         """
         stored, was_stale = self._stored(), self._outage.problem is not None
         if self._store.dialect != "postgresql" and stored == self._seen_stored and not was_stale:

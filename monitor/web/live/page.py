@@ -101,14 +101,9 @@ class LivePage:
             self._refuse("logs are off here")
             return
         if self._session is None:
-            from monitor.web.live.log_follower import SocketFollower
+            from monitor.web.live.log_follower import log_session
 
-            await self._logs.attend()
-
-            def send(answer: bytes) -> None:
-                self.connection.write(text_frame(answer))
-
-            self._session = self._logs.session(send=send, follower=SocketFollower(self.connection))
+            self._session = await log_session(self._logs, self.connection)
         await self._session.receive(data, self.connection.principal)
 
     # The channel that the page follows

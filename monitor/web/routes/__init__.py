@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from monitor.logs.reader import LogReader
     from monitor.relay.part import Relay
     from monitor.web.jobs.registry import JobRegistry
-    from monitor.web.live.models import ModelEvents
 
 __all__ = ["Served", "served"]
 
@@ -47,7 +46,6 @@ def served(context: Context) -> Served:
     parts = context.parts
     found = Served([health.router(context), login.router(context.tokens)])
     book = _jobs(context, found)
-    events: ModelEvents | None = None
     if context.store is not None:
         from monitor.web.routes import database
 
@@ -60,10 +58,6 @@ def served(context: Context) -> Served:
             from monitor.web.routes import models
 
             found.routers.append(models.router(context.store))
-            if "cluster" not in parts:
-                from monitor.web.live.models import ModelEvents
-
-                events = ModelEvents(context.store)
     relay: Relay | None = None
     if "relay" in parts:
         from monitor.relay.part import Relay
@@ -80,7 +74,7 @@ def served(context: Context) -> Served:
         found.routers.append(log_routes.router(logs))
         found.websockets["/ws"] = log_routes.websocket(logs)
         found.max_message_bytes = logs.service.settings.max_message_bytes
-    live = LiveFeed(context, book=book, relay=relay, logs=logs, events=events)
+    live = LiveFeed(context, book=book, relay=relay, logs=logs)
     found.websockets["/live"] = live.serve
     found.tasks += live.tasks()
     if context.settings.website_mock:

@@ -79,13 +79,8 @@ def _family(metric: Metric) -> Family:
     # The name of a counter's family lacks the suffix of its samples.
     base = name.removesuffix("_total") if metric.kind == "counter" else name
     family = Family(base, metric.help, metric.kind)
+    suffix = {"counter": "_total", "histogram": "_bucket"}.get(metric.kind, "")
     for labels, value in metric.samples:
-        if metric.kind == "counter":
-            family.add_sample(base + "_total", dict(labels), float(value))
-        elif metric.kind == "histogram":
-            rest = dict(labels)
-            suffix = rest.pop("__suffix__", "_bucket")
-            family.add_sample(base + suffix, rest, float(value))
-        else:
-            family.add_sample(name, dict(labels), float(value))
+        rest = dict(labels)
+        family.add_sample(base + rest.pop("__suffix__", suffix), rest, float(value))
     return family

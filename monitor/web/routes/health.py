@@ -38,17 +38,6 @@ class Health(BaseModel):
     parts: dict[str, PartState]
 
 
-class NotReady(BaseModel):
-    """Why the daemon is not ready, as a problem (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    reasons: list[str]
-    parts: dict[str, PartState]
-
-
 def router(context: Context) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["health"])
@@ -65,12 +54,6 @@ def router(context: Context) -> APIRouter:
         "/readyz",
         summary="Whether the daemon is ready: started, not stopping, its database available",
         response_model=Health,
-        responses={
-            503: {
-                "description": "Not ready, with the reasons",
-                "content": {"application/problem+json": {"schema": NotReady.model_json_schema()}},
-            }
-        },
     )
     async def readyz() -> Any:
         status = context.status

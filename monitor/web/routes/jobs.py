@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from monitor.errors import SettingError
+from monitor.files.threads import call_aside
 from monitor.probes.checks import DEFAULT_KIND, AnyJob, read_job
 from monitor.probes.job import Job
 from monitor.store import Store
@@ -93,7 +94,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
         with from_database():
             if "id" not in given:
                 given["id"] = await sites.next_id()
-            job = _job(given)
+            job = await call_aside(_job, given)
             if not await sites.save(job, known=False):
                 raise Problem(409, f"job {job.id} exists already")
         location = {"location": f"/job/{job.id}"}
@@ -113,7 +114,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
             raise Problem(422, "body.id: not the id in the path; a job keeps its id")
         await _refresh(book)
         with from_database():
-            if not await sites.save(_job(given), known=True):
+            if not await sites.save(await call_aside(_job, given), known=True):
                 raise no_job(job_id)
         return Response(_entry(book, job_id), media_type=JSON)
 
@@ -162,7 +163,10 @@ async def _given(request: Request) -> dict[str, Any]:
 
 
 def _job(given: dict[str, Any]) -> Job:
-    """Return the verified job; raise Problem for anything that is wrong with it."""
+    """Return the verified job; raise Problem for anything that is wrong with it.
+
+    Blocks: it reads files, and compiles an expression.
+    """
     try:
         return read_job(given)
     except SettingError as error:

@@ -13,13 +13,12 @@ from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.filters import Kind
 from monitor.logs.part import Logs
 from monitor.logs.reader import LogReader
-from monitor.transport.frames import text_frame
 from monitor.web.http.app import Requester
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import TOO_MANY_REQUESTS, Problem
 from monitor.web.http.sockets import Handler
 from monitor.web.http.websocket import WebSocket
-from monitor.web.live.log_follower import SocketFollower
+from monitor.web.live.log_follower import log_session
 
 __all__ = ["router", "websocket"]
 
@@ -139,11 +138,7 @@ def websocket(logs: Logs | LogReader) -> Handler:
     """Return the handler of WS /ws."""
 
     async def serve(connection: WebSocket) -> None:
-        await logs.attend()
-        session = logs.session(
-            send=lambda answer: _ignore(connection.write(text_frame(answer))),
-            follower=SocketFollower(connection),
-        )
+        session = await log_session(logs, connection)
         try:
             try:
                 while True:
@@ -157,7 +152,3 @@ def websocket(logs: Logs | LogReader) -> Handler:
             session.close()
 
     return serve
-
-
-def _ignore(_: Any) -> None:
-    """Ignore whether a connection could take an answer: only its handler needs to know."""

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request, Response
 
 from monitor import __version__
 from monitor.web.context import Context
-from monitor.web.http.answers import json_answer
+from monitor.web.http.answers import conditional, json_answer
 from monitor.web.http.docs_page import render
 from monitor.web.http.problems import Problem
 from monitor.web.http.schemas import JSON, answer
-from monitor.web.http.static_files import StaticFile, StaticFiles
+from monitor.web.http.static_files import PageFiles
 
 __all__ = ["OPEN_PATHS", "router"]
 
@@ -33,10 +33,7 @@ class Overview(msgspec.Struct, frozen=True):
 def router(context: Context) -> APIRouter:
     """Return the routes."""
     routes = APIRouter()
-    files = StaticFiles()
-    page = files.get("index.html")
-    assert page is not None
-    docs: list[StaticFile] = []
+    files = PageFiles()
 
     responses: Any = answer(Overview, "The page; or, as JSON, the daemon and its parts")
     responses[200]["content"]["text/html"] = {"schema": {"type": "string"}}
@@ -50,8 +47,8 @@ def router(context: Context) -> APIRouter:
     )
     async def index(request: Request) -> Response:
         if not _wants_json(request.headers.get("accept", "")):
-            found = page.response(request)
-            found.headers["vary"] = "accept, accept-encoding"
+            found = await files.get_response("index.html", request.scope)
+            found.headers["vary"] = "accept"
             return found
         if request.scope["principal"] is None:
             raise Problem(401, "a valid token is needed", headers={"www-authenticate": "Bearer"})
@@ -63,13 +60,6 @@ def router(context: Context) -> APIRouter:
         return json_answer(
             request, Overview("recodex-monitor", __version__, status.started_at, parts)
         )
-
-    @routes.get("/static/{path:path}", include_in_schema=False)
-    async def static(request: Request, path: str) -> Response:
-        found = files.get(path)
-        if found is None:
-            raise Problem(404, "there is no such file")
-        return found.response(request)
 
     @routes.get(
         "/docs",
@@ -85,12 +75,7 @@ def router(context: Context) -> APIRouter:
         },
     )
     async def documentation(request: Request) -> Response:
-        if not docs:
-            text = render(request.app.openapi())
-            docs.append(StaticFile.of(text.encode(), "text/html; charset=utf-8"))
-        found = docs[0].response(request)
-        found.headers["cache-control"] = "private, no-cache"
-        return found
+        return conditional(request, render(request.app.openapi()).encode(), "text/html")
 
     return routes
 

@@ -36,7 +36,7 @@ function route() {
   return [name ?? '', rest];
 }
 
-/** A piece of the address as it was meant; as it stands where it is no sound encoding. */
+/** A piece of the address, decoded; as it is if its encoding is not valid. */
 function decoded(text) {
   try {
     return decodeURIComponent(text);

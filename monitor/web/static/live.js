@@ -3,7 +3,7 @@
 const SILENCE_MS = 6000;
 const LONGEST_PAUSE_MS = 10000;
 
-/** Dispatches `message` (detail: what came), `open`, and `lost` (detail: ms to the next try). */
+/** Dispatches `message` (detail: the message), `open`, and `lost` (detail: ms to the next try). */
 export class Live extends EventTarget {
   #socket = null;
   #tries = 0;

@@ -1,13 +1,13 @@
-// How far a client is in a channel, with either protocol: messages in, events out; no I/O.
+// How far a client is in a channel: messages in, events out; no I/O.
 //
-// An event is a list: the name of the hook that is told, and what it is told.
+// An event is a list: the name of the hook, and its argument.
 
 export class Position {
   constructor(channel) {
     this.channel = channel;
     this.epoch = undefined;
     this.seq = 0;
-    // Subscriptions asked for but not answered: what comes before the last answer is stale.
+    // Subscriptions asked for but not answered: messages before the last answer are stale.
     this.asked = 0;
     this.gaps = new Set();
   }
@@ -53,7 +53,7 @@ export class Position {
 
   *message(epoch, seq, time, data) {
     if (epoch !== this.epoch || seq <= this.seq) return;
-    // A relay never skips a number; but whoever listens is told the truth of it.
+    // A relay never skips a number; but if it does, the listener must know.
     if (seq > this.seq + 1) yield ["reset", { seq: seq - 1, epoch, anew: false }];
     this.seq = seq;
     yield ["message", data, { seq, epoch, time }];
@@ -67,40 +67,5 @@ export class Position {
     this.seq = seq;
     if (anew) this.gaps.clear();
     if (known ? !exact : seq > 0) yield ["reset", { seq, epoch, anew }];
-  }
-}
-
-// With the old protocol every connection gets the whole history again. What was delivered is
-// recognized by the messages themselves; another history is delivered as a new one.
-export class LegacyPosition {
-  constructor(channel) {
-    this.channel = channel;
-    this.delivered = [];
-    this.compared = 0;
-  }
-
-  connected() {
-    this.compared = 0;
-  }
-
-  *take(text) {
-    const place = this.compared;
-    this.compared += 1;
-    if (place < this.delivered.length) {
-      if (this.delivered[place] === text) return;
-      this.delivered.length = place;
-      yield ["reset", { seq: 0, anew: true }];
-      for (const [index, told] of this.delivered.entries()) {
-        yield ["message", JSON.parse(told), { seq: index + 1 }];
-      }
-    }
-    this.delivered.push(text);
-    yield ["message", JSON.parse(text), { seq: place + 1 }];
-  }
-
-  *closed(code) {
-    if (code !== 1000) return;
-    const last = this.delivered.at(-1);
-    yield ["end", { finished: last !== undefined && JSON.parse(last).command === "FINISHED", reason: "" }];
   }
 }

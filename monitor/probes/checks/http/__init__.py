@@ -1,5 +1,7 @@
 """The kind ``http``: a web page, fetched on a fresh connection with every phase timed."""
 
+# ruff: noqa: D102 - Check documents the methods
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
@@ -12,7 +14,7 @@ from monitor.probes.resolver import Resolver
 from monitor.probes.tls import TLS_OPTIONS
 
 if TYPE_CHECKING:
-    from monitor.probes.checks.http.curl_handles import CurlHandles
+    from monitor.probes.checks.http.curl_loop import CurlHandles
 
 __all__ = ["HttpCheck", "HttpJob"]
 
@@ -40,12 +42,10 @@ class HttpCheck(Check[HttpJob]):
 
     @classmethod
     def load(cls) -> None:
-        """Import libcurl."""
         import pycurl  # noqa: F401 - for what it raises
 
     def prepare(self, job: HttpJob) -> Attempt:
-        """Return what fetches the job's page."""
-        from monitor.probes.checks.http.curl_handles import CurlHandles
+        from monitor.probes.checks.http.curl_loop import CurlHandles
         from monitor.probes.checks.http.fetch import Fetch
 
         if self._handles is None:
@@ -55,6 +55,5 @@ class HttpCheck(Check[HttpJob]):
         ).attempt
 
     async def close(self) -> None:
-        """Close libcurl's handles."""
         if self._handles is not None:
             self._handles.close()

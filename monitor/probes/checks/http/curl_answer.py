@@ -90,12 +90,11 @@ def hop_phases(easy: Any) -> tuple[float, float, float, float, float]:
         return resolved, total - resolved, 0.0, 0.0, 0.0
     secured = easy.getinfo(pycurl.APPCONNECT_TIME)
     started = easy.getinfo(pycurl.STARTTRANSFER_TIME)
+    ready = secured or connected
     if not started:
         if secured or not easy.getinfo(pycurl.EFFECTIVE_URL).startswith("https:"):
-            ready = secured or connected
             return resolved, connected - resolved, ready - connected, total - ready, 0.0
         return resolved, connected - resolved, total - connected, 0.0, 0.0
-    ready = secured or connected
     return resolved, connected - resolved, ready - connected, started - ready, total - started
 
 

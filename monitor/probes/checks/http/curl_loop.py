@@ -1,4 +1,4 @@
-"""libcurl's multi interface in the asyncio loop, which waits for its sockets and timers.
+"""libcurl's handles, and its multi interface in the asyncio loop.
 
 Source: curl_multi_socket_action(3), CURLMOPT_SOCKETFUNCTION(3), CURLMOPT_TIMERFUNCTION(3).
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import pycurl
 
-__all__ = ["CurlLoop"]
+__all__ = ["CurlHandles", "CurlLoop"]
 
 _EVENTS = {
     pycurl.POLL_IN: select.EPOLLIN,
@@ -117,3 +117,39 @@ class CurlLoop:
         self._loop.remove_reader(self._epoll.fileno())
         self._multi.close()
         self._epoll.close()
+
+
+class CurlHandles:
+    """Handles for transfers, and the loops that perform them; belongs to the loop's thread."""
+
+    def __init__(self) -> None:
+        self._loops: dict[str | None, CurlLoop] = {}
+        self._idle: list[Any] = []
+
+    def loop(self, ca_file: str | None) -> CurlLoop:
+        """Return the loop for transfers that trust ``ca_file``.
+
+        Each file has its own: a multi handle of libcurl caches the authorities of one file.
+        """
+        found = self._loops.get(ca_file)
+        if found is None:
+            found = self._loops[ca_file] = CurlLoop()
+        return found
+
+    def take(self) -> Any:
+        """Return a handle without any options set."""
+        return self._idle.pop() if self._idle else pycurl.Curl()
+
+    def give(self, easy: Any) -> None:
+        """Reset a handle and keep it for the next transfer."""
+        easy.reset()
+        self._idle.append(easy)
+
+    def close(self) -> None:
+        """Close all handles and loops."""
+        for easy in self._idle:
+            easy.close()
+        self._idle.clear()
+        for loop in self._loops.values():
+            loop.close()
+        self._loops.clear()

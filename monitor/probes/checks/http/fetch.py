@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,8 +26,8 @@ from monitor.probes.checks.http.curl_answer import (
     hop_phases,
     system_authorities,
 )
-from monitor.probes.checks.http.curl_handles import CurlHandles
-from monitor.probes.checks.http.job import HttpJob, StatusSet
+from monitor.probes.checks.http.curl_loop import CurlHandles
+from monitor.probes.checks.http.job import HttpJob, expected_codes
 from monitor.probes.checks.http.request import Request, proxy_url
 from monitor.probes.matching import Matcher
 from monitor.probes.resolver import ResolveError, Resolver
@@ -56,7 +57,7 @@ class Fetch:
         self._matcher = matcher
         self._curl = handles.loop(job.ca_file)
         self._request = Request.of(job)
-        self._expected = StatusSet.parse(job.expected_status)
+        self._expected = expected_codes(job.expected_status)
         self._ip_version = str(job.ip_version)
         proxy = None if job.proxy is None else proxy_url(job.proxy)
         self._proxy = None if proxy is None else urlsplit(proxy)
@@ -95,7 +96,7 @@ class Fetch:
             # Both are of name resolution; libcurl raises nothing for its timeouts.
             ran_out = isinstance(error, TimeoutError)
             visit.error = f"timeout: {self._job.timeout:g} s ran out" if ran_out else str(error)
-            visit.add(resolve=time.monotonic() - began - sum(visit.spent))
+            visit.add(time.monotonic() - began - sum(visit.spent))
         finally:
             self._handles.give(easy)
         if whole:
@@ -142,7 +143,7 @@ class Fetch:
         if self._proxy is not None or not request.address_version:
             began = time.monotonic()
             pinned = await self._addresses(request, visit.until)
-            visit.add(resolve=time.monotonic() - began)
+            visit.add(time.monotonic() - began)
         elif self._ip_version not in ("any", request.address_version):
             raise ResolveError(
                 f"no-such-host: {request.host} is not an IPv{self._ip_version} address"
@@ -291,18 +292,6 @@ class _Visit:
         # resolve, connect, tls, processing, transfer
         self.spent = [0.0, 0.0, 0.0, 0.0, 0.0]
 
-    def add(
-        self,
-        resolve: float = 0.0,
-        connect: float = 0.0,
-        tls: float = 0.0,
-        processing: float = 0.0,
-        transfer: float = 0.0,
-    ) -> None:
-        """Add a hop's phases."""
-        spent = self.spent
-        spent[0] += resolve
-        spent[1] += connect
-        spent[2] += tls
-        spent[3] += processing
-        spent[4] += transfer
+    def add(self, *phases: float) -> None:
+        """Add a hop's phases, or the first of them."""
+        self.spent = [sum(pair) for pair in zip_longest(self.spent, phases, fillvalue=0.0)]

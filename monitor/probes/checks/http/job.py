@@ -13,7 +13,7 @@ from monitor.probes.tls import TlsKeys
 from monitor.probes.urls import split_url
 from monitor.settings import secret
 
-__all__ = ["HttpJob", "StatusSet"]
+__all__ = ["HttpJob", "expected_codes"]
 
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _METHOD_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-_")
@@ -51,7 +51,7 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
         if not self.method or not set(self.method) <= _METHOD_LETTERS:
             raise SettingError(("method",), f"{self.method!r} is not a method such as GET")
         verify_headers(self.headers)
-        StatusSet.parse(self.expected_status)
+        expected_codes(self.expected_status)
         verify_expression(self.body_regexp, ("body_regexp",))
         if self.proxy is not None:
             try:
@@ -63,21 +63,11 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
                 raise SettingError(("proxy",), problem) from None
 
 
-class StatusSet:
-    """The status codes that mean "up"."""
-
-    def __init__(self, ranges: tuple[range, ...]) -> None:
-        self._ranges = ranges
-
-    @classmethod
-    def parse(cls, items: list[int | str]) -> StatusSet:
-        """Read codes and ranges such as ``[204, "200-299"]``; raise SettingError with the item."""
-        if not items:
-            raise SettingError(("expected_status",), "must name at least one status")
-        return cls(tuple(_parse_range(item, number) for number, item in enumerate(items)))
-
-    def __contains__(self, status: int) -> bool:
-        return any(status in found for found in self._ranges)
+def expected_codes(items: list[int | str]) -> frozenset[int]:
+    """Read codes and ranges such as ``[204, "200-299"]``; raise SettingError with the item."""
+    if not items:
+        raise SettingError(("expected_status",), "must name at least one status")
+    return frozenset().union(*(_parse_range(item, number) for number, item in enumerate(items)))
 
 
 def _parse_range(item: int | str, number: int) -> range:

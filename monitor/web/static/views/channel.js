@@ -50,7 +50,7 @@ export function channel(root, { state, live }, [name]) {
 
   function draw() {
     const done = counts.COMPLETED + counts.FAILED + counts.SKIPPED;
-    // How many there will be is known elsewhere; until it is said, the bar shows proportions.
+    // How many there will be is known elsewhere; until then, the bar shows proportions.
     const total = Math.max(done, Number(expected.value) || 0) || 1;
     const [good, failed, skipped] = bar.children;
     good.style.width = `${(100 * counts.COMPLETED) / total}%`;
@@ -70,7 +70,7 @@ export function channel(root, { state, live }, [name]) {
 
   function drawNotes() {
     const told = [...lost, ...[...gaps.values()].map(gapText)];
-    if (absent && last !== null) told.push(ended ? 'The relay no longer keeps this channel.' : 'The relay no longer knows this channel: what was said on it since is missing here.');
+    if (absent && last !== null) told.push(ended ? 'The relay no longer keeps this channel.' : 'The relay no longer knows this channel: later messages are missing here.');
     if (state.status?.relay?.brokers === 0 && !ended) told.push('No broker is connected to the relay now: nothing new can come.');
     if (told.join() === [...notes.children].map((note) => note.textContent).join()) return;
     notes.replaceChildren(...told.map((text) => h('li', {}, text)));
@@ -92,7 +92,7 @@ export function channel(root, { state, live }, [name]) {
       if (steps.childElementCount > STEPS_SHOWN) steps.lastChild.remove();
     } else if (kind === 'reset') {
       const [{ seq, anew }] = told;
-      // A channel that ended here and is used again is no loss; after a reconnect nobody can tell.
+      // Nothing is lost if a channel that ended here is used again; after a reconnect nobody can tell.
       const plain = ended && !away;
       if (anew) reset();
       if (anew && !plain) lost.push('The relay no longer knew what this page had seen: this is what it has now, from its beginning.');
@@ -138,7 +138,7 @@ export function channel(root, { state, live }, [name]) {
     },
     message(message) {
       if (message.channel !== name) return;
-      // A gap that was open is told once more when a broker is back.
+      // An open gap is reported again when a broker is back.
       const known = message.state === 'gap' && gaps.get(`${message.seq} ${message.since}`);
       if (known) known.until = message.until;
       absent = message.type === 'absent';

@@ -14,7 +14,7 @@ export function logs(root, { live, get }) {
   let paused = false;
   let gone = false;
   let asked = 0;
-  let anew = true; // whether all is asked for anew, also by a paused page
+  let anew = true; // whether to load everything again, also on a paused page
   let waiting = false; // whether there are notifications that a paused page does not show
   let loading = false;
   let stale = false;
@@ -65,7 +65,7 @@ export function logs(root, { live, get }) {
     typing = setTimeout(begin, 250);
   }
 
-  /** Ask anew: first to be told of what comes, then for what was there before. */
+  /** Load again: first follow new entries, then fetch the earlier ones. */
   function begin() {
     asked += 1;
     held = [];
@@ -142,7 +142,7 @@ export function logs(root, { live, get }) {
   function setPaused(value) {
     paused = value;
     pause.setAttribute('aria-pressed', String(paused));
-    setText(pause, paused ? 'Go on' : 'Pause');
+    setText(pause, paused ? 'Resume' : 'Pause');
     pause.className = paused ? 'primary' : '';
     if (!paused) {
       more.hidden = true;
@@ -165,7 +165,7 @@ export function logs(root, { live, get }) {
     empty.hidden = entries.length > 0;
     const filtered = Object.keys(filters()).length > 0;
     setText(empty, filtered ? 'No entry matches.' : kind === 'log' ? 'No log entry within the time that they are kept.' : 'No notification yet.');
-    const how = stale ? 'the newest may be missing: the database is away' : paused ? 'paused' : 'live';
+    const how = stale ? 'the newest may be missing: the database is unavailable' : paused ? 'paused' : 'live';
     setText(about, `${entries.length}${cursor === null ? '' : '+'} ${entries.length === 1 ? 'entry' : 'entries'}, newest first, ${how}`);
   }
 

@@ -111,7 +111,7 @@ export function models(root, { state, get }) {
       data.replicas_wanted === null || event.type.endsWith('.removed') ? null : `${data.replicas_ready ?? 0} of ${data.replicas_wanted} ready`,
       data.reason,
       data.message,
-      data.catch_up ? 'happened while the daemon was away' : null,
+      data.catch_up ? 'happened while the daemon was down' : null,
     ].filter(Boolean);
     const images = data.images.filter((image) => image.before !== image.after).map((image) => image.after ?? image.before).filter(Boolean);
     return h(

@@ -1,12 +1,14 @@
-"""Turns on SQLite's write-ahead log, by which readers and a writer do not wait for each other."""
+"""Connections to SQLite: their write-ahead log, and transactions that write."""
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
+from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["write_ahead"]
+__all__ = ["transaction", "write_ahead"]
 
 _ASK_AGAIN_S: Final = 0.02
 
@@ -27,3 +29,18 @@ def write_ahead(raw: sqlite3.Connection, *, patience: float) -> None:
             if not busy or time.monotonic() > until:
                 raise
         time.sleep(_ASK_AGAIN_S)
+
+
+@contextlib.contextmanager
+def transaction(raw: sqlite3.Connection) -> Iterator[None]:
+    """Hold SQLite's write lock, and commit; roll back after an error."""
+    raw.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        raw.execute("COMMIT")
+    except BaseException:
+        # After some errors (a full disk, an interrupt) SQLite has already rolled back by itself.
+        if raw.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                raw.execute("ROLLBACK")
+        raise

@@ -1,0 +1,301 @@
+"""YAML, from text to nodes and from nodes to data, within bounds.
+
+PyYAML is asked for events only. Its composer recurses, in C until the process crashes; its
+constructor multiplies merged keys without a limit, and raises whatever a converter raises.
+
+Numbers are as in YAML 1.2: ``1:30``, ``010`` and dates are text, not 90, 8 and a day.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar, Final
+
+import yaml
+
+from monitor.errors import ConfigError
+from monitor.yielding import in_slices
+
+__all__ = ["KEY_TAGS", "NULL_TAG", "TEXT_TAG", "compose", "construct", "decode", "plain_tag"]
+
+_MAX_DEPTH: Final = 50
+# With each alias counted as all that it repeats.
+_MAX_VALUES: Final = 1_000_000
+_MAX_S: Final = 60.0
+# libyaml compares each %TAG with all others.
+_MAX_DIRECTIVES: Final = 100
+# Python refuses to print integers of more than 4300 digits.
+_MAX_NUMBER: Final = 400
+
+_PREFIX: Final = "tag:yaml.org,2002:"
+TEXT_TAG: Final = f"{_PREFIX}str"
+NULL_TAG: Final = f"{_PREFIX}null"
+_MERGE: Final = f"{_PREFIX}merge"
+_SEQUENCE: Final = f"{_PREFIX}seq"
+_MAPPING: Final = f"{_PREFIX}map"
+KEY_TAGS: Final = (TEXT_TAG, _MERGE)
+
+# YAML 1.1's numbers (https://yaml.org/type/int.html, .../float.html) but those to the base of 60
+# and those that begin with a 0 for octal.
+_NUMBERS: Final = {
+    f"{_PREFIX}int": re.compile(
+        r"[-+]?(?:0x[0-9a-fA-F][0-9a-fA-F_]*|0b[01][01_]*|0|[1-9][0-9_]*)\Z"
+    ),
+    f"{_PREFIX}float": re.compile(
+        r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
+    ),
+}
+_BOOLEANS: Final = {
+    "yes": True, "no": False, "true": True, "false": False, "on": True, "off": False
+}  # fmt: skip
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [each for each in resolvers if each[0] in (NULL_TAG, _MERGE, f"{_PREFIX}bool")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+for _tag, _form in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
+
+
+def decode(file: str, raw: bytes) -> str:
+    """Return UTF-8 as text, with or without a byte order mark. Raises ConfigError."""
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError("not UTF-8 text", file=file, line=line) from None
+
+
+def plain_tag(value: str) -> str:
+    """Return the tag that a text has where it stands without quotes."""
+    return str(_Loader("").resolve(yaml.ScalarNode, value, (True, False)))
+
+
+def compose(file: str, text: str) -> yaml.Node | None:
+    """Return the root of the one document in ``text``, None for no document.
+
+    Raises ConfigError with the line. The nodes' marks are those of PyYAML.
+    """
+    if text.count("\n%") > _MAX_DIRECTIVES:
+        raise ConfigError(f"more than {_MAX_DIRECTIVES} directives", file=file)
+    try:
+        return _Composer(file, text).compose()
+    except yaml.MarkedYAMLError as error:
+        raise _not_yaml(file, text, error) from None
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 - PyYAML's readers raise whatever they meet
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"not YAML: {problem}", file=file) from None
+
+
+class _Composer:
+    """Builds nodes from events without recursion, and counts."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self._file = file
+        self._loader = _Loader(text)
+        self._until = time.monotonic() + _MAX_S
+        # What an anchor names, with the number of values in it and its depth.
+        self._anchors: dict[str, tuple[yaml.Node, int, int]] = {}
+        self._open: list[_Open] = []
+        self._root: yaml.Node | None = None
+
+    def compose(self) -> yaml.Node | None:
+        documents = 0
+        for number, event in enumerate(in_slices(self._events())):
+            if not number % 1024 and time.monotonic() > self._until:
+                raise self._refuse(f"not read within {_MAX_S:g} s", event)
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise self._refuse("not YAML: more than one document", event)
+            elif isinstance(event, yaml.AliasEvent):
+                self._alias(event)
+            elif isinstance(event, yaml.ScalarEvent):
+                tag = event.tag
+                if tag is None or tag == "!":
+                    tag = self._loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+                start: Any = event.start_mark
+                node = yaml.ScalarNode(tag, event.value, start, None, style=event.style)
+                if event.anchor is not None:
+                    self._anchors[event.anchor] = (node, 1, 0)
+                self._add(node, 1, 0)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                self._begin(event)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                self._end()
+        return self._root
+
+    def _events(self) -> Iterator[yaml.Event]:
+        while self._loader.check_event():
+            yield self._loader.get_event()
+
+    def _begin(self, event: yaml.CollectionStartEvent) -> None:
+        if len(self._open) >= _MAX_DEPTH:
+            raise self._refuse(f"nested deeper than {_MAX_DEPTH}", event)
+        kind: Any = yaml.SequenceNode
+        tag = _SEQUENCE
+        if isinstance(event, yaml.MappingStartEvent):
+            kind, tag = yaml.MappingNode, _MAPPING
+        if event.tag not in (None, "!"):
+            tag = event.tag
+        node = kind(tag, [], event.start_mark, None, flow_style=event.flow_style)
+        self._open.append(_Open(node, event.anchor))
+
+    def _end(self) -> None:
+        done = self._open.pop()
+        if done.anchor is not None:
+            self._anchors[done.anchor] = (done.node, done.values, done.depth)
+        self._add(done.node, done.values, done.depth)
+
+    def _alias(self, event: Any) -> None:
+        named = self._anchors.get(event.anchor)
+        if named is None:
+            if any(each.anchor == event.anchor for each in self._open):
+                raise self._refuse("not YAML: an alias within what it repeats", event)
+            raise self._refuse("not YAML: found undefined alias", event)
+        node, values, depth = named
+        if len(self._open) + depth > _MAX_DEPTH:
+            raise self._refuse(f"nested deeper than {_MAX_DEPTH}", event)
+        self._add(node, values, depth, event)
+
+    def _add(
+        self, node: yaml.Node, values: int, depth: int, event: yaml.Event | None = None
+    ) -> None:
+        if not self._open:
+            self._root = node
+            return
+        parent = self._open[-1]
+        parent.values += values
+        parent.depth = max(parent.depth, depth + 1)
+        if parent.values > _MAX_VALUES:
+            problem = f"more than {_MAX_VALUES} values, all that aliases repeat counted"
+            raise self._refuse(problem, event or node)
+        if isinstance(parent.node, yaml.SequenceNode):
+            parent.node.value.append(node)
+        elif parent.key is None:
+            parent.key = node
+        else:
+            parent.node.value.append((parent.key, node))
+            parent.key = None
+
+    def _refuse(self, problem: str, where: Any) -> ConfigError:
+        return ConfigError(problem, file=self._file, line=where.start_mark.line + 1)
+
+
+class _Open:
+    """A collection whose end has not come yet."""
+
+    __slots__ = ("anchor", "depth", "key", "node", "values")
+
+    def __init__(self, node: Any, anchor: str | None) -> None:
+        self.node = node
+        self.anchor = anchor
+        self.key: yaml.Node | None = None
+        self.values = 1
+        self.depth = 1
+
+
+def construct(file: str, root: yaml.Node | None) -> Any:
+    """Return what the nodes mean, as plain Python objects. Raises ConfigError with the line.
+
+    What aliases repeat is one object, at each of its places.
+    """
+    return None if root is None else _Constructor(file).data(root)
+
+
+class _Constructor:
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._made: dict[int, Any] = {}
+
+    def data(self, node: Any) -> Any:
+        """Return what a node means; recurses as deep as compose() lets nodes be."""
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        made = self._made.get(id(node))
+        if made is None:
+            if isinstance(node, yaml.SequenceNode) and node.tag == _SEQUENCE:
+                made = [self.data(item) for item in node.value]
+            elif isinstance(node, yaml.MappingNode) and node.tag == _MAPPING:
+                made = self._mapping(node)
+            else:
+                raise self._refuse(f"the tag {_shown(node.tag)} is not supported here", node)
+            self._made[id(node)] = made
+        return made
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
+        merged: dict[Any, Any] = {}
+        own: dict[Any, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._refuse("a key must be plain text", key)
+            if key.tag == _MERGE:
+                sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                # The first of several wins, and the mapping's own keys over all of them.
+                for source in reversed(sources):
+                    if not isinstance(source, yaml.MappingNode):
+                        raise self._refuse("<< merges keys and values, or a list of such", source)
+                    merged.update(self.data(source))
+            else:
+                own[self._scalar(key)] = self.data(value)
+        return merged | own
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        tag, text = node.tag, node.value
+        if tag in KEY_TAGS:
+            return text
+        if tag == NULL_TAG:
+            return None
+        kind = tag.removeprefix(_PREFIX)
+        if tag in _NUMBERS:
+            form = _NUMBERS[tag]
+            if len(text) > _MAX_NUMBER:
+                raise self._refuse(f"a number of more than {_MAX_NUMBER} characters", node)
+            # With a tag in front it may be any text.
+            if not form.match(text):
+                raise self._refuse(f"!!{kind} stands before what is no such number", node)
+            return _number(text, kind)
+        if kind == "bool":
+            found = _BOOLEANS.get(text.lower())
+            if found is None:
+                raise self._refuse("!!bool stands before what is neither true nor false", node)
+            return found
+        raise self._refuse(f"the tag {_shown(tag)} is not supported here", node)
+
+    def _refuse(self, problem: str, node: yaml.Node) -> ConfigError:
+        return ConfigError(problem, file=self._file, line=node.start_mark.line + 1)
+
+
+def _number(text: str, kind: str) -> int | float:
+    digits = text.replace("_", "").lower()
+    if kind == "int":
+        base = 16 if "0x" in digits else 2 if "0b" in digits else 10
+        return int(digits, base)
+    return float(digits.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _shown(tag: str) -> str:
+    short = tag.replace(_PREFIX, "!!")
+    return short if len(short) <= 60 else f"{short[:60]}..."
+
+
+def _not_yaml(file: str, text: str, error: yaml.MarkedYAMLError) -> ConfigError:
+    mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark is not None else None
+    problem = error.problem or error.context or "not YAML"
+    if mark is not None and text[mark.index : mark.index + 1] == "\t":
+        problem = "a tab can't indent; use spaces"
+    elif mark is not None and text[mark.index - 1 : mark.index + 1] == "${":
+        problem = "within braces or brackets a ${NAME} needs quotes"
+    elif mark is not None and text[mark.index : mark.index + 2] == "::":
+        problem = "within braces or brackets an address that begins with :: needs quotes"
+    return ConfigError(f"not YAML: {problem}", file=file, line=line)

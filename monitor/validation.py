@@ -17,7 +17,6 @@ __all__ = [
     "decoding_problem",
     "did_you_mean",
     "expectation",
-    "nearest",
     "place_and_problem",
     "printable",
     "unknown_key",
@@ -38,7 +37,7 @@ _EXPECTED: Final = re.compile(
     r"Expected `([^`]*)`(?: of length)?(?: (>=|<=|>|<))?(?: ([-+]?\d[-+.\de]*))?(.*)"
 )
 # The last such end, since the data may have one, too.
-_AT: Final = re.compile(r"(.*) - at (`key` in )?`\$([^`]*)`", re.DOTALL)
+_AT: Final = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
 _MOST_SHOWN: Final = 100
 
 
@@ -64,9 +63,8 @@ def place_and_problem(
     found = _AT.fullmatch(str(error))
     if found is None:
         return "", _plain(str(error), "", kind)
-    place = printable(found[3].removeprefix("."))
-    problem = _plain(found[1], place, kind)
-    return place, f"a key: {problem}" if found[2] else problem
+    place = printable(found[2].removeprefix("."))
+    return place, _plain(found[1], place, kind)
 
 
 def expectation(problem: str, words: Mapping[str, str]) -> str | None:
@@ -81,13 +79,8 @@ def expectation(problem: str, words: Mapping[str, str]) -> str | None:
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return what may have been meant by a name that is none of ``known``, or all of them."""
-    near = nearest(name, known)
-    return f"did you mean {near}?" if near else f"known here are {', '.join(known)}"
-
-
-def nearest(name: str, known: list[str]) -> str | None:
-    """Return which of ``known`` may have been meant by a name that is none of them, if any."""
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known here are {', '.join(known)}"
 
 
 def unknown_key(name: str, known: list[str]) -> str:
@@ -137,7 +130,8 @@ def _expected(expected: re.Match[str], words: Mapping[str, str]) -> str:
     names = [words.get(name, name) for name in kinds.split(" | ") if name != "null"] or ["null"]
     said = f"expected {' or '.join(dict.fromkeys(names))}"
     if bound:
-        amount = f"{_BOUNDS[relation]} {_number(bound)}" if relation else _number(bound)
+        amount = f"{_BOUNDS[relation]} " if relation else ""
+        amount += bound.removesuffix(".0")
         unit = {"str": "characters", "array": "items"}.get(kinds.removesuffix(" | null"))
         said += f" of {amount} {unit}" if unit else f", {amount}"
     found = re.fullmatch(r", got `(.*)`", rest)
@@ -146,12 +140,8 @@ def _expected(expected: re.Match[str], words: Mapping[str, str]) -> str:
     return said + rest.replace("`", "")
 
 
-def _number(text: str) -> str:
-    return text.removesuffix(".0")
-
-
 def _values(kind: type[msgspec.Struct], name: str) -> Iterator[str]:
-    """Yield what may stand in a field that takes a few fixed values."""
+    """Yield the values of a field that takes a few fixed ones."""
     for field in msgspec.structs.fields(kind):
         if field.encode_name == name:
             found = msgspec.inspect.type_info(field.type)

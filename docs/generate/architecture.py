@@ -41,7 +41,7 @@ FLOWS: dict[str, Sequence[Arrow]] = {
         Arrow("probes/schedule", "runs that are due", "probes/runner"),
         Arrow("probes/runner", "jobs", "probes/checking"),
         Arrow("probes/checking", "", "probes/checks"),
-        Arrow("probes/checks", "HTTP, TCP, WebSocket", "sites"),
+        Arrow("probes/checks", "attempts", "sites"),
         Arrow("probes/runner", "results", "bus"),
     ],
     "aggregation": [

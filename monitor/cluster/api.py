@@ -8,14 +8,12 @@ objects, and differ between the versions in use.
 
 from __future__ import annotations
 
-import email.utils
 import enum
 import http.client
 import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,6 +62,10 @@ class Reason(enum.StrEnum):
     FORBIDDEN = "forbidden"
     MISSING = "missing"
     REJECTED = "rejected"
+
+
+class _Status(msgspec.Struct):
+    message: str
 
 
 class ApiError(MonitorError):
@@ -122,7 +124,7 @@ class Api:
             query["labelSelector"] = selector
         while stop is None or not stop.is_set():
             with self._request(path, query, read_s=_READ_S) as response:
-                page = _decode(self._body(response))
+                page = _read_page(response)
             yield page
             if not page.metadata.continue_:
                 return
@@ -212,13 +214,6 @@ class Api:
                 reason = Reason.REJECTED
         return ApiError(reason, text, retry_after_s=retry_after)
 
-    def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        # By enforce_content_length a truncated body raises IncompleteRead.
-        body = response.read(_MAX_PAGE_BYTES + 1, decode_content=True)
-        if len(body) > _MAX_PAGE_BYTES:
-            raise ApiError(Reason.BROKEN, f"a page of the list exceeds {_MAX_PAGE_BYTES} bytes")
-        return body
-
     def _credentials(self) -> tuple[Any, dict[str, str]]:
         """Return the client of the package, and request headers with the current token."""
         from kubernetes.config import ConfigException
@@ -272,7 +267,11 @@ class Api:
         return made
 
 
-def _decode(body: bytes) -> Page:
+def _read_page(response: urllib3.BaseHTTPResponse) -> Page:
+    # By enforce_content_length a truncated body raises IncompleteRead.
+    body = response.read(_MAX_PAGE_BYTES + 1, decode_content=True)
+    if len(body) > _MAX_PAGE_BYTES:
+        raise ApiError(Reason.BROKEN, f"a page of the list exceeds {_MAX_PAGE_BYTES} bytes")
     try:
         return read_page(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -280,14 +279,9 @@ def _decode(body: bytes) -> Page:
 
 
 def _status_message(body: bytes) -> str:
-    try:
-        status = msgspec.json.decode(body)
-        message = status["message"] if isinstance(status, dict) else body
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        message = body
-    if isinstance(message, bytes):
-        message = message.decode("utf-8", "replace")
-    return _line(message)
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return _line(msgspec.json.decode(body, type=_Status).message)
+    return _line(body.decode("utf-8", "replace"))
 
 
 def _line(what: object) -> str:
@@ -296,17 +290,8 @@ def _line(what: object) -> str:
 
 
 def _retry_after(text: str | None) -> float | None:
-    """Parse a Retry-After header, seconds or a date (RFC 9110, 10.2.3); 300 s at most."""
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
+    """Parse a Retry-After header in seconds, as the API sends it; 300 s at most."""
+    return min(float(text), _MAX_RETRY_AFTER_S) if text and text.isdecimal() else None
 
 
 def _transport_error(error: urllib3.exceptions.HTTPError) -> ApiError:

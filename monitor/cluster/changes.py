@@ -127,6 +127,9 @@ def compare_gone(reported: Reported | None, uid: str, context: Context) -> Chang
     if reported.kind == "Pod" or reported.phase == "seen":
         return Change(None)
     after = msgspec.structs.replace(reported, phase="removed", removed_at=context.now)
+    if reported.phase == "failed":
+        # It was never reported as deployed.
+        return Change(after)
     data = ModelEvent(
         cluster=context.cluster,
         namespace=reported.namespace,
@@ -143,9 +146,6 @@ def compare_gone(reported: Reported | None, uid: str, context: Context) -> Chang
         cause="deleted",
         catch_up=context.catch_up,
     )
-    if reported.phase == "failed":
-        # It was never reported as deployed.
-        return Change(after)
     return Change(
         after,
         make_event(REMOVED, uid, reported.revision, reported.life, data=data, context=context),
@@ -218,10 +218,8 @@ def _rolled_out(reported: Reported, service: Service, context: Context, facts: F
         type_, cause = UPGRADED, "image-changed"
     else:
         type_, cause = UPGRADED, "version-changed" if version_changed else "recovered"
-    revision = service.revision
-    if revision is None:
-        # Without the controller's annotation, the generation distinguishes changes.
-        revision = service.generation
+    # Without the controller's annotation, the generation distinguishes changes.
+    revision = service.generation if service.revision is None else service.revision
     data = _data(service, after, context, before=reported, cause=cause)
     return Change(
         after, make_event(type_, service.uid, revision, reported.life, data=data, context=context)
@@ -229,25 +227,18 @@ def _rolled_out(reported: Reported, service: Service, context: Context, facts: F
 
 
 def _failed(reported: Reported | None, service: Service, context: Context) -> Change:
-    deployed = reported is not None and reported.phase == "told"
-    since = service.failure.since if service.failure else ""
-    if deployed and reported is not None:
-        after = msgspec.structs.replace(
-            reported, failed_revision=service.revision, failed_since=since
-        )
-        life = reported.life
-    else:
-        life = reported.life + (reported.phase == "removed") if reported is not None else 0
-        after = msgspec.structs.replace(
-            reported_state(None, service, context, Facts(), phase="failed", life=life),
-            failed_revision=service.revision,
-            failed_since=since,
-        )
-    wanted = reported_state(reported if deployed else None, service, context, Facts(), phase="told")
+    failure = service.failure
+    assert failure is not None
+    before = reported if reported is not None and reported.phase == "told" else None
+    life = 0 if reported is None else reported.life + (reported.phase == "removed")
+    wanted = reported_state(before, service, context, Facts(), phase="failed", life=life)
+    after = msgspec.structs.replace(
+        before or wanted, failed_revision=service.revision, failed_since=failure.since
+    )
     data = msgspec.structs.replace(
-        _data(service, wanted, context, before=reported if deployed else None, cause="failed"),
-        reason=service.failure.reason if service.failure else None,
-        message=service.failure.message if service.failure else None,
+        _data(service, wanted, context, before=before, cause="failed"),
+        reason=failure.reason,
+        message=failure.message,
     )
     return Change(
         after, make_event(FAILED, service.uid, service.revision, life, data=data, context=context)

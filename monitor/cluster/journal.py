@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
-
-import msgspec
 
 from monitor.backoff import Backoff
 from monitor.bus import Bus
@@ -37,18 +36,6 @@ _BUS_RETRY_S = (0.5, 10.0)
 _STORE_RETRY_S = (0.2, 10.0)
 
 
-class _StoredEvent(msgspec.Struct, frozen=True):
-    """A row of model_event; ``data`` is a ModelEvent as JSON, ``time`` in epoch s."""
-
-    seq: int
-    id: str
-    type: str
-    source: str
-    key: str
-    time: float
-    data: msgspec.Raw
-
-
 class Journal:
     """The tables of one cluster; used in the thread of the loop.
 
@@ -59,7 +46,7 @@ class Journal:
         self, store: Store, bus: Bus, *, cluster: str, topic: str, clock: Callable[[], float]
     ) -> None:
         self.outage = OutageLog(logger)
-        self.reported: dict[str, int] = {}
+        self.reported: Counter[str] = Counter()
         self._store = store
         self._bus = bus
         self._cluster = cluster
@@ -71,20 +58,18 @@ class Journal:
 
     async def load(self, scope: Scope) -> Known:
         """Return the stored states of a scope; retries until the store responds."""
-        where = "cluster = %s AND kind = %s"
-        of = [self._cluster, scope.kind]
+        names = (self._cluster, scope.kind, scope.namespace)
 
         def read(connection: Connection) -> Known:
-            narrow, names = ("", of)
-            if scope.namespace:
-                narrow, names = " AND namespace = %s", [*of, scope.namespace]
             states = connection.query(
-                f"SELECT uid, state FROM cluster_state WHERE {where}{narrow}",  # noqa: S608
+                "SELECT uid, state FROM cluster_state"
+                " WHERE cluster = %s AND kind = %s AND %s IN ('', namespace)",
                 names,
             )
             marks = connection.query(
-                f"SELECT selector FROM cluster_scope WHERE {where} AND namespace = %s",  # noqa: S608
-                [*of, scope.namespace],
+                "SELECT selector FROM cluster_scope"
+                " WHERE cluster = %s AND kind = %s AND namespace = %s",
+                names,
             )
             return Known(
                 {uid: state.encode() for uid, state in states}, marks[0][0] if marks else None
@@ -97,7 +82,7 @@ class Journal:
 
         It repeats a commit whose outcome is unknown; a repeat changes nothing.
         """
-        now = self._clock()
+        now, scope = self._clock(), changes.scope
         # Only the last row of each object; in the order of their keys, so that two writers cannot
         # deadlock.
         rows = {row.uid: row for row in sorted(changes.rows, key=lambda row: row.uid)}
@@ -125,15 +110,7 @@ class Journal:
                 connection.insert(
                     "cluster_scope",
                     ("cluster", "kind", "namespace", "selector", "listed_at"),
-                    [
-                        (
-                            self._cluster,
-                            changes.scope.kind,
-                            changes.scope.namespace,
-                            changes.scope.selector,
-                            now,
-                        )
-                    ],
+                    [(self._cluster, scope.kind, scope.namespace, scope.selector, now)],
                     "ON CONFLICT (cluster, kind, namespace) DO UPDATE SET"
                     " selector = excluded.selector, listed_at = excluded.listed_at",
                 )
@@ -161,8 +138,7 @@ class Journal:
             )
             return [event.type for event in new]
 
-        for type_ in await self._until_done(lambda: self._store.transaction(write)):
-            self.reported[type_] = self.reported.get(type_, 0) + 1
+        self.reported.update(await self._until_done(lambda: self._store.transaction(write)))
         if changes.events:
             self._news.set()
 
@@ -201,28 +177,28 @@ class Journal:
         )
         if not rows:
             return False
-        events = [_stored(row) for row in rows]
         backoff = Backoff(*_BUS_RETRY_S)
-        while not await self._bus.committed(*[self._publish(event) for event in events]):
+        while not await self._bus.committed(*[self._publish(row) for row in rows]):
             self.outage.failed("the bus does not accept events")
             await asyncio.sleep(backoff.next_delay())
         now = self._clock()
 
         def note(connection: Connection) -> None:
-            for event in events:
+            for row in rows:
                 connection.execute(
-                    "UPDATE model_event SET forwarded_at = %s WHERE seq = %s", (now, event.seq)
+                    "UPDATE model_event SET forwarded_at = %s WHERE seq = %s", (now, row[0])
                 )
 
         await self._until_done(lambda: self._store.transaction(note))
         return True
 
-    def _publish(self, event: _StoredEvent) -> int:
+    def _publish(self, row: Row) -> int:
+        _, id_, type_, source, key, time, data = row
         return self._bus.publish(
             self._topic,
-            value=bytes(event.data),
-            key=event.key,
-            headers=cloud_event(type=event.type, source=event.source, id=event.id, time=event.time),
+            value=data.encode(),
+            key=key,
+            headers=cloud_event(type=type_, source=source, id=id_, time=time),
         )
 
     async def purge(self, keep_events_s: float) -> int:
@@ -255,8 +231,3 @@ class Journal:
             else:
                 self.outage.recovered("storing model events again")
                 return result
-
-
-def _stored(row: Row) -> _StoredEvent:
-    seq, id_, type_, source, key, time, data = row
-    return _StoredEvent(seq, id_, type_, source, key, time, msgspec.Raw(data.encode()))

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from monitor.errors import SettingError
 from monitor.settings import Section
 
-__all__ = ["ImageName", "Mapped", "MappingSettings", "map_object"]
+__all__ = ["Mapped", "MappingSettings", "image_parts", "map_object"]
 
 _WORDS = ("image-name", "image-tag", "image-digest", "name")
 
@@ -67,20 +66,14 @@ class MappingSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
                     )
 
 
-class ImageName(NamedTuple):
-    """The parts of an image reference such as ``registry:5000/models/churn:1.4@sha256:...``."""
+def image_parts(reference: str) -> tuple[str, str, str]:
+    """Return name, tag and digest of ``registry:5000/models/churn:1.4@sha256:...``; "" if absent.
 
-    name: str
-    tag: str | None
-    digest: str | None
-
-    @classmethod
-    def parse(cls, reference: str) -> ImageName:
-        """Parse a reference; registry and path are dropped."""
-        rest, _, digest = reference.partition("@")
-        last = rest.rpartition("/")[2]
-        name, _, tag = last.partition(":")
-        return cls(name, tag or None, digest or None)
+    Registry and path are dropped.
+    """
+    rest, _, digest = reference.partition("@")
+    name, _, tag = rest.rpartition("/")[2].partition(":")
+    return name, tag, digest
 
 
 def map_object(
@@ -98,7 +91,7 @@ def map_object(
     reference = next(iter(images.values()), "")
     if settings.container is not None:
         reference = images.get(settings.container, reference)
-    image = ImageName.parse(reference)
+    values = dict(zip(_WORDS, (*image_parts(reference), name), strict=True))
 
     def first(sources: Sequence[str]) -> str | None:
         for source in sources:
@@ -108,14 +101,8 @@ def map_object(
                     found = labels.get(key)
                 case "annotation":
                     found = annotations.get(key)
-                case "image-name":
-                    found = image.name
-                case "image-tag":
-                    found = image.tag
-                case "image-digest":
-                    found = image.digest
                 case _:
-                    found = name
+                    found = values[word]
             if found:
                 return found
         return None

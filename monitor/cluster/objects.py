@@ -1,4 +1,4 @@
-"""Common fields of API objects, and the envelopes of lists and watches; pure.
+"""Common fields of API objects, pod templates, and the envelopes of lists and watches; pure.
 
 Decoding skips other fields, so a page of objects costs little more memory than its bytes, and new
 fields of newer servers are ignored.
@@ -8,20 +8,42 @@ Source: the Kubernetes API reference (meta/v1).
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import msgspec
 
-from monitor.cluster.templates import Lenient
-
 __all__ = [
+    "CONFIG_NAME",
+    "CONFIG_VERSION",
+    "NOTHING",
+    "TEMPLATE_HASH",
     "Condition",
+    "Lenient",
     "Metadata",
-    "Owner",
     "Page",
+    "PodSpec",
     "WatchEvent",
+    "fingerprint_of",
     "read_metadata",
     "read_page",
     "read_watch_event",
+    "selector_text",
+    "template_images",
 ]
+
+NOTHING = msgspec.Raw(b"null")
+
+TEMPLATE_HASH = "pod-template-hash"
+CONFIG_NAME = "openshift.io/deployment-config.name"
+CONFIG_VERSION = "openshift.io/deployment-config.latest-version"
+# Labels and annotations that controllers add to the template of a copy.
+_ADDED_LABELS = frozenset({TEMPLATE_HASH, "deployment", "deploymentconfig"})
+_ADDED_ANNOTATIONS = frozenset({CONFIG_NAME, CONFIG_VERSION, "openshift.io/deployment.name"})
+
+
+class Lenient(msgspec.Struct, rename="camel", kw_only=True):
+    """A struct of the API: empty fields are missing, or sometimes null."""
 
 
 class Owner(Lenient):
@@ -83,13 +105,9 @@ class WatchEvent(Lenient):
     type: str
     object: msgspec.Raw
 
-    def resource_version(self) -> str:
-        """Return the resource version of the object."""
-        return _any_decoder.decode(self.object).metadata.resource_version
-
-    def uid(self) -> str:
-        """Return the uid of the object."""
-        return _any_decoder.decode(self.object).metadata.uid
+    def metadata(self) -> Metadata:
+        """Return the metadata of the object."""
+        return read_metadata(self.object)
 
     def status(self) -> tuple[int, str]:
         """Return code and message of the Status of an ERROR."""
@@ -97,14 +115,10 @@ class WatchEvent(Lenient):
         return status.code or 500, status.message or status.reason or "no reason given"
 
 
-_page_decoder = msgspec.json.Decoder(Page)
-_event_decoder = msgspec.json.Decoder(WatchEvent)
 _any_decoder = msgspec.json.Decoder(_AnyObject)
 
-
-def read_page(body: bytes) -> Page:
-    """Decode a page of a list; raises msgspec.DecodeError."""
-    return _page_decoder.decode(body)
+read_page = msgspec.json.Decoder(Page).decode
+read_watch_event = msgspec.json.Decoder(WatchEvent).decode
 
 
 def read_metadata(body: bytes | msgspec.Raw) -> Metadata:
@@ -112,6 +126,82 @@ def read_metadata(body: bytes | msgspec.Raw) -> Metadata:
     return _any_decoder.decode(body).metadata
 
 
-def read_watch_event(line: bytes) -> WatchEvent:
-    """Decode a line of a watch; raises msgspec.DecodeError."""
-    return _event_decoder.decode(line)
+class _Container(Lenient):
+    name: str = ""
+    image: str | None = None
+
+
+class PodSpec(Lenient):
+    """The spec of a pod or of its template."""
+
+    containers: list[_Container] | None = None
+    init_containers: list[_Container] | None = None
+
+    def images(self) -> dict[str, str]:
+        """Return the images by container, init containers last."""
+        containers = [*(self.containers or ()), *(self.init_containers or ())]
+        return {container.name: container.image or "" for container in containers}
+
+
+class _TemplateMetadata(Lenient):
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Template(Lenient):
+    metadata: _TemplateMetadata | None = None
+    spec: PodSpec | None = None
+
+
+class _LabelSelector(Lenient):
+    match_labels: dict[str, str] | None = None
+
+
+_decode_template = msgspec.json.Decoder(_Template | None).decode
+_decode_whole = msgspec.json.Decoder(dict[str, Any] | None).decode
+_decode_selector = msgspec.json.Decoder(_LabelSelector | None).decode
+_decode_map = msgspec.json.Decoder(dict[str, str] | None).decode
+
+
+def template_images(body: msgspec.Raw) -> dict[str, str]:
+    """Return the images of a template by container; raises msgspec.DecodeError."""
+    template = _decode_template(body)
+    return template.spec.images() if template is not None and template.spec is not None else {}
+
+
+def fingerprint_of(body: msgspec.Raw) -> str:
+    """Return a digest of a pod template, without the additions of controllers in its copies.
+
+    Raises msgspec.DecodeError.
+    """
+    template = _decode_template(body)
+    plain = _decode_whole(body) or {}
+    metadata = dict(plain.pop("metadata", None) or {})
+    metadata.pop("creationTimestamp", None)
+    known = (template.metadata if template is not None else None) or _TemplateMetadata()
+    for key, values, added in (
+        ("labels", known.labels, _ADDED_LABELS),
+        ("annotations", known.annotations, _ADDED_ANNOTATIONS),
+    ):
+        metadata.pop(key, None)
+        kept = {name: value for name, value in (values or {}).items() if name not in added}
+        if kept:
+            metadata[key] = kept
+    if metadata:
+        plain["metadata"] = metadata
+    content = msgspec.json.encode(plain, order="deterministic")
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
+
+
+def selector_text(kind: str, body: msgspec.Raw) -> str:
+    """Return the labels a workload selects, as the API's ``labelSelector`` parameter.
+
+    In a Deployment they are in a LabelSelector, in a DeploymentConfig a map. The expressions of a
+    LabelSelector are left out: the result only narrows lists whose objects name their owner. Raises
+    msgspec.DecodeError.
+    """
+    if kind == "DeploymentConfig":
+        labels = _decode_map(body)
+    else:
+        labels = (_decode_selector(body) or _LabelSelector()).match_labels
+    return ",".join(f"{key}={value}" for key, value in (labels or {}).items())

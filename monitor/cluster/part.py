@@ -8,9 +8,10 @@ import importlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from monitor.bus import Bus
 from monitor.cluster.api import SERVICE_ACCOUNT, Api, ApiError, Reason
@@ -32,8 +33,6 @@ _PURGE_S = 3600.0
 _STOP_S = 3.0
 _LAST_FORWARD_S = 2.0
 _POLL_S = 0.2
-
-K = TypeVar("K")
 
 
 class Cluster(Part):
@@ -60,8 +59,8 @@ class Cluster(Part):
         self._adopted = asyncio.Event()
         self._draining = False
         self._session: _Session | None = None
-        self._reported: dict[str, int] = {}
-        self._restarts: dict[Reason, int] = {}
+        self._reported: Counter[str] = Counter()
+        self._restarts: Counter[Reason] = Counter()
 
     async def start(self) -> None:
         """Import the kubernetes package, which takes a moment; contacts nothing."""
@@ -96,7 +95,8 @@ class Cluster(Part):
                 if not self._draining:
                     raise
             finally:
-                self._count(session)
+                self._reported += session.journal.reported
+                self._restarts += session.restarts()
                 self._session = None
             if self._draining:
                 await asyncio.Event().wait()
@@ -129,11 +129,10 @@ class Cluster(Part):
 
     def metrics(self) -> Iterable[Metric]:
         """Return counts of events by type, and of ends of watches by reason."""
-        reported, restarts = dict(self._reported), dict(self._restarts)
+        reported, restarts = self._reported, self._restarts
         if self._session is not None:
-            _add(reported, self._session.journal.reported)
-            for watch in self._session.watches:
-                _add(restarts, watch.restarts)
+            reported = reported + self._session.journal.reported
+            restarts = restarts + self._session.restarts()
         yield Metric(
             "model_updates_total",
             "counter",
@@ -157,11 +156,6 @@ class Cluster(Part):
                 self._adopted.set()
 
         return switch
-
-    def _count(self, session: _Session) -> None:
-        _add(self._reported, session.journal.reported)
-        for watch in session.watches:
-            _add(self._restarts, watch.restarts)
 
 
 class _Session:
@@ -192,7 +186,6 @@ class _Session:
             connections=2 * len(self._scopes),
         )
         self._trackers: list[Tracker] = []
-        self._threads: list[threading.Thread] = []
         self._ended: list[concurrent.futures.Future[None]] = []
         self._stop = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -212,10 +205,10 @@ class _Session:
 
     async def _watch(self, until: asyncio.Event) -> None:
         forward = asyncio.create_task(self.journal.forward(), name="cluster:forward")
-        tasks = {
+        tasks: set[asyncio.Task[Any]] = {
             forward,
             asyncio.create_task(self._purge(), name="cluster:purge"),
-            asyncio.create_task(_wait(until), name="cluster:adopted"),
+            asyncio.create_task(until.wait(), name="cluster:adopted"),
         }
         threads = {asyncio.wrap_future(future) for future in self._ended}
         try:
@@ -242,6 +235,10 @@ class _Session:
             if late:
                 logger.warning("%d watches did not stop in time", len(late))
         await asyncio.to_thread(self.api.close)
+
+    def restarts(self) -> Counter[Reason]:
+        """Return the ends of all watches by reason."""
+        return sum((watch.restarts.copy() for watch in self.watches), Counter())
 
     def state(self) -> State:
         objects = sum(len(tracker) for tracker in self._trackers)
@@ -289,12 +286,10 @@ class _Session:
                 ended.set_result(None)
 
         name = f"watch-{scope.kind.lower()}-{scope.namespace or 'all'}"
-        thread = threading.Thread(target=work, name=name, daemon=True)
         self._trackers.append(tracker)
         self.watches.append(watch)
         self._ended.append(ended)
-        self._threads.append(thread)
-        thread.start()
+        threading.Thread(target=work, name=name, daemon=True).start()
 
     def _commit(self, changes: ScopeChanges) -> None:
         """Commit, called by the thread of a watch, and wait; raises ApiError only when stopping."""
@@ -314,12 +309,3 @@ class _Session:
         while True:
             await self.journal.purge(self._settings.keep_events)
             await asyncio.sleep(_PURGE_S)
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-def _add(total: dict[K, int], more: dict[K, int]) -> None:
-    for key, count in dict(more).items():
-        total[key] = total.get(key, 0) + count

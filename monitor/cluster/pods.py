@@ -10,8 +10,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from monitor.cluster.objects import Condition, Metadata
-from monitor.cluster.templates import CONFIG_NAME, TEMPLATE_HASH, Lenient, PodSpec
+from monitor.cluster.objects import (
+    CONFIG_NAME,
+    TEMPLATE_HASH,
+    Condition,
+    Lenient,
+    Metadata,
+    PodSpec,
+)
 
 __all__ = ["DIGEST_PREFIX", "Pod", "read_pod"]
 

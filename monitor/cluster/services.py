@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from monitor.cluster.objects import Condition, Metadata
-from monitor.cluster.templates import (
+from monitor.cluster.objects import (
     CONFIG_VERSION,
     NOTHING,
     TEMPLATE_HASH,
+    Condition,
     Lenient,
+    Metadata,
     fingerprint_of,
     selector_text,
     template_images,

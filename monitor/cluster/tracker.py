@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import msgspec
 
@@ -23,13 +22,14 @@ from monitor.cluster.changes import (
     needs_facts,
 )
 from monitor.cluster.events import Context, Event
-from monitor.cluster.lookup import RunningDigests
+from monitor.cluster.lookup import Lookup, RunningDigests
 from monitor.cluster.mapping import MappingSettings
 from monitor.cluster.objects import WatchEvent, read_metadata
 from monitor.cluster.pods import read_pod
 from monitor.cluster.reported import Facts, Reported
 from monitor.cluster.services import Service, read_service
 from monitor.cluster.watch import Scope
+from monitor.log_limits import RateLimitedLog
 
 __all__ = ["Known", "Row", "ScopeChanges", "Tracker"]
 
@@ -39,7 +39,6 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Reported).decode
 _BATCH = 200  # rows per transaction: some ms on SQLite, where all other writers wait
 _ATTEMPTS = 3  # to find facts, before continuing without
-_UNREADABLE = 1000  # unreadable objects that are logged, once each
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +79,6 @@ class Known:
     selector: str | None
 
 
-class FactFinder(Protocol):
-    """The source of facts for a tracker."""
-
-    def facts(self, service: Service) -> Facts:
-        """Return the facts about one service; raises ApiError."""
-
-    def running(self, scope: Scope) -> RunningDigests:
-        """Return the digests of all running services; raises ApiError."""
-
-
 class Tracker:
     """The follower of one watch; see :class:`monitor.cluster.watch.Follower`."""
 
@@ -100,7 +89,7 @@ class Tracker:
         *,
         cluster: str,
         mapping: MappingSettings,
-        lookup: FactFinder,
+        lookup: Lookup,
         commit: Callable[[ScopeChanges], None],
         clock: Callable[[], float],
         keep_removed_s: float,
@@ -129,7 +118,7 @@ class Tracker:
         self._seen: set[str] = set()
         self._running: RunningDigests | None = None
         self._attempts = 0
-        self._unreadable: set[str] = set()
+        self._log = RateLimitedLog(logger)
 
     def __len__(self) -> int:
         """Return the number of objects that exist."""
@@ -173,7 +162,7 @@ class Tracker:
         self._begin()
         for event in events:
             if event.type == "DELETED":
-                self._gone(event.uid())
+                self._gone(event.metadata().uid)
             else:
                 self._look(event.object)
         self._flush()
@@ -190,9 +179,9 @@ class Tracker:
             service = read_service(self._scope.kind, body)
         except msgspec.DecodeError as error:
             metadata = read_metadata(body)
-            if metadata.uid not in self._unreadable and len(self._unreadable) < _UNREADABLE:
-                self._unreadable.add(metadata.uid)
-                logger.warning("%s: cannot read %s: %s", self._scope, metadata.name, error)
+            self._log.warning(
+                "unreadable", "%s: cannot read %s: %s", self._scope, metadata.name, error
+            )
             return metadata.uid
         self._replace(service.namespace, service.name, service.uid)
         context = self._context()

@@ -17,6 +17,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -117,7 +118,7 @@ class Watch:
         self.scope = scope
         self.problem: str | None = "not listed yet"
         self.reason: Reason | None = None
-        self.restarts: dict[Reason, int] = {}
+        self.restarts: Counter[Reason] = Counter()
         self._outage = OutageLog(logger, subject=str(scope))
         self._api = api
         self._follower = follower
@@ -142,13 +143,14 @@ class Watch:
             if self._stop.is_set():
                 return
             reason = error.reason if error is not None else Reason.ENDED
-            self.restarts[reason] = self.restarts.get(reason, 0) + 1
-            if time.monotonic() - began >= self._timing.healthy_s:
+            self.restarts[reason] += 1
+            lived_s = time.monotonic() - began
+            if lived_s >= self._timing.healthy_s:
                 self._backoff.reset()
-            if error is None:
-                self._after_end(time.monotonic() - began)
-            else:
+            if error is not None:
                 self._after_error(error)
+            elif lived_s < min(self._timing.healthy_s, self._timing.watch_s / 2):
+                self._stop.wait(self._backoff.next_delay())
 
     def _list(self) -> None:
         self._listed_at = time.monotonic()
@@ -194,7 +196,7 @@ class Watch:
                 if event.type == "ERROR":
                     error = _stream_error(*event.status())
                     break
-                version = event.resource_version() or version
+                version = event.metadata().resource_version or version
             except (msgspec.DecodeError, UnicodeDecodeError):
                 error = ApiError(Reason.BROKEN, "the stream has a line that is not an event")
                 break
@@ -212,10 +214,6 @@ class Watch:
             logger.info("watching %s", self.scope)
         self._outage.recovered("watching again")
         self.problem = self.reason = None
-
-    def _after_end(self, lived_s: float) -> None:
-        if lived_s < min(self._timing.healthy_s, self._timing.watch_s / 2):
-            self._pause(None)
 
     def _after_error(self, error: ApiError) -> None:
         if error.reason is Reason.EXPIRED:
@@ -235,15 +233,10 @@ class Watch:
             case _:
                 self._outage.failed(str(error))
         self.problem, self.reason = str(error), error.reason
-        self._pause(error)
-
-    def _pause(self, error: ApiError | None) -> None:
         pause = self._backoff.next_delay()
-        if error is not None and error.reason in _LASTING:
+        if error.reason in _LASTING:
             pause = jittered(self._timing.lasting_s)
-        if error is not None and error.retry_after_s is not None:
-            pause = max(pause, error.retry_after_s)
-        self._stop.wait(pause)
+        self._stop.wait(max(pause, error.retry_after_s or 0.0))
 
 
 def _stream_error(code: int, message: str) -> ApiError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
 
@@ -91,12 +92,15 @@ class _Head(msgspec.Struct):
     token: Raw = _NOTHING
 
 
+class _Plain(_Head, forbid_unknown_fields=True):
+    pass
+
+
 class _Upload(msgspec.Struct):
     # Other keys are ignored, as in an entry: clients may add their own.
     upload_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     logs: list[Raw] | UnsetType = UNSET
     notifications: list[Raw] | UnsetType = UNSET
-    sender: Raw = _NOTHING
     level: Raw = _NOTHING
     time: Raw = _NOTHING
     message: Raw = _NOTHING
@@ -109,11 +113,8 @@ class _Sender(msgspec.Struct):
 _Text = Annotated[str, Meta(max_length=_MAX_TEXT)]
 
 
-class _Filter(msgspec.Struct, forbid_unknown_fields=True):
+class _Filter(_Plain, forbid_unknown_fields=True):
     # Unknown keys are errors, because a misspelled filter would return everything.
-    action: Raw = _NOTHING
-    id: Raw = _NOTHING
-    token: Raw = _NOTHING
     sender: _Text | None = None
     level: str | int | None = None
     min_level: str | int | None = None
@@ -126,14 +127,6 @@ class _List(_Filter, forbid_unknown_fields=True):
     cursor: str | None = None
 
 
-class _Plain(msgspec.Struct, forbid_unknown_fields=True):
-    action: Raw = _NOTHING
-    id: Raw = _NOTHING
-    token: Raw = _NOTHING
-
-
-_decode_head = msgspec.json.Decoder(_Head).decode
-_decode_upload = msgspec.json.Decoder(_Upload).decode
 _decode_sender = msgspec.json.Decoder(_Sender).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
@@ -147,26 +140,19 @@ def head(data: bytes) -> Head:
     """Return the common part of a message; raises ActionError if it is not a JSON object."""
     if not data:
         raise _bad("the message is empty")
-    try:
-        raw = _decode_head(data)
-    except DECODING_ERRORS as error:
-        raise _bad(decoding_problem(error)) from None
+    raw = _decode(data, _Head)
     return Head(_string(raw.action, "action"), _echo(raw.id), _string(raw.token, "token"))
 
 
 def echo(data: bytes) -> Head:
     """Return the valid parts of the head, for an error response; never raises."""
-    try:
-        raw = _decode_head(data)
-    except DECODING_ERRORS:
-        return Head()
     found = Head()
-    try:
+    with suppress(ActionError):
+        raw = _decode(data, _Head)
         found = Head(_string(raw.action, "action"))
         found = Head(found.action, _echo(raw.id))
-        return Head(found.action, found.id, _string(raw.token, "token"))
-    except ActionError:
-        return found
+        found = Head(found.action, found.id, _string(raw.token, "token"))
+    return found
 
 
 def _string(raw: Raw, key: str) -> str | None:
@@ -203,9 +189,9 @@ def parse(data: bytes, *, max_batch: int) -> Request:
         case "uploadNotifications":
             return _upload(data, found, Kind.NOTIFICATIONS, max_batch)
         case "getLogs":
-            return ListRequest(found, _query(data, Kind.LOGS))
+            return _list(data, found, Kind.LOGS)
         case "getNotifications":
-            return ListRequest(found, _query(data, Kind.NOTIFICATIONS))
+            return _list(data, found, Kind.NOTIFICATIONS)
         case "followLogs":
             return Follow(found, _filter(_decode(data, _Filter)))
         case "unfollowLogs":
@@ -223,21 +209,17 @@ def _decode(data: bytes, type_: type[T]) -> T:
 
 
 def _upload(data: bytes, found: Head, kind: Kind, max_batch: int) -> Upload:
-    try:
-        given = _decode_upload(data)
-    except DECODING_ERRORS as error:
-        raise _bad(decoding_problem(error)) from None
+    given = _decode(data, _Upload)
     if given.upload_id is not None and "\0" in given.upload_id:
         raise _bad("upload_id: must not contain NUL")
     batch = given.logs if kind is Kind.LOGS else given.notifications
     other = given.notifications if kind is Kind.LOGS else given.logs
     if other is not UNSET:
         raise _bad(f"{found.action} expects its entries in {kind}")
-    has_entry = bool(bytes(given.level) or bytes(given.time) or bytes(given.message))
     if batch is UNSET:
         sender = "" if given.upload_id is None else _sender_of((data,))
         return Upload(found, kind, (data,), True, given.upload_id, sender)
-    if has_entry:
+    if any(map(bytes, (given.level, given.time, given.message))):
         raise _bad(f"expected one entry in the message itself or a list in {kind}, not both")
     if len(batch) > max_batch:
         problem = f"{len(batch)} entries in {kind}; at most {max_batch} are allowed"
@@ -258,15 +240,11 @@ def _sender_of(items: Sequence[bytes | Raw]) -> str:
     return ""
 
 
-def _query(data: bytes, kind: Kind) -> Query:
+def _list(data: bytes, found: Head, kind: Kind) -> ListRequest:
     given = _decode(data, _List)
-    return query(
-        kind,
-        _filter(given),
-        timewindow=given.timewindow,
-        limit=given.limit,
-        cursor=given.cursor,
-    )
+    window, limit, cursor = given.timewindow, given.limit, given.cursor
+    chosen = query(kind, _filter(given), timewindow=window, limit=limit, cursor=cursor)
+    return ListRequest(found, chosen)
 
 
 def query(

@@ -67,8 +67,6 @@ class Committer:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._settled = asyncio.Event()
-        self._settled.set()
         self.stopping = False
         self.outage = OutageLog(logger, outcome="refusing uploads")
         self.stored = 0
@@ -105,28 +103,18 @@ class Committer:
                     self._wake.clear()
                     self._idle.set()
                     continue
-                self._settled.clear()
                 try:
                     await self._commit(group)
                 finally:
-                    self._settled.set()
                     for waiting in group:
                         self._bytes -= waiting.size
-                        if not waiting.done.done():
-                            waiting.done.set_exception(_unavailable("the server is stopping"))
-                            waiting.done.exception()
+                        _refuse_stopping(waiting)
         finally:
             for waiting in self._queue:
-                if not waiting.done.done():
-                    waiting.done.set_exception(_unavailable("the server is stopping"))
-                    waiting.done.exception()
+                _refuse_stopping(waiting)
             self._queue.clear()
             self._bytes = 0
             self._idle.set()
-
-    async def settled(self) -> None:
-        """Wait until the outcome of the current transaction, if any, is known."""
-        await self._settled.wait()
 
     async def flush(self) -> None:
         """Wait until the queue is empty."""
@@ -150,8 +138,15 @@ class Committer:
         return group
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
+        uploads = [waiting.upload for waiting in group]
+        received_at, width_s, instance = self._now(), self.width_s, self._instance
         try:
-            done = await self._transaction(group)
+            done = await self._store.transaction(
+                lambda connection: commit(
+                    connection, uploads, received_at=received_at, width_s=width_s, instance=instance
+                ),
+                timeout=_COMMIT_TIMEOUT_S,
+            )
         except MonitorError as error:
             self.outage.failed(str(error))
             refusal = "the database cannot store uploads now"
@@ -175,16 +170,6 @@ class Committer:
         self.outage.recovered("storing uploads again")
         self._finish(group, done)
 
-    async def _transaction(self, group: Sequence[_Waiting]) -> Committed:
-        uploads = [waiting.upload for waiting in group]
-        received_at, width_s, instance = self._now(), self.width_s, self._instance
-        return await self._store.transaction(
-            lambda connection: commit(
-                connection, uploads, received_at=received_at, width_s=width_s, instance=instance
-            ),
-            timeout=_COMMIT_TIMEOUT_S,
-        )
-
     def _finish(self, group: Sequence[_Waiting], done: Committed) -> None:
         fresh: list[Entry] = []
         for waiting in group:
@@ -197,7 +182,11 @@ class Committer:
             if waiting.done.done():
                 continue
             if key is not None and repeat is not None and not repeat.same:
-                waiting.done.set_exception(_taken(key.upload_id))
+                problem = (
+                    f"upload_id: {key.upload_id!r} was used for another upload; this one is not"
+                    " stored"
+                )
+                waiting.done.set_exception(ActionError(ErrorCode.BAD_REQUEST, problem))
             else:
                 waiting.done.set_result(None if repeat is None else repeat.answer)
         if fresh:
@@ -216,9 +205,10 @@ def is_to_blame(error: Exception) -> bool:
     return any(kind.__name__ == "DataError" for kind in type(error).__mro__)
 
 
-def _taken(upload_id: str) -> ActionError:
-    problem = f"upload_id: {upload_id!r} was used for another upload; this one is not stored"
-    return ActionError(ErrorCode.BAD_REQUEST, problem)
+def _refuse_stopping(waiting: _Waiting) -> None:
+    if not waiting.done.done():
+        waiting.done.set_exception(_unavailable("the server is stopping"))
+        waiting.done.exception()
 
 
 def _unavailable(problem: str) -> ActionError:

@@ -1,12 +1,13 @@
-"""Log entries and notifications, and their validation. Pure."""
+"""Log entries and notifications, their validation, and the digest of an upload. Pure."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +21,7 @@ __all__ = [
     "Reason",
     "Rejected",
     "Rules",
+    "UploadDigest",
     "is_sender",
     "validate",
 ]
@@ -28,8 +30,6 @@ MAX_AHEAD_S: Final = 3600.0
 """How far in the future the time of an entry may be."""
 
 _MAX_SENDER_CHARACTERS: Final = 255
-# About 30,000 years: no wrong clock differs by more, nor do milliseconds in place of seconds.
-_LONG_S: Final = 1e12
 
 # What decoding JSON may raise; RecursionError for thousands of nested arrays.
 DECODING_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -134,27 +134,21 @@ def _accept(item: bytes | msgspec.Raw, rules: Rules) -> Entry:
     if not math.isfinite(given.time):
         raise _RejectedError(Reason.BAD_ENTRY, "time is not finite")
     if given.time < rules.oldest:
-        late = _seconds(rules.oldest - given.time)
-        raise _RejectedError(Reason.TOO_OLD, f"time is {late} s before the oldest kept")
+        late = rules.oldest - given.time
+        raise _RejectedError(Reason.TOO_OLD, f"time is {late:.10g} s before the oldest kept")
     if given.time > rules.newest:
-        ahead = _seconds(given.time - rules.newest)
+        ahead = given.time - rules.newest
         raise _RejectedError(
             Reason.IN_FUTURE,
-            f"time is {ahead} s past the {MAX_AHEAD_S:.0f} s allowed in the future",
+            f"time is {ahead:.10g} s past the {MAX_AHEAD_S:.0f} s allowed in the future",
         )
     return Entry(level, given.time, sender, message)
 
 
-def _seconds(span: float) -> str:
-    # For an absurd time such as 1e308 the digits mean nothing.
-    return f"{span:.3f}" if span < _LONG_S else f"{span:.2g}"
-
-
 def _sender(given: str | None, fixed: str | None) -> str:
     if fixed is not None:
-        if given is not None and given != fixed:
-            problem = "the token belongs to another sender"
-            raise _RejectedError(Reason.WRONG_SENDER, problem)
+        if given not in (None, fixed):
+            raise _RejectedError(Reason.WRONG_SENDER, "the token belongs to another sender")
         return fixed
     if not given:
         raise _RejectedError(Reason.BAD_ENTRY, "sender is missing or empty")
@@ -169,3 +163,41 @@ def _sender(given: str | None, fixed: str | None) -> str:
 def is_sender(text: str) -> bool:
     """Return whether this is a valid sender."""
     return 0 < len(text) <= _MAX_SENDER_CHARACTERS and "\0" not in text
+
+
+class _Sent(msgspec.Struct, gc=False):
+    level: Any = None
+    message: Any = None
+    sender: Any = None
+
+
+_decode_sent = msgspec.json.Decoder(_Sent).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class UploadDigest:
+    """A BLAKE2b digest of the entries of an upload as they were sent, accepted or not.
+
+    A client may encode a repeat differently. So the digest does not depend on the order of keys,
+    spaces and escapes, on keys that do not belong to an entry (a message that is an entry itself
+    has ``id`` and ``token``), or on ``time``, which some clients set at each try.
+    """
+
+    __slots__ = ("_hash",)
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, items: Iterable[bytes | msgspec.Raw]) -> None:
+        """Add entries, each as JSON."""
+        for item in items:
+            try:
+                text = _encode(_decode_sent(item))
+            except DECODING_ERRORS:
+                text = bytes(item)
+            self._hash.update(b"%d:" % len(text))
+            self._hash.update(text)
+
+    def text(self) -> str:
+        """Return the digest of all entries so far, in hexadecimal."""
+        return self._hash.hexdigest()

@@ -17,6 +17,7 @@ from monitor.logs.filters import Filter
 __all__ = ["Follower", "LiveMessage", "LiveTail"]
 
 _GATHER_S: Final = 0.1
+_CATCH_UP_S: Final = 1.0
 # Limits of one message; a single entry may be larger.
 _MESSAGE_ENTRIES: Final = 1000
 _MESSAGE_CHARACTERS: Final = 256 * 1024
@@ -121,10 +122,12 @@ class LiveTail:
             self._gather(self._by_sender.get(sender, ()), own)
         self._gather(self._by_sender.get(None, ()), entries)
 
-    def catch_up(self) -> None:
-        """Report dropped entries to followers that can take messages again; call each second."""
-        for follower in list(self._where):
-            follower.catch_up()
+    async def catch_up(self) -> None:
+        """Each second report dropped entries to followers that can take messages again."""
+        while True:
+            await asyncio.sleep(_CATCH_UP_S)
+            for follower in list(self._where):
+                follower.catch_up()
 
     def flush(self) -> None:
         """Send all gathered entries at once."""

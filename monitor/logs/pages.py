@@ -21,10 +21,7 @@ def page(
 
     The messages of a page have at most ``max_bytes`` bytes, unless there is only one.
     """
-    found = _matching(connection, query.filter, oldest=oldest)
-    if found is None:
-        return [], None
-    conditions, values = found
+    conditions, values = _matching(connection, query.filter, oldest=oldest)
     if query.cursor is not None:
         # The first condition lets PostgreSQL skip partitions.
         conditions.append("time <= %s AND (time, id) < (%s, %s)")
@@ -47,11 +44,8 @@ def page(
 
 def _matching(
     connection: Connection, filter_: Filter, *, oldest: float | None
-) -> tuple[list[str], list[Any]] | None:
-    """Return the conditions that select what matches and is not older than ``oldest``, and values.
-
-    None if nothing can match.
-    """
+) -> tuple[list[str], list[Any]]:
+    """Return conditions for what matches and is not older than ``oldest``, and their values."""
     conditions: list[str] = []
     values: list[Any] = []
     if oldest is not None:
@@ -62,9 +56,8 @@ def _matching(
         values.append(filter_.sender)
     levels = filter_.levels
     if levels is not None:
-        if not levels:
-            return None
-        conditions.append(f"level IN ({', '.join(['%s'] * len(levels))})")
+        places = ", ".join(["%s"] * len(levels))
+        conditions.append(f"level IN ({places})" if levels else "1 = 0")
         values.extend(sorted(levels))
     if filter_.contains:
         condition, needles = _contains(connection, filter_.contains)

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
@@ -31,7 +31,6 @@ __all__ = ["Logs"]
 logger = logging.getLogger("monitor.logs")
 
 _DRAIN_S = 3.0
-_CATCH_UP_S = 1.0
 
 
 class Logs(Part):
@@ -100,7 +99,7 @@ class Logs(Part):
             tasks.create_task(self.service.committer.run(), name="logs:commits")
             tasks.create_task(self._retain(), name="logs:retention")
             tasks.create_task(self._instances.run(), name="logs:instances")
-            tasks.create_task(self._catch_up(), name="logs:followers")
+            tasks.create_task(self.service.tail.catch_up(), name="logs:followers")
             if self.zeromq is not None:
                 tasks.create_task(self.zeromq.run(), name="logs:zeromq")
 
@@ -158,11 +157,6 @@ class Logs(Part):
         elif by_s < 0:
             logger.warning("the clock jumped %.0f s back", -by_s)
 
-    async def _catch_up(self) -> None:
-        while True:
-            await asyncio.sleep(_CATCH_UP_S)
-            self.service.tail.catch_up()
-
     def state(self) -> State:
         """Return counts; degraded while storing or purging fails."""
         for outage in (self.service.committer.outage, self._purging):
@@ -193,9 +187,8 @@ class Logs(Part):
         )
         yield Metric("log_followers", "gauge", "Live tails", [({}, len(self.service.tail))])
 
-    async def prepare(self, settings: Any) -> Callable[[], None]:
+    async def prepare(self, settings: LogsSettings) -> Callable[[], None]:
         """Adopt limits, keep times and tokens."""
-        assert isinstance(settings, LogsSettings)
         adopted = self._settings.adopting(settings)
         effective = adopted.with_environment(os.environ)
         # If api.tokens_file changes, the socket will use the new tokens.

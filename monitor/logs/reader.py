@@ -17,7 +17,6 @@ from monitor.store import Store
 
 __all__ = ["LogReader"]
 
-_CATCH_UP_S = 1.0
 _BEGIN_S = 3.0
 
 
@@ -61,9 +60,4 @@ class LogReader:
         await self._wanted.wait()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._instances.run(), name="logs:instances")
-            tasks.create_task(self._catch_up(), name="logs:followers")
-
-    async def _catch_up(self) -> None:
-        while True:
-            await asyncio.sleep(_CATCH_UP_S)
-            self.service.tail.catch_up()
+            tasks.create_task(self.service.tail.catch_up(), name="logs:followers")

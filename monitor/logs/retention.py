@@ -98,15 +98,7 @@ async def _delete_older(store: Store, table: str, before: float) -> int:
                 (before, limit),
             ),
         )
-    total = 0
-    while True:
-        deleted = await store.transaction(_delete_head(table, before))
-        total += deleted
-        if not deleted:
-            return total
 
-
-def _delete_head(table: str, before: float) -> Callable[[Connection], int]:
     # A large step is fine in PostgreSQL, where a DELETE does not block uploads. A constant range of
     # time lets the planner choose one partition. The range includes the edge, so that it makes
     # progress even if many rows have the same time.
@@ -115,13 +107,13 @@ def _delete_head(table: str, before: float) -> Callable[[Connection], int]:
             f"SELECT time FROM {table} WHERE time < %s ORDER BY time OFFSET %s LIMIT 1",  # noqa: S608
             (before, _HEAD_ROWS),
         )
-        if not edge:
-            statement = f"DELETE FROM {table} WHERE time < %s"  # noqa: S608 - the name is ours
-            return connection.execute(statement, (before,))
-        statement = f"DELETE FROM {table} WHERE time <= %s"  # noqa: S608 - the name is ours
-        return connection.execute(statement, (edge[0][0],))
+        range_, end = ("time <= %s", edge[0][0]) if edge else ("time < %s", before)
+        return connection.execute(f"DELETE FROM {table} WHERE {range_}", (end,))  # noqa: S608
 
-    return delete
+    total = 0
+    while deleted := await store.transaction(delete):
+        total += deleted
+    return total
 
 
 def _uploads(before: float) -> Callable[[Connection, int], int]:

@@ -18,8 +18,7 @@ from monitor.logs import answers
 from monitor.logs.actions import Upload
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.commits import Committer, describe, is_to_blame
-from monitor.logs.digest import UploadDigest
-from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, validate
+from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, UploadDigest, validate
 from monitor.logs.filters import Kind, Query
 from monitor.logs.followers import LiveTail
 from monitor.logs.limits import Allowances
@@ -40,6 +39,10 @@ _SLICE = 1000
 # Without a window, notifications may have any time since the epoch.
 _EPOCH = 0.0
 _MAX_PEERS = 1000
+_CODES = {
+    Reason.ENTRY_TOO_LARGE: ErrorCode.TOO_LARGE,
+    Reason.WRONG_SENDER: ErrorCode.FORBIDDEN,
+}
 
 
 class LogService:
@@ -151,10 +154,10 @@ class LogService:
         accepted, rejected = await self._validate(upload, principal, digest)
         for rejection in rejected:
             self.count(rejection.reason)
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         if upload.upload_id is None or digest is None:
             key, kept, sent = None, "", ""
             if not accepted:
+                answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
                 answer.set_result(_answer(upload, 0, rejected))
                 return answer
         else:
@@ -164,33 +167,23 @@ class LogService:
             sent = digest.text()
         done = self.committer.submit(AcceptedUpload(upload.kind, accepted, key, kept, sent))
 
-        def finished(done: asyncio.Future[str | None]) -> None:
-            if answer.done():
-                return
-            error = None if done.cancelled() else done.exception()
-            if done.cancelled():
-                answer.cancel()
-            elif error is not None:
-                answer.set_exception(error)
-            else:
-                before = done.result()
-                outcome = (len(accepted), rejected) if before is None else _outcome(before)
-                try:
-                    answer.set_result(_answer(upload, *outcome))
-                except ActionError as refusal:
-                    answer.set_exception(refusal)
+        async def committed() -> bytes:
+            before = await done
+            if before is None:
+                return _answer(upload, len(accepted), rejected)
+            # The outcome of the first upload, from its stored answer.
+            first = msgspec.json.decode(before, type=tuple[int, list[Rejected]])
+            return _answer(upload, *first)
 
-        done.add_done_callback(finished)
-        return answer
+        return asyncio.create_task(committed())
 
     async def _validate(
         self, upload: Upload, principal: Principal, digest: UploadDigest | None
     ) -> tuple[Sequence[Entry], Sequence[Rejected]]:
-        rules = self._rules(upload.kind, principal.sender)
-        if len(upload.items) <= _SLICE:
-            if digest is not None:
-                digest.add(upload.items)
-            return validate(upload.items, rules)
+        now, settings = self.now(), self.settings
+        window = settings.timewindow if upload.kind is Kind.LOGS else settings.keep_notifications
+        oldest = _EPOCH if window is None else now - window
+        rules = Rules(oldest, now + MAX_AHEAD_S, settings.max_entry_bytes, principal.sender)
         accepted: list[Entry] = []
         rejected: list[Rejected] = []
         for start in range(0, len(upload.items), _SLICE):
@@ -200,17 +193,14 @@ class LogService:
                 digest.add(items)
             accepted += some
             rejected += others
-            await asyncio.sleep(0)
+            if start + _SLICE < len(upload.items):
+                await asyncio.sleep(0)
         return accepted, rejected
-
-    def _rules(self, kind: Kind, sender: str | None) -> Rules:
-        now, settings = self.now(), self.settings
-        window = settings.timewindow if kind is Kind.LOGS else settings.keep_notifications
-        oldest = _EPOCH if window is None else now - window
-        return Rules(oldest, now + MAX_AHEAD_S, settings.max_entry_bytes, sender)
 
     async def list(self, query: Query, principal: Principal, head: Head) -> bytes:
         """Read a page and return the answer; raises ActionError."""
+        if not principal.may_read:
+            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
         settings = self.settings
         kept = settings.timewindow if query.kind is Kind.LOGS else settings.keep_notifications
         windows = [each for each in (kept, query.window_s) if each is not None]
@@ -224,14 +214,8 @@ class LogService:
             )
             return answers.listed(head, query.kind, entries, cursor)
 
-        return await self._read(read_and_encode, principal)
-
-    async def _read(self, work: Callable[[Connection], bytes], principal: Principal) -> bytes:
-        """Return the answer that ``work`` reads in the store's thread; raises ActionError."""
-        if not principal.may_read:
-            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
         try:
-            return await self._store.read(work, timeout=_QUERY_TIMEOUT_S)
+            return await self._store.read(read_and_encode, timeout=_QUERY_TIMEOUT_S)
         except MonitorError as error:
             self._queries_log.warning("query", "a query failed: %s", error)
             problem = str(error)  # for example a missing file or directory
@@ -267,24 +251,10 @@ class LogService:
         yield from self.rejected.items()
 
 
-def _refusal(rejected: Rejected) -> ActionError:
-    code = (
-        ErrorCode.TOO_LARGE
-        if rejected.reason is Reason.ENTRY_TOO_LARGE
-        else ErrorCode.FORBIDDEN
-        if rejected.reason is Reason.WRONG_SENDER
-        else ErrorCode.BAD_REQUEST
-    )
-    return ActionError(code, rejected.message, rejected=[rejected])
-
-
 def _answer(upload: Upload, accepted: int, rejected: Sequence[Rejected]) -> bytes:
     """Return the answer to an upload; raises ActionError if its only entry is rejected."""
     if upload.single and rejected:
-        raise _refusal(rejected[0])
+        only = rejected[0]
+        code = _CODES.get(only.reason, ErrorCode.BAD_REQUEST)
+        raise ActionError(code, only.message, rejected=rejected)
     return answers.stored(upload.head, accepted, rejected)
-
-
-def _outcome(kept: str) -> tuple[int, Sequence[Rejected]]:
-    """Return the outcome of the first upload, from its stored answer."""
-    return msgspec.json.decode(kept, type=tuple[int, list[Rejected]])

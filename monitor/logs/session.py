@@ -7,12 +7,10 @@ wait until all earlier uploads are answered, so that a query sees the uploads of
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from monitor.errors import MonitorError
 from monitor.logs import answers
 from monitor.logs.actions import Follow, ListRequest, Request, Unfollow, Upload, echo, parse
 from monitor.logs.answers import ActionError, ErrorCode, Head
@@ -23,7 +21,6 @@ from monitor.tokens import ANYONE, Principal
 
 __all__ = ["Session"]
 
-logger = logging.getLogger("monitor.logs")
 
 _MAX_UNANSWERED: Final = 64
 
@@ -47,8 +44,7 @@ class Session:
         self._service = service
         self._send = send
         self._follower = follower
-        self._slots: deque[asyncio.Future[bytes]] = deque()
-        self._heads: deque[Head] = deque()
+        self._slots: deque[tuple[asyncio.Future[bytes], Head]] = deque()
         self._room = asyncio.Event()
         self._room.set()
         self._answered = asyncio.Event()
@@ -92,7 +88,7 @@ class Session:
     def close(self) -> None:
         """End the live tail and send nothing more; queued uploads are still committed."""
         self._closed = True
-        self._service.tail.unfollow(self._follower)
+        self.unfollow()
 
     async def _request(self, data: bytes, principal: Principal | None) -> None:
         service = self._service
@@ -112,7 +108,11 @@ class Session:
         if isinstance(request, Upload):
             # Validation may take several turns of the loop, in which earlier answers are sent.
             answer = await service.upload(request, principal)
-            self._queue(request.head, answer)
+            self._slots.append((answer, request.head))
+            self._answered.clear()
+            if len(self._slots) >= _MAX_UNANSWERED:
+                self._room.clear()
+            answer.add_done_callback(self._flush)
             await self._room.wait()
             return
         await self.answered()
@@ -123,7 +123,7 @@ class Session:
                 self._follow(request, principal)
                 self._send(answers.succeeded(request.head))
             case Unfollow():
-                service.tail.unfollow(self._follower)
+                self.unfollow()
                 self._send(answers.succeeded(request.head))
 
     def _parse(self, data: bytes, allowances: Sequence[Allowances]) -> Request:
@@ -150,32 +150,16 @@ class Session:
             tail.follow(self._follower, request.filter)
             self.follows += 1
 
-    def _queue(self, head: Head, answer: asyncio.Future[bytes]) -> None:
-        self._slots.append(answer)
-        self._heads.append(head)
-        self._answered.clear()
-        if len(self._slots) >= _MAX_UNANSWERED:
-            self._room.clear()
-        answer.add_done_callback(self._flush)
-
-    def _flush(self, _: object = None) -> None:
-        while self._slots and self._slots[0].done():
-            answer, head = self._slots.popleft(), self._heads.popleft()
+    def _flush(self, _: asyncio.Future[bytes]) -> None:
+        while self._slots and self._slots[0][0].done():
+            answer, head = self._slots.popleft()
             if answer.cancelled():
                 continue
-            error = answer.exception()
-            if error is None:
+            try:
                 text = answer.result()
-            elif isinstance(error, ActionError):
+            except ActionError as error:
                 self._service.count(error.code)
                 text = error.answer(head)
-            else:
-                problem = str(error) if isinstance(error, MonitorError) else type(error).__name__
-                logger.error("an upload failed: %s", problem)
-                unavailable = ActionError(
-                    ErrorCode.UNAVAILABLE, "the server failed", retry_after=1.0
-                )
-                text = unavailable.answer(head)
             if not self._closed:
                 self._send(text)
         if len(self._slots) < _MAX_UNANSWERED:

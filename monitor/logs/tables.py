@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind
@@ -188,19 +188,13 @@ def _escape(text: str) -> str:
     return text
 
 
-def _entries(rows: Iterable[Sequence[Any]]) -> list[Entry]:
-    return [Entry(row[0], row[1], row[2], row[3]) for row in rows]
-
-
 def entries_of_block(connection: Connection, block: int) -> list[Entry]:
     """Return the entries of one commit, in PostgreSQL."""
-    return _entries(
-        connection.query(
-            "SELECT level, time, sender, message FROM log_entry"
-            " WHERE id >= %s AND id < %s ORDER BY id",
-            (block << BLOCK_BITS, (block + 1) << BLOCK_BITS),
-        )
+    rows = connection.query(
+        "SELECT level, time, sender, message FROM log_entry WHERE id >= %s AND id < %s ORDER BY id",
+        (block << BLOCK_BITS, (block + 1) << BLOCK_BITS),
     )
+    return [Entry(*row) for row in rows]
 
 
 def entries_since_block(
@@ -213,8 +207,8 @@ def entries_since_block(
         (block << BLOCK_BITS, BLOCK_BITS, list(seen), limit),
     )
     found: dict[int, list[Entry]] = {}
-    for row in rows:
-        found.setdefault(row[4] >> BLOCK_BITS, []).extend(_entries((row,)))
+    for *values, number in rows:
+        found.setdefault(number >> BLOCK_BITS, []).append(Entry(*values))
     return found
 
 

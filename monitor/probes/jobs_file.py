@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import re
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,6 @@ from monitor.files.yaml_nodes import compose, construct, decode
 from monitor.probes.checks import read_job
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
-from monitor.validation import decoding_problem
 from monitor.yielding import in_slices
 
 __all__ = ["FileJobs", "read_jobs"]
@@ -95,10 +94,10 @@ def _items(file: Path, *, own: bool) -> tuple[list[Any], Callable[[int], str]]:
         raise _refusal(f"cannot read {file}: {error.strerror}") from None
     # JSON first: it is read a hundred times faster, and YAML takes nearly all of it.
     not_json = ""
-    json = raw.removeprefix(codecs.BOM_UTF8)
-    if json.lstrip()[:1] in (b"[", b"{"):
+    bare = raw.removeprefix(codecs.BOM_UTF8)
+    if bare.lstrip()[:1] in (b"[", b"{"):
         try:
-            return _json_items(file, json), lambda _: str(file)
+            return _json_items(file, bare), lambda _: str(file)
         except _NotJsonError as error:
             not_json = str(error)
     try:
@@ -122,38 +121,31 @@ def _json_items(file: Path, raw: bytes) -> list[Any]:
         raise _refusal(f"{file} holds more than {_MOST_JSON_VALUES} values")
     try:
         found = msgspec.json.decode(raw, type=list[msgspec.Raw] | dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        problem = f"{_json_place(file, raw, error)}: {_json_problem(error)}"
-        raise _NotJsonError(problem) from None
-    if isinstance(found, dict):
-        try:
+        if isinstance(found, dict):
             found = msgspec.json.decode(found.get("jobs", b"null"), type=list[msgspec.Raw])
-        except msgspec.ValidationError:
-            raise _refusal(f"{file} holds no list of jobs") from None
-    items = []
-    for number, item in enumerate(in_slices(found)):
         # One by one, so that the loop has its turns in between.
-        try:
-            items.append(msgspec.json.decode(item))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _NotJsonError(f"{file}: jobs[{number}]: {_json_problem(error)}") from None
-    return items
+        return [msgspec.json.decode(item) for item in in_slices(found)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # Python's reader takes half of a surrogate pair, of which one job alone is refused.
+        data = _python_json(file, raw)
+    data = data.get("jobs") if isinstance(data, dict) else data
+    if not isinstance(data, list):
+        raise _refusal(f"{file} holds no list of jobs")
+    return data
+
+
+def _python_json(file: Path, raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except json.JSONDecodeError as error:
+        raise _NotJsonError(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise _NotJsonError(f"{file}: not JSON: {problem}") from None
 
 
 class _NotJsonError(Exception):
     """Text that starts like JSON and is not valid; it may be YAML."""
-
-
-def _json_place(file: Path, raw: bytes, error: Exception) -> str:
-    found = re.search(r"byte (\d+)\)$", str(error))
-    if found is None:
-        return str(file)
-    line = raw.count(b"\n", 0, int(found[1])) + 1
-    return f"{file}:{line}"
-
-
-def _json_problem(error: Exception) -> str:
-    return f"not JSON: {decoding_problem(error).removeprefix('not JSON: ')}"
 
 
 def _name(number: int, item: Any) -> str:

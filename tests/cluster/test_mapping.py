@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from monitor.cluster.api import Api, ApiError
-from monitor.cluster.mapping import ImageName, Mapped, MappingSettings, map_object
+from monitor.cluster.mapping import Mapped, MappingSettings, image_parts, map_object
 from monitor.cluster.settings import ClusterSettings
 from monitor.errors import SettingError
 
@@ -22,18 +22,16 @@ IMAGES = {
 @pytest.mark.parametrize(
     ("reference", "expected"),
     [
-        ("churn", ("churn", None, None)),
-        ("models/churn:1.4", ("churn", "1.4", None)),
-        ("registry:5000/churn", ("churn", None, None)),
+        ("churn", ("churn", "", "")),
+        ("models/churn:1.4", ("churn", "1.4", "")),
+        ("registry:5000/churn", ("churn", "", "")),
         ("registry:5000/a/churn:1@sha256:ab", ("churn", "1", "sha256:ab")),
-        ("churn@sha256:ab", ("churn", None, "sha256:ab")),
-        ("", ("", None, None)),
+        ("churn@sha256:ab", ("churn", "", "sha256:ab")),
+        ("", ("", "", "")),
     ],
 )
-def test_an_image_reference_is_taken_apart(
-    reference: str, expected: tuple[str, str | None, str | None]
-) -> None:
-    assert ImageName.parse(reference) == expected
+def test_an_image_reference_is_taken_apart(reference: str, expected: tuple[str, str, str]) -> None:
+    assert image_parts(reference) == expected
 
 
 @pytest.mark.parametrize(

@@ -14,29 +14,29 @@ from monitor.logs.tables import partition_width_s
 
 
 def test_a_burst_passes_and_then_it_takes_its_time() -> None:
-    allowance = Allowance(rate=10, burst=20, now=0)
+    allowance = Allowance(rate=10, now=0)
     for _ in range(20):
-        assert allowance.wait_s(0) == 0
+        assert allowance.wait_s(10, 0) == 0
         allowance.spend(1)
-    assert allowance.wait_s(0) == pytest.approx(0.1)
-    assert allowance.wait_s(0.2) == 0
+    assert allowance.wait_s(10, 0) == pytest.approx(0.1)
+    assert allowance.wait_s(10, 0.2) == 0
 
 
 def test_a_request_larger_than_the_burst_passes_and_leaves_a_debt() -> None:
-    allowance = Allowance(rate=10, burst=20, now=0)
-    assert allowance.wait_s(0) == 0
+    allowance = Allowance(rate=10, now=0)
+    assert allowance.wait_s(10, 0) == 0
     allowance.spend(120)
-    assert allowance.wait_s(0) == pytest.approx(10.1)
-    assert allowance.wait_s(10.1) == 0
+    assert allowance.wait_s(10, 0) == pytest.approx(10.1)
+    assert allowance.wait_s(10, 10.1) == 0
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 50)), max_size=60))
 def test_in_the_long_run_no_more_than_the_rate_passes(requests: list[tuple[float, int]]) -> None:
-    allowance = Allowance(rate=10, burst=20, now=0)
+    allowance = Allowance(rate=10, now=0)
     now, passed, largest = 0.0, 0, 0
     for pause, amount in requests:
         now += pause
-        if allowance.wait_s(now) == 0:
+        if allowance.wait_s(10, now) == 0:
             allowance.spend(amount)
             passed += amount
             largest = max(largest, amount)
@@ -45,29 +45,27 @@ def test_in_the_long_run_no_more_than_the_rate_passes(requests: list[tuple[float
 
 @given(st.integers(1, 200), st.floats(0, 5))
 def test_who_waits_as_long_as_told_passes(spent: int, later: float) -> None:
-    allowance = Allowance(rate=10, burst=20, now=0)
+    allowance = Allowance(rate=10, now=0)
     allowance.spend(spent)
-    wait = allowance.wait_s(later)
-    assert allowance.wait_s(later + wait + 1e-9) == 0
+    wait = allowance.wait_s(10, later)
+    assert allowance.wait_s(10, later + wait + 1e-9) == 0
 
 
 def test_a_clock_that_goes_back_takes_nothing() -> None:
-    allowance = Allowance(rate=10, burst=20, now=100)
+    allowance = Allowance(rate=10, now=100)
     allowance.spend(19)
-    assert allowance.wait_s(50) == 0
+    assert allowance.wait_s(10, 50) == 0
 
 
 def test_a_change_of_rates_keeps_debts_and_grants_nothing_at_once() -> None:
-    allowance = Allowance(rate=10, burst=20, now=0)
-    allowance.change(rate=100, burst=200)
+    allowance = Allowance(rate=10, now=0)
     allowance.spend(21)
-    assert allowance.wait_s(0) == pytest.approx(0.02)
-    allowance.change(rate=1, burst=2)
-    assert allowance.wait_s(0) == pytest.approx(2)
-    fuller = Allowance(rate=10, burst=20, now=0)
-    fuller.change(rate=1, burst=2)
+    assert allowance.wait_s(100, 0) == pytest.approx(0.02)
+    assert allowance.wait_s(1, 0) == pytest.approx(2)
+    fuller = Allowance(rate=10, now=0)
+    assert fuller.wait_s(1, 0) == 0
     fuller.spend(3)
-    assert fuller.wait_s(0) == pytest.approx(2)
+    assert fuller.wait_s(1, 0) == pytest.approx(2)
 
 
 @given(st.floats(1e-9, 1e6))

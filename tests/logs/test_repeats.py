@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.logs.digest import UploadDigest
+from monitor.logs.entries import UploadDigest
 from monitor.logs.part import Logs
 from monitor.store import Connection, DatabaseSettings, Store
 from monitor.tokens import Principal, Role

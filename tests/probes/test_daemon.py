@@ -283,7 +283,7 @@ def test_probe_takes_a_configured_job(server: Misbehaving, tmp_path: Path) -> No
     ("arguments", "status", "said"),
     [
         (("probe",), 2, "name a URL, or a job"),
-        (("probe", "gopher://x/"), 2, "known are http, https, tcp, tls, ws, wss"),
+        (("probe", "gopher://x/"), 2, "no kind of check for 'gopher://x/'; known are "),
         (("probe", "http://"), 2, "has no host"),
         (("probe", "ws://token@127.0.0.1:1/"), 2, "url: has a user without a password"),
         (("probe", "http://x/", "--regexp", "("), 2, "not a regular expression"),

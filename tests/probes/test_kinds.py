@@ -26,42 +26,45 @@ from monitor.store import Connection, DatabaseSettings
 from tests.servers.daemon import ROOT
 from tests.store.opened import opened
 
-URLS = {
-    "http": "http://x/",
-    "tcp": "tcp://x:1",
-    "tls": "tls://x:1",
-    "websocket": "ws://x/",
+# Each kind has a URL of this form; the first of its schemes is enough here.
+URLS = {kind: f"{check.job.schemes[0]}://x:1" for kind, check in KINDS.items()}
+# Keys that not all kinds have, each with a value that is not its default.
+KEYS: dict[str, Any] = {
+    "method": "POST",
+    "headers": {"X-One": "1"},
+    "body": "text",
+    "expected_status": [204],
+    "body_regexp": "x",
+    "follow_redirects": False,
+    "max_redirects": 1,
+    "max_body_bytes": 1,
+    "proxy": "http://p:1",
+    "http_version": "2",
+    "verify_tls": False,
+    "server_name": "y",
+    "tls_min_version": "1.3",
 }
-# key -> a value that is not its default, and the kinds that have it
-KEYS: dict[str, tuple[Any, str]] = {
-    "method": ("POST", "http"),
-    "headers": ({"X-One": "1"}, "http, websocket"),
-    "body": ("text", "http"),
-    "expected_status": ([204], "http"),
-    "body_regexp": ("x", "http, tcp"),
-    "follow_redirects": (False, "http"),
-    "max_redirects": (1, "http"),
-    "max_body_bytes": (1, "http"),
-    "proxy": ("http://p:1", "http"),
-    "http_version": ("2", "http"),
-    "verify_tls": (False, "http, tls, websocket"),
-    "server_name": ("y", "tls"),
-    "tls_min_version": ("1.3", "tls"),
-}
+
+
+def having(key: str) -> list[str]:
+    """Return the kinds whose jobs have a key."""
+    return [kind for kind, check in KINDS.items() if key in check.job.__struct_fields__]
+
+
+def unknown(key: str, kind: str) -> str:
+    return f"{key}: unknown key for kind {kind}; known by {', '.join(having(key))}"
+
+
 REFUSED = [
-    (kind, key, f"{key}: unknown key for kind {kind}; known by {having}")
-    for kind in URLS
-    for key, (_, having) in KEYS.items()
-    if kind not in having.split(", ")
+    (kind, key, unknown(key, kind)) for kind in URLS for key in KEYS if kind not in having(key)
 ]
 
 
 def raw(kind: str, key: str) -> dict[str, Any]:
-    return {"id": 7, "kind": kind, "url": URLS[kind], key: KEYS[key][0]}
+    return {"id": 7, "kind": kind, "url": URLS[kind], key: KEYS[key]}
 
 
 def test_every_kind_is_a_module_of_its_name_with_urls_of_its_own() -> None:
-    assert set(KINDS) == set(URLS)
     schemes = [scheme for check in KINDS.values() for scheme in check.job.schemes]
     assert len(set(schemes)) == len(schemes)
     for kind, check in KINDS.items():
@@ -77,8 +80,8 @@ def test_a_kind_refuses_what_only_others_know(kind: str, key: str, said: str) ->
 
 
 def test_a_kind_takes_its_own_keys_and_http_is_the_default() -> None:
-    for key, (value, having) in KEYS.items():
-        for kind in having.split(", "):
+    for key, value in KEYS.items():
+        for kind in having(key):
             assert getattr(read_job(raw(kind, key)), key) == value
     assert read_job({"id": 1, "url": "http://x/"}) == HttpJob(id=1, url="http://x/")
 
@@ -103,9 +106,7 @@ def test_a_config_names_file_line_key_and_the_kinds_that_know_it(tmp_path: Path)
         assert caught.value.exit_status == 78
         return str(caught.value).removeprefix(f"{file}:")
 
-    assert problem("\n".join(lines)) == (
-        "8: probes.jobs[2].body_regexp: unknown key for kind websocket; known by http, tcp"
-    )
+    assert problem("\n".join(lines)) == f"8: probes.jobs[2].{unknown('body_regexp', 'websocket')}"
     whole = "\n".join(lines[:-1])
     assert problem(f"{whole}\n    timeot: 1") == (
         "8: probes.jobs[2].timeot: unknown key; did you mean timeout?"
@@ -166,10 +167,10 @@ async def test_a_row_may_hold_only_the_defaults_of_columns_that_its_kind_has_no_
         assert list(found.refused) == [
             f"availability_monitor_config: job {problem}"
             for problem in (
-                "2: method: unknown key for kind websocket; known by http",
-                "3: body_regexp: unknown key for kind websocket; known by http, tcp",
-                "4: expected_status: unknown key for kind websocket; known by http",
-                "5: headers: unknown key for kind tcp; known by http, websocket",
+                f"2: {unknown('method', 'websocket')}",
+                f"3: {unknown('body_regexp', 'websocket')}",
+                f"4: {unknown('expected_status', 'websocket')}",
+                f"5: {unknown('headers', 'tcp')}",
             )
         ]
         for kind, url in URLS.items():
@@ -216,10 +217,12 @@ def test_the_kind_of_the_contributors_page_is_one_module(tmp_path: Path) -> None
     assert "unknown key for kind tcp; known by finger" in refused.stderr
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def hang_up() -> None:
-            server.accept()[0].close()
+        def refuse() -> None:
+            with server.accept()[0] as peer:
+                peer.recv(100)
+                peer.sendall(b"finger: nobody: no such user.\r\n")
 
-        threading.Thread(target=hang_up, daemon=True).start()
+        threading.Thread(target=refuse, daemon=True).start()
         url = f"finger://127.0.0.1:{server.getsockname()[1]}"
         down = python("-m", "monitor", "probe", url, "--user", "nobody", "--json")
     assert down.returncode == 1, down.stderr

@@ -137,19 +137,17 @@ class TokenFile:
         self.next: TokenFile | None = None
 
     def read(self, *, after: Tokens | None = None) -> Tokens:
-        """Read the file without adopting it; raises SettingError for one that is wrong.
+        """Read the file without adopting it; raises SettingError if it is wrong.
 
-        ``after`` are the tokens in force. Where there are some, a file that is empty, as it is
-        for a moment while it is written anew, or gone is wrong, too: without tokens everyone
-        could do everything. Only ``tokens: []`` takes the last one away.
+        ``after`` are the tokens in force. If there are some, an empty or missing file is wrong,
+        too: without tokens everyone may do everything. Only ``tokens: []`` removes the last one.
         """
         if self.file is None:
             return Tokens()
         lines = _lines(self.file)
         if lines is None and after:
-            raise _wrong(
-                f"{self.file} is empty or gone, and there were tokens; `tokens: []` means none"
-            )
+            problem = "is empty or gone, and there were tokens; `tokens: []` means none"
+            raise _wrong(f"{self.file} {problem}")
         return Tokens(
             (line.hash.removeprefix(_HASH_PREFIX), Principal(line.name, line.role))
             for line in lines or []

@@ -26,17 +26,13 @@ def _remarks(config: Config) -> Iterator[SettingError]:
             "nothing can upload or read logs here: there is neither a section api nor"
             " logs.zeromq_uri",
         )
-    if config.api is not None or zeromq:
-        yield from _tokens_file((config.api or ApiSettings()).tokens_file)
-
-
-def _tokens_file(file: str | None) -> Iterator[SettingError]:
-    if file is None:
+    file = (config.api or ApiSettings()).tokens_file
+    if file is None or not (config.api or zeromq):
         return
     try:
         mode = stat.S_IMODE(Path(file).stat().st_mode)
     except OSError:
-        return  # who reads it says what is wrong
+        return  # reading it reports what is wrong
     if mode & stat.S_IWOTH:
         yield SettingError(
             ("api", "tokens_file"),

@@ -62,6 +62,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m docs.check_wording
 
 bench: install
 	benchmarks/run

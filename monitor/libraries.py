@@ -39,7 +39,7 @@ LIBRARIES: Mapping[str, tuple[str, str]] = {
 def needed_by(user: str) -> Iterator[None]:
     """Turn a missing library into MissingPackageError; ``user`` is the part or command.
 
-    Another missing module is a defect, and the error stays as it is.
+    Another missing module is a defect, and its error stays.
     """
     try:
         yield

@@ -59,8 +59,8 @@ class Part(ABC):
     async def start(self) -> None:
         """Bind all listeners and prepare to run.
 
-        Raises ListenError for an address that cannot be bound, and SettingError for invalid
-        settings. An unavailable remote server is not an error: run() retries.
+        Raises ListenError if an address is not available, and SettingError for invalid settings. An
+        unavailable remote server is not an error: run() retries.
         """
 
     @abstractmethod
@@ -73,7 +73,7 @@ class Part(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Close everything at once; called last, also after a failed start."""
+        """Release everything at once; called last, also after a failed start."""
 
     @abstractmethod
     def state(self) -> State:

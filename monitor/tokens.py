@@ -107,8 +107,8 @@ class Tokens:
     """The tokens of the file at one time."""
 
     def __init__(self, hashes: Iterable[tuple[str, Principal]] = ()) -> None:
-        """Take pairs of a token's SHA-256, in hexadecimal, and its principal."""
-        # The time of a lookup depends on the hash of a guess, which the guesser cannot steer.
+        """Take pairs of the SHA-256 of a token, in hexadecimal, and its owner."""
+        # The time of a lookup depends on the hash of a guess, which an attacker cannot choose.
         self._principals = dict(hashes)
 
     def __len__(self) -> int:
@@ -243,9 +243,9 @@ def _lines(path: Path) -> list[_Line] | None:
     try:
         found = construct(file, compose(file, decode(file, content)))
     except ConfigError as error:
-        # More details would quote the file, which might contain a token by mistake.
+        # The error of the parser would quote the file, which might contain a token by mistake.
         place = file if error.line is None else f"{file}:{error.line}"
-        raise _wrong(f"{place}: not YAML as a tokens file has it") from None
+        raise _wrong(f"{place}: not valid YAML") from None
     if found is None:
         return None
     try:

@@ -140,7 +140,7 @@ def _expected(expected: re.Match[str], words: Mapping[str, str]) -> str:
 
 
 def _values(kind: type[msgspec.Struct], name: str) -> Iterator[str]:
-    """Yield the values of a field that takes a few fixed ones."""
+    """Yield the allowed values of a field with fixed values."""
     for field in msgspec.structs.fields(kind):
         if field.encode_name == name:
             found = msgspec.inspect.type_info(field.type)

@@ -115,14 +115,12 @@ class Api:
         self.stop()
         self._forget_client()
 
-    def pages(
-        self, path: str, *, selector: str = "", stop: threading.Event | None = None
-    ) -> Iterator[Page]:
+    def pages(self, path: str, *, selector: str = "") -> Iterator[Page]:
         """Yield the pages of a list; raises ApiError."""
         query = {"limit": str(_PAGE_OBJECTS)}
         if selector:
             query["labelSelector"] = selector
-        while stop is None or not stop.is_set():
+        while True:
             with self._request(path, query, read_s=_READ_S) as response:
                 page = _read_page(response)
             yield page

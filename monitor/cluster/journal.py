@@ -31,7 +31,6 @@ logger = logging.getLogger("monitor.cluster")
 T = TypeVar("T")
 
 _FORWARD = 200  # events that are published and marked together
-_LOOK_S = 30.0
 _BUS_RETRY_S = (0.5, 10.0)
 _STORE_RETRY_S = (0.2, 10.0)
 
@@ -123,16 +122,8 @@ class Journal:
                 "model_event",
                 ("id", "cluster", "type", "source", "key", "time", "data"),
                 [
-                    (
-                        event.id,
-                        self._cluster,
-                        event.type,
-                        event.source,
-                        event.key,
-                        event.time,
-                        encode(event.data).decode(),
-                    )
-                    for event in new
+                    (e.id, self._cluster, e.type, e.source, e.key, e.time, encode(e.data).decode())
+                    for e in new
                 ],
                 "ON CONFLICT (id) DO NOTHING",
             )
@@ -150,10 +141,7 @@ class Journal:
                 pass
             if self._finishing:
                 return
-            # Look again after a while, in case an event was not marked.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await self._news.wait()
+            await self._news.wait()
 
     def stop_trying(self) -> None:
         """Make operations raise MonitorError from now on if the store is unavailable."""

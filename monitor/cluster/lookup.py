@@ -3,14 +3,13 @@
 The digests of images with a tag are in the status of the pods. The former templates are in the
 ReplicaSets, or for DeploymentConfigs in the ReplicationControllers. Both are requested when a
 rollout is complete, which is rare, so they are neither watched nor kept in memory. If access is
-forbidden, events lack them; this is logged once and tried again later.
+forbidden, events lack them; this is logged once.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -25,7 +24,6 @@ __all__ = ["Lookup"]
 logger = logging.getLogger("monitor.cluster")
 
 _HOLDERS = {"Deployment": "ReplicaSet", "DeploymentConfig": "ReplicationController"}
-_FORBIDDEN_S = 120.0
 
 RunningDigests = dict[tuple[str, str, str], dict[str, str]]
 
@@ -33,10 +31,9 @@ RunningDigests = dict[tuple[str, str, str], dict[str, str]]
 class Lookup:
     """Requests facts, in the thread of one watch."""
 
-    def __init__(self, api: Api, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, api: Api) -> None:
         self._api = api
-        self._clock = clock
-        self._not_before: dict[tuple[str, str], float] = {}
+        self._refused: set[Scope] = set()
 
     def facts(self, service: Service) -> Facts:
         """Return the facts about one service; raises ApiError if a retry may help."""
@@ -76,25 +73,18 @@ class Lookup:
                 yield pod
 
     def _items(self, kind: str, namespace: str, selector: str) -> Sequence[msgspec.Raw]:
-        key = (kind, namespace)
-        if self._clock() < self._not_before.get(key, 0.0):
-            return ()
+        scope = Scope(kind, namespace)
         try:
             items = self._api.items(path_of(kind, namespace), selector=selector)
         except ApiError as error:
             if error.reason not in {Reason.FORBIDDEN, Reason.MISSING}:
                 raise
-            if key not in self._not_before:
-                logger.warning(
-                    "%s in %s: %s; events lack %s",
-                    kind,
-                    namespace or "all namespaces",
-                    error,
-                    "digests of images with a tag" if kind == "Pod" else "older revisions",
-                )
-            self._not_before[key] = self._clock() + _FORBIDDEN_S
+            if scope not in self._refused:
+                lost = "digests of images with a tag" if kind == "Pod" else "older revisions"
+                logger.warning("%s: %s; events lack %s", scope, error, lost)
+            self._refused.add(scope)
             return ()
-        self._not_before.pop(key, None)
+        self._refused.discard(scope)
         return items
 
 

@@ -63,11 +63,10 @@ class Service(NamedTuple):
     """A model service as the cluster shows it now.
 
     ``images`` has the images of the template by container, including init containers.
-    ``revision`` grows with each new template; None until the controller has processed the
-    object. ``complete`` means that all replicas have this revision and are available.
-    ``rolled_out`` means that the controller completed this rollout, but a replica may be missing
-    now. ``failure`` is set if the controller gave up the rollout; just after a rollback it is still
-    that of the previous one.
+    ``revision`` grows with each new template; None until the controller has processed the object.
+    ``complete`` means that all replicas have this revision and are available. ``rolled_out`` means
+    that the controller completed this rollout, but a replica may be missing now. ``failure`` is set
+    if the controller gave up the rollout; just after a rollback it is still the previous one.
     """
 
     kind: str

@@ -156,11 +156,11 @@ class Watch:
         self._listed_at = time.monotonic()
         self._follower.begin_list()
         version = ""
-        for page in self._api.pages(self._path, selector=self.scope.selector, stop=self._stop):
+        for page in self._api.pages(self._path, selector=self.scope.selector):
+            if self._stop.is_set():
+                raise ApiError(Reason.ENDED, "stopping")
             self._follower.take_page(page.items or ())
             version = page.metadata.resource_version
-        if self._stop.is_set():
-            return
         if not version:
             raise ApiError(Reason.BROKEN, "the list has no resourceVersion")
         self._follower.end_list()

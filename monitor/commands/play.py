@@ -163,7 +163,7 @@ def _use_curve(socket: zmq.Socket[bytes], args: argparse.Namespace, config: Conf
             found = {name: curve_key_in(text, name) for name in ("public-key", "secret-key")}
             for name, key in found.items():
                 if key is None:
-                    raise UsageError(f"--key: {args.key} holds no {name}")
+                    raise UsageError(f"--key: {args.key} has no {name}")
             public, secret = (str(key).encode() for key in found.values())
         socket.setsockopt(zmq.CURVE_SERVERKEY, server)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public)

@@ -26,12 +26,8 @@ def _remarks(config: Config) -> Iterator[SettingError]:
             "logs cannot be uploaded or read: the config has neither a section api nor"
             " logs.zeromq_uri",
         )
-    if config.api is not None or zeromq:
-        yield from _tokens_file((config.api or ApiSettings()).tokens_file)
-
-
-def _tokens_file(file: str | None) -> Iterator[SettingError]:
-    if file is None:
+    file = (config.api or ApiSettings()).tokens_file
+    if file is None or not (config.api or zeromq):
         return
     try:
         mode = stat.S_IMODE(Path(file).stat().st_mode)

@@ -306,7 +306,7 @@ class Daemon:
             return load(self._file)
         except MonitorError:
             raise
-        except Exception as error:  # a defect of ours must not end what runs
+        except Exception as error:  # a defect here must not end the daemon
             logger.error("the config could not be read", exc_info=error)
             raise ConfigError(
                 f"cannot be read: {type(error).__name__}", file=self._file or ""
@@ -340,7 +340,7 @@ class Daemon:
     # Stop
 
     def ask_to_reload(self) -> None:
-        """Read the config again, once what is under way is done."""
+        """Read the config again after the current step."""
         self._reload_wanted = True
         self._wake.set()
 
@@ -427,7 +427,7 @@ def run_daemon(
     said = remark(loaded.config)
     loaded.config = narrow(loaded.config)
     log = DaemonLog(loaded.config.logger)
-    # First of all, since threads inherit which signals are blocked.
+    # First of all, because threads inherit the blocked signals.
     with Signals(log) as signals:
         log.start()
         if said is not None:
@@ -442,7 +442,7 @@ def run_daemon(
                     runner.get_loop(), stop=daemon.ask_to_stop, reload=daemon.ask_to_reload
                 )
                 signals.status = runner.run(daemon.run())
-                # What threads still do is waited for here.
+                # Leaving the runner waits for its threads.
         except MonitorError as error:
             error.logged = True
             if isinstance(error, UnavailableError):

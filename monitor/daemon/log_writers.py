@@ -17,12 +17,12 @@ __all__ = ["STOP_S", "RotatingFile", "Stderr", "Writer"]
 
 _QUEUE_RECORDS = 10_000
 _RETRY_S = 5.0
-# For a writer to write what is queued, before it is left behind.
+# How long to wait for a writer to write queued records.
 STOP_S = 2.0
 
 
 class RotatingFile(logging.handlers.RotatingFileHandler):
-    """A file rotated by size that is reopened when logrotate (or anyone) took it away."""
+    """A file rotated by size; reopened if it was moved or deleted, such as by logrotate."""
 
     def __init__(
         self, file: str, *, max_bytes: int, rotations: int, say: Callable[[str], None]
@@ -98,7 +98,7 @@ class RotatingFile(logging.handlers.RotatingFileHandler):
     def _drop_stream(self) -> None:
         stream, self.stream = self.stream, None
         if stream is not None:
-            # Closing flushes what a full disk could not take, which was reported before.
+            # Closing flushes, and fails again on a full disk, which was reported before.
             with contextlib.suppress(OSError):
                 stream.close()
 
@@ -153,7 +153,7 @@ class Writer:
         self.put(reopen)
 
     def stop(self, limit_s: float) -> bool:
-        """Write what is queued, and end; False where it hangs in that."""
+        """Write what is queued and stop; return False if that hangs."""
         until = time.monotonic() + limit_s
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=limit_s)

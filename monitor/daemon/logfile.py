@@ -1,9 +1,9 @@
-"""The daemon's own log: a rotating file and stderr, each written by a thread of its own.
+"""The daemon's own log: a rotating file and stderr, each written by its own thread.
 
 Loggers never wait for a disk: records go through a bounded queue to the thread that writes them,
-and neither the file nor stderr waits for the other. Lines that a queue cannot take are
-counted. A file that cannot be written (full disk, missing directory) is reported once on stderr and
-tried again.
+and the file and stderr do not wait for each other. Records that do not fit are counted and
+dropped. If the file cannot be written (full disk, missing directory), stderr gets one message, and
+the daemon continues and retries.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class _Journal(logging.Formatter):
 
 
 class _Enqueue(logging.handlers.QueueHandler):
-    """Hands records to the writers without ever waiting for them."""
+    """Passes records to the writing threads; never waits."""
 
     def __init__(self, *writers: Writer) -> None:
         super().__init__(queue.Queue(1))
@@ -115,7 +115,7 @@ class DaemonLog:
 
     @property
     def dropped(self) -> int:
-        """How many lines a writer could not take in time."""
+        """The number of dropped records."""
         return sum(writer.dropped for writer in self._enqueue.writers)
 
     def start(self) -> None:
@@ -140,11 +140,11 @@ class DaemonLog:
             self._enqueue.writers = (self._file, self._console)
 
     def reopen(self) -> None:
-        """Open the file again: it may have been moved away."""
+        """Reopen the file, which may have been moved."""
         self._file.reopen()
 
     def stop(self, *, limit_s: float = STOP_S) -> bool:
-        """Write what is queued and close the file; False where that hangs."""
+        """Write queued records and close the file; return False if that hangs."""
         logging.getLogger().removeHandler(self._enqueue)
         # stderr is the last: the file's problems are reported there.
         stopped = [writer.stop(limit_s / 2) for writer in self._enqueue.writers]
@@ -166,6 +166,6 @@ class DaemonLog:
         return file
 
     def _say(self, text: str) -> None:
-        """Say on stderr what is wrong with the file."""
+        """Report a problem with the file on stderr."""
         record = logging.LogRecord("monitor.log", logging.WARNING, "", 0, text, None, None)
         self._console.put(record)

@@ -74,7 +74,7 @@ def decode(file: str, raw: bytes) -> str:
 
 
 def plain_tag(value: str) -> str:
-    """Return the tag that a text has where it stands without quotes."""
+    """Return the tag of a text without quotes."""
     return str(_Loader("").resolve(yaml.ScalarNode, value, (True, False)))
 
 
@@ -293,7 +293,7 @@ def _not_yaml(file: str, text: str, error: yaml.MarkedYAMLError) -> ConfigError:
     line = mark.line + 1 if mark is not None else None
     problem = error.problem or error.context or "not YAML"
     if mark is not None and text[mark.index : mark.index + 1] == "\t":
-        problem = "a tab can't indent; use spaces"
+        problem = "indent with spaces, not tabs"
     elif mark is not None and text[mark.index - 1 : mark.index + 1] == "${":
         problem = "within braces or brackets a ${NAME} needs quotes"
     elif mark is not None and text[mark.index : mark.index + 2] == "::":

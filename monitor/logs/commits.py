@@ -67,6 +67,8 @@ class Committer:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self.stopping = False
         self.outage = OutageLog(logger, outcome="refusing uploads")
         self.stored = 0
@@ -103,9 +105,11 @@ class Committer:
                     self._wake.clear()
                     self._idle.set()
                     continue
+                self._settled.clear()
                 try:
                     await self._commit(group)
                 finally:
+                    self._settled.set()
                     for waiting in group:
                         self._bytes -= waiting.size
                         _refuse_stopping(waiting)
@@ -115,6 +119,10 @@ class Committer:
             self._queue.clear()
             self._bytes = 0
             self._idle.set()
+
+    async def settled(self) -> None:
+        """Wait until the outcome of the current transaction, if any, is known."""
+        await self._settled.wait()
 
     async def flush(self) -> None:
         """Wait until the queue is empty."""

@@ -1,9 +1,9 @@
 """The live tail across instances that share a PostgreSQL.
 
-It publishes the commits of other instances. Each commit is announced with its block of ids, on a
-channel that PostgreSQL delivers in the order of commits. Blocks are allocated before the commit, so
-their numbers are not in this order. After a lost connection, the missed commits are those of recent
-blocks not seen before.
+It publishes the commits of other instances, and own commits whose outcome this instance did not
+receive. Each commit is announced with its block of ids, on a channel that PostgreSQL delivers in
+the order of commits. Blocks are allocated before the commit, so their numbers are not in this
+order. After a lost connection, the missed commits are those of recent blocks not seen before.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ class Instances:
         if not text.isdecimal():
             return
         block = int(text)
-        # An own commit is published when it returns.
-        if instance == self._service.instance or not self._first(block):
-            return
-        if not len(self._service.tail):
+        if instance == self._service.instance:
+            # An own commit is published when it returns. But its connection may be lost before
+            # that; then this notification is the only news of it.
+            await self._service.committer.settled()
+        if not self._first(block) or not len(self._service.tail):
             return
         entries = await self._store.read(
             lambda connection: entries_of_block(connection, block), timeout=_READ_TIMEOUT_S

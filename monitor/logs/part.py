@@ -132,7 +132,13 @@ class Logs(Part):
     async def retain(self) -> None:
         """Purge once, and create the next partitions."""
         settings, now, steady = self.service.settings, self.service.now(), self._steady()
-        self._log_jump(self._jumps.look(now, steady))
+        jumped_s = self._jumps.look(now, steady)
+        if jumped_s > 0:
+            logger.warning(
+                "the clock jumped %.0f s ahead: entries that are too old only because of this are"
+                " hidden, but kept in case it is set back",
+                jumped_s,
+            )
         try:
             await make_partitions(self._store, now=now, timewindow=settings.timewindow)
             self.purged += await purge(
@@ -146,16 +152,6 @@ class Logs(Part):
             self._purging.failed(f"cannot purge: {error}")
         else:
             self._purging.recovered("purging resumed")
-
-    def _log_jump(self, by_s: float) -> None:
-        if by_s > 0:
-            logger.warning(
-                "the clock jumped %.0f s ahead: entries that are too old only because of this are"
-                " hidden, but kept in case it is set back",
-                by_s,
-            )
-        elif by_s < 0:
-            logger.warning("the clock jumped %.0f s back", -by_s)
 
     def state(self) -> State:
         """Return counts; degraded while storing or purging fails."""
@@ -177,7 +173,7 @@ class Logs(Part):
             "log_rejected_total",
             "counter",
             "Entries rejected and requests refused",
-            [({"reason": reason}, count) for reason, count in self.service.rejections()],
+            [({"reason": reason}, count) for reason, count in self.service.rejected.items()],
         )
         yield Metric(
             "log_purged_total",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -245,10 +245,6 @@ class LogService:
         """
         oldest = self.now() - self.settings.timewindow
         self.tail.publish([entry for entry in entries if entry.time >= oldest])
-
-    def rejections(self) -> Iterator[tuple[str, int]]:
-        """Yield each reason with its count."""
-        yield from self.rejected.items()
 
 
 def _answer(upload: Upload, accepted: int, rejected: Sequence[Rejected]) -> bytes:

@@ -7,6 +7,7 @@ wait until all earlier uploads are answered, so that a query sees the uploads of
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -20,6 +21,8 @@ from monitor.logs.service import LogService
 from monitor.tokens import ANYONE, Principal
 
 __all__ = ["Session"]
+
+logger = logging.getLogger("monitor.logs")
 
 
 _MAX_UNANSWERED: Final = 64
@@ -160,6 +163,10 @@ class Session:
             except ActionError as error:
                 self._service.count(error.code)
                 text = error.answer(head)
+            except Exception as error:
+                logger.exception("cannot answer an upload")
+                failed = f"the server failed: {type(error).__name__}"
+                text = ActionError(ErrorCode.UNAVAILABLE, failed, retry_after=1.0).answer(head)
             if not self._closed:
                 self._send(text)
         if len(self._slots) < _MAX_UNANSWERED:

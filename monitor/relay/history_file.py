@@ -177,7 +177,7 @@ class HistoryFile:
         try:
             yield
         except (sqlite3.Error, ValueError, TypeError) as error:
-            # A ValueError or TypeError is of a value that none of ours could be.
+            # A ValueError or TypeError comes from a value that the relay never writes.
             if isinstance(error, sqlite3.Error) and not own_file.is_damage(error):
                 raise
             raise DamagedFileError(str(error)) from None

@@ -262,7 +262,7 @@ class PostgresStore(Store):
             connection.execute(f"SET LOCAL ROLE {role}")
 
     def _require_schema(self, connection: Connection) -> None:
-        """Make sure that names without a schema are of ours, for the rest of the transaction."""
+        """Look names up in the configured schema alone, for the rest of the transaction."""
         name = self.settings.schema
         connection.execute(f"SET LOCAL search_path = {name}")
         ((found,),) = connection.query("SELECT current_schema()")

@@ -13,6 +13,7 @@ from monitor.bus import BusSettings, create_bus
 from monitor.bus.spool_file import Outgoing, SpoolFile
 from monitor.bus.spool_opening import open_spool, set_aside_if_damaged
 from monitor.sqlite.own_file import DamagedFileError
+from tests.waiting import LIMIT_S
 
 MAX_BYTES = 100 << 20
 
@@ -89,3 +90,25 @@ async def test_a_spool_damaged_in_use_is_set_aside_so_that_the_daemon_starts_aga
     await bus.close()
     assert spool.with_name("spool.db.corrupt").exists()
     assert sum("is damaged" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("replacement", [None, b"", b"a backup"])
+async def test_a_spool_deleted_or_replaced_in_use_is_not_made_again(
+    spool: Path, replacement: bytes | None
+) -> None:
+    bus = create_bus(BusSettings())
+    await bus.start()
+    consumer = bus.consumer("t", group=None)
+    assert len(await consumer.poll(max_records=1000)) == 500
+    spool.unlink()
+    if replacement is not None:
+        spool.write_bytes(replacement)
+    ticket = bus.publish("t", value=b"after", headers={})
+    assert await bus.committed(ticket, timeout_s=LIMIT_S)
+    while not (records := await consumer.poll()):
+        pass
+    assert [record.value for record in records] == [b"after"]
+    assert [file.lost() for file in bus.open_files()] == [True]
+    assert (spool.read_bytes() if spool.exists() else None) == replacement
+    await consumer.close()
+    await bus.close()

@@ -54,9 +54,7 @@ class ScriptedApi(Api):
         self._watch = watch
         self._page = page
 
-    def pages(
-        self, path: str, *, selector: str = "", stop: threading.Event | None = None
-    ) -> Iterator[Page]:
+    def pages(self, path: str, *, selector: str = "") -> Iterator[Page]:
         self.asked += 1
         yield self._page()
 

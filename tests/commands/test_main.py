@@ -376,7 +376,7 @@ def test_the_bar_fits_the_terminal(
     assert {len(line) for line in bars} == {columns}
     assert "11/11" in bars[-1]
     assert "student_12345678"[: columns // 3 - 2] in bars[-1]
-    # The counts stand in the bar or, where they find no room, below it.
+    # The counts are in the bar or, without room, below it.
     if columns < 100:
         counts = "9 completed, 1 failed, 1 skipped"
         assert shown[-1] == f"student_12345678: finished, 11 of 11 done: {counts}"
@@ -403,7 +403,7 @@ def played_to(daemon: DaemonProcess, channel: str) -> None:
 
 
 def screen_lines(shown: str) -> list[str]:
-    """Return all that stood on a line, one after another, without colours."""
+    """Return all texts of a line, one after another, without colours."""
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     return [line for line in re.split(r"[\r\n]+", plain) if line.strip()]
 

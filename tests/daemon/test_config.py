@@ -1,4 +1,4 @@
-"""What a config may say, and what is said of a bad one."""
+"""What a config may contain, and the errors of a bad one."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
             r'logs: {"time\nwindow": 1}',
             r":1: logs.time\nwindow: unknown key; did you mean timewindow?",
         ),
-        ("relay:\n\tkeep_idle: 3", ":2: not YAML: a tab can't indent; use spaces"),
-        ("relay:\n  keep_idle: 3\n  \tmax: 3", ":3: not YAML: a tab can't indent; use spaces"),
+        ("relay:\n\tkeep_idle: 3", ":2: not YAML: indent with spaces, not tabs"),
+        ("relay:\n  keep_idle: 3\n  \tmax: 3", ":3: not YAML: indent with spaces, not tabs"),
         ("relay: @", ":1: not YAML: found character that cannot start any token"),
         ("relay: *nothing", ":1: not YAML: found undefined alias"),
         ("- a\n- b", ":1: expected keys and values at the top"),
@@ -339,7 +339,7 @@ def test_values_come_from_the_environment(file: Path) -> None:
         ("database:\n  password_file: ${D}", "hunter2", "cannot read ${D}: No such file"),
         ("database:\n  password_file: /x/${D}/y", "hunter2", "cannot read /x/${D}/y: No such"),
         ("logger:\n  level: ${D}", "hunter2", "error or critical, not '${D}'"),
-        # What is this short is no secret, and is to be seen.
+        # A value this short is not a secret, and is shown.
         ("database:\n  connections: ${D}", "0", "at least 1, not 0"),
     ],
 )

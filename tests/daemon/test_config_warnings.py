@@ -1,4 +1,4 @@
-"""What is said of a config that is good all the same."""
+"""Warnings about a valid config."""
 
 from __future__ import annotations
 

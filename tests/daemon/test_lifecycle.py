@@ -211,7 +211,10 @@ def test_a_port_in_use_ends_it_with_1_and_a_line(
         done = run("-c", str(file))
     assert done.returncode == 1
     address = f"127.0.0.1:{ports[key][1]}"
-    assert f"{key}: cannot listen on {address}: Address already in use; another" in done.stderr
+    assert (
+        f"{key}: cannot listen on {address}: Address already in use (perhaps by another"
+        in done.stderr
+    )
     assert f"ss -ltnp sport = :{ports[key][1]} shows" in done.stderr
     assert done.stderr.count("cannot listen") == 1
 
@@ -299,7 +302,7 @@ def test_check_config_of_a_good_config_with_all_parts_writes_and_binds_nothing(
     file.write_text(json.dumps(config))
     environ = {**os.environ, "STATE_DIRECTORY": str(state)}
     uris = (config["websocket_uri"], config["zeromq_uri"], config["api"]["uri"])
-    # Beside the running daemon its addresses are taken.
+    # While the daemon runs, its addresses are in use.
     listeners = [socket.create_server(tuple(uri)) for uri in uris]
     try:
         checked = run("check-config", "-c", str(file), env=environ)

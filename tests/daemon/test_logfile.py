@@ -130,7 +130,7 @@ def test_a_full_disk_does_not_stop_anything(logged: Logged) -> None:
     for _ in range(100):
         log.info("into the void")
     wait_for(lambda: "No space left on device" in logged.stderr.getvalue(), "a complaint")
-    wait_for(lambda: logged.stderr.getvalue().count("into the void") == 100, "stderr goes on")
+    wait_for(lambda: logged.stderr.getvalue().count("into the void") == 100, "stderr to continue")
     assert logged.stderr.getvalue().count("No space left") == 1
 
 

@@ -128,7 +128,7 @@ def test_a_refused_reload_leaves_the_daemon_as_it_was(
         else:
             daemon.config_file.write_text(bad)
         daemon.reload()
-        assert said in daemon.wait_log("reload refused, nothing changed")
+        assert "reload failed, nothing changed" in daemon.wait_log(said)
     daemon.config_file.unlink()
     daemon.config_file.write_text(good)
     daemon.reload()

@@ -22,7 +22,7 @@ from tests.waiting import until
 
 
 class Fragile(Part):
-    """A part that fails as it is told, and notes what is done to it."""
+    """A part that fails on request, and notes its calls."""
 
     name = "relay"
 
@@ -93,7 +93,7 @@ def stop(daemon: Daemon) -> None:
 async def test_a_part_that_fails_is_said_and_run_again(
     part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    part.failures = [UnavailableError("a server", "is away"), RuntimeError("a defect")]
+    part.failures = [UnavailableError("a server", "is down"), RuntimeError("a defect")]
 
     with caplog.at_level(logging.INFO, logger="monitor"):
         async with running(tmp_path) as (daemon, task):
@@ -102,7 +102,7 @@ async def test_a_part_that_fails_is_said_and_run_again(
             stop(daemon)
             assert await task == 0
     said = caplog.text
-    assert "relay a server: is away; restarting it in" in said
+    assert "relay a server: is down; restarting it in" in said
     assert "relay failed: RuntimeError; restarting it in" in said
     assert part.done[-2:] == ["drain", "close"]
 
@@ -111,11 +111,11 @@ async def test_a_failed_part_is_degraded_until_it_runs_again(
     part: Fragile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon_module, "_RESTART_PAUSE_S", (60, 60))
-    part.failures = [UnavailableError("a server", "is away")]
+    part.failures = [UnavailableError("a server", "is down")]
 
     async with running(tmp_path) as (daemon, task):
         await until(lambda: daemon.ready and daemon.states()["relay"].health is Health.DEGRADED)
-        assert daemon.status_text() == "relay degraded: a server: is away"
+        assert daemon.status_text() == "relay degraded: a server: is down"
         stop(daemon)
         assert await task == 0
 
@@ -161,7 +161,7 @@ async def test_a_heartbeat_that_ends_ends_the_daemon(
 async def test_of_a_task_group_that_fails_the_first_cause_is_said(
     part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    away = UnavailableError("a server", "is away")
+    away = UnavailableError("a server", "is down")
     part.failures = [
         ExceptionGroup("unhandled errors", [ExceptionGroup("more", [away]), KeyError("later")]),
         ExceptionGroup("unhandled errors", [RuntimeError("a defect")]),
@@ -172,6 +172,6 @@ async def test_of_a_task_group_that_fails_the_first_cause_is_said(
             await until(lambda: part.done.count("run") == 3)
             stop(daemon)
             assert await task == 0
-    assert "relay a server: is away; restarting it in" in caplog.text
+    assert "relay a server: is down; restarting it in" in caplog.text
     assert "relay failed: RuntimeError; restarting it in" in caplog.text
     assert "ExceptionGroup" not in caplog.text

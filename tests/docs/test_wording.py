@@ -8,8 +8,9 @@ from docs.check_wording import ROOT, WORD_LIST, check, main, rules
 
 # Joined from single words, which the check takes for names, so that it passes this file.
 TOLD = " ".join(["is", "told"])
-CODE = f"``{TOLD}``\n\n```sh\n# {TOLD}\n```\n\n[text](anew.md)\n"
-PYTHON = f'"""It {TOLD}."""\nanew = {{"anew": 1}}\n# It {TOLD}\nprint(f"{{anew}} {TOLD}")\n'
+A = "".join(["an", "ew"])
+CODE = f"``{TOLD}``\n\n```sh\n# {TOLD}\n```\n\n[text]({A}.md)\n"
+PYTHON = f'"""It {TOLD}."""\n{A} = {{"{A}": 1}}\n# It {TOLD}\nprint(f"{{{A}}} {TOLD}")\n'
 
 
 @pytest.mark.parametrize(
@@ -24,14 +25,14 @@ PYTHON = f'"""It {TOLD}."""\nanew = {{"anew": 1}}\n# It {TOLD}\nprint(f"{{anew}}
         ("module.py", PYTHON, [1, 3, 4]),
         (
             "page.js",
-            f'const anew = {{"beside": 1}}; // {TOLD}\nsay("it {TOLD}", "anew");\n',
+            f'const {A} = {{"beside": 1}}; // {TOLD}\nsay("it {TOLD}", "{A}");\n',
             [1, 2],
         ),
-        ("config.yml", f'# It {TOLD}.\nkey: "anew"\n', [1]),
-        ("tool", f"#!/bin/sh\n# It {TOLD}.\necho anew\n", [2]),
+        ("config.yml", f'# It {TOLD}.\nkey: "{A}"\n', [1]),
+        ("tool", f"#!/bin/sh\n# It {TOLD}.\necho {A}\n", [2]),
         ("image.png", TOLD, []),
-        ("program.8", f".Nm anew\nIt {TOLD}.\n", [2]),
-        ("page.html", f'<p class="anew">\nIt {TOLD}.</p>\n', [2]),
+        ("program.8", f".Nm {A}\nIt {TOLD}.\n", [2]),
+        ("page.html", f'<p class="{A}">\nIt {TOLD}.</p>\n', [2]),
     ],
 )
 def test_phrases_are_found_in_prose_alone(name: str, text: str, lines: list[int]) -> None:

@@ -139,7 +139,7 @@ async def test_another_upload_under_a_used_id_is_refused_and_not_stored(
     assert await send(a, b) == first
     stored = await client.ask(get)
     assert sorted(each["message"] for each in stored[key]) == ["a", "b"]
-    assert dict(logs.service.rejections())["bad-request"] == len(others) + 1
+    assert logs.service.rejected["bad-request"] == len(others) + 1
     # One that is refused takes no id.
     assert (await client.ask(upload, upload_id="u2", **{key: [c]}))["accepted"] == 1
 

@@ -35,7 +35,7 @@ class Connections:
         return len(self._transports)
 
     def add(self, transport: asyncio.BaseTransport) -> bool:
-        """Count a connection in; False where there are too many."""
+        """Count a new connection; return False if there are too many."""
         if len(self._transports) >= self.settings.max_connections:
             return False
         self._transports.add(transport)

@@ -152,7 +152,10 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("relay: @", ":1: not YAML: found character that cannot start any token"),
         ("relay: *nothing", ":1: not YAML: found undefined alias"),
         ("- a\n- b", ":1: expected keys and values at the top"),
-        ("relay:\n  keep_idle: ${NOT_SET}", ":2: relay.keep_idle: environment variable NOT_SET"),
+        (
+            "relay:\n  keep_idle: ${NOT_SET}",
+            ":2: relay.keep_idle: environment variable NOT_SET is not set",
+        ),
         ("x: !!python/object:os.system {}", ":1: "),
     ],
 )

@@ -63,6 +63,7 @@ class Logs(Part):
         )
         self._instances = Instances(self.service, store)
         self._purge_now = asyncio.Event()
+        self._retaining = asyncio.Lock()
         self._purging = OutageLog(logger)
         self.purged = 0
         self.zeromq: ZeroMq | None = None
@@ -131,27 +132,31 @@ class Logs(Part):
 
     async def retain(self) -> None:
         """Purge once, and create the next partitions."""
-        settings, now, steady = self.service.settings, self.service.now(), self._steady()
-        jumped_s = self._jumps.look(now, steady)
-        if jumped_s > 0:
-            logger.warning(
-                "the clock jumped %.0f s ahead: entries that are too old only because of this are"
-                " hidden, but kept in case it is set back",
-                jumped_s,
-            )
-        try:
-            await make_partitions(self._store, now=now, timewindow=settings.timewindow)
-            self.purged += await purge(
-                self._store,
-                now=now,
-                timewindow=settings.timewindow,
-                keep_notifications=settings.keep_notifications,
-                ahead_s=lambda kept_s: self._jumps.ahead_s(kept_s, steady),
-            )
-        except MonitorError as error:
-            self._purging.failed(f"cannot purge: {error}")
-        else:
-            self._purging.recovered("purging resumed")
+        # A purge by an earlier clock must not meet partitions of a later one.
+        async with self._retaining:
+            settings, now, steady = self.service.settings, self.service.now(), self._steady()
+            jumped_s = self._jumps.look(now, steady)
+            if jumped_s < 0:
+                logger.warning("the clock jumped %.0f s back", -jumped_s)
+            elif jumped_s > 0:
+                logger.warning(
+                    "the clock jumped %.0f s ahead: entries that are too old only because of this"
+                    " are hidden, but kept in case it is set back",
+                    jumped_s,
+                )
+            try:
+                await make_partitions(self._store, now=now, timewindow=settings.timewindow)
+                self.purged += await purge(
+                    self._store,
+                    now=now,
+                    timewindow=settings.timewindow,
+                    keep_notifications=settings.keep_notifications,
+                    ahead_s=lambda kept_s: self._jumps.ahead_s(kept_s, steady),
+                )
+            except MonitorError as error:
+                self._purging.failed(f"cannot purge: {error}")
+            else:
+                self._purging.recovered("purging resumed")
 
     def state(self) -> State:
         """Return counts; degraded while storing or purging fails."""

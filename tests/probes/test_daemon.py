@@ -282,8 +282,8 @@ def test_probe_takes_a_configured_job(server: Misbehaving, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("probe",), 2, "name a URL, or a job"),
-        (("probe", "gopher://x/"), 2, "no kind of check for 'gopher://x/'; known are "),
+        (("probe",), 2, "expected a URL, or -c FILE and --job ID"),
+        (("probe", "gopher://x/"), 2, "there is no kind of check for 'gopher://x/'; expected "),
         (("probe", "http://"), 2, "has no host"),
         (("probe", "ws://token@127.0.0.1:1/"), 2, "url: has a user without a password"),
         (("probe", "http://x/", "--regexp", "("), 2, "not a regular expression"),
@@ -291,7 +291,7 @@ def test_probe_takes_a_configured_job(server: Misbehaving, tmp_path: Path) -> No
         (("probe", "http://x/", "--job", "1"), 2, "either a URL, or"),
         (("probe", "-c", "/nowhere.yml", "--job", "1"), 78, "/nowhere.yml: cannot read the file"),
         (("producers-needed", "-c", "/dev/null"), 78, "probes: the section is missing"),
-        (("start-producer", "/dev/null"), 2, "name the ID, or set POD_NAME"),
+        (("start-producer", "/dev/null"), 2, "expected an ID, or POD_NAME"),
         (("start-producer", "/dev/null", "1"), 78, "/dev/null: probes: the section is missing"),
         (("start-producer", "/dev/null", "0"), 2, "ranges are numbered from 1"),
         (("topic", "x"), 1, "there is no spool"),

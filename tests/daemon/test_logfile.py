@@ -152,7 +152,7 @@ def test_a_file_that_hangs_is_left_behind_by_a_reload(
     running.reload(LoggerSettings(file=str(good)))
     log.info("into the file")
     logged.wait_line("into the file", file=good)
-    assert running.stop()
+    assert running.stop(limit_s=60)
     os.set_blocking(reading, True)
     # No longer held, its writer finishes what it had begun, and ends.
     while b"into the pipe" not in os.read(reading, 65536):

@@ -153,11 +153,14 @@ def test_a_file_that_hangs_is_left_behind_by_a_reload(
     log.info("into the file")
     logged.wait_line("into the file", file=good)
     assert running.stop(limit_s=60)
-    os.set_blocking(reading, True)
-    # No longer held, its writer finishes what it had begun, and ends.
-    while b"into the pipe" not in os.read(reading, 65536):
-        pass
-    wait_for(lambda: "log" not in [thread.name for thread in threading.enumerate()], "its end")
+
+    def has_ended() -> bool:
+        # No longer held, the writer finishes what it had begun.
+        with contextlib.suppress(BlockingIOError):
+            os.read(reading, 65536)
+        return "log" not in [thread.name for thread in threading.enumerate()]
+
+    wait_for(has_ended, "the end of the writer that was held")
     os.close(reading)
     os.close(writing)
 

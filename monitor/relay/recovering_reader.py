@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from websockets.frames import Frame, Opcode
 
 from monitor.relay.codes import POLICY, UNSUPPORTED
@@ -76,27 +78,44 @@ class RecoveringReader(Reader):
             self._leave(name)
         return names
 
-    def advance(self, subscription: ClientSubscription) -> None:
-        """Write what a subscription has not got yet, as far as the client reads, and the end."""
+    def advance(self, subscription: ClientSubscription, answers: Iterable[bytes] = ()) -> None:
+        """Write what a subscription has not got yet, as far as the client reads, and the end.
+
+        ``answers`` come before; small frames are written together with a large one.
+        """
         channel, connection, delivery = subscription.channel, self._connection, self._delivery
+        due = list(answers)
         if channel is None or not connection.is_writable:
+            self._write(due)
             return
         if subscription.is_overrun:
             delivery.recoveries["trimmed"] += 1
         start = max(subscription.position, channel.first)
-        turn, write = delivery.turn, connection.transport.write
+        turn, end = delivery.turn, channel.end
         turn.allow(_FRAMES_PER_TURN)
         while (frame := subscription.next(turn.frame)) is not None:
-            write(frame)
-            if connection.paused and subscription.position < channel.end:
-                break
+            due.append(frame)
+            if subscription.position < end:
+                self._write(due)
+                due.clear()
+                if connection.paused:
+                    break
+        self._write(due)
         delivery.deliveries += subscription.position - start
-        if subscription.position == channel.end:
+        if subscription.position == end:
             if channel.ended:
                 self._leave(channel.name)
         elif not connection.paused:
             # A long history that nobody has read before: the others have their turn first.
             delivery.changed(channel)
+
+    def _write(self, frames: list[bytes]) -> None:
+        if frames and self._connection.is_open:
+            transport = self._connection.transport
+            if len(frames) == 1:
+                transport.write(frames[0])
+            else:
+                transport.writelines(frames)
 
     def _answer(self, data: bytes) -> None:
         try:
@@ -132,11 +151,8 @@ class RecoveringReader(Reader):
         answer, problem = subscription.begin(request.after)
         if problem is not None:
             delivery.recoveries[problem] += 1
-        connection.write(answer)
-        for gap in subscription.new_gaps(delivery.feed):
-            connection.write(gap)
         delivery.begin_turn()
-        self.advance(subscription)
+        self.advance(subscription, [answer, *subscription.new_gaps(delivery.feed)])
 
     def _leave(self, name: bytes) -> None:
         subscription = self._subscriptions.pop(name, None)

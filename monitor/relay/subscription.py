@@ -71,6 +71,8 @@ class Subscription:
         if channel is None or seen == self._feed_seen:
             return []
         self._feed_seen = seen
+        if not feed.outages:
+            return []
         gaps = list(feed.gaps(channel, self._begun))
         known, self._gaps = self._gaps, frozenset(gaps)
         return [gap_frame(channel.name, channel.epoch, *gap) for gap in gaps if gap not in known]

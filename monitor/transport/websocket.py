@@ -48,8 +48,9 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         self.paused = False
         self._lost: asyncio.Future[None] = self.loop.create_future()
         self._ending = False
-        # Why nothing is read.
-        self._holds: frozenset[str] = frozenset()
+        # Whether a subclass wants nothing to be read, and whether anything is read.
+        self._held = False
+        self._reading = True
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # What a subclass defines.
@@ -124,18 +125,10 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         if timer is not None:
             timer.cancel()
 
-    def hold(self, why: str) -> None:
-        """Stop reading for one more reason."""
-        if not self._holds and not self.transport.is_closing():
-            self.transport.pause_reading()
-        self._holds |= {why}
-
-    def release(self, why: str) -> None:
-        """Read again if this was the last reason not to."""
-        if why in self._holds:
-            self._holds -= {why}
-            if not self._holds and not self.transport.is_closing():
-                self.transport.resume_reading()
+    def hold(self, held: bool) -> None:
+        """Read nothing while ``held``."""
+        self._held = held
+        self._set_reading()
 
     def flush(self) -> None:
         """Write what the protocol has to send."""
@@ -188,12 +181,12 @@ class WebSocketConnection(asyncio.Protocol, ABC):
     def pause_writing(self) -> None:
         """Read nothing while the client does not."""
         self.paused = True
-        self.hold("answers")
+        self._set_reading()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self.paused = False
-        self.release("answers")
+        self._set_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release what the connection has."""
@@ -218,6 +211,15 @@ class WebSocketConnection(asyncio.Protocol, ABC):
             self.opened()
         else:
             self._end()
+
+    def _set_reading(self) -> None:
+        reading = not (self.paused or self._held)
+        if reading is not self._reading and not self.transport.is_closing():
+            self._reading = reading
+            if reading:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
 
     def _end(self) -> None:
         """Allow nothing but the closing handshake, for a limited time."""

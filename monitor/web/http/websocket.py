@@ -88,7 +88,7 @@ class WebSocket(WebSocketConnection):
                 self._reader = None
         message = self._messages.popleft()
         if not self._messages:
-            self.release("messages")
+            self.hold(False)
         return message
 
     async def send(self, text: bytes) -> None:
@@ -155,7 +155,7 @@ class WebSocket(WebSocketConnection):
         self.cancel_timer("pong")
         self.stop_receiving()
         # The client's part of the closing handshake must get through.
-        self.release("messages")
+        self.hold(False)
 
     def pause_writing(self) -> None:
         """Limit the time for which a client does not read."""
@@ -196,7 +196,7 @@ class WebSocket(WebSocketConnection):
             return
         self._messages.append(message)
         if len(self._messages) >= _MAX_QUEUED_MESSAGES:
-            self.hold("messages")
+            self.hold(True)
         self._wake()
 
     def _wake(self) -> None:
@@ -215,7 +215,7 @@ class WebSocket(WebSocketConnection):
         self.set_timer("ping", _PING_INTERVAL_S + _PONG_TIMEOUT_S, self._send_ping)
 
     def _no_pong(self) -> None:
-        if self._holds:  # it may have answered: nothing is read
+        if not self._reading:  # it may have answered
             self.set_timer("pong", _PONG_TIMEOUT_S, self._no_pong)
             return
         self.begin_close(1011, "no answer to a ping")

@@ -19,11 +19,13 @@ from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.entries import DECODING_ERRORS, is_sender
 from monitor.logs.filters import Cursor, Filter, Kind, Query
 from monitor.logs.levels import LEVELS, level_name
+from monitor.logs.times import seconds_of
 from monitor.store.cursor import read_cursor
 from monitor.validation import decoding_problem
 
 __all__ = [
     "DEFAULT_LIMIT",
+    "MAX_EXCLUDES",
     "MAX_LIMIT",
     "Follow",
     "ListRequest",
@@ -33,6 +35,7 @@ __all__ = [
     "echo",
     "filter_of",
     "parse",
+    "parse_upload",
     "query",
 ]
 
@@ -40,6 +43,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 DEFAULT_LIMIT: Final = 1000
 MAX_LIMIT: Final = 10_000
+MAX_EXCLUDES: Final = 10
 _MAX_ID_BYTES: Final = 256
 _MAX_TEXT: Final = 4096
 _NOTHING: Final = Raw()
@@ -119,10 +123,17 @@ class _Filter(_Plain, forbid_unknown_fields=True):
     level: str | int | None = None
     min_level: str | int | None = None
     contains: _Text | None = None
+    excludes: _Text | Annotated[list[_Text], Meta(max_length=MAX_EXCLUDES)] | None = msgspec.field(
+        default=None, name="not"
+    )
+    regexp: _Text | None = None
 
 
 class _List(_Filter, forbid_unknown_fields=True):
     timewindow: float | None = None
+    since: float | str | None = msgspec.field(default=None, name="from")
+    until: float | str | None = None
+    around: float | str | None = None
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] | None = None
     cursor: str | None = None
 
@@ -201,6 +212,15 @@ def parse(data: bytes, *, max_batch: int) -> Request:
             raise ActionError(ErrorCode.UNKNOWN_ACTION, f"unknown action {action[:64]!r}")
 
 
+def parse_upload(data: bytes, kind: Kind, *, max_batch: int) -> Upload:
+    """Parse an upload whose kind is known, and which needs no ``action``; raises ActionError."""
+    found = head(data)
+    expected = "uploadLogs" if kind is Kind.LOGS else "uploadNotifications"
+    if found.action not in (None, expected):
+        raise _bad(f"action: expected {expected} or nothing here")
+    return _upload(data, Head(expected, found.id, found.token), kind, max_batch)
+
+
 def _decode(data: bytes, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=type_)
@@ -242,8 +262,16 @@ def _sender_of(items: Sequence[bytes | Raw]) -> str:
 
 def _list(data: bytes, found: Head, kind: Kind) -> ListRequest:
     given = _decode(data, _List)
-    window, limit, cursor = given.timewindow, given.limit, given.cursor
-    chosen = query(kind, _filter(given), timewindow=window, limit=limit, cursor=cursor)
+    chosen = query(
+        kind,
+        _filter(given),
+        timewindow=given.timewindow,
+        since=given.since,
+        until=given.until,
+        around=given.around,
+        limit=given.limit,
+        cursor=given.cursor,
+    )
     return ListRequest(found, chosen)
 
 
@@ -252,6 +280,9 @@ def query(
     filter_: Filter,
     *,
     timewindow: float | None = None,
+    since: float | str | None = None,
+    until: float | str | None = None,
+    around: float | str | None = None,
     limit: int | None = None,
     cursor: str | None = None,
 ) -> Query:
@@ -265,11 +296,25 @@ def query(
         position = None if cursor is None else read_cursor(cursor, Cursor)
     except ValueError as error:
         raise _bad(str(error)) from None
-    return Query(kind, filter_, limit, timewindow, position)
+    begin, end, middle = _time("from", since), _time("until", until), _time("around", around)
+    if middle is not None and (end is not None or position is not None):
+        raise _bad("around: not together with until or cursor")
+    return Query(kind, filter_, limit, timewindow, position, begin, end, middle)
+
+
+def _time(key: str, given: float | str | None) -> float | None:
+    try:
+        return None if given is None else seconds_of(given)
+    except ValueError as error:
+        raise _bad(f"{key} {error}") from None
 
 
 def _filter(given: _Filter) -> Filter:
-    return filter_of(given.sender, given.level, given.min_level, given.contains)
+    texts = given.excludes
+    excludes = (texts,) if isinstance(texts, str) else tuple(texts or ())
+    return filter_of(
+        given.sender, given.level, given.min_level, given.contains, excludes, regexp=given.regexp
+    )
 
 
 def filter_of(
@@ -277,6 +322,9 @@ def filter_of(
     level: str | int | None = None,
     min_level: str | int | None = None,
     contains: str | None = None,
+    excludes: Sequence[str] = (),
+    *,
+    regexp: str | None = None,
 ) -> Filter:
     """Make a filter from the values of a client; raises ActionError for invalid values."""
     names = []
@@ -285,7 +333,19 @@ def filter_of(
         if value is not None and name is None:
             raise _bad(f"{key}: expected one of {', '.join(LEVELS)}, or 10 to 50 in tens")
         names.append(name)
-    for key, text in (("sender", sender), ("contains", contains)):
+    if len(excludes) > MAX_EXCLUDES:
+        raise _bad(f"not: at most {MAX_EXCLUDES} texts")
+    texts = (
+        ("sender", sender),
+        ("contains", contains),
+        *(("not", each) for each in excludes),
+        ("regexp", regexp),
+    )
+    for key, text in texts:
         if text is not None and "\0" in text:
             raise _bad(f"{key}: must not contain NUL")
-    return Filter(sender, names[0], names[1], contains or None)
+    if regexp is not None and len(regexp) > _MAX_TEXT:
+        raise _bad(f"regexp: longer than {_MAX_TEXT} characters")
+    # An empty text is in every message.
+    without = tuple(filter(None, excludes))
+    return Filter(sender, names[0], names[1], contains or None, without, regexp or None)

@@ -156,7 +156,7 @@ class Committer:
                 timeout=_COMMIT_TIMEOUT_S,
             )
         except MonitorError as error:
-            self.outage.failed(str(error))
+            self.outage.failed(str(error), cause=error)
             refusal = "the database cannot store uploads now"
             for waiting in group:
                 if not waiting.done.done():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from monitor.logs.levels import LEVELS, level_name
+from monitor.logs.times import seconds_of
 from monitor.validation import decoding_problem
 
 __all__ = [
@@ -66,7 +66,7 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
 
 class _Given(msgspec.Struct, gc=False):
     level: str | int
-    time: float
+    time: float | str
     message: str
     sender: str | None = None
 
@@ -131,18 +131,20 @@ def _accept(item: bytes | msgspec.Raw, rules: Rules) -> Entry:
     sender = _sender(given.sender, rules.sender)
     if "\0" in message or "\0" in sender:
         raise _RejectedError(Reason.BAD_TEXT, "sender and message must not contain NUL")
-    if not math.isfinite(given.time):
-        raise _RejectedError(Reason.BAD_ENTRY, "time is not finite")
-    if given.time < rules.oldest:
-        late = rules.oldest - given.time
+    try:
+        time = seconds_of(given.time)
+    except ValueError as error:
+        raise _RejectedError(Reason.BAD_ENTRY, f"time {error}") from None
+    if time < rules.oldest:
+        late = rules.oldest - time
         raise _RejectedError(Reason.TOO_OLD, f"time is {late:.10g} s before the oldest kept")
-    if given.time > rules.newest:
-        ahead = given.time - rules.newest
+    if time > rules.newest:
+        ahead = time - rules.newest
         raise _RejectedError(
             Reason.IN_FUTURE,
             f"time is {ahead:.10g} s past the {MAX_AHEAD_S:.0f} s allowed in the future",
         )
-    return Entry(level, given.time, sender, message)
+    return Entry(level, time, sender, message)
 
 
 def _sender(given: str | None, fixed: str | None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from monitor.logs.entries import Entry
 from monitor.logs.levels import levels_from
 
-__all__ = ["Cursor", "Filter", "Kind", "Query", "folded"]
+__all__ = ["Cursor", "Filter", "Kind", "Query", "SearchedEntry", "folded"]
 
 
 class Kind(StrEnum):
@@ -20,6 +21,11 @@ class Kind(StrEnum):
 
     LOGS = "logs"
     NOTIFICATIONS = "notifications"
+
+
+@lru_cache(maxsize=4096)
+def _needle(text: str) -> str:
+    return folded(text)
 
 
 def folded(text: str) -> str:
@@ -42,6 +48,16 @@ class Filter:
     level: str | None = None
     min_level: str | None = None
     contains: str | None = None
+    excludes: tuple[str, ...] = ()
+    """Texts that a message must not contain, in any case."""
+    regexp: str | None = None
+    """A regular expression that must be found in a message. Only a process that can be ended may
+    look for it (:mod:`~monitor.logs.expressions`): nothing in this module does."""
+
+    @property
+    def searches(self) -> bool:
+        """Whether every message has to be looked at: there is no index for that."""
+        return bool(self.contains or self.excludes or self.regexp)
 
     @property
     def levels(self) -> frozenset[str] | None:
@@ -53,16 +69,52 @@ class Filter:
         return levels
 
     def select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Return the matching entries, in order."""
+        """Return the entries that match all but ``regexp``, in order."""
         if self.sender is not None:
             entries = [entry for entry in entries if entry.sender == self.sender]
         levels = self.levels
         if levels is not None:
             entries = [entry for entry in entries if entry.level in levels]
-        if self.contains:
-            needle = folded(self.contains)
-            entries = [entry for entry in entries if needle in folded(entry.message)]
+        if self.searches:
+            entries = [e for e in entries if self._matches(SearchedEntry(e))]
         return entries
+
+    def select_searched(self, entries: Iterable[SearchedEntry]) -> list[Entry]:
+        """Return the entries that match all but ``regexp``, in order.
+
+        What is derived from a message is shared.
+        """
+        levels = self.levels
+        return [
+            each.entry
+            for each in entries
+            if (self.sender is None or each.entry.sender == self.sender)
+            and (levels is None or each.entry.level in levels)
+            and self._matches(each)
+        ]
+
+    def _matches(self, searched: SearchedEntry) -> bool:
+        text = searched.folded
+        if self.contains and _needle(self.contains) not in text:
+            return False
+        return not any(_needle(each) in text for each in self.excludes)
+
+
+class SearchedEntry:
+    """An entry whose message is folded once, however many filters look at it."""
+
+    __slots__ = ("_folded", "entry")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self._folded: str | None = None
+
+    @property
+    def folded(self) -> str:
+        """The message without case."""
+        if self._folded is None:
+            self._folded = folded(self.entry.message)
+        return self._folded
 
 
 class Cursor(NamedTuple):
@@ -79,7 +131,9 @@ class Cursor(NamedTuple):
 class Query:
     """One page of entries, newest first: (time, id) descending.
 
-    Without ``window_s`` all kept entries are searched. ``cursor`` is from the previous page.
+    Without ``window_s`` all kept entries are searched; ``since`` and ``until`` (s since the epoch)
+    bound their time, the end excluded. ``cursor`` is from the previous page. With ``around`` the
+    entries are those before and after that time, half of the limit each.
     """
 
     kind: Kind
@@ -87,3 +141,6 @@ class Query:
     limit: int
     window_s: float | None = None
     cursor: Cursor | None = None
+    since: float | None = None
+    until: float | None = None
+    around: float | None = None

@@ -2,50 +2,103 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from monitor.logs.entries import Entry
 from monitor.logs.filters import Cursor, Filter, Kind, Query, folded
 from monitor.store import Connection
 
-__all__ = ["page"]
+__all__ = ["TABLES", "Placed", "halves", "matching", "page", "read"]
 
-_TABLES: Final = {Kind.LOGS: "log_entry", Kind.NOTIFICATIONS: "notification"}
+TABLES: Final = {Kind.LOGS: "log_entry", Kind.NOTIFICATIONS: "notification"}
+
+
+class Placed(NamedTuple):
+    """An entry, and the cursor of what follows it."""
+
+    entry: Entry
+    cursor: Cursor
 
 
 def page(
     connection: Connection, query: Query, *, oldest: float | None, max_bytes: int
 ) -> tuple[list[Entry], Cursor | None]:
-    """Return a page of matching entries, none older than ``oldest``, and the next page's cursor.
+    """Return the entries of a query, newest first, and the cursor of older ones.
 
-    The messages of a page have at most ``max_bytes`` bytes, unless there is only one.
+    None is older than ``oldest``. Their messages have at most ``max_bytes`` bytes, unless there is
+    only one.
     """
-    conditions, values = _matching(connection, query.filter, oldest=oldest)
+    newer: list[Placed] = []
+    if query.around is not None:
+        query, after = halves(query)
+        max_bytes //= 2
+        newer, _ = read(connection, after, oldest=oldest, max_bytes=max_bytes, newer=True)
+    older, more = read(connection, query, oldest=oldest, max_bytes=max_bytes)
+    entries = [each.entry for each in (*reversed(newer), *older)]
+    return entries, older[-1].cursor if more else None
+
+
+def halves(query: Query) -> tuple[Query, Query]:
+    """Return the queries for what is before (and at) ``query.around``, and for what is after it."""
+    assert query.around is not None
+    until = math.nextafter(query.around, math.inf)
+    half = query.limit // 2
+    return (
+        dataclasses.replace(query, until=until, limit=max(1, half), around=None),
+        dataclasses.replace(query, limit=half),
+    )
+
+
+def read(
+    connection: Connection,
+    query: Query,
+    *,
+    oldest: float | None,
+    max_bytes: int,
+    newer: bool = False,
+) -> tuple[list[Placed], bool]:
+    """Return entries from the newest on, none older than ``oldest``, and whether there are more.
+
+    With ``newer`` they are those after ``query.around``, from the oldest on. Their messages have at
+    most ``max_bytes`` bytes, unless there is only one.
+    """
+    conditions, values = matching(connection, query.filter, oldest=oldest)
+    beyond, order = (">", "") if newer else ("<", "DESC")
+    limit = query.around if newer else query.until
+    if limit is not None:
+        conditions.append(f"time {beyond} %s")
+        values.append(limit)
     if query.cursor is not None:
         # The first condition lets PostgreSQL skip partitions.
-        conditions.append("time <= %s AND (time, id) < (%s, %s)")
+        conditions.append(f"time {beyond}= %s AND (time, id) {beyond} (%s, %s)")
         values.extend((query.cursor.time, *query.cursor))
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    newest = (
-        f"SELECT level, time, sender, message, id FROM {_TABLES[query.kind]} {where}"  # noqa: S608 - no user input
-        " ORDER BY time DESC, id DESC LIMIT %s"
+    next_ = (
+        f"SELECT level, time, sender, message, id FROM {TABLES[query.kind]} {where}"  # noqa: S608 - no user input
+        f" ORDER BY time {order}, id {order} LIMIT %s"
     )
     values.append(query.limit + 1)
-    entries: list[Entry] = []
-    last: Cursor | None = None
-    for level, time, sender, message, number, size in _sized(connection, newest, values, max_bytes):
-        if len(entries) == query.limit or (entries and size > max_bytes):
-            return entries, last
-        entries.append(Entry(level, time, sender, message))
-        last = Cursor(time, number)
-    return entries, None
+    found: list[Placed] = []
+    for level, time, sender, message, number, size in _sized(
+        connection, next_, values, max_bytes, order
+    ):
+        if len(found) == query.limit or (found and size > max_bytes):
+            return found, True
+        found.append(Placed(Entry(level, time, sender, message), Cursor(time, number)))
+    return found, False
 
 
-def _matching(
+def matching(
     connection: Connection, filter_: Filter, *, oldest: float | None
 ) -> tuple[list[str], list[Any]]:
-    """Return conditions for what matches and is not older than ``oldest``, and their values."""
+    """Return conditions for what matches and is not older than ``oldest``, and their values.
+
+    The filter has no ``regexp``: no database looks for one in bounded time.
+    """
+    assert filter_.regexp is None
     conditions: list[str] = []
     values: list[Any] = []
     if oldest is not None:
@@ -63,11 +116,15 @@ def _matching(
         condition, needles = _contains(connection, filter_.contains)
         conditions.append(condition)
         values.extend(needles)
+    for text in filter_.excludes:
+        condition, needles = _contains(connection, text)
+        conditions.append(f"NOT ({condition})")
+        values.extend(needles)
     return conditions, values
 
 
 def _sized(
-    connection: Connection, newest: str, values: Sequence[Any], max_bytes: int
+    connection: Connection, newest: str, values: Sequence[Any], max_bytes: int, order: str
 ) -> Iterable[Sequence[Any]]:
     """Yield rows, each with the total size of the messages up to and including its own.
 
@@ -80,11 +137,12 @@ def _sized(
         sized = (
             "SELECT *, sum(octet_length(message)) OVER newest AS size, row_number() OVER newest"  # noqa: S608 - as above
             f" AS place FROM ({newest}) AS entry"
-            " WINDOW newest AS (ORDER BY time DESC, id DESC ROWS UNBOUNDED PRECEDING)"
+            f" WINDOW newest AS (ORDER BY time {order}, id {order} ROWS UNBOUNDED PRECEDING)"
         )
         yield from connection.query(
             f"{settings}SELECT level, time, sender, message, id, size FROM ({sized}) AS sized"  # noqa: S608
-            " WHERE size - octet_length(message) <= %s OR place = 2 ORDER BY time DESC, id DESC",
+            " WHERE size - octet_length(message) <= %s OR place = 2"
+            f" ORDER BY time {order}, id {order}",
             (*values, max_bytes),
         )
         return

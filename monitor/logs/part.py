@@ -10,18 +10,21 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from monitor.errors import MonitorError
-from monitor.log_limits import OutageLog
+from monitor.files.threads import call_aside
+from monitor.log_limits import OutageLog, RateLimitedLog
 from monitor.logs.followers import Follower
 from monitor.logs.instances import Instances
 from monitor.logs.jumps import Jumps
+from monitor.logs.quota import Quota, Table
 from monitor.logs.retention import make_partitions, purge
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
 from monitor.logs.settings import LogsSettings
 from monitor.metrics import Metric
-from monitor.part import Health, Part, State
+from monitor.part import Health, Part, State, counted
 from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
+from monitor.transport.curve import keys_after_reload
 
 if TYPE_CHECKING:
     from monitor.logs.zeromq import ZeroMq
@@ -66,6 +69,9 @@ class Logs(Part):
         self._retaining = asyncio.Lock()
         self._purging = OutageLog(logger)
         self.purged = 0
+        tables: tuple[Table, ...] = ("log_entry", "notification")
+        self._quotas = {table: Quota(store, table) for table in tables}
+        self._quota_log = RateLimitedLog(logger)
         self.zeromq: ZeroMq | None = None
 
     def session(self, *, send: Callable[[bytes], None], follower: Follower) -> Session:
@@ -101,6 +107,8 @@ class Logs(Part):
             tasks.create_task(self._retain(), name="logs:retention")
             tasks.create_task(self._instances.run(), name="logs:instances")
             tasks.create_task(self.service.tail.catch_up(), name="logs:followers")
+            tasks.create_task(self.service.tail.search(), name="logs:searches")
+            tasks.create_task(self.service.tail.match(), name="logs:expressions")
             if self.zeromq is not None:
                 tasks.create_task(self.zeromq.run(), name="logs:zeromq")
 
@@ -110,15 +118,17 @@ class Logs(Part):
         committer.stopping = True
         async with asyncio.timeout(_DRAIN_S):
             await committer.flush()
+            await self.service.tail.settled()
             self.service.tail.flush()
             if self.zeromq is not None:
                 await self.zeromq.drain()
 
     async def close(self) -> None:
-        """Close the ZeroMQ socket."""
+        """Close the ZeroMQ socket, and end the processes of the service."""
         if self.zeromq is not None:
             self.zeromq.close()
             self.zeromq = None
+        await self.service.close()
 
     async def _retain(self) -> None:
         while True:
@@ -153,10 +163,28 @@ class Logs(Part):
                     keep_notifications=settings.keep_notifications,
                     ahead_s=lambda kept_s: self._jumps.ahead_s(kept_s, steady),
                 )
+                await self._keep_within()
             except MonitorError as error:
-                self._purging.failed(f"cannot purge: {error}")
+                self._purging.failed(f"cannot purge: {error}", cause=error)
             else:
                 self._purging.recovered("purging resumed")
+
+    async def _keep_within(self) -> None:
+        """Delete the oldest entries beyond the limits in bytes."""
+        settings = self.service.settings
+        for key, limit, quota in (
+            ("max_bytes", settings.max_bytes, self._quotas["log_entry"]),
+            (
+                "max_notification_bytes",
+                settings.max_notification_bytes,
+                self._quotas["notification"],
+            ),
+        ):
+            deleted = await quota.enforce(limit)
+            if deleted:
+                self._quota_log.warning(
+                    key, "over logs.%s (%d bytes): deleted the oldest %d", key, limit, deleted
+                )
 
     def state(self) -> State:
         """Return counts; degraded while storing or purging fails."""
@@ -164,7 +192,11 @@ class Logs(Part):
             if outage.problem is not None:
                 return State(Health.DEGRADED, outage.summary)
         stored, followers = self.service.committer.stored, len(self.service.tail)
-        return State(Health.OK, f"{stored} entries stored since the start, {followers} followers")
+        return State(
+            Health.OK,
+            f"{counted(stored, 'entry', 'entries')} stored since the start,"
+            f" {counted(followers, 'follower')}",
+        )
 
     def metrics(self) -> Iterable[Metric]:
         """Return the metrics log_*."""
@@ -186,6 +218,13 @@ class Logs(Part):
             "Log entries deleted; for whole partitions, as estimated by the database",
             [({}, self.purged)],
         )
+        yield Metric(
+            "log_evicted_total",
+            "counter",
+            "Log entries and notifications deleted because of logs.max_bytes and"
+            " logs.max_notification_bytes",
+            [({"kind": table}, quota.deleted) for table, quota in self._quotas.items()],
+        )
         yield Metric("log_followers", "gauge", "Live tails", [({}, len(self.service.tail))])
 
     async def prepare(self, settings: LogsSettings) -> Callable[[], None]:
@@ -200,6 +239,7 @@ class Logs(Part):
         if settings.zeromq_uri is not None:
             # It applies after a restart, which should not be the first to reject it.
             require_tokens(settings.zeromq_uri, tokens, key="zeromq_uri")
+        keys = await call_aside(keys_after_reload, adopted.curve, settings.curve)
 
         def switch() -> None:
             self._settings = adopted
@@ -213,6 +253,8 @@ class Logs(Part):
                 )
             self.service.adopt(effective)
             self._tokens.file, self._tokens.current = fresh.file, tokens
+            if self.zeromq is not None and keys is not None:
+                self.zeromq.adopt_keys(keys)
             self._purge_now.set()
 
         return switch

@@ -57,7 +57,12 @@ class LogReader:
 
     async def run(self) -> None:
         """Listen to other instances from the first :meth:`attend` on, until cancelled."""
-        await self._wanted.wait()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._instances.run(), name="logs:instances")
-            tasks.create_task(self.service.tail.catch_up(), name="logs:followers")
+        try:
+            await self._wanted.wait()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._instances.run(), name="logs:instances")
+                tasks.create_task(self.service.tail.catch_up(), name="logs:followers")
+                tasks.create_task(self.service.tail.search(), name="logs:searches")
+                tasks.create_task(self.service.tail.match(), name="logs:expressions")
+        finally:
+            await self.service.close()

@@ -6,9 +6,12 @@ Each connection of a transport has a :class:`~monitor.logs.session.Session` of t
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,10 +22,14 @@ from monitor.logs.actions import Upload
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.commits import Committer, describe, is_to_blame
 from monitor.logs.entries import MAX_AHEAD_S, Entry, Reason, Rejected, Rules, UploadDigest, validate
+from monitor.logs.expressions import Expressions
 from monitor.logs.filters import Kind, Query
 from monitor.logs.followers import LiveTail
+from monitor.logs.histogram import Bars, Histogram, histogram, oldest
 from monitor.logs.limits import Allowances
-from monitor.logs.pages import page
+from monitor.logs.pages import Placed, page, read
+from monitor.logs.scans import Read, Select, matches, scanned_page
+from monitor.logs.searches import Searches
 from monitor.logs.settings import LogsSettings
 from monitor.logs.tables import AcceptedUpload, UploadKey, partition_width_s
 from monitor.store import Connection, Store
@@ -32,8 +39,14 @@ __all__ = ["LogService"]
 
 logger = logging.getLogger("monitor.logs")
 
+T = TypeVar("T")
+
+# The shortest time that a histogram divides.
+_SHORTEST_S: Final = 1.0
 # A query that takes longer is too broad.
 _QUERY_TIMEOUT_S = 10.0
+# How long a page with a regular expression looks at entries; its cursor leads to the others.
+_LOOK_S = 3.0
 # Entries validated in one turn of the loop.
 _SLICE = 1000
 # Without a window, notifications may have any time since the epoch.
@@ -79,8 +92,15 @@ class LogService:
             committed=self._committed,
         )
         self._queries_log = RateLimitedLog(logger)
+        self._searches = Searches()
+        self._expressions = Expressions()
+        self._matching = Searches()
         self._allowances: dict[str, Allowances] = {}
         self._peers: dict[str, Allowances] = {}  # in order of use
+
+    def deaf(self) -> str | None:
+        """Return why commits of other instances do not arrive now, or None."""
+        return self._store.deaf()
 
     def adopt(self, settings: LogsSettings) -> None:
         """Apply new settings."""
@@ -111,8 +131,10 @@ class LogService:
             problem = "too many entries or bytes per second"
             raise ActionError(ErrorCode.RATE_LIMITED, problem, retry_after=wait)
 
-    def admit(self, principal: Principal, *, peer: str, size: int) -> None:
+    def admit(self, principal: Principal, *, peer: str, size: int) -> Allowances:
         """Count a request of ``size`` bytes without a session; raises ActionError.
+
+        Returns the limits that it counts for: more entries than one are still to be subtracted.
 
         It shares the limits of the sessions with its token. Without tokens, each ``peer`` address
         has limits of its own.
@@ -133,6 +155,7 @@ class LogService:
             raise
         allowances.entries.spend(1)
         allowances.bytes.spend(size)
+        return allowances
 
     def count(self, reason: str, number: int = 1) -> None:
         """Count refused requests and entries, for /metrics; ``reason`` is from a fixed set."""
@@ -197,25 +220,114 @@ class LogService:
                 await asyncio.sleep(0)
         return accepted, rejected
 
+    async def close(self) -> None:
+        """End the processes that match regular expressions."""
+        await self._expressions.close()
+        await self.tail.close()
+
     async def list(self, query: Query, principal: Principal, head: Head) -> bytes:
         """Read a page and return the answer; raises ActionError."""
-        if not principal.may_read:
-            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
-        settings = self.settings
-        kept = settings.timewindow if query.kind is Kind.LOGS else settings.keep_notifications
-        windows = [each for each in (kept, query.window_s) if each is not None]
+        if query.filter.regexp is not None:
+            expires = self.clock() + _LOOK_S
+            entries, cursor = await scanned_page(
+                query,
+                self._parts(principal),
+                self._select(principal),
+                max_bytes=self.settings.max_message_bytes,
+                expired=lambda: self.clock() >= expires,
+            )
+            return await asyncio.to_thread(answers.listed, head, query.kind, entries, cursor)
 
         def read_and_encode(connection: Connection) -> bytes:
             # Runs in a thread of the store, including the encoding of up to 10,000 entries. The
             # call may have waited for the thread, so the window is computed here.
-            oldest = self.now() - min(windows) if windows else None
             entries, cursor = page(
-                connection, query, oldest=oldest, max_bytes=settings.max_message_bytes
+                connection,
+                query,
+                oldest=self._oldest(query),
+                max_bytes=self.settings.max_message_bytes,
             )
             return answers.listed(head, query.kind, entries, cursor)
 
+        return await self._read(read_and_encode, query, principal)
+
+    async def histogram(self, query: Query, principal: Principal, *, bars: int) -> Histogram:
+        """Count the entries of a query in so many equal spans; raises ActionError."""
+
+        def span(connection: Connection) -> tuple[float, float]:
+            end = self.now() if query.until is None else query.until
+            begin = self._oldest(query)
+            if begin is None:
+                begin = oldest(connection, query.kind, before=end)
+            return min(begin, end - _SHORTEST_S), end
+
+        def count(connection: Connection) -> Histogram:
+            begin, end = span(connection)
+            return histogram(connection, query, begin=begin, end=end, bars=bars)
+
+        if query.filter.regexp is None:
+            return await self._read(count, query, principal)
+        begin, end = await self._read(span, query, principal)
+        counts, query = Bars(begin, end, bars), dataclasses.replace(query, since=begin, until=end)
+        parts, select = self._parts(principal), self._select(principal)
+        expires = self.clock() + _QUERY_TIMEOUT_S
+        async with contextlib.aclosing(matches(query, parts, select)) as found:
+            async for matching, rest in found:
+                counts.count(each.entry for each in matching)
+                if rest is not None and self.clock() >= expires:
+                    problem = (
+                        f"too many entries to look at in {_QUERY_TIMEOUT_S:.0f} s: narrow the query"
+                    )
+                    raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=1.0)
+        return counts.histogram()
+
+    def _parts(self, principal: Principal) -> Read:
+        """Return a function that reads the entries of a query in parts."""
+
+        async def read_part(
+            query: Query, *, max_bytes: int, newer: bool
+        ) -> tuple[list[Placed], bool]:
+            def read_now(connection: Connection) -> tuple[list[Placed], bool]:
+                # The call may have waited, so the window is computed here.
+                oldest = self._oldest(query)
+                return read(connection, query, oldest=oldest, max_bytes=max_bytes, newer=newer)
+
+            return await self._read(read_now, query, principal)
+
+        return read_part
+
+    def _select(self, principal: Principal) -> Select:
+        """Return a function that matches messages, in turns with all others."""
+
+        async def select(regexp: str, messages: Sequence[str]) -> list[int]:
+            async with self._matching.turn(principal.name):
+                return await self._expressions.select(regexp, messages)
+
+        return select
+
+    def _oldest(self, query: Query) -> float | None:
+        """Return the least time of the query's entries, as it is now; None if there is none."""
+        settings = self.settings
+        kept = settings.timewindow if query.kind is Kind.LOGS else settings.keep_notifications
+        windows = [each for each in (kept, query.window_s) if each is not None]
+        found = self.now() - min(windows) if windows else None
+        if query.since is not None:
+            found = query.since if found is None else max(found, query.since)
+        return found
+
+    async def _read(
+        self, function: Callable[[Connection], T], query: Query, principal: Principal
+    ) -> T:
+        """Read from the database for a query; raises ActionError."""
+        if not principal.may_read:
+            raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
         try:
-            return await self._store.read(read_and_encode, timeout=_QUERY_TIMEOUT_S)
+            if not query.filter.searches:
+                return await self._store.read(function, timeout=_QUERY_TIMEOUT_S)
+            async with self._searches.turn(principal.name):
+                return await self._store.read(function, timeout=_QUERY_TIMEOUT_S)
+        except ActionError:
+            raise
         except MonitorError as error:
             self._queries_log.warning("query", "a query failed: %s", error)
             problem = str(error)  # for example a missing file or directory

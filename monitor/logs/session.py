@@ -123,7 +123,7 @@ class Session:
             case ListRequest():
                 self._send(await service.list(request.query, principal, request.head))
             case Follow():
-                self._follow(request, principal)
+                await self._follow(request, principal)
                 self._send(answers.succeeded(request.head))
             case Unfollow():
                 self.unfollow()
@@ -140,7 +140,7 @@ class Session:
                 each.entries.spend(cost)
         return request
 
-    def _follow(self, request: Follow, principal: Principal) -> None:
+    async def _follow(self, request: Follow, principal: Principal) -> None:
         if not principal.may_read:
             raise ActionError(ErrorCode.FORBIDDEN, "a sender's token may only upload")
         if self.no_follower:
@@ -149,8 +149,20 @@ class Session:
         if not self.following and len(tail) >= self._service.settings.max_followers:
             problem = "too many live tails"
             raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=10.0)
+        deaf = self._service.deaf()
+        if deaf is not None:
+            problem = f"new entries of other daemons do not arrive: {deaf}"
+            raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=5.0)
+        if request.filter.regexp is not None:
+            await tail.expressions.verify(request.filter.regexp)
+
+        def ended(error: ActionError) -> None:
+            if not self._closed:
+                self._service.count(error.code)
+                self._send(error.answer(request.head))
+
         if not self._closed:
-            tail.follow(self._follower, request.filter)
+            tail.follow(self._follower, request.filter, ended=ended)
             self.follows += 1
 
     def _flush(self, _: asyncio.Future[bytes]) -> None:

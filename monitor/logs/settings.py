@@ -9,6 +9,7 @@ import msgspec
 
 from monitor.errors import SettingError
 from monitor.settings import Address, Bytes, Count, Reloadable, Seconds, Section
+from monitor.transport.curve import CurveSettings, read_curve_keys
 
 __all__ = ["LogsSettings"]
 
@@ -25,6 +26,10 @@ class LogsSettings(Section, frozen=True, kw_only=True):
     cleanup_interval: Reloadable[Seconds] = 5.0
     # s a notification is kept; null keeps them indefinitely
     keep_notifications: Reloadable[Seconds | None] = None
+    # bytes of log entries that are kept, each with 100 for its row; the oldest are deleted first
+    max_bytes: Reloadable[Bytes | None] = None
+    # the same for notifications
+    max_notification_bytes: Reloadable[Bytes | None] = 1024 * 1024 * 1024
     # bytes of one entry's message in UTF-8
     max_entry_bytes: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=_MAX_ENTRY_BYTES)]] = 262_144
     # entries of one upload. All of a commit share one block of 65,536 ids
@@ -44,9 +49,13 @@ class LogsSettings(Section, frozen=True, kw_only=True):
     max_followers: Reloadable[Count] = 10_000
     # where the same actions are served by a ZeroMQ ROUTER
     zeromq_uri: Address | None = None
+    # encrypts ZeroMQ, and accepts only known peers
+    curve: CurveSettings | None = None
 
     def verify(self) -> None:
-        """Check that one entry fits a message."""
+        """Check that one entry fits a message, and read the CURVE keys."""
+        if self.curve is not None:
+            read_curve_keys(self.curve)
         if self.max_message_bytes < self.max_entry_bytes + 1024:
             raise SettingError(
                 ("max_message_bytes",),

@@ -1,8 +1,11 @@
-"""The log actions over a ZeroMQ ROUTER, for DEALER and REQ peers.
+"""The log actions over ZeroMQ, for DEALER and REQ peers.
 
 A message is one frame of JSON, after an empty frame if the peer is a REQ; answers have the same
-envelope. The token is in the message. A peer is identified by its identity, and dropped when it
-has been silent for a while without a live tail.
+envelope. The token is in the message. A peer is forgotten when it has been silent for a while
+without a live tail.
+
+Without CURVE a peer is a connection (:mod:`monitor.transport.zmtp_server`), whatever identity it
+chose. With CURVE the peers are known, and libzmq's ROUTER tells them apart.
 """
 
 from __future__ import annotations
@@ -10,17 +13,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from typing import Final
 
 import zmq
 
+from monitor.files.threads import call_aside
 from monitor.log_limits import RateLimitedLog
 from monitor.logs.actions import echo
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.peers import Peer
 from monitor.logs.service import LogService
 from monitor.tokens import TokenFile
-from monitor.transport.router import Router, reason
+from monitor.transport.curve import CurveKeys, read_curve_keys
+from monitor.transport.router import Router, peer_address, reason
+from monitor.transport.zmtp import Zmtp
+from monitor.transport.zmtp_server import ZmtpConnection, ZmtpServer
 
 __all__ = ["ZeroMq"]
 
@@ -34,7 +42,11 @@ _RECEIVE_QUEUE: Final = 8
 # A frame over max_message_bytes is answered with an error; for one over so many times that,
 # libzmq closes the connection.
 _OVERSIZE: Final = 2
+# Frames of a message.
+_MAX_FRAMES: Final = 64
 _MAX_PEERS: Final = 10_000
+# Connections that have sent nothing yet.
+_SPARE_CONNECTIONS: Final = 500
 _MAX_INBOX: Final = 64
 # Bytes in all inboxes; beyond that the socket is not read.
 _MAX_INBOX_BYTES: Final = 64 * 1024 * 1024
@@ -48,18 +60,35 @@ class ZeroMq:
     def __init__(self, address: tuple[str, int], service: LogService, tokens: TokenFile) -> None:
         self._service = service
         self._tokens = tokens
-        self._router = Router(
-            address,
-            key="logs.zeromq_uri",
-            options={
-                zmq.LINGER: 500,  # ms for the last answers of a stop
-                zmq.RCVHWM: _RECEIVE_QUEUE,
-                zmq.SNDHWM: _SEND_QUEUE,
-                zmq.MAXMSGSIZE: _OVERSIZE * service.settings.max_message_bytes,
-                # Sending to a peer that is gone or takes nothing fails, instead of dropping.
-                zmq.ROUTER_MANDATORY: 1,
-            },
-        )
+        self._curve = service.settings.curve
+        largest = _OVERSIZE * service.settings.max_message_bytes
+        key = "logs.zeromq_uri"
+        self._router: Router | None = None
+        self._server: ZmtpServer | None = None
+        if self._curve is None:
+            self._server = ZmtpServer(
+                address,
+                key=key,
+                zmtp=lambda: Zmtp(
+                    max_frame_bytes=largest, max_message_bytes=largest, max_frames=_MAX_FRAMES
+                ),
+                admit=self._admit,
+                received=self._received,
+                lost=lambda connection: self._lost(connection.number),
+            )
+        else:
+            self._router = Router(
+                address,
+                key=key,
+                options={
+                    zmq.LINGER: 500,  # ms for the last answers of a stop
+                    zmq.RCVHWM: _RECEIVE_QUEUE,
+                    zmq.SNDHWM: _SEND_QUEUE,
+                    zmq.MAXMSGSIZE: largest,
+                    # Sending to a peer that is gone or takes nothing fails, instead of dropping.
+                    zmq.ROUTER_MANDATORY: 1,
+                },
+            )
         self._peers: dict[bytes, Peer] = {}
         self._inbox_bytes = 0
         self._full = False
@@ -71,14 +100,26 @@ class ZeroMq:
     @property
     def endpoints(self) -> list[str]:
         """The endpoints on which it listens."""
-        return self._router.endpoints
+        if self._server is not None:
+            return self._server.endpoints
+        return [] if self._router is None else self._router.endpoints
 
     async def start(self) -> None:
-        """Bind; raises ListenError."""
-        await self._router.bind()
+        """Bind; raises ListenError, and SettingError for unusable keys."""
+        if self._server is not None:
+            await self._server.start()
+        elif self._router is not None and self._curve is not None:
+            await self._router.bind(await call_aside(read_curve_keys, self._curve))
         for endpoint in self.endpoints:
-            logger.info("serving the log actions on %s", endpoint)
-        self._router.read(self._drain)
+            words = ", with CURVE" if self._curve is not None else ""
+            logger.info("serving the log actions on %s%s", endpoint, words)
+        if self._router is not None:
+            self._router.read(self._drain)
+
+    def adopt_keys(self, keys: CurveKeys) -> None:
+        """Accept peers with these keys from now on; the own key stays."""
+        if self._router is not None:
+            self._router.allow(keys.allowed)
 
     async def run(self) -> None:
         """Drop silent peers, until cancelled."""
@@ -91,66 +132,128 @@ class ZeroMq:
 
     async def drain(self) -> None:
         """Read nothing more, and answer the messages that were read."""
-        self._router.stop_reading()
+        self._stop_reading()
         tasks = [peer.task for peer in self._peers.values() if peer.task is not None]
         if tasks:
             await asyncio.wait(tasks)
         for peer in list(self._peers.values()):
             await peer.session.answered()
+        if self._server is not None:
+            await self._server.finish()
+
+    def _stop_reading(self) -> None:
+        if self._server is not None:
+            self._server.stop_reading()
+        if self._router is not None:
+            self._router.stop_reading()
 
     def close(self) -> None:
         """Close the socket and drop all peers."""
-        self._router.stop_reading()
+        self._stop_reading()
         for peer in list(self._peers.values()):
             if peer.task is not None:
                 peer.task.cancel()
             self._forget(peer)
-        self._router.close()
+        if self._server is not None:
+            self._server.close()
+        if self._router is not None:
+            self._router.close()
 
     def send(self, peer: Peer, text: bytes) -> bool:
         """Send to a peer at once; False if it is gone or takes nothing."""
-        socket = self._router.socket
-        if socket is None:
-            return False
-        frames = [peer.identity, b"", text] if peer.delimited else [peer.identity, text]
+        frames = [b"", text] if peer.delimited else [text]
         try:
-            socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            self._peers_log.warning("slow", "a ZeroMQ peer is too slow; messages to it are dropped")
-            return False
+            if self._server is not None:
+                connection = self._server.connections.get(peer.identity)
+                if connection is None:
+                    self._forget(peer)
+                    return False
+                sent = connection.send(frames)
+            else:
+                sent = self._route(peer.identity, frames)
         except zmq.ZMQError:
             self._forget(peer)
             return False
+        if sent:
+            peer.last_told = self._service.clock()
+        else:
+            self._peers_log.warning("slow", "a ZeroMQ peer is too slow; messages to it are dropped")
+        return sent
+
+    # Without CURVE
+
+    def _admit(self) -> bool:
+        """Return whether there is room for a connection; the first that sent nothing makes it."""
+        assert self._server is not None
+        connections = self._server.connections
+        if len(connections) < _MAX_PEERS + _SPARE_CONNECTIONS:
+            return True
+        silent = next((each for name, each in connections.items() if name not in self._peers), None)
+        if silent is not None:
+            silent.drop("too many connections, and this one sends nothing")
+        return silent is not None
+
+    def _received(self, connection: ZmtpConnection, messages: deque[list[bytes]]) -> bool:
+        while messages:
+            self._take(connection.number, messages.popleft(), connection.address)
+            peer = self._peers.get(connection.number)
+            self._full = self._full or self._inbox_bytes > _MAX_INBOX_BYTES
+            if self._full or (peer is not None and len(peer.inbox) >= _MAX_INBOX):
+                return False
+        return True
+
+    def _lost(self, identity: bytes) -> None:
+        """The connection is lost: its live tail ends, and what it sent is still stored."""
+        peer = self._peers.pop(identity, None)
+        if peer is not None:
+            peer.session.close()
+
+    # With CURVE
+
+    def _route(self, identity: bytes, frames: list[bytes]) -> bool:
+        """Send by the ROUTER; False if the peer takes nothing. Raises ZMQError if it is gone."""
+        router = self._router
+        if router is None or router.socket is None:
+            return False
+        try:
+            router.socket.send_multipart([identity, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
         finally:
             # Sending, even if it fails, may consume the edge of a message to read.
-            self._router.drain_soon()
-        peer.last_told = self._service.clock()
+            router.drain_soon()
         return True
 
     def _drain(self) -> None:
-        socket = self._router.socket
-        if socket is None or not self._router.reading:
+        router = self._router
+        socket = None if router is None else router.socket
+        if router is None or socket is None or not router.reading:
             return
         try:
             for _ in range(_BATCH):
                 if self._inbox_bytes > _MAX_INBOX_BYTES:
                     self._full = True
                     return
-                self._take(*_receive(socket))
+                (identity, *rest), first = _receive(socket)
+                address = ""
+                if self._tokens.current:
+                    # For the log, if the message is refused.
+                    with contextlib.suppress(zmq.ZMQError):
+                        address = peer_address(first)
+                self._take(identity, rest, address)
         except zmq.Again:
             return
         except zmq.ZMQError as error:
             self._peers_log.warning("receive", "receiving failed: %s", reason(error))
             return
-        self._router.drain_soon()
+        router.drain_soon()
 
-    def _take(self, frames: list[bytes], first: zmq.Frame) -> None:
-        identity, *rest = frames
+    # Both
+
+    def _take(self, identity: bytes, rest: list[bytes], address: str) -> None:
+        """Take the frames of a message from a peer at an address."""
         peer = self._peer(identity)
-        if self._tokens.current:
-            # For the log, if the message is refused.
-            with contextlib.suppress(zmq.ZMQError):
-                peer.address = str(first.get("Peer-Address"))
+        peer.address = address or peer.address
         delimited = peer.delimited = len(rest) > 1 and rest[0] == b""
         if identity not in self._peers:
             self._refuse(peer, ErrorCode.UNAVAILABLE, "too many peers", 10.0)
@@ -210,13 +313,26 @@ class ZeroMq:
                 data = peer.inbox.popleft()
                 self._inbox_bytes -= len(data)
                 await peer.serve(data)
+                self._read_on(peer)
         except Exception as error:  # noqa: BLE001 - must not affect other peers
             logger.error("serving a ZeroMQ peer failed: %s: %s", type(error).__name__, error)
         finally:
             peer.task = None
-            if self._full and self._inbox_bytes <= _MAX_INBOX_BYTES // 2:
-                self._full = False
+            self._read_on(peer)
+
+    def _read_on(self, peer: Peer) -> None:
+        """Read again what was not read because too much was waiting."""
+        server = self._server
+        if self._full and self._inbox_bytes <= _MAX_INBOX_BYTES // 2:
+            self._full = False
+            if self._router is not None:
                 self._router.drain_soon()
+            for connection in () if server is None else server.connections.values():
+                connection.resume()
+        elif server is not None and not self._full and len(peer.inbox) <= _MAX_INBOX // 2:
+            connection_ = server.connections.get(peer.identity)
+            if connection_ is not None:
+                connection_.resume()
 
     def _forget(self, peer: Peer) -> None:
         peer.session.close()

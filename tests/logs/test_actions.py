@@ -103,7 +103,8 @@ def test_following() -> None:
         (b'"text"', "bad-request", "object"),
         (b"\xff", "bad-request", "not JSON"),
         (b"[" * 200_000, "bad-request", "object"),
-        (b'{"a":' * 200_000, "bad-request", "deep"),
+        # Python 3.14 follows JSON as deep as the stack is.
+        (b'{"a":' * 2_000_000, "bad-request", "deep"),
         (b'{"action": "getLogs", "limit": NaN}', "bad-request", "not JSON"),
         ({}, "bad-request", "action: missing"),
         ({"action": 7}, "bad-request", "action: expected a text, not a whole number"),
@@ -244,11 +245,12 @@ def test_a_part_of_a_text_is_found_in_it_whatever_its_case(
 
 
 def test_texts_that_unicode_calls_equal_without_case_are_folded_to_one() -> None:
-    folds: dict[str, set[str]] = {}
-    for number in range(sys.maxunicode + 1):
-        if not 0xD800 <= number < 0xE000:
-            folds.setdefault(chr(number).casefold(), set()).add(folded(chr(number)))
-    assert not {fold for fold, found in folds.items() if len(found) > 1}
+    equal: dict[str, set[str]] = {}
+    for char in map(chr, range(sys.maxunicode + 1)):
+        fold = char.casefold()
+        if fold != char:
+            equal.setdefault(fold, {fold} if len(fold) == 1 else set()).add(char)
+    assert not [chars for chars in equal.values() if len(set(map(folded, chars))) > 1]
 
 
 log_entries = st.builds(

@@ -292,7 +292,7 @@ def test_the_command_logs_shows_filters_and_follows(
         shown = program("logs", "--api", api)
         assert shown.returncode == 0, shown.stderr
         lines = shown.stdout.splitlines()
-        assert [line[24:] for line in lines if not line.startswith(" ")] == [
+        assert [line[30:] for line in lines if not line.startswith(" ")] == [
             "INFO     addon-1: first",
             r"ERROR    a\n\x1b2: \x1b[31mred\x9b2J\x07",
             "INFO     addon-1: last",
@@ -300,6 +300,11 @@ def test_the_command_logs_shows_filters_and_follows(
         assert lines[1:3] == ["    and more", "        again\\x7f"]
         one = program("logs", "--api", api, "--level", "40", "--json", "--timewindow", "60")
         assert [json.loads(line)["sender"] for line in one.stdout.splitlines()] == ["a\n\x1b2"]
+        at = str(entries[1]["time"])
+        two = program("logs", "--api", api, "--around", at, "--limit", "2", "--json")
+        found = [json.loads(line)["message"] for line in two.stdout.splitlines()]
+        assert found == [entries[1]["message"], "last"]
+        assert program("logs", "--api", api, "--around", at, "--follow").returncode == 2
         assert program("logs", "--api", api, "--level", "loud").returncode == 2
         assert program("logs", "--api", api, "--timewindow", "0").returncode == 2
         away = program("logs", "--api", f"http://127.0.0.1:{free_port()}")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from monitor.logs.entries import Entry, Reason, Rejected, Rules, validate
 from monitor.logs.levels import LEVEL_NUMBERS, LEVELS, level_name, levels_from
+from monitor.logs.times import seconds_of
 
 NOW = 1_612_839_600.0
 RULES = Rules(oldest=NOW - 60, newest=NOW + 3600, max_entry_bytes=100)
@@ -47,8 +48,8 @@ def test_levels_by_number_are_stored_by_name(name: str, number: int) -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (entry(level="INFO"), Reason.UNKNOWN_LEVEL),
-        (entry(level="fatal"), Reason.UNKNOWN_LEVEL),
+        (entry(level="loud"), Reason.UNKNOWN_LEVEL),
+        (entry(level="x" * 1000), Reason.UNKNOWN_LEVEL),
         (entry(level=0), Reason.UNKNOWN_LEVEL),
         (entry(level=15), Reason.UNKNOWN_LEVEL),
         (entry(level=10**30), Reason.UNKNOWN_LEVEL),
@@ -94,7 +95,7 @@ def test_each_wrong_entry_has_its_reason(given: object, reason: Reason) -> None:
     assert one(given) == reason
 
 
-@pytest.mark.parametrize("time", [1e308, -1e308, NOW * 1000])
+@pytest.mark.parametrize("time", [1e308, -1e308, NOW * 1e6])
 def test_a_time_that_is_none_is_refused_in_few_words(time: float) -> None:
     _, (rejected,) = validate([json.dumps(entry(time=time)).encode()], RULES)
     assert len(rejected.message) < 70, rejected.message
@@ -167,3 +168,55 @@ def test_levels() -> None:
     assert level_name(31) is None
     assert levels_from("debug") == set(LEVELS)
     assert levels_from("error") == {"error", "critical"}
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        NOW * 1000,
+        int(NOW * 1000),
+        "1612839600",
+        "1612839600000",
+        "2021-02-09T03:00:00Z",
+        "2021-02-09T04:00:00.000+01:00",
+        "20210209T030000Z",
+        "2021-02-09 03:00:00+00:00",
+    ],
+)
+def test_a_time_in_ms_or_iso_8601_is_the_same_moment(time: object) -> None:
+    assert one(entry(time=time)) == Entry("info", NOW, "addon-1", "hello")
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["", "soon", "2021-02-09T03:00:00", "2021-02-09", "nan", "inf", "9" * 100, "2021-13-45T00:00Z"],
+)
+def test_a_text_that_is_no_moment_is_refused_and_said_why(time: str) -> None:
+    _, (rejected,) = validate([json.dumps(entry(time=time)).encode()], RULES)
+    assert rejected.reason == Reason.BAD_ENTRY
+    assert rejected.message.startswith("time ")
+    assert len(rejected.message) < 80
+
+
+@given(st.floats(0, 1e11, exclude_max=True))
+def test_seconds_and_milliseconds_are_told_apart_by_their_size(time: float) -> None:
+    assert seconds_of(time) == time
+    if time * 1000 >= 1e11:
+        assert seconds_of(time * 1000) == pytest.approx(time)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("INFO", "info"),
+        ("Warn", "warning"),
+        ("fatal", "critical"),
+        ("NOTICE", "info"),
+        ("trace", "debug"),
+        ("err", "error"),
+        (" Severe ", "error"),
+        ("emerg", "critical"),
+    ],
+)
+def test_levels_of_other_loggers_are_known_in_any_case(given: str, name: str) -> None:
+    assert one(entry(level=given)) == Entry(name, NOW, "addon-1", "hello")

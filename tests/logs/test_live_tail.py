@@ -11,10 +11,10 @@ from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind
 from monitor.logs.part import Logs
 from monitor.logs.tables import AcceptedUpload, commit
-from monitor.store import Connection, DatabaseSettings
+from monitor.store import Connection, DatabaseSettings, open_store
 from tests.logs.running import NOW, Client, Clock, line, running, until
 from tests.servers.cut import CutProxy
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PostgresServer, make_server
 from tests.store.opened import opened
 
 
@@ -226,3 +226,31 @@ async def test_entries_whose_commit_was_never_answered_are_followed_once(
             await until(lambda: len(follower.followed()) >= 2 and "later" in follower.followed())
             assert sorted(follower.followed()) == ["cut off", "later"]
             assert await sender.texts() == ["later", "cut off"]
+
+
+@pytest.mark.integration_test
+async def test_on_a_standby_a_follower_is_answered_that_nothing_would_arrive() -> None:
+    primary = make_server({"fsync": "off", "shared_buffers": "32MB"})
+    standby = None
+    try:
+        primary.start()
+        name = primary.create_database()
+        async with opened(DatabaseSettings(url=primary.url(name))):
+            pass
+        standby = primary.standby()
+        standby.start()
+        store = open_store(DatabaseSettings(url=standby.url(name)))
+        async with running(store, Clock()) as logs:
+            await until(lambda: store.deaf() is not None)
+            answer = await Client(logs).ask("followLogs", id=3)
+            assert (answer["status"], answer["id"]) == ("error", 3)
+            assert answer["error"]["code"] == "unavailable"
+            assert "a standby, in recovery" in answer["error"]["message"]
+            await asyncio.to_thread(standby.promote)
+            await until(lambda: store.deaf() is None)
+            assert (await Client(logs).ask("followLogs"))["status"] == "ok"
+        await store.close()
+    finally:
+        for server in (standby, primary):
+            if server is not None:
+                server.remove()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from monitor.logs.part import Logs
 from monitor.store import DatabaseSettings, Store
+from tests.examples import examples
 from tests.logs.running import NOW, Client, Clock, line, running, until
 from tests.logs.test_actions import messages
 from tests.logs.test_entries import json_values
@@ -149,7 +150,9 @@ async def test_a_database_that_is_away_is_said_and_comes_back(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(messages | json_values, max_size=12))
 async def test_whatever_is_asked_is_answered_once_and_the_service_lives(

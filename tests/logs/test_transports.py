@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 import requests
 import yaml
 import zmq
+import zmq.auth
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -24,7 +26,9 @@ from monitor.logs.part import Logs
 from monitor.logs.settings import LogsSettings
 from monitor.store import DatabaseSettings, open_store
 from monitor.tokens import Role, TokenFile, create_token
+from monitor.transport.curve import CurveSettings
 from monitor.web.settings import ApiSettings
+from tests.examples import examples
 from tests.logs.test_actions import messages
 from tests.logs.test_entries import json_values
 from tests.store.opened import opened
@@ -459,7 +463,9 @@ def test_what_cannot_be_done_is_said_on_a_connection_that_lives_on(tmp_path: Pat
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.binary(max_size=60) | st.text(max_size=60) | messages | json_values, max_size=9))
 def test_fuzzed_messages_are_each_answered(
@@ -516,3 +522,141 @@ def test_a_stop_commits_what_was_taken_and_answers_it(tmp_path: Path) -> None:
         stored = texts(ask(check, "getLogs"))
     # Nothing that was answered is missing, and nothing was stored without an answer.
     assert sorted(map(int, stored)) == sorted(accepted)
+
+
+def test_curve_admits_known_peers_only_and_a_reload_changes_which(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    public, secret = zmq.auth.create_certificates(tmp_path, "server")
+    zmq.auth.create_certificates(keys, "first")
+    (tmp_path / "others").mkdir()
+    zmq.auth.create_certificates(tmp_path / "others", "second")
+    curve = CurveSettings(secret_key_file=secret, public_keys_dir=str(keys))
+
+    @contextlib.contextmanager
+    def known(endpoint: str, file: Path) -> Iterator[zmq.Socket[bytes]]:
+        own = zmq.auth.load_certificate(file)
+        with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.RCVTIMEO, LIMIT_S * 1000)
+            socket.curve_serverkey = zmq.auth.load_certificate(public)[0]
+            socket.curve_publickey, socket.curve_secretkey = own[0], own[1] or b""
+            socket.connect(endpoint)
+            yield socket
+
+    with service(tmp_path, curve=curve) as found:
+        with known(found.endpoint, keys / "first.key_secret") as first:
+            assert ask(first, "uploadLogs", **entry("one"))["status"] == "ok"
+            with (
+                peer(found.endpoint) as plain,
+                known(found.endpoint, tmp_path / "others" / "second.key_secret") as second,
+            ):
+                for stranger in (plain, second):
+                    stranger.send(b'{"action": "getLogs"}')
+                # Answers of later messages show that those before were not read.
+                assert texts(ask(first, "getLogs")) == ["one"]
+                for stranger in (plain, second):
+                    with pytest.raises(zmq.Again):
+                        stranger.recv(zmq.NOBLOCK)
+        shutil.copy(tmp_path / "others" / "second.key", keys)
+
+        async def reload() -> None:
+            (await found.logs.prepare(found.logs._settings))()
+
+        found.server.call(reload())
+        with known(found.endpoint, tmp_path / "others" / "second.key_secret") as second:
+            assert texts(ask(second, "getLogs")) == ["one"]
+
+
+@contextlib.contextmanager
+def named(endpoint: str, identity: bytes) -> Iterator[zmq.Socket[bytes]]:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVTIMEO, LIMIT_S * 1000)
+        socket.setsockopt(zmq.IDENTITY, identity)
+        socket.connect(endpoint)
+        yield socket
+
+
+def test_a_live_tail_belongs_to_who_showed_the_token_and_not_to_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    admin, reader = (create_token(file, role.value, role) for role in (Role.ADMIN, Role.READER))
+    with service(tmp_path, tokens=TokenFile(file)) as found:
+        tail = found.logs.service.tail
+        with named(found.endpoint, b"wall") as thief, peer(found.endpoint) as uploader:
+            with named(found.endpoint, b"wall") as follower:
+                assert ask(follower, "followLogs", token=reader)["status"] == "ok"
+                assert ask(uploader, "uploadLogs", token=admin, **entry("one"))["accepted"] == 1
+                assert texts(receive(follower)) == ["one"]
+            # Its connection is gone, and so is its tail.
+            wait_for(lambda: len(tail) == 0, "the end of the tail")
+            assert ask(uploader, "uploadLogs", token=admin, **entry("two"))["accepted"] == 1
+            assert ask(thief, "getLogs")["error"]["code"] == "unauthorized"
+            with pytest.raises(zmq.Again):
+                thief.recv(zmq.NOBLOCK)
+
+
+def test_a_name_that_another_peer_took_first_silences_nobody(tmp_path: Path) -> None:
+    with (
+        service(tmp_path) as found,
+        named(found.endpoint, b"addon-1") as first,
+        named(found.endpoint, b"addon-1") as device,
+        named(found.endpoint, b"addon-1") as last,
+    ):
+        for _ in range(3):
+            for text, client in (("a", first), ("b", device), ("c", last)):
+                assert ask(client, "uploadLogs", **entry(text))["accepted"] == 1
+        assert len(texts(ask(device, "getLogs"))) == 9
+
+
+def test_uploads_over_http_are_as_those_over_the_socket(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    made = {role.value: create_token(file, f"{role}-1", role) for role in Role}
+    with service(tmp_path, tokens=TokenFile(file), max_batch=3) as found:
+
+        def post(path: str, body: Any, role: str = "sender", **headers: str) -> Any:
+            headers = {"authorization": f"Bearer {made[role]}"} | headers
+            url = f"{found.server.url}{path}"
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            return requests.post(url, data=content, headers=headers, timeout=LIMIT_S)
+
+        one = {key: value for key, value in entry("one").items() if key != "sender"}
+        answer = post("/log", {**one, "id": 7})
+        expected = {"action": "uploadLogs", "status": "ok", "accepted": 1, "rejected": []}
+        assert (answer.status_code, answer.json()) == (200, {**expected, "id": 7})
+        two = {"action": "uploadLogs", "logs": [one, {**one, "level": "loud"}], "upload_id": "a"}
+        answer = post("/log", two)
+        assert answer.json()["accepted"] == 1
+        assert answer.json()["rejected"][0]["reason"] == "unknown-level"
+        assert post("/log", two).json() == answer.json()
+        assert post("/notification", {**one, "level": "FATAL"}).json()["accepted"] == 1
+        assert post("/log", {**one, "sender": "x"}, role="admin").json()["accepted"] == 1
+        for path, body, role, status, code in (
+            ("/log", b"{", "sender", 422, "bad-request"),
+            ("/log", {"action": "getLogs"}, "sender", 422, "bad-request"),
+            ("/log", {"logs": [one] * 4}, "sender", 413, "too-large"),
+            ("/log", {**one, "level": "loud"}, "sender", 422, "bad-request"),
+            ("/log", {**one, "sender": "other"}, "sender", 403, "forbidden"),
+            ("/log", one, "reader", 403, "forbidden"),
+        ):
+            answer = post(path, body, role)
+            assert (answer.status_code, answer.json()["code"]) == (status, code), body
+            assert answer.headers["content-type"] == "application/problem+json"
+        # A page of another site cannot have the token.
+        assert post("/log", one, origin="https://other.example").status_code == 200
+        assert (
+            requests.post(f"{found.server.url}/log", data=b"{}", timeout=LIMIT_S).status_code == 401
+        )
+        admin = {"authorization": f"Bearer {made['admin']}"}
+        url = f"{found.server.url}/log"
+        query = {"from": "2001-01-01T00:00:00Z", "not": ["x", "y"]}
+        page = requests.get(url, params=query, headers=admin, timeout=LIMIT_S)
+        assert texts(page.json()) == ["one"] * 4
+        for regexp, matching in (("^on.$", ["one"] * 4), ("two", [])):
+            page = requests.get(url, params={"regexp": regexp}, headers=admin, timeout=LIMIT_S)
+            assert texts(page.json()) == matching
+        wrong = requests.get(url, params={"regexp": "("}, headers=admin, timeout=LIMIT_S)
+        assert wrong.status_code == 422
+        assert "not a regular expression: missing )" in wrong.json()["detail"]
+        wrong = requests.get(url, params={"from": "soon"}, headers=admin, timeout=LIMIT_S)
+        assert wrong.status_code == 422

@@ -1,0 +1,173 @@
+"""The process that matches; only lane.py runs it, by its path.
+
+It reads requests from stdin and answers each with a number on stdout. A signal ends a match that
+exceeds its limit. Its default action needs nothing from Python, so it works inside the regular
+expression engine, and after the daemon was killed.
+
+A request: what to do, the sizes of expression, charset and body in bytes and the limit in ms, each
+32 bits in network order; then expression, charset and body. The answer, 32 bits: the place after
+the match in bytes, or 0 for a match of SEARCH and JSON; negative without one.
+
+The body of SELECT is texts with NUL between them. The limit is time of the processor, so that a
+busy machine makes no expression too slow. The answer is the size of what follows, which is JSON:
+the places of the texts that match, or why the expression does not compile.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import signal
+import struct
+import sys
+from functools import lru_cache
+
+HEADER = struct.Struct("!IIIII")
+ANSWER = struct.Struct("!i")
+# Search in a whole body; in lines of a dialogue, from its beginning; JMESPath in JSON; each text.
+SEARCH, LINES, JSON, SELECT = 0, 1, 2, 3
+NO_MATCH, NOT_JSON = -1, -2
+COMPILING_ERRORS = (re.error, RecursionError, OverflowError)
+
+# Other names for what browsers read in them. Source: the WHATWG's encoding standard, 4.2.
+_WEB_CHARSETS = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+    "tis-620": "cp874",
+    "iso8859-11": "cp874",
+}
+# The others that the standard has, by Python's names; browsers do not know any other.
+_KNOWN_CHARSETS = frozenset(
+    ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp866", "koi8-r", "koi8-u", "mac-roman"]
+    + ["mac-cyrillic", "cp874", "euc_jp", "iso2022_jp", "cp932", "gb18030", "big5hkscs", "cp949"]
+    + [f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)]
+    + [f"cp125{page}" for page in range(9)]
+)
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+)
+# A page names its charset in its first bytes. Source: the WHATWG's HTML standard, 4.2.5.4.
+_META_BYTES = 1024
+_META = re.compile(
+    rb"""<meta\s[^>]*?charset\s*=\s*["']?\s*([\w.:+-]{1,64})""", re.ASCII | re.IGNORECASE
+)
+
+
+@lru_cache(maxsize=4096)
+def _compile(expression: str, flags: int) -> re.Pattern[str]:
+    return re.compile(expression, flags)
+
+
+@lru_cache(maxsize=32)
+def _compile_for_selection(expression: str) -> re.Pattern[str]:
+    # Anyone who may read has expressions of any size: keep few of them.
+    re.purge()
+    return re.compile(expression)
+
+
+def text_of(body: bytes, charset: str) -> str:
+    """Return a body as a browser reads it: by its byte order mark, its charset or its meta tag."""
+    for mark, encoding in _MARKS:
+        if body.startswith(mark):
+            return body[len(mark) :].decode(encoding, "replace")
+    if not charset:
+        named = _META.search(body[:_META_BYTES])
+        charset = named[1].decode() if named else "utf-8"
+        if charset.lower().startswith("utf-16"):
+            # What could be read to here is not in it.
+            charset = "utf-8"
+    try:
+        known = codecs.lookup(charset).name
+        known = _WEB_CHARSETS.get(known, known)
+        return body.decode(known if known in _KNOWN_CHARSETS else "utf-8", "replace")
+    except (LookupError, ValueError, AssertionError):
+        return body.decode("utf-8", "replace")
+
+
+def _end(expression: str, body: bytes) -> int:
+    # With surrogates, each byte can be counted again.
+    text = body.decode("utf-8", "surrogateescape")
+    found = _compile(expression, re.MULTILINE).search(text)
+    return (
+        NO_MATCH if found is None else len(text[: found.end()].encode("utf-8", "surrogateescape"))
+    )
+
+
+def _is_true(expression: str, text: str, libraries: str) -> int:
+    if libraries not in sys.path:
+        sys.path.append(libraries)
+    import jmespath
+    from jmespath.exceptions import JMESPathError
+
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return NOT_JSON
+    try:
+        return 0 if jmespath.search(expression, data) is True else NO_MATCH
+    except (JMESPathError, RecursionError, TypeError, ValueError):
+        # A function of a value that has another type, for instance.
+        return NO_MATCH
+
+
+def _selected(expression: str, body: bytes) -> bytes:
+    try:
+        search = _compile_for_selection(expression).search
+    except COMPILING_ERRORS as error:
+        return json.dumps(str(error)).encode()
+    texts = body.decode("utf-8", "replace").split("\0")
+    return json.dumps([place for place, text in enumerate(texts) if search(text)]).encode()
+
+
+def problem(expression: str) -> str:
+    """Return why an expression does not compile, "" where it does."""
+    try:
+        re.compile(expression)
+    except COMPILING_ERRORS as error:
+        return str(error)
+    return ""
+
+
+def main() -> None:
+    """Answer until stdin ends; with the argument ``compile``, say what problem() finds."""
+    read, write = sys.stdin.buffer, sys.stdout.buffer
+    if sys.argv[1:2] == ["compile"]:
+        signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))
+        write.write(problem(read.read().decode()).encode())
+        return
+    libraries = sys.argv[1] if len(sys.argv) > 1 else ""
+    while len(header := read.read(HEADER.size)) == HEADER.size:
+        what, *sizes, limit_ms = HEADER.unpack(header)
+        raw, charset, body = (read.read(size) for size in sizes)
+        expression = raw.decode()
+        timer = signal.ITIMER_PROF if what == SELECT else signal.ITIMER_REAL
+        signal.setitimer(timer, limit_ms / 1000)
+        more = b""
+        if what == LINES:
+            found = _end(expression, body)
+        elif what == JSON:
+            found = _is_true(
+                expression, text_of(body, charset.decode("ascii", "replace")), libraries
+            )
+        elif what == SELECT:
+            more = _selected(expression, body)
+            found = len(more)
+        else:
+            text = text_of(body, charset.decode("ascii", "replace"))
+            found = 0 if _compile(expression, 0).search(text) else NO_MATCH
+        signal.setitimer(timer, 0)
+        write.write(ANSWER.pack(found) + more)
+        write.flush()
+
+
+if __name__ == "__main__":
+    main()

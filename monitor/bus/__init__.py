@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from monitor.bus.interface import Assignment, Bus, Consumer, Record
+from monitor.bus.interface import Assignment, Bus, Consumer, DirectTopic, Record
 from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.errors import MissingPackageError, MonitorError
 
@@ -13,10 +14,12 @@ __all__ = [
     "Bus",
     "BusSettings",
     "Consumer",
+    "DirectTopic",
     "KafkaSettings",
     "Record",
     "create_bus",
     "list_topics",
+    "open_topic",
 ]
 
 
@@ -33,13 +36,25 @@ def create_bus(settings: BusSettings, kafka: KafkaSettings | None = None) -> Bus
     return KafkaBus(settings, kafka)
 
 
+def open_topic(kafka: KafkaSettings, topic: str, *, configs: Mapping[str, str]) -> DirectTopic:
+    """Return a topic of Kafka without the spool; nothing is contacted before it is used.
+
+    ``configs`` are Kafka's settings of the topic if it has to be created.
+    """
+    try:
+        from monitor.bus.kafka_direct import KafkaTopic
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("kafka", error.name or "kafka", "kafka-python") from None
+    return KafkaTopic(kafka, topic, configs=configs)
+
+
 def list_topics(settings: BusSettings, kafka: KafkaSettings | None = None) -> list[str]:
     """Return the topics of Kafka if it is configured, else those of the spool; blocks.
 
     Raises UnavailableError if Kafka is unavailable, MonitorError if the spool cannot be read.
     """
     if kafka is not None:
-        from monitor.bus.kafka_client import list_topics as list_kafka_topics
+        from monitor.bus.kafka_topics import list_topics as list_kafka_topics
 
         return list_kafka_topics(kafka)
     import sqlite3

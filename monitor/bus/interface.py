@@ -32,7 +32,7 @@ from monitor.metrics import Metric
 from monitor.part import State
 from monitor.sqlite.file import OpenFile
 
-__all__ = ["Assignment", "Bus", "Consumer", "Record"]
+__all__ = ["Assignment", "Bus", "Consumer", "DirectTopic", "Record"]
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -50,6 +50,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """Callbacks of a consumer for assigned and revoked partitions; both run on the loop.
+
+    A consumer of Kafka without a group is assigned all partitions, again after each outage.
 
     ``assigned`` receives the newly assigned partitions. It returns the offsets to read next, for
     partitions whose offset is stored elsewhere (in the database); the others start at the
@@ -82,8 +84,12 @@ class Consumer(ABC):
         """
 
     @abstractmethod
-    async def seek(self, partition: int, offset: int) -> None:
-        """Read ``offset`` next, or the earliest message if that one is deleted."""
+    async def seek(self, partition: int, offset: int, *, again: int = 0) -> None:
+        """Read ``offset`` next, or the earliest message if that one is deleted.
+
+        Where messages may be published twice, up to ``again`` messages before it come first, to
+        recognize them. May raise UnavailableError.
+        """
 
     @abstractmethod
     async def commit(self, offsets: Mapping[int, int]) -> None:
@@ -97,12 +103,51 @@ class Consumer(ABC):
         """Return the partitions that are currently assigned."""
 
     @abstractmethod
+    def topic_id(self) -> str | None:
+        """Return the id of the topic that the assigned partitions belong to; None if unknown.
+
+        A topic that is deleted and created again has another id, and its offsets start over. An
+        offset that is stored elsewhere is a place in the topic of this id only. If the topic is
+        created again, ``revoked`` and ``assigned`` are called.
+        """
+
+    @abstractmethod
     async def lag(self) -> Mapping[int, int]:
         """Return the number of unread messages by assigned partition."""
 
     @abstractmethod
     async def close(self) -> None:
         """Leave the group and release everything; bounded in time, may be called twice."""
+
+
+class DirectTopic(ABC):
+    """A topic of Kafka without the spool: what is sent is there at once, or the sender knows."""
+
+    @abstractmethod
+    async def send(self, messages: Sequence[tuple[str | None, bytes]]) -> int:
+        """Send messages (key and value) in order, and wait until Kafka has them; from one task.
+
+        Returns how many Kafka refused for good. Raises UnavailableError if it may lack some: send
+        them all again, and expect that readers get some twice.
+        """
+
+    @abstractmethod
+    def consumer(
+        self,
+        *,
+        since: float,
+        assignment: Assignment,
+        trouble: Callable[[str | None], None],
+    ) -> Consumer:
+        """Return a consumer of all partitions, from the time ``since`` (epoch s) on.
+
+        ``assignment.assigned`` says where to continue in partitions that were read already.
+        ``trouble`` is called with what keeps it from reading, or None.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release everything; bounded in time, may be called twice."""
 
 
 class Bus(ABC):
@@ -147,6 +192,10 @@ class Bus(ABC):
     @abstractmethod
     def state(self) -> State:
         """Return OK, or degraded while Kafka is unavailable or the disk cannot be written."""
+
+    def troubles(self) -> Sequence[str]:
+        """Return what keeps consumers from reading; empty if nothing does."""
+        return ()
 
     @abstractmethod
     def metrics(self) -> Iterable[Metric]:

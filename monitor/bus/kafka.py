@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from monitor.bus.interface import Assignment, Consumer
 from monitor.bus.kafka_consumer import TopicConsumer
@@ -27,7 +28,8 @@ class KafkaBus(SpoolBus):
     def __init__(self, settings: BusSettings, kafka: KafkaSettings) -> None:
         super().__init__(settings)
         self._kafka = kafka
-        self._consumer_trouble: str | None = None
+        # By consumer, what is wrong.
+        self._troubles: dict[object, str] = {}
         self._forwarder = Forwarder(
             kafka,
             self._path,
@@ -45,20 +47,39 @@ class KafkaBus(SpoolBus):
     def consumer(
         self, topic: str, *, group: str | None, assignment: Assignment | None = None
     ) -> Consumer:
+        mine = object()
+
+        def trouble(text: str | None) -> None:
+            if text is None:
+                self._troubles.pop(mine, None)
+            else:
+                self._troubles[mine] = text
+
+        def expired(count: int) -> None:
+            self._expired[topic] = self._expired.get(topic, 0) + count
+
+        if group is not None:
+            self._expired.setdefault(topic, 0)
         return TopicConsumer(
-            self._kafka, topic, group=group, assignment=assignment, trouble=self._set_trouble
+            self._kafka,
+            topic,
+            group=group,
+            assignment=assignment,
+            expired=expired,
+            trouble=trouble,
         )
 
-    def _set_trouble(self, trouble: str | None) -> None:
-        self._consumer_trouble = trouble
+    def troubles(self) -> Sequence[str]:
+        return list(dict.fromkeys(self._troubles.values()))
 
     def state(self) -> State:
         spool = super().state()
         if spool.health is not Health.OK:
             return spool
-        trouble = self._forwarder.outage.problem or self._consumer_trouble
-        if trouble is not None:
-            return State(Health.DEGRADED, f"{trouble}; {spool.summary}")
+        # A problem of Kafka itself is the same for all.
+        troubles = dict.fromkeys((*self._forwarder.problems(), *self.troubles()))
+        if troubles:
+            return State(Health.DEGRADED, f"{'; '.join(troubles)}; {spool.summary}")
         return spool
 
     async def close(self) -> None:

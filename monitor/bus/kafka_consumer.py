@@ -8,21 +8,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from typing import Any, TypeVar
-
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
-from kafka import errors as kafka_errors
-from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.structs import OffsetAndMetadata
 
 from monitor.backoff import Backoff
 from monitor.bus.interface import Assignment, Consumer, Record
-from monitor.bus.kafka_client import client_options, describe, ensure_topics, reach
+from monitor.bus.kafka_client import FAILURES, describe
+from monitor.bus.kafka_reader import TopicReader
 from monitor.bus.settings import KafkaSettings
 from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog
-from monitor.yielding import lower_priority, yield_to_loop
+from monitor.yielding import lower_priority
 
 __all__ = ["TopicConsumer"]
 
@@ -33,16 +28,14 @@ T = TypeVar("T")
 _BACKOFF_S = (0.5, 10.0)
 _SLICE_S = 0.5
 _CALLBACK_S = 10.0
-_COMMIT_MS = 5000
-_CLOSE_MS = 2000
-# Records that the client decodes, in Python, before the loop gets a turn: about 2 ms.
-_PIECE_RECORDS = 50
-_SESSION_MS = 30_000
-_HEARTBEAT_MS = 3000
 
 
 class TopicConsumer(Consumer):
-    """Reads one topic of Kafka; see :class:`Consumer`."""
+    """Reads one topic of Kafka; see :class:`Consumer`.
+
+    ``expired`` is called with the number of messages that Kafka deleted before they were read, and
+    ``trouble`` with what is wrong with Kafka or the topic, or None after it recovered.
+    """
 
     def __init__(
         self,
@@ -51,24 +44,32 @@ class TopicConsumer(Consumer):
         *,
         group: str | None,
         assignment: Assignment | None,
+        expired: Callable[[int], None],
         trouble: Callable[[str | None], None],
+        since: float | None = None,
+        configs: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings
-        self._topic = topic
         self._group = group
         self._callbacks = assignment
-        # Called with what is wrong with Kafka, and with None after it recovered.
         self._tell = trouble
         self._thread = ThreadPoolExecutor(1, f"kafka-{topic}", initializer=lower_priority)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: Any = None
-        self._partitions: frozenset[int] = frozenset()
+        self._reader = TopicReader(
+            settings,
+            topic,
+            group=group,
+            rebalances=self,
+            expired=expired,
+            trouble=self._set_partition_trouble,
+            since=since,
+            configs=configs,
+        )
         self._callback_error: BaseException | None = None
-        # Counts rebalances: records from before the last one are dropped.
-        self._changes = 0
         self._in_callback = False
         self._backoff = Backoff(*_BACKOFF_S)
         self._outage = OutageLog(logger, subject=f"consumer of {topic}")
+        self._partition_trouble: str | None = None
         self._closed = False
 
     # On the loop
@@ -79,12 +80,13 @@ class TopicConsumer(Consumer):
         while True:
             left = until - loop.time()
             try:
-                records = await self._run(self._poll, max_records, max(0.0, min(left, _SLICE_S)))
-                if self._client is not None:
-                    self._outage.recovered("Kafka is available again")
-                    self._backoff.reset()
-                    self._tell(None)
-            except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
+                records = await self._run(
+                    self._reader.poll, max_records, max(0.0, min(left, _SLICE_S))
+                )
+                self._outage.recovered("Kafka is available again")
+                self._backoff.reset()
+                self._tell(self._partition_trouble)
+            except FAILURES as error:
                 await self._fail(error)
                 records = []
             self._raise_of_callback()
@@ -95,8 +97,8 @@ class TopicConsumer(Consumer):
         """Stay in the group: a member that does not poll for max_poll_interval_ms is removed."""
         self._loop = asyncio.get_running_loop()
         try:
-            await self._run(self._idle)
-        except (kafka_errors.KafkaError, OSError, ValueError, AssertionError) as error:
+            await self._run(self._reader.idle)
+        except FAILURES as error:
             await self._fail(error)
         self._raise_of_callback()
 
@@ -109,142 +111,63 @@ class TopicConsumer(Consumer):
         problem = describe(error, self._settings)
         self._outage.failed(problem)
         self._tell(problem)
-        await self._run(self._drop_client)
+        await self._run(self._reader.close)
         await asyncio.sleep(self._backoff.next_delay())
 
-    async def seek(self, partition: int, offset: int) -> None:
+    def _set_partition_trouble(self, trouble: str | None) -> None:
+        self._partition_trouble = trouble
 
-        def act() -> None:
-            if self._client is not None:
-                self._client.seek(TopicPartition(self._topic, partition), offset)
-
-        await self._run(act)
+    async def seek(self, partition: int, offset: int, *, again: int = 0) -> None:
+        try:
+            await self._run(self._reader.seek, partition, offset, again)
+        except FAILURES as error:
+            raise UnavailableError("kafka", describe(error, self._settings)) from None
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
         """Commit the next offsets to the group; does nothing while ``revoked`` runs."""
         if self._group is None or self._in_callback:
             return
-
-        def act() -> None:
-            mine = {
-                TopicPartition(self._topic, partition): OffsetAndMetadata(offset, "", -1)
-                for partition, offset in offsets.items()
-                if partition in self._partitions
-            }
-            if self._client is not None and mine:
-                self._client.commit(mine, timeout_ms=_COMMIT_MS)
-
         try:
-            await self._run(act)
-        except (kafka_errors.KafkaError, OSError, AssertionError) as error:
+            await self._run(self._reader.commit, offsets)
+        except FAILURES as error:
             raise UnavailableError("kafka", describe(error, self._settings)) from None
 
     def assignment(self) -> frozenset[int]:
-        return self._partitions
+        return self._reader.partitions
+
+    def topic_id(self) -> str | None:
+        return self._reader.topic_id
 
     async def lag(self) -> Mapping[int, int]:
         """Return the number of unread messages, of the partitions whose end is known."""
-
-        def act() -> dict[int, int]:
-            lag = {}
-            for partition in self._partitions:
-                place = TopicPartition(self._topic, partition)
-                end = self._client.highwater(place)
-                if end is not None:
-                    lag[partition] = max(
-                        0, end - (self._client.position(place, timeout_ms=1000) or 0)
-                    )
-            return lag
-
         try:
-            return await self._run(act) if self._client is not None else {}
-        except (kafka_errors.KafkaError, OSError, AssertionError):
+            return await self._run(self._reader.lag)
+        except FAILURES:
             return {}
 
     async def close(self) -> None:
         if self._closed:
             return
-        self._closed = True
-        await self._run(self._drop_client)
+        self._closed = self._reader.stopping = True
+        await self._run(self._reader.close)
+        self._tell(None)
         self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    # In the thread
+    # In the thread: see Rebalances
 
-    def _poll(self, max_records: int, timeout_s: float) -> list[Record]:
-        if self._client is None:
-            self._connect()
-        records: list[Record] = []
-        wait_ms = round(timeout_s * 1000)
-        while True:
-            changes = self._changes
-            limit = min(max_records - len(records), _PIECE_RECORDS)
-            batches = self._client.poll(timeout_ms=wait_ms, max_records=limit)
-            if self._changes != changes:
-                # A rebalance: partitions that are assigned again are read again from their offset.
-                records.clear()
-            before = len(records)
-            records += [_record(message) for batch in batches.values() for message in batch]
-            if len(records) - before < limit or len(records) >= max_records or self._closed:
-                return records
-            wait_ms = 0
-            yield_to_loop()
-
-    def _idle(self) -> None:
-        if self._client is None:
-            return
-        self._client.pause(*self._client.assignment())
-        try:
-            self._client.poll(timeout_ms=0)
-        finally:
-            # A rebalance during poll() may have changed the assignment.
-            self._client.resume(*self._client.assignment())
-
-    def _connect(self) -> None:
-        reach(self._settings)
-        if not ensure_topics(self._settings, {self._topic}):
-            raise kafka_errors.UnknownTopicOrPartitionError(
-                f"the topic {self._topic} does not exist, and create_topics is off"
-            )
-        client = KafkaConsumer(
-            **client_options(self._settings),
-            group_id=self._group,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
-            session_timeout_ms=_SESSION_MS,
-            heartbeat_interval_ms=_HEARTBEAT_MS,
-            max_poll_interval_ms=300_000,
-            partition_assignment_strategy=(RangePartitionAssignor,),
-            metrics_enabled=False,
-        )
-        self._client = client
-        if self._group is not None:
-            client.subscribe([self._topic], listener=_Listener(self))
-            return
-        partitions = sorted(client.partitions_for_topic(self._topic) or ())
-        places = [TopicPartition(self._topic, partition) for partition in partitions]
-        client.assign(places)
-        client.seek_to_beginning(*places)
-        self._partitions = frozenset(partitions)
-
-    def assigned(self, partitions: Sequence[int]) -> None:
-        self._changes += 1
-        self._partitions = frozenset(partitions)
-        if self._callbacks is None or not partitions:
-            return
-        known = self._call_back(self._callbacks.assigned, partitions)
-        for partition, offset in (known or {}).items():
-            if partition in self._partitions:
-                self._client.seek(TopicPartition(self._topic, partition), offset)
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return where to start."""
+        if self._callbacks is None:
+            return {}
+        return self._call_back(self._callbacks.assigned, partitions) or {}
 
     def revoked(self, partitions: Sequence[int]) -> None:
-        self._changes += 1
-        if self._callbacks is not None and self._callbacks.revoked is not None and partitions:
+        """Let the user of the consumer finish its messages."""
+        if self._callbacks is not None and self._callbacks.revoked is not None:
             self._call_back(self._callbacks.revoked, partitions)
-        self._partitions = self._partitions - set(partitions)
 
     def _call_back(
         self, function: Callable[[Sequence[int]], Awaitable[T]], partitions: Sequence[int]
@@ -267,47 +190,3 @@ class TopicConsumer(Consumer):
             return None
         finally:
             self._in_callback = False
-
-    def _drop_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            try:
-                client.close(autocommit=False, timeout_ms=_CLOSE_MS)
-            except (kafka_errors.KafkaError, OSError, AssertionError) as error:
-                logger.debug("consumer of %s: closing failed: %s", self._topic, error)
-        self._partitions = frozenset()
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, consumer: TopicConsumer) -> None:
-        self._consumer = consumer
-
-    def on_partitions_revoked(self, revoked: Any) -> None:
-        self._consumer.revoked(sorted(place.partition for place in revoked))
-
-    def on_partitions_assigned(self, assigned: Any) -> None:
-        self._consumer.assigned(sorted(place.partition for place in assigned))
-
-
-def _record(message: Any) -> Record:
-    headers = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers}
-    key = None if message.key is None else message.key.decode("utf-8", "replace")
-    return Record(
-        message.topic,
-        message.partition,
-        message.offset,
-        key,
-        headers,
-        message.value or b"",
-        _time(message.timestamp, headers),
-    )
-
-
-def _time(timestamp_ms: int | None, headers: Mapping[str, str]) -> float:
-    """Return the time of a record in epoch s; without one that of its event, or 0."""
-    if timestamp_ms is not None and timestamp_ms >= 0:
-        return timestamp_ms / 1000
-    try:
-        return datetime.fromisoformat(headers["ce_time"]).timestamp()
-    except (KeyError, ValueError):
-        return 0.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -14,7 +16,12 @@ __all__ = ["BusSettings", "KafkaSettings"]
 
 _LEAST_SPOOL_BYTES = 1_048_576
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_PASSWORD_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_MECHANISMS = (*_PASSWORD_MECHANISMS, "OAUTHBEARER")
+_TOKEN_FILE, _TOKEN_URL = "sasl_oauthbearer_token_file", "sasl_oauthbearer_token_endpoint_url"
+
+
+IsolationLevel = Literal["read_committed", "read_uncommitted"]
 
 
 class BusSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,12 +61,24 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ssl_keyfile: str | None = None
     # whether a broker's certificate must name its host
     ssl_check_hostname: bool = True
-    # PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, GSSAPI or OAUTHBEARER
+    # PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER
     sasl_mechanism: str | None = None
     # user name for PLAIN and SCRAM
     sasl_plain_username: str | None = None
     # file with the password of sasl_plain_username
     sasl_plain_password_file: str | None = None
+    # file with the token for OAUTHBEARER; read at each login, so another program may renew it
+    sasl_oauthbearer_token_file: str | None = None
+    # URL that gives tokens for OAUTHBEARER to client credentials (RFC 6749, 4.4)
+    sasl_oauthbearer_token_endpoint_url: str | None = None
+    # id of the client at that URL
+    sasl_oauthbearer_client_id: str | None = None
+    # file with the secret of the client
+    sasl_oauthbearer_client_secret_file: str | None = None
+    # scope to ask for; some servers need one
+    sasl_oauthbearer_scope: str | None = None
+    # read_committed or read_uncommitted: whether messages of open and aborted transactions are read
+    isolation_level: IsolationLevel = "read_committed"
     # whether missing topics are created
     create_topics: bool = True
     # number of partitions of a created topic
@@ -78,17 +97,66 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         sasl = self.security_protocol.startswith("SASL")
         if sasl and self.sasl_mechanism not in _MECHANISMS:
             raise SettingError(("sasl_mechanism",), f"must be one of {', '.join(_MECHANISMS)}")
-        for key in ("sasl_plain_username", "sasl_plain_password_file") if sasl else ():
-            if not getattr(self, key):
-                raise SettingError((key,), f"is required for {self.sasl_mechanism}")
+        if sasl:
+            self._verify_sasl()
         for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
             file = getattr(self, key)
             if file is not None:
                 read_pem(file, path=(key,))
         self.password()
+        self.oauth_token()
+        self.oauth_client_secret()
+
+    def _verify_sasl(self) -> None:
+        if self.sasl_mechanism != "OAUTHBEARER":
+            self._require("sasl_plain_username", "sasl_plain_password_file")
+            return
+        url = self.sasl_oauthbearer_token_endpoint_url
+        if (url is None) is (self.sasl_oauthbearer_token_file is None):
+            raise SettingError(
+                (_TOKEN_FILE,), f"OAUTHBEARER needs this or {_TOKEN_URL}, one of them"
+            )
+        if url is not None:
+            _verify_token_url(url)
+            self._require("sasl_oauthbearer_client_id", "sasl_oauthbearer_client_secret_file")
+
+    def _require(self, *keys: str) -> None:
+        for key in keys:
+            if not getattr(self, key):
+                raise SettingError((key,), f"is required for {self.sasl_mechanism}")
 
     def password(self) -> str | None:
         """Return the SASL password from its file; raise SettingError if it cannot be read."""
-        if self.sasl_plain_password_file is None:
-            return None
-        return read_secret(self.sasl_plain_password_file, path=("sasl_plain_password_file",))
+        return self._secret("sasl_plain_password_file")
+
+    def oauth_token(self) -> str | None:
+        """Return the token from its file; raise SettingError if it cannot be read."""
+        return self._secret(_TOKEN_FILE)
+
+    def oauth_client_secret(self) -> str | None:
+        """Return the client's secret from its file; raise SettingError if it cannot be read."""
+        return self._secret("sasl_oauthbearer_client_secret_file")
+
+    def _secret(self, key: str) -> str | None:
+        file = getattr(self, key)
+        return None if file is None else read_secret(file, path=(key,))
+
+
+def _verify_token_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        parts.port  # noqa: B018 - raises ValueError
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or parts.username is not None:
+        raise SettingError((_TOKEN_URL,), "must be an https:// URL without a user name")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise SettingError((_TOKEN_URL,), "must be https://: the client's secret is sent to it")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

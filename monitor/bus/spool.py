@@ -19,9 +19,11 @@ from monitor.bus.settings import BusSettings
 from monitor.bus.spool_consumer import SpoolConsumer
 from monitor.bus.spool_file import UNREADABLE, Outgoing, SpoolFile
 from monitor.bus.spool_opening import open_spool, set_aside_if_damaged
+from monitor.bus.spool_shared import SharedReads
 from monitor.log_limits import OutageLog
 from monitor.metrics import Metric
-from monitor.part import Health, State
+from monitor.part import Health, State, counted
+from monitor.sqlite.connection import settle
 from monitor.sqlite.file import OpenFile
 
 __all__ = ["SpoolBus"]
@@ -38,6 +40,7 @@ _WAITING_BYTES = 16 * 1024 * 1024
 # Memory of a message in addition to its value.
 _OVERHEAD_BYTES = 300
 _CLOSE_S = 10.0
+_SETTLE_S = 0.2
 _encode = msgspec.json.Encoder().encode
 
 # ticket, bytes, topic, key, headers, value, timestamp
@@ -59,6 +62,8 @@ class SpoolBus(Bus):
         self._lost: deque[tuple[int, int]] = deque(maxlen=1000)
         self._waiters: list[tuple[int, Callable[[], object]]] = []
         self._published: dict[str, int] = {}
+        # By topic, messages that expired before a group read them; in Kafka only.
+        self._expired: dict[str, int] = {}
         self._dropped = 0
         self._closing = False
         # Used by the writer.
@@ -69,6 +74,8 @@ class SpoolBus(Bus):
         self._writer: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news: set[asyncio.Event] = set()
+        # By topic.
+        self._shared: dict[str, SharedReads] = {}
 
     async def start(self) -> None:
         """Open the file and start the writer; see :func:`open_spool` for what it raises."""
@@ -245,6 +252,7 @@ class SpoolBus(Bus):
             assignment=assignment,
             max_bytes=self._max_bytes,
             news=self._news,
+            shared=self._shared.setdefault(topic, SharedReads()),
         )
 
     def _tell_news(self) -> None:
@@ -254,7 +262,7 @@ class SpoolBus(Bus):
     def state(self) -> State:
         if self._outage.problem is not None:
             return State(Health.DEGRADED, self._outage.problem)
-        return State(Health.OK, f"{self._spooled} messages spooled")
+        return State(Health.OK, f"{counted(self._spooled, 'message')} spooled")
 
     def open_files(self) -> Sequence[OpenFile]:
         file = self._file
@@ -274,11 +282,20 @@ class SpoolBus(Bus):
             "Messages dropped: full spool, or rejected by Kafka.",
             [({}, dropped)],
         )
+        yield Metric(
+            "consumer_expired_total",
+            "counter",
+            "Messages that Kafka deleted before the consumers read them.",
+            [({"topic": topic}, float(count)) for topic, count in self._expired.items()],
+        )
 
     async def close(self) -> None:
+        opened = self.open_files()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         writer, self._writer = self._writer, None
         if writer is not None:
             await asyncio.to_thread(writer.join, _CLOSE_S)
+            if not writer.is_alive() and opened and not any(file.lost() for file in opened):
+                await asyncio.to_thread(settle, self._path, patience=_SETTLE_S)

@@ -15,6 +15,7 @@ from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.spool_file import UNREADABLE, SpoolFile
 from monitor.bus.spool_lock import GroupLock
 from monitor.bus.spool_opening import set_aside_if_damaged
+from monitor.bus.spool_shared import SharedReads
 from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog
 
@@ -25,6 +26,7 @@ logger = logging.getLogger("monitor.bus")
 _RETRY_S = 1.0
 # How often a consumer looks for messages of other processes, in s.
 _LOOK_S = 0.5
+_TOPIC_ID = "spool"
 T = TypeVar("T")
 
 
@@ -40,10 +42,13 @@ class SpoolConsumer(Consumer):
         assignment: Assignment | None,
         max_bytes: int,
         news: set[asyncio.Event],
+        shared: SharedReads,
     ) -> None:
         self._spool = spool
         self._max_bytes = max_bytes
         self._all_news = news
+        self._shared = shared
+        self._shared.join()
         self._topic = topic
         self._group = group
         self._callbacks = assignment
@@ -82,7 +87,10 @@ class SpoolConsumer(Consumer):
         start = self._position or 0
         nothing: list[Record] = []
         return await self._in_thread(
-            lambda file: file.read(self._topic, start, limit), or_else=nothing
+            lambda file: self._shared.read(
+                start, limit, lambda: file.read(self._topic, start, limit)
+            ),
+            or_else=nothing,
         )
 
     async def _assign(self) -> bool:
@@ -102,11 +110,16 @@ class SpoolConsumer(Consumer):
     def _may_read(self, _: SpoolFile) -> bool:
         return self._lock is None or self._lock.acquire()
 
-    async def seek(self, partition: int, offset: int) -> None:
+    async def seek(self, partition: int, offset: int, *, again: int = 0) -> None:
         del partition
         end = await self._in_thread(lambda file: file.end(), or_else=offset)
         # Past the end: the offset belongs to an older spool.
-        self._position = 0 if offset > end else offset
+        position = 0 if offset > end else offset
+        if again and position:
+            position = await self._in_thread(
+                lambda file: file.before(self._topic, position, again), or_else=position
+            )
+        self._position = position
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
         if self._group is None or 0 not in offsets:
@@ -119,6 +132,10 @@ class SpoolConsumer(Consumer):
 
     def assignment(self) -> frozenset[int]:
         return frozenset() if self._position is None else frozenset([0])
+
+    def topic_id(self) -> str | None:
+        # The offsets of a new spool continue above those of the old one.
+        return _TOPIC_ID
 
     async def lag(self) -> Mapping[int, int]:
         position = self._position
@@ -152,6 +169,7 @@ class SpoolConsumer(Consumer):
             return
         self._closed = True
         self._all_news.discard(self._news)
+        self._shared.leave()
         if self._position is not None and self._callbacks and self._callbacks.revoked:
             await self._callbacks.revoked([0])
         self._position = None

@@ -32,6 +32,8 @@ _TABLES = {"topic", "message", "committed"}
 _KEPT_FOR_A_LOOK = 1000
 _TRIM_ROWS = 2000
 _BUSY_S = 5.0
+_READ_BYTES = 33_554_432
+_DELETE_ROWS = 500
 
 _SCHEMA = """
 CREATE TABLE topic (
@@ -183,9 +185,17 @@ class SpoolFile:
             if done < _TRIM_ROWS:
                 return
 
-    def delete_range(self, first: int, last: int) -> None:
-        """Delete acknowledged messages of all topics, from offset ``first`` through ``last``."""
-        self._db.execute("DELETE FROM message WHERE offset BETWEEN ? AND ?", (first, last))
+    def delete(self, topic: str, offsets: Sequence[int]) -> None:
+        """Delete acknowledged messages of a topic."""
+        found = self._known_topic(topic)
+        with transaction(self._db):
+            for start in range(0, len(offsets), _DELETE_ROWS):
+                some = offsets[start : start + _DELETE_ROWS]
+                marks = ",".join("?" * len(some))
+                self._db.execute(
+                    f"DELETE FROM message WHERE topic = ? AND offset IN ({marks})",  # noqa: S608
+                    (found, *some),
+                )
 
     def commit(self, topic: str, group: str, next_offset: int) -> None:
         """Store the offset that the group reads next."""
@@ -198,27 +208,46 @@ class SpoolFile:
 
     # Reading.
 
-    def read(self, topic: str | None, start: int, limit: int) -> list[Record]:
-        """Return up to ``limit`` messages from offset ``start`` on; of all topics for None."""
-        if topic is None:
-            rows = self._db.execute(
-                f"{_SELECT} WHERE m.offset >= ? ORDER BY m.offset LIMIT ?", (start, limit)
-            )
-        else:
-            found = self._known_topic(topic)
-            if found is None:
-                return []
-            rows = self._db.execute(
-                f"{_SELECT} WHERE m.topic = ? AND m.offset >= ? ORDER BY m.offset LIMIT ?",
-                (found, start, limit),
-            )
+    def read(self, topic: str, start: int, limit: int) -> list[Record]:
+        """Return messages from offset ``start`` on: up to ``limit``, and about 32 MiB."""
+        found = self._known_topic(topic)
+        if found is None:
+            return []
+        rows = self._db.execute(
+            f"{_SELECT} WHERE m.topic = ? AND m.offset >= ? ORDER BY m.offset LIMIT ?",
+            (found, start, limit),
+        )
+        records = []
+        size = 0
         try:
-            return [
-                Record(name, 0, offset, key, _decode_headers(headers), value, timestamp)
-                for name, offset, key, headers, value, timestamp in rows
-            ]
+            for name, offset, key, headers, value, timestamp in rows:
+                records.append(
+                    Record(name, 0, offset, key, _decode_headers(headers), value, timestamp)
+                )
+                size += len(value)
+                if size > _READ_BYTES:
+                    break
+            return records
         except msgspec.DecodeError as error:
             raise DamagedFileError(f"the headers of a message: {error}") from None
+
+    def before(self, topic: str, offset: int, count: int) -> int:
+        """Return the offset of a topic's message ``count`` before ``offset``, or of its first."""
+        (found,) = self._db.execute(
+            "SELECT min(offset) FROM (SELECT offset FROM message WHERE topic = ? AND offset < ?"
+            " ORDER BY offset DESC LIMIT ?)",
+            (self._known_topic(topic), offset, count),
+        ).fetchone()
+        return offset if found is None else int(found)
+
+    def newest(self, topic: str, limit: int) -> list[Record]:
+        """Return the newest messages of a topic, oldest first; bounded as :meth:`read`."""
+        row = self._db.execute(
+            "SELECT min(offset) FROM (SELECT offset FROM message WHERE topic = ?"
+            " ORDER BY offset DESC LIMIT ?)",
+            (self._known_topic(topic), limit),
+        ).fetchone()
+        return [] if row[0] is None else self.read(topic, row[0], limit)
 
     def _known_topic(self, name: str) -> int | None:
         found = self._topics.get(name)
@@ -237,6 +266,13 @@ class SpoolFile:
             (topic, group),
         ).fetchone()
         return None if row is None else int(row[0])
+
+    def commits(self) -> list[tuple[str, str, int]]:
+        """Return topic, group and the offset that the group reads next, of all groups."""
+        return self._db.execute(
+            "SELECT name, consumer_group, next_offset FROM committed"
+            " JOIN topic ON topic.id = committed.topic"
+        ).fetchall()
 
     def end(self) -> int:
         """Return the lowest offset that the next message can have."""
@@ -258,6 +294,16 @@ class SpoolFile:
         """Look for damage that keeps the spool from being opened."""
         self.end()
         check_pages(self._db)
+
+    def waiting_topics(self) -> list[str]:
+        """Return the topics that have messages."""
+        return [
+            name
+            for (name,) in self._db.execute(
+                "SELECT name FROM topic WHERE EXISTS"
+                " (SELECT 1 FROM message WHERE message.topic = topic.id)"
+            )
+        ]
 
     def topics(self) -> list[str]:
         """Return the topics' names."""

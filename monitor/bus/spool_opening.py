@@ -15,6 +15,7 @@ from pathlib import Path
 from monitor.bus.settings import BusSettings
 from monitor.bus.spool_file import SpoolFile
 from monitor.errors import MonitorError, SettingError
+from monitor.files.owner import owner_remark
 from monitor.sqlite import own_file
 from monitor.sqlite.own_file import DamagedFileError, ForeignFileError
 
@@ -47,15 +48,19 @@ def open_spool(path: Path, *, max_bytes: int) -> SpoolFile:
         raise MonitorError(f"cannot use the spool {path}: {damage}; check its disk") from None
     except OSError as error:
         if error.errno in _WRONG_PATH:
-            raise SettingError(_KEY, f"cannot use {path}: {error.strerror}") from None
+            raise SettingError(
+                _KEY, f"cannot use {path}: {error.strerror}{owner_remark(path)}"
+            ) from None
         raise MonitorError(
-            f"cannot use the spool {path}: {error.strerror}; check its disk and permissions"
+            f"cannot use the spool {path}: {error.strerror}{owner_remark(path)};"
+            " check its disk and permissions"
         ) from None
     except sqlite3.Error as error:
         if path.is_dir():
             raise SettingError(_KEY, f"cannot use {path}: Is a directory") from None
         raise MonitorError(
-            f"cannot use the spool {path}: {error}; check its disk and permissions"
+            f"cannot use the spool {path}: {error}{owner_remark(path)};"
+            " check its disk and permissions"
         ) from None
 
 

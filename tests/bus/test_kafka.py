@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,22 +23,10 @@ from tests.waiting import until
 
 pytestmark = [
     pytest.mark.integration_test,
+    pytest.mark.usefixtures("state"),
     # kafka-python leaves the sockets of attempts that failed to the garbage collector
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
-    yield tmp_path
-    # here, where it is expected, and not in another module's test
-    gc.collect()
-
-
-@pytest.fixture
-def topic() -> str:
-    return f"topic-{uuid.uuid4().hex[:8]}"
 
 
 def make(server: str, **options: Any) -> Bus:
@@ -160,6 +146,11 @@ async def test_a_group_goes_on_where_the_store_says(kafka: Kafka, topic: str) ->
     assert [int(record.value) for record in await take(third, 10)] == list(range(90, 100))
     await third.seek(0, 95)
     assert [int(record.value) for record in await take(third, 5)] == list(range(95, 100))
+    # Messages before it come first, as far as there are any.
+    await third.seek(0, 95, again=10)
+    assert [int(record.value) for record in await take(third, 15)] == list(range(85, 100))
+    await third.seek(0, 95, again=1000)
+    assert [int(record.value) for record in await take(third, 100)] == list(range(100))
     await third.close()
     await bus.close()
 

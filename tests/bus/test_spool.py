@@ -101,6 +101,46 @@ async def test_a_group_goes_on_after_its_commit_when_everything_was_closed() -> 
     await bus.close()
 
 
+async def test_groups_of_one_process_each_get_every_message_once_and_in_order() -> None:
+    bus = make()
+    await bus.start()
+    consumers = [bus.consumer("t", group=name) for name in ("a", "b", "c")]
+    found: list[list[int]] = [[], [], []]
+
+    last = 0
+
+    async def read(which: int, count: int) -> None:
+        nonlocal last
+        # They are never quite at the same place.
+        async with asyncio.timeout(60):
+            while len(found[which]) < count:
+                records = await consumers[which].poll(max_records=40 + 30 * which)
+                found[which] += numbers(records)
+                last = max([last, *(record.offset for record in records)])
+
+    for begun in range(0, 600, 100):
+        put_now = [put(bus, "t", number) for number in range(begun, begun + 100)]
+        await bus.committed(*put_now)
+        if begun % 200 == 0:
+            await read(2, begun + 50)
+        await asyncio.gather(read(0, begun + 100), read(1, begun + 80))
+    await asyncio.gather(*(read(which, 600) for which in range(3)))
+    assert found == [list(range(600))] * 3
+
+    await consumers[0].seek(0, 0)
+    found[0].clear()
+    await read(0, 600)
+    assert found[0] == list(range(600))
+
+    await consumers[0].seek(0, last + 1, again=30)
+    found[0].clear()
+    await read(0, 30)
+    assert found[0] == list(range(570, 600))
+    for consumer in consumers:
+        await consumer.close()
+    await bus.close()
+
+
 async def test_a_store_that_knows_better_decides_where_to_start() -> None:
     bus = make()
     await bus.start()

@@ -6,9 +6,11 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
-__all__ = ["transaction", "write_ahead"]
+__all__ = ["settle", "transaction", "write_ahead"]
 
 _ASK_AGAIN_S: Final = 0.02
 
@@ -29,6 +31,24 @@ def write_ahead(raw: sqlite3.Connection, *, patience: float) -> None:
             if not busy or time.monotonic() > until:
                 raise
         time.sleep(_ASK_AGAIN_S)
+
+
+def settle(path: Path, *, patience: float) -> None:
+    """Copy the write-ahead log into the file and delete it, unless another process has it open.
+
+    For the end, once all connections are closed: SQLite deletes the log with the last one, but not
+    where two are closed at once. A failure leaves the log, which is read at the next start. Waits
+    for at most ``patience`` s for a lock; blocks.
+    """
+    if not Path(f"{path}-wal").exists():
+        return
+    with contextlib.suppress(sqlite3.Error):
+        # Never create a file that was deleted meanwhile.
+        raw = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw", uri=True, timeout=patience, isolation_level=None
+        )
+        with contextlib.closing(raw):
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 @contextlib.contextmanager

@@ -28,6 +28,8 @@ _HEADER = b"SQLite format 3\0"
 # Result codes (https://sqlite.org/rescode.html) for content that is wrong. Our statements are
 # right, so an SQL error means that the schema is not ours any more.
 _DAMAGE = (
+    # No row that is ours breaks a rule of our schema.
+    "SQLITE_CONSTRAINT",
     "SQLITE_CORRUPT",
     "SQLITE_ERROR",
     "SQLITE_FORMAT",

@@ -10,13 +10,14 @@ The tables come from the numbered files in ``migrations/``.
 """
 
 from monitor.libraries import needed_by
-from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
+from monitor.store.interface import Connection, Dialect, LoginError, Row, Store, TablesError
 from monitor.store.settings import DatabaseSettings
 
 __all__ = [
     "Connection",
     "DatabaseSettings",
     "Dialect",
+    "LoginError",
     "Row",
     "Store",
     "TablesError",

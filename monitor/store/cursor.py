@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-__all__ = ["Number", "Time", "cursor_of", "read_cursor"]
+__all__ = ["Number", "Text", "Time", "cursor_of", "read_cursor"]
 
 T = TypeVar("T")
 
@@ -16,6 +16,9 @@ Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 Time = Annotated[float, msgspec.Meta(ge=0, le=253402300800)]
 """An instant of a cursor in s since the epoch, as far as calendars go."""
+
+Text = Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00]*$")]
+"""A text of a cursor, as far as databases store it."""
 
 
 def cursor_of(*place: str | float) -> str:

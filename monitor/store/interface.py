@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
-from monitor.errors import MonitorError
+from monitor.errors import MonitorError, UnavailableError
 from monitor.sqlite.file import OpenFile
 
-__all__ = ["Connection", "Dialect", "Row", "Store", "TablesError"]
+__all__ = ["Connection", "Dialect", "LoginError", "Row", "Store", "TablesError"]
 
 Dialect = Literal["postgresql", "sqlite"]
 Row = tuple[Any, ...]
@@ -30,6 +30,15 @@ class TablesError(MonitorError):
 
     def __str__(self) -> str:
         return f"{self.server}: {self.problem}"
+
+
+class LoginError(UnavailableError):
+    """The server is there and refuses the login: password, role, database or pg_hba.conf.
+
+    A daemon tries again, since a password may be rotated. For a command it is bad config.
+    """
+
+    exit_status = 78
 
 
 class Connection(ABC):
@@ -124,6 +133,10 @@ class Store(ABC):
         None. Waits while the server is unavailable. Close the generator
         (``contextlib.aclosing``) to stop listening.
         """
+
+    def deaf(self) -> str | None:
+        """Return why :meth:`listen` hears nothing now, such as on a standby; None if it does."""
+        return None
 
     @abstractmethod
     async def migrate(self, *, owner: str | None = None) -> list[str]:

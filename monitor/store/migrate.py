@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from monitor.store.earlier_tables import set_aside
 from monitor.store.interface import Connection, TablesError
 from monitor.store.migrations import Migration, load
 
-__all__ = ["Difference", "apply", "check", "compare", "reset"]
+__all__ = ["Difference", "apply", "check", "compare", "created", "load", "reset"]
 
 COMMAND = "recodex-monitor configure-database -c FILE"
 
@@ -54,6 +55,7 @@ def apply(
             "SELECT pg_advisory_xact_lock(hashtext('recodex-monitor ' || current_schema()))"
         )
     if not _has_tables(connection):
+        set_aside(connection, server)
         connection.execute(_TABLE)
     difference = compare(load() if steps is None else steps, _applied(connection))
     if difference.unknown:

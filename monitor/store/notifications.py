@@ -13,11 +13,14 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
 import psycopg2
+import psycopg2.errorcodes
 
 from monitor.backoff import Backoff
-from monitor.errors import MonitorError
+from monitor.errors import MonitorError, UnavailableError
 from monitor.log_limits import OutageLog
 from monitor.store.listeners import Listeners
+from monitor.store.postgres_connecting import Connector
+from monitor.store.postgres_errors import is_lost
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as RawConnection  # noqa: N812
@@ -28,18 +31,17 @@ logger = logging.getLogger("monitor.store")
 
 _SILENCE_S = 15.0  # without data for so long, a statement tests the connection
 _CLOSE_S = 0.9
-_RETRY_S = (0.1, 10.0)
+_RETRY_S = (0.1, 6.0)
 
 
 class NotificationThread:
-    """Listens on all channels that have listeners, and reconnects after each loss.
+    """Listens on all channels that have listeners, and reconnects after each loss."""
 
-    ``connect`` returns a connection in autocommit mode or raises MonitorError.
-    """
-
-    def __init__(self, server: str, connect: Callable[[], RawConnection]) -> None:
-        self._server = server
-        self._connect = connect
+    def __init__(self, connector: Connector) -> None:
+        self._server = connector.server
+        self._connector = connector
+        self._outage = OutageLog(logger, subject=self._server)
+        self._backoff = Backoff(*_RETRY_S)
         self._listeners = Listeners()
         self._loop = asyncio.get_running_loop()
         self._wanted: frozenset[str] = frozenset()
@@ -94,28 +96,47 @@ class NotificationThread:
         with contextlib.suppress(RuntimeError):  # the loop is closed: there are no listeners
             self._loop.call_soon_threadsafe(call, *arguments)
 
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is heard now; None if it is, or before the first attempt."""
+        return self._outage.problem
+
     def _serve(self) -> None:
-        outage = OutageLog(logger, subject=self._server)
-        backoff = Backoff(*_RETRY_S)
         try:
             while not self._closing.is_set():
                 try:
-                    raw = self._connect()
-                except (MonitorError, psycopg2.Error, OSError) as error:
-                    outage.failed(f"cannot listen for notifications: {error}")
+                    raw = self._connector.connect()
+                except (MonitorError, OSError) as error:
+                    self._failed(error)
                 else:
                     try:
-                        outage.recovered("listening for notifications again")
-                        backoff.reset()
                         self._relay(raw)
                     except (psycopg2.Error, OSError) as error:
-                        outage.failed(f"stopped listening for notifications: {error}")
+                        self._failed(self._translate(error, raw))
+                    except Exception as error:  # noqa: BLE001 - nobody else would listen
+                        self._failed(UnavailableError(self._server, _shown(error)))
                     finally:
                         self._call(self._heard.clear)
                         raw.close()
-                self._closing.wait(backoff.next_delay())
+                self._closing.wait(self._backoff.next_delay())
         finally:
             self._ended.set_result(None)
+
+    def _failed(self, error: Exception) -> None:
+        problem = getattr(error, "problem", str(error))
+        self._outage.failed(f"cannot listen for notifications: {problem}", cause=error)
+
+    def _translate(self, error: psycopg2.Error | OSError, raw: RawConnection) -> Exception:
+        connector = self._connector
+        if isinstance(error, OSError):
+            return connector.away(UnavailableError(self._server, str(error)))
+        translated = connector.translate(error, raw) or error
+        if isinstance(translated, MonitorError):
+            if error.pgcode == psycopg2.errorcodes.READ_ONLY_SQL_TRANSACTION:
+                return connector.takes_no_writes(translated)
+            if is_lost(error):
+                return connector.away(translated)
+        return translated
 
     def _relay(self, raw: RawConnection) -> None:
         """Deliver notifications until the connection is lost or close() is called."""
@@ -130,6 +151,9 @@ class NotificationThread:
                     cursor.execute(f'UNLISTEN "{channel}"')
                     self._call(self._heard.discard, channel)
             heard = wanted
+            if wanted:
+                self._outage.recovered("listening for notifications again")
+                self._backoff.reset()
             self._pass_on(raw)
             # Not select(), which does not support descriptors above 1023.
             waiting = select.poll()
@@ -149,3 +173,8 @@ class NotificationThread:
         while raw.notifies:
             notify = raw.notifies.pop(0)
             self._call(self._listeners.tell, notify.channel, notify.payload)
+
+
+def _shown(error: Exception) -> str:
+    """Return an error that nobody foresaw in one short line, such as for text that is not UTF-8."""
+    return ascii(f"{type(error).__name__}: {error}")[1:200]

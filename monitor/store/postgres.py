@@ -12,17 +12,18 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import urlsplit
 
 import psycopg2
 import psycopg2.errorcodes
 import psycopg2.extensions
 import psycopg2.extras
 
-from monitor.errors import MonitorError, SettingError, UnavailableError
-from monitor.store import migrate
+from monitor.errors import MonitorError, UnavailableError
+from monitor.store import locks, migrate, sequences
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
 from monitor.store.notifications import NotificationThread
+from monitor.store.postgres_connecting import Connector
+from monitor.store.postgres_errors import is_lost
 from monitor.store.settings import DatabaseSettings
 from monitor.store.threads import Session, Threads
 
@@ -30,37 +31,9 @@ __all__ = ["PostgresConnection", "PostgresStore"]
 
 T = TypeVar("T")
 
-# What every session sets, whatever the server, database, role or pooler has: locks of a client that
-# vanished must not stay, and numbers and times must come back exactly as they were written. They
-# are set by a query, since poolers drop startup parameters.
-_SESSION = {
-    "bytea_output": "hex",
-    "client_min_messages": "warning",
-    "DateStyle": "ISO, YMD",
-    "default_transaction_deferrable": "off",
-    "default_transaction_isolation": "read committed",
-    "extra_float_digits": "3",
-    "idle_in_transaction_session_timeout": "60000",
-    "IntervalStyle": "postgres",
-    "lock_timeout": "0",
-    "row_security": "on",
-    "standard_conforming_strings": "on",
-    "statement_timeout": "0",
-    "tcp_keepalives_count": "3",
-    "tcp_keepalives_idle": "15",
-    "tcp_keepalives_interval": "5",
-    "TimeZone": "UTC",
-}
-_CONNECTION: dict[str, Any] = {
-    "application_name": "recodex-monitor",
-    "client_encoding": "UTF8",
-    "keepalives": 1,
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
 _INSERT_PAGE = 1000
+# Of a transaction's time, the most that one wait for a lock may take.
+_LOCK_SHARE = 0.9
 
 
 class PostgresConnection(Connection):
@@ -100,6 +73,8 @@ class _PostgresSession(Session):
         self.raw = raw
         self.checked = False
         """Whether the tables were checked and are what this program needs."""
+        self.advanced = False
+        """Whether the sequences were checked."""
         # A duplicate: the descriptor of the original may be closed and reused for another socket
         # while interrupt() runs in another thread.
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))
@@ -129,16 +104,14 @@ class PostgresStore(Store):
     dialect: ClassVar[Dialect] = "postgresql"
 
     def __init__(self, settings: DatabaseSettings) -> None:
-        assert settings.url is not None
         self.settings = settings
-        self.server = _describe(settings.url)
-        # Read again for each connection, so that a rotated password needs no restart.
-        self._password = settings.password()
+        self._connector = Connector(settings)
+        self.server = self._connector.server
         self._threads = Threads("postgres", self.server, self._open, count=settings.connections)
         self._notifications: NotificationThread | None = None
 
     async def start(self) -> None:
-        pass
+        self._connector.reported = True
 
     async def transaction(self, function: Callable[[Connection], T], *, timeout: float = 30.0) -> T:
         return await self._run(function, timeout, "BEGIN")
@@ -148,10 +121,13 @@ class PostgresStore(Store):
 
     async def listen(self, channel: str) -> AsyncGenerator[str | None, None]:
         if self._notifications is None:
-            self._notifications = NotificationThread(self.server, self.connect)
+            self._notifications = NotificationThread(self._connector)
         async with contextlib.aclosing(self._notifications.listen(channel)) as payloads:
             async for payload in payloads:
                 yield payload
+
+    def deaf(self) -> str | None:
+        return None if self._notifications is None else self._notifications.problem
 
     async def migrate(self, *, owner: str | None = None) -> list[str]:
         def create_schema_and_apply(connection: Connection) -> list[str]:
@@ -159,20 +135,18 @@ class PostgresStore(Store):
             self._require_schema(connection)
             return migrate.apply(connection, self.server)
 
-        try:
+        # A missing role, a table of another owner.
+        with self._in_full():
             return await self._run(create_schema_and_apply, 600.0, "BEGIN", check=False)
-        except psycopg2.Error as error:  # a missing role, a table of another owner
-            raise TablesError(self.server, self._text(error)) from error
 
     async def reset(self) -> None:
         def reset(connection: Connection) -> None:
             self._require_schema(connection)
             migrate.reset(connection, self.server)
 
-        try:
+        # Another program's view of a table.
+        with self._in_full():
             await self._run(reset, 600.0, "BEGIN", check=False)
-        except psycopg2.Error as error:  # another program's view of a table
-            raise TablesError(self.server, self._text(error)) from error
 
     async def close(self) -> None:
         waits = [self._threads.close()]
@@ -180,65 +154,32 @@ class PostgresStore(Store):
             waits.append(self._notifications.close())
         await asyncio.gather(*waits)
 
-    def connect(self) -> psycopg2.extensions.connection:
-        """Return a new connection in autocommit mode; blocks for at most connect_timeout.
-
-        Raises UnavailableError, and MonitorError for a URL that libpq cannot parse.
-        """
-        settings = self.settings
-        try:
-            self._password = settings.password()
-        except SettingError as error:
-            raise UnavailableError(self.server, str(error.under("database"))) from None
-        password: dict[str, Any] = {} if self._password is None else {"password": self._password}
-        with self._errors():
-            try:
-                raw: psycopg2.extensions.connection = psycopg2.connect(
-                    settings.url,
-                    **password,
-                    connect_timeout=max(2, round(settings.connect_timeout)),
-                    **_CONNECTION,
-                )
-            except psycopg2.ProgrammingError:
-                # Its text repeats parts of the URL, which may include the password.
-                raise MonitorError(
-                    f"{self.server}: libpq cannot parse database.url; run check-config for details"
-                ) from None
-            try:
-                raw.autocommit = True
-                pinned = {**_SESSION, "search_path": settings.schema}
-                with raw.cursor() as cursor:
-                    cursor.execute(
-                        "SELECT set_config(name, value, false)"
-                        " FROM unnest(%s, %s) AS pinned (name, value)",
-                        (list(pinned), list(pinned.values())),
-                    )
-                psycopg2.extras.register_default_json(raw, loads=_as_text)
-                psycopg2.extras.register_default_jsonb(raw, loads=_as_text)
-            except BaseException:
-                raw.close()
-                raise
-        return raw
-
     def _open(self) -> _PostgresSession:
-        return _PostgresSession(self.connect())
+        return _PostgresSession(self._connector.connect())
 
     async def _run(
         self, function: Callable[[Connection], T], timeout: float, begin: str, *, check: bool = True
     ) -> T:
         deadline = time.monotonic() + timeout
+        writes = begin == "BEGIN"
 
         def job(session: _PostgresSession) -> T:
             connection = PostgresConnection(session.raw)
             limit_ms = max(1, round((deadline - time.monotonic()) * 1000))
-            with self._errors(session):
+            # The server gives up first, and says why.
+            lock_ms = max(1, round(limit_ms * _LOCK_SHARE))
+            with self._errors(session, writes=writes, timeout=timeout):
                 try:
-                    if check and not session.checked:
-                        migrate.check(connection, f"{self.server}, schema {self.settings.schema}")
-                        session.checked = True
-                    connection.execute(f"{begin}; SET LOCAL statement_timeout = {limit_ms}")
+                    connection.execute(
+                        f"{begin}; SET LOCAL statement_timeout = {limit_ms};"
+                        f" SET LOCAL lock_timeout = {lock_ms}"
+                    )
+                    if check:
+                        self._check(session, connection, writes=writes)
                     begun = time.monotonic()
                     result = function(connection)
+                    if writes and self._connector.read_only:
+                        self._look_for_writes(connection)
                     connection.execute("COMMIT")
                     connection.took_s = time.monotonic() - begun
                 except BaseException:
@@ -247,6 +188,19 @@ class PostgresStore(Store):
             return result
 
         return await self._threads.run(job, timeout=timeout)
+
+    def _check(self, session: _PostgresSession, connection: Connection, *, writes: bool) -> None:
+        if not session.checked:
+            migrate.check(connection, f"{self.server}, schema {self.settings.schema}")
+            session.checked = True
+        if writes and not session.advanced:
+            sequences.advance(connection)
+            session.advanced = True
+
+    def _look_for_writes(self, connection: Connection) -> None:
+        ((read_only,),) = connection.query("SELECT current_setting('transaction_read_only')")
+        if read_only == "off":
+            self._connector.takes_writes()
 
     def _create_schema(self, connection: Connection, owner: str | None) -> None:
         # CREATE SCHEMA IF NOT EXISTS needs a privilege on the database even if the schema exists.
@@ -281,45 +235,53 @@ class PostgresStore(Store):
             session.close()
 
     @contextlib.contextmanager
-    def _errors(self, session: _PostgresSession | None = None) -> Iterator[None]:
+    def _errors(self, session: _PostgresSession, *, writes: bool, timeout: float) -> Iterator[None]:
         """Convert those errors of psycopg2 that an operator can act on."""
+        connector = self._connector
         try:
             yield
+        except UnicodeDecodeError as error:
+            session.close()
+            text = ascii(bytes(error.object)[:100])
+            raise UnavailableError(self.server, f"it sent text that is not UTF-8: {text}") from None
         except psycopg2.Error as error:
-            translated = self._translate(error)
-            if isinstance(translated, TablesError) and session is not None:
-                session.checked = False
-            if error.pgcode == psycopg2.errorcodes.READ_ONLY_SQL_TRANSACTION and session:
-                # The address may lead to the new primary by now; this connection never will.
+            if session.interrupted:
                 session.close()
+                problem = f"still busy after {timeout:g} s: interrupted"
+                raise UnavailableError(self.server, problem) from error
+            translated = connector.translate(error, session.raw)
             if translated is None:
                 raise
+            if isinstance(translated, TablesError):
+                session.checked = session.advanced = False
+            elif error.pgcode == psycopg2.errorcodes.READ_ONLY_SQL_TRANSACTION and writes:
+                # The address may lead to another server by now. These connections never will.
+                session.close()
+                self._threads.renew()
+                translated = connector.takes_no_writes(translated)
+            elif error.pgcode == psycopg2.errorcodes.LOCK_NOT_AVAILABLE:
+                text = f"waited too long for a lock: {connector.text(error)}"
+                translated = self._named(session, translated, text)
+            elif is_lost(error):
+                self._threads.renew()
+                translated = connector.away(translated)
             raise translated from error
 
-    def _translate(self, error: psycopg2.Error) -> MonitorError | None:
-        text = self._text(error)
-        codes = psycopg2.errorcodes
-        code = error.pgcode
-        if code in {codes.UNDEFINED_TABLE, codes.UNDEFINED_COLUMN, codes.UNDEFINED_FUNCTION}:
-            return TablesError(self.server, f"{text}; run: {migrate.COMMAND}")
-        if code == codes.INSUFFICIENT_PRIVILEGE:
-            return TablesError(self.server, text)
-        if code == codes.READ_ONLY_SQL_TRANSACTION:
-            return UnavailableError(self.server, f"a standby, or read-only: {text}")
-        if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
-            return UnavailableError(self.server, text)
-        return None
+    @contextlib.contextmanager
+    def _in_full(self) -> Iterator[None]:
+        """Raise what the server said with its details, as no rows are involved."""
+        try:
+            yield
+        except (psycopg2.Error, TablesError) as error:
+            cause = error if isinstance(error, psycopg2.Error) else error.__cause__
+            if not isinstance(cause, psycopg2.Error):
+                raise
+            raise TablesError(self.server, self._connector.text(cause)) from cause
 
-    def _text(self, error: psycopg2.Error) -> str:
-        text = " ".join(str(error).split()) or type(error).__name__
-        return text.replace(self._password, "***") if self._password else text
-
-
-def _as_text(value: str) -> str:
-    return value
-
-
-def _describe(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2] or "the local socket"
-    return f"database {parts.path.strip('/')} at {host}"
+    def _named(self, session: _PostgresSession, error: MonitorError, text: str) -> MonitorError:
+        """Add who holds the lock, as far as that is known."""
+        try:
+            holder = locks.holder(PostgresConnection(session.raw))
+        except psycopg2.Error:
+            return error
+        return UnavailableError(self.server, f"{text}; {holder}") if holder else error

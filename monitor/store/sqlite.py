@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from monitor.errors import MonitorError, UnavailableError
-from monitor.sqlite.connection import transaction, write_ahead
+from monitor.files.owner import owner_remark
+from monitor.sqlite.connection import settle, transaction, write_ahead
 from monitor.sqlite.file import OpenFile
+from monitor.sqlite.own_file import create
 from monitor.store import migrate
 from monitor.store.checkpoints import Checkpoints, copy_log
 from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
@@ -31,6 +33,7 @@ __all__ = ["SqliteConnection", "SqliteStore"]
 T = TypeVar("T")
 
 _BUSY_S = 10.0  # another process (a consumer with its own unit) may hold the write lock of the file
+_SETTLE_S = 0.2
 # If the checkpoints fall behind, the commit that fills the log copies it.
 _MOST_PAGES = 16_000
 _JOURNAL_LIMIT_BYTES = 67_108_864
@@ -173,6 +176,8 @@ class SqliteStore(Store):
             self._readers.close(),
             asyncio.to_thread(self._checkpoints.close),
         )
+        if self._opened is not None and not self._opened.lost():
+            await asyncio.to_thread(settle, self.file, patience=_SETTLE_S)
 
     def _open_writer(self) -> _SqliteSession:
         raw = self._open()
@@ -191,10 +196,13 @@ class SqliteStore(Store):
         return self._open("PRAGMA synchronous=FULL")
 
     def _open_reader(self) -> _SqliteSession:
-        return _SqliteSession(self._open("PRAGMA query_only=ON"))
+        return _SqliteSession(self._open("PRAGMA query_only=ON", "PRAGMA cache_size=-2000"))
 
     def _open(self, *settings: str) -> sqlite3.Connection:
         with self._errors():
+            with contextlib.suppress(OSError):
+                # The rows have secrets of jobs, and logs.
+                create(self.file)
             raw = sqlite3.connect(
                 self.file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
@@ -239,6 +247,9 @@ class SqliteStore(Store):
                 raise MonitorError(
                     f"{self.server}: {error}; move it aside and start again, with new tables"
                 ) from error
+            if isinstance(error, sqlite3.IntegrityError):
+                problem = f"{error}; nothing is lost: this resumes once the table accepts the row"
+                raise TablesError(self.server, problem) from error
             raise
 
     def _unusable(self) -> str | None:
@@ -249,11 +260,11 @@ class SqliteStore(Store):
         except FileNotFoundError:
             return f"there is no directory {directory}"
         except OSError:
-            return f"cannot write in {directory}"
+            return f"cannot write in {directory}{owner_remark(directory)}"
         if not os.access(directory, os.W_OK | os.X_OK):
-            return f"cannot write in {directory}"
+            return f"cannot write in {directory}{owner_remark(directory)}"
         if self.file.is_dir():
             return "this is a directory, not a file"
         if self.file.exists() and not os.access(self.file, os.R_OK | os.W_OK):
-            return f"cannot write in {self.file}"
+            return f"cannot write in {self.file}{owner_remark(self.file)}"
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,13 @@ SETTINGS = {
     "lock_timeout": "'1ms'",
     "default_transaction_isolation": "'serializable'",
     "search_path": "'public, pg_catalog'",
+    "standard_conforming_strings": "off",
+    "idle_session_timeout": "'2s'",
+    "idle_in_transaction_session_timeout": "'1ms'",
+    "client_encoding": "'LATIN1'",
 }
 FLOAT = 1700000000.1234567
+TEXTS = ["\\", "\\'", "a\\\\b\\n", "'; --", "\\x00"]
 
 
 def foreign_objects(server: PostgresServer, url: str) -> None:
@@ -110,6 +116,10 @@ async def read_back(store: Store) -> None:
             (row[2],),
         )
     )
+    texts = "SELECT %s, %s, %s, %s, %s, %s::bytea"
+    for run in (store.read, store.transaction):
+        ((*read, raw),) = await run(lambda c: c.query(texts, (*TEXTS, b"\\\xff\0'")))
+        assert (read, bytes(raw)) == (TEXTS, b"\\\xff\0'")
     assert found == [(*row, "UTC", "website_availability", "repeatable read")]
 
 
@@ -165,5 +175,8 @@ async def test_a_rotated_password_is_read_at_the_next_connection(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'recodex-monitor'"
             )
+            with contextlib.suppress(UnavailableError):
+                # The server may end the connection only now.
+                await store.read(float_of)
             await store.read(float_of)
     assert (used[0], used[-1]) == ("first", "second")

@@ -31,7 +31,7 @@ def server() -> Iterator[PostgresServer]:
 
 
 def stop_job(connection: Connection, job: int) -> None:
-    connection.execute("INSERT INTO job_state VALUES (%s, 0)", (job,))
+    connection.execute("INSERT INTO job_state (job_id, stopped_at) VALUES (%s, 0)", (job,))
 
 
 def jobs(connection: Connection) -> list[int]:

@@ -14,7 +14,9 @@ from tests.store.opened import opened
 
 
 def stop_job(connection: Connection, job: int = 1) -> int:
-    return connection.execute("INSERT INTO job_state VALUES (%s, %s)", (job, 2.5))
+    return connection.execute(
+        "INSERT INTO job_state (job_id, stopped_at) VALUES (%s, %s)", (job, 2.5)
+    )
 
 
 def jobs(connection: Connection) -> list[int]:

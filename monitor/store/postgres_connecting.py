@@ -1,0 +1,252 @@
+"""Connections to PostgreSQL, each with the session settings that exact values depend on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg2
+import psycopg2.errorcodes
+import psycopg2.extensions
+import psycopg2.extras
+
+from monitor.errors import MonitorError, SettingError, UnavailableError
+from monitor.log_limits import OutageLog
+from monitor.store import postgres_errors
+from monitor.store.settings import DatabaseSettings
+
+__all__ = ["Connector"]
+
+logger = logging.getLogger("monitor.store")
+
+# What every session sets, whatever the server, database, role or pooler has: locks of a client that
+# vanished must not stay, and numbers and times must come back exactly as they were written. They
+# are set by a query, since poolers drop startup parameters.
+_SESSION = {
+    "bytea_output": "hex",
+    "client_min_messages": "warning",
+    "DateStyle": "ISO, YMD",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "extra_float_digits": "3",
+    "idle_in_transaction_session_timeout": "60000",
+    "idle_session_timeout": "0",
+    "IntervalStyle": "postgres",
+    "lock_timeout": "0",
+    "row_security": "on",
+    "statement_timeout": "0",
+    "tcp_keepalives_count": "3",
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "TimeZone": "UTC",
+    "transaction_timeout": "0",
+}
+_CONNECTION: dict[str, Any] = {
+    "application_name": "recodex-monitor",
+    "client_encoding": "UTF8",
+    "keepalives": 1,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+# A statement_timeout of the database may cancel the very statement that turns it off.
+_PIN_TRIES = 20
+# Characters of a server's own text.
+_LONGEST_TEXT = 500
+# A server that restarts gives several reasons in a row; one that lasts is logged, too.
+_SETTLE_S = 30.0
+
+
+class Connector:
+    """Opens connections, and logs when the server is unavailable and when it is back.
+
+    Used by several threads. ``reported``: whether outages are logged; errors are then marked as
+    logged.
+    """
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        assert settings.url is not None
+        self._settings = settings
+        self.server = _describe(settings.url)
+        # Read again for each connection, so that a rotated password needs no restart.
+        self._password = settings.password()
+        self.reported = False
+        self._lock = threading.Lock()
+        self._away = OutageLog(logger, subject=self.server, level=logging.ERROR, settle_s=_SETTLE_S)
+        self._read_only = OutageLog(
+            logger, subject=self.server, level=logging.ERROR, settle_s=_SETTLE_S
+        )
+
+    def connect(self) -> psycopg2.extensions.connection:
+        """Return a new connection in autocommit mode; blocks for at most connect_timeout.
+
+        Raises UnavailableError, also as LoginError, and MonitorError for a URL that libpq cannot
+        parse.
+        """
+        try:
+            self._password = self._settings.password()
+            raw = self._connected()
+        except SettingError as error:
+            refusal = UnavailableError(self.server, str(error.under("database")))
+            raise self.away(refusal) from None
+        except psycopg2.ProgrammingError:
+            # Its text repeats parts of the URL, which may include the password.
+            raise MonitorError(
+                f"{self.server}: libpq cannot parse database.url; run check-config for details"
+            ) from None
+        except psycopg2.Error as error:
+            translated = self.translate(error) or UnavailableError(self.server, self.text(error))
+            raise self.away(translated) from error
+        with self._lock:
+            self._away.recovered("available again")
+        return raw
+
+    def away(self, error: MonitorError) -> MonitorError:
+        """Log the begin of an outage, once; return ``error``, marked as logged."""
+        return self._report(self._away, error)
+
+    def takes_no_writes(self, error: MonitorError) -> MonitorError:
+        """The same for a server that is read-only."""
+        return self._report(self._read_only, error)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the server took no writes when it was last tried."""
+        return self._read_only.problem is not None
+
+    def takes_writes(self) -> None:
+        """Log the end of that."""
+        with self._lock:
+            self._read_only.recovered("takes writes again")
+
+    def translate(
+        self, error: psycopg2.Error, raw: psycopg2.extensions.connection | None = None
+    ) -> MonitorError | None:
+        """Return the error that an operator can act on; None for an error of the data itself."""
+        return postgres_errors.translate(error, self.server, self.text(error), raw)
+
+    def text(self, error: psycopg2.Error) -> str:
+        """Return the text of an error in one line, without the password."""
+        text = " ".join(str(error).split())[:_LONGEST_TEXT] or type(error).__name__
+        return text.replace(self._password, "***") if self._password else text
+
+    def _report(self, outage: OutageLog, error: MonitorError) -> MonitorError:
+        problem = getattr(error, "problem", str(error))
+        with self._lock:
+            outage.failed(problem, cause=None if self.reported else _SILENT)
+        error.logged = self.reported
+        return error
+
+    def _connected(self) -> psycopg2.extensions.connection:
+        settings = self._settings
+        assert settings.url is not None
+        if _chooses_first(settings.url):
+            # Of several hosts the one that takes writes; if there is none, one to read from.
+            with contextlib.suppress(psycopg2.OperationalError):
+                return self._pinned(target_session_attrs="read-write")
+        return self._pinned()
+
+    def _pinned(self, **more: str) -> psycopg2.extensions.connection:
+        settings = self._settings
+        limit_s = max(2, round(settings.connect_timeout))
+        arguments: dict[str, Any] = {**_CONNECTION, "connect_timeout": limit_s, **more}
+        if self._password is not None:
+            arguments["password"] = self._password
+        try:
+            raw: psycopg2.extensions.connection = psycopg2.connect(settings.url, **arguments)
+        except UnicodeDecodeError as error:
+            # The server's language, or no PostgreSQL at all.
+            text = bytes(error.object).decode("utf-8", "backslashreplace")
+            raise psycopg2.OperationalError(text) from None
+        try:
+            raw.autocommit = True
+            # A pooler without a free connection lets the first statement wait.
+            with _cut_after(raw, limit_s, self.server):
+                _pin(raw, {**_SESSION, **_quoting(raw), "search_path": settings.schema})
+            psycopg2.extras.register_default_json(raw, loads=_as_text)
+            psycopg2.extras.register_default_jsonb(raw, loads=_as_text)
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+
+_SILENT = MonitorError()
+_SILENT.logged = True
+
+
+def _quoting(raw: psycopg2.extensions.connection) -> dict[str, str]:
+    """Return the setting by which psycopg2 quotes values, for good.
+
+    It looks at the setting once, after it has connected. Our own SQL has no backslash.
+    """
+    name = "standard_conforming_strings"
+    return {name: raw.info.parameter_status(name) or "on"}
+
+
+def _pin(raw: psycopg2.extensions.connection, settings: dict[str, str]) -> None:
+    with raw.cursor() as cursor:
+        for left in reversed(range(_PIN_TRIES)):
+            try:
+                cursor.execute("SET statement_timeout = 0")
+                cursor.execute(
+                    "SELECT set_config(name, value, false)"
+                    " FROM unnest(%s, %s) AS pinned (name, value)"
+                    # Some are newer than the server.
+                    " WHERE current_setting(name, true) IS NOT NULL",
+                    (list(settings), list(settings.values())),
+                )
+                return
+            except psycopg2.errors.QueryCanceled:
+                if not left:
+                    raise
+
+
+@contextlib.contextmanager
+def _cut_after(raw: psycopg2.extensions.connection, limit_s: float, server: str) -> Iterator[None]:
+    """Cut the connection off if the block takes longer; then raises UnavailableError."""
+    cut = threading.Event()
+    duplicate = socket.socket(fileno=os.dup(raw.fileno()))
+
+    def cut_off() -> None:
+        cut.set()
+        with contextlib.suppress(OSError):
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(limit_s, cut_off)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except psycopg2.Error:
+        if cut.is_set():
+            problem = f"no answer in {limit_s} s; is a pooler out of connections?"
+            raise UnavailableError(server, problem) from None
+        raise
+    finally:
+        timer.cancel()
+        duplicate.close()
+
+
+def _chooses_first(url: str) -> bool:
+    """Return whether libpq would take the first of several hosts that answers."""
+    found = psycopg2.extensions.parse_dsn(url)
+    hosts = found.get("host") or found.get("hostaddr") or ""
+    return "," in hosts and "target_session_attrs" not in found
+
+
+def _as_text(value: str) -> str:
+    return value
+
+
+def _describe(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2] or "the local socket"
+    return f"database {parts.path.strip('/')} at {host}"

@@ -1,0 +1,51 @@
+"""Sequences of PostgreSQL that are behind their tables, as after a logical switch-over.
+
+Logical replication copies rows and not the values of sequences, so that the new primary would
+number its rows from 1 again (https://www.postgresql.org/docs/current/logical-replication-restrictions.html).
+"""
+
+from __future__ import annotations
+
+from monitor.store.interface import Connection
+
+__all__ = ["advance"]
+
+# The columns of this schema that a sequence numbers, and the sequences' values.
+_OWNED = """
+SELECT s.relname, t.relname, a.attname, coalesce(q.last_value, 0)
+FROM pg_class s
+JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refobjsubid > 0
+AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+JOIN pg_class t ON t.oid = d.refobjid
+JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+JOIN pg_sequences q ON q.schemaname = current_schema() AND q.sequencename = s.relname
+WHERE s.relkind = 'S' AND s.relnamespace = current_schema()::regnamespace
+"""
+# This one numbers blocks of ids; see the migration that creates it.
+_WIDTHS = {"log_entry_block": 65536}
+
+
+def advance(connection: Connection) -> list[str]:
+    """Set the sequences that are behind to where their tables are; return their names.
+
+    In the caller's transaction, although a sequence keeps its value when that rolls back.
+    """
+    if not _behind(connection):
+        return []
+    connection.query(
+        "SELECT pg_advisory_xact_lock(hashtext('recodex-monitor sequences ' || current_schema()))"
+    )
+    found = _behind(connection)
+    for sequence, last in found.items():
+        connection.query("SELECT setval(%s, %s)", (f'"{sequence}"', last))
+    return sorted(found)
+
+
+def _behind(connection: Connection) -> dict[str, int]:
+    found = {}
+    for sequence, table, column, value in connection.query(_OWNED):
+        ((last,),) = connection.query(f'SELECT max("{column}") FROM "{table}"')  # noqa: S608
+        last = (last or 0) // _WIDTHS.get(sequence, 1)
+        if last > value:
+            found[sequence] = last
+    return found

@@ -1,0 +1,153 @@
+"""A store that moves from SQLite to PostgreSQL, with rows in every table."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.store import Connection, DatabaseSettings, copying, open_store
+from monitor.store.copying import copy_file, opened_alone
+from tests.store.opened import opened
+from tests.store.test_migrations import fill, tables
+
+pytestmark = pytest.mark.integration_test
+
+RESULTS = 12_000
+DAY = 86400
+
+
+def fill_all(connection: Connection, booleans: Sequence[tuple[str, str]]) -> None:
+    fill(connection)
+    # SQLite calls them integers, for which fill() has another number.
+    for table, column in booleans:
+        connection.execute(f"UPDATE {table} SET {column} = 1")
+    connection.insert(
+        "availability_result",
+        ("job_id", "scheduled_at", "checked_at", "url", "kind", "up", "error", "phases"),
+        (
+            (1 + n % 7, n * 33.25, n + 0.1, "a\tb\\c\n", "http", n % 2, None, '{"tls": 0.5}')
+            for n in range(1, RESULTS)
+        ),
+    )
+    connection.insert(
+        "notification",
+        ("id", "level", "time", "sender", "message", "received_at"),
+        [(99, "info", 1.0, "a", "\N{SNOWMAN} \\N", 1.0)],
+    )
+
+
+def comparable(
+    connection: Connection, columns: Mapping[str, Sequence[str]]
+) -> dict[str, list[tuple[Any, ...]]]:
+    found = {}
+    for table, names in columns.items():
+        chosen = ", ".join(
+            'extract(epoch FROM "dt")::bigint'
+            if name == "dt" and connection.dialect == "postgresql"
+            else f'"{name}"'
+            for name in names
+        )
+        rows = connection.query(f"SELECT {chosen} FROM {table}")
+        found[table] = sorted((tuple(map(_plain, row)) for row in rows), key=repr)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, memoryview | bytes):
+        return bytes(value)
+    if isinstance(value, str) and value.startswith("{"):
+        return json.dumps(json.loads(value), sort_keys=True)
+    return int(value) if isinstance(value, bool) else value
+
+
+def columns_of(connection: Connection) -> dict[str, list[str]]:
+    return {table: [name for name, _ in columns] for table, columns in tables(connection).items()}
+
+
+def configure(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    config = folder / "config.yml"
+    config.write_text(json.dumps({"database": {"url": url}}))
+    return subprocess.run(
+        [sys.executable, "-m", "monitor", "configure-database", "-c", str(config), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "STATE_DIRECTORY": str(folder)},
+    )
+
+
+async def test_every_row_arrives_also_after_an_interruption_and_ids_continue(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "monitor.db"
+    settings = DatabaseSettings(url=postgres_url)
+    async with opened(settings) as store:
+        booleans = await store.read(
+            lambda c: c.query(
+                "SELECT table_name, column_name FROM information_schema.columns"
+                " WHERE table_schema = current_schema() AND data_type = 'boolean'"
+            )
+        )
+    async with opened(DatabaseSettings(file=str(file))) as old:
+        await old.transaction(lambda c: fill_all(c, booleans))
+        columns = await old.read(columns_of)
+        before = await old.read(lambda c: comparable(c, columns))
+    widths = {"availability_result": DAY, "log_entry": 3600}
+    write, calls = copying._write, 0
+
+    def interrupted(
+        connection: Connection,
+        table: Any,
+        rows: Sequence[tuple[Any, ...]],
+        widths_s: Mapping[str, int],
+    ) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise LookupError
+        write(connection, table, rows, widths_s)
+
+    async with opened(settings) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(copying, "_write", interrupted)
+            with pytest.raises(LookupError), opened_alone(file) as source:
+                await copy_file(source, store, widths_s=widths, said=print)
+    done = configure(postgres_url, tmp_path, "--copy-from", str(file))
+    assert done.returncode == 0, done.stderr
+    assert f"availability_result: {RESULTS} rows" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("every table has as many rows")
+    async with opened(settings) as store:
+        assert await store.read(lambda c: comparable(c, columns)) == before
+        insert = (
+            "INSERT INTO notification (level, time, sender, message, received_at)"
+            " VALUES ('info', 1, 'a', 'b', 1) RETURNING id"
+        )
+        assert await store.transaction(lambda c: c.query(insert)) == [(100,)]
+    again = configure(postgres_url, tmp_path, "--copy-from", str(file))
+    assert again.returncode == 1
+    assert "it has rows already, in " in again.stderr
+    assert len(again.stderr.splitlines()) == 1
+
+
+async def test_a_file_that_a_daemon_uses_is_refused(tmp_path: Path, postgres_url: str) -> None:
+    file = tmp_path / "monitor.db"
+    store = open_store(DatabaseSettings(file=str(file)))
+    try:
+        await store.start()
+        done = configure(postgres_url, tmp_path, "--copy-from", str(file))
+        assert done.returncode == 1
+        assert done.stderr.splitlines() == [
+            f"recodex-monitor: database {file}: it is in use; stop the daemon first"
+        ]
+    finally:
+        await store.close()
+    sqlite3.connect(file).close()
+    assert configure(postgres_url, tmp_path, "--copy-from", str(tmp_path / "no.db")).returncode == 1

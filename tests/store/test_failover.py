@@ -1,0 +1,316 @@
+"""A standby that is promoted, an address that moves, several hosts, few connections, locks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from monitor.errors import UnavailableError
+from monitor.store import Connection, DatabaseSettings, LoginError, Store, open_store
+from tests.servers.cut import CutProxy
+from tests.servers.pgbouncer import StartPooler
+from tests.servers.postgres import PostgresServer, make_server
+from tests.store.opened import opened
+from tests.waiting import until
+
+pytestmark = pytest.mark.integration_test
+
+LIMIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def primary() -> Iterator[PostgresServer]:
+    server = make_server({"fsync": "off", "shared_buffers": "32MB"})
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def standby(primary: PostgresServer) -> Iterator[PostgresServer]:
+    server = primary.standby()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def address(primary: PostgresServer) -> Iterator[CutProxy]:
+    proxy = CutProxy(primary.port)
+    yield proxy
+    proxy.close()
+
+
+def stop_job(connection: Connection, job: int = 1) -> int:
+    return connection.execute(
+        "INSERT INTO job_state (job_id, stopped_at) VALUES (%s, 0) ON CONFLICT (job_id) DO NOTHING",
+        (job,),
+    )
+
+
+def jobs(connection: Connection) -> list[int]:
+    return [job for (job,) in connection.query("SELECT job_id FROM job_state ORDER BY job_id")]
+
+
+async def writes(store: Store, job: int = 1) -> None:
+    """Wait until the store takes writes."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            with contextlib.suppress(UnavailableError):
+                await store.transaction(lambda c: stop_job(c, job))
+                return
+            await asyncio.sleep(0.05)
+
+
+def replayed(standby: PostgresServer, name: str) -> bool:
+    with contextlib.suppress(Exception):
+        return bool(standby.execute("SELECT 1 FROM website_availability.schema_migration", name))
+    return False
+
+
+async def reporting(settings: DatabaseSettings) -> Store:
+    store = open_store(settings)
+    await store.start()
+    return store
+
+
+async def test_an_address_that_moves_from_a_standby_to_the_primary_is_followed_by_all_connections(
+    primary: PostgresServer,
+    standby: PostgresServer,
+    address: CutProxy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    name = primary.create_database()
+    async with opened(DatabaseSettings(url=primary.url(name))):
+        pass
+    await until(lambda: replayed(standby, name), limit_s=LIMIT_S)
+    address.target = standby.port
+    caplog.set_level(logging.INFO, "monitor.store")
+    store = await reporting(
+        DatabaseSettings(url=f"postgresql://postgres@127.0.0.1:{address.port}/{name}")
+    )
+    try:
+        barrier = threading.Barrier(4)
+
+        def together(connection: Connection) -> None:
+            jobs(connection)
+            barrier.wait(60)
+
+        await asyncio.gather(*(store.read(together) for _ in range(4)))
+        for _ in range(5):
+            with pytest.raises(UnavailableError, match="a standby, in recovery"):
+                await store.transaction(stop_job)
+        address.target = primary.port
+        with contextlib.suppress(UnavailableError):
+            await store.transaction(stop_job)
+        # One failure at most: no other connection is still to the standby.
+        await asyncio.gather(*(store.transaction(lambda c, n=n: stop_job(c, n)) for n in range(8)))  # type: ignore[misc]
+    finally:
+        await store.close()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2, lines
+    assert "a standby, in recovery, which takes no writes" in lines[0]
+    assert lines[1].endswith("takes writes again")
+
+
+async def test_listening_on_a_standby_costs_one_line_and_goes_on_once_it_is_promoted(
+    primary: PostgresServer, standby: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = primary.create_database()
+    async with opened(DatabaseSettings(url=primary.url(name))):
+        pass
+    await until(lambda: replayed(standby, name), limit_s=LIMIT_S)
+    caplog.set_level(logging.INFO, "monitor.store")
+    store = await reporting(DatabaseSettings(url=standby.url(name)))
+    try:
+        async with contextlib.aclosing(store.listen("news")) as news:
+            first = asyncio.create_task(anext(news))
+            await until(lambda: store.deaf() is not None, limit_s=LIMIT_S)
+            assert "a standby" in str(store.deaf())
+            assert not first.done()
+            await asyncio.to_thread(standby.promote)
+            assert await asyncio.wait_for(first, LIMIT_S) is None
+            assert store.deaf() is None
+            await writes(store)
+            await store.transaction(lambda c: c.notify("news", "heard"))
+            assert await asyncio.wait_for(anext(news), LIMIT_S) == "heard"
+    finally:
+        await store.close()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2, lines
+    assert "a standby, in recovery" in lines[0]
+
+
+async def test_of_several_hosts_the_one_that_takes_writes_is_used_and_else_one_to_read_from(
+    primary: PostgresServer, standby: PostgresServer, address: CutProxy
+) -> None:
+    name = primary.create_database()
+    async with opened(DatabaseSettings(url=primary.url(name))) as store:
+        await store.transaction(stop_job)
+    await until(
+        lambda: bool(
+            replayed(standby, name)
+            and standby.execute("SELECT 1 FROM website_availability.job_state", name)
+        ),
+        limit_s=LIMIT_S,
+    )
+    url = f"postgresql://postgres@127.0.0.1:{standby.port},127.0.0.1:{address.port}/{name}"
+    store = open_store(DatabaseSettings(url=url))
+    try:
+        assert await store.transaction(lambda c: stop_job(c, 2)) == 1
+        address.cut()
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                with contextlib.suppress(UnavailableError):
+                    assert 1 in await store.read(jobs)
+                    break
+        await asyncio.to_thread(standby.promote)
+        await writes(store, 3)
+    finally:
+        await store.close()
+
+
+async def test_with_few_connections_left_work_goes_to_the_threads_that_have_one(
+    primary: PostgresServer,
+) -> None:
+    name = primary.create_database()
+    primary.execute(f"CREATE ROLE few_{name} LOGIN CONNECTION LIMIT 1")
+    primary.execute(f"GRANT ALL ON DATABASE {name} TO few_{name}")
+    async with opened(DatabaseSettings(url=primary.url(name, f"few_{name}"))) as store:
+
+        def slow(connection: Connection, job: int) -> None:
+            stop_job(connection, job)
+            connection.query("SELECT pg_sleep(0.02)")
+
+        await asyncio.gather(*(store.transaction(lambda c, n=n: slow(c, n)) for n in range(80)))  # type: ignore[misc]
+        assert await store.read(jobs) == list(range(80))
+
+
+async def test_a_pooler_with_one_connection_serves_all(
+    primary: PostgresServer, start_pooler: StartPooler
+) -> None:
+    url = start_pooler(primary.url(primary.create_database()), default_pool_size=1)
+    async with opened(DatabaseSettings(url=url, connect_timeout=2)) as store:
+        await asyncio.gather(*(store.transaction(lambda c, n=n: stop_job(c, n)) for n in range(80)))  # type: ignore[misc]
+        assert await store.read(jobs) == list(range(80))
+
+
+async def test_a_restart_costs_one_line_when_it_begins_and_one_when_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = make_server({"fsync": "off", "shared_buffers": "32MB"})
+    try:
+        server.start()
+        settings = DatabaseSettings(url=server.url(server.create_database()))
+        async with opened(settings):
+            pass
+        caplog.set_level(logging.INFO, "monitor.store")
+        store = await reporting(settings)
+        try:
+            async with contextlib.aclosing(store.listen("news")) as news:
+                assert await anext(news) is None
+                await writes(store)
+                server.stop()
+                for _ in range(20):
+                    with contextlib.suppress(UnavailableError):
+                        await store.transaction(stop_job)
+                    await asyncio.sleep(0.05)  # while it is down
+                server.start()
+                await writes(store, 2)
+                assert await asyncio.wait_for(anext(news), LIMIT_S) is None
+        finally:
+            await store.close()
+    finally:
+        server.remove()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2, lines
+    assert lines[0].endswith("; trying again")
+    assert lines[1].endswith(": available again")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda url: url + "_missing", r'database ".*_missing" does not exist'),
+        (lambda url: url.replace("postgres@", "nobody@"), 'role "nobody" does not exist'),
+    ],
+)
+async def test_a_login_that_is_refused_is_bad_config_for_a_command(
+    primary: PostgresServer, change: Any, said: str
+) -> None:
+    store = open_store(DatabaseSettings(url=change(primary.url(primary.create_database()))))
+    try:
+        with pytest.raises(LoginError, match=said) as caught:
+            await store.migrate()
+        assert caught.value.exit_status == 78
+    finally:
+        await store.close()
+
+
+async def test_a_lock_wait_is_called_that_with_the_program_that_holds_the_lock(
+    primary: PostgresServer,
+) -> None:
+    import psycopg2
+
+    name = primary.create_database()
+    async with opened(DatabaseSettings(url=primary.url(name))) as store:
+        other = psycopg2.connect(primary.url(name), application_name="upgrade")
+        with contextlib.closing(other), other.cursor() as cursor:
+            cursor.execute("LOCK TABLE website_availability.job_state")
+            begun = time.monotonic()
+            with pytest.raises(UnavailableError, match="waited too long for a lock") as caught:
+                await store.transaction(stop_job, timeout=5)
+            assert time.monotonic() - begun < LIMIT_S
+            assert "(upgrade) holds AccessExclusiveLock on job_state" in str(caught.value)
+            with pytest.raises(UnavailableError) as caught:
+                await store.transaction(lambda c: c.query("SELECT pg_sleep(60)"), timeout=0.3)
+            assert "abnormally" not in str(caught.value)
+
+
+async def test_sequences_that_start_over_after_a_switch_over_are_moved_behind_the_rows(
+    primary: PostgresServer,
+) -> None:
+    name = primary.create_database()
+    settings = DatabaseSettings(url=primary.url(name))
+
+    def notify(connection: Connection) -> list[Any]:
+        return connection.query(
+            "INSERT INTO notification (level, time, sender, message, received_at)"
+            " VALUES ('info', 1, 'a', 'b', 1) RETURNING id"
+        )
+
+    async with opened(settings) as store:
+        assert [await store.transaction(notify) for _ in range(3)] == [[(1,)], [(2,)], [(3,)]]
+        # As logical replication leaves them: rows, and sequences at their start.
+        primary.execute("ALTER SEQUENCE website_availability.notification_id_seq RESTART", name)
+        primary.execute(
+            "SELECT setval('website_availability.log_entry_block', 1, false);"
+            " CREATE TABLE website_availability.log_entry_all PARTITION OF"
+            " website_availability.log_entry DEFAULT;"
+            " INSERT INTO website_availability.log_entry VALUES"
+            f" ({7 << 16}, 'info', 1, 'a', 'b', 1)",
+            name,
+        )
+    async with opened(settings) as store:
+        assert await store.transaction(notify) == [(4,)]
+        assert await store.transaction(lambda c: c.query("SELECT nextval('log_entry_block')")) == [
+            (8,)
+        ]
+    # Also without a new connection, after the first collision.
+    async with opened(settings) as store:
+        await store.transaction(notify)
+        primary.execute("ALTER SEQUENCE website_availability.notification_id_seq RESTART", name)
+        with pytest.raises(Exception, match="duplicate key"):
+            await store.transaction(notify)
+        assert await store.transaction(notify) == [(6,)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from monitor.aggregation.intake import parse_result
+from monitor.aggregation.offsets import Place
 from monitor.bus import Record
 from monitor.messages import Result, encode
 
@@ -16,10 +18,14 @@ __all__ = ["Batch", "Entry", "Pending", "Rejected", "parse_records"]
 
 
 class Rejected(NamedTuple):
-    """A message that is not a valid result; ``reason`` starts with a stable word."""
+    """A message that is not a valid result; ``reason`` starts with a stable word.
+
+    ``headers`` are JSON; None for a payload that was a result.
+    """
 
     reason: str
     payload: bytes
+    headers: str | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -50,9 +56,18 @@ def parse_records(records: Iterable[Record], *, now: float, keep_s: float) -> li
     for record in records:
         value = record.value
         parsed = parse_result(value, record.headers, now=now, keep_s=keep_s)
-        content = Rejected(parsed, value) if isinstance(parsed, str) else parsed
+        content: Result | Rejected
+        if isinstance(parsed, str):
+            content = Rejected(parsed, value, _as_text(record.headers))
+        else:
+            content = parsed
         entries.append(Entry(record.partition, record.offset, content, len(value)))
     return entries
+
+
+def _as_text(headers: Mapping[str, str]) -> str:
+    # Databases store neither NUL nor half a surrogate pair.
+    return json.dumps(dict(headers)).replace("\\u0000", "?")
 
 
 class Batch:
@@ -65,6 +80,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def next_places(self, topic_id: str | None) -> dict[int, Place]:
+        """Return the same as places in the topic of this id."""
+        return {part: Place(offset, topic_id) for part, offset in self.next_offsets.items()}
 
     def results(self) -> list[Result]:
         """Return the results, in order."""

@@ -1,8 +1,8 @@
 """Parses messages of the topic: each is a valid result or is rejected with a reason. Pure.
 
-A message without CloudEvents headers is parsed as a result. Unknown fields are ignored, and
-optional fields may be missing or null. An incompatible version of a result has another type,
-and is rejected instead of misread.
+A CloudEvent may be in binary or structured mode; any other message is parsed as a result.
+Unknown fields are ignored, and optional fields may be missing or null. An incompatible version of
+a result has another type, and is rejected instead of misread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from monitor.aggregation.result_columns import row_of
-from monitor.messages import RESULT_TYPE, Result, decode_result
+from monitor.messages import RESULT_TYPE, Result, decode_result, unwrap
 
 __all__ = ["FUTURE_LIMIT_S", "parse_result", "printable"]
 
@@ -28,6 +28,10 @@ def parse_result(
     ``now`` is in s since the epoch. A result scheduled more than ``keep_s`` before it is too old:
     the rows that would reveal a duplicate are already deleted.
     """
+    try:
+        value, headers = unwrap(value, headers)
+    except ValueError as error:
+        return printable(f"not-a-result: {error}")
     kind = headers.get("ce_type", RESULT_TYPE)
     if kind != RESULT_TYPE:
         return printable(f"unknown-type: {kind}")

@@ -17,16 +17,18 @@ import functools
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 from monitor.aggregation.batch import Batch, Pending, parse_records
+from monitor.aggregation.offsets import OffsetsMovedError, Place, stored_places
 from monitor.aggregation.retention import purge
 from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.statistics import Statistics
 from monitor.aggregation.transactions import TooSlowError, Transactions
-from monitor.aggregation.writer import OffsetsMovedError, Written, stored_offsets
+from monitor.aggregation.writer import Written
 from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
@@ -46,7 +48,7 @@ _PENDING_BYTES = 33_554_432
 _OFFSETS_TIMEOUT_S = 3.0
 _REVOKE_TIMEOUT_S = 8.0
 _IDLE_INTERVAL_S = 30.0
-_RETRY_S = (0.2, 10.0)
+_RETRY_S = (0.2, 6.0)
 _LAG_INTERVAL_S = 5.0
 _PURGE_INTERVAL_S = 300.0
 # Of flush_interval; the rest is for the transaction itself.
@@ -81,7 +83,8 @@ class Aggregation(Part):
             store,
             topic=self._topic,
             executor=self._thread,
-            offset=lambda partition: self._stored[partition],
+            stored=lambda partition: self._stored[partition],
+            topic_id=lambda: self._topic_id,
             written=self._written,
             clock=clock,
         )
@@ -89,10 +92,15 @@ class Aggregation(Part):
         # The batch being written. It stays here until its commit is certain.
         self._batch: Batch | None = None
         self._writing = asyncio.Lock()
-        # By assigned partition, the offset in the database as far as this consumer knows.
-        self._stored: dict[int, int | None] = {}
+        # By assigned partition, the place in the database as far as this consumer knows.
+        self._stored: dict[int, Place | None] = {}
+        self._consumer: Consumer | None = None
+        # Of the topic that the pending messages are from.
+        self._topic_id: str | None = None
         self._in_step = False
         self._to_commit: dict[int, int] = {}
+        # By partition, how many messages before the consumer's position are not written yet.
+        self._unwritten: Counter[int] = Counter()
         self._outage = OutageLog(
             logger, outcome="consumption paused, trying again", level=logging.ERROR
         )
@@ -109,7 +117,7 @@ class Aggregation(Part):
         self._ended.clear()
         self._fall_out_of_step()
         self._stored.clear()
-        consumer = self._bus.consumer(
+        self._consumer = consumer = self._bus.consumer(
             self._topic,
             group=self._settings.group,
             assignment=Assignment(assigned=self._assigned, revoked=self._revoked),
@@ -144,6 +152,15 @@ class Aggregation(Part):
     def partitions(self) -> list[int]:
         """Return the partitions that are assigned to this consumer."""
         return sorted(self._stored)
+
+    @property
+    def settings(self) -> AggregationSettings:
+        """The settings in force."""
+        return self._settings
+
+    def functions(self) -> dict[str, list[str]]:
+        """Return what is wanted of each measured field."""
+        return {each.field: list(each.functions) for each in self._settings.fields}
 
     def waiting(self) -> int:
         """Return how many messages have been read and wait for a batch."""
@@ -183,18 +200,20 @@ class Aggregation(Part):
                 await consumer.idle()
             if not self._in_step and consumer.assignment():
                 if not await self._resynchronize(consumer):
+                    await self._measure_lag(consumer)
                     await self._wait(backoff.next_delay())
                     continue
                 backoff.reset()
             await self._commit(consumer)
+            if loop.time() >= lag_at and consumer.assignment():
+                lag_at = loop.time() + _LAG_INTERVAL_S
+                await self._measure_lag(consumer)
             if self._full() or self._disturbs():
                 await self._wait(_POLL_S)
                 continue
             records = await consumer.poll(max_records=_POLL_RECORDS, timeout_s=_POLL_S)
             idle_at = loop.time()
-            if loop.time() >= lag_at:
-                lag_at = loop.time() + _LAG_INTERVAL_S
-                self.statistics.lag = await consumer.lag()
+            self._unwritten.update(record.partition for record in records)
             if not self._in_step:
                 continue  # reading restarts at the stored offsets, so these come again
             if records:
@@ -210,6 +229,13 @@ class Aggregation(Part):
                 if self._in_step:
                     self._pending.add(entries, clock=loop.time())
                     self._changed.set()
+
+    async def _measure_lag(self, consumer: Consumer) -> None:
+        unread, unwritten = await consumer.lag(), self._unwritten
+        self.statistics.lag = {
+            partition: unread.get(partition, 0) + unwritten[partition]
+            for partition in sorted({*unread, *(+unwritten)})
+        }
 
     def _disturbs(self) -> bool:
         # SQLite releases the interpreter lock for each row. A thread that parses messages in the
@@ -231,7 +257,8 @@ class Aggregation(Part):
             self._in_step = True
         try:
             async with asyncio.timeout(_OFFSETS_TIMEOUT_S), self._writing:
-                stored = await self._read_offsets()
+                stored = await self._read_places()
+                self._topic_id = self._consumer.topic_id() if self._consumer else None
         except (MonitorError, TimeoutError) as error:
             # The bus chooses where to start; its messages are ignored until the offsets are known.
             self._fall_out_of_step()
@@ -239,8 +266,12 @@ class Aggregation(Part):
             return {}
         for partition in partitions:
             self._stored[partition] = stored.get(partition)
+            self._unwritten.pop(partition, None)
         logger.info("%s: assigned partitions %s", self._topic, sorted(self._stored))
-        return {partition: stored.get(partition, 0) for partition in partitions}
+        return {partition: self._start(stored.get(partition)) for partition in partitions}
+
+    def _start(self, place: Place | None) -> int:
+        return 0 if place is None else place.start(self._topic_id)
 
     async def _revoked(self, partitions: Sequence[int]) -> None:
         """Write what is pending of revoked partitions; their next consumer waits for it."""
@@ -252,28 +283,31 @@ class Aggregation(Part):
             self._fall_out_of_step()
         for partition in partitions:
             self._stored.pop(partition, None)
+            self._unwritten.pop(partition, None)
             self._to_commit.pop(partition, None)
         logger.info("%s: revoked partitions %s", self._topic, sorted(partitions))
 
-    async def _read_offsets(self) -> dict[int, int]:
+    async def _read_places(self) -> dict[int, Place]:
         return await self._store.read(
-            functools.partial(stored_offsets, topic=self._topic), timeout=_OFFSETS_TIMEOUT_S
+            functools.partial(stored_places, topic=self._topic), timeout=_OFFSETS_TIMEOUT_S
         )
 
     async def _resynchronize(self, consumer: Consumer) -> bool:
         """Continue reading at the stored offsets; False if the database is unavailable."""
         async with self._writing:
             try:
-                stored = await self._read_offsets()
+                stored = await self._read_places()
             except MonitorError as error:
                 self._failed(error)
                 return False
             self._pending.drop()
             self._batch = None
+            self._unwritten.clear()
+            self._topic_id = consumer.topic_id()
             partitions = consumer.assignment()
             self._stored = {partition: stored.get(partition) for partition in partitions}
             for partition in partitions:
-                await consumer.seek(partition, stored.get(partition, 0))
+                await consumer.seek(partition, self._start(stored.get(partition)))
             self._in_step = True
             self._recovered()
         return True
@@ -343,8 +377,9 @@ class Aggregation(Part):
         return True
 
     def _written(self, batch: Batch, written: Written, took_s: float) -> None:
-        self._stored.update(batch.next_offsets)
+        self._stored.update(batch.next_places(self._topic_id))
         self._to_commit.update(batch.next_offsets)
+        self._unwritten.subtract(entry.partition for entry in batch.entries)
         self.statistics.committed(written, messages=len(batch), took_s=took_s)
 
     def _fall_out_of_step(self) -> None:
@@ -354,7 +389,7 @@ class Aggregation(Part):
         self._changed.set()
 
     def _failed(self, error: MonitorError | TimeoutError) -> None:
-        self._outage.failed(str(error) or "the database is slow")
+        self._outage.failed(str(error) or "the database is slow", cause=error)
 
     def _recovered(self) -> None:
         self._outage.recovered("consumption resumed: the database is available again")
@@ -369,5 +404,5 @@ class Aggregation(Part):
                 outage.recovered("purging resumed")
                 logger.debug("purged %s", purged)
             except MonitorError as error:
-                outage.failed(f"cannot purge: {error}")
+                outage.failed(f"cannot purge: {error}", cause=error)
             await asyncio.sleep(_PURGE_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311

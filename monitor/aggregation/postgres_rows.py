@@ -9,10 +9,11 @@ from operator import attrgetter
 
 import msgspec
 
+from monitor.aggregation.refusals import refusing
 from monitor.aggregation.result_columns import COLUMN_LIST, COLUMN_TYPES
 from monitor.aggregation.windows import Counters, Window
 from monitor.messages import Result
-from monitor.store import Connection
+from monitor.store import Connection, TablesError
 from monitor.store.partitions import create_partitions
 from monitor.yielding import in_slices
 
@@ -38,30 +39,41 @@ _objects = [attrgetter(name) for name in _OBJECTS]
 # Sorted, so that two consumers that write the same rows wait for each other and do not deadlock.
 _INSERT = (
     f"INSERT INTO availability_result ({COLUMN_LIST})"  # noqa: S608 - our own columns
-    f" SELECT {COLUMN_LIST} FROM {{staged}} ORDER BY job_id, scheduled_at"
-    " ON CONFLICT DO NOTHING RETURNING job_id, scheduled_at"
+    f" SELECT {COLUMN_LIST} FROM {{staged}} ORDER BY job_id, scheduled_at, location"
+    " ON CONFLICT (job_id, scheduled_at, location) DO NOTHING"
+    " RETURNING job_id, scheduled_at, location"
+)
+_LEFT_OUT = (
+    "SELECT count(*) FROM {staged} AS s WHERE NOT EXISTS (SELECT FROM availability_result AS r"
+    " WHERE r.job_id = s.job_id AND r.scheduled_at = s.scheduled_at"
+    " AND r.location = s.location)"
 )
 _METRIC_TYPES = {
     "job_id": "bigint",
     "dt": "bigint",
-    "granularity": "text",
     "checks": "bigint",
     "failures": "bigint",
     "rt_min": "double precision",
     "rt_max": "double precision",
     "rt_sum": "double precision",
+    "granularity": "text",
+    "location": "text",
     "data": "jsonb",
     "rt_buckets": "jsonb",
+    "fields": "jsonb",
 }
 _UPSERT = (
-    "INSERT INTO availability_metric AS m SELECT job_id, to_timestamp(dt), granularity, checks,"
-    " failures, rt_min, rt_max, rt_sum, data, rt_buckets FROM {staged}"
-    " ORDER BY job_id, dt, granularity"
-    " ON CONFLICT (job_id, dt, granularity) DO UPDATE SET"
+    f"INSERT INTO availability_metric AS m ({', '.join(_METRIC_TYPES)})"  # noqa: S608
+    " SELECT job_id, to_timestamp(dt), checks, failures, rt_min, rt_max, rt_sum, granularity,"
+    " location, data, rt_buckets, fields FROM {staged}"
+    " ORDER BY job_id, dt, granularity, location"
+    " ON CONFLICT (job_id, dt, granularity, location) DO UPDATE SET"
     " checks = m.checks + excluded.checks, failures = m.failures + excluded.failures,"
     " rt_min = least(m.rt_min, excluded.rt_min), rt_max = greatest(m.rt_max, excluded.rt_max),"
     " rt_sum = m.rt_sum + excluded.rt_sum, data = counts_add(m.data, excluded.data),"
-    " rt_buckets = counts_add(m.rt_buckets, excluded.rt_buckets)"
+    " rt_buckets = counts_add(m.rt_buckets, excluded.rt_buckets),"
+    " fields = CASE excluded.fields WHEN '{{}}' THEN m.fields"
+    " ELSE fields_add(m.fields, excluded.fields) END"
 )
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -79,13 +91,17 @@ def result_rows(results: Iterable[Result]) -> bytes:
 
 def metric_rows(windows: Mapping[Window, Counters]) -> bytes:
     """Return the rows of counters, in the text format of COPY."""
-    return "".join(map(_metric_line, in_slices(windows.items()))).encode()
+    return b"".join(map(_metric_line, in_slices(windows.items())))
 
 
 def insert_results(
     connection: Connection, results: Sequence[Result], rows: bytes
 ) -> Sequence[Result]:
-    """Insert the new results and return them; ``results`` itself if all are new."""
+    """Insert the new results and return them; ``results`` itself if all are new.
+
+    Raises RefusedError if the types of the columns cannot hold a value, and TablesError if the
+    table leaves results out.
+    """
     if not results:
         return results
     for day in sorted({result.scheduled_at // PARTITION_S for result in results}):
@@ -103,7 +119,13 @@ def insert_results(
             new = results
         else:
             inserted = set(cursor.fetchall())
-            new = [result for result in results if (result.job_id, result.scheduled_at) in inserted]
+            new = [
+                result
+                for result in results
+                if (result.job_id, result.scheduled_at, result.location) in inserted
+            ]
+            # Of the others each must be there already.
+            _expect("availability_result", connection.query(_LEFT_OUT.format(staged=staged))[0][0])
     _unstage(connection, staged)
     return new
 
@@ -113,7 +135,8 @@ def add_metrics(connection: Connection, rows: bytes) -> None:
     if not rows:
         return
     staged = _stage(connection, "metric", _METRIC_TYPES, rows)
-    connection.execute(_UPSERT.format(staged=staged))
+    written = connection.execute(_UPSERT.format(staged=staged))
+    _expect("availability_metric", rows.count(b"\n") - written)
     _unstage(connection, staged)
 
 
@@ -135,9 +158,17 @@ def _stage(connection: Connection, what: str, types: Mapping[str, str], rows: by
     else:
         table = f"incoming_{what}_{process}"
         connection.execute(f"CREATE UNLOGGED TABLE {table} ({columns})")
-    with connection.raw.cursor() as cursor:
+    # The columns have the types of our own tables: what they cannot hold, no table of ours can.
+    with connection.raw.cursor() as cursor, refusing(connection):
         cursor.copy_expert(f"COPY {table} ({', '.join(types)}) FROM STDIN", io.BytesIO(rows))
     return table
+
+
+def _expect(table: str, left_out: int) -> None:
+    if left_out:
+        raise TablesError(
+            f"table {table}", f"a trigger, rule or policy of it left out {left_out} rows"
+        )
 
 
 def _unstage(connection: Connection, table: str) -> None:
@@ -154,10 +185,6 @@ def _text(value: str | None) -> str:
     return value
 
 
-def _number(value: float | None) -> str:
-    return _NULL if value is None else repr(value)
-
-
 def _result_line(result: Result) -> bytes:
     # msgspec formats numbers faster than str() does.
     simple = _encode(_simple(result))[1:-1].replace(b",", b"\t").replace(b"null", b"\\N")
@@ -166,10 +193,27 @@ def _result_line(result: Result) -> bytes:
     return b"\t".join((simple, texts, *objects)) + b"\n"
 
 
-def _metric_line(item: tuple[Window, Counters]) -> str:
-    (job_id, start, granularity), counters = item
-    return (
-        f"{job_id}\t{start}\t{granularity}\t{counters.checks}\t{counters.failures}\t"
-        f"{_number(counters.rt_min)}\t{_number(counters.rt_max)}\t{counters.rt_sum!r}\t"
-        f"{_encode(counters.data).decode()}\t{_encode(counters.rt_buckets).decode()}\n"
+def _metric_line(item: tuple[Window, Counters]) -> bytes:
+    (job_id, start, granularity, location), counters = item
+    # msgspec formats numbers faster than repr() does. None of the words has a comma or a null.
+    simple = _encode(
+        (
+            job_id,
+            start,
+            counters.checks,
+            counters.failures,
+            counters.rt_min,
+            counters.rt_max,
+            counters.rt_sum,
+        )
+    )[1:-1]
+    if counters.rt_min is None:
+        simple = simple.replace(b"null", b"\\N")
+    return b"%b\t%b\t%b\t%b\t%b\t%b\n" % (
+        simple.replace(b",", b"\t"),
+        granularity.encode(),
+        _text(location).encode() if location else b"",
+        _encode(counters.data),
+        _encode(counters.rt_buckets),
+        _encode(counters.fields) if counters.fields else b"{}",
     )

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from monitor.aggregation.postgres_rows import PARTITION_S
+from monitor.aggregation.purged import move_purged_before
 from monitor.aggregation.settings import AggregationSettings
+from monitor.errors import MonitorError
 from monitor.store import Connection, Store
 from monitor.store.partitions import create_partitions, drop_partitions
 from monitor.store.purge import delete_in_steps, give_pages_back
@@ -48,9 +50,15 @@ async def purge(store: Store, settings: AggregationSettings, *, now: float) -> P
                 width_s=PARTITION_S,
             )
 
-        await store.transaction(create)
+        missing: MonitorError | None = None
+        try:
+            await store.transaction(create)
+        except MonitorError as error:
+            missing = error
         dropped = await drop_partitions(store, "availability_result", before=results_before)
         results = len(dropped)
+        if missing is not None:
+            raise missing
     else:
         results = await delete_in_steps(
             store,
@@ -72,7 +80,15 @@ async def purge(store: Store, settings: AggregationSettings, *, now: float) -> P
     metrics = {}
     for granularity, keep_s in (("minute", keep.minute), ("hour", keep.hour), ("day", keep.day)):
         if keep_s is not None:
-            metrics[granularity] = await _purge_metrics(store, granularity, now - keep_s)
+            before = now - keep_s
+
+            def move(
+                connection: Connection, granularity: str = granularity, before: float = before
+            ) -> None:
+                move_purged_before(connection, granularity, before)
+
+            await store.transaction(move)
+            metrics[granularity] = await _purge_metrics(store, granularity, before)
     await give_pages_back(store)
     return Purged(results, rejected, metrics)
 

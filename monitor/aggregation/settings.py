@@ -6,13 +6,18 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from monitor.aggregation.fields import Measure, measure
 from monitor.errors import SettingError
 from monitor.settings import Reloadable, Seconds, Section
 
-__all__ = ["AggregationSettings", "KeepMetrics"]
+__all__ = ["AggregationSettings", "KeepMetrics", "MeasuredField"]
 
 Granularity = Literal["minute", "hour", "day"]
 FlushMessages = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+Function = Annotated[
+    str, msgspec.Meta(pattern=r"^(min|max|avg|sum|p(?!0+(\.0+)?$)\d{1,2}(\.\d{1,3})?)$")
+]
+Fields = Annotated[list["MeasuredField"], msgspec.Meta(max_length=20)]
 Keep = Annotated[float, msgspec.Meta(ge=3600, le=3_200_000_000)]
 
 
@@ -25,6 +30,15 @@ class KeepMetrics(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     hour: Keep | None = 31_536_000
     # s to keep windows of a day
     day: Keep | None = None
+
+
+class MeasuredField(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A number of each result that is counted like the response time."""
+
+    # its name in the result, with dots: duration, phases.tls
+    field: str
+    # what the API shows of it: min, max, avg, sum, and percentiles as p95 or p99.9
+    functions: Annotated[list[Function], msgspec.Meta(min_length=1, max_length=20)]
 
 
 class AggregationSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +62,12 @@ class AggregationSettings(Section, frozen=True, kw_only=True, forbid_unknown_fie
     keep_rejected: Reloadable[Keep] = 2_592_000
     # how long to keep metrics, by granularity
     keep_metrics: Reloadable[KeepMetrics] = KeepMetrics()
+    # other numbers of a result to measure
+    fields: Reloadable[Fields] = msgspec.field(default_factory=list)
+
+    def measures(self) -> tuple[Measure, ...]:
+        """Return what to count of each result; raises ValueError for an unknown field."""
+        return tuple(measure(each.field, each.functions) for each in self.fields)
 
     def verify(self) -> None:
         """Reject duplicate granularities and empty names."""
@@ -57,3 +77,10 @@ class AggregationSettings(Section, frozen=True, kw_only=True, forbid_unknown_fie
         for index, granularity in enumerate(self.granularities):
             if granularity in self.granularities[:index]:
                 raise SettingError(("granularities", index), f"duplicate granularity {granularity}")
+        for index, each in enumerate(self.fields):
+            try:
+                measure(each.field, each.functions)
+            except ValueError as error:
+                raise SettingError(("fields", index, "field"), str(error)) from None
+            if each.field in [other.field for other in self.fields[:index]]:
+                raise SettingError(("fields", index, "field"), f"duplicate field {each.field}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from monitor.aggregation.writer import Written
 from monitor.metrics import Histogram, Metric
+from monitor.part import counted
 
 __all__ = ["Statistics"]
 
@@ -46,11 +47,9 @@ class Statistics:
     def summary(self) -> str:
         """Return the counters as one line of the systemd status."""
         lag = sum(self.lag.values())
-        partitions = len(self.lag)
-        return (
-            f"{partitions} partition{'' if partitions == 1 else 's'}, lag {lag},"
-            f" {self.new} results, {self.duplicates} duplicates, {self.rejected} rejected"
-        )
+        partitions, results = counted(len(self.lag), "partition"), counted(self.new, "result")
+        duplicates = counted(self.duplicates, "duplicate")
+        return f"{partitions}, lag {lag}, {results}, {duplicates}, {self.rejected} rejected"
 
     def metrics(self) -> Iterable[Metric]:
         """Yield the metrics, without the common prefix."""

@@ -10,8 +10,10 @@ from concurrent.futures import Executor
 
 from monitor.aggregation.batch import Batch, Entry, Rejected
 from monitor.aggregation.intake import printable
+from monitor.aggregation.offsets import Place
+from monitor.aggregation.refusals import RefusedError
 from monitor.aggregation.settings import AggregationSettings
-from monitor.aggregation.writer import OffsetsMovedError, Written, prepare, write_batch
+from monitor.aggregation.writer import Written, prepare, write_batch
 from monitor.errors import MonitorError
 from monitor.messages import encode
 from monitor.store import Store
@@ -33,7 +35,8 @@ class TooSlowError(MonitorError):
 class Transactions:
     """Writes batches and chooses the size of the next one.
 
-    ``executor`` prepares batches. ``offset`` returns the last known stored offset of a partition.
+    ``executor`` prepares batches. ``stored`` returns the last known stored place of a partition,
+    ``topic_id`` the id of the topic that is being read.
     ``written`` is called with each committed batch, what became of its messages, and the duration
     of the transaction (s). ``clock`` returns s since the epoch.
     """
@@ -44,14 +47,16 @@ class Transactions:
         *,
         topic: str,
         executor: Executor,
-        offset: Callable[[int], int | None],
+        stored: Callable[[int], Place | None],
+        topic_id: Callable[[], str | None],
         written: Callable[[Batch, Written, float], None],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._topic = topic
         self._executor = executor
-        self._offset = offset
+        self._stored = stored
+        self._topic_id = topic_id
         self._written = written
         self._clock = clock
         self._limit = _LARGEST[store.dialect]
@@ -82,8 +87,8 @@ class Transactions:
 
     async def _write(self, batch: Batch, settings: AggregationSettings) -> float:
         """Write a batch and return the duration of its longest transaction (s)."""
-        expected: Mapping[int, int | None] = {
-            partition: self._offset(partition) for partition in batch.next_offsets
+        expected: Mapping[int, Place | None] = {
+            partition: self._stored(partition) for partition in batch.next_offsets
         }
         ready = functools.partial(
             prepare,
@@ -91,16 +96,20 @@ class Transactions:
             settings.granularities,
             self._store.dialect,
             oldest=self._clock() - settings.keep_results,
+            measures=settings.measures(),
         )
         prepared = await asyncio.get_running_loop().run_in_executor(self._executor, ready)
         function = functools.partial(
-            write_batch, prepared=prepared, topic=self._topic, expected=expected, now=self._clock()
+            write_batch,
+            prepared=prepared,
+            topic=self._topic,
+            topic_id=self._topic_id(),
+            expected=expected,
+            now=self._clock(),
         )
         try:
             written, took_s = await self._store.timed(function, timeout=_TIMEOUT_S)
-        except (MonitorError, OffsetsMovedError):
-            raise
-        except Exception as error:
+        except RefusedError as error:
             # The database rejects a message that passed validation. Find it, and write the others.
             if len(batch) > 1:
                 return max([await self._write(half, settings) for half in batch.halves()])
@@ -108,7 +117,7 @@ class Transactions:
             if isinstance(entry.content, Rejected):
                 raise
             rejected = Rejected(
-                printable(f"refused-by-database: {str(error).splitlines()[0]}"),
+                printable(f"refused-by-database: {error}"),
                 encode(entry.content),
             )
             refused = Entry(entry.partition, entry.offset, rejected, entry.size_bytes)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from monitor.aggregation.fields import FieldCounters, Measure, add_fields
 from monitor.messages import Result
 
 __all__ = [
@@ -41,8 +42,8 @@ _LEAST_BUCKET = math.ceil(math.log(_LEAST_S) / _LOG_GAMMA)
 _NO_STATUS = "null"
 
 
-Window = tuple[int, int, str]
-"""A window of a job: job id, start in s since the epoch, granularity.
+Window = tuple[int, int, str, str]
+"""A window of a job: job id, start in s since the epoch, granularity, location.
 
 A plain tuple: a batch has thousands, and the garbage collector stops tracking tuples of plain
 values.
@@ -53,7 +54,8 @@ class Counters(msgspec.Struct, gc=False):
     """The counters of one window.
 
     Without response times, ``rt_min`` and ``rt_max`` stay None. ``data`` counts by status
-    (``null`` for results without an answer), ``rt_buckets`` by bucket.
+    (``null`` for results without an answer), ``rt_buckets`` by bucket. ``fields`` has the counters
+    of the other fields that are measured.
     """
 
     checks: int = 0
@@ -63,6 +65,7 @@ class Counters(msgspec.Struct, gc=False):
     rt_sum: float = 0.0
     data: dict[str, int] = {}
     rt_buckets: dict[str, int] = {}
+    fields: dict[str, FieldCounters] = {}
 
     def add(self, other: Counters) -> None:
         """Add the counts of another window, as the database does."""
@@ -75,6 +78,7 @@ class Counters(msgspec.Struct, gc=False):
             self.rt_max = other.rt_max if self.rt_max is None else max(self.rt_max, other.rt_max)
         self.data = add_up(self.data, other.data)
         self.rt_buckets = add_up(self.rt_buckets, other.rt_buckets)
+        self.fields = add_fields(self.fields, other.fields)
 
 
 def window_start(instant: float, granularity: str) -> int:
@@ -104,8 +108,10 @@ def add_up(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int
     return added
 
 
-def aggregate(results: Iterable[Result], granularities: Sequence[str]) -> dict[Window, Counters]:
-    """Count each of ``results`` in its window of every granularity."""
+def aggregate(
+    results: Iterable[Result], granularities: Sequence[str], measures: Sequence[Measure] = ()
+) -> dict[Window, Counters]:
+    """Count each of ``results``, with its ``measures``, in its window of every granularity."""
     widths = [(granularity, WIDTHS_S[granularity]) for granularity in granularities]
     windows: dict[Window, Counters] = {}
     get = windows.get
@@ -113,16 +119,35 @@ def aggregate(results: Iterable[Result], granularities: Sequence[str]) -> dict[W
         response_time = result.response_time
         status = _NO_STATUS if result.status is None else _key(result.status)
         bucket = "" if response_time is None else _key(bucket_of(response_time))
+        measured = _measured(result, measures) if measures else {}
+        failures = 0 if result.up else 1
+        job_id, scheduled_at, location = result.job_id, result.scheduled_at, result.location
         for granularity, width in widths:
-            key = (result.job_id, int(result.scheduled_at // width) * width, granularity)
+            key = (job_id, int(scheduled_at // width) * width, granularity, location)
             counters = get(key)
             if counters is None:
-                counters = windows[key] = Counters()
+                # Most windows of a backlog begin and end with one result.
+                windows[key] = (
+                    Counters(1, failures, None, None, 0.0, {status: 1}, {}, measured)
+                    if response_time is None
+                    else Counters(
+                        1,
+                        failures,
+                        response_time,
+                        response_time,
+                        response_time,
+                        {status: 1},
+                        {bucket: 1},
+                        measured,
+                    )
+                )
+                continue
             counters.checks += 1
-            if not result.up:
-                counters.failures += 1
+            counters.failures += failures
             data = counters.data
             data[status] = data.get(status, 0) + 1
+            if measured:
+                counters.fields = add_fields(counters.fields, measured)
             if response_time is None:
                 continue
             counters.rt_sum += response_time
@@ -133,6 +158,17 @@ def aggregate(results: Iterable[Result], granularities: Sequence[str]) -> dict[W
             buckets = counters.rt_buckets
             buckets[bucket] = buckets.get(bucket, 0) + 1
     return windows
+
+
+def _measured(result: Result, measures: Sequence[Measure]) -> dict[str, FieldCounters]:
+    found = {}
+    for field, read, buckets in measures:
+        value = read(result)
+        if value is not None:
+            number = float(value)
+            counts = {_key(bucket_of(number)): 1} if buckets else {}
+            found[field] = FieldCounters(1, number, number, number, counts)
+    return found
 
 
 def percentile(

@@ -8,22 +8,29 @@ again because the outcome of its first commit was unknown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from monitor.aggregation import postgres_rows, sqlite_rows
 from monitor.aggregation.batch import Batch
-from monitor.aggregation.windows import aggregate
+from monitor.aggregation.fields import Measure
+from monitor.aggregation.offsets import Place, advance
+from monitor.aggregation.purged import purged_before
+from monitor.aggregation.windows import WIDTHS_S, aggregate
 from monitor.messages import Result
-from monitor.store import Connection, Dialect
+from monitor.store import Connection, Dialect, TablesError
 from monitor.yielding import in_slices
 
-__all__ = ["OffsetsMovedError", "Prepared", "Written", "prepare", "stored_offsets", "write_batch"]
-
-
-class OffsetsMovedError(Exception):
-    """Another consumer has advanced the stored offsets; this one must not write its messages."""
+__all__ = [
+    "Prepared",
+    "Written",
+    "count_results",
+    "prepare",
+    "prepare_results",
+    "write_batch",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +56,46 @@ class Prepared:
     candidates: Sequence[Result]
     results: Any
     metrics: Any
+    measures: Sequence[Measure] = ()
 
 
 def prepare(
-    batch: Batch, granularities: Sequence[str], dialect: Dialect, *, oldest: float
+    batch: Batch,
+    granularities: Sequence[str],
+    dialect: Dialect,
+    *,
+    oldest: float,
+    measures: Sequence[Measure] = (),
 ) -> Prepared:
     """Prepare ``batch`` for :func:`write_batch` on a database of this dialect.
 
     Results scheduled before ``oldest`` (s since the epoch) are rejected as too old.
     """
     batch = batch.without_older(oldest)
+    return prepare_results(batch, batch.results(), granularities, dialect, measures)
+
+
+def prepare_results(
+    batch: Batch,
+    results: Sequence[Result],
+    granularities: Sequence[str],
+    dialect: Dialect,
+    measures: Sequence[Measure],
+) -> Prepared:
+    """Prepare ``results`` for :func:`count_results`."""
     rows = postgres_rows if dialect == "postgresql" else sqlite_rows
-    once: dict[tuple[int, float], Result] = {}
-    for result in in_slices(batch.results()):
-        once.setdefault((result.job_id, result.scheduled_at), result)
+    once: dict[tuple[int, float, str], Result] = {}
+    for result in in_slices(results):
+        once.setdefault((result.job_id, result.scheduled_at, result.location), result)
     candidates = list(once.values())
     return Prepared(
         batch,
         granularities,
         candidates,
         rows.result_rows(in_slices(candidates)),
-        rows.metric_rows(aggregate(in_slices(candidates), granularities)),
+        rows.metric_rows(aggregate(in_slices(candidates), granularities, measures)),
+        measures,
     )
-
-
-def stored_offsets(connection: Connection, topic: str) -> dict[int, int]:
-    """Return by partition the next offset of ``topic`` to read."""
-    rows = connection.query(
-        "SELECT partition, next_offset FROM consumed_offset WHERE topic = %s", (topic,)
-    )
-    return dict(rows)
 
 
 def write_batch(
@@ -86,72 +103,60 @@ def write_batch(
     prepared: Prepared,
     *,
     topic: str,
-    expected: Mapping[int, int | None],
+    topic_id: str | None,
+    expected: Mapping[int, Place | None],
     now: float,
 ) -> Written:
     """Write a batch in the connection's transaction.
 
-    ``expected`` maps each of its partitions to the offset that should be stored, or None if none
-    should be. Raises OffsetsMovedError, and writes nothing, if another offset is stored.
+    ``topic_id`` is that of the topic that it was read from. ``expected`` maps each of its
+    partitions to the place that should be stored, or None if none should be. Raises
+    OffsetsMovedError, and writes nothing, if another one is stored.
     """
     batch = prepared.batch
-    if not _advance(connection, topic, batch.next_offsets, expected):
+    if not advance(connection, topic, batch.next_places(topic_id), expected):
         return Written(again=True)
-    rows = postgres_rows if connection.dialect == "postgresql" else sqlite_rows
-    candidates = prepared.candidates
-    new = rows.insert_results(connection, candidates, prepared.results)
-    if new is candidates:
-        rows.add_metrics(connection, prepared.metrics)
-    else:
-        rows.add_metrics(connection, rows.metric_rows(aggregate(new, prepared.granularities)))
+    new = count_results(connection, prepared)
     rejected = batch.rejected()
     connection.insert(
         "rejected_message",
-        ("topic", "partition", '"offset"', "rejected_at", "reason", "payload"),
+        ("topic", "partition", '"offset"', "rejected_at", "reason", "payload", "headers"),
         [
-            (topic, partition, offset, now, why.reason, why.payload)
+            (topic, partition, offset, now, why.reason, why.payload, why.headers)
             for partition, offset, why in rejected
         ],
         # Offsets repeat after a topic was deleted and created again.
         'ON CONFLICT (topic, partition, "offset") DO UPDATE SET rejected_at = excluded.rejected_at,'
-        " reason = excluded.reason, payload = excluded.payload",
+        " reason = excluded.reason, payload = excluded.payload, headers = excluded.headers",
     )
     return Written(len(new), len(batch) - len(rejected) - len(new), len(rejected))
 
 
-def _advance(
-    connection: Connection,
-    topic: str,
-    wanted: Mapping[int, int],
-    expected: Mapping[int, int | None],
-) -> bool:
-    """Advance the offsets; False if they are already as wanted."""
-    places = ", ".join(["%s"] * len(wanted))
-    lock = " FOR UPDATE" if connection.dialect == "postgresql" else ""
-    rows = connection.query(
-        "SELECT partition, next_offset FROM consumed_offset"  # noqa: S608 - only placeholders
-        f" WHERE topic = %s AND partition IN ({places}) ORDER BY partition{lock}",
-        (topic, *wanted),
-    )
-    stored: dict[int, int] = dict(rows)
-    if stored == wanted:
-        return False
-    for partition in sorted(wanted):
-        if stored.get(partition) != expected[partition]:
-            raise OffsetsMovedError(
-                f"{topic}, partition {partition}: the stored offset is {stored.get(partition)},"
-                f" expected {expected[partition]}"
-            )
-        # The first consumer of a partition has no row to lock: the second of two inserts fails.
-        changed = connection.execute(
-            "INSERT INTO consumed_offset (topic, partition, next_offset) VALUES (%s, %s, %s)"
-            " ON CONFLICT DO NOTHING"
-            if expected[partition] is None
-            else "UPDATE consumed_offset SET next_offset = %s WHERE topic = %s AND partition = %s",
-            (topic, partition, wanted[partition])
-            if expected[partition] is None
-            else (wanted[partition], topic, partition),
-        )
-        if changed != 1:
-            raise OffsetsMovedError(f"{topic}, partition {partition}: another consumer wrote first")
-    return True
+def count_results(connection: Connection, prepared: Prepared) -> Sequence[Result]:
+    """Insert the new ones of the candidates, count them in the metrics, and return them.
+
+    A window that was purged is not made again: it would have only these.
+    """
+    rows = postgres_rows if connection.dialect == "postgresql" else sqlite_rows
+    candidates, metrics = prepared.candidates, prepared.metrics
+    if not candidates:
+        return candidates
+    horizons = purged_before(connection)
+    try:
+        new: Sequence[Result] = rows.insert_results(connection, candidates, prepared.results)
+        gone = max(horizons.values(), default=0.0) > _first_window(new)
+        if new is not candidates or gone:
+            windows = aggregate(new, prepared.granularities, prepared.measures)
+            kept = {key: counts for key, counts in windows.items() if key[1] >= horizons[key[2]]}
+            metrics = rows.metric_rows(kept)
+        rows.add_metrics(connection, metrics)
+    except connection.raw.DataError as error:
+        # Not refused by the columns as they should be: somebody changed them.
+        problem = f"{str(error).partition(chr(10))[0]}; were the columns changed? nothing is lost"
+        raise TablesError("the tables of the results", problem) from error
+    return new
+
+
+def _first_window(results: Sequence[Result]) -> float:
+    widest = max(WIDTHS_S.values())
+    return min((result.scheduled_at for result in results), default=math.inf) - widest

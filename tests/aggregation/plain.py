@@ -19,8 +19,8 @@ TOPIC = "website_availability"
 class Tables(NamedTuple):
     """The tables' content, comparable with ``==``; sums of floats apart, for they round."""
 
-    results: dict[tuple[int, float], tuple[Any, ...]]
-    metrics: dict[tuple[int, int, str], tuple[Any, ...]]
+    results: dict[tuple[int, float, str], tuple[Any, ...]]
+    metrics: dict[tuple[int, int, str, str], tuple[Any, ...]]
     rejected: dict[tuple[int, int], tuple[str, bytes]]
     offsets: dict[int, int]
 
@@ -78,24 +78,26 @@ def plain_tables(
     records: Iterable[Record], granularities: Sequence[str] = ("minute", "hour", "day")
 ) -> Tables:
     """Go through ``records`` in order, each seen at least once."""
-    results: dict[tuple[int, float], dict[str, Any]] = {}
+    results: dict[tuple[int, float, str], dict[str, Any]] = {}
     rejected: dict[tuple[int, int], tuple[str, bytes]] = {}
     offsets: dict[int, int] = {}
     for item in records:
         offsets[item.partition] = max(offsets.get(item.partition, 0), item.offset + 1)
         try:
             data = json.loads(item.value)
-            results.setdefault((data["job_id"], data["scheduled_at"]), data)
+            key = data["job_id"], data["scheduled_at"], data.get("location", "")
+            results.setdefault(key, data)
         except (ValueError, KeyError, TypeError):
             rejected[item.partition, item.offset] = ("not-a-result", item.value)
-    metrics: dict[tuple[int, int, str], tuple[Any, ...]] = {}
-    windows: dict[tuple[int, int, str], list[dict[str, Any]]] = {}
-    for (job, at), data in results.items():
+    metrics: dict[tuple[int, int, str, str], tuple[Any, ...]] = {}
+    windows: dict[tuple[int, int, str, str], list[dict[str, Any]]] = {}
+    for (job, at, where), data in results.items():
         for granularity in granularities:
-            windows.setdefault((job, start_of(at, granularity), granularity), []).append(data)
-    for (job, start, granularity), here in windows.items():
+            window = job, start_of(at, granularity), granularity, where
+            windows.setdefault(window, []).append(data)
+    for window, here in windows.items():
         times = [data["response_time"] for data in here if data["response_time"] is not None]
-        metrics[job, start, granularity] = (
+        metrics[window] = (
             len(here),
             sum(not data["up"] for data in here),
             min(times, default=None),
@@ -119,26 +121,26 @@ def read_tables(connection: Connection) -> Tables:
     start = "extract(epoch FROM dt)::bigint" if connection.dialect == "postgresql" else "dt"
     return Tables(
         {
-            (job, at): (checked, url, kind, bool(up), *rest)
-            for job, at, checked, url, kind, up, *rest in connection.query(
-                "SELECT job_id, scheduled_at, checked_at, url, kind, up, status, response_time,"
-                " error FROM availability_result"
+            (job, at, where): (checked, url, kind, bool(up), *rest)
+            for job, at, where, checked, url, kind, up, *rest in connection.query(
+                "SELECT job_id, scheduled_at, location, checked_at, url, kind, up, status,"
+                " response_time, error FROM availability_result"
             )
         },
         {
-            (job, dt, granularity): (
+            (job, dt, granularity, where): (
                 checks,
                 failures,
                 least,
                 most,
                 round(total, 6),
                 json.loads(data),
-                json.loads(buckets),
+                json.loads(seen),
             )
-            for job, dt, granularity, checks, failures, least, most, total, data, buckets in (
+            for job, dt, granularity, where, checks, failures, least, most, total, data, seen in (
                 connection.query(
-                    f"SELECT job_id, {start}, granularity, checks, failures, rt_min, rt_max,"
-                    " rt_sum, data, rt_buckets FROM availability_metric"
+                    f"SELECT job_id, {start}, granularity, location, checks, failures, rt_min,"
+                    " rt_max, rt_sum, data, rt_buckets FROM availability_metric"
                 )
             )
         },

@@ -57,11 +57,14 @@ class Producers(threading.Thread):
             return b"1", poison
         if dice < 0.13 and recent:
             return self._random.choice(recent)
-        job = self._first_job + self.sent % JOBS
+        # Of each time one result from here, and one from another location.
+        turn, place = divmod(self.sent, 2)
+        job = self._first_job + turn % JOBS
         up = self._random.random() > 0.1
         data = result(
             job,
-            base + 5 * (self.sent // JOBS),
+            base + 5 * (turn // JOBS),
+            location=("", "prague")[place],
             up=up,
             status=self._random.choice([200, 204, 503]) if up else None,
             response_time=self._random.randrange(1, 4000) / 1000 if up else None,
@@ -78,12 +81,12 @@ class Producers(threading.Thread):
         assert not self.is_alive()
 
 
-def whole_topic(bootstrap: str) -> list[Record]:
+def whole_topic(bootstrap: str, topic: str = TOPIC) -> list[Record]:
     """Read all that is in the topic, plainly."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
-    places = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+    places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
     consumer.assign(places)
     consumer.seek_to_beginning(*places)
     ends = consumer.end_offsets(places)
@@ -93,7 +96,7 @@ def whole_topic(bootstrap: str) -> list[Record]:
         assert time.monotonic() < deadline
         for batch in consumer.poll(timeout_ms=500).values():
             records += [
-                Record(TOPIC, item.partition, item.offset, None, {}, item.value or b"", 0.0)
+                Record(topic, item.partition, item.offset, None, {}, item.value or b"", 0.0)
                 for item in batch
             ]
     consumer.close()

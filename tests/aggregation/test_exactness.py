@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import json
 import os
 import random
 import signal
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from confluent_kafka import Producer
 
 from monitor.bus import BusSettings, Record
 from monitor.bus.spool import SpoolBus
 from monitor.store import DatabaseSettings
 from tests.aggregation.plain import TOPIC, Tables, plain_tables, read_tables
 from tests.aggregation.producers import PARTITIONS, Producers, whole_topic
+from tests.bus.kafka_steps import create_topic
 from tests.servers.cut import CutProxy
 from tests.servers.daemon import DaemonProcess, StartDaemon
 from tests.servers.kafka import Kafka
 from tests.servers.postgres import PostgresServer, make_server
 from tests.store.opened import opened
+from tests.store.test_foreign_settings import SETTINGS
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(300)]
@@ -33,6 +39,9 @@ pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(300)]
 SEED = int(os.environ.get("RECODEX_TEST_SEED", "20210209"))
 CHAOS_S = float(os.environ.get("RECODEX_TEST_CHAOS_S", "20"))
 
+
+# Every result has this one, so that each window must have counted it as often as its checks.
+FIELDS = [{"field": "phases.processing", "functions": ["avg", "p95"]}]
 
 Produce = Callable[[str, int], "Producers"]
 
@@ -74,6 +83,12 @@ def proxy(make_kafka: Callable[..., Kafka]) -> Iterator[CutProxy]:
 
 async def tables(database: DatabaseSettings) -> Tables:
     async with opened(database) as store:
+        measured = await store.read(
+            lambda c: c.query("SELECT checks, fields FROM availability_metric")
+        )
+        for checks, fields in measured:
+            found = json.loads(fields)["phases.processing"]
+            assert found["count"] == sum(found["buckets"].values()) == checks
         return await store.read(read_tables)
 
 
@@ -114,7 +129,7 @@ def consumer_config(url: str, bootstrap: str) -> dict[str, Any]:
     return {
         "kafka": {"bootstrap_servers": [bootstrap], "partitions": PARTITIONS},
         "database": {"url": url, "connect_timeout": 2},
-        "aggregation": {"flush_interval": 0.3, "flush_messages": 200},
+        "aggregation": {"flush_interval": 0.3, "flush_messages": 200, "fields": FIELDS},
     }
 
 
@@ -133,7 +148,13 @@ def progress(url: str, records: list[Record]) -> Callable[[], bool]:
 def stored(url: str) -> dict[int, int]:
     import psycopg2
 
-    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+    # Whatever the database sets.
+    names = ("statement", "lock", "idle_session", "idle_in_transaction_session")
+    options = " ".join(f"-c {name}_timeout=0" for name in names)
+    with (
+        contextlib.closing(psycopg2.connect(url, options=options)) as connection,
+        connection.cursor() as cursor,
+    ):
         cursor.execute("SELECT partition, next_offset FROM website_availability.consumed_offset")
         return dict(cursor.fetchall())
 
@@ -194,6 +215,91 @@ async def test_every_result_is_counted_once_whatever_dies_when(
     assert await tables(DatabaseSettings(url=url)) == expected
 
 
+class Filled(NamedTuple):
+    bootstrap: str
+    topic: str
+    records: list[Record]
+
+
+@pytest.fixture(scope="module")
+def filled(kafka: Kafka) -> Callable[[str], Filled]:
+    """Return a function that gives a topic that another library filled with a codec."""
+
+    @functools.cache
+    def fill(codec: str) -> Filled:
+        topic = f"{codec}-{uuid.uuid4().hex[:8]}"
+        create_topic(kafka.bootstrap, topic, partitions=PARTITIONS)
+        messages = Producers("", SEED)
+        recent: list[tuple[bytes, bytes]] = []
+        base = time.time() // 86400 * 86400 - 2 * 86400
+        # Some batches for each write of a consumer.
+        options = {"linger.ms": 5, "batch.num.messages": 100, "compression.type": codec}
+        producer = Producer({"bootstrap.servers": kafka.bootstrap, **options})
+        for _ in range(3000):
+            key, value = messages.message(base, recent)
+            producer.produce(topic, key=key, value=value)
+            messages.sent += 1
+        assert producer.flush(60) == 0
+        return Filled(kafka.bootstrap, topic, whole_topic(kafka.bootstrap, topic))
+
+    return fill
+
+
+# What an administrator may set for all sessions of a database, each by itself, and together.
+FOREIGN = [
+    *({name: value} for name, value in SETTINGS.items()),
+    {"default_transaction_isolation": "'repeatable read'"},
+    {"default_transaction_deferrable": "on"},
+    {"synchronous_commit": "off"},
+    {"array_nulls": "off"},
+    {"transform_null_equals": "on"},
+    {"backslash_quote": "off"},
+    {"row_security": "off"},
+    {"work_mem": "'64kB'", "plan_cache_mode": "force_generic_plan"},
+    {"lc_numeric": "'C'", "lc_monetary": "'C'", "lc_messages": "'C'"},
+    SETTINGS,
+]
+CODECS = ["gzip", "snappy", "lz4", "zstd"]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(pytest.param((each, "none"), id=" ".join(each)) for each in FOREIGN[:-1]),
+        pytest.param((FOREIGN[-1], "none"), id="all settings"),
+        *(pytest.param(({}, codec), id=codec) for codec in CODECS),
+    ],
+)
+async def test_every_result_is_counted_once_whatever_the_database_sets_or_the_producer_packs(
+    postgres: PostgresServer,
+    filled: Callable[[str], Filled],
+    start_daemon: StartDaemon,
+    tmp_path: Path,
+    case: tuple[dict[str, str], str],
+) -> None:
+    settings, codec = case
+    name = postgres.create_database()
+    for setting, value in settings.items():
+        postgres.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
+    url = postgres.url(name)
+    await configure(url)
+    bootstrap, topic, records = filled(codec)
+    config = consumer_config(url, bootstrap)
+    fleet = Fleet(start_daemon, tmp_path, config)
+    # The place is in the database. A group has to wait for a member that was killed, another not.
+    config["aggregation"] |= {"topic": topic, "group": f"{name}-killed"}
+    killed = fleet.add()
+    wait_for(lambda: sum(stored(url).values()) > 0, "the first results", limit_s=60)
+    fleet.kill(killed)
+    config["aggregation"] |= {"group": f"{name}-second"}
+    second = fleet.add()
+    wait_for(progress(url, records), "all to be consumed", limit_s=120)
+    assert await tables(DatabaseSettings(url=url)) == plain_tables(records)
+    assert second.stop() == 0
+    for daemon in (killed, second):
+        assert "Traceback" not in daemon.log
+
+
 async def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_in_the_group(
     kafka: Kafka,
     postgres: PostgresServer,
@@ -210,8 +316,9 @@ async def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_
     producers = produce(kafka.bootstrap, 1)
     try:
         wait_for(lambda: sum(stored(url).values()) > 50, "the first results")
+        assigned = daemon.log.count("assigned partitions")
         postgres.crash()
-        daemon.wait_log("consumption paused")
+        daemon.wait_log("; trying again")
         wait_for(
             lambda: any("consumption paused" in line for line in daemon.notices("STATUS")),
             "STATUS= to say it",
@@ -219,12 +326,12 @@ async def test_consumption_pauses_while_the_database_is_away_and_loses_no_place_
         reached = producers.sent
         wait_for(lambda: producers.sent > reached + 500, "more to wait than a batch holds")
         postgres.start()
-        daemon.wait_log("consumption resumed")
+        daemon.wait_log(": available again")
     finally:
         producers.stop()
     records = whole_topic(kafka.bootstrap)
     wait_for(progress(url, records), "all to be consumed", limit_s=60)
-    assert daemon.log.count("assigned partitions") == 1
+    assert daemon.log.count("assigned partitions") == assigned
     assert await tables(DatabaseSettings(url=url)) == plain_tables(records)
     assert daemon.stop() == 0
 
@@ -252,7 +359,7 @@ async def test_embedded_every_result_is_counted_once_whenever_it_is_killed(
     config = {
         "bus": {"file": str(spool)},
         "database": {"file": database.file},
-        "aggregation": {"flush_interval": 0.2},
+        "aggregation": {"flush_interval": 0.2, "fields": FIELDS},
     }
     fleet = Fleet(start_daemon, tmp_path, config)
     dice = random.Random(SEED)
@@ -301,41 +408,3 @@ async def spool_records(settings: BusSettings, count: int) -> list[Record]:
         return records
     finally:
         await bus.close()
-
-
-async def test_what_only_the_database_refuses_is_kept_apart_and_the_rest_counted(
-    kafka: Kafka,
-    postgres: PostgresServer,
-    produce: Produce,
-    start_daemon: StartDaemon,
-    tmp_path: Path,
-) -> None:
-    name = postgres.create_database()
-    url = postgres.url(name)
-    await configure(url)
-    postgres.execute(
-        "ALTER TABLE website_availability.availability_result"
-        " ADD CHECK (error IS DISTINCT FROM 'refused: \\N\t\n')",
-        name,
-    )
-    config = consumer_config(url, kafka.bootstrap)
-    config["aggregation"] |= {"group": f"refuses-{os.getpid()}"}
-    daemon = Fleet(start_daemon, tmp_path, config).add()
-    daemon.wait_log("assigned partitions", limit_s=60)
-    producers = produce(kafka.bootstrap, 2)
-    wait_for(lambda: producers.sent > 300, "some results")
-    producers.stop()
-    records = whole_topic(kafka.bootstrap)
-    wait_for(progress(url, records), "all to be consumed", limit_s=60)
-    assert daemon.stop() == 0
-    found = await tables(DatabaseSettings(url=url))
-    refused = {
-        key for key, (reason, _) in found.rejected.items() if reason == "refused-by-database"
-    }
-    assert refused == {
-        (item.partition, item.offset) for item in records if b"refused" in item.value
-    }
-    good = [item for item in records if b"refused" not in item.value]
-    expected = plain_tables(good)
-    assert found.results == expected.results
-    assert found.metrics == expected.metrics

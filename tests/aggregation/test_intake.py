@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -35,6 +36,22 @@ def test_a_result_with_and_without_cloudevents_attributes_is_taken() -> None:
     assert isinstance(
         parsed(result(1, NOW), {"ce_type": RESULT_TYPE, "ce_specversion": "1.0"}), Result
     )
+
+
+@pytest.mark.parametrize("content_type", ["application/cloudevents+json; charset=utf-8"])
+@pytest.mark.parametrize("name", ["content-type", "Content-Type"])
+def test_a_structured_cloudevent_is_taken_as_a_binary_one(content_type: str, name: str) -> None:
+    event = {"specversion": "1.0", "id": "1", "source": "/p", "type": RESULT_TYPE}
+    data = result(1, NOW)
+    binary = parsed(data)
+    headers = {name: content_type}
+    assert parsed(event | {"data": data}, headers) == binary
+    encoded = base64.b64encode(json.dumps(data).encode()).decode()
+    assert parsed(event | {"data_base64": encoded}, headers) == binary
+    assert reason(event | {"data": data, "type": "other"}, **headers) == "unknown-type"
+    assert reason(event | {"data": data, "specversion": "2.0"}, **headers) == "unknown-version"
+    for broken in (b"{", event, event | {"data_base64": "?"}, event | {"data": 1}, data, b"\xff"):
+        assert reason(broken, **headers) == "not-a-result"
 
 
 def test_an_older_producer_may_lack_optional_fields_and_a_newer_one_add_some() -> None:

@@ -2,60 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from monitor.aggregation.part import Aggregation
 from monitor.aggregation.settings import AggregationSettings
-from monitor.bus import BusSettings
-from monitor.bus.spool import SpoolBus
 from monitor.part import Health
-from monitor.store import DatabaseSettings, Store, open_store
-from tests.aggregation.plain import TOPIC, Tables, read_tables, result
+from tests.aggregation.plain import TOPIC, result
+from tests.aggregation.running import NEVER_S, NOW, running
 from tests.waiting import until
-
-NOW = 1_700_000_000.0
-NEVER_S = 3600.0
-
-
-@dataclass
-class Running:
-    part: Aggregation
-    bus: SpoolBus
-    store: Store
-    task: asyncio.Task[None]
-
-    async def publish(self, *values: dict[str, Any] | bytes) -> None:
-        for value in values:
-            data = value if isinstance(value, bytes) else json.dumps(value).encode()
-            self.bus.publish(TOPIC, value=data, headers={})
-        assert await self.bus.committed()
-
-    async def tables(self) -> Tables:
-        return await self.store.read(read_tables)
-
-
-@contextlib.asynccontextmanager
-async def running(directory: Path, **settings: Any) -> AsyncIterator[Running]:
-    bus = SpoolBus(BusSettings(file=str(directory / "spool.db")))
-    store = open_store(DatabaseSettings(file=str(directory / "monitor.db")))
-    await bus.start()
-    part = Aggregation(AggregationSettings(**settings), bus=bus, store=store, clock=lambda: NOW)
-    await part.start()
-    task = asyncio.create_task(part.run())
-    try:
-        yield Running(part, bus, store, task)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await part.close()
-        await store.close()
-        await bus.close()
 
 
 async def test_rows_are_there_soon_after_the_flush_interval(tmp_path: Path) -> None:
@@ -63,10 +16,10 @@ async def test_rows_are_there_soon_after_the_flush_interval(tmp_path: Path) -> N
         assert now.part.state().health is Health.STARTING
         await now.publish(result(1, NOW), b"poison", result(1, NOW), result(2, NOW))
         await until(lambda: now.part.statistics.new == 2)
-        assert (await now.tables()).results.keys() == {(1, NOW), (2, NOW)}
+        assert (await now.tables()).results.keys() == {(1, NOW, ""), (2, NOW, "")}
         state = now.part.state()
         assert state.health is Health.OK
-        assert state.summary.endswith("2 results, 1 duplicates, 1 rejected")
+        assert state.summary.endswith("2 results, 1 duplicate, 1 rejected")
 
 
 async def test_flush_messages_are_not_kept_waiting(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from monitor.aggregation import postgres_rows, sqlite_rows
 from monitor.aggregation.result_columns import COLUMN_LIST, COLUMN_TYPES, result_from
 from monitor.messages import Phases, Result
 from monitor.store import Connection, Store
+from tests.examples import examples
 
 NOW = 1_700_000_000.0
 
@@ -38,7 +39,9 @@ def results(draw: st.DrawFn) -> Result:
 
 
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(20),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(results(), max_size=20, unique_by=lambda made: (made.job_id, made.scheduled_at)))
 async def test_what_is_written_is_read(store: Store, made: list[Result]) -> None:

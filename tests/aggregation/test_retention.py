@@ -8,7 +8,7 @@ from typing import Any
 from monitor.aggregation.retention import MARGIN_S, purge
 from monitor.aggregation.settings import AggregationSettings, KeepMetrics
 from monitor.store import Connection, Store
-from tests.aggregation.plain import TOPIC, record, result
+from tests.aggregation.plain import TOPIC, read_tables, record, result
 from tests.aggregation.test_writer import write
 
 DAY = 86400
@@ -88,3 +88,20 @@ async def test_a_large_purge_in_small_steps_leaves_no_row_and_gives_the_space_ba
         ((free,),) = await store.read(lambda c: c.query("PRAGMA freelist_count"))
         assert free <= 1000
         assert pages < 1500  # of the 2000 and more that it took
+
+
+async def test_a_late_result_does_not_bring_a_purged_window_back(store: Store) -> None:
+    settings = AggregationSettings(keep_metrics=KeepMetrics(minute=3600, hour=7200, day=None))
+    old = result(1, NOW - 5 * 3600)
+    await store.transaction(lambda c: write(c, [record(0, old)], {0: None}, now=NOW))
+    await purge(store, settings, now=NOW)
+    # Also where metrics are to be kept for longer from now on.
+    late = result(1, NOW - 5 * 3600 + 1)
+    await store.transaction(
+        lambda c: write(c, [record(1, late), record(2, result(1, NOW))], {0: 1}, now=NOW)
+    )
+    found = await store.read(read_tables)
+    assert len(found.results) == 3
+    assert {key[2] for key in found.metrics if key[1] <= NOW - 3 * 3600 + 1} == {"day"}
+    assert sum(row[0] for key, row in found.metrics.items() if key[2] == "day") == 3
+    assert sum(row[0] for key, row in found.metrics.items() if key[2] == "minute") == 1

@@ -39,12 +39,13 @@ def results(draw: st.DrawFn) -> list[Result]:
             up=draw(st.booleans()),
             status=draw(st.sampled_from([None, 0, 200, 404, 503])),
             response_time=time,
+            location=draw(st.sampled_from(["", "prague"])),
         )
         made.append(decode_result(encode(data)))
     return made
 
 
-def plain(windows: dict[Window, Counters]) -> dict[tuple[int, int, str], tuple[object, ...]]:
+def plain(windows: dict[Window, Counters]) -> dict[tuple[int, int, str, str], tuple[object, ...]]:
     return {
         window: (
             counters.checks,

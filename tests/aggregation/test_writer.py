@@ -15,17 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.aggregation.batch import Batch, parse_records
-from monitor.aggregation.writer import (
-    OffsetsMovedError,
-    Written,
-    prepare,
-    stored_offsets,
-    write_batch,
-)
+from monitor.aggregation.offsets import OffsetsMovedError, Place, stored_places
+from monitor.aggregation.writer import Written, prepare, write_batch
 from monitor.bus import Record
 from monitor.store import Connection, DatabaseSettings, Store, migrate
 from monitor.store.sqlite import SqliteConnection
 from tests.aggregation.plain import TOPIC, Tables, plain_tables, read_tables, record, result
+from tests.examples import examples
 from tests.store.opened import opened
 
 NOW = 1_700_000_000.0
@@ -41,6 +37,9 @@ def batch_of(records: list[Record], now: float) -> Batch:
     return Batch(parse_records(records, now=now, keep_s=1e9))
 
 
+TOPIC_ID = "one"
+
+
 def write(
     connection: Connection,
     records: list[Record],
@@ -52,7 +51,11 @@ def write(
         connection,
         prepare(batch_of(records, now), GRANULARITIES, connection.dialect, oldest=now - KEEP_S),
         topic=TOPIC,
-        expected=expected,
+        topic_id=TOPIC_ID,
+        expected={
+            partition: None if offset is None else Place(offset, TOPIC_ID)
+            for partition, offset in expected.items()
+        },
         now=now,
     )
 
@@ -67,8 +70,10 @@ class Consumer:
 
     def fetch(self, connection: Connection, partitions: list[int], count: int) -> None:
         if self.believes is None:
-            stored = stored_offsets(connection, TOPIC)
-            self.believes = {partition: stored.get(partition) for partition in self.log}
+            stored = stored_places(connection, TOPIC)
+            self.believes = dict.fromkeys(self.log) | {
+                partition: place.start(TOPIC_ID) for partition, place in stored.items()
+            }
             self.held = []
         for partition in partitions:
             known = self.believes[partition] or 0
@@ -102,14 +107,18 @@ messages = st.one_of(
         result,
         st.integers(1, 3),
         st.sampled_from([NOW, NOW + 30, NOW + 59.5, NOW + 3600, NOW - 90000]),
+        location=st.sampled_from(["", "prague", "brno"]),
     ),
     st.builds(
-        lambda job, at, up, status, time: result(job, at, up=up, status=status, response_time=time),
+        lambda job, at, up, status, time, where: result(
+            job, at, up=up, status=status, response_time=time, location=where
+        ),
         st.integers(1, 2),
         st.integers(0, 10_000).map(lambda second: NOW + second),
         st.booleans(),
         st.sampled_from([None, 200, 500]),
         st.none() | st.floats(0, 100).map(lambda time: round(time, 4)),
+        st.sampled_from(["", "prague", "a\\b\tc"]),
     ),
 )
 
@@ -150,7 +159,7 @@ def memory() -> Iterator[Connection]:
         raw.close()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     st.lists(messages, max_size=25), st.lists(messages, max_size=25), st.lists(steps, max_size=30)
 )
@@ -204,6 +213,13 @@ def log_of(count: int, *, jobs: int = 7) -> list[Record]:
 
 async def tables(store: Store) -> Tables:
     return await store.read(read_tables)
+
+
+def test_a_place_is_one_in_the_topic_of_its_id() -> None:
+    assert Place(100, "one").start("one") == 100
+    assert Place(100, "one").start("another") == 0
+    # Offsets of an earlier version, and brokers that have no ids.
+    assert Place(100, None).start("one") == Place(100, "one").start(None) == 100
 
 
 async def test_batches_give_what_a_plain_computation_gives(store: Store) -> None:

@@ -1,0 +1,34 @@
+"""Which error of a database is the fault of a message, and not of the tables."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from monitor.store import Connection
+
+__all__ = ["RefusedError", "refusing"]
+
+
+class RefusedError(Exception):
+    """A value of a message cannot be stored, in whatever table."""
+
+
+@contextlib.contextmanager
+def refusing(connection: Connection) -> Iterator[None]:
+    """Raise RefusedError for values that the types of the columns cannot hold.
+
+    Only to be used with columns that nobody else may change. Errors of a database with another
+    encoding than UTF-8 are not the values' fault.
+    """
+    try:
+        yield
+    except (connection.raw.DataError, OverflowError, UnicodeEncodeError) as error:
+        if connection.dialect == "postgresql" and _encoding(connection) != "UTF8":
+            raise
+        raise RefusedError(str(error).partition("\n")[0]) from error
+
+
+def _encoding(connection: Connection) -> str | None:
+    found: str | None = connection.raw.info.parameter_status("server_encoding")
+    return found

@@ -18,12 +18,26 @@ from typing import Protocol
 
 from monitor.transport.frames import HEADER_BYTES
 
-__all__ = ["CHANNEL_BYTES", "MESSAGE_BYTES", "Channel", "End", "Subscriber"]
+__all__ = [
+    "ANCESTORS_KEPT",
+    "CHANNEL_BYTES",
+    "MESSAGE_BYTES",
+    "SUBSCRIPTION_BYTES",
+    "Channel",
+    "End",
+    "Subscriber",
+]
 
-# What a channel costs in addition to its messages: objects, dictionary entries (measured).
+# What a channel costs in addition to its messages: objects, dictionary entries, and a name of
+# usual length (measured).
 CHANNEL_BYTES = 1100
+_USUAL_NAME_BYTES = 64
+# What a subscription costs: the client's position, and its places in sets and dictionaries.
+SUBSCRIPTION_BYTES = 400
 # What a message costs in addition to its frame: where it ends, and when it came.
 MESSAGE_BYTES = 16
+# How many earlier epochs a channel keeps; each is a crash, or another relay that took over.
+ANCESTORS_KEPT = 4
 # Trimmed frames are deleted once there are at least so many, and a quarter of all.
 _DEAD_AT_LEAST = 64
 
@@ -47,13 +61,19 @@ class Subscriber(Protocol):
     def advance(self) -> None:
         """Write the messages from the position to the end, as far as the client reads."""
 
+    def give_up(self) -> None:
+        """End the subscription: no message came for too long."""
+
+    def moved(self, position: int) -> None:
+        """Continue at another position: the channel continues in another way than it seemed."""
+
 
 class Channel:
     """A channel's messages, in the frames of the old protocol.
 
     ``epoch`` names this life of the channel: an epoch and a position always mean the same
     message. ``ancestors`` are earlier epochs, each with the position up to which its messages are
-    the same as here (a crash lost what followed).
+    the same as here (a crash lost what followed, or another relay continued from there).
     """
 
     __slots__ = (
@@ -63,11 +83,13 @@ class Channel:
         "_ends",
         "_times",
         "ancestors",
+        "begun",
         "end_kind",
         "epoch",
         "failed",
         "first",
         "head",
+        "is_empty",
         "key",
         "name",
         "saved",
@@ -78,9 +100,13 @@ class Channel:
         self.name = name
         self.epoch = epoch
         self.ancestors: tuple[tuple[str, int], ...] = ()
+        # Whether this epoch was published.
+        self.begun = False
         self.end_kind: End | None = None
         # Whether FAILED is the last command so far.
         self.failed = False
+        # Whether it never had a message, or was emptied.
+        self.is_empty = True
         self.subscribers: set[Subscriber] = set()
         # How its messages begin in the recovering protocol, once one was made.
         self.head = b""
@@ -107,6 +133,11 @@ class Channel:
     def ended(self) -> bool:
         """Whether no more messages will come."""
         return self.end_kind is not None
+
+    @property
+    def fixed_bytes(self) -> int:
+        """How much memory the channel takes in addition to its messages and subscriptions."""
+        return CHANNEL_BYTES + max(0, len(self.name) - _USUAL_NAME_BYTES)
 
     @property
     def size_bytes(self) -> int:
@@ -191,6 +222,24 @@ class Channel:
         dead = self._dead
         if dead >= len(self._ends) or (dead >= _DEAD_AT_LEAST and dead * 4 >= len(self._ends)):
             self.compact()
+
+    def cut_back(self, position: int) -> None:
+        """Drop the frames from ``position`` on; none if there are none."""
+        if position >= self.end:
+            return
+        kept = max(position - self.first + self._dead, self._dead)
+        cut = self._ends[kept - 1] if kept else self._base
+        del self._data[cut - self._base :]
+        del self._ends[kept:]
+        del self._times[kept:]
+        self.saved = min(self.saved, self.end)
+
+    def continue_as(self, epoch: str, ancestors: tuple[tuple[str, int], ...]) -> None:
+        """Continue under another epoch; ``ancestors`` say up to where earlier ones are the same."""
+        self.epoch = epoch
+        self.begun = False
+        self.ancestors = ancestors[-ANCESTORS_KEPT:]
+        self.head = b""
 
     def compact(self) -> None:
         """Delete what is trimmed."""

@@ -3,6 +3,10 @@
 **A subscriber is a position in a channel's history**: the number of the next message that it
 needs. Replay, live messages and resuming are one path, which reads from a position to the end.
 
+**Memory has two accounts.** Histories, which brokers fill, and what waits: subscriptions and
+channels without a message, which anyone can make. Each has a part of ``max_history_bytes`` that
+the other cannot take.
+
 ``now`` is the time (s) on a clock that never goes back; ``at`` is the time of day (s since the
 epoch).
 """
@@ -11,14 +15,27 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
+from typing import TypeVar
 
-from monitor.relay.channel import CHANNEL_BYTES, MESSAGE_BYTES, Channel, End, Subscriber
+from monitor.relay.channel import (
+    MESSAGE_BYTES,
+    SUBSCRIPTION_BYTES,
+    Channel,
+    End,
+    Subscriber,
+)
 from monitor.relay.settings import RelaySettings
 
 __all__ = ["Channels"]
+
+T = TypeVar("T")
+# The part of max_history_bytes for what waits; but a client more can always wait for a channel.
+_WAITING_PART = 4
+_WAITING_BYTES_PER_CLIENT = 2048
 
 
 class Channels:
@@ -26,8 +43,10 @@ class Channels:
 
     def __init__(self, limits: RelaySettings) -> None:
         self.limits = limits
-        self.history_bytes = 0
         self.subscriber_count = 0
+        # Of channels with messages, and of those without.
+        self._kept_bytes = 0
+        self._empty_bytes = 0
         self._by_name: dict[bytes, Channel] = {}
         # Each is ordered by its times, so that only the first entries are looked at. A channel with
         # messages is in open or in ended; also in failed while FAILED is its last command.
@@ -36,12 +55,43 @@ class Channels:
         self._ended: OrderedDict[Channel, float] = OrderedDict()
         # Without a message and a subscriber, but a client may come back that knows the epoch.
         self._awaited: OrderedDict[Channel, float] = OrderedDict()
+        # Subscribers of channels without a message, in the order in which they came.
+        self._silent: OrderedDict[Subscriber, float] = OrderedDict()
         # Epochs are unique, also over the restarts of a daemon.
-        self._run = secrets.token_hex(6)
+        self.run = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         # If histories are saved: what has to be saved, and the keys of what has to be deleted.
         self.unsaved: dict[Channel, None] | None = None
         self.forgotten: list[int] = []
+        # If they are shared: epochs whose begin was published here and not yet read again.
+        self.announced: set[str] = set()
+        # If they are shared: told of a channel that is forgotten before all of it was saved.
+        self.left_unsaved: Callable[[Channel], None] | None = None
+
+    @property
+    def history_bytes(self) -> int:
+        """How much memory all channels take."""
+        return self._kept_bytes + self._empty_bytes
+
+    @property
+    def counted_bytes(self) -> int:
+        """How much memory all channels and subscriptions take."""
+        return self._kept_bytes + self.waiting_bytes
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much memory subscriptions take, and channels without a message."""
+        return self._empty_bytes + SUBSCRIPTION_BYTES * self.subscriber_count
+
+    @property
+    def waiting_excess_bytes(self) -> int:
+        """How much more waits than may; more than 0 only if clients with several channels wait."""
+        limits = self.limits
+        most = max(
+            limits.max_history_bytes // _WAITING_PART,
+            limits.max_clients * _WAITING_BYTES_PER_CLIENT,
+        )
+        return self.waiting_bytes - most
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -77,10 +127,10 @@ class Channels:
             channel = None
         if channel is None:
             channel = self._add(name)
-        elif self._awaited:
-            self._awaited.pop(channel, None)
+        if channel.is_empty:
+            self._fill(channel)
         limits, kept = self.limits, channel.append(frame, at)
-        self.history_bytes += len(frame) + MESSAGE_BYTES
+        self._kept_bytes += len(frame) + MESSAGE_BYTES
         if kept > limits.max_messages:
             self._trim(channel, kept - limits.max_messages)
         if command == b"FINISHED":
@@ -97,11 +147,11 @@ class Channels:
                 self._failed.pop(channel, None)
             if self.unsaved is not None:
                 self.unsaved[channel] = None
-        if self.history_bytes > limits.max_history_bytes:
+        if self._is_over():
             self._evict(channel)
         return channel
 
-    def subscribe(self, subscriber: Subscriber, name: bytes) -> Channel:
+    def subscribe(self, subscriber: Subscriber, name: bytes, now: float = 0.0) -> Channel:
         """Put ``subscriber`` at the beginning of a channel's history, and return the channel."""
         channel = self._by_name.get(name)
         if channel is None:
@@ -112,7 +162,15 @@ class Channels:
         subscriber.position = channel.first
         channel.subscribers.add(subscriber)
         self.subscriber_count += 1
+        if channel.is_empty and not channel.ended:
+            self._silent[subscriber] = now
+        self.forget_awaited()
         return channel
+
+    def forget_awaited(self) -> None:
+        """Forget channels that wait only for clients to come back, the oldest first, if need be."""
+        while self._awaited and self.waiting_excess_bytes > 0:
+            self._forget(next(iter(self._awaited)))
 
     def leave(self, subscriber: Subscriber, now: float | None = None) -> None:
         """Remove a subscriber, and its channel if it never had a message.
@@ -124,6 +182,7 @@ class Channels:
         if channel is None:
             return
         subscriber.channel = None
+        self._silent.pop(subscriber, None)
         self.subscriber_count -= 1
         channel.subscribers.discard(subscriber)
         if (
@@ -156,13 +215,20 @@ class Channels:
             self._forget(channel)
         return [channel for channel in ended if channel.subscribers]
 
+    def unheard(self, now: float) -> list[Subscriber]:
+        """Return, once each, the subscribers that have waited ``keep_idle`` for a first message."""
+        due = self._due(self._silent, now - self.limits.keep_idle)
+        for subscriber in due:
+            del self._silent[subscriber]
+        return due
+
     def adopt(self, limits: RelaySettings) -> None:
         """Take new limits; drop what exceeds them."""
         self.limits = limits
         for channel in list(self._by_name.values()):
             if len(channel) > limits.max_messages:
                 self._trim(channel, len(channel) - limits.max_messages)
-        if self.history_bytes > limits.max_history_bytes:
+        if self._is_over():
             self._evict(None)
 
     def restore(self, channels: Iterable[tuple[Channel, float]], now: float) -> None:
@@ -172,7 +238,8 @@ class Channels:
         """
         for channel, age in sorted(channels, key=lambda entry: -entry[1]):
             self._by_name[channel.name] = channel
-            self.history_bytes += CHANNEL_BYTES + channel.size_bytes
+            channel.is_empty = False
+            self._kept_bytes += channel.fixed_bytes + channel.size_bytes
             then = now - max(age, 0.0)
             (self._ended if channel.ended else self._open)[channel] = then
             if channel.failed and not channel.ended:
@@ -182,16 +249,124 @@ class Channels:
 
     def new_epoch(self) -> str:
         """Return an epoch that no channel has had before."""
-        return f"{self._run}-{next(self._numbers):x}"
+        return f"{self.run}-{next(self._numbers):x}"
 
-    def _due(self, order: OrderedDict[Channel, float], before: float) -> list[Channel]:
+    # What another relay published
+
+    def is_own(self, channel: Channel) -> bool:
+        """Whether the channel's epoch is from this run."""
+        return channel.epoch.partition("-")[0] == self.run
+
+    def take_over(self, channel: Channel) -> None:
+        """Let a channel of another relay continue here, with the next message."""
+        channel.continue_as(self.new_epoch(), (*channel.ancestors, (channel.epoch, channel.end)))
+        channel.saved = channel.end
+
+    def begin(self, name: bytes, epoch: str, *, first: int) -> Channel:
+        """Add a channel whose history begins at a position; it must not be there."""
+        channel = self._by_name[name] = Channel(name, epoch, first=first)
+        self._empty_bytes += channel.fixed_bytes
+        return channel
+
+    def restart(self, channel: Channel, first: int) -> None:
+        """Let a channel continue at a position, without what it has."""
+        if not channel.is_empty:
+            self._trim(channel, len(channel))
+        channel.compact()
+        channel.restart(first)
+        for subscriber in channel.subscribers if channel.is_empty else ():
+            subscriber.moved(first)
+
+    def cut_back(self, channel: Channel, position: int) -> None:
+        """Drop a channel's messages from a position on; readers who had them continue there."""
+        before = channel.size_bytes
+        channel.cut_back(position)
+        if not channel.is_empty:
+            self._kept_bytes += channel.size_bytes - before
+        for subscriber in channel.subscribers:
+            if subscriber.position > position:
+                subscriber.moved(position)
+
+    def extend(
+        self,
+        channel: Channel,
+        frames: bytes,
+        sizes: array[int],
+        times: array[float],
+        now: float,
+        *,
+        failed: bool,
+        end: End | None,
+    ) -> None:
+        """Add messages at a channel's end, and its end if there is one.
+
+        ``failed`` says whether FAILED is the last command.
+        """
+        if channel.is_empty:
+            self._fill(channel)
+        if channel.ended:
+            # Another relay had more patience.
+            channel.end_kind = None
+            self._ended.pop(channel, None)
+        channel.extend(frames, sizes, times)
+        self._kept_bytes += len(frames) + MESSAGE_BYTES * len(sizes)
+        if len(channel) > self.limits.max_messages:
+            self._trim(channel, len(channel) - self.limits.max_messages)
+        self._failed.pop(channel, None)
+        channel.failed = failed
+        if end is not None:
+            self._end(channel, end, now)
+        else:
+            self._open[channel] = now
+            self._open.move_to_end(channel)
+            if failed:
+                self._failed[channel] = now
+        if self._is_over():
+            self._evict(channel)
+
+    def forget(self, channel: Channel) -> None:
+        """Remove a channel that ended, for another one under its name."""
+        self._forget(channel)
+
+    def forget_if_over(self, name: bytes, now: float) -> None:
+        """Forget a channel that ended longer ago than it is kept, and that nobody reads."""
+        channel = self._by_name.get(name)
+        if channel is not None and not channel.subscribers:
+            ended = self._ended.get(channel)
+            if ended is not None and now - ended >= self.limits.keep_finished:
+                self._forget(channel)
+
+    def put_in_order(self) -> None:
+        """Order the channels by their times again, after many were added in another order."""
+        for order in (self._open, self._failed, self._ended):
+            entries = sorted(order.items(), key=lambda entry: entry[1])
+            order.clear()
+            order.update(entries)
+
+    def _due(self, order: OrderedDict[T, float], before: float) -> list[T]:
         due = itertools.takewhile(lambda item: item[1] <= before, order.items())
-        return [channel for channel, _ in due]
+        return [each for each, _ in due]
 
     def _add(self, name: bytes) -> Channel:
         channel = self._by_name[name] = Channel(name, self.new_epoch())
-        self.history_bytes += CHANNEL_BYTES
+        self._empty_bytes += channel.fixed_bytes
         return channel
+
+    def _fill(self, channel: Channel) -> None:
+        """Count a channel as one with messages."""
+        for subscriber in channel.subscribers if self._silent else ():
+            self._silent.pop(subscriber, None)
+        channel.is_empty = False
+        self._empty_bytes -= channel.fixed_bytes
+        self._kept_bytes += channel.fixed_bytes
+        self._awaited.pop(channel, None)
+
+    def _empty(self, channel: Channel) -> None:
+        """Drop all messages of a channel, and count it as one that waits."""
+        self._trim(channel, len(channel))
+        channel.is_empty = True
+        self._kept_bytes -= channel.fixed_bytes + channel.size_bytes
+        self._empty_bytes += channel.fixed_bytes
 
     def _end(self, channel: Channel, kind: End, now: float) -> None:
         channel.end_kind = kind
@@ -204,12 +379,17 @@ class Channels:
     def _forget(self, channel: Channel) -> None:
         """Remove a channel; subscribers that still read its end keep the object alive."""
         del self._by_name[channel.name]
-        self.history_bytes -= CHANNEL_BYTES + channel.size_bytes
+        if channel.is_empty:
+            self._empty_bytes -= channel.fixed_bytes
+        else:
+            self._kept_bytes -= channel.fixed_bytes + channel.size_bytes
         self._open.pop(channel, None)
         self._failed.pop(channel, None)
         self._ended.pop(channel, None)
         self._awaited.pop(channel, None)
         if self.unsaved is not None:
+            if channel in self.unsaved and self.left_unsaved is not None:
+                self.left_unsaved(channel)
             self.unsaved.pop(channel, None)
             if channel.key:
                 self.forgotten.append(channel.key)
@@ -219,9 +399,14 @@ class Channels:
         channel.trim(count)
         if compact:
             channel.compact()
-        self.history_bytes += channel.size_bytes - before
+        self._kept_bytes += channel.size_bytes - before
         if self.unsaved is not None:
             self.unsaved[channel] = None
+
+    def _is_over(self) -> bool:
+        """Whether histories take too much: all that is allowed, less what waits within its part."""
+        limit = self.limits.max_history_bytes
+        return self._kept_bytes > limit - min(self.waiting_bytes, limit // _WAITING_PART)
 
     def _evict(self, current: Channel | None) -> None:
         """Get below max_history_bytes: drop ended channels first, then the longest idle.
@@ -230,9 +415,8 @@ class Channels:
         has just got a message, comes last, even if that message finished it: it loses its older
         half, repeatedly if that is not enough.
         """
-        limit = self.limits.max_history_bytes
-        while self.history_bytes > limit:
-            oldest = chain(self._awaited, self._ended, self._open)
+        while self._is_over():
+            oldest = chain(self._ended, self._open)
             channel = next((each for each in oldest if each is not current), current)
             if channel is None:
                 return
@@ -243,8 +427,11 @@ class Channels:
                 if channel is current:
                     return
             else:
-                self._trim(channel, len(channel))
+                self._empty(channel)
                 # There is nothing more to drop here until the next message.
-                del self._open[channel]
+                then = self._open.pop(channel)
+                for subscriber in channel.subscribers:
+                    self._silent[subscriber] = then
+                    self._silent.move_to_end(subscriber, last=False)
                 if channel is current:
                     return

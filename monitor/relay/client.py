@@ -16,7 +16,14 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+)
 from websockets.typing import Subprotocol
 
 from monitor.backoff import Backoff
@@ -34,6 +41,7 @@ from monitor.relay.client_position import (
 from monitor.relay.codes import LOST, ComeBack, close_code
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.settings import hide_url_secrets
+from monitor.transport.environment_proxy import environment_proxy, through
 
 __all__ = ["MAX_MESSAGE_BYTES", "RelayClient"]
 
@@ -62,7 +70,8 @@ class RelayClient:
 
     def __init__(self, url: str, channels: Iterable[str] = ()) -> None:
         self._url = url
-        self._shown = hide_url_secrets(url)
+        self._proxy = environment_proxy(url, secret=False)
+        self._shown = hide_url_secrets(url) + through(self._proxy)
         self._positions = {name: Position(name) for name in channels}
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(_EVENTS_AHEAD)
         self._task: asyncio.Task[None] | None = None
@@ -153,6 +162,7 @@ class RelayClient:
             # Not the library's reconnecting, which does not know the relay's close codes.
             return await connect(
                 self._url,
+                proxy=self._proxy,
                 open_timeout=_OPEN_S,
                 close_timeout=1,
                 compression=None,
@@ -170,6 +180,8 @@ class RelayClient:
             raise MonitorError(f"{self._shown}: refused with status {status}") from None
         except TimeoutError:
             raise _Lost("no answer in time") from None
+        except (ProxyError, InvalidProxy) as error:
+            raise MonitorError(f"{self._shown}: {error}") from None
         except InvalidHandshake as error:
             if isinstance(error.__cause__, EOFError):
                 raise _Lost("no answer") from None

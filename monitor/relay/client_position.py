@@ -23,6 +23,7 @@ __all__ = [
     "Position",
     "Refused",
     "Reset",
+    "Unknown",
     "read_message",
 ]
 
@@ -93,6 +94,13 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Unknown:
+    """The relay has no message of this channel: it did not begin, ended long ago, or is a typo."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
 class Away:
     """The client is not connected; it tries again in ``delay_s``."""
 
@@ -100,7 +108,7 @@ class Away:
     delay_s: float
 
 
-Event = Message | Reset | Gap | Feed | End | Refused | Away
+Event = Message | Reset | Gap | Feed | End | Refused | Unknown | Away
 
 
 class NotARelayError(Exception):
@@ -196,5 +204,7 @@ class Position:
         self._epoch, self._seq = epoch, seq
         if anew:
             self._gaps.clear()
+        if message.get("known") is False:
+            yield Unknown(self.channel)
         if lost or (known is None and seq):
             yield Reset(self.channel, seq, anew=anew, epoch=epoch)

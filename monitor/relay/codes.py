@@ -63,7 +63,7 @@ _ROWS = (
     CloseCode(1005, "closed without a code, by a proxy in between", ComeBack.AT_ONCE, _AT_ONCE_S),
     CloseCode(LOST, "the connection was lost", ComeBack.AT_ONCE, _AT_ONCE_S),
     CloseCode(1007, "text that is not UTF-8", ComeBack.NEVER),
-    CloseCode(POLICY, "no channel named in time, or an empty name", ComeBack.NEVER),
+    CloseCode(POLICY, "no channel named in time, an empty name, or a flood", ComeBack.NEVER),
     CloseCode(TOO_LONG, "the client's message is too long", ComeBack.NEVER),
     CloseCode(1011, "an internal error of the relay", ComeBack.LATER, _LATER_S),
     CloseCode(1012, "a proxy in between restarts", ComeBack.LATER, _RESTART_S),

@@ -17,6 +17,7 @@ from websockets.http11 import Request, Response
 
 from monitor.relay.codes import NORMAL
 from monitor.relay.protocol_v2 import MAX_MESSAGE_BYTES
+from monitor.transport.preface import Preface
 from monitor.transport.websocket import WebSocketConnection
 
 __all__ = ["ConnectionOwner", "Reader", "SubscriberConnection"]
@@ -31,6 +32,15 @@ class ConnectionOwner(Protocol):
     def connected(self, connection: SubscriberConnection, /) -> None:
         """A client connected; its handshake follows."""
 
+    def is_from_proxy(self, connection: SubscriberConnection, /) -> bool:
+        """Return whether a trusted proxy connected."""
+
+    def answer_plainly(self, connection: SubscriberConnection, method: str, /) -> bytes:
+        """Return the answer to a request that is not for a WebSocket; then the connection ends."""
+
+    def refuse_preface(self, connection: SubscriberConnection, problem: str, /) -> None:
+        """Log what is wrong with the bytes before the handshake."""
+
     def answer(self, connection: SubscriberConnection, request: Request, /) -> Response:
         """Return the answer to the handshake, and set the reader of an accepted connection."""
 
@@ -40,6 +50,9 @@ class ConnectionOwner(Protocol):
     def resumed(self, connection: SubscriberConnection, /) -> None:
         """The client has read what was written."""
 
+    def flooded(self, connection: SubscriberConnection, /) -> None:
+        """The client takes too much of the loop's time; the connection ends."""
+
     def lost(self, connection: SubscriberConnection, /) -> None:
         """The connection is lost."""
 
@@ -47,7 +60,10 @@ class ConnectionOwner(Protocol):
 class Reader(ABC):
     """What reads channels for a client: one of the two protocols."""
 
-    __slots__ = ()
+    __slots__ = ("held_bytes",)
+
+    # How much memory its subscriptions take, and the channels that may be there only for them.
+    held_bytes: int
 
     @abstractmethod
     def opened(self) -> None:
@@ -89,6 +105,7 @@ class SubscriberConnection(WebSocketConnection):
         self.refused = False
         self.heard = False
         self._owner = owner
+        self._preface: Preface | None = None
         # Of a client that has to read the rest before the close: how long (s) it may read
         # nothing, and what was unread at the last look.
         self._client_stall = 0.0
@@ -119,12 +136,36 @@ class SubscriberConnection(WebSocketConnection):
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(_WRITE_LIMIT_BYTES)
         self.set_timer("handshake", _HANDSHAKE_S, self.transport.abort)
+        self._preface = Preface(from_proxy=self._owner.is_from_proxy(self))
         self._owner.connected(self)
 
-    def data_received(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Note that the client sent something: a port scan is not a fault."""
         self.heard = True
-        super().data_received(data)
+        preface = self._preface
+        if preface is not None:
+            try:
+                rest = preface.take(data)
+            except ValueError as problem:
+                self.refused = True
+                self._owner.refuse_preface(self, str(problem))
+                self.transport.abort()
+                return
+            self.client = self.client or preface.client
+            if rest is None:
+                return
+            self._preface = None
+            if preface.plain_method:
+                self.refused = True
+                self.transport.write(self._owner.answer_plainly(self, preface.plain_method))
+                self.transport.close()
+                return
+            data = rest
+        super().feed(data)
+
+    def over_budget(self) -> None:
+        self._owner.flooded(self)
+        super().over_budget()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -23,12 +23,13 @@ from monitor.relay.frame_cache import FrameCache, TurnFrames
 from monitor.relay.settings import RelaySettings
 from monitor.transport.frames import PING
 
-__all__ = ["PING_S", "Delivery", "shown"]
+__all__ = ["Delivery", "shown"]
 
 logger = logging.getLogger("monitor.relay")
 
-# Well below the 60 s after which proxies cut idle connections.
-PING_S = 20
+_PING_TURNS = 20
+# A frame that nobody has read for so long is made again for the next reader.
+_FRAMES_KEPT_S = 20
 # A flush is followed by a rest of so many times what it took, but no longer than this: a send
 # costs the kernel more than everything else costs the relay, so under load the messages of
 # several turns go out joined. Writing takes a fifth of the time at most, and about a ninth if a
@@ -70,9 +71,10 @@ class Delivery:
         self._turn_handle: asyncio.Handle | None = None
         # Clients whose transport is full: (bytes unread at the last look, since when no fewer).
         self._stalled: dict[SubscriberConnection, tuple[int, float]] = {}
-        # Connections by the second in which they are pinged, so that pings are spread.
-        self._ping_turns: list[set[SubscriberConnection]] = [set() for _ in range(PING_S)]
+        # Connections by their turn to be pinged, so that pings are spread over the interval.
+        self._ping_turns: list[set[SubscriberConnection]] = [set() for _ in range(_PING_TURNS)]
         self._ping_turn = 0
+        self._pinged_at = self._expired_at = clock()
 
     @property
     def limits(self) -> RelaySettings:
@@ -83,20 +85,34 @@ class Delivery:
 
     def serve(self, connection: SubscriberConnection) -> None:
         """Ping a client from now on, and tell it about the feed."""
-        self._ping_turns[hash(connection) % PING_S].add(connection)
+        self._ping_turns[hash(connection) % _PING_TURNS].add(connection)
 
     def left(self, connection: SubscriberConnection) -> list[bytes]:
         """Forget a client whose connection is lost; return the names of its channels."""
-        self._ping_turns[hash(connection) % PING_S].discard(connection)
+        self._ping_turns[hash(connection) % _PING_TURNS].discard(connection)
         self._stalled.pop(connection, None)
         return connection.reader.close()
 
     def subscribe(
         self, subscriber: Subscriber, name: bytes, connection: SubscriberConnection
-    ) -> None:
-        """Put a subscriber at the beginning of a channel's history."""
-        self.channels.subscribe(subscriber, name)
+    ) -> Channel:
+        """Put a subscriber at the beginning of a channel's history, and return the channel."""
+        channel = self.channels.subscribe(subscriber, name, self._clock())
         self.clients_log.info("client", "%s subscribed to %s", connection.peer, shown(name))
+        return channel
+
+    def make_room(self, connection: SubscriberConnection) -> bool:
+        """Close the clients that hold most while too much waits; return whether this one stays."""
+        while self.channels.waiting_excess_bytes > 0:
+            served = (each for turn in self._ping_turns for each in turn if each.is_open)
+            most = max(served, key=lambda each: each.reader.held_bytes, default=None)
+            if most is None:
+                break
+            self.fault(most, "too-much", "holds more channels than the others: 1013")
+            most.begin_close(TRY_AGAIN_LATER, "too many channels for all clients together")
+            most.reader.close()
+            self.channels.forget_awaited()
+        return connection.is_open
 
     def leave(self, subscriber: Subscriber) -> None:
         """End a subscription; the channel keeps its epoch for a client that comes back."""
@@ -214,12 +230,20 @@ class Delivery:
             elif now - since >= self.limits.client_stall and connection.is_open:
                 self.fault(connection, "stalled", f"read nothing for {now - since:.0f} s: 1013")
                 connection.begin_close(TRY_AGAIN_LATER, "took nothing for too long")
-        self._ping_turn = (self._ping_turn + 1) % PING_S
-        if not self._ping_turn:
+        if now - self._expired_at >= _FRAMES_KEPT_S:
+            self._expired_at = now
             self._frames.expire()
-        for connection in self._ping_turns[self._ping_turn]:
-            if connection.is_open and not connection.paused:
-                connection.transport.write(PING)
+        # A turn of pings is due each so many seconds; several at once for a short interval.
+        turn_s = self.limits.ping_interval / _PING_TURNS
+        due = min(int((now - self._pinged_at) / turn_s), _PING_TURNS)
+        self._pinged_at += due * turn_s
+        if due == _PING_TURNS:
+            self._pinged_at = now
+        for _ in range(due):
+            self._ping_turn = (self._ping_turn + 1) % _PING_TURNS
+            for connection in self._ping_turns[self._ping_turn]:
+                if connection.is_open and not connection.paused:
+                    connection.transport.write(PING)
 
 
 def shown(name: bytes) -> str:

@@ -15,8 +15,11 @@ from monitor.relay.protocol_v2 import message_frame, message_head, messages_fram
 
 __all__ = ["BLOCK_BYTES", "FrameCache", "TurnFrames"]
 
-# How much of a history one frame holds at most; only a single message may be longer.
-BLOCK_BYTES = 65536
+# How much of a history one frame holds, and the rest of its last message. With what a frame adds
+# it is below 32 KB, the most that some libraries read.
+BLOCK_BYTES = 16384
+# How much of a history is read at once for the old protocol, whose frames are single messages.
+_CHUNK_BYTES = 65536
 # How much is kept for all channels together.
 _KEPT_BYTES = 8 * 1024 * 1024
 
@@ -113,7 +116,7 @@ class TurnFrames:
             self._channel, self._chunks = channel, {}
         chunk = self._chunks.get(position)
         if chunk is None:
-            chunk = self._chunks[position] = channel.read(position, BLOCK_BYTES)
+            chunk = self._chunks[position] = channel.read(position, _CHUNK_BYTES)
         return chunk
 
     def allow(self, count: int) -> None:

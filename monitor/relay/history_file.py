@@ -40,8 +40,6 @@ _TABLES = {"channel", "chunk", "saved"}
 _FREED_PAGES = 2000
 # How long another process may have the file locked: a backup, or a daemon that is stopping.
 _BUSY_S = 5.0
-# How many earlier epochs a channel keeps; each is a crash.
-_ANCESTORS = 4
 
 _SCHEMA = """
 CREATE TABLE channel (
@@ -275,5 +273,6 @@ def after_a_crash(channels: Sequence[Channel], new_epoch: str) -> None:
     """
     for number, channel in enumerate(channels):
         if not channel.ended:
-            channel.ancestors = (*channel.ancestors, (channel.epoch, channel.end))[-_ANCESTORS:]
-            channel.epoch = f"{new_epoch}.{number:x}"
+            channel.continue_as(
+                f"{new_epoch}.{number:x}", (*channel.ancestors, (channel.epoch, channel.end))
+            )

@@ -6,6 +6,10 @@ frame is read as bytes, and the ``Frame`` after it shows what it was: the ``Fram
 same message, or is the identity that begins the next one, or there is none. ZeroMQ delivers
 whole messages (zmq_socket(3): delivery of multi-part messages is atomic), so if there is no
 frame now, the message was complete.
+
+An identity is recognised by the name that its sender set for itself, which peers of ZMTP 1.0 and
+2.0 do not tell. While such a peer may be connected, every frame is asked
+(:attr:`Incoming.careful`).
 """
 
 from __future__ import annotations
@@ -14,13 +18,17 @@ from collections.abc import Iterator, Sequence
 
 import zmq
 
-__all__ = ["Incoming", "waits"]
+__all__ = ["Incoming", "names_its_sender", "waits"]
 
 _NOW = int(zmq.NOBLOCK)
 # Nearly all messages with frames after the command have this command; no peer has this name.
 _TASK = b"TASK"
 # The identity of a peer that set none: a zero byte and 32 bits (zmq_socket(3), ROUTER).
 _ANONYMOUS_BYTES = 5
+# Channel, command, task id and task state.
+_MOST_FRAMES = 4
+# Frames that have no meaning, dropped in one turn of the loop.
+_DROPPED_AT_ONCE = 1000
 
 
 Read = tuple[bytes, Sequence[bytes], zmq.Frame | None]
@@ -35,6 +43,10 @@ class Incoming:
         self._identity = b""
         # Whether the last read() ended because nothing was left.
         self.empty = False
+        # Whether to ask every frame if more follow.
+        self.careful = False
+        # Whether the last message has very many frames more, which have no meaning.
+        self.dropping = False
 
     def read(self, limit: int) -> Iterator[Read]:
         """Yield the messages that wait, ``limit`` at most.
@@ -45,6 +57,8 @@ class Incoming:
         """
         receive = self._socket.recv
         self.empty = False
+        if self.dropping and self._drop(receive(_NOW, False)).more:
+            return
         for count in range(limit):
             # Messages come alone or many at once, and asking costs half as much as an exception.
             if count == 1 and not waits(self._socket):
@@ -55,6 +69,11 @@ class Incoming:
             except zmq.Again:
                 self.empty = True
                 return
+            if self.careful:
+                yield identity, *self._rest()
+                if self.dropping:
+                    return
+                continue
             channel = receive(_NOW)
             try:
                 frame = receive(_NOW, False)
@@ -79,9 +98,28 @@ class Incoming:
                 if self._is_identity(frame):
                     yield identity, (channel, command, task_id), None
                     continue
-                while frame.more:
-                    frame = receive(_NOW, False)
+                frame = self._drop(frame)
             yield identity, (channel, command, task_id, state), frame
+            if self.dropping:
+                return
+
+    def _drop(self, frame: zmq.Frame) -> zmq.Frame:
+        """Drop the frames after this one, up to a number; return the last of them."""
+        for _ in range(_DROPPED_AT_ONCE):
+            if not frame.more:
+                break
+            frame = self._socket.recv(_NOW, False)
+        self.dropping = frame.more
+        return frame
+
+    def _rest(self) -> tuple[list[bytes], zmq.Frame]:
+        """Return the frames after an identity, four at most, and the last of all."""
+        frame = self._socket.recv(_NOW, False)
+        frames = [frame.bytes]
+        while frame.more and len(frames) < _MOST_FRAMES:
+            frame = self._socket.recv(_NOW, False)
+            frames.append(frame.bytes)
+        return frames, self._drop(frame)
 
     def _is_identity(self, frame: zmq.Frame) -> bool:
         """Return whether a frame with more after it begins a message, and keep it if it does."""
@@ -102,6 +140,17 @@ def waits(socket: zmq.Socket[bytes]) -> bool:
     events = socket.get(zmq.EVENTS)
     assert isinstance(events, int)
     return bool(events & zmq.POLLIN)
+
+
+def names_its_sender(frame: zmq.Frame) -> bool:
+    """Return whether a frame tells who sent it, as those of ZMTP 3 do (even by an empty name)."""
+    try:
+        frame.get("Identity")
+    except UnicodeDecodeError:
+        return True
+    except zmq.ZMQError:
+        return False
+    return True
 
 
 def _sender_name(frame: zmq.Frame) -> bytes:

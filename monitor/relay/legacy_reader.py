@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from websockets.frames import Frame, Opcode
 
-from monitor.relay.channel import Channel
+from monitor.relay.channel import SUBSCRIPTION_BYTES, Channel
 from monitor.relay.codes import POLICY, TOO_LONG, TRY_AGAIN_LATER, UNSUPPORTED
 from monitor.relay.connection import Reader, SubscriberConnection
 from monitor.relay.delivery import Delivery, shown
@@ -24,6 +24,7 @@ class LegacyReader(Reader):
     __slots__ = ("_connection", "_delivery", "_name", "_named", "channel", "position")
 
     def __init__(self, connection: SubscriberConnection, delivery: Delivery) -> None:
+        self.held_bytes = 0
         self.channel: Channel | None = None
         self.position = 0
         self._connection = connection
@@ -74,6 +75,12 @@ class LegacyReader(Reader):
         if channel.ended and position == end:
             connection.finish(delivery.limits.client_stall)
 
+    def moved(self, position: int) -> None:
+        self.position = position
+
+    def give_up(self) -> None:
+        self._connection.finish(self._delivery.limits.client_stall)
+
     def advance_all(self) -> None:
         self._delivery.begin_turn()
         self.advance()
@@ -111,8 +118,10 @@ class LegacyReader(Reader):
             )
             return
         self._delivery.serve(self._connection)
-        self._delivery.subscribe(self, name, self._connection)
-        self.advance_all()
+        channel = self._delivery.subscribe(self, name, self._connection)
+        self.held_bytes = SUBSCRIPTION_BYTES + channel.fixed_bytes
+        if self._delivery.make_room(self._connection):
+            self.advance_all()
 
     def _refuse(self, code: int, reason: str, kind: str, fault: str) -> None:
         self._stop_asking()

@@ -6,25 +6,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from monitor.bus.interface import DirectTopic
 from monitor.files.threads import call_aside
-from monitor.log_limits import RateLimitedLog
+from monitor.log_limits import OutageLog, RateLimitedLog
 from monitor.metrics import Metric
-from monitor.part import Health, Part, State
+from monitor.part import Health, Part, State, counted
 from monitor.relay.channels import Channels
+from monitor.relay.counted import relay_metrics
 from monitor.relay.delivery import Delivery, shown
 from monitor.relay.feed import Feed, SteadyTime
+from monitor.relay.open_receiver import MOST_PEERS, OpenReceiver
 from monitor.relay.protocol import Message
 from monitor.relay.receiver import Receiver
+from monitor.relay.replicas import Again
 from monitor.relay.saving import Saving
 from monitor.relay.server import Server
-from monitor.relay.settings import RelaySettings, read_curve_keys, read_tls
+from monitor.relay.settings import RelaySettings
+from monitor.relay.sharing import Sharing
 from monitor.settings import Address, address_text, state_directory
 from monitor.sqlite.file import OpenFile
+from monitor.transport.curve import keys_after_reload
+from monitor.transport.tls import Certificates, read_tls
+from monitor.transport.tls_server import MOST_HANDSHAKES
 
 __all__ = ["Relay"]
 
@@ -32,8 +39,8 @@ logger = logging.getLogger("monitor.relay")
 _ends_log = RateLimitedLog(logger, lines=300, period_s=30)
 
 _DRAIN_S = 3.0
-# For handshakes in progress, listeners and refused clients, in addition to max_clients.
-_SPARE_DESCRIPTORS = 384
+# For brokers, handshakes in progress, listeners and refused clients, in addition to max_clients.
+_SPARE_DESCRIPTORS = 256 + MOST_PEERS
 
 
 class Relay(Part):
@@ -48,13 +55,14 @@ class Relay(Part):
         websocket_uri: Address,
         zeromq_uri: Address,
         stop: Callable[[str], None],
+        topic: DirectTopic | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._time = SteadyTime(time.time)
         self._stop = stop
-        self._tls = None if settings.tls is None else _Certificates(read_tls(settings.tls))
+        self._tls = None if settings.tls is None else Certificates(read_tls(settings.tls))
         self.channels = Channels(settings)
         self.feed = Feed()
         self.delivery = Delivery(self.channels, self.feed, clock)
@@ -64,16 +72,39 @@ class Relay(Part):
         if settings.history_file is not None:
             path = state_directory() / settings.history_file
             self._saving = Saving(path, self.channels, self.feed, clock=clock, time=self._time)
-        self.receiver = Receiver(
-            zeromq_uri,
-            max_frame_bytes=settings.max_message_bytes,
+        self._sharing: Sharing | None = None
+        if topic is not None:
+            self._sharing = Sharing(
+                topic,
+                self.channels,
+                self.delivery,
+                brokers=lambda: self._own_brokers,
+                publish=self._publish_again,
+                brokers_changed=self._other_brokers_changed,
+                ready=self._ready,
+                clock=clock,
+                time=self._time,
+            )
+            self.server.unready = "reading the histories of other relays"
+        # Brokers that are connected here.
+        self._own_brokers = 0
+        self.receiver = self._make_receiver(zeromq_uri)
+
+    def _make_receiver(self, address: Address) -> Receiver:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "max_frame_bytes": settings.max_message_bytes,
             # What waits for a flush and one batch more must not overrun a client that kept up.
-            batch=lambda: max(self._settings.max_messages // 2, 1),
-            curve=settings.curve,
-            deliver=self._deliver,
-            delivered=self.delivery.received_all,
-            brokers_changed=self._brokers_changed,
-        )
+            "batch": lambda: max(self._settings.max_messages // 2, 1),
+            "deliver": self._deliver,
+            "delivered": self._delivered,
+            "brokers_changed": self._brokers_changed,
+        }
+        if settings.curve is None:
+            return OpenReceiver(address, **options)
+        from monitor.relay.router_receiver import RouterReceiver
+
+        return RouterReceiver(address, curve=settings.curve, **options)
 
     def now(self) -> float:
         """Return the time (s) on the clock that channels are timed by."""
@@ -81,13 +112,15 @@ class Relay(Part):
 
     def descriptors(self) -> int:
         """One descriptor per client, and some for clients that are connecting."""
-        return self._settings.max_clients + _SPARE_DESCRIPTORS
+        handshakes = 0 if self._tls is None else MOST_HANDSHAKES
+        return self._settings.max_clients + _SPARE_DESCRIPTORS + handshakes
 
     async def start(self) -> None:
         if self._saving is not None:
             await self._saving.start()
         await self.server.start()
-        await self.receiver.start()
+        # With a topic, what brokers send waits until it is known how the channels continue.
+        await self.receiver.start(read=self._sharing is None)
         for address in self.server.addresses:
             scheme = "wss" if self._tls is not None else "ws"
             logger.info("listening for subscribers on %s://%s", scheme, address_text(address))
@@ -100,12 +133,30 @@ class Relay(Part):
             tasks.create_task(self._look_after(), name="relay:look-after")
             if self._saving is not None:
                 tasks.create_task(self._saving.run(), name="relay:saving")
+            if self._sharing is not None:
+                tasks.create_task(self._sharing.run(), name="relay:sharing")
+            if self._tls is not None:
+                renewal = OutageLog(logger, subject="relay.tls", outcome="keeping the old files")
+                follow = self._tls.follow(
+                    lambda: self._settings.tls,
+                    renewed=lambda: self._renewed(renewal),
+                    failed=renewal.failed,
+                )
+                tasks.create_task(follow, name="relay:tls")
+
+    def _renewed(self, renewal: OutageLog) -> None:
+        renewal.recovered("the new files can be used")
+        logger.info("relay.tls: using the new certificate")
 
     async def _look_after(self) -> None:
         while True:
             for channel in self.channels.expire(self._clock()):
                 logger.info("channel %s ended: no more messages came", shown(channel.name))
                 self.delivery.changed(channel)
+            for subscriber in self.channels.unheard(self._clock()):
+                subscriber.give_up()
+            if self._sharing is not None:
+                self._sharing.wake()
             self.delivery.sweep()
             await asyncio.sleep(1)
 
@@ -115,6 +166,7 @@ class Relay(Part):
         await asyncio.gather(
             self.server.drain(_DRAIN_S),
             *([self._saving.save()] if self._saving is not None else []),
+            *([self._sharing.drain()] if self._sharing is not None else []),
         )
 
     async def close(self) -> None:
@@ -122,6 +174,8 @@ class Relay(Part):
         await self.server.close()
         if self._saving is not None:
             await self._saving.close()
+        if self._sharing is not None:
+            await self._sharing.close()
 
     def _deliver(self, message: Message) -> None:
         if (
@@ -131,10 +185,12 @@ class Relay(Part):
         ):
             self._stop("a remote exit command")
             return
-        frame = message.frame
-        channel = self.channels.publish(
-            message.channel, message.command, frame, self._clock(), self._time()
-        )
+        if self._sharing is not None:
+            self._sharing.before_message(message.channel)
+        self._publish(message.channel, message.command, message.frame)
+
+    def _publish(self, name: bytes, command: bytes, frame: bytes) -> None:
+        channel = self.channels.publish(name, command, frame, self._clock(), self._time())
         if channel is None:
             return
         self.delivery.received(channel, len(frame))
@@ -146,111 +202,84 @@ class Relay(Part):
                 channel.end,
             )
 
+    def _delivered(self) -> None:
+        self.delivery.received_all()
+        if self._sharing is not None:
+            self._sharing.wake()
+
     def _brokers_changed(self, count: int) -> None:
-        feed, now = self.feed, self._time()
+        self._own_brokers = count
+        if self._sharing is not None:
+            self._sharing.brokers_differ()
+            count += self._sharing.brokers
+        self._feed_is(count, self._time())
+
+    def _feed_is(self, count: int, at: float) -> None:
+        feed = self.feed
         came, feed.brokers = count > feed.brokers, count
         if came:
-            feed.back(now)
+            feed.back(at)
         else:
-            feed.lost(now)
+            feed.lost(at)
         self.delivery.feed_changed("up" if came else "lost" if count else "down")
+
+    # Other relays
+
+    def _ready(self) -> None:
+        self.server.unready = ""
+        self.receiver.begin()
+
+    def _publish_again(self, name: bytes, message: Again) -> None:
+        assert self._sharing is not None
+        self._sharing.before_message(name)
+        self._publish(name, *message)
+        self._sharing.wake()
+
+    def _other_brokers_changed(self, at: float) -> None:
+        assert self._sharing is not None
+        count = self._own_brokers + self._sharing.brokers
+        if at:
+            self._feed_is(count, at)
+        elif count != self.feed.brokers:
+            # Nothing is lost, but for now it is not known whether brokers are connected.
+            came, self.feed.brokers = count > self.feed.brokers, count
+            self.delivery.feed_changed("up" if came else "lost" if count else "down")
 
     def state(self) -> State:
         if self._saving is not None and self._saving.outage.problem is not None:
             return State(Health.DEGRADED, self._saving.outage.summary)
-        clients, channels = self.server.client_count, len(self.channels)
-        return State(
-            Health.OK, f"{clients} clients, {channels} channels, {self.receiver.received} messages"
-        )
+        if self._sharing is not None:
+            if not self._sharing.is_ready:
+                return State(Health.STARTING, "reading relay.topic")
+            if self._sharing.problem is not None:
+                return State(Health.DEGRADED, f"relay.topic: {self._sharing.problem}")
+        clients = counted(self.server.client_count, "client")
+        channels = counted(len(self.channels), "channel")
+        messages = counted(self.receiver.received, "message")
+        summary = f"{clients}, {channels}, {messages}"
+        if self._tls is None:
+            return State(Health.OK, summary)
+        health = Health.DEGRADED if self._tls.has_expired else Health.OK
+        return State(health, f"{summary}, {self._tls.summary}")
 
     def open_files(self) -> Sequence[OpenFile]:
         return () if self._saving is None else self._saving.open_files()
 
     def metrics(self) -> Iterable[Metric]:
-        rejected = {**self.receiver.rejected, **self.delivery.faults}
-        yield Metric(
-            "relay_clients", "gauge", "Connected clients", [({}, self.server.client_count)]
-        )
-        yield Metric("relay_channels", "gauge", "Channels kept", [({}, len(self.channels))])
-        yield Metric(
-            "relay_history_bytes",
-            "gauge",
-            "Histories, bookkeeping included",
-            [({}, self.channels.history_bytes)],
-        )
-        yield Metric(
-            "relay_messages_total", "counter", "Messages received", [({}, self.receiver.received)]
-        )
-        yield Metric(
-            "relay_deliveries_total",
-            "counter",
-            "Messages written to clients",
-            [({}, self.delivery.deliveries)],
-        )
-        yield Metric(
-            "relay_rejected_total",
-            "counter",
-            "Messages and clients refused",
-            [({"reason": reason}, count) for reason, count in rejected.items()],
-        )
-        yield Metric(
-            "relay_disconnects_total",
-            "counter",
-            "Subscribers disconnected, by close code",
-            [({"code": code}, count) for code, count in self.server.disconnects.items()],
-        )
-        failed = dict(self.delivery.recoveries)
-        exact = failed.pop("")
-        yield Metric(
-            "relay_recoveries_total",
-            "counter",
-            "Subscriptions that resumed exactly",
-            [({}, exact)],
-        )
-        yield Metric(
-            "relay_recovery_failures_total",
-            "counter",
-            "Subscriptions not resumed exactly: another epoch, ahead of the history, or trimmed",
-            [({"reason": reason}, count) for reason, count in failed.items()],
-        )
-        yield Metric(
-            "relay_feed_up", "gauge", "Whether a broker is connected", [({}, int(self.feed.up))]
-        )
-        yield Metric(
-            "relay_feed_interruptions_total",
-            "counter",
-            "Lost connections of brokers, and restarts",
-            [({}, self.feed.interruptions)],
-        )
-
-        if self._saving is not None:
-            yield Metric(
-                "relay_history_saved_bytes_total",
-                "counter",
-                "Messages written to the history file",
-                [({}, self._saving.saved_bytes)],
-            )
-            yield Metric(
-                "relay_history_failures_total",
-                "counter",
-                "Writes to the history file that failed and are retried",
-                [({}, self._saving.failures)],
-            )
+        yield from relay_metrics(self.receiver, self.server, self.delivery, self._saving)
+        if self._tls is not None:
+            yield from self._tls.metrics("relay_certificate_expires_at_seconds")
+        if self._sharing is not None:
+            yield from self._sharing.metrics()
 
     async def prepare(self, settings: Any) -> Callable[[], None]:
         """Read certificates and keys again; the switch adopts the new settings."""
         assert isinstance(settings, RelaySettings)
         adopted = self._settings.adopting(settings)
-        tls = curve = None
+        tls = None
         if settings.tls is not None:
             tls = await call_aside(read_tls, settings.tls)
-        if settings.curve is not None:
-            curve = await call_aside(read_curve_keys, settings.curve)
-            if adopted.curve != settings.curve:
-                # Another section is taken up by a restart; until then the keys of this one count.
-                curve = None
-                if adopted.curve is not None:
-                    curve = await call_aside(read_curve_keys, adopted.curve)
+        curve = await call_aside(keys_after_reload, adopted.curve, settings.curve)
 
         def switch() -> None:
             self._settings = adopted
@@ -262,21 +291,3 @@ class Relay(Part):
                 self.receiver.adopt_keys(curve)
 
         return switch
-
-
-class _Certificates:
-    """A TLS context to serve with, whose certificate a reload can change."""
-
-    def __init__(self, first: ssl.SSLContext) -> None:
-        self.served = first
-        self._newest = first
-        # OpenSSL asks at each handshake, also where the client names no host.
-        first.sni_callback = self._choose
-
-    def adopt(self, context: ssl.SSLContext) -> None:
-        """Use the certificate of another context for new handshakes; connections stay."""
-        self._newest = context
-
-    def _choose(self, handshake: ssl.SSLObject, host: str | None, _: ssl.SSLContext) -> None:
-        del host
-        handshake.context = self._newest

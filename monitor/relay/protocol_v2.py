@@ -130,14 +130,19 @@ def messages_frame(
     )
 
 
-def subscribed_frame(channel: bytes, epoch: str, seq: int, recovered: bool | None) -> bytes:
+def subscribed_frame(
+    channel: bytes, epoch: str, seq: int, recovered: bool | None, known: bool = True
+) -> bytes:
     """Return the answer to a subscription: message ``seq + 1`` of ``epoch`` comes next.
 
-    ``recovered`` is omitted, as None, for a request without ``after``.
+    ``recovered`` is omitted, as None, for a request without ``after``; ``known`` if true, so that
+    only the answer for a channel without any message so far has it.
     """
     fields: dict[str, Any] = {"epoch": epoch, "seq": seq}
     if recovered is not None:
         fields["recovered"] = recovered
+    if not known:
+        fields["known"] = False
     return _frame("subscribed", channel, fields)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from websockets.frames import Frame, Opcode
 
+from monitor.relay.channel import SUBSCRIPTION_BYTES
 from monitor.relay.codes import POLICY, UNSUPPORTED
 from monitor.relay.connection import Reader, SubscriberConnection
 from monitor.relay.delivery import Delivery
@@ -17,6 +18,7 @@ from monitor.relay.protocol_v2 import (
     Leave,
     Subscribe,
     decode_request,
+    end_frame,
     error_frame,
     feed_frame,
 )
@@ -25,8 +27,10 @@ from monitor.relay.subscription import Subscription
 __all__ = ["RecoveringReader"]
 
 # How many frames of a history are made for one subscription in one turn of the loop: each holds
-# 64 KB, and together they take about half a millisecond.
-_FRAMES_PER_TURN = 8
+# 16 KB, and together they take about half a millisecond.
+_FRAMES_PER_TURN = 32
+# How many bytes of frames are written together.
+_WRITTEN_BYTES = 65536
 
 
 class RecoveringReader(Reader):
@@ -35,6 +39,7 @@ class RecoveringReader(Reader):
     __slots__ = ("_connection", "_delivery", "_fragments", "_subscriptions")
 
     def __init__(self, connection: SubscriberConnection, delivery: Delivery) -> None:
+        self.held_bytes = 0
         self._connection = connection
         self._delivery = delivery
         self._subscriptions: dict[bytes, ClientSubscription] = {}
@@ -93,21 +98,33 @@ class RecoveringReader(Reader):
         start = max(subscription.position, channel.first)
         turn, end = delivery.turn, channel.end
         turn.allow(_FRAMES_PER_TURN)
+        size = 0
         while (frame := subscription.next(turn.frame)) is not None:
             due.append(frame)
-            if subscription.position < end:
+            size += len(frame)
+            if size >= _WRITTEN_BYTES and subscription.position < end:
                 self._write(due)
                 due.clear()
+                size = 0
                 if connection.paused:
                     break
         self._write(due)
-        delivery.deliveries += subscription.position - start
+        delivery.deliveries += max(subscription.position - start, 0)
         if subscription.position == end:
             if channel.ended:
                 self._leave(channel.name)
         elif not connection.paused:
             # A long history that nobody has read before: the others have their turn first.
             delivery.changed(channel)
+
+    def give_up(self, subscription: ClientSubscription) -> None:
+        """End a subscription to a channel on which no message came for too long."""
+        channel = subscription.channel
+        if channel is not None:
+            self._connection.write(
+                end_frame("failed", channel.name, channel.epoch, channel.end, "idle")
+            )
+            self._leave(channel.name)
 
     def _write(self, frames: list[bytes]) -> None:
         if frames and self._connection.is_open:
@@ -146,8 +163,13 @@ class RecoveringReader(Reader):
             )
             return
         connection.cancel_timer("subscribe")
-        subscription = self._subscriptions[name] = ClientSubscription(self)
-        delivery.subscribe(subscription, name, connection)
+        subscription = ClientSubscription(self)
+        channel = delivery.subscribe(subscription, name, connection)
+        # All subscriptions of a channel share one copy of its name.
+        self._subscriptions[channel.name] = subscription
+        self.held_bytes += SUBSCRIPTION_BYTES + channel.fixed_bytes
+        if not delivery.make_room(connection):
+            return
         answer, problem = subscription.begin(request.after)
         if problem is not None:
             delivery.recoveries[problem] += 1
@@ -157,6 +179,9 @@ class RecoveringReader(Reader):
     def _leave(self, name: bytes) -> None:
         subscription = self._subscriptions.pop(name, None)
         if subscription is not None:
+            channel = subscription.channel
+            if channel is not None:
+                self.held_bytes -= SUBSCRIPTION_BYTES + channel.fixed_bytes
             self._delivery.leave(subscription)
 
     def _request_missing(self) -> None:
@@ -175,3 +200,9 @@ class ClientSubscription(Subscription):
 
     def advance(self) -> None:
         self._reader.advance(self)
+
+    def give_up(self) -> None:
+        self._reader.give_up(self)
+
+    def moved(self, position: int) -> None:
+        """Do nothing: the next frame tells the client."""

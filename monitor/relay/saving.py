@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from monitor.errors import MonitorError, SettingError
+from monitor.files.owner import owner_remark
 from monitor.log_limits import OutageLog
 from monitor.relay.channel import Channel
 from monitor.relay.channels import Channels
@@ -166,13 +167,17 @@ class Saving:
                 f"{self._path} is not a history file of this daemon: {problem}; choose another",
             ) from None
         except sqlite3.Error as error:
-            raise MonitorError(f"cannot use relay.history_file {self._path}: {error}") from None
+            raise MonitorError(
+                f"cannot use relay.history_file {self._path}: {error}{owner_remark(self._path)}"
+            ) from None
         except OSError as error:
             if error.errno in _DISK_ERRNO:
                 raise MonitorError(
                     f"cannot use relay.history_file {self._path}: {error.strerror}"
                 ) from None
-            raise SettingError(_KEY, f"cannot use {self._path}: {error.strerror}") from None
+            raise SettingError(
+                _KEY, f"cannot use {self._path}: {error.strerror}{owner_remark(self._path)}"
+            ) from None
 
     def _load(self) -> Saved:
         file = HistoryFile(self._path)

@@ -22,7 +22,12 @@ from monitor.relay.delivery import Delivery, shown
 from monitor.relay.legacy_reader import LegacyReader
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.relay.recovering_reader import RecoveringReader
+from monitor.settings import Address, address_text
 from monitor.transport.listen import listening_sockets
+from monitor.transport.origins import is_allowed, shown_origin
+from monitor.transport.preface import plain_answer
+from monitor.transport.proxies import forwarded_for, is_trusted
+from monitor.transport.tls_server import TLSServer
 
 __all__ = ["Server"]
 
@@ -33,6 +38,8 @@ logger = logging.getLogger("monitor.relay")
 _BACKLOG = 4096
 # The kernel gives up a peer that does not acknowledge a ping for so long (TCP_USER_TIMEOUT).
 _UNACKNOWLEDGED_S = 60.0
+# s for the handshake of TLS.
+_TLS_S = 10.0
 # Connections beyond max_clients that get an answer; more are dropped without one.
 _REFUSED_AT_ONCE = 256
 # At a stop clients are disconnected one after the other, so that they do not come back all at
@@ -56,9 +63,11 @@ class Server:
         self.delivery = delivery
         self._tls = tls
         self._clock = clock
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | TLSServer] = []
         self._connections: set[SubscriberConnection] = set()
         self._draining = False
+        # Why clients have to wait: they get 503.
+        self.unready = ""
         self.addresses: list[tuple[str, int]] = []
         self.disconnects: dict[str, int] = {}
 
@@ -76,11 +85,21 @@ class Server:
             self._address, key="websocket_uri", unacknowledged_s=_UNACKNOWLEDGED_S
         )
         for socket in sockets:
-            # The loop listens again, and its own backlog is a hundred.
-            server = await loop.create_server(
-                self._connection, sock=socket, ssl=self._tls, backlog=_BACKLOG
-            )
-            self._servers.append(server)
+            if self._tls is not None:
+                encrypted = TLSServer(
+                    socket,
+                    self._connection,
+                    self._tls,
+                    limit_s=_TLS_S,
+                    refused=self._refused_handshake,
+                    full=self._is_overfull,
+                )
+                encrypted.start(_BACKLOG)
+                self._servers.append(encrypted)
+            else:
+                # The loop listens again, and its own backlog is a hundred.
+                server = await loop.create_server(self._connection, sock=socket, backlog=_BACKLOG)
+                self._servers.append(server)
             self.addresses.append(socket.getsockname()[:2])
 
     async def drain(self, limit_s: float) -> None:
@@ -143,23 +162,44 @@ class Server:
     def connected(self, connection: SubscriberConnection) -> None:
         """Count a connection; far beyond the limit it gets no answer."""
         self._connections.add(connection)
-        if len(self._connections) > self.delivery.limits.max_clients + _REFUSED_AT_ONCE:
+        if self._is_overfull():
             self._refused("max-clients", "dropped %s: too many clients", connection.peer)
             connection.transport.abort()
+
+    def _is_overfull(self) -> bool:
+        return len(self._connections) > self.delivery.limits.max_clients + _REFUSED_AT_ONCE
+
+    def is_from_proxy(self, connection: SubscriberConnection) -> bool:
+        proxies = self.delivery.limits.trusted_proxies
+        peer = connection.transport.get_extra_info("peername") if proxies else None
+        return isinstance(peer, tuple) and is_trusted(peer[0], proxies)
+
+    def refuse_preface(self, connection: SubscriberConnection, problem: str) -> None:
+        self._refused("proxy", "invalid PROXY header from %s: %s", connection.peer, problem)
+
+    def answer_plainly(self, connection: SubscriberConnection, method: str) -> bytes:
+        full = len(self._connections) > self.delivery.limits.max_clients
+        return plain_answer(method, available=not (self._draining or full or self.unready))
 
     def answer(self, connection: SubscriberConnection, request: Request) -> Response:
         """Accept or refuse; a client that asks for the recovering protocol gets it."""
         limits = self.delivery.limits
+        if limits.trusted_proxies and self.is_from_proxy(connection):
+            forwarded = request.headers.get_all("X-Forwarded-For")
+            connection.client = (
+                forwarded_for(forwarded, limits.trusted_proxies) or connection.client
+            )
         unavailable = http.HTTPStatus.SERVICE_UNAVAILABLE
         if self._draining:
             return self._refuse(connection, unavailable, "draining", "restarting")
+        if self.unready:
+            return self._refuse(connection, unavailable, "starting", self.unready)
         if len(self._connections) > limits.max_clients:
             return self._refuse(connection, unavailable, "max-clients", "too many clients")
-        origin = request.headers.get_all("Origin")
-        if limits.origins and any(each not in limits.origins for each in origin):
-            return self._refuse(
-                connection, http.HTTPStatus.FORBIDDEN, "origin", "this origin is not allowed"
-            )
+        for origin in request.headers.get_all("Origin") if limits.origins else ():
+            if not is_allowed(origin, limits.origins):
+                text = f"the origin {shown_origin(origin)} is not in relay.origins"
+                return self._refuse(connection, http.HTTPStatus.FORBIDDEN, "origin", text)
         response = connection.protocol.accept(request)
         if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS and _offers_recovery(
             request
@@ -173,6 +213,9 @@ class Server:
 
     def resumed(self, connection: SubscriberConnection) -> None:
         self.delivery.resumed(connection)
+
+    def flooded(self, connection: SubscriberConnection) -> None:
+        self.delivery.fault(connection, "flood", "sent too many small frames or requests: 1008")
 
     def lost(self, connection: SubscriberConnection) -> None:
         """Forget a connection that is lost; log what it sent if that was not WebSocket."""
@@ -200,10 +243,15 @@ class Server:
             response.headers["Retry-After"] = "5"
         return response
 
+    def _refused_handshake(self, kind: str, problem: str, peer: Address) -> None:
+        text = "refused %s: %s" if problem else ""
+        self._refused(kind, text, address_text(peer), problem)
+
     def _refused(self, kind: str, text: str, *args: object) -> None:
         faults = self.delivery.faults
         faults[kind] = faults.get(kind, 0) + 1
-        self.delivery.faults_log.warning(kind, text, *args)
+        if text:
+            self.delivery.faults_log.warning(kind, text, *args)
 
 
 def _offers_recovery(request: Request) -> bool:

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import ssl
-import struct
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import re
+from typing import Annotated
 
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.files.reading import file_names
-from monitor.settings import Count, Reloadable, Seconds, Section, read_pem, read_secret
+from monitor.settings import Count, Reloadable, Seconds, Section
+from monitor.transport.curve import CurveSettings, read_curve_keys
+from monitor.transport.origins import verify_origins
+from monitor.transport.proxies import verify_proxies
+from monitor.transport.tls import TLSSettings, read_tls
 
-if TYPE_CHECKING:
-    from monitor.transport.router import CurveKeys
+__all__ = ["RelaySettings"]
 
-__all__ = [
-    "CurveSettings",
-    "RelaySettings",
-    "TLSSettings",
-    "curve_key_in",
-    "read_curve_keys",
-    "read_tls",
-]
-
-_Z85_KEY_LENGTH = 40
-
-
-class TLSSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Certificate chain and private key of the WebSocket, PEM files."""
-
-    # the chain, the host's own certificate first
-    certificate: Reloadable[str]
-    # without a passphrase
-    key: Reloadable[str]
-
-
-class CurveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """ZeroMQ's CURVE: the relay's own secret key, and the public keys that may connect.
-
-    The files are those that ``zmq.auth.create_certificates`` writes. The secret key's file may
-    also contain only the 40 characters of the key; the public key is derived from it.
-    """
-
-    # a file of zmq.auth.create_certificates, or the 40 characters of the key alone
-    secret_key_file: str
-    # a directory of *.key files; peers with one of these keys may connect
-    public_keys_dir: Reloadable[str]
+# What Kafka takes as a topic's name.
+_TOPIC_KEPT_S = 86_400
+_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
 class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,11 +38,16 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     client_stall: Reloadable[Seconds] = 30.0
     # subscribers at once; more are refused
     max_clients: Reloadable[Count] = 10_000
+    # s between pings of a connection; below the time after which a proxy cuts an idle one
+    ping_interval: Reloadable[Annotated[float, msgspec.Meta(ge=1, le=3600)]] = 20.0
+    # addresses and networks of proxies that may name the client: by the PROXY protocol, version 1
+    # or 2, or by X-Forwarded-For
+    trusted_proxies: Reloadable[tuple[str, ...]] = ()
     # s for a client to name its channel
     subscribe_timeout: Reloadable[Seconds] = 30.0
     # bytes of one frame of a ZeroMQ message
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 65_536
-    # allowed Origin headers; empty allows all
+    # Origin headers that may connect, such as https://HOST, "null" or file://; empty allows all
     origins: Reloadable[tuple[str, ...]] = ()
     # wss:// instead of ws://
     tls: TLSSettings | None = None
@@ -79,95 +55,32 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     curve: CurveSettings | None = None
     # where histories survive a restart
     history_file: str | None = None
+    # topic of Kafka through which several relays serve the same channels; needs the section kafka
+    topic: str | None = None
     # the old channel "0", command "exit"
     allow_remote_exit: Reloadable[bool] = False
 
     def verify(self) -> None:
-        """Read the certificates and keys that the section names."""
+        """Check origins and proxies, and read the certificates and keys that the section names."""
+        verify_origins(self.origins, hint=" (an empty list allows all)")
+        verify_proxies(self.trusted_proxies)
+        if self.topic is not None:
+            if not _TOPIC.fullmatch(self.topic):
+                raise SettingError(("topic",), "a topic has letters, digits, '.', '_' and '-'")
+            if self.history_file is not None:
+                raise SettingError(
+                    ("history_file",), "not together with topic, which keeps the histories"
+                )
         if self.tls is not None:
             read_tls(self.tls)
         if self.curve is not None:
             read_curve_keys(self.curve)
 
-
-def read_tls(settings: TLSSettings) -> ssl.SSLContext:
-    """Return a server's TLS context, or raise SettingError below ``relay``."""
-    for key, file in (("certificate", settings.certificate), ("key", settings.key)):
-        read_pem(file, path=("tls", key))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        # Without a password OpenSSL would ask for one at the terminal; a daemon has no terminal.
-        context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")
-    except ssl.SSLError as error:
-        reason = (error.reason or "no PEM certificate and key").replace("_", " ").lower()
-        raise SettingError(
-            ("tls",), f"cannot use {settings.certificate} with {settings.key}: {reason}"
-        ) from None
-    return context
-
-
-def read_curve_keys(settings: CurveSettings) -> CurveKeys:
-    """Read the relay's key and the allowed ones, or raise SettingError below ``relay``."""
-    path = ("curve", "secret_key_file")
-    text = read_secret(settings.secret_key_file, path=path)
-    secret = curve_key_in(text, "secret-key") or text.strip()
-    if len(secret) != _Z85_KEY_LENGTH:
-        raise SettingError(
-            path,
-            f"{settings.secret_key_file} has no CURVE secret key ({_Z85_KEY_LENGTH} characters)",
-        )
-    if not _is_curve_key(secret):
-        raise SettingError(path, f"{settings.secret_key_file} has no valid CURVE key")
-    import zmq
-
-    from monitor.transport.router import CurveKeys
-
-    public = zmq.curve_public(secret.encode("ascii"))
-    return CurveKeys(public, secret.encode("ascii"), _allowed_keys(settings.public_keys_dir))
-
-
-def curve_key_in(text: str, name: str) -> str | None:
-    """Return a key of a file by zmq.auth.create_certificates: ``public-key`` or ``secret-key``."""
-    for line in text.splitlines():
-        key, equals, value = line.strip().partition("=")
-        if equals and key.strip() == name:
-            return value.strip(" \t'\"")
-    return None
-
-
-def _allowed_keys(directory: str) -> frozenset[bytes]:
-    path = ("curve", "public_keys_dir")
-    try:
-        names = file_names(directory)
-    except OSError as error:
-        raise SettingError(path, f"cannot read {directory}: {error.strerror}") from None
-    files = [
-        Path(directory) / name
-        for name in names
-        if name.endswith(".key") and not name.startswith(".")
-    ]
-    if not files:
-        raise SettingError(path, f"{directory} has no *.key file: nobody could connect")
-    allowed = set()
-    for file in files:
-        key = curve_key_in(read_secret(str(file), path=path), "public-key")
-        if key is None or not _is_curve_key(key):
-            raise SettingError(
-                path, f"{file} has no CURVE public key ({_Z85_KEY_LENGTH} characters)"
-            )
-        allowed.add(key.encode("ascii"))
-    return frozenset(allowed)
-
-
-def _is_curve_key(key: str) -> bool:
-    from zmq.utils import z85
-
-    if len(key) != _Z85_KEY_LENGTH or not set(key.encode()) <= set(z85.Z85CHARS):
-        return False
-    try:
-        z85.decode(key.encode("ascii"))
-    except (ValueError, struct.error):
-        # Five characters may say more than 32 bits.
-        return False
-    return True
+    def topic_configs(self) -> dict[str, str]:
+        """Return Kafka's settings of the topic: how long it keeps what a new relay reads."""
+        kept_s = max(2 * (self.keep_idle + self.keep_finished), _TOPIC_KEPT_S)
+        return {
+            "retention.ms": str(round(kept_s * 1000)),
+            # The brokers' clocks, which are the ones that old messages are looked up by.
+            "message.timestamp.type": "LogAppendTime",
+        }

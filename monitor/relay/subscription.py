@@ -20,17 +20,24 @@ ReadFrame = Callable[[Channel, int], tuple[bytes, int] | None]
 class Subscription:
     """A client's position in a channel, and what the client was sent about the channel."""
 
-    __slots__ = ("_begun", "_ended", "_feed_seen", "_gaps", "channel", "position")
+    __slots__ = ("_begun", "_ended", "_epoch", "_feed_seen", "_gaps", "channel", "position")
 
     def __init__(self) -> None:
         # None before the client is subscribed, and after it left.
         self.channel: Channel | None = None
         self.position = 0
+        # The epoch that the client knows.
+        self._epoch = ""
         self._begun = 0
         self._ended = False
         self._gaps: frozenset[Gap] = frozenset()
         # The feed's interruptions and brokers when gaps were last looked for.
         self._feed_seen: tuple[int, int] | None = None
+
+    @property
+    def epoch(self) -> str:
+        """The epoch that the client knows."""
+        return self._epoch
 
     @property
     def is_behind(self) -> bool:
@@ -41,7 +48,12 @@ class Subscription:
     def is_complete(self) -> bool:
         """Whether everything was sent so far: the messages, and the end if there is one."""
         channel = self.channel
-        return channel is not None and self.position == channel.end and self._ended == channel.ended
+        return (
+            channel is not None
+            and self.position == channel.end
+            and self._epoch == channel.epoch
+            and self._ended == channel.ended
+        )
 
     @property
     def is_overrun(self) -> bool:
@@ -61,8 +73,11 @@ class Subscription:
         if after is not None:
             self.position, problem = channel.resume(after.epoch, after.seq)
         self._begun = self.position
+        self._epoch = channel.epoch
         recovered = None if problem is None else not problem
-        return subscribed_frame(channel.name, channel.epoch, self.position, recovered), problem
+        known = channel.end > 0
+        answer = subscribed_frame(channel.name, channel.epoch, self.position, recovered, known)
+        return answer, problem
 
     def new_gaps(self, feed: Feed) -> list[bytes]:
         """Return notices of where messages may be missing, except those returned before."""
@@ -85,6 +100,8 @@ class Subscription:
         channel = self.channel
         if channel is None:
             return None
+        if self._epoch != channel.epoch:
+            return self._go_on(channel)
         position = self.position
         if position < channel.first:
             self.position = channel.first
@@ -99,6 +116,12 @@ class Subscription:
             return None
         self._ended = True
         return _end(channel, channel.end_kind)
+
+    def _go_on(self, channel: Channel) -> bytes:
+        """Return the notice that the channel continues under another epoch."""
+        self.position, problem = channel.resume(self._epoch, self.position)
+        self._epoch = channel.epoch
+        return subscribed_frame(channel.name, channel.epoch, self.position, not problem)
 
 
 def _end(channel: Channel, kind: End) -> bytes:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import socket
+import struct
 from typing import Any
 
 from monitor.errors import ListenError
 from monitor.settings import address_text
 
-__all__ = ["give_up_after", "listening_sockets", "zeromq_endpoints"]
+__all__ = ["NOT_HERE", "give_up_after", "listening_sockets", "zeromq_endpoints"]
 
+# This machine lacks the address, or a kernel without IPv6 its family.
+NOT_HERE = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV))
 _BACKLOG = 1024
+_SIOCGIFADDR = 0x8915
+_LONGEST_INTERFACE = 15
 _RESOLVE_S = 10.0
 
 
@@ -21,11 +28,12 @@ async def listening_sockets(
 ) -> list[socket.socket]:
     """Return a socket for each address of the host; ``*`` or an empty host means all addresses.
 
+    Addresses of a name that this machine does not have are left out, unless none is left.
     Connections give up a peer that acknowledges nothing for ``unacknowledged_s``. Raises
     ListenError with ``key``.
     """
     try:
-        found = await _resolve(address)
+        found = await _resolve_or_find(address)
     except TimeoutError:
         raise ListenError(
             key, address_text(address), "the name could not be resolved in time"
@@ -34,33 +42,41 @@ async def listening_sockets(
         problem = getattr(error, "strerror", None) or "no such host"
         raise ListenError(key, address_text(address), problem) from None
     sockets: list[socket.socket] = []
+    missing: OSError | None = None
     try:
         for family, kind, protocol, _, target in dict.fromkeys(found):
             if address[1] == 0 and sockets:
                 break
+            listener = None
             try:
                 listener = socket.socket(family, kind, protocol)
-            except OSError:
-                # A kernel without IPv6 still resolves to it.
+                _prepare(listener, unacknowledged_s)
+                listener.bind(target)
+            except OSError as error:
+                if listener is not None:
+                    listener.close()
+                if error.errno not in NOT_HERE:
+                    raise
+                missing = error
                 continue
             sockets.append(listener)
-            listener.setblocking(False)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            give_up_after(listener, unacknowledged_s)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(target)
             listener.listen(_BACKLOG)
+        if missing is not None and not sockets:
+            raise missing
     except OSError as error:
         for listener in sockets:
             listener.close()
         problem = os.strerror(error.errno) if error.errno else str(error)
         raise ListenError(key, address_text(address), problem) from None
-    if not sockets:
-        raise ListenError(
-            key, address_text(address), "none of its addresses has a supported family"
-        )
     return sockets
+
+
+def _prepare(listener: socket.socket, unacknowledged_s: float) -> None:
+    listener.setblocking(False)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    give_up_after(listener, unacknowledged_s)
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
 def give_up_after(listener: socket.socket, unacknowledged_s: float) -> None:
@@ -82,9 +98,36 @@ async def zeromq_endpoints(address: tuple[str, int]) -> list[str]:
         # It may be the name of an interface, such as eth0; if not, bind fails.
         return [f"tcp://{host}:{port}"]
     numbers = dict.fromkeys(str(entry[4][0]) for entry in found)
-    if port == 0:
-        numbers = dict.fromkeys(list(numbers)[:1])
     return [f"tcp://{address_text((number, port))}" for number in numbers]
+
+
+async def _resolve_or_find(
+    address: tuple[str, int],
+) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
+    """Resolve a host, which may also be the name of an interface, such as eth0."""
+    host, port = address
+    try:
+        return await _resolve(address)
+    except (OSError, UnicodeError):
+        # TimeoutError, too
+        number = _interface_address(host)
+        if number is None:
+            raise
+        return await _resolve((number, port))
+
+
+def _interface_address(name: str) -> str | None:
+    """Return the IPv4 address of an interface, None if there is none; see netdevice(7)."""
+    encoded = name.encode(errors="replace")
+    if len(encoded) > _LONGEST_INTERFACE:
+        return None
+    request = struct.pack("16s240x", encoded)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            answer = fcntl.ioctl(asking.fileno(), _SIOCGIFADDR, request)
+        except OSError:
+            return None
+    return socket.inet_ntoa(answer[20:24])
 
 
 async def _resolve(address: tuple[str, int]) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from monitor.errors import ListenError
 from monitor.settings import address_text
-from monitor.transport.listen import zeromq_endpoints
+from monitor.transport.curve import CurveKeys
+from monitor.transport.listen import NOT_HERE, zeromq_endpoints
 
-__all__ = ["CurveKeys", "Router", "reason"]
+__all__ = ["Router", "peer_address", "reason"]
 
 # A peer that is lost without a word is noticed within 2 minutes.
 _KEEPALIVE = {
@@ -27,15 +27,6 @@ _KEEPALIVE = {
     zmq.TCP_KEEPALIVE_INTVL: 15,
     zmq.TCP_KEEPALIVE_CNT: 4,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class CurveKeys:
-    """Keys in Z85: the server's own, and the public ones of peers that may connect."""
-
-    public: bytes
-    secret: bytes
-    allowed: frozenset[bytes]
 
 
 class Router:
@@ -72,20 +63,28 @@ class Router:
         endpoints = await zeromq_endpoints(self._address)
         context = self._context = zmq.Context()
         socket = self.socket = context.socket(zmq.ROUTER)
-        ipv6 = any("[" in endpoint for endpoint in endpoints)
-        for option, value in ({**_KEEPALIVE, zmq.IPV6: ipv6} | dict(self._options)).items():
+        for option, value in (_KEEPALIVE | dict(self._options)).items():
             socket.setsockopt(option, value)
         if curve is not None:
             self._require(context, socket, curve)
         if self._events:
             self.monitor = socket.get_monitor_socket(self._events)
+        missing: zmq.ZMQError | None = None
         for endpoint in endpoints:
+            if self._address[1] == 0 and self.endpoints:
+                break
+            # At all addresses it accepts IPv4 on the same socket, and without IPv6 only IPv4.
+            socket.setsockopt(zmq.IPV6, "[" in endpoint or "*" in endpoint)
             try:
                 socket.bind(endpoint)
             except zmq.ZMQError as error:
-                address = address_text(self._address)
-                raise ListenError(self._key, address, reason(error)) from None
+                missing = error
+                if error.errno not in NOT_HERE:
+                    break
+                continue
             self.endpoints.append(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        if missing is not None and (missing.errno not in NOT_HERE or not self.endpoints):
+            raise ListenError(self._key, address_text(self._address), reason(missing)) from None
         return socket
 
     def read(
@@ -183,3 +182,9 @@ class _AllowedKeys:
 def reason(error: zmq.ZMQError) -> str:
     """Return an error of libzmq in words."""
     return zmq.strerror(error.errno) if error.errno else str(error)
+
+
+def peer_address(frame: zmq.Frame) -> str:
+    """Return the address that sent a frame; raises zmq.ZMQError if it is not known."""
+    # An IPv6 socket shows an IPv4 peer like this (RFC 4291, 2.5.5.2).
+    return str(frame.get("Peer-Address")).removeprefix("::ffff:")

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable
-from typing import cast
 
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from monitor.settings import address_text
+from monitor.settings import Address, address_text
+from monitor.transport.fair import FairReading
 
 __all__ = ["WebSocketConnection"]
 
@@ -26,21 +27,23 @@ __all__ = ["WebSocketConnection"]
 _library_log = logging.getLogger(f"{__name__}.library")
 _library_log.setLevel(logging.WARNING)
 
+# Bytes of the handshake's request.
+_MAX_HANDSHAKE_BYTES = 16 * 1024
+_OVER_BUDGET = 1008
 
-class WebSocketConnection(asyncio.Protocol, ABC):
+
+class WebSocketConnection(FairReading):
     """One connection. It belongs to the loop's thread.
 
     A subclass answers the handshake and takes the frames. Nothing is read while the client does
     not read: every request and every ping has an answer, and answers must not pile up.
     """
 
-    transport: asyncio.Transport
-
     # s that the client has to complete the closing handshake
     close_timeout_s = 5.0
 
     def __init__(self, *, max_message_bytes: int) -> None:
-        self.loop = asyncio.get_running_loop()
+        super().__init__()
         self.protocol = ServerProtocol(max_size=max_message_bytes, logger=_library_log)
         # Whether frames may be written: the handshake is done, and neither side began to close.
         self.is_open = False
@@ -48,10 +51,12 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         self.paused = False
         self._lost: asyncio.Future[None] = self.loop.create_future()
         self._ending = False
-        # Whether a subclass wants nothing to be read, and whether anything is read.
-        self._held = False
-        self._reading = True
+        # Frames that are parsed and not taken yet.
+        self._events: deque[object] = deque()
+        self._handshake_bytes = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        # The client that a trusted proxy named.
+        self.client: Address | None = None
 
     # What a subclass defines.
 
@@ -76,9 +81,15 @@ class WebSocketConnection(asyncio.Protocol, ABC):
     # What a subclass and its owner use.
 
     @property
+    def host(self) -> str:
+        """The client's IP address; empty once it is unknown."""
+        found = self.transport.get_extra_info("peername")
+        return str(found[0]) if isinstance(found, tuple) else ""
+
+    @property
     def peer(self) -> str:
         """The client's address, for the log."""
-        found = self.transport.get_extra_info("peername")
+        found = self.client or self.transport.get_extra_info("peername")
         return address_text(found[:2]) if isinstance(found, tuple) else "unknown"
 
     @property
@@ -125,10 +136,28 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         if timer is not None:
             timer.cancel()
 
-    def hold(self, held: bool) -> None:
-        """Read nothing while ``held``."""
-        self._held = held
-        self._set_reading()
+    @property
+    def has_work(self) -> bool:
+        """Whether frames, or bytes, are still to be taken."""
+        return bool(self._events) or super().has_work
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing may be taken now: the client does not read, or a subclass is busy."""
+        return self._held or self.paused
+
+    def drop_input(self) -> None:
+        """Forget what was read and not taken."""
+        super().drop_input()
+        self._events.clear()
+
+    def over_budget(self) -> None:
+        """Close with 1008, and read nothing more; without an answer if there is no WebSocket."""
+        if self.is_open:
+            self.fail(_OVER_BUDGET, "too many small frames or requests")
+            self.hold(True)
+        else:
+            self.transport.abort()
 
     def flush(self) -> None:
         """Write what the protocol has to send."""
@@ -147,31 +176,33 @@ class WebSocketConnection(asyncio.Protocol, ABC):
 
     # What asyncio calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection over."""
-        self.transport = cast("asyncio.Transport", transport)
-
     def data_received(self, data: bytes) -> None:
-        """Read the handshake's request, then frames."""
-        protocol = self.protocol
-        protocol.receive_data(data)
-        events = protocol.events_received()
-        # The answer to the handshake comes before all else.
-        if protocol.state is not State.CONNECTING:
+        """Take what an HTTP server has read before it handed the connection over."""
+        self.feed(data)
+
+    def step(self) -> None:
+        """Take one frame; or read a slice of the handshake's request, or of frames."""
+        protocol, events = self.protocol, self._events
+        if events:
+            self._take(events.popleft())
+        else:
+            data = self.next_slice()
+            if protocol.state is State.CONNECTING:
+                if self._handshake_bytes >= _MAX_HANDSHAKE_BYTES:
+                    self._refuse_handshake()
+                    return
+                self._handshake_bytes += len(data)
+            protocol.receive_data(data)
+            events.extend(protocol.events_received())
+            # The answer to the handshake comes before all else.
+            if protocol.state is not State.CONNECTING:
+                self.flush()
+            if protocol.state is not State.OPEN:
+                self.is_open = False
+        if not events:
             self.flush()
-        if protocol.state is not State.OPEN:
-            self.is_open = False
-        for event in events:
-            if isinstance(event, Request):
-                self._shake_hands(event)
-            elif isinstance(event, Frame):
-                if event.opcode in DATA_OPCODES:
-                    self.take(event)
-                elif event.opcode is Opcode.PONG:
-                    self.pong(bytes(event.data))
-        self.flush()
-        if protocol.close_expected():
-            self._end()
+            if protocol.close_expected():
+                self._end()
 
     def eof_received(self) -> None:
         """The client sends no more, and the transport closes."""
@@ -186,6 +217,7 @@ class WebSocketConnection(asyncio.Protocol, ABC):
     def resume_writing(self) -> None:
         """The client reads again."""
         self.paused = False
+        self._go_on()
         self._set_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -196,6 +228,7 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         self._end()
         for name in list(self._timers):
             self.cancel_timer(name)
+        self.drop_input()
         self._lost.set_result(None)
         self._break_cycles()
 
@@ -212,14 +245,22 @@ class WebSocketConnection(asyncio.Protocol, ABC):
         else:
             self._end()
 
-    def _set_reading(self) -> None:
-        reading = not (self.paused or self._held)
-        if reading is not self._reading and not self.transport.is_closing():
-            self._reading = reading
-            if reading:
-                self.transport.resume_reading()
-            else:
-                self.transport.pause_reading()
+    def _take(self, event: object) -> None:
+        if isinstance(event, Request):
+            self._shake_hands(event)
+        elif isinstance(event, Frame):
+            if event.opcode in DATA_OPCODES:
+                self.take(event)
+            elif event.opcode is Opcode.PONG:
+                self.pong(bytes(event.data))
+
+    def _refuse_handshake(self) -> None:
+        self.transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+            b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.transport.close()
+        self.drop_input()
 
     def _end(self) -> None:
         """Allow nothing but the closing handshake, for a limited time."""

@@ -24,7 +24,7 @@ class Broker:
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
         )
         self.socket.connect(uri)
-        assert monitor.poll(10_000), f"no relay at {uri}"
+        assert monitor.poll(60_000), f"no relay at {uri}"
         self.refused = recv_monitor_message(monitor)["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH
         self.socket.disable_monitor()
         monitor.close(0)

@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from monitor.daemon.lifecycle import new_event_loop
+from monitor.part import counted
 from tests.ports import free_port
 from tests.relay.broker import Broker
 from tests.servers.daemon import DaemonProcess, StartDaemon
@@ -26,16 +27,25 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]
 class Relay:
     """A daemon with only the relay, its broker, and its clients."""
 
-    def __init__(self, start_daemon: StartDaemon, *, debug: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        start_daemon: StartDaemon,
+        *,
+        debug: bool = True,
+        brokers: int = 1,
+        sections: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
         self.websocket_port, self.zeromq_port = free_port(), free_port()
         self.config = {
             "websocket_uri": ["127.0.0.1", self.websocket_port],
             "zeromq_uri": ["127.0.0.1", self.zeromq_port],
             "relay": settings,
+            **(sections or {}),
         }
         self.daemon: DaemonProcess = start_daemon(self.config, debug=debug).wait_ready()
-        self.brokers = [Broker(f"tcp://127.0.0.1:{self.zeromq_port}")]
-        if "curve" not in settings:
+        self.brokers = [Broker(f"tcp://127.0.0.1:{self.zeromq_port}") for _ in range(brokers)]
+        if brokers and "curve" not in settings:
             # The relay notices a broker a moment after the broker has connected.
             self.daemon.wait_log("a ZeroMQ peer connected")
         self.clients: list[ClientConnection] = []
@@ -91,6 +101,12 @@ class Relay:
         peer.sendall(bytes((0x81, 0x80 | len(name))) + b"\0\0\0\0" + name)
         return peer
 
+    def is_available(self) -> bool:
+        """Ask as a load balancer does."""
+        with socket.create_connection(("127.0.0.1", self.websocket_port), timeout=60) as probe:
+            probe.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+            return b" 200 " in probe.recv(100)
+
     def wait_subscribed(self, channel: str, count: int = 1) -> None:
         wait_for(
             lambda: self.daemon.log.count(f"subscribed to {channel}\n") >= count, "subscriptions"
@@ -99,7 +115,8 @@ class Relay:
     def wait_received(self, count: int) -> None:
         wait_for(
             lambda: any(
-                f"{count} messages" in status for status in self.daemon.notices("STATUS")[-1:]
+                f" {counted(count, 'message')}" in status
+                for status in self.daemon.notices("STATUS")[-1:]
             ),
             f"{count} messages received",
         )

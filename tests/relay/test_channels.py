@@ -9,9 +9,10 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from monitor.relay.channel import CHANNEL_BYTES, MESSAGE_BYTES, Channel
+from monitor.relay.channel import CHANNEL_BYTES, MESSAGE_BYTES, SUBSCRIPTION_BYTES, Channel
 from monitor.relay.channels import Channels
 from monitor.relay.settings import RelaySettings
+from tests.examples import examples
 
 
 class Subscriber:
@@ -19,6 +20,12 @@ class Subscriber:
 
     channel: Channel | None = None
     position = 0
+
+    def moved(self, position: int) -> None:
+        self.position = position
+
+    def give_up(self) -> None:
+        """Do nothing: nobody waits here."""
 
     def advance(self) -> None:
         """Write nothing."""
@@ -239,6 +246,57 @@ def test_lower_limits_take_effect_at_once() -> None:
     assert channels.history_bytes < CHANNEL_BYTES + 10 * 40
 
 
+def test_long_names_and_subscriptions_are_counted() -> None:
+    channels = Channels(RelaySettings())
+    readers = [Subscriber() for _ in range(3)]
+    for reader in readers:
+        channels.subscribe(reader, b"n" * 4096)
+    assert channels.history_bytes > 4096
+    assert channels.counted_bytes == channels.waiting_bytes
+    assert channels.counted_bytes == channels.history_bytes + 3 * SUBSCRIPTION_BYTES
+    channels.publish(b"n" * 4096, b"TASK", b"x", 0)
+    assert channels.waiting_bytes == 3 * SUBSCRIPTION_BYTES
+    for reader in readers:
+        channels.leave(reader, 0.0)
+    assert channels.waiting_bytes == 0
+
+
+def test_channels_without_a_message_evict_no_message() -> None:
+    channels = Channels(RelaySettings(max_history_bytes=1_000_000, max_clients=10))
+    channels.publish(b"job", b"TASK", b"x" * 1000, 0)
+    waiting = [Subscriber() for _ in range(2000)]
+    for number, reader in enumerate(waiting):
+        channels.subscribe(reader, b"none-%d" % number)
+        channels.publish(b"job", b"TASK", b"y" * 100, number)
+    channel = channels.get(b"job")
+    assert channel is not None
+    assert channel.first == 0
+    assert len(channel) == 2001
+    assert channels.waiting_excess_bytes > 0
+
+
+def test_channels_that_were_left_go_first_when_too_much_waits() -> None:
+    channels = Channels(RelaySettings(max_history_bytes=1_000_000, max_clients=10))
+    for number in range(2000):
+        reader = Subscriber()
+        channels.subscribe(reader, b"left-%d" % number)
+        channels.leave(reader, float(number))
+        assert channels.waiting_excess_bytes <= 0
+    assert channels.get(b"left-0") is None
+    assert channels.get(b"left-1999") is not None
+
+
+def test_histories_have_three_quarters_whatever_waits() -> None:
+    channels = Channels(RelaySettings(max_history_bytes=100_000, max_clients=1000))
+    for number in range(1000):
+        channels.subscribe(Subscriber(), b"none-%d" % number)
+    for number in range(100):
+        channels.publish(b"job", b"TASK", b"x" * 1000, number)
+    channel = channels.get(b"job")
+    assert channel is not None
+    assert 30_000 < channel.size_bytes <= 75_000
+
+
 @dataclass
 class ModelChannel:
     """What a channel is, said plainly."""
@@ -363,5 +421,5 @@ class ChannelsAgainstModel(RuleBasedStateMachine):
 
 TestChannelsAgainstModel = ChannelsAgainstModel.TestCase
 TestChannelsAgainstModel.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None
+    max_examples=examples(150), stateful_step_count=50, deadline=None
 )

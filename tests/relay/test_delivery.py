@@ -22,6 +22,12 @@ class Defect:
     channel: Channel | None = None
     position = 0
 
+    def moved(self, position: int) -> None:
+        self.position = position
+
+    def give_up(self) -> None:
+        """Do nothing: nobody waits here."""
+
     def advance(self) -> None:
         raise RuntimeError("a defect")
 

@@ -13,6 +13,7 @@ from monitor.relay.channel import Channel
 from monitor.relay.client import MAX_MESSAGE_BYTES
 from monitor.relay.frame_cache import BLOCK_BYTES, FrameCache
 from monitor.transport.frames import text_frame
+from tests.examples import examples
 from tests.relay.recovering import one_by_one, payload
 
 Told = tuple[int, float, dict[str, Any]]
@@ -101,7 +102,7 @@ class Readers(RuleBasedStateMachine):
 
 
 TestReaders = Readers.TestCase
-TestReaders.settings = settings(max_examples=40, stateful_step_count=12)
+TestReaders.settings = settings(max_examples=examples(40), stateful_step_count=12)
 
 
 def long_channel() -> Channel:

@@ -22,6 +22,7 @@ from monitor.relay.history_file import (
 )
 from monitor.sqlite.own_file import DamagedFileError, ForeignFileError, set_aside
 from monitor.transport.frames import text_frame
+from tests.examples import examples
 
 
 def batch_of(
@@ -59,7 +60,7 @@ def a_channel(name: bytes = b"c", *, key: int = 1, messages: int = 0) -> Channel
     return channel
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(steps=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 40)), min_size=1, max_size=12))
 def test_what_was_saved_comes_back_whole(steps: list[tuple[int, int]]) -> None:
     with tempfile.TemporaryDirectory() as directory:

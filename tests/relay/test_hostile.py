@@ -160,12 +160,11 @@ def test_garbage_instead_of_a_handshake_is_one_line_each_and_limited(
 @pytest.mark.parametrize(
     ("said", "problem"),
     [
-        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "header"),
         (b"POST / HTTP/1.1\r\n\r\n", "POST"),
         (b"\x16\x03\x01\x02\r\n", "HTTP request"),
         (UPGRADE + b"\xff" * 50, "opcode"),
     ],
-    ids=["plain HTTP", "another method", "TLS", "no frames"],
+    ids=["another method", "TLS", "no frames"],
 )
 def test_what_is_no_websocket_is_one_line(relay: Relay, said: bytes, problem: str) -> None:
     with socket.create_connection(("127.0.0.1", relay.websocket_port), 20) as peer:
@@ -242,7 +241,8 @@ def test_tls_with_certificates_that_reload(start_relay: StartRelay, tmp_path: Pa
     def subscribe(authority: trustme.CA) -> tuple[list[str], int | None]:
         context = ssl.create_default_context()
         authority.configure_trust(context)
-        with connect(f"wss://localhost:{relay.websocket_port}/", ssl=context) as client:
+        url = f"wss://localhost:{relay.websocket_port}/"
+        with connect(url, ssl=context, open_timeout=60) as client:
             client.send("c")
             return everything(client)
 
@@ -259,6 +259,18 @@ def test_tls_with_certificates_that_reload(start_relay: StartRelay, tmp_path: Pa
     assert subscribe(second)[1] == 1000
     with pytest.raises(ssl.SSLCertVerificationError):
         subscribe(first)
+    # Files that change are taken up without a reload, as soon as they fit together.
+    key = tmp_path / "key.pem"
+    good = key.read_bytes()
+    key.write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes())
+    relay.daemon.wait_log("relay.tls: cannot use")
+    assert subscribe(second)[1] == 1000
+    key.write_bytes(good)
+    relay.daemon.wait_log("relay.tls: the new files can be used")
+    third = issue()
+    seen = relay.daemon.log.count("using the new certificate")
+    wait_for(lambda: relay.daemon.log.count("using the new certificate") > seen, "the third one")
+    assert subscribe(third)[1] == 1000
 
 
 def test_curve_lets_in_only_whom_it_knows(start_daemon: StartDaemon, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from monitor.relay.incoming import Incoming
+from tests.examples import examples
 
 pytestmark = pytest.mark.integration_test
 
@@ -21,6 +22,7 @@ words = st.sampled_from([b"TASK", b"STARTED", b"FINISHED"])
 others = st.binary(max_size=6).filter(
     lambda data: data.partition(b"\0")[0] not in {name.partition(b"\0")[0] for name in NAMES}
 )
+
 frames = st.lists(words | others | st.just(b""), max_size=7)
 messages = st.builds(lambda first, rest: [first, *rest], st.binary(max_size=6), frames)
 
@@ -67,7 +69,7 @@ def peers() -> Iterator[Peers]:
 
 
 # Where one fails it waits for what never comes: no shrinking.
-@settings(max_examples=300, deadline=None, phases=[Phase.generate])
+@settings(max_examples=examples(300), deadline=None, phases=[Phase.generate])
 @given(st.lists(st.tuples(st.sampled_from(range(len(NAMES))), messages)), st.integers(1, 10))
 def test_messages_are_told_apart_whoever_sends_how_many_frames(
     peers: Peers, sent: list[tuple[int, list[bytes]]], limit: int

@@ -24,7 +24,7 @@ async def test_accepted_connections_give_up_a_silent_peer() -> None:
         assert client.recv(1) == b""
 
 
-@pytest.mark.parametrize("host", ["*", "", "localhost", "::1", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["*", "", "localhost", "::1", "127.0.0.1", "lo"])
 async def test_hosts(host: str) -> None:
     sockets = await listen(host)
     for listener in sockets:

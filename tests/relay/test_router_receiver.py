@@ -7,34 +7,17 @@ from typing import Any
 
 import pytest
 
-from monitor.relay.protocol import Message
-from monitor.relay.receiver import Receiver
+from monitor.relay.router_receiver import RouterReceiver
 from tests.relay.broker import Broker
+from tests.relay.telling import Telling
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration_test
 
 
-class Telling:
-    """A receiver of one broker, and what it tells, in order."""
-
+class Told(Telling[RouterReceiver]):
     def __init__(self) -> None:
-        self.told: list[str] = []
-        self.defect = b""
-        self.receiver = Receiver(
-            ("127.0.0.1", 0),
-            max_frame_bytes=65536,
-            batch=lambda: 500,
-            curve=None,
-            deliver=self._deliver,
-            delivered=lambda: self.told.append("delivered"),
-            brokers_changed=lambda count: self.told.append(f"{count} brokers"),
-        )
-
-    def _deliver(self, message: Message) -> None:
-        self.told.append(message.channel.decode())
-        if message.channel == self.defect:
-            raise RuntimeError("a defect")
+        super().__init__(RouterReceiver, curve=None)
 
     def broker(self, *channels: str) -> Broker:
         """Connect a broker and wait until what it says is there, while the loop stands still."""
@@ -48,7 +31,7 @@ class Telling:
 
 
 async def test_a_broker_that_came_is_told_before_its_messages_are_written() -> None:
-    telling = Telling()
+    telling = Told()
     await telling.receiver.start()
     broker = telling.broker("a")
     # It drains the socket first.
@@ -61,12 +44,12 @@ async def test_a_broker_that_came_is_told_before_its_messages_are_written() -> N
 async def test_a_message_that_fails_does_not_hold_up_those_behind_it() -> None:
     wrong: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
-    telling = Telling()
+    telling = Told()
     telling.defect = b"b"
     await telling.receiver.start()
     broker = telling.broker("a", "b", "c", "d")
     await until(lambda: "d" in telling.told)
     broker.close()
     telling.receiver.close()
-    assert [word for word in telling.told if len(word) == 1] == ["a", "b", "c", "d"]
+    assert telling.words == ["a", "b", "c", "d"]
     assert [str(context["exception"]) for context in wrong] == ["a defect"]

@@ -1,0 +1,242 @@
+"""Cuts off ZeroMQ peers that send a message without an end.
+
+libzmq keeps the frames of a message until the last one is there. It limits the size of a frame, but
+not their number, and each takes 64 bytes of memory even if it is empty. So this module looks from
+outside: the kernel counts the bytes of each connection, the reader says which connections finished
+a message, and if the process grows meanwhile, those that finished none are cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+import zmq
+
+from monitor.log_limits import RateLimitedLog
+from monitor.settings import address_text
+
+__all__ = ["LOOK_S", "Unfinished", "resident_bytes"]
+
+# s between two looks, in which libzmq fills some 5 MB with small frames.
+LOOK_S = 0.03
+# So much the process may grow before the peers are looked at, and how often they are in any case.
+_GROWTH_BYTES = 8 * 1024 * 1024
+_LOOK_AT_ALL_S = 1.0
+# Peers in one look, which takes 5 microseconds for each.
+_PEERS_A_LOOK = 500
+# Of an empty frame on the wire (2 bytes), in memory.
+_GAIN = 32
+_LEAST_BYTES = 1024
+# Heartbeats do not count.
+_BYTES_A_SECOND = 16.0
+# struct tcp_info of linux/tcp.h: tcpi_bytes_received.
+_TCP_INFO_BYTES = 136
+_RECEIVED_AT = 128
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(slots=True)
+class _Peer:
+    address: tuple[str, int]
+    # the kernel's count when it finished its last message, and when (s) that was
+    finished_bytes: int
+    finished_at: float
+    received_bytes: int
+    heard: bool = False
+    # Whether it ever finished a message.
+    is_known: bool = False
+
+    def unfinished_bytes(self, now: float) -> float:
+        return (
+            self.received_bytes - self.finished_bytes - (now - self.finished_at) * _BYTES_A_SECOND
+        )
+
+
+class Unfinished:
+    """Watches the connections of one ROUTER by their descriptors, which its monitor tells."""
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        *,
+        limit_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        resident: Callable[[], int] | None = None,
+    ) -> None:
+        """``limit_bytes`` is more than any message has on the wire."""
+        self.cut = 0
+        self._limit_bytes = limit_bytes
+        self._clock = clock
+        self._resident = resident or resident_bytes
+        self._log = RateLimitedLog(logger)
+        self._peers: dict[int, _Peer] = {}
+        self._base_bytes = self._resident()
+        # Identities that finished a message since the last look at all.
+        self.heard: set[bytes] = set()
+        # Whether one of them is a peer of ZMTP 1.0 or 2.0, whose messages do not tell where they
+        # are from.
+        self._old_heard = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_look = 0.0
+        self._looking: list[int] = []
+
+    def start(self) -> None:
+        """Look regularly until :meth:`stop`."""
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_again(self) -> None:
+        self.start()
+        self.look()
+
+    def accepted(self, descriptor: int) -> None:
+        """Watch a connection."""
+        found = _look(descriptor)
+        if found is not None:
+            address, received = found
+            self._peers[descriptor] = _Peer(address, 0, self._clock(), received)
+
+    def gone(self, descriptor: int) -> None:
+        """Watch a connection no more."""
+        self._peers.pop(descriptor, None)
+
+    def finished(self, identity: bytes, frame: zmq.Frame | None) -> None:
+        """Note that a peer that is not in :attr:`heard` finished a message with this frame."""
+        if frame is None:
+            return
+        self.heard.add(identity)
+        try:
+            peer = self._peers.get(int(frame.get(zmq.SRCFD)))
+        except (zmq.ZMQError, ValueError):
+            self._old_heard = True
+            return
+        if peer is not None:
+            peer.heard = peer.is_known = True
+
+    def too_long(self, frame: zmq.Frame | None) -> None:
+        """Cut off the peer that sent this frame, in a message of very many."""
+        try:
+            descriptor = int(frame.get(zmq.SRCFD)) if frame is not None else -1
+        except (zmq.ZMQError, ValueError):
+            return
+        if descriptor in self._peers:
+            self._cut_off(descriptor, "a message of too many frames")
+
+    def look(self) -> None:
+        """Cut off who sends without an end; call it every :data:`LOOK_S`."""
+        now, resident = self._clock(), self._resident()
+        grown = resident - self._base_bytes
+        if not self._peers:
+            self._base_bytes = resident
+            return
+        if not self._looking:
+            if grown < _GROWTH_BYTES and now < self._next_look:
+                return
+            self._looking = list(self._peers)
+        for descriptor in islice(self._looking, _PEERS_A_LOOK):
+            self._look_at(descriptor, now)
+        del self._looking[:_PEERS_A_LOOK]
+        if self._looking:
+            return
+        self._next_look = now + _LOOK_AT_ALL_S
+        self._judge(now, resident, grown)
+        self.heard.clear()
+        self._old_heard = False
+
+    def _look_at(self, descriptor: int, now: float) -> None:
+        peer, found = self._peers.get(descriptor), _look(descriptor)
+        if peer is None:
+            return
+        if found is None or found[0] != peer.address:
+            # The notice that it is gone is still to come, and the number may be somebody else's.
+            del self._peers[descriptor]
+            return
+        peer.received_bytes = found[1]
+        if peer.heard:
+            peer.heard = False
+            peer.finished_bytes, peer.finished_at = peer.received_bytes, now
+
+    def _judge(self, now: float, resident: int, grown: int) -> None:
+        unfinished = sorted(
+            ((peer.unfinished_bytes(now), each) for each, peer in self._peers.items()),
+            reverse=True,
+        )
+        freed = 0.0
+        for count, descriptor in unfinished:
+            pressing = grown >= _GROWTH_BYTES and freed < grown and count > _LEAST_BYTES
+            if not pressing and count <= self._limit_bytes:
+                break
+            if not pressing and self._old_heard and not self._peers[descriptor].is_known:
+                continue
+            freed += count * _GAIN
+            self._cut_off(descriptor, f"{count:.0f} bytes of a message without an end")
+        if not freed and grown >= _GROWTH_BYTES:
+            # The memory is somebody else's.
+            self._base_bytes = resident
+        self._base_bytes = min(self._base_bytes, resident)
+
+    def _cut_off(self, descriptor: int, problem: str) -> None:
+        peer = self._peers.pop(descriptor)
+        self.cut += 1
+        self._log.warning(
+            "endless",
+            "closing the ZeroMQ connection of %s: %s",
+            address_text(peer.address),
+            problem,
+        )
+        connection = _connection(descriptor)
+        if connection is not None:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            finally:
+                connection.detach()
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process; works with no descriptor left."""
+    return int(os.pread(_statm(os.getpid()), 100, 0).split()[1]) * _PAGE_BYTES
+
+
+@functools.cache
+def _statm(pid: int) -> int:
+    return os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _connection(descriptor: int) -> socket.socket | None:
+    """Return a connection by its descriptor, which stays libzmq's; detach it."""
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError:
+        return None
+
+
+def _look(descriptor: int) -> tuple[tuple[str, int], int] | None:
+    """Return the peer's address, and how many bytes came from it; None if it is gone."""
+    connection = _connection(descriptor)
+    if connection is None:
+        return None
+    try:
+        address = connection.getpeername()[:2]
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        (received,) = struct.unpack_from("Q", info, _RECEIVED_AT)
+    except (OSError, struct.error):
+        return None
+    else:
+        return (address[0], address[1]), int(received)
+    finally:
+        connection.detach()

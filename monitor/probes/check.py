@@ -11,6 +11,7 @@ from monitor.messages import Outcome
 from monitor.probes.job import Job, Option
 
 if TYPE_CHECKING:
+    from monitor.probes.beats import Beats
     from monitor.probes.matching import Matcher
     from monitor.probes.resolver import Resolver
 
@@ -29,8 +30,7 @@ ERRORS = {
     "bad-certificate": "the certificate is expired, not trusted, or for another host",
     "bad-answer": "the answer is not of the protocol, breaks off, or cannot be decompressed",
     "bad-status": "a whole answer with an unexpected status",
-    "body-mismatch": "a whole answer that body_regexp does not match",
-    "internal": "the check itself failed; the log has the details",
+    "body-mismatch": "a whole answer whose text is not what the job expects",
 }
 # Which of them an error of the operating system is.
 OS_ERRORS = {
@@ -38,6 +38,13 @@ OS_ERRORS = {
     errno.ENETUNREACH: "unreachable",
     errno.EHOSTUNREACH: "unreachable",
     errno.EADDRNOTAVAIL: "unreachable",
+    errno.ENETDOWN: "unreachable",
+    errno.EHOSTDOWN: "unreachable",
+    # No IPv6 here; a link-local address without its interface; a rule of this host's firewall.
+    errno.EAFNOSUPPORT: "unreachable",
+    errno.EINVAL: "unreachable",
+    errno.EACCES: "unreachable",
+    errno.EPERM: "unreachable",
     errno.ECONNRESET: "reset",
     errno.EPIPE: "reset",
     errno.ETIMEDOUT: "timeout",
@@ -59,6 +66,9 @@ class Check(ABC, Generic[J]):
     errors: ClassVar[Mapping[str, str]] = {}
     """First words of ``error`` that this kind adds, with their explanations."""
     options: ClassVar[tuple[Option, ...]] = ()
+
+    beats: Beats
+    """The last heartbeats; set before the first prepare()."""
 
     def __init__(self, *, resolver: Resolver, matcher: Matcher) -> None:
         self.resolver = resolver

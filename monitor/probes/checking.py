@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import msgspec
 
 from monitor.errors import MonitorError
+from monitor.locations import ALL_LOCATIONS
 from monitor.messages import Result
+from monitor.probes.beats import Beats
 from monitor.probes.check import Attempt, Check, Outcome
 from monitor.probes.checks import KINDS
+from monitor.probes.degraded import judged
 from monitor.probes.job import Job
 from monitor.probes.matching import Matcher
+from monitor.probes.no_result import NoResultError, OwnTroubleError, own_trouble
 from monitor.probes.resolver import Resolver
 from monitor.probes.schedule import Run
 
@@ -21,6 +26,7 @@ __all__ = ["Checks", "check_job", "result_of"]
 
 logger = logging.getLogger("monitor.probes")
 
+_HEARTBEAT = "heartbeat"
 _RETRY_PAUSE_S = 1.0
 
 
@@ -31,6 +37,7 @@ class Checks:
         self._resolver = Resolver(threads=resolver_threads)
         self._matcher = Matcher()
         self._checks: dict[str, Check[Any]] = {}
+        self.beats = Beats()
 
     def prepare(self, job: Job) -> Attempt:
         """Return what makes one attempt at the job; raise MonitorError on any failure."""
@@ -38,6 +45,7 @@ class Checks:
             check = self._checks.get(job.kind)
             if check is None:
                 check = KINDS[job.kind](resolver=self._resolver, matcher=self._matcher)
+                check.beats = self.beats
                 self._checks[job.kind] = check
             return check.prepare(job)
         except Exception as error:
@@ -49,9 +57,11 @@ class Checks:
     def forget(self, job_id: int) -> None:
         """Forget what is known of a job."""
         self._matcher.forget(job_id)
+        self.beats.forget_timer(job_id)
 
     async def close(self) -> None:
         """Close all checks and what they share."""
+        self.beats.close()
         for check in self._checks.values():
             await check.close()
         await self._matcher.close()
@@ -59,17 +69,28 @@ class Checks:
 
 
 async def check_job(job: Job, attempt: Attempt) -> tuple[Outcome, int]:
-    """Check once, with the job's retries; return the last attempt's outcome and its number."""
+    """Check once, with the job's retries; return the last attempt's outcome and its number.
+
+    Raises NoResultError for a heartbeat that has no result yet, and where the daemon itself lacks
+    what the check needs.
+    """
     number = 0
     while True:
         number += 1
         try:
             outcome = await attempt()
+        except NoResultError:
+            raise
         except Exception as error:
+            trouble = own_trouble(error)
+            if trouble is not None:
+                raise OwnTroubleError(trouble) from None
+            # Nothing is known that raises; most likely the site's answer does.
             logger.exception("%s: the check itself failed", job.title)
-            outcome = Outcome(up=False, duration=0.0, error=f"internal: {type(error).__name__}")
+            text = f"bad-answer: the check failed on it with {type(error).__name__}"
+            outcome = Outcome(up=False, duration=0.0, error=text)
         if outcome.up or number > job.retries:
-            return outcome, number
+            return judged(job, outcome, now=time.time()), number
         await asyncio.sleep(min(_RETRY_PAUSE_S, job.interval / 10))
 
 
@@ -82,8 +103,13 @@ def result_of(
     checked_at: float,
     producer: int,
     attempt: int,
+    location: str = "",
+    quorum: int | None = None,
 ) -> Result:
     """Return the result of a job's run."""
+    if location and job.kind == _HEARTBEAT:
+        # A beat that comes in any location is a beat.
+        quorum = ALL_LOCATIONS
     return Result(
         job_id=job.id,
         url=url,
@@ -93,5 +119,7 @@ def result_of(
         producer=producer,
         attempt=attempt,
         missed=run.missed,
+        location=location,
+        quorum=quorum,
         **msgspec.structs.asdict(outcome),
     )

@@ -7,15 +7,21 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from monitor.messages import Phases
+from monitor.probes.chains import expiries
 from monitor.probes.check import OS_ERRORS, Outcome
 from monitor.probes.job import Job
+from monitor.probes.no_result import own_trouble
+from monitor.probes.racing import connect_first
 from monitor.probes.resolver import ResolveError, Resolver
-from monitor.probes.tls import expiry
+from monitor.probes.tls import TlsClient, sent_certificates
 
-__all__ = ["Connection", "ProbeError"]
+__all__ = ["Connection", "ProbeError", "Streams", "converse"]
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class ProbeError(Exception):
@@ -26,24 +32,31 @@ class Connection:
     """One attempt's connection to its host: resolve, connect, tls, and the dialogue.
 
     ``async with`` bounds everything by the timeout (s, the job's by default), turns failures
-    into :attr:`error`, and closes the connection.
+    into :attr:`error`, and closes the connection. With ``verify`` false any certificate will do.
     """
 
-    def __init__(self, job: Job, resolver: Resolver, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, job: Job, resolver: Resolver, *, timeout_s: float | None = None, verify: bool = True
+    ) -> None:
         self._job = job
         self._resolver = resolver
-        self._loop = asyncio.get_running_loop()
+        self._verify = verify
         # Not the loop's clock: uvloop's has whole milliseconds only.
         self._began = self._mark = time.monotonic()
         self._spent = {"resolve": 0.0, "connect": 0.0, "tls": 0.0, "processing": 0.0}
         self._phase = "resolve"
         self._limit = asyncio.timeout(job.timeout if timeout_s is None else timeout_s)
+        self._socket: socket.socket | None = None
         self._writer: asyncio.StreamWriter | None = None
         self.error: str | None = None
         self.status: int | None = None
         self.matched: bool | None = None
         self.expiry: float | None = None
+        self.chain_expiry: float | None = None
         self.certificate_refused = False
+        self._ran_out = False
+        # What to say instead of "timeout", of an answer that came and was not what is expected.
+        self.if_late: str | None = None
 
     @property
     def left_s(self) -> float:
@@ -55,49 +68,39 @@ class Connection:
         self._spent[self._phase] += now - self._mark
         self._mark, self._phase = now, phase
 
-    async def open(
-        self, host: str, port: int, *, tls: ssl.SSLContext | None, server_name: str | None = None
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the first of the host's addresses that accepts.
+    async def open(self, host: str, port: int, *, tls: TlsClient | None) -> Streams:
+        """Connect to the first of the host's addresses that accepts, with or without TLS."""
+        await self.connect(host, port)
+        return await self.streams(tls)
 
-        With ``tls``, the certificate must be for ``server_name``, by default the host.
-        """
-        addresses = await self._resolver.resolve(host, str(self._job.ip_version))
+    async def addresses(self, host: str) -> list[str]:
+        """Resolve only, for datagrams."""
+        found = await self._resolver.resolve(host, str(self._job.ip_version))
+        self._enter("processing")
+        return found
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """Connect only, for a dialogue before TLS. The socket stays this object's."""
+        addresses = await self.addresses(host)
         self._enter("connect")
-        connection = await self._connect(addresses, port)
-        self._enter("processing" if tls is None else "tls")
+        self._socket = await connect_first(addresses, port)
+        self._enter("processing")
+        return self._socket
+
+    async def streams(self, tls: TlsClient | None) -> Streams:
+        """Return reader and writer of the connection, after a handshake with ``tls``."""
+        assert self._socket is not None
         options: dict[str, Any] = {}
         if tls is not None:
-            options = {"ssl": tls, "server_hostname": server_name or host}
-        try:
-            reader, self._writer = await asyncio.open_connection(sock=connection, **options)
-        except BaseException:
-            connection.close()
-            raise
+            self._enter("tls")
+            context = tls.verified if self._verify else tls.unverified
+            options = {"ssl": context, "server_hostname": tls.name}
+        reader, self._writer = await asyncio.open_connection(sock=self._socket, **options)
         if tls is not None:
             self._enter("processing")
-            certificate = self._writer.get_extra_info("ssl_object").getpeercert(True)
-            if certificate:
-                self.expiry = expiry(certificate)
+            sent = sent_certificates(self._writer.get_extra_info("ssl_object"))
+            self.expiry, self.chain_expiry = expiries(sent, tls.trusted)
         return reader, self._writer
-
-    async def _connect(self, addresses: list[str], port: int) -> socket.socket:
-        error: OSError | None = None
-        for address in addresses:
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            connection = socket.socket(family, socket.SOCK_STREAM)
-            connection.setblocking(False)
-            try:
-                await self._loop.sock_connect(connection, (address, port))
-                return connection
-            except OSError as failure:
-                connection.close()
-                error = failure
-            except BaseException:
-                connection.close()
-                raise
-        assert error is not None
-        raise error
 
     async def __aenter__(self) -> Connection:
         await self._limit.__aenter__()
@@ -107,6 +110,8 @@ class Connection:
         if self._writer is not None:
             # No goodbye: no peer may make us wait.
             self._writer.transport.abort()
+        elif self._socket is not None:
+            self._socket.close()
         try:
             await self._limit.__aexit__(kind, error, trace)
         except TimeoutError as timeout:
@@ -115,7 +120,10 @@ class Connection:
         if error is None:
             return True
         self.certificate_refused = isinstance(error, ssl.SSLCertVerificationError)
+        self._ran_out = isinstance(error, TimeoutError)
         text = _describe(error, self._job.timeout)
+        if text is not None and text.startswith("timeout") and self.if_late is not None:
+            text = self.if_late
         if text is not None:
             self.error = text
         return text is not None
@@ -123,8 +131,10 @@ class Connection:
     def outcome(self) -> Outcome:
         """Return what the attempt found, after the ``async with``."""
         spent = [self._spent[phase] for phase in ("resolve", "connect", "tls", "processing")]
-        # A mismatch or a wrong status is a whole answer too.
-        whole = self.error is None or self.matched is False or self.status is not None
+        # A mismatch or a wrong status is a whole answer too, unless more of it was waited for.
+        whole = self.error is None or (
+            not self._ran_out and (self.matched is False or self.status is not None)
+        )
         return Outcome(
             up=self.error is None,
             duration=self._mark - self._began,
@@ -134,11 +144,41 @@ class Connection:
             matched=self.matched,
             phases=Phases(*spent),
             certificate_expires_at=self.expiry,
+            chain_expires_at=self.chain_expiry,
         )
 
 
+async def converse(
+    job: Job,
+    resolver: Resolver,
+    opened: Callable[[Connection], Awaitable[Streams]],
+    talk: Callable[[Connection, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> Outcome:
+    """Make an attempt: open a connection, and talk over it.
+
+    After a certificate that is refused it connects again and says nothing, for its expiry: Python
+    does not show the certificate of a failed handshake.
+    """
+    async with Connection(job, resolver) as connection:
+        await talk(connection, *await opened(connection))
+    left_s = connection.left_s
+    if connection.certificate_refused and left_s > 0:
+        again = Connection(job, resolver, timeout_s=left_s, verify=False)
+        try:
+            async with again:
+                await opened(again)
+        except Exception as error:
+            # That the certificate is refused is known, all the same.
+            if own_trouble(error) is None:
+                raise
+        connection.expiry, connection.chain_expiry = again.expiry, again.chain_expiry
+    return connection.outcome()
+
+
 def _describe(error: BaseException, timeout_s: float) -> str | None:
-    """Return a result's error text for a failure; None for a defect or a cancellation."""
+    """Return a result's error text for a failure; None for what is not the site's fault."""
+    if own_trouble(error) is not None:
+        return None
     if isinstance(error, (ResolveError, ProbeError)):
         return str(error)
     if isinstance(error, TimeoutError) and not error.errno:
@@ -149,6 +189,8 @@ def _describe(error: BaseException, timeout_s: float) -> str | None:
         return f"tls: {error.reason or error.strerror or error}"
     if isinstance(error, EOFError):
         return "reset: the connection was closed"
+    if isinstance(error, socket.gaierror):
+        return f"no-such-host: {error.strerror}"
     if isinstance(error, OSError):
         word = OS_ERRORS.get(error.errno or 0, "reset")
         # asyncio's own texts name addresses; the system's can be grouped by.

@@ -8,14 +8,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.probes.urls import split_url
-from monitor.settings import Section, hide_url_secrets
+from monitor.probes.urls import parse_url, shown_url
+from monitor.settings import Section
 
 __all__ = ["Job", "Option"]
 
 _DAY_S = 86400.0
 
 JobId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+_MOST_TAGS = 100
+_MOST_DEPENDENCIES = 100
 
 
 class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag=""):
@@ -43,15 +46,30 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
     ip_version: Literal["any", "4", "6"] | Literal[4, 6] = "any"
     # false: not checked
     active: bool = True
+    # labels, for alerts and lists
+    tags: list[Tag] = msgspec.field(default_factory=list)
+    # ids of jobs; while one of them is down, this one is shown as unknown, and still checked
+    depends_on: list[JobId] = msgspec.field(default_factory=list)
+    # s of response time from which an up result is degraded
+    degraded_after: Annotated[float, msgspec.Meta(gt=0, le=3600)] | None = None
 
     def verify(self) -> None:
         """Check what types cannot say; raise SettingError with the key.
 
         Reads the files that the job names and does no other I/O. A kind adds its own rules.
         """
+        self.verify_common()
+        parse_url(self.url, self.schemes)
+
+    def verify_common(self) -> None:
+        """Check what jobs without a URL have, too."""
         for key in self.__struct_fields__:
             _verify_text((key,), getattr(self, key))
-        split_url(self.url, self.schemes)
+        for key, most in (("tags", _MOST_TAGS), ("depends_on", _MOST_DEPENDENCIES)):
+            if len(getattr(self, key)) > most:
+                raise SettingError((key,), f"more than {most}")
+        if self.id in self.depends_on:
+            raise SettingError(("depends_on",), "the job cannot depend on itself")
 
     @property
     def kind(self) -> str:
@@ -61,7 +79,7 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
     @property
     def shown_url(self) -> str:
         """The URL as results, logs and pages may show it."""
-        return hide_url_secrets(self.url)
+        return shown_url(self.url)
 
     @property
     def title(self) -> str:

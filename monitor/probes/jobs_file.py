@@ -16,10 +16,11 @@ import yaml
 from monitor.errors import ConfigError, SettingError
 from monitor.files.reading import FileStamp, file_stamp, read_file
 from monitor.files.threads import call_aside
-from monitor.files.yaml_nodes import compose, construct, decode
+from monitor.files.yaml_nodes import MERGE_TAG, compose, construct, decode
 from monitor.probes.checks import read_job
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
+from monitor.validation import printable
 from monitor.yielding import in_slices
 
 __all__ = ["FileJobs", "read_jobs"]
@@ -72,6 +73,7 @@ def read_jobs(file: Path, *, own: bool = False) -> JobList:
         if time.monotonic() > until:
             raise _refusal(f"{place(number)}: its jobs are not checked within {_MAX_S:g} s")
         try:
+            _require_each_key_once(item)
             job = read_job(item)
             if job.id in jobs:
                 raise SettingError(("id",), f"another job also has the id {job.id}")
@@ -79,7 +81,8 @@ def read_jobs(file: Path, *, own: bool = False) -> JobList:
         except SettingError as error:
             problem = str(error)[:_MOST_SHOWN]
             refused.append(f"{place(number)}: {_name(number, item)}: {problem}")
-    return JobList(tuple(jobs[job_id] for job_id in sorted(jobs)), tuple(refused))
+    found = JobList(tuple(jobs[job_id] for job_id in sorted(jobs)), tuple(refused))
+    return found.without_circles(str(file))
 
 
 def _refusal(problem: str) -> SettingError:
@@ -113,6 +116,8 @@ def _items(file: Path, *, own: bool) -> tuple[list[Any], Callable[[int], str]]:
     if not isinstance(data, list) or not isinstance(root, yaml.SequenceNode):
         raise _refusal(f"{file} holds no list of jobs")
     nodes = root.value
+    pairs = list(zip(data, nodes, strict=True))
+    data = [_marked(item, node) for item, node in in_slices(pairs)]
     return data, lambda number: f"{file}:{nodes[number].start_mark.line + 1}"
 
 
@@ -122,12 +127,21 @@ def _json_items(file: Path, raw: bytes) -> list[Any]:
     try:
         found = msgspec.json.decode(raw, type=list[msgspec.Raw] | dict[str, msgspec.Raw])
         if isinstance(found, dict):
+            if raw.count(b'"jobs"') > 1:
+                return _listed(file, _python_json(file, raw))
             found = msgspec.json.decode(found.get("jobs", b"null"), type=list[msgspec.Raw])
         # One by one, so that the loop has its turns in between.
-        return [msgspec.json.decode(item) for item in in_slices(found)]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return [
+            json.loads(bytes(item), object_pairs_hook=_each_key_once) for item in in_slices(found)
+        ]
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         # Python's reader takes half of a surrogate pair, of which one job alone is refused.
-        data = _python_json(file, raw)
+        return _listed(file, _python_json(file, raw))
+
+
+def _listed(file: Path, data: Any) -> list[Any]:
+    if isinstance(data, _Twice):
+        raise _refusal(f"{file}: {printable(data.key)}: duplicate key")
     data = data.get("jobs") if isinstance(data, dict) else data
     if not isinstance(data, list):
         raise _refusal(f"{file} holds no list of jobs")
@@ -136,12 +150,58 @@ def _json_items(file: Path, raw: bytes) -> list[Any]:
 
 def _python_json(file: Path, raw: bytes) -> Any:
     try:
-        return json.loads(raw)
+        return json.loads(raw, object_pairs_hook=_each_key_once)
     except json.JSONDecodeError as error:
         raise _NotJsonError(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise _NotJsonError(f"{file}: not JSON: {problem}") from None
+
+
+class _Twice(dict[str, Any]):
+    """An object that has a key twice."""
+
+    key = ""
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    names = [name for name, _ in pairs]
+    twice = _Twice(found)
+    twice.key = next(name for name in names if names.count(name) > 1)
+    return twice
+
+
+def _marked(item: Any, node: yaml.Node) -> Any:
+    """Return an item of YAML that says where a key is twice, as one of JSON does."""
+    if isinstance(node, yaml.SequenceNode) and isinstance(item, list):
+        return [_marked(each, below) for each, below in zip(item, node.value, strict=True)]
+    if not isinstance(node, yaml.MappingNode) or not isinstance(item, dict):
+        return item
+    keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    names = [key.value for key in keys if key.tag != MERGE_TAG]
+    below = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+    found = {
+        key: _marked(value, below[key]) if key in below else value for key, value in item.items()
+    }
+    if len(set(names)) == len(names):
+        return found
+    twice = _Twice(found)
+    twice.key = next(name for name in names if names.count(name) > 1)
+    return twice
+
+
+def _require_each_key_once(item: Any, *path: str | int) -> None:
+    if isinstance(item, _Twice):
+        raise SettingError((*path, printable(str(item.key))), "duplicate key")
+    if isinstance(item, dict):
+        for key, value in item.items():
+            _require_each_key_once(value, *path, printable(str(key)))
+    if isinstance(item, list):
+        for number, each in enumerate(item):
+            _require_each_key_once(each, *path, number)
 
 
 class _NotJsonError(Exception):

@@ -20,10 +20,11 @@ from monitor.store import Connection, Row, Store
 from monitor.validation import decoding_problem
 
 __all__ = [
-    "BEFORE_FREE",
     "CHANNEL",
     "DatabaseJobs",
     "Saved",
+    "choose_id",
+    "end_pauses",
     "load_jobs",
     "save_jobs",
     "start_job",
@@ -34,11 +35,8 @@ __all__ = [
 CHANNEL = "jobs"
 """Gets a notification (Connection.notify) of each change, or it would be seen a minute later."""
 
-BEFORE_FREE = (
-    "WHERE amc_id < 9223372036854775807"
-    " AND amc_id NOT IN (SELECT amc_id - 1 FROM availability_monitor_config)"
-)
-"""The rows after whose ids one is free; none is after the greatest that there can be."""
+# Ids past it are not chosen: JavaScript cannot tell them apart.
+_MOST_CHOSEN = 2**53 - 1
 
 _LOOK_S = 60.0
 
@@ -57,7 +55,7 @@ _COLUMN_OF = {
 _COLUMNS = (*_COLUMN_OF.values(), "amc_options")
 # What their columns hold for kinds that have no such key; also the defaults of http.
 _COLUMN_DEFAULTS = {"method": "GET", "body_regexp": None, "expected_status": ["200-299"]}
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM availability_monitor_config"  # noqa: S608
+_TEXTS = {"amc_name", "amc_url", "amc_method", "amc_regexp", "amc_expected_status", "amc_options"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +96,30 @@ class DatabaseJobs(JobSource):
 def load_jobs(connection: Connection) -> JobList:
     """Read and check all rows; ``refused`` names bad ones, which are left out."""
     jobs, refused = [], []
-    for row in connection.query(f"{_SELECT} ORDER BY amc_id"):
+    for row in connection.query(f"{_select(connection)} ORDER BY amc_id"):
         try:
             jobs.append(_job(row))
         except (SettingError, msgspec.DecodeError) as error:
             text = str(error) if isinstance(error, SettingError) else decoding_problem(error)
             refused.append(f"availability_monitor_config: job {row[0]}: {text[:200]}")
-    return JobList(tuple(jobs), tuple(refused), stopped_jobs(connection))
+    found = JobList(tuple(jobs), tuple(refused), stopped_jobs(connection))
+    return found.without_circles("availability_monitor_config")
+
+
+def _select(connection: Connection) -> str:
+    """Return a query for all rows.
+
+    SQLite takes any bytes for text, and one such row would fail the whole query: its texts are
+    read as bytes.
+    """
+    bare = connection.dialect == "sqlite"
+    columns = (f"CAST({each} AS BLOB)" if bare and each in _TEXTS else each for each in _COLUMNS)
+    return f"SELECT {', '.join(columns)} FROM availability_monitor_config"  # noqa: S608
 
 
 def save_jobs(connection: Connection, jobs: Iterable[Job]) -> Saved:
     """Insert jobs whose ids are new, and change those whose ids are known; delete none."""
-    known = {row[0]: row for row in connection.query(_SELECT)}
+    known = {row[0]: row for row in connection.query(_select(connection))}
     added = changed = same = 0
     for job in jobs:
         row = _row(job)
@@ -128,27 +138,83 @@ def save_jobs(connection: Connection, jobs: Iterable[Job]) -> Saved:
             [row],
             f"ON CONFLICT (amc_id) DO UPDATE SET {assignments}",
         )
-    if connection.dialect == "postgresql":
-        # Rows inserted without an id get one past those that came with theirs.
-        connection.query(
-            "SELECT setval(pg_get_serial_sequence('availability_monitor_config', 'amc_id'),"  # noqa: S608
-            f" max(amc_id)) FROM availability_monitor_config {BEFORE_FREE}"
-            " HAVING max(amc_id) IS NOT NULL"
-        )
+    _remember_ids(connection)
     connection.notify(CHANNEL, "saved")
     return Saved(added, changed, same)
 
 
-def stopped_jobs(connection: Connection) -> frozenset[int]:
-    """Return the ids of the jobs that were stopped by hand."""
-    return frozenset(job_id for (job_id,) in connection.query("SELECT job_id FROM job_state"))
+def choose_id(connection: Connection) -> int:
+    """Return an id that no site, result or metric ever had; another call returns another one."""
+    if connection.dialect == "postgresql":
+        # One at a time, until the end of the transaction.
+        connection.execute("LOCK TABLE job_id_mark IN EXCLUSIVE MODE")
+    _remember_ids(connection)
+    used = [_greatest(connection, "job_id_mark", "greatest")]
+    used += [
+        _greatest(connection, table, "job_id")
+        for table in ("availability_result", "availability_metric", "job_state")
+    ]
+    chosen = max(used) + 1
+    _mark(connection, chosen)
+    return chosen
 
 
-def stop_job(connection: Connection, job_id: int, *, now: float | None = None) -> bool:
-    """Stop a job, beyond restarts too; return False if it already was stopped."""
+def _greatest(connection: Connection, table: str, column: str) -> int:
+    ((found,),) = connection.query(
+        f"SELECT max({column}) FROM {table} WHERE {column} < %s",  # noqa: S608
+        (_MOST_CHOSEN,),
+    )
+    return int(found or 0)
+
+
+def _remember_ids(connection: Connection) -> None:
+    """Note the greatest id of the sites, and let PostgreSQL count from it, too.
+
+    Rows that people insert without an id get one past all those that were there.
+    """
+    greatest = _greatest(connection, "availability_monitor_config", "amc_id")
+    if greatest:
+        _mark(connection, greatest)
+
+
+def _mark(connection: Connection, job_id: int) -> None:
+    connection.execute(
+        "INSERT INTO job_id_mark (place, greatest) VALUES (1, %s) ON CONFLICT (place) DO UPDATE"
+        " SET greatest = CASE WHEN excluded.greatest > job_id_mark.greatest"
+        " THEN excluded.greatest ELSE job_id_mark.greatest END",
+        (job_id,),
+    )
+    if connection.dialect == "postgresql":
+        connection.query(
+            "SELECT setval(pg_get_serial_sequence('availability_monitor_config', 'amc_id'),"
+            " max(greatest)) FROM job_id_mark WHERE place = 1"
+        )
+
+
+def stopped_jobs(connection: Connection, *, now: float | None = None) -> frozenset[int]:
+    """Return the ids of the jobs that were stopped by hand, without pauses that have ended."""
+    rows = connection.query(
+        "SELECT job_id FROM job_state WHERE stopped_until IS NULL OR stopped_until > %s",
+        (time.time() if now is None else now,),
+    )
+    return frozenset(job_id for (job_id,) in rows)
+
+
+def stop_job(
+    connection: Connection, job_id: int, *, until: float | None = None, now: float | None = None
+) -> bool:
+    """Stop a job, beyond restarts too; return False if it already was stopped.
+
+    It starts again at ``until`` (s since the epoch), or else when it is started by hand.
+    """
+    at = time.time() if now is None else now
+    connection.execute(
+        "DELETE FROM job_state WHERE job_id = %s AND stopped_until <= %s", (job_id, at)
+    )
     changed = connection.execute(
-        "INSERT INTO job_state (job_id, stopped_at) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-        (job_id, time.time() if now is None else now),
+        "INSERT INTO job_state (job_id, stopped_at, stopped_until) VALUES (%s, %s, %s)"
+        " ON CONFLICT DO NOTHING",
+        (job_id, at, until),
     )
     connection.notify(CHANNEL, "stopped")
     return changed == 1
@@ -159,6 +225,13 @@ def start_job(connection: Connection, job_id: int) -> bool:
     changed = connection.execute("DELETE FROM job_state WHERE job_id = %s", (job_id,))
     connection.notify(CHANNEL, "started")
     return changed == 1
+
+
+def end_pauses(connection: Connection, *, now: float) -> bool:
+    """Start the jobs that were stopped until a time that is past; return whether there are any."""
+    changed = connection.execute("DELETE FROM job_state WHERE stopped_until <= %s", (now,))
+    connection.notify(CHANNEL, "started")
+    return changed > 0
 
 
 @functools.cache
@@ -184,11 +257,14 @@ def _row(job: Job) -> Row:
 
 def _job(row: Row) -> Job:
     """Return a row's verified job; raise SettingError or msgspec.DecodeError."""
-    *columns, options = row
+    *columns, options = map(_text, _COLUMNS, row)
     found = dict(zip(_COLUMN_OF, columns, strict=True))
     found["active"] = bool(found["active"])
     found["expected_status"] = msgspec.json.decode(found["expected_status"])
     given = msgspec.json.decode(options, type=dict)
+    for key, column in _COLUMN_OF.items():
+        if given.get(key, found[key]) != found[key]:
+            raise SettingError(("amc_options", key), f"belongs in the column {column}")
     data = {key: value for key, value in given.items() if key not in _COLUMN_OF}
     # A column of a key that the job's kind does not have must hold its default.
     data |= {
@@ -197,6 +273,15 @@ def _job(row: Row) -> Job:
         if key not in _COLUMN_DEFAULTS or value != _COLUMN_DEFAULTS[key]
     }
     return read_job(data)
+
+
+def _text(column: str, value: Any) -> Any:
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise SettingError((column,), "is not valid UTF-8") from None
 
 
 def _readable(row: Row) -> Job | None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import msgspec
 
 from monitor.backoff import Backoff
 from monitor.bus import Bus
@@ -14,13 +16,14 @@ from monitor.errors import MonitorError, SettingError
 from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.metrics import Metric
-from monitor.part import Health, Part, State
+from monitor.part import Health, Part, State, counted
 from monitor.probes.checks import load_kinds
 from monitor.probes.job import Job
 from monitor.probes.runner import RESOLVER_THREADS, Runner
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
+from monitor.probes.turns import Turns
 
 __all__ = ["Probes", "make_source", "own_jobs"]
 
@@ -65,6 +68,8 @@ class Probes(Part):
         self.jobs = JobList(())
         # Called with each result, at once.
         self.on_result: Callable[[Result], None] = lambda _: None
+        self._turns = Turns()
+        self._names: dict[int, str] = {}
         self._outage = OutageLog(logger, outcome="keeping the current jobs", level=logging.ERROR)
         self._refused: tuple[str, ...] = ()
         # The jobs that the log has, and of how many they are.
@@ -84,6 +89,8 @@ class Probes(Part):
             topic=self._settings.topic,
             concurrency=self._settings.concurrency,
             producer=self._settings.id or 1,
+            location=self._settings.location or "",
+            quorum=self._settings.quorum,
             on_result=self._pass_on,
         )
         checked, self._checked = self._checked, None
@@ -93,7 +100,7 @@ class Probes(Part):
         except SettingError:
             raise
         except MonitorError as error:
-            self._outage.failed(f"cannot load the jobs: {error}")
+            self._outage.failed(f"cannot load the jobs: {error}", cause=error)
             return
         self._adopt(*checked)
 
@@ -102,7 +109,13 @@ class Probes(Part):
         """Where the jobs come from: config, file or database."""
         return self._settings.source
 
+    @property
+    def located(self) -> bool:
+        """Whether this is one of several locations, which all check these jobs."""
+        return self._settings.location is not None
+
     def _pass_on(self, result: Result) -> None:
+        self._turns.take(result, self._names.get(result.job_id, result.url))
         self.on_result(result)
 
     async def run(self) -> None:
@@ -120,7 +133,7 @@ class Probes(Part):
             try:
                 jobs, mine = await _load(source, settings)
             except MonitorError as error:
-                self._outage.failed(f"cannot load the jobs: {error}")
+                self._outage.failed(f"cannot load the jobs: {error}", cause=error)
                 await asyncio.sleep(backoff.next_delay())
                 continue
             backoff.reset()
@@ -148,16 +161,23 @@ class Probes(Part):
     def _adopt(self, jobs: JobList, mine: Sequence[Job]) -> None:
         assert self.runner is not None
         self._outage.recovered("jobs loaded again")
-        self.jobs = jobs
+        before, self.jobs = self.jobs, jobs
         self.runner.producer = self._settings.id or 1
+        self.runner.location = self._settings.location or ""
+        self.runner.quorum = self._settings.quorum
         self.runner.set_concurrency(self._settings.concurrency)
-        left_out = self.runner.set_jobs(mine)
+        # After a restart the grid is as it was; no site is new then.
+        at_once = _new_sites(before, mine) if self._logged is not None else ()
+        left_out = self.runner.set_jobs(mine, at_once=at_once)
+        self._names = {job.id: job.name or job.shown_url for job in mine}
+        self._turns.keep(self._names)
         producer = "" if self._settings.id is None else f" as producer {self._settings.id}"
+        where = f" from {self._settings.location}" if self._settings.location else ""
         now = (list(mine), len(jobs.jobs))
         # A reload reads the source once more.
         if now != self._logged:
             checking = len(mine) - len(left_out)
-            logger.info("checking %d of %d jobs%s", checking, len(jobs.jobs), producer)
+            logger.info("checking %d of %d jobs%s%s", checking, len(jobs.jobs), producer, where)
         self._logged = now
         refused = (*jobs.refused, *left_out)
         known = set(self._refused)
@@ -206,14 +226,26 @@ class Probes(Part):
         summary = self.runner.summary()
         if self._outage.problem is not None:
             return State(Health.DEGRADED, f"{summary}; {self._outage.problem}")
+        if self.runner.wanting is not None:
+            return State(Health.DEGRADED, f"{summary}; {self.runner.wanting}")
         if self._refused:
-            count = len(self._refused)
-            jobs = "1 job" if count == 1 else f"{count} jobs"
+            jobs = counted(len(self._refused), "job")
             return State(Health.DEGRADED, f"{summary}; {jobs} left out")
         return State(Health.OK, summary)
 
     def metrics(self) -> Iterable[Metric]:
         return self.runner.metrics() if self.runner is not None else ()
+
+
+def _new_sites(before: JobList, jobs: Iterable[Job]) -> Collection[int]:
+    """Return the ids of the jobs that were not checked before, or in another way."""
+    known = {job.id: _question(job) for job in before.active() if job.id not in before.stopped}
+    return [job.id for job in jobs if known.get(job.id) != _question(job)]
+
+
+def _question(job: Job) -> Job:
+    """Return the job without the keys that its checks do not depend on."""
+    return msgspec.structs.replace(job, name="", tags=[], depends_on=[], interval=1.0)
 
 
 async def _load(source: JobSource, settings: ProbesSettings) -> tuple[JobList, Sequence[Job]]:

@@ -12,6 +12,8 @@ import ipaddress
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+from monitor.probes.no_result import OwnTroubleError, own_trouble
+
 __all__ = ["ResolveError", "Resolver", "address_version"]
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "4": socket.AF_INET, "6": socket.AF_INET6}
@@ -31,7 +33,7 @@ class Resolver:
     async def resolve(self, host: str, ip_version: str) -> list[str]:
         """Return the host's addresses of "any", "4" or "6", each once, in the system's order.
 
-        Raises ResolveError. The caller bounds the time.
+        Raises ResolveError, or OwnTroubleError. The caller bounds the time.
         """
         version = address_version(host)
         if version:
@@ -62,5 +64,11 @@ def address_version(host: str) -> str:
 
 
 def _look_up(host: str, family: int) -> list[str]:
-    answers = socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
+    try:
+        answers = socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
+    except OSError as error:
+        # Here, before others have closed descriptors of theirs.
+        if (trouble := own_trouble(error)) is not None:
+            raise OwnTroubleError(trouble) from None
+        raise
     return list(dict.fromkeys(str(address[0]) for *_, address in answers))

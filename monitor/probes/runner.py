@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from monitor import messages
 from monitor.bus import Bus
 from monitor.errors import MonitorError
-from monitor.messages import Result
+from monitor.log_limits import OutageLog
+from monitor.messages import Outcome, Result
 from monitor.metrics import Histogram, Metric
+from monitor.part import counted
+from monitor.probes.beats import Beat
 from monitor.probes.check import Attempt
 from monitor.probes.checking import Checks, check_job, result_of
 from monitor.probes.job import Job
+from monitor.probes.no_result import NoResultError, OwnTroubleError
 from monitor.probes.schedule import Run, Schedule
 from monitor.probes.slots import Slots
 
 __all__ = ["RESOLVER_THREADS", "JobStatus", "Runner"]
+
+logger = logging.getLogger("monitor.probes")
 
 # How often to look at the clock at least, to notice its jumps.
 _LOOK_S = 0.5
@@ -30,13 +37,15 @@ _MOST_STARTS = 16
 RESOLVER_THREADS = 512
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
+# Checks can be made again if none failed for want of something for this long.
+_WANTING_S = 30.0
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class _Active:
     """A job that runs, ready for its next attempt."""
 
-    __slots__ = ("attempt", "job", "key", "last", "slow", "url")
+    __slots__ = ("attempt", "job", "key", "last", "slow", "task", "url")
 
     def __init__(self, job: Job, attempt: Attempt) -> None:
         self.job = job
@@ -45,6 +54,8 @@ class _Active:
         self.url = job.shown_url
         self.slow = False
         self.last: Result | None = None
+        # The check that is running.
+        self.task: asyncio.Task[Result] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,8 @@ class Runner:
         topic: str,
         concurrency: int,
         producer: int = 1,
+        location: str = "",
+        quorum: int | None = None,
         on_result: Callable[[Result], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -74,17 +87,25 @@ class Runner:
         self._on_result = on_result
         self._topic = topic
         self.producer = producer
+        self.location = location
+        self.quorum = quorum
         self._clock = clock
         self._checks = Checks(resolver_threads=RESOLVER_THREADS)
+        self.beats = self._checks.beats
+        self.beats.on_late = self._look_at_beat
         self._slots = Slots(concurrency)
         self._schedule = Schedule()
         self._jobs: dict[int, _Active] = {}
         self._stopped: set[int] = set()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Result]] = set()
         self._changed = asyncio.Event()
         self._starting = False
         # Starts the rest in the next turn of the loop.
         self._more: asyncio.Handle | None = None
+        self._wanting = OutageLog(
+            logger, subject="checks cannot be made", outcome="there are no results of them"
+        )
+        self._wanting_at = 0.0
         self._up = {True: 0, False: 0}
         self._durations = Histogram(
             "probe_duration_seconds", "How long the last attempt of a run took.", _SECONDS
@@ -95,9 +116,10 @@ class Runner:
 
     # Jobs
 
-    def set_jobs(self, jobs: Sequence[Job]) -> list[str]:
+    def set_jobs(self, jobs: Sequence[Job], *, at_once: Collection[int] = ()) -> list[str]:
         """Run exactly these verified, active jobs; unchanged ones keep running as they are.
 
+        Those whose ids are in ``at_once`` are checked now, and then on their grid.
         Returns a line for each job that cannot be prepared, which is left out.
         """
         active = {}
@@ -116,16 +138,16 @@ class Runner:
             self._checks.forget(job_id)
             self._stopped.discard(job_id)
         self._jobs = active
-        self._reschedule()
+        self._reschedule(at_once)
         return left_out
 
-    def _reschedule(self) -> None:
+    def _reschedule(self, at_once: Collection[int] = ()) -> None:
         intervals = (
             (job_id, active.job.interval)
             for job_id, active in self._jobs.items()
             if job_id not in self._stopped
         )
-        self._schedule.set_jobs(intervals, self._clock())
+        self._schedule.set_jobs(intervals, self._clock(), at_once=at_once)
         self._changed.set()
 
     def set_concurrency(self, limit: int) -> None:
@@ -146,13 +168,16 @@ class Runner:
         return True
 
     def start_job(self, job_id: int) -> bool:
-        """Run a stopped job again, on its grid; return False if it was not. Raises KeyError."""
+        """Run a stopped job again, now and on its grid; return False if it was not stopped.
+
+        Raises KeyError for an unknown job.
+        """
         if job_id not in self._jobs:
             raise KeyError(job_id)
         if job_id not in self._stopped:
             return False
         self._stopped.discard(job_id)
-        self._reschedule()
+        self._reschedule((job_id,))
         return True
 
     def job_status(self, job_id: int) -> JobStatus:
@@ -164,6 +189,11 @@ class Runner:
             self._schedule.next_due(job_id),
             active.last,
         )
+
+    @property
+    def stopped(self) -> frozenset[int]:
+        """The ids of stopped jobs."""
+        return frozenset(self._stopped)
 
     def job_ids(self) -> list[int]:
         """Return the ids of all jobs, in order."""
@@ -199,19 +229,59 @@ class Runner:
                 self._slots.release(slow=slow)
                 self._schedule.missed(run)
                 continue
-            task = asyncio.create_task(self._check(run, active, slow), name=f"job:{run.job_id}")
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._begin(run, active, slow=slow)
         self._more = asyncio.get_running_loop().call_soon(self._fill_more)
 
     def _fill_more(self) -> None:
         self._more = None
         self._fill_slots()
 
-    async def _check(self, run: Run, active: _Active, slow: bool) -> None:
+    def _begin(self, run: Run, active: _Active, *, slow: bool) -> asyncio.Task[Result]:
+        task = asyncio.create_task(self._check(run, active, slow), name=f"job:{run.job_id}")
+        active.task = task
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Result]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and isinstance(task.exception(), NoResultError):
+            logger.debug("%s", task.exception())
+
+    def beat(self, job_id: int, beat: Beat) -> None:
+        """Take a job's heartbeat, which gives a result at once."""
+        if self.beats.take(job_id, beat):
+            self._look_at_beat(job_id)
+
+    def _look_at_beat(self, job_id: int) -> None:
+        if self._starting and job_id in self._jobs and job_id not in self._stopped:
+            task = self._now(job_id)
+            # It may have no result yet.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _now(self, job_id: int) -> asyncio.Task[Result]:
+        active = self._jobs[job_id]
+        task = active.task
+        if task is None or task.done():
+            self._slots.claim()
+            self._schedule.begin(job_id)
+            task = self._begin(Run(job_id, round(self._clock(), 3), 0), active, slow=False)
+        return task
+
+    async def check_now(self, job_id: int) -> Result:
+        """Check a job now, off its grid, and return the result, which is published as others are.
+
+        If it is being checked already, that check's result is returned. Raises KeyError, and
+        NoResultError for a heartbeat that has no result yet, and where the daemon itself lacks what
+        the check needs.
+        """
+        # The check has other readers than this caller.
+        return await asyncio.shield(self._now(job_id))
+
+    async def _check(self, run: Run, active: _Active, slow: bool) -> Result:
         try:
             checked_at = self._clock()
-            outcome, attempt = await check_job(active.job, active.attempt)
+            outcome, attempt = await self._attempt(run, active)
             result = result_of(
                 active.job,
                 run,
@@ -219,6 +289,8 @@ class Runner:
                 url=active.url,
                 checked_at=checked_at,
                 producer=self.producer,
+                location=self.location,
+                quorum=self.quorum,
                 attempt=attempt,
             )
             active.slow = outcome.duration > _SLOW_S
@@ -228,10 +300,23 @@ class Runner:
             self._bus.publish(
                 self._topic, key=active.key, value=messages.encode(result), headers=result.headers()
             )
+            return result
         finally:
             self._schedule.finished(run.job_id)
             self._slots.release(slow=slow)
             self._fill_slots()
+
+    async def _attempt(self, run: Run, active: _Active) -> tuple[Outcome, int]:
+        try:
+            made = await check_job(active.job, active.attempt)
+        except OwnTroubleError as error:
+            self._wanting_at = time.monotonic()
+            self._wanting.failed(error.trouble)
+            self._schedule.missed(run)
+            raise
+        if self._wanting.problem is not None and time.monotonic() > self._wanting_at + _WANTING_S:
+            self._wanting.recovered("there is enough again")
+        return made
 
     def _count(self, result: Result) -> None:
         self._up[result.up] += 1
@@ -252,9 +337,14 @@ class Runner:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._checks.close()
 
+    @property
+    def wanting(self) -> str | None:
+        """What the daemon itself lacks, so that it cannot make checks."""
+        return None if self._wanting.problem is None else self._wanting.summary
+
     def summary(self) -> str:
         """Return the runner's numbers in a few words."""
-        words = f"{len(self._jobs)} jobs, {self._slots.open} open"
+        words = f"{counted(len(self._jobs), 'job')}, {self._slots.open} open"
         waiting, missed = self._slots.waiting, self._schedule.missed_total
         if waiting:
             words += f", {waiting} waiting"

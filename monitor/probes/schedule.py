@@ -9,7 +9,7 @@ so nothing drifts.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 __all__ = ["Run", "Schedule", "due_after", "phase"]
@@ -17,6 +17,8 @@ __all__ = ["Run", "Schedule", "due_after", "phase"]
 _MASK = (1 << 64) - 1
 # A run that would start later than this (the loop was blocked, the machine slept) is missed.
 _GRACE_MS = 1000
+# Between the first runs of new jobs.
+_SPREAD_MS = 5
 
 
 def phase(job_id: int) -> float:
@@ -47,12 +49,14 @@ class Run:
 
 
 class _Entry:
-    __slots__ = ("due_ms", "interval_ms", "missed")
+    __slots__ = ("at_once", "due_ms", "interval_ms", "missed")
 
     def __init__(self, interval_ms: int, due_ms: int) -> None:
         self.interval_ms = interval_ms
         self.due_ms = due_ms
         self.missed = 0
+        # Whether the next run is off the grid: the first of a new job.
+        self.at_once = False
 
 
 class Schedule:
@@ -68,14 +72,23 @@ class Schedule:
         self._heap: list[tuple[int, int]] = []
         # Apart from the entries: a job that was removed and added again may still be running.
         self._running: set[int] = set()
+        # Jobs whose first run waits for the end of a run of what they were before.
+        self._postponed: set[int] = set()
         # The latest time since the clock was last set back.
         self._latest_ms = 0
         self.missed_total = 0
 
-    def set_jobs(self, intervals: Iterable[tuple[int, float]], now: float) -> None:
+    def set_jobs(
+        self,
+        intervals: Iterable[tuple[int, float]],
+        now: float,
+        *,
+        at_once: Collection[int] = (),
+    ) -> None:
         """Schedule exactly these jobs, ids with their intervals in s.
 
-        Keeps the state of jobs whose interval is the same.
+        Keeps the state of jobs whose interval is the same. Those in ``at_once`` run now, a few
+        milliseconds after each other, and then on their grid.
         """
         now_ms = int(now * 1000)
         self._latest_ms = max(self._latest_ms, now_ms)
@@ -85,8 +98,15 @@ class Schedule:
             known = self._entries.get(job_id)
             if known is not None and known.interval_ms == interval_ms:
                 entries[job_id] = known
-                continue
-            entries[job_id] = _Entry(interval_ms, due_after(job_id, interval_ms, now_ms))
+            else:
+                entries[job_id] = _Entry(interval_ms, due_after(job_id, interval_ms, now_ms))
+        first_ms = now_ms
+        for job_id in at_once:
+            entry = entries.get(job_id)
+            # A time on the grid that comes soon is soon enough.
+            if entry is not None and entry.due_ms > first_ms + _GRACE_MS:
+                entry.due_ms, entry.at_once = first_ms, True
+                first_ms += _SPREAD_MS
         self._entries = entries
         self._rebuild()
 
@@ -105,6 +125,7 @@ class Schedule:
             self._latest_ms = now_ms
             for job_id, entry in self._entries.items():
                 entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
+                entry.at_once = False
             self._rebuild()
         self._latest_ms = max(self._latest_ms, now_ms)
         runs = []
@@ -113,12 +134,17 @@ class Schedule:
             due_ms, job_id = heap[0]
             entry = self._entries[job_id]
             # The last time on the grid up to now; earlier ones are missed.
-            late = (now_ms - due_ms) // entry.interval_ms
+            at_once = entry.at_once
+            late = 0 if at_once else (now_ms - due_ms) // entry.interval_ms
             last_ms = due_ms + late * entry.interval_ms
-            entry.due_ms = last_ms + entry.interval_ms
+            entry.due_ms = due_after(job_id, entry.interval_ms, now_ms if at_once else last_ms)
+            entry.at_once = False
             heapq.heapreplace(heap, (entry.due_ms, job_id))
             self._miss(entry, late)
-            if job_id in self._running or now_ms - last_ms > _GRACE_MS:
+            if at_once and job_id in self._running:
+                self._postponed.add(job_id)
+                continue
+            if job_id in self._running or (now_ms - last_ms > _GRACE_MS and not at_once):
                 self._miss(entry, 1)
                 continue
             self._running.add(job_id)
@@ -130,9 +156,19 @@ class Schedule:
         entry.missed += count
         self.missed_total += count
 
+    def begin(self, job_id: int) -> None:
+        """Mark a run off the grid as running, so that none of the grid overlaps it."""
+        self._running.add(job_id)
+
     def finished(self, job_id: int) -> None:
         """Mark the job's run as finished."""
         self._running.discard(job_id)
+        if job_id in self._postponed:
+            self._postponed.discard(job_id)
+            entry = self._entries.get(job_id)
+            if entry is not None and entry.due_ms > self._latest_ms + _GRACE_MS:
+                entry.due_ms, entry.at_once = self._latest_ms, True
+                self._rebuild()
 
     def missed(self, run: Run) -> None:
         """Mark a run as not started: it counts as missed, with the missed runs that it carried."""

@@ -8,11 +8,13 @@ import msgspec
 
 from monitor.errors import SettingError
 from monitor.probes.checks import AnyJob, with_kind
+from monitor.probes.dependencies import CIRCULAR, circular_jobs
 from monitor.probes.job import Job
 from monitor.settings import Count, Reloadable, Section
 
 __all__ = ["ProbesSettings", "verify_jobs", "verify_topic"]
 
+Location = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 _TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -30,6 +32,11 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     websites_per_container: Reloadable[Count] = 1000
     # a producer's range of the active sites, from 1; null: all sites
     id: Reloadable[Count | None] = None
+    # where this producer is, such as prague. Producers in several locations check the same sites; a
+    # site is down if a quorum of the locations says so. null: there is one location
+    location: Reloadable[Location | None] = None
+    # locations in which a site must be down to be down; null: more than half. Needs location
+    quorum: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=100)] | None] = None
     # attempts that are open at once
     concurrency: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=20_000)]] = 500
     # what to check, for source: config
@@ -46,6 +53,8 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
         verify_topic(self.topic)
         if self.source == "file" and not self.jobs_file:
             raise SettingError(("jobs_file",), "source: file needs it")
+        if self.quorum is not None and self.location is None:
+            raise SettingError(("quorum",), "needs location: a quorum counts locations")
         verify_jobs(self.jobs)
 
     def adopting(self, new: ProbesSettings) -> ProbesSettings:
@@ -74,3 +83,10 @@ def verify_jobs(jobs: list[Job]) -> None:
             job.verify()
         except SettingError as error:
             raise error.under("jobs", number) from None
+    circular = circular_jobs(jobs)
+    for number, job in enumerate(jobs):
+        for job_id in job.depends_on:
+            if job_id not in seen:
+                raise SettingError(("jobs", number, "depends_on"), f"there is no job {job_id}")
+        if job.id in circular:
+            raise SettingError(("jobs", number, "depends_on"), CIRCULAR)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from monitor.probes.dependencies import CIRCULAR, circular_jobs
 from monitor.probes.job import Job
 
 __all__ = ["ConfigJobs", "JobList", "JobSource"]
@@ -22,6 +23,15 @@ class JobList:
     jobs: tuple[Job, ...]
     refused: tuple[str, ...] = ()
     stopped: frozenset[int] = frozenset()
+
+    def without_circles(self, source: str) -> JobList:
+        """Return the list with the jobs refused that depend on each other in a circle."""
+        circular = circular_jobs(self.jobs)
+        if not circular:
+            return self
+        lines = tuple(f"{source}: job {each}: depends_on: {CIRCULAR}" for each in sorted(circular))
+        jobs = tuple(job for job in self.jobs if job.id not in circular)
+        return JobList(jobs, (*self.refused, *lines), self.stopped)
 
     def active(self) -> list[Job]:
         """Return the active jobs in the order of their ids, for shards.

@@ -1,22 +1,36 @@
-"""TLS for the kinds that speak it: their common keys, whom they trust, and expiry dates."""
+"""TLS for the kinds that speak it: their common keys, and whom they trust."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
 
 from monitor.errors import SettingError
+from monitor.probes.chains import Trusted, trusted_by_name
 from monitor.probes.job import Job, Option
+from monitor.probes.urls import ascii_host
 from monitor.settings import read_pem
 
-__all__ = ["TLS_OPTIONS", "TlsKeys", "expiry", "own_context", "tls_context"]
+__all__ = ["TLS_OPTIONS", "TlsClient", "TlsKeys", "authorities", "sent_certificates", "trusted_in"]
 
 TLS_OPTIONS = (
     Option("--ca-file", "ca_file", "authorities that sign the site's certificate", "PEM"),
+    Option("--server-name", "server_name", "the name to ask for and to verify", "NAME"),
     Option("--insecure", "verify_tls", "accept any certificate", value=False),
+)
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+# Where distributions keep the trusted authorities; the first one that exists is used.
+_AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
 )
 
 
@@ -27,12 +41,45 @@ class TlsKeys(Job, frozen=True, kw_only=True):
     verify_tls: bool = True
     # PEM file of the authorities that sign the site's certificate, instead of the system's
     ca_file: str | None = None
+    # PEM file of the client's certificate, for servers that ask for one
+    client_certificate: str | None = None
+    # PEM file of its key, without a passphrase, if not in the same file
+    client_key: str | None = None
+    # the lowest version of TLS that is accepted
+    tls_min_version: Literal["1.2", "1.3"] = "1.2"
+    # the name to ask for (SNI) and to verify, if it is not the URL's host
+    server_name: str | None = None
+    # a certificate with fewer days left is degraded
+    certificate_days: Annotated[float, msgspec.Meta(gt=0, le=36500)] | None = None
 
     def verify(self) -> None:
-        """Check the certificate authorities, too."""
+        """Check the name and the files, too."""
         super().verify()
         if self.ca_file is not None:
             _verify_authorities(self.ca_file)
+        if self.client_certificate is not None:
+            for key in ("client_certificate", "client_key"):
+                if (file := getattr(self, key)) is not None:
+                    read_pem(file, path=(key,))
+            _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self)
+        elif self.client_key is not None:
+            raise SettingError(("client_key",), "needs client_certificate")
+        if self.server_name is not None:
+            try:
+                ascii_host(self.server_name)
+            except ValueError:
+                problem = f"{self.server_name!r} is not a host name"
+                raise SettingError(("server_name",), problem) from None
+
+    def refuse_without_tls(self, secure: str) -> None:
+        """Raise SettingError for a key of TLS, which would have no effect.
+
+        ``secure`` says how to turn TLS on. A key with its default is as good as none.
+        """
+        own = set(Job.__struct_fields__)
+        for field in msgspec.structs.fields(TlsKeys):
+            if field.name not in own and getattr(self, field.name) != field.default:
+                raise SettingError((field.name,), f"the job does not speak TLS: {secure}")
 
 
 def _verify_authorities(file: str) -> None:
@@ -45,53 +92,98 @@ def _verify_authorities(file: str) -> None:
         raise SettingError(("ca_file",), f"cannot read {file}: {error.strerror}") from None
 
 
-def tls_context(job: TlsKeys) -> ssl.SSLContext:
-    """Return the context for the job's keys; jobs with the same keys share it."""
-    changed = None if job.ca_file is None else Path(job.ca_file).stat().st_mtime_ns
-    return _shared_context(job.ca_file, changed, job.verify_tls)
+def _load_certificate(context: ssl.SSLContext, job: TlsKeys) -> None:
+    """Load the client's certificate; raise SettingError if that fails."""
+    assert job.client_certificate is not None
+    try:
+        # With a passphrase of our own OpenSSL does not ask for one on the terminal.
+        context.load_cert_chain(job.client_certificate, job.client_key, password="")
+    except ssl.SSLError:
+        problem = "no PEM certificate with its key, or the key has a passphrase"
+        raise SettingError(("client_certificate",), problem) from None
+    except OSError as error:
+        files = " or ".join(filter(None, (job.client_certificate, job.client_key)))
+        problem = f"cannot read {files}: {error.strerror}"
+        raise SettingError(("client_certificate",), problem) from None
+
+
+@dataclass(frozen=True, slots=True)
+class TlsClient:
+    """How a job speaks TLS over plain sockets: as whom it asks, and whom it trusts."""
+
+    name: str
+    verified: ssl.SSLContext
+    unverified: ssl.SSLContext
+    trusted: Trusted
+
+    @classmethod
+    def of(cls, job: TlsKeys, host: str) -> TlsClient:
+        """Return it for a job's host; reads the files, so that attempts do not."""
+        files = (job.ca_file, job.client_certificate, job.client_key)
+        changes = tuple(0 if file is None else Path(file).stat().st_mtime_ns for file in files)
+        verified, unverified = (
+            _context(files, changes, job.tls_min_version, verify) for verify in (True, False)
+        )
+        return cls(
+            host if job.server_name is None else ascii_host(job.server_name),
+            verified if job.verify_tls else unverified,
+            unverified,
+            trusted_in(job.ca_file),
+        )
+
+
+_Files = tuple[str | None, str | None, str | None]
 
 
 @lru_cache(maxsize=64)
-def _shared_context(ca_file: str | None, changed: int | None, verify: bool) -> ssl.SSLContext:
+def _context(files: _Files, changes: tuple[int, ...], version: str, verify: bool) -> ssl.SSLContext:
     # Reading the system's authorities takes milliseconds, which add up over a thousand jobs.
-    del changed
-    return own_context(ca_file, verify=verify)
-
-
-def own_context(ca_file: str | None, *, verify: bool) -> ssl.SSLContext:
-    """Return a context for one job alone, which may be changed further."""
-    context = ssl.create_default_context(cafile=ca_file)
+    del changes
+    ca_file, certificate, key = files
+    context = ssl.create_default_context(cafile=authorities(ca_file))
+    context.minimum_version = _VERSIONS[version]
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    if certificate is not None:
+        context.load_cert_chain(certificate, key, password="")
     return context
 
 
-def expiry(certificate: bytes) -> float | None:
-    """Return when a DER certificate expires, in epoch s; None if it has no valid date.
-
-    Python decodes verified certificates only. Source: RFC 5280, 4.1.
-    """
-    try:
-        ((_, whole),) = _elements(certificate)
-        (_, signed), *_ = _elements(whole)
-        # After the version, which may be absent: serial number, signature, issuer, validity.
-        fields = [content for tag, content in _elements(signed) if tag != 0xA0]
-        _, (tag, text) = _elements(fields[3])
-        date = text.decode("ascii")
-        if tag == 0x17:  # UTCTime has two digits of the year, from 1950 on
-            date = f"{'19' if date >= '50' else '20'}{date}"
-        return datetime.strptime(date, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
-    except (ValueError, IndexError):
-        return None
+def authorities(ca_file: str | None) -> str | None:
+    """Return the file of the authorities to trust: the job's, or else the system's, if found."""
+    return ca_file or _system_authorities()
 
 
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the tag and the content of each element in DER ``data``."""
-    while data:
-        tag, length, start = data[0], data[1], 2
-        if length & 0x80:
-            start += length & 0x7F
-            length = int.from_bytes(data[2:start], "big")
-        yield tag, data[start : start + length]
-        data = data[start + length :]
+@cache
+def _system_authorities() -> str | None:
+    found = ssl.get_default_verify_paths().cafile
+    candidates = (*((found,) if found else ()), *_AUTHORITIES)
+    return next((file for file in candidates if Path(file).is_file()), None)
+
+
+def trusted_in(ca_file: str | None) -> Trusted:
+    """Return the authorities in a job's file, or the system's."""
+    file = authorities(ca_file)
+    return {} if file is None else _trusted(file, Path(file).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _trusted(file: str, changed: int) -> Trusted:
+    del changed
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(file)
+    return trusted_by_name(context.get_ca_certs(binary_form=True))
+
+
+def sent_certificates(connection: ssl.SSLObject) -> list[bytes]:
+    """Return the certificates in DER that the server sent, its own first."""
+    # Public since Python 3.13, and the same since 3.10.
+    chain = getattr(getattr(connection, "_sslobj", connection), "get_unverified_chain", None)
+    if chain is not None and (found := chain()):
+        return [
+            each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes())
+            for each in found
+        ]
+    own = connection.getpeercert(binary_form=True)
+    return [own] if own else []

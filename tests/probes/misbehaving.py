@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
+import hashlib
 import socket
 import ssl
 import struct
@@ -150,6 +152,51 @@ class Misbehaving:
     def _do_broken_gzip(self, connection: socket.socket, argument: str) -> None:
         connection.sendall(answer(200, b"not gzip", Content_Encoding="gzip"))
 
+    def _do_cookie(self, connection: socket.socket, argument: str) -> None:
+        """Redirect to the same page until it has the cookie."""
+        if b"session=7" in self.requests[-1]:
+            connection.sendall(answer(200))
+        else:
+            connection.sendall(
+                answer(302, b"", Location="/cookie", Set_Cookie="session=7; HttpOnly; Path=/")
+            )
+
+    def _do_sets_cookie(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(answer(200, Set_Cookie="leaked=1; Path=/"))
+
+    def _do_coded(self, connection: socket.socket, argument: str) -> None:
+        """Answer with the coding's name, and a body of this coding or none: /coded/NAME/SIZE."""
+        name, _, size = argument.partition("/")
+        body = {"gzip": gzip.compress(PAGE), "deflate": zlib.compress(PAGE)}.get(name, PAGE)
+        connection.sendall(answer(200, body[: int(size or "1000")], Content_Encoding=name))
+
+    def _do_length_required(self, connection: socket.socket, argument: str) -> None:
+        known = b"content-length: 0" in self.requests[-1].lower()
+        connection.sendall(answer(200 if known else 411))
+
+    def _do_json(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(answer(200, b'{"status": "ok", "items": [1, 2]}', X_Served_By="node-7"))
+
+    def _do_marked(self, connection: socket.socket, argument: str) -> None:
+        """A page with a byte order mark, or with its charset in a meta tag."""
+        bodies = {
+            "utf-16": "\ufeffgrün".encode("utf-16-le"),
+            "utf-8": "\ufeffgrün".encode(),
+            "meta": '<meta charset="windows-1252">grün'.encode("cp1252"),
+        }
+        connection.sendall(answer(200, bodies[argument], Content_Type="text/html"))
+
+    def _do_charset(self, connection: socket.socket, argument: str) -> None:
+        page = "+AGE-grün".encode()
+        connection.sendall(answer(200, page, Content_Type=f"text/html; charset={argument}"))
+
+    def _do_events(self, connection: socket.socket, argument: str) -> None:
+        """A stream that never ends, after a first event."""
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        if argument != "none":
+            connection.sendall(b"data: 1\n\n")
+            self.ended.wait(10)
+
     def _do_bomb(self, connection: socket.socket, argument: str) -> None:
         packer = zlib.compressobj(9, zlib.DEFLATED, 31)
         body = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
@@ -169,6 +216,25 @@ class Misbehaving:
         connection.sendall(
             b"HTTP/1.1 101 Switching\r\nUpgrade: gr\xfcn\r\nConnection: upgrade\r\n\r\n"
         )
+
+    def _do_websocket(self, connection: socket.socket, argument: str) -> None:
+        """Agree to a WebSocket, with more in the answer than is usual, and wait."""
+        key = self.requests[-1].partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+        magic = key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accepted = base64.b64encode(hashlib.sha1(magic, usedforsecurity=False).digest())
+        if argument == "interim":
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
+        more = {"long": b"Set-Cookie: " + b"a" * 20000 + b"\r\n", "many": b"X-Again: 1\r\n" * 200}
+        connection.sendall(
+            b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+            + more.get(argument, b"")
+            + b"Sec-WebSocket-Accept: "
+            + accepted
+            + b"\r\n\r\n"
+        )
+        if argument == "says":
+            connection.sendall(b"\x81\x08421 busy")
+        connection.recv(1)
 
     def _do_upgrade(self, connection: socket.socket, argument: str) -> None:
         connection.sendall(

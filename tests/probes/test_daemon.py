@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import signal
 import sqlite3
@@ -128,6 +129,42 @@ def test_a_full_disk_costs_results_and_not_the_schedule(
             step = two["scheduled_at"] - one["scheduled_at"]
             assert step == pytest.approx(0.5 * (1 + two["missed"]), abs=0.002)
     assert sum(result["missed"] for result in found) < len(found) / 2
+
+
+def test_without_a_descriptor_left_no_site_is_down_and_the_log_says_so_once(
+    server: Misbehaving, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    urls = [server.url("/ok"), server.url("/ok", "localhost"), f"tcp://127.0.0.1:{server.port}"]
+    jobs = [
+        {"id": number, "kind": url.partition(":")[0], "url": url, "interval": 0.5}
+        for number, url in enumerate(urls, 1)
+    ]
+    daemon = start_daemon({"relay": False, "probes": {"jobs": jobs}}).wait_ready()
+    wait_for(lambda: len({found["job_id"] for found in results(tmp_path)}) == 3, "results")
+    soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    # What is open stays open.
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (3, hard))
+    said = "checks cannot be made: out of file descriptors; there are no results of them"
+    daemon.wait_log(said)
+    wait_for(
+        lambda: (
+            "probes degraded" in daemon.notices("STATUS")[-1]
+            and int((re.findall(r"(\d+) missed", daemon.notices("STATUS")[-1]) or ["0"])[0]) > 12
+        ),
+        "runs that are missed",
+    )
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    mended = time.time()
+    wait_for(
+        lambda: len({f["job_id"] for f in results(tmp_path) if f["checked_at"] > mended}) == 3,
+        "results again",
+    )
+    assert daemon.stop() == 0
+    found = results(tmp_path)
+    assert all(result["up"] for result in found)
+    assert sum(result["missed"] for result in found) > 12
+    assert daemon.log.count("checks cannot be made") == 1
+    assert "is down" not in daemon.log
 
 
 def delete(file: Path) -> None:

@@ -22,12 +22,16 @@ from monitor.probes.checks import KINDS, read_job
 from monitor.probes.checks.http import HttpJob
 from monitor.probes.jobs_file import read_jobs
 from monitor.probes.jobs_table import load_jobs, save_jobs
+from monitor.probes.tls import TlsKeys
 from monitor.store import Connection, DatabaseSettings
 from tests.servers.daemon import ROOT
 from tests.store.opened import opened
 
-# Each kind has a URL of this form; the first of its schemes is enough here.
-URLS = {kind: f"{check.job.schemes[0]}://x:1" for kind, check in KINDS.items()}
+# Each kind has a URL of this form; the last of its schemes is the one with TLS.
+URLS = {
+    kind: f"{check.job.schemes[-1]}://x:1" for kind, check in KINDS.items() if check.job.schemes
+}
+URLS |= {"ping": "ping://x", "heartbeat": ""}
 # Keys that not all kinds have, each with a value that is not its default.
 KEYS: dict[str, Any] = {
     "method": "POST",
@@ -61,7 +65,8 @@ REFUSED = [
 
 
 def raw(kind: str, key: str) -> dict[str, Any]:
-    return {"id": 7, "kind": kind, "url": URLS[kind], key: KEYS[key]}
+    tls = {"tls": True} if kind == "tcp" and key in TlsKeys.__struct_fields__ else {}
+    return {"id": 7, "kind": kind, "url": URLS[kind], **tls, key: KEYS[key]}
 
 
 def test_every_kind_is_a_module_of_its_name_with_urls_of_its_own() -> None:
@@ -174,7 +179,7 @@ async def test_a_row_may_hold_only_the_defaults_of_columns_that_its_kind_has_no_
             )
         ]
         for kind, url in URLS.items():
-            job = read_job({"id": 1, "kind": kind, "url": url, "retries": 3})
+            job = read_job({"id": 1, "kind": kind, "url": url, "interval": 3})
             await store.transaction(partial(save_jobs, jobs=[job]))
             assert (await store.read(load_jobs)).jobs == (job,)
 
@@ -185,6 +190,7 @@ def test_the_raw_form_of_a_job_reads_as_the_job() -> None:
         assert read_job(msgspec.to_builtins(job)) == job
 
 
+@pytest.mark.integration_test
 def test_reading_a_config_imports_no_library_of_a_kind() -> None:
     program = (
         "import sys, monitor.daemon.config\n"
@@ -194,6 +200,7 @@ def test_reading_a_config_imports_no_library_of_a_kind() -> None:
     assert done == "set()\n"
 
 
+@pytest.mark.integration_test
 def test_the_kind_of_the_contributors_page_is_one_module(tmp_path: Path) -> None:
     page = (ROOT / "docs/contributing/check-kind.md").read_text()
     (module,) = [fence for fence in page.split("```python\n") if "class FingerCheck" in fence]

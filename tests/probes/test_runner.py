@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -213,6 +215,48 @@ async def test_a_stopped_job_is_not_run_until_it_is_started(server: Misbehaving)
         assert runner.job_status(1).last is not None
 
 
+async def test_a_job_is_checked_at_once_when_its_question_changes_or_it_is_started(
+    server: Misbehaving,
+) -> None:
+    others = jobs(1, server.url("/ok"))
+    job: dict[str, Any] = {"id": 5, "url": server.url("/ok"), "interval": 7 * 86400.0}
+    async with running(ProbesSettings(jobs=others)) as probes:
+        for keys, error in (
+            ({}, None),
+            ({"body_regexp": "nowhere"}, "body-mismatch: body_regexp does not match"),
+            ({"expected_status": [404]}, "bad-status: 200"),
+            ({"headers": {"X-A": "1"}, "name": "new"}, None),
+        ):
+            probes.results.clear()
+            await probes.reload(ProbesSettings(jobs=[*others, HttpJob(**job, **keys)]))
+            await probes.more(lambda results: any(r.job_id == 5 for r in results))
+            assert [r.error for r in probes.results if r.job_id == 5] == [error]
+        probes.results.clear()
+        renamed = HttpJob(**{**job, "interval": 86400.0}, headers={"X-A": "1"}, tags=["a"])
+        await probes.reload(ProbesSettings(jobs=[*others, renamed]))
+        runner = probes.part.runner
+        assert runner is not None
+        await probes.more(lambda results: len(results) >= 3)
+        assert not [r for r in probes.results if r.job_id == 5]
+        assert runner.stop_job(5)
+        assert runner.start_job(5)
+        await probes.more(lambda results: any(r.job_id == 5 for r in results))
+
+
+async def test_a_job_that_changes_while_it_is_checked_is_checked_again_right_after(
+    server: Misbehaving,
+) -> None:
+    job: dict[str, Any] = {"id": 5, "interval": 7 * 86400.0, "timeout": 2}
+    async with running(ProbesSettings(jobs=[])) as probes:
+        before = len(server.requests)
+        await probes.reload(ProbesSettings(jobs=[HttpJob(**job, url=server.url("/silent"))]))
+        await until(lambda: len(server.requests) > before)
+        await probes.reload(ProbesSettings(jobs=[HttpJob(**job, url=server.url("/ok"))]))
+        await probes.more(lambda results: any(r.up for r in results))
+        assert [r.url for r in probes.results] == [server.url("/silent"), server.url("/ok")]
+        assert [r.missed for r in probes.results] == [0, 0]
+
+
 def write(file: Path, items: list[dict[str, Any]]) -> None:
     part = file.with_suffix(".new")
     part.write_text(json.dumps(items))
@@ -315,7 +359,7 @@ async def test_draining_finishes_what_is_under_way_and_cuts_off_what_hangs(
     async with running(settings) as probes:
         before = len(server.requests)
         await until(lambda: len(server.requests) > before)
-        assert probes.part.state().summary.startswith("1 jobs, 1 open")
+        assert probes.part.state().summary.startswith("1 job, 1 open")
     assert probes.results == []
 
 
@@ -335,3 +379,23 @@ async def test_metrics_count_results_lag_and_what_was_missed(server: Misbehaving
             assert buckets == sorted(buckets)
             assert buckets[-1] == total >= 2
         assert metrics["probe_missed_total"].samples[0][1] >= 0
+
+
+async def test_a_part_that_lacks_descriptors_is_degraded_until_checks_are_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("monitor.probes.runner._WANTING_S", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        job = read_job({"id": 1, "kind": "tcp", "url": url, "interval": 0.5})
+        async with running(ProbesSettings(jobs=[job])) as run:
+            await run.more(lambda results: results)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                await until(lambda: run.part.state().health is Health.DEGRADED)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await until(lambda: run.part.state().health is Health.OK)
+            await run.more(lambda results: results[-1].missed)
+            assert all(result.up for result in run.results)

@@ -148,3 +148,31 @@ def test_a_run_that_got_no_slot_is_missed_with_what_it_carried() -> None:
     schedule.missed(run)
     (run,) = schedule.due(due + 1)
     assert run.missed == 1
+
+
+def test_a_first_run_is_not_missed_because_it_is_late() -> None:
+    schedule = Schedule()
+    schedule.set_jobs([(7, 86400.0)], NOW, at_once=[7])
+    # The loop was blocked for a minute.
+    assert [run.job_id for run in schedule.due(NOW + 60)] == [7]
+    assert schedule.missed_total == 0
+
+
+@given(st.dictionaries(ids, intervals, min_size=1, max_size=30))
+def test_new_jobs_run_at_once_and_then_on_their_grid(jobs: dict[int, int]) -> None:
+    schedule = Schedule()
+    schedule.set_jobs([(0, 60.0)], NOW)
+    every = [(0, 60.0), *((job_id, interval / 1000) for job_id, interval in jobs.items())]
+    schedule.set_jobs(every, NOW, at_once=list(jobs))
+    first = schedule.due(NOW + 1)
+    started = {run.job_id for run in first}
+    for job_id, interval in jobs.items():
+        on_grid = due_after(job_id, interval, int(NOW * 1000)) / 1000
+        assert job_id in started or on_grid > NOW + 1
+        due = schedule.next_due(job_id)
+        assert due is not None
+        assert due_after(job_id, interval, round(due * 1000) - 1) == round(due * 1000)
+        schedule.finished(job_id)
+    assert schedule.missed_total == sum(run.missed for run in first)
+    schedule.set_jobs(every, NOW + 1)
+    assert schedule.next_due(0) == due_after(0, 60_000, int(NOW * 1000)) / 1000

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from monitor.commands.command_line import run
 from monitor.errors import SettingError
 from monitor.probes.checks import read_job
-from monitor.probes.tls import expiry
+from monitor.transport.certificate import Certificate
 from tests.probes.attempts import check, phases
 from tests.probes.certificates import PAST, SOON, Certificates
 from tests.probes.misbehaving import Misbehaving
@@ -199,9 +199,11 @@ def test_the_expiry_of_any_certificate_is_read(at: int) -> None:
         not_after=epoch + datetime.timedelta(seconds=at),
     )
     pem = certificate.cert_chain_pems[0].bytes().decode()
-    assert expiry(ssl.PEM_cert_to_DER_cert(pem)) == at
+    read = Certificate.read(ssl.PEM_cert_to_DER_cert(pem))
+    assert read is not None
+    assert read.expires_at == at
 
 
 @given(st.binary(max_size=60))
 def test_what_is_no_certificate_has_no_expiry(data: bytes) -> None:
-    assert expiry(data) is None
+    assert Certificate.read(data) is None

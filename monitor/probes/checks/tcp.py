@@ -1,66 +1,101 @@
-"""The kind ``tcp``: a connection, and optionally a banner (SSH, SMTP) that must match."""
+"""The kind ``tcp``: a connection, and optionally TLS, a banner or a dialogue."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import ClassVar
 
+import msgspec
+
+from monitor.errors import SettingError
 from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.connection import Connection, ProbeError
-from monitor.probes.job import Job
+from monitor.probes.connection import Connection, Streams, converse
+from monitor.probes.dialogue import Listening, Step, verify_dialogue
+from monitor.probes.job import Option
 from monitor.probes.matching import REGEXP_OPTION, verify_expression
+from monitor.probes.starttls import StartTls, start_tls
+from monitor.probes.tls import TLS_OPTIONS, TlsClient, TlsKeys
 from monitor.probes.urls import host_and_port
 
-__all__ = ["TcpCheck", "TcpJob"]
+__all__ = ["STARTTLS_OPTION", "TcpCheck", "TcpJob"]
 
 _BANNER_BYTES = 4096
 
+STARTTLS_OPTION = Option(
+    "--starttls", "starttls", "how to ask for TLS: smtp, imap, ...", "PROTOCOL"
+)
 
-class TcpJob(Job, frozen=True, kw_only=True, tag="tcp"):
-    """A TCP port that accepts connections, and what it says first."""
+
+class TcpJob(TlsKeys, frozen=True, kw_only=True, tag="tcp"):
+    """A TCP port that accepts connections, and what it says."""
 
     schemes: ClassVar[tuple[str, ...]] = ("tcp",)
 
-    # must match the first 4096 bytes that the server sends, in Python's syntax (re.search)
+    # must match the first 4096 bytes that the server sends, in Python's syntax (re.search); ^ and $
+    # are those of a line
     body_regexp: str | None = None
+    # what to expect and to send, step by step, after TLS if there is any
+    dialogue: list[Step] = msgspec.field(default_factory=list)
+    # true: TLS from the first byte
+    tls: bool = False
+    # the protocol in which the server is asked for TLS
+    starttls: StartTls | None = None
 
     def verify(self) -> None:
-        """Check the URL, ``tcp://host:port`` and nothing more, and the regular expression."""
+        """Check the URL, ``tcp://host:port`` and nothing more, and the dialogue."""
         super().verify()
         host_and_port(self.url, self.schemes)
         verify_expression(self.body_regexp, ("body_regexp",))
+        verify_dialogue(self.dialogue)
+        if self.starttls is not None and self.tls:
+            raise SettingError(("starttls",), "not together with tls: true")
+        if self.starttls is not None and self.body_regexp is not None:
+            raise SettingError(("body_regexp",), "the banner comes before STARTTLS: use dialogue")
+        if self.body_regexp is not None and self.dialogue:
+            raise SettingError(("body_regexp",), "conflicts with dialogue: use its expect")
+        if not self.tls and self.starttls is None:
+            self.refuse_without_tls("set tls or starttls")
 
 
 class TcpCheck(Check[TcpJob]):
-    """Connects; with ``body_regexp``, reads until it matches the server's first bytes."""
+    """Connects, shakes hands if asked to, and holds the dialogue."""
 
     job = TcpJob
-    options = (REGEXP_OPTION,)
+    options = (
+        REGEXP_OPTION,
+        Option("--tls", "tls", "TLS from the first byte", value=True),
+        STARTTLS_OPTION,
+        *TLS_OPTIONS,
+    )
 
     def prepare(self, job: TcpJob) -> Attempt:
         """Return what connects to the job's host and port."""
         host, port = host_and_port(job.url, job.schemes)
+        tls = TlsClient.of(job, host) if job.tls or job.starttls else None
+
+        async def opened(connection: Connection) -> Streams:
+            plain = await connection.connect(host, port)
+            if job.starttls is not None:
+                await start_tls(job.starttls, plain)
+            return await connection.streams(tls)
+
+        async def talk(
+            connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            listening = Listening(
+                connection, self.matcher, job.id, lambda: reader.read(_BANNER_BYTES)
+            )
+
+            async def send(text: bytes) -> None:
+                writer.write(text)
+                await writer.drain()
+
+            if job.body_regexp is not None:
+                await listening.expect(job.body_regexp, "the banner", most=_BANNER_BYTES)
+            await listening.hold(job.dialogue, send)
+            connection.matched = True
 
         async def attempt() -> Outcome:
-            async with Connection(job, self.resolver) as connection:
-                reader, _ = await connection.open(host, port, tls=None)
-                connection.matched = True
-                if job.body_regexp is not None:
-                    connection.matched = None
-                    banner = b""
-                    while not connection.matched:
-                        piece = await reader.read(_BANNER_BYTES)
-                        if not piece:
-                            raise ProbeError(f"body-mismatch: the banner was {banner[:80]!r}")
-                        banner += piece
-                        connection.matched = await self.matcher.search(
-                            job.body_regexp,
-                            banner,
-                            charset="",
-                            job_id=job.id,
-                            timeout_s=connection.left_s,
-                        )
-                        if not connection.matched and len(banner) >= _BANNER_BYTES:
-                            raise ProbeError(f"body-mismatch: the banner was {banner[:80]!r}")
-            return connection.outcome()
+            return await converse(job, self.resolver, opened, talk)
 
         return attempt

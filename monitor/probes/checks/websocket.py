@@ -1,20 +1,26 @@
-"""The kind ``websocket``: the opening handshake, up to the server's 101."""
+"""The kind ``websocket``: the opening handshake, up to the server's 101, and a dialogue."""
 
 # ruff: noqa: D102 - Check documents the methods
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, cast
-from urllib.parse import unquote, urlunsplit
+import asyncio
+import base64
+import re
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
+from urllib.parse import unquote
 
 import msgspec
 
 from monitor.errors import SettingError
 from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.connection import Connection, ProbeError
-from monitor.probes.headers import verify_headers
-from monitor.probes.tls import TLS_OPTIONS, TlsKeys, tls_context
-from monitor.probes.urls import split_url
+from monitor.probes.connection import Connection, ProbeError, Streams, converse
+from monitor.probes.dialogue import MOST_RECEIVED_BYTES, Listening, Step, verify_dialogue
+from monitor.probes.headers import verify_headers, verify_length, verify_name
+from monitor.probes.job import Option
+from monitor.probes.tls import TLS_OPTIONS, TlsClient, TlsKeys
+from monitor.probes.tunnel import Tunnel
+from monitor.probes.urls import Url, parse_url
 from monitor.settings import secret
 
 if TYPE_CHECKING:
@@ -24,6 +30,18 @@ if TYPE_CHECKING:
 __all__ = ["WebsocketCheck", "WebsocketJob"]
 
 _READ_BYTES = 65536
+# Of the answer to the handshake, as libcurl has it.
+_MOST_HEADER_BYTES = 307_200
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: |\r?\n)")
+_SWITCHING = 101
+# The headers that decide about the handshake; the library has a limit for their number and length.
+_DECIDING = (
+    b"connection",
+    b"sec-websocket-accept",
+    b"sec-websocket-extensions",
+    b"sec-websocket-protocol",
+    b"upgrade",
+)
 _SUBPROTOCOL = "sec-websocket-protocol"
 # RFC 6455, 4.1: the handshake depends on them.
 _HANDSHAKE_HEADERS = (
@@ -43,94 +61,222 @@ class WebsocketJob(TlsKeys, frozen=True, kw_only=True, tag="websocket"):
 
     # sent with the handshake; may hold secrets
     headers: Annotated[dict[str, str], secret] = msgspec.field(default_factory=dict)
+    # offered to the server, which must choose it
+    subprotocol: str | None = None
+    # what to expect and to send, step by step; a message is a line, and is sent as text
+    dialogue: list[Step] = msgspec.field(default_factory=list)
+    # http://[user:password@]host:port; the environment's proxies are not used
+    proxy: Annotated[str, secret] | None = None
 
     def verify(self) -> None:
-        """Check credentials and headers, too."""
+        """Check credentials, headers, subprotocol, dialogue and proxy, too."""
         super().verify()
-        parts = split_url(self.url, self.schemes)
-        if parts.username is not None:
-            if parts.password is None:
-                raise SettingError(("url",), "has a user without a password")
-            try:
-                unquote(parts.username + parts.password, errors="strict")
-            except UnicodeDecodeError:
-                raise SettingError(("url",), "has credentials that are not UTF-8") from None
+        url = parse_url(self.url, self.schemes)
+        if url.user and not url.password:
+            raise SettingError(("url",), "has a user without a password")
+        try:
+            unquote(url.user + url.password, errors="strict")
+        except UnicodeDecodeError:
+            raise SettingError(("url",), "has credentials that are not UTF-8") from None
         verify_headers(self.headers)
-        for name in self.headers:
+        verify_length(self.headers, None)
+        names = [name.lower() for name in self.headers]
+        for name, value in self.headers.items():
             if name.lower() in _HANDSHAKE_HEADERS:
                 raise SettingError(("headers", name), "is set by the handshake itself")
+            if name.lower() == _SUBPROTOCOL:
+                for each in value.split(","):
+                    verify_name(each.strip(), ("headers", name), what="subprotocol")
+        if self.subprotocol is not None:
+            verify_name(self.subprotocol, ("subprotocol",), what="subprotocol")
+            if _SUBPROTOCOL in names:
+                raise SettingError(
+                    ("subprotocol",), "the header Sec-WebSocket-Protocol is set, too"
+                )
+        verify_dialogue(self.dialogue)
+        if self.proxy is not None:
+            Tunnel.of(self.proxy)
+        if url.scheme == "ws":
+            self.refuse_without_tls("use wss://")
 
 
 class WebsocketCheck(Check[WebsocketJob]):
-    """Opens a WebSocket, and closes the connection once the server has agreed."""
+    """Opens a WebSocket, holds the dialogue, and closes the connection."""
 
     job = WebsocketJob
-    options = TLS_OPTIONS
+    errors: ClassVar = {"proxy": "the proxy could not be found, reached or used"}
+    options = (
+        Option(
+            "--subprotocol", "subprotocol", "the subprotocol that the server must choose", "NAME"
+        ),
+        *TLS_OPTIONS,
+    )
 
     @classmethod
     def load(cls) -> None:
         import websockets.client  # noqa: F401 - for what it raises
 
     def prepare(self, job: WebsocketJob) -> Attempt:
-        from websockets.client import ClientProtocol
-        from websockets.uri import parse_uri
+        url = parse_url(job.url, job.schemes)
+        tls = TlsClient.of(job, url.host) if url.scheme == "wss" else None
+        tunnel = None if job.proxy is None else Tunnel.of(job.proxy)
 
-        parts = split_url(job.url, job.schemes)
-        uri = parse_uri(urlunsplit(parts._replace(fragment="")))
-        tls = tls_context(job) if uri.secure else None
-        subprotocols = _subprotocols(job)
+        async def opened(connection: Connection) -> Streams:
+            if tunnel is None:
+                await connection.connect(url.host, url.port)
+            else:
+                await tunnel.connect(connection, url.host, url.port)
+            return await connection.streams(tls)
+
+        async def talk(
+            connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            peer = _Peer(job, url, reader, writer)
+            await peer.handshake(connection)
+            listening = Listening(connection, self.matcher, job.id, peer.message)
+            await listening.hold(job.dialogue, peer.send)
+            connection.matched = True
 
         async def attempt() -> Outcome:
-            async with Connection(job, self.resolver) as connection:
-                reader, writer = await connection.open(uri.host, uri.port, tls=tls)
-                protocol = ClientProtocol(
-                    uri,
-                    max_size=_READ_BYTES,
-                    subprotocols=subprotocols,
-                )
-                request = protocol.connect()
-                for name, value in job.headers.items():
-                    if name.lower() != _SUBPROTOCOL:
-                        # Adding it would send a Host or an Authorization twice.
-                        request.headers.pop(name, None)
-                        request.headers[name] = value
-                protocol.send_request(request)
-                writer.write(b"".join(protocol.data_to_send()))
-                while not protocol.events_received() and protocol.handshake_exc is None:
-                    data = await reader.read(_READ_BYTES)
-                    if data:
-                        protocol.receive_data(data)
-                    else:
-                        protocol.receive_eof()
-                _require_upgrade(protocol, connection)
-                connection.matched = True
-            return connection.outcome()
+            return await converse(job, self.resolver, opened, talk)
 
         return attempt
 
 
+class _Peer:
+    """The server at the other end."""
+
+    def __init__(
+        self,
+        job: WebsocketJob,
+        url: Url,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        from websockets.client import ClientProtocol
+        from websockets.uri import WebSocketURI
+
+        uri = WebSocketURI(url.scheme == "wss", url.host, url.port, url.path, url.query)
+        self._job = job
+        self._credentials = url.credentials
+        self._reader = reader
+        self._writer = writer
+        self._events: list[Any] = []
+        self._protocol = ClientProtocol(
+            uri, max_size=MOST_RECEIVED_BYTES, subprotocols=_subprotocols(job)
+        )
+
+    async def handshake(self, connection: Connection) -> None:
+        """Open the WebSocket; raise ProbeError if the server does not agree."""
+        protocol = self._protocol
+        request = protocol.connect()
+        if self._credentials is not None:
+            encoded = base64.b64encode(b":".join(self._credentials)).decode()
+            request.headers["Authorization"] = f"Basic {encoded}"
+        for name, value in self._job.headers.items():
+            if name.lower() != _SUBPROTOCOL:
+                # Adding it would send a Host or an Authorization twice.
+                request.headers.pop(name, None)
+                # The library writes each letter as a byte.
+                request.headers[name] = value.encode().decode("latin-1")
+        protocol.send_request(request)
+        await self._flush()
+        status, answer = await self._answer()
+        if status != _SWITCHING:
+            connection.status = status
+            raise ProbeError(f"bad-status: {status}")
+        protocol.receive_data(answer)
+        _require_upgrade(protocol, connection)
+        wanted = self._job.subprotocol
+        if wanted is not None and protocol.subprotocol != wanted:
+            raise ProbeError("bad-answer: the server does not choose the subprotocol")
+        # The first event is the response; messages may have come with it.
+        self._events = protocol.events_received()[1:]
+
+    async def _answer(self) -> tuple[int, bytes]:
+        """Return the answer's status, and its header as far as it decides about the handshake."""
+        left = _MOST_HEADER_BYTES
+        while True:
+            first = await self._line(left)
+            found = _STATUS.match(first)
+            if found is None:
+                raise ProbeError("bad-answer: not an answer of HTTP/1.1")
+            lines, left = [first], left - len(first)
+            while (line := await self._line(left)).strip():
+                left -= len(line)
+                if line.partition(b":")[0].strip().lower() in _DECIDING:
+                    lines.append(line)
+            status = int(found[1])
+            # Interim answers come before the one that counts. Source: RFC 9110, 15.2.
+            if status == _SWITCHING or not 100 <= status < 200:
+                return status, b"".join((*lines, b"\r\n"))
+
+    async def _line(self, most: int) -> bytes:
+        try:
+            line = await self._reader.readline()
+        except ValueError:
+            most, line = 0, b"\n"
+        if not line.endswith(b"\n"):
+            raise ProbeError("reset: the connection was closed")
+        if len(line) > most:
+            raise ProbeError("bad-answer: its header is too long")
+        return line
+
+    async def message(self) -> bytes:
+        """Return the next message as a line, and nothing once the server has closed."""
+        from websockets.frames import Opcode
+
+        found = b""
+        while True:
+            events, self._events = self._events, []
+            for event in (*events, *self._protocol.events_received()):
+                opcode = getattr(event, "opcode", None)
+                if opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                    found += getattr(event, "data", b"")
+                    if getattr(event, "fin", True):
+                        found += b"\n"
+            if found:
+                return found
+            if self._protocol.close_expected() or self._reader.at_eof():
+                return b""
+            await self._receive()
+
+    async def send(self, text: bytes) -> None:
+        """Send a text message."""
+        self._protocol.send_text(text)
+        await self._flush()
+
+    async def _receive(self) -> None:
+        data = await self._reader.read(_READ_BYTES)
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        # Answers to pings, for instance.
+        await self._flush()
+
+    async def _flush(self) -> None:
+        self._writer.write(b"".join(self._protocol.data_to_send()))
+        await self._writer.drain()
+
+
 def _subprotocols(job: WebsocketJob) -> list[Subprotocol] | None:
-    """Return what the job's headers offer: the library must know, to accept the answer."""
+    """Return what the job offers: the library must know, to accept the answer."""
     offered = [value for name, value in job.headers.items() if name.lower() == _SUBPROTOCOL]
+    if job.subprotocol is not None:
+        offered.append(job.subprotocol)
     return [
         cast("Subprotocol", each.strip()) for value in offered for each in value.split(",")
     ] or None
 
 
 def _require_upgrade(protocol: ClientProtocol, connection: Connection) -> None:
-    """Raise what is wrong with the server's answer, if anything."""
-    from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+    """Raise what is wrong with the server's answer of status 101, if anything."""
+    from websockets.exceptions import InvalidHandshake
 
     failure = protocol.handshake_exc
     if failure is None:
-        connection.status = 101
-    elif isinstance(failure, InvalidStatus):
-        connection.status = failure.response.status_code
-        raise ProbeError(f"bad-status: {connection.status}")
-    elif isinstance(failure, EOFError) or (
-        isinstance(failure, InvalidMessage) and isinstance(failure.__cause__, EOFError)
-    ):
-        raise ProbeError("reset: the connection was closed")
+        connection.status = _SWITCHING
     elif isinstance(failure, (InvalidHandshake, ValueError)):
         # The library's words may have bytes of the answer that are not text.
         text = str(failure).encode("ascii", "backslashreplace").decode()

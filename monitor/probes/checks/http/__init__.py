@@ -26,6 +26,7 @@ class HttpCheck(Check[HttpJob]):
     errors: ClassVar = {
         "body-too-large": "the decompressed body is longer than max_body_bytes",
         "too-many-redirects": "more redirects than max_redirects",
+        "header-mismatch": "a whole answer without a header that header_regexps asks for",
         "bad-redirect": "a redirect to something that is not a web address",
         "proxy": "the proxy could not be found, reached or used",
     }

@@ -1,36 +1,18 @@
-"""The results of a libcurl transfer: body, phases, certificate, and the text of its error."""
+"""The results of a libcurl transfer: phases, certificates, and the text of its error."""
 
 from __future__ import annotations
 
 import errno as os_errors
 import os
-import re
 import ssl
-from datetime import UTC, datetime
-from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
 import pycurl
 
 from monitor.probes.check import OS_ERRORS
+from monitor.probes.no_result import own_trouble, short_of_descriptors
 
-__all__ = [
-    "Body",
-    "certificate_expiry",
-    "charset_of",
-    "error_text",
-    "hop_phases",
-    "system_authorities",
-]
-
-# Where distributions keep the trusted authorities; the first one that exists is used.
-_AUTHORITIES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
+__all__ = ["error_text", "hop_phases", "lacking", "sent_chain"]
 
 _WORDS = {
     pycurl.E_COULDNT_RESOLVE_PROXY: "proxy",
@@ -45,37 +27,9 @@ _WORDS = {
     pycurl.E_SEND_ERROR: "reset",
     97: "proxy",  # CURLE_PROXY, since 7.73
 }
-# RFC 9110, 8.3.1; names of charsets are tokens (RFC 2978, 2.3).
-_CHARSET = re.compile(
-    rb';\s*charset\s*=\s*"?([\w.:+-]{1,64})(?:["\s;]|$)', re.ASCII | re.IGNORECASE
-)
-
-
-class Body:
-    """Takes a decompressed body piece by piece, up to a limit in bytes."""
-
-    __slots__ = ("_keep", "_limit", "_pieces", "_size", "too_large")
-
-    def __init__(self, limit: int, *, keep: bool) -> None:
-        self._limit = limit
-        self._keep = keep
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.too_large = False
-
-    def write(self, piece: bytes) -> int | None:
-        """Take a piece; a result other than its size or None makes libcurl stop."""
-        self._size += len(piece)
-        if self._size > self._limit:
-            self.too_large = True
-            return -1
-        if self._keep:
-            self._pieces.append(piece)
-        return None
-
-    def content(self) -> bytes:
-        """Return the whole body, if it was to be kept."""
-        return b"".join(self._pieces)
+# Errors with files that the daemon has read before.
+_FILES = (pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_CERTPROBLEM)
+_NETWORK = (pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING)
 
 
 def hop_phases(easy: Any) -> tuple[float, float, float, float, float]:
@@ -98,35 +52,35 @@ def hop_phases(easy: Any) -> tuple[float, float, float, float, float]:
     return resolved, connected - resolved, ready - connected, started - ready, total - started
 
 
-def certificate_expiry(easy: Any) -> float | None:
-    """Return when the first certificate of the chain expires, in epoch s; None without one."""
-    dates = [
-        _certificate_date(value.decode("ascii", "replace"))
-        # Raw: names in a certificate may be in any encoding.
-        for certificate in easy.getinfo_raw(pycurl.INFO_CERTINFO)
-        for name, value in certificate
-        # "Expire date" with OpenSSL, "Expire Date" with GnuTLS
-        if name.lower() == b"expire date"
-    ]
-    return min((date for date in dates if date is not None), default=None)
+def sent_chain(easy: Any) -> list[bytes]:
+    """Return the certificates in DER that the server sent, its own first."""
+    found = []
+    # Raw: names in a certificate may be in any encoding.
+    for certificate in easy.getinfo_raw(pycurl.INFO_CERTINFO):
+        for name, value in certificate:
+            if name == b"Cert":
+                try:
+                    found.append(ssl.PEM_cert_to_DER_cert(value.decode("ascii").strip()))
+                except ValueError:
+                    break
+    return found
 
 
-@lru_cache(maxsize=1024)
-def _certificate_date(text: str) -> float | None:
-    try:
-        # OpenSSL: "Jan  1 00:00:00 3000 GMT"; GnuTLS: "3000-01-01 00:00:00 GMT"
-        if text[:4].isdigit():
-            return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC).timestamp()
-        return float(ssl.cert_time_to_seconds(text))
-    except ValueError:
+def lacking(errno: int, easy: Any) -> str | None:
+    """Return what the daemon lacks, if that is why a transfer failed; else None."""
+    if errno == pycurl.E_OUT_OF_MEMORY:
+        return own_trouble(MemoryError())
+    if errno in _FILES:
+        return short_of_descriptors()
+    if errno != pycurl.E_COULDNT_CONNECT:
         return None
-
-
-def charset_of(easy: Any) -> str:
-    """Return the charset of the answer's Content-Type; "" without one, or with an invalid one."""
-    # Raw: a server may send bytes that are not text at all.
-    found = _CHARSET.search(easy.getinfo_raw(pycurl.CONTENT_TYPE) or b"")
-    return found[1].decode("ascii") if found else ""
+    system = easy.getinfo(pycurl.OS_ERRNO)
+    if system:
+        return own_trouble(OSError(system, ""))
+    if easy.getinfo(pycurl.CONNECT_TIME):
+        return None  # a proxy refused to connect to the site
+    # Not even a socket could be made; any connection that fails has a number.
+    return short_of_descriptors() or "no socket could be made"
 
 
 def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
@@ -135,19 +89,11 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
     system = easy.getinfo(pycurl.OS_ERRNO)
     if errno == pycurl.E_OPERATION_TIMEDOUT:
         return f"timeout: {timeout_s:g} s ran out"
-    if errno == pycurl.E_COULDNT_CONNECT or (
-        errno in (pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING)
-    ):
+    if errno == pycurl.E_COULDNT_CONNECT or errno in _NETWORK:
         word = OS_ERRORS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else None)
     if errno == pycurl.E_SSL_CONNECT_ERROR and system == os_errors.ECONNRESET:
         word = "reset"
     detail = os.strerror(system) if word in ("refused", "unreachable", "reset") and system else ""
-    return f"{word or 'bad-answer'}: {detail or message or f'libcurl error {errno}'}"
-
-
-@cache
-def system_authorities() -> str | None:
-    """Return the file of the authorities that the system trusts, if found."""
-    found = ssl.get_default_verify_paths().cafile
-    candidates = (*((found,) if found else ()), *_AUTHORITIES)
-    return next((file for file in candidates if Path(file).is_file()), None)
+    # libcurl's words may have bytes of the answer that are not text.
+    said = (detail or message or f"libcurl error {errno}").encode("ascii", "backslashreplace")
+    return f"{word or 'bad-answer'}: {said.decode()}"

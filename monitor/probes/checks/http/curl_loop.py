@@ -142,6 +142,8 @@ class CurlHandles:
 
     def give(self, easy: Any) -> None:
         """Reset a handle and keep it for the next transfer."""
+        # A reset keeps the cookies of all answers, and the next job must not send them.
+        easy.setopt(pycurl.COOKIELIST, "ALL")
         easy.reset()
         self._idle.append(easy)
 

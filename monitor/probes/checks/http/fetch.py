@@ -7,42 +7,40 @@ the hops and shows the certificate of the last host only.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from itertools import zip_longest
 from typing import Any
-from urllib.parse import urlsplit
 
 import pycurl
 
 from monitor.errors import SettingError
 from monitor.messages import Phases
+from monitor.probes.chains import expiries
 from monitor.probes.check import Outcome
-from monitor.probes.checks.http.curl_answer import (
-    Body,
-    certificate_expiry,
-    charset_of,
-    error_text,
-    hop_phases,
-    system_authorities,
-)
+from monitor.probes.checks.http.answer_headers import header_values, last_answer
+from monitor.probes.checks.http.assertions import mismatch
+from monitor.probes.checks.http.body import Body
+from monitor.probes.checks.http.curl_answer import error_text, hop_phases, lacking, sent_chain
 from monitor.probes.checks.http.curl_loop import CurlHandles
 from monitor.probes.checks.http.job import HttpJob, expected_codes
-from monitor.probes.checks.http.request import Request, proxy_url
+from monitor.probes.checks.http.proxy import proxy_error
+from monitor.probes.checks.http.request import Request, proxy_of
+from monitor.probes.checks.http.setup import Setup
 from monitor.probes.matching import Matcher
+from monitor.probes.no_result import OwnTroubleError
 from monitor.probes.resolver import ResolveError, Resolver
+from monitor.probes.tls import trusted_in
 
-__all__ = ["Fetch"]
+__all__ = ["Fetch", "Visit"]
 
 # libcurl prints the whole chain as text, which costs a third of the handshake. So a good chain
 # is inspected this often, in s, and after every failure.
 _CERTIFICATE_LOOK_S = 300.0
+_E_HTTP2 = 16
 _REDIRECTS = (301, 302, 303, 307, 308)
-_VERSIONS = {
-    "any": pycurl.CURL_HTTP_VERSION_2TLS,
-    "1.1": pycurl.CURL_HTTP_VERSION_1_1,
-    "2": pycurl.CURL_HTTP_VERSION_2_0,
-}
+
+# When the verified path and the whole chain expire.
+_Expiries = tuple[float | None, float | None]
 
 
 class Fetch:
@@ -57,37 +55,24 @@ class Fetch:
         self._matcher = matcher
         self._curl = handles.loop(job.ca_file)
         self._request = Request.of(job)
+        self._proxy = None if job.proxy is None else proxy_of(job.proxy)
+        self._set_up = Setup(job, self._proxy)
+        self._trusted = trusted_in(job.ca_file)
         self._expected = expected_codes(job.expected_status)
         self._ip_version = str(job.ip_version)
-        proxy = None if job.proxy is None else proxy_url(job.proxy)
-        self._proxy = None if proxy is None else urlsplit(proxy)
-        family = {"any": pycurl.IPRESOLVE_WHATEVER, "4": pycurl.IPRESOLVE_V4}
-        self._options: list[tuple[int, Any]] = [
-            (pycurl.NOSIGNAL, 1),
-            (pycurl.FRESH_CONNECT, 1),
-            (pycurl.FORBID_REUSE, 1),
-            (pycurl.NETRC, pycurl.NETRC_IGNORED),
-            # An empty one also turns off the environment's.
-            (pycurl.PROXY, proxy or ""),
-            (pycurl.HTTP_VERSION, _VERSIONS[job.http_version]),
-            (pycurl.ACCEPT_ENCODING, ""),
-            (pycurl.IPRESOLVE, family.get(self._ip_version, pycurl.IPRESOLVE_V6)),
-        ]
-        self._tls_options: list[tuple[int, Any]] = [
-            (pycurl.SSL_SESSIONID_CACHE, 0),
-            (pycurl.SSL_VERIFYPEER, int(job.verify_tls)),
-            (pycurl.SSL_VERIFYHOST, 2 if job.verify_tls else 0),
-        ]
-        # by host: when its chain expires, and when it was inspected
-        self._expiries: dict[tuple[str, int], tuple[float | None, float]] = {}
-        authorities = job.ca_file or system_authorities()
-        if authorities is not None:
-            self._tls_options.append((pycurl.CAINFO, os.fsencode(authorities)))
+        self._asserts = (
+            job.body_regexp is not None
+            or job.body_absent_regexp is not None
+            or job.json is not None
+        )
+        self._keep_body = self._asserts
+        # by host: when its certificates expire, and when they were inspected
+        self._expiries: dict[tuple[str, int], tuple[_Expiries, float]] = {}
 
     async def attempt(self) -> Outcome:
         """Fetch the page and its redirects."""
         began = time.monotonic()
-        visit = _Visit(began + self._job.timeout)
+        visit = Visit(began + self._job.timeout)
         easy = self._handles.take()
         whole = False
         try:
@@ -111,129 +96,129 @@ class Fetch:
             matched=visit.matched,
             phases=Phases(*spent),
             certificate_expires_at=visit.expiry,
+            chain_expires_at=visit.chain_expiry,
         )
 
-    async def _follow(self, visit: _Visit, easy: Any) -> bool:
+    async def _follow(self, visit: Visit, easy: Any) -> bool:
         """Fetch hop by hop; return whether the last answer is whole, with no error so far."""
         job, request, redirects = self._job, self._request, 0
         while True:
             await self._hop(visit, easy, request)
             if visit.error is not None:
                 return False
-            # Raw: a server may send bytes that are not UTF-8.
-            location = easy.getinfo_raw(pycurl.REDIRECT_URL)
+            location = header_values(visit.lines, "location")
             if visit.status not in _REDIRECTS or not location or not job.follow_redirects:
                 return True
             if redirects == job.max_redirects:
                 visit.error = f"too-many-redirects: more than {redirects}"
                 return False
             redirects += 1
-            assert visit.status is not None
             try:
-                request = request.redirected(
-                    visit.status, location.decode("utf-8", "surrogateescape")
-                )
+                request = request.redirected(visit.status, location[0])
             except SettingError as error:
-                visit.error = f"bad-redirect: {error.problem}"
+                visit.error = f"bad-redirect: {ascii(error.problem)[1:-1]}"
                 return False
             easy.reset()
 
-    async def _hop(self, visit: _Visit, easy: Any, request: Request) -> None:
-        pinned: list[str] = []
-        if self._proxy is not None or not request.address_version:
-            began = time.monotonic()
-            pinned = await self._addresses(request, visit.until)
-            visit.add(time.monotonic() - began)
-        elif self._ip_version not in ("any", request.address_version):
-            raise ResolveError(
-                f"no-such-host: {request.host} is not an IPv{self._ip_version} address"
-            )
+    async def _hop(self, visit: Visit, easy: Any, request: Request) -> None:
+        pinned = await self._pinned(visit, request)
         left = visit.until - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        site = (request.host, request.port)
+        site = (request.place.host, request.place.port)
         known = self._expiries.get(site)
         look = request.secure and (
             known is None or time.monotonic() - known[1] > _CERTIFICATE_LOOK_S
         )
-        visit.body = Body(self._job.max_body_bytes, keep=self._job.body_regexp is not None)
-        self._set_up(easy, request, visit.body, left_s=left, pinned=pinned)
+        job = self._job
+        body = visit.body = Body(
+            job.max_body_bytes, keep=self._keep_body, decode=job.decode, stream=job.stream
+        )
+        self._set_up(easy, request, body, left_s=left, pinned=pinned)
         if look:
             easy.setopt(pycurl.OPT_CERTINFO, 1)
         errno, message = await self._curl.perform(easy)
+        if errno and (trouble := lacking(errno, easy)) is not None:
+            raise OwnTroubleError(trouble)
         visit.add(*hop_phases(easy))
         visit.status = easy.getinfo(pycurl.RESPONSE_CODE) or None
-        if self._job.body_regexp is not None:
-            visit.charset = charset_of(easy)
+        visit.lines = last_answer(body.lines)
+        if body.streaming:
+            errno = 0
         if request.secure:
-            expiry = certificate_expiry(easy) if look else known[0] if known and not errno else None
-            if expiry is None and errno == pycurl.E_PEER_FAILED_VERIFICATION:
-                expiry = await self._refused_certificate(request, visit.until, pinned)
-            if look and not errno:
-                self._remember(site, expiry)
+            found = self._certificates(easy) if look else known[0] if known and not errno else None
+            if found is None and errno == pycurl.E_PEER_FAILED_VERIFICATION:
+                found = await self._refused(request, visit.until, pinned)
+            if look and not errno and found is not None:
+                self._remember(site, found)
             elif errno:
                 self._expiries.pop(site, None)
-            if expiry is not None:
-                visit.expiry = min(expiry, visit.expiry or expiry)
-        if visit.body.too_large:
-            visit.error = f"body-too-large: longer than {self._job.max_body_bytes} bytes"
-        elif errno:
-            visit.error = error_text(errno, message, easy, timeout_s=self._job.timeout)
-        elif self._job.http_version == "2" and (
-            easy.getinfo(pycurl.INFO_HTTP_VERSION) != pycurl.CURL_HTTP_VERSION_2_0
-        ):
-            visit.error = "bad-answer: not HTTP/2"
+            visit.expires(found)
+        visit.error = self._hop_error(visit, easy, request, errno, message)
 
-    def _remember(self, site: tuple[str, int], expiry: float | None) -> None:
+    def _hop_error(
+        self, visit: Visit, easy: Any, request: Request, errno: int, message: str
+    ) -> str | None:
+        assert visit.body is not None
+        if visit.body.error is not None:
+            return visit.body.error
+        if self._proxy is not None:
+            problem = proxy_error(
+                self._proxy,
+                easy,
+                errno,
+                secure=request.secure,
+                status=visit.status,
+                lines=visit.lines,
+            )
+            if problem is not None:
+                if errno == 0 or easy.getinfo(pycurl.HTTP_CONNECTCODE):
+                    return f"proxy: {problem}"
+                detail = error_text(errno, message, easy, timeout_s=self._job.timeout)
+                return f"proxy: {problem}: {detail}"
+        if errno == _E_HTTP2 and self._job.http_version == "2":
+            return "bad-answer: not HTTP/2"
+        if errno:
+            return error_text(errno, message, easy, timeout_s=self._job.timeout)
+        version = easy.getinfo(pycurl.INFO_HTTP_VERSION)
+        if self._job.http_version == "2" and version != pycurl.CURL_HTTP_VERSION_2_0:
+            return "bad-answer: not HTTP/2"
+        return None if self._job.stream else visit.body.finish()
+
+    def _certificates(self, easy: Any) -> _Expiries | None:
+        chain = sent_chain(easy)
+        return expiries(chain, self._trusted) if chain else None
+
+    def _remember(self, site: tuple[str, int], found: _Expiries) -> None:
         if len(self._expiries) > self._job.max_redirects:
             self._expiries.clear()
-        self._expiries[site] = (expiry, time.monotonic())
+        self._expiries[site] = (found, time.monotonic())
 
-    async def _addresses(self, request: Request, until: float) -> list[str]:
+    async def _pinned(self, visit: Visit, request: Request) -> list[str]:
         """Resolve the host or the proxy; return an entry for libcurl's RESOLVE."""
-        host, port = request.host, request.port
-        if self._proxy is not None:
-            host, port = self._proxy.hostname or "", self._proxy.port or 0
-        async with asyncio.timeout_at(until):
+        place = request.place if self._proxy is None else self._proxy
+        if self._proxy is None and request.address_version:
+            if self._ip_version not in ("any", request.address_version):
+                raise ResolveError(
+                    f"no-such-host: {place.host} is not an IPv{self._ip_version} address"
+                )
+            return []
+        began = time.monotonic()
+        async with asyncio.timeout(visit.until - began):
             try:
-                found = await self._resolver.resolve(host, self._ip_version)
+                found = await self._resolver.resolve(place.host, self._ip_version)
             except ResolveError as error:
                 if self._proxy is not None:
                     raise ResolveError(f"proxy: {error}") from None
                 raise
-        if found == [host]:
+        visit.add(time.monotonic() - began)
+        if found == [place.host]:
             return []
         numbers = ",".join(f"[{address}]" if ":" in address else address for address in found)
-        return [f"{host}:{port}:{numbers}"]
+        return [f"{place.host}:{place.port}:{numbers}"]
 
-    def _set_up(
-        self, easy: Any, request: Request, body: Body, *, left_s: float, pinned: list[str]
-    ) -> None:
-        for option, value in self._options:
-            easy.setopt(option, value)
-        if request.secure:
-            for option, value in self._tls_options:
-                easy.setopt(option, value)
-        if pinned:
-            easy.setopt(pycurl.RESOLVE, pinned)
-        easy.setopt(pycurl.URL, request.url)
-        easy.setopt(pycurl.HTTPHEADER, request.headers)
-        easy.setopt(pycurl.TIMEOUT_MS, max(1, round(left_s * 1000)))
-        easy.setopt(pycurl.WRITEFUNCTION, body.write)
-        if request.method == "HEAD":
-            easy.setopt(pycurl.NOBODY, 1)
-        elif request.body is not None:
-            easy.setopt(pycurl.POSTFIELDS, request.body)
-        if request.method not in ("GET", "HEAD") or request.body is not None:
-            easy.setopt(pycurl.CUSTOMREQUEST, request.method)
-        if request.user is not None:
-            easy.setopt(pycurl.USERNAME, request.user)
-            easy.setopt(pycurl.PASSWORD, request.password or "")
-
-    async def _refused_certificate(
-        self, request: Request, until: float, pinned: list[str]
-    ) -> float | None:
-        """Return the expiry of a refused certificate, from a connection that carries nothing.
+    async def _refused(self, request: Request, until: float, pinned: list[str]) -> _Expiries | None:
+        """Return the expiries of refused certificates, from a connection that carries nothing.
 
         Some builds of libcurl do not show the certificates of a failed handshake.
         """
@@ -242,44 +227,46 @@ class Fetch:
             left = until - time.monotonic()
             if left <= 0:
                 return None
-            self._set_up(easy, request, Body(0, keep=False), left_s=left, pinned=pinned)
+            nothing = Body(0, keep=False, decode=False, stream=False)
+            self._set_up(easy, request, nothing, left_s=left, pinned=pinned)
             easy.setopt(pycurl.CONNECT_ONLY, 1)
             easy.setopt(pycurl.OPT_CERTINFO, 1)
             easy.setopt(pycurl.SSL_VERIFYPEER, 0)
             easy.setopt(pycurl.SSL_VERIFYHOST, 0)
             await self._curl.perform(easy)
-            return certificate_expiry(easy)
+            return self._certificates(easy)
         finally:
             self._handles.give(easy)
 
-    async def _check_answer(self, visit: _Visit) -> None:
+    async def _check_answer(self, visit: Visit) -> None:
         """Compare a whole answer with what the job expects."""
-        job = self._job
-        visit.matched = True
-        if job.body_regexp is not None:
-            visit.matched = None
-            assert visit.body is not None
-            try:
-                visit.matched = await self._matcher.search(
-                    job.body_regexp,
-                    visit.body.content(),
-                    charset=visit.charset,
-                    job_id=job.id,
-                    timeout_s=visit.until - time.monotonic(),
-                )
-            except TimeoutError:
-                visit.error = "timeout: body_regexp takes too long"
         assert visit.status is not None
+        assert visit.body is not None
+        visit.matched = True
+        problem = None
+        if self._asserts or self._job.header_regexps:
+            problem = await mismatch(
+                self._job,
+                self._matcher,
+                lines=visit.lines,
+                body=visit.body.content(),
+                until=visit.until,
+            )
+            ended = problem is None or not problem.startswith("timeout: ")
+            visit.matched = problem is None if ended else None
+        if self._job.stream and not visit.body.streaming:
+            problem = "bad-answer: the answer ended without a body"
         if visit.status not in self._expected:
-            visit.error = f"bad-status: {visit.status}"
-        elif visit.matched is False:
-            visit.error = "body-mismatch: body_regexp does not match"
+            problem = f"bad-status: {visit.status}"
+        visit.error = problem
 
 
-class _Visit:
+class Visit:
     """The findings so far, over all hops."""
 
-    __slots__ = ("body", "charset", "error", "expiry", "matched", "spent", "status", "until")
+    __slots__ = (
+        "body", "chain_expiry", "error", "expiry", "lines", "matched", "spent", "status", "until",
+    )  # fmt: skip
 
     def __init__(self, until: float) -> None:
         self.until = until
@@ -287,11 +274,18 @@ class _Visit:
         self.error: str | None = None
         self.matched: bool | None = None
         self.expiry: float | None = None
+        self.chain_expiry: float | None = None
         self.body: Body | None = None
-        self.charset = ""
+        self.lines: list[bytes] = []
         # resolve, connect, tls, processing, transfer
         self.spent = [0.0, 0.0, 0.0, 0.0, 0.0]
 
     def add(self, *phases: float) -> None:
         """Add a hop's phases, or the first of them."""
         self.spent = [sum(pair) for pair in zip_longest(self.spent, phases, fillvalue=0.0)]
+
+    def expires(self, found: _Expiries | None) -> None:
+        """Take a hop's expiries; the earliest ones count."""
+        path, chain = found or (None, None)
+        self.expiry = min(filter(None, (path, self.expiry)), default=None)
+        self.chain_expiry = min(filter(None, (chain, self.chain_expiry)), default=None)

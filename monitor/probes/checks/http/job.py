@@ -7,15 +7,16 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.probes.headers import verify_headers
-from monitor.probes.matching import verify_expression
+from monitor.probes.headers import verify_headers, verify_length, verify_name
+from monitor.probes.matching import verify_expression, verify_json_expression
 from monitor.probes.tls import TlsKeys
-from monitor.probes.urls import split_url
+from monitor.probes.urls import parse_url
 from monitor.settings import secret
 
-__all__ = ["HttpJob", "expected_codes"]
+__all__ = ["PROXY_SCHEMES", "HttpJob", "expected_codes"]
 
-_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+_MOST_HEADERS = 100
 _METHOD_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-_")
 
 
@@ -34,15 +35,25 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
     expected_status: list[int | str] = msgspec.field(default_factory=lambda: ["200-299"])
     # must match the decoded body, in Python's syntax (re.search)
     body_regexp: str | None = None
+    # must not match the decoded body
+    body_absent_regexp: str | None = None
+    # a JMESPath expression that must be true of the decoded body
+    json: str | None = None
+    # by name of a header: must match one of its values
+    header_regexps: dict[str, str] = msgspec.field(default_factory=dict)
     # false: the redirect itself is the answer
     follow_redirects: bool = True
     # more than this are down, `too-many-redirects`
     max_redirects: Annotated[int, msgspec.Meta(ge=0, le=100)] = 10
     # limit for the decompressed body; a longer one is down
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 1_048_576
+    # false: ask for no compression, and take the body as it comes
+    decode: bool = True
+    # true: up at the first byte of the body, for bodies that never end
+    stream: bool = False
     # http://[user:password@]host:port or socks5://...; the environment's proxies are not used
     proxy: Annotated[str, secret] | None = None
-    # 2 requires HTTP/2, 1.1 forbids it
+    # 2 requires HTTP/2, 1.1 forbids it; with http://, 2 starts with HTTP/2 at once
     http_version: Literal["any", "1.1", "2"] = "any"
 
     def verify(self) -> None:
@@ -51,16 +62,47 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
         if not self.method or not set(self.method) <= _METHOD_LETTERS:
             raise SettingError(("method",), f"{self.method!r} is not a method such as GET")
         verify_headers(self.headers)
+        verify_length(self.headers, None if self.body is None else self.body.encode())
         expected_codes(self.expected_status)
-        verify_expression(self.body_regexp, ("body_regexp",))
+        for key in ("body_regexp", "body_absent_regexp"):
+            verify_expression(getattr(self, key), (key,))
+        verify_json_expression(self.json, ("json",))
+        if len(self.header_regexps) > _MOST_HEADERS:
+            raise SettingError(("header_regexps",), f"more than {_MOST_HEADERS} headers")
+        for name, expression in self.header_regexps.items():
+            verify_name(name, ("header_regexps",))
+            verify_expression(expression, ("header_regexps", name))
+        for key in ("body_regexp", "body_absent_regexp", "json"):
+            if self.stream and getattr(self, key) is not None:
+                raise SettingError((key,), "needs the whole body, which stream: true does not read")
+        if self.method == "HEAD":
+            self._verify_head()
         if self.proxy is not None:
             try:
-                split_url(self.proxy, _PROXY_SCHEMES, port=True)
+                parse_url(self.proxy, PROXY_SCHEMES, port=True)
             except SettingError:
                 # Its own words would show the proxy's password where there is no scheme.
-                schemes = ", ".join(_PROXY_SCHEMES)
+                schemes = ", ".join(PROXY_SCHEMES)
                 problem = f"must be SCHEME://HOST:PORT with one of {schemes}"
                 raise SettingError(("proxy",), problem) from None
+        if not self._may_speak_tls():
+            self.refuse_without_tls("use https://, or follow redirects to it")
+
+    def _verify_head(self) -> None:
+        """Raise SettingError for a key about a body, which HEAD has none of."""
+        if self.body is not None:
+            raise SettingError(("body",), "a request with HEAD has no body")
+        for key in ("body_regexp", "body_absent_regexp", "json"):
+            if getattr(self, key) is not None:
+                raise SettingError((key,), "the answer to HEAD has no body")
+        if self.stream:
+            raise SettingError(("stream",), "the answer to HEAD has no body")
+
+    def _may_speak_tls(self) -> bool:
+        """Return whether the job, a redirect or the proxy may lead to TLS."""
+        redirects = self.follow_redirects and self.max_redirects > 0
+        proxy = self.proxy is not None and self.proxy.strip().lower().startswith("https:")
+        return redirects or proxy or parse_url(self.url, self.schemes).scheme == "https"
 
 
 def expected_codes(items: list[int | str]) -> frozenset[int]:

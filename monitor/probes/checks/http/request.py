@@ -3,103 +3,131 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from monitor import __version__
-from monitor.probes.checks.http.job import HttpJob
+from monitor.probes.checks.http.decoding import ACCEPTED
+from monitor.probes.checks.http.job import PROXY_SCHEMES, HttpJob
 from monitor.probes.resolver import address_version
-from monitor.probes.urls import ascii_host, ascii_text, split_url
+from monitor.probes.urls import Url, joined_url, parse_url
 
-__all__ = ["Request", "proxy_url"]
+__all__ = ["Request", "proxy_of"]
 
-_PORTS = {"http": 80, "https": 443}
 # What another host must not get with a redirect: credentials, and this host's name.
-_OWN_HEADERS = ("authorization", "cookie", "host", "proxy-authorization")
+_OWN_HEADERS = (b"authorization", b"host", b"proxy-authorization")
+# Fetch, 4.4 step 13: they describe the body, which is dropped.
+_BODY_HEADERS = (b"content-encoding", b"content-language", b"content-location", b"content-type")
+# Their requests have a body, if an empty one. Source: RFC 9110, 8.6.
+_WITH_BODY = ("POST", "PUT", "PATCH")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One hop's request, all in ASCII except the credentials, which are in UTF-8.
+    """One hop's request, all in bytes as it is sent.
 
-    ``address_version`` is "4" or "6" if the host is an address, else "".
+    ``cookie`` is the job's own; those of earlier answers are libcurl's. ``address_version`` is "4"
+    or "6" if the host is an address, else "".
     """
 
-    url: str
-    host: str
-    port: int
+    place: Url
     method: str
     headers: tuple[bytes, ...]
+    cookie: bytes | None
     body: bytes | None
-    user: bytes | None
-    password: bytes | None
-    secure: bool
+    credentials: tuple[bytes, bytes] | None
     address_version: str
+    # The request for the job's own URL, if this one follows a redirect.
+    first: Request | None = None
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is sent over TLS."""
+        return self.place.scheme == "https"
 
     @classmethod
     def of(cls, job: HttpJob) -> Request:
         """Return the request for a verified job."""
         headers = {name.lower(): f"{name}: {value}" for name, value in job.headers.items()}
-        headers = {"user-agent": f"User-Agent: recodex-monitor/{__version__}", **headers}
-        # No "Expect: 100-continue": old servers answer it with an error.
-        headers = {"expect": "Expect:", **headers}
+        cookie = headers.pop("cookie", None)
+        defaults = {
+            # No "Expect: 100-continue": old servers answer it with an error.
+            "expect": "Expect:",
+            "user-agent": f"User-Agent: recodex-monitor/{__version__}",
+        }
+        if job.decode:
+            defaults["accept-encoding"] = f"Accept-Encoding: {ACCEPTED}"
+        if job.stream:
+            defaults["accept"] = "Accept: text/event-stream, */*"
         lines = tuple(
             line.encode() if line.partition(":")[2].strip() or name == "expect"
             # libcurl's syntax for an empty header
             else line.partition(":")[0].encode() + b";"
-            for name, line in headers.items()
+            for name, line in {**defaults, **headers}.items()
         )  # fmt: skip
-        body = None if job.body is None else job.body.encode()
-        return cls("", "", 0, job.method, lines, body, None, None, False, "").to(job.url)
+        body = job.body.encode() if job.body is not None else None
+        if body is None and job.method in _WITH_BODY:
+            body = b""
+        own = None if cookie is None else cookie.partition(":")[2].strip().encode()
+        place = parse_url(job.url, HttpJob.schemes)
+        return cls(place, job.method, lines, own, body, None, "").at(place)
 
-    def to(self, url: str) -> Request:
-        """Return the same request for another URL; raise SettingError if it is not HTTP."""
-        parts = split_url(url, HttpJob.schemes)
-        host = parts.hostname or ""
-        if not host.isascii():
-            host = ascii_host(host)
-        shown_host = f"[{host}]" if ":" in host else host
-        port = parts.port or _PORTS[parts.scheme]
-        netloc = shown_host if port == _PORTS[parts.scheme] else f"{shown_host}:{port}"
-        user = None if parts.username is None else unquote_to_bytes(parts.username)
-        password = None if parts.password is None else unquote_to_bytes(parts.password)
-        path, query = ascii_text(parts.path or "/"), ascii_text(parts.query)
-        bare = urlunsplit((parts.scheme, netloc, path, query, ""))
+    def at(self, place: Url) -> Request:
+        """Return the same request for another place, with the credentials of its URL."""
         return replace(
             self,
-            url=bare,
-            host=host,
-            port=port,
-            user=user,
-            password=password,
-            secure=parts.scheme == "https",
-            address_version=address_version(host),
+            place=place,
+            credentials=place.credentials,
+            address_version=address_version(place.host),
         )
 
-    def redirected(self, status: int, url: str) -> Request:
-        """Return the request after a redirect. Source: RFC 9110 15.4; browsers do the same."""
-        found = self.to(url)
-        if (found.host, found.port, found.secure) == (self.host, self.port, self.secure):
-            if found.user is None:
-                found = replace(found, user=self.user, password=self.password)
-        else:
-            kept = tuple(
-                line
-                for line in found.headers
-                if line.partition(b":")[0].decode().lower() not in _OWN_HEADERS
+    def redirected(self, status: int, location: bytes) -> Request:
+        """Return the request after a redirect; raise SettingError if it leads to no web page.
+
+        Credentials, the job's cookies and its Host header stay with the host of the job's URL: with
+        its port and scheme, or from http to https, also after a visit to another host. Source:
+        RFC 9110 15.4; browsers do the same.
+        """
+        first = self.first or self
+        found = replace(
+            self.at(parse_url(joined_url(self.place, location), HttpJob.schemes)), first=first
+        )
+        if _same_host(first.place, found.place):
+            stayed = self if _same_host(first.place, self.place) else first
+            found = replace(
+                found,
+                headers=first.headers,
+                cookie=first.cookie,
+                credentials=found.credentials or stayed.credentials,
             )
-            found = replace(found, headers=kept)
-        if (status == 303 and self.method != "HEAD") or (
+            if first.place.netloc != found.place.netloc:
+                found = found.without(b"host")
+            if self.body is None and first.body is not None:
+                found = found.without(*_BODY_HEADERS)
+        else:
+            found = replace(found.without(*_OWN_HEADERS), cookie=None)
+        if (status == 303 and self.method not in ("GET", "HEAD")) or (
             status in (301, 302) and self.method == "POST"
         ):
-            found = replace(found, method="GET", body=None)
+            found = replace(found.without(*_BODY_HEADERS), method="GET", body=None)
         return found
 
+    def without(self, *names: bytes) -> Request:
+        """Return the request without some headers, named in lower case."""
+        kept = (
+            line
+            for line in self.headers
+            if line.partition(b":")[0].rstrip(b";").lower() not in names
+        )
+        return replace(self, headers=tuple(kept))
 
-def proxy_url(url: str) -> str:
-    """Return a proxy's URL as libcurl takes it."""
-    parts = urlsplit(url)
-    host = ascii_host(parts.hostname or "")
-    credentials, at, _ = parts.netloc.rpartition("@")
-    shown_host = f"[{host}]" if ":" in host else host
-    netloc = f"{ascii_text(credentials)}{at}{shown_host}:{parts.port}"
-    return urlunsplit((parts.scheme, netloc, "", "", ""))
+
+def _same_host(first: Url, other: Url) -> bool:
+    """Return whether a place gets what is meant for the first one."""
+    return first.host == other.host and (
+        (first.port, first.scheme) == (other.port, other.scheme)
+        or (first.scheme, other.scheme) == ("http", "https")
+    )
+
+
+def proxy_of(url: str) -> Url:
+    """Return a proxy's URL in its parts; raise SettingError."""
+    return parse_url(url, PROXY_SCHEMES, port=True)

@@ -1,0 +1,68 @@
+"""The kind ``heartbeat``: a job elsewhere, such as one of cron, that reports in time."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from monitor.errors import SettingError
+from monitor.probes.beats import NoBeatYetError
+from monitor.probes.check import Attempt, Check, Outcome
+from monitor.probes.job import Job
+
+__all__ = ["HeartbeatCheck", "HeartbeatJob"]
+
+_WEEK_S = 7 * 86400.0
+# Keys of all jobs that are about asking a site.
+_WITHOUT_EFFECT = ("timeout", "retries", "ip_version", "degraded_after")
+
+
+class HeartbeatJob(Job, frozen=True, kw_only=True, tag="heartbeat"):
+    """A job that reports to ``/heartbeat/KEY`` at least every interval."""
+
+    # none: the job reports by itself
+    url: str = ""
+    # s that a beat may be late
+    grace: Annotated[float, msgspec.Meta(ge=0, le=_WEEK_S)] = 0.0
+
+    def verify(self) -> None:
+        """Check that there is no URL, and no key about asking one."""
+        self.verify_common()
+        if self.url:
+            raise SettingError(("url",), "a heartbeat has none: its job reports by itself")
+        for field in msgspec.structs.fields(HeartbeatJob):
+            if field.name in _WITHOUT_EFFECT and getattr(self, field.name) != field.default:
+                raise SettingError((field.name,), "has no effect on a heartbeat: nothing is asked")
+
+
+class HeartbeatCheck(Check[HeartbeatJob]):
+    """Looks when the last beat came."""
+
+    job = HeartbeatJob
+    errors: ClassVar = {
+        "late": "no heartbeat came within the interval and the grace",
+        "reported": "the job itself reported that it failed",
+    }
+
+    def prepare(self, job: HeartbeatJob) -> Attempt:
+        """Return what looks at the job's last beat."""
+        beats, started_at, within_s = self.beats, time.time(), job.interval + job.grace
+
+        async def attempt() -> Outcome:
+            beat, now = beats.last(job.id), time.time()
+            left_s = (started_at if beat is None else beat.at) + within_s - now
+            if beat is None and left_s > 0:
+                beats.expect(job.id, left_s)
+                raise NoBeatYetError(job.id)
+            if beat is None or left_s <= 0:
+                since = "it was set up" if beat is None else "the last one"
+                return Outcome(up=False, error=f"late: {within_s - left_s:.0f} s after {since}")
+            beats.expect(job.id, left_s)
+            if not beat.up:
+                said = beat.message.encode("ascii", "backslashreplace").decode()
+                return Outcome(up=False, matched=False, error=f"reported: {said or 'down'}")
+            return Outcome(up=True, matched=True)
+
+        return attempt

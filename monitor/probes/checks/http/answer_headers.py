@@ -1,0 +1,42 @@
+"""The header of an answer, from the lines that libcurl gives; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+__all__ = ["charset_of", "header_values", "last_answer"]
+
+# RFC 9110, 8.3.1; names of charsets are tokens (RFC 2978, 2.3).
+_CHARSET = re.compile(
+    rb';\s*charset\s*=\s*"?([\w.:+-]{1,64})(?:["\s;]|$)', re.ASCII | re.IGNORECASE
+)
+
+
+def last_answer(lines: Sequence[bytes]) -> list[bytes]:
+    """Return the lines of the last answer; others are of a proxy, or interim (1xx)."""
+    start = 0
+    for number, line in enumerate(lines):
+        if line.startswith(b"HTTP/"):
+            start = number
+    return list(lines[start:])
+
+
+def header_values(lines: Sequence[bytes], name: str) -> list[bytes]:
+    """Return the values of a header, in any case of its name, in their order."""
+    wanted = name.lower().encode()
+    found = []
+    for line in lines:
+        key, colon, value = line.partition(b":")
+        if colon and key.strip().lower() == wanted:
+            found.append(value.strip())
+    return found
+
+
+def charset_of(lines: Sequence[bytes]) -> str:
+    """Return the charset of the Content-Type; "" without one, or with an invalid one."""
+    for value in header_values(lines, "content-type"):
+        found = _CHARSET.search(value)
+        if found:
+            return found[1].decode("ascii")
+    return ""

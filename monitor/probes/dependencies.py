@@ -1,0 +1,70 @@
+"""Which jobs depend on which; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from monitor.probes.job import Job
+
+__all__ = ["CIRCULAR", "Dependents", "circular_jobs", "failed_dependency"]
+
+CIRCULAR = "jobs depend on each other in a circle"
+
+
+def circular_jobs(jobs: Iterable[Job]) -> set[int]:
+    """Return the ids of the jobs that depend on each other in a circle.
+
+    They would hide each other's outage. A job on the way from one circle to another is included.
+    """
+    depends = {job.id: set(job.depends_on) for job in jobs if job.depends_on}
+    # What is left when nothing more ends the chains downwards, then upwards, is circles alone
+    # and what connects them.
+    while True:
+        ends = {job_id for job_id, on in depends.items() if not on & depends.keys()}
+        named = set().union(*depends.values())
+        ends |= depends.keys() - named
+        if not ends:
+            return set(depends)
+        for job_id in ends:
+            del depends[job_id]
+
+
+def failed_dependency(
+    job: Job, jobs: Mapping[int, Job], is_down: Callable[[int], bool]
+) -> int | None:
+    """Return the id of a job that is down and that ``job`` depends on, also indirectly, or None.
+
+    Of several, the first as the job lists them. Ids without a job are ignored.
+    """
+    waiting = list(reversed(job.depends_on))
+    seen = set()
+    while waiting:
+        job_id = waiting.pop()
+        if job_id in seen or job_id not in jobs:
+            continue
+        seen.add(job_id)
+        if is_down(job_id):
+            return job_id
+        waiting.extend(reversed(jobs[job_id].depends_on))
+    return None
+
+
+class Dependents:
+    """Which jobs depend on a job."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._direct: dict[int, list[int]] = {}
+        for job in jobs:
+            for job_id in job.depends_on:
+                self._direct.setdefault(job_id, []).append(job.id)
+
+    def of(self, job_id: int) -> set[int]:
+        """Return the ids of the jobs that depend on the job, also indirectly."""
+        found: set[int] = set()
+        waiting = [job_id]
+        while waiting:
+            for dependent in self._direct.get(waiting.pop(), ()):
+                if dependent not in found:
+                    found.add(dependent)
+                    waiting.append(dependent)
+        return found

@@ -1,0 +1,57 @@
+"""Jobs from the file of another program, each verified, and what could not be taken of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.errors import SettingError
+from monitor.files.yaml_nodes import compose, construct, decode
+from monitor.probes.checks import read_job
+from monitor.probes.foreign_jobs import foreign_jobs
+from monitor.probes.job import Job
+
+__all__ = ["MAX_BYTES", "Entry", "imported"]
+
+MAX_BYTES = 16 * 1024 * 1024
+
+# For checking a job before it gets its id.
+_SOME_ID = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the file: where it is, its job, and what was not taken.
+
+    ``keys`` are those of the job, without the id, which it gets where it is added.
+    """
+
+    place: str
+    keys: dict[str, Any] | None
+    job: Job | None
+    not_taken: list[str]
+
+
+def imported(file: str, raw: bytes) -> Iterator[Entry]:
+    """Yield the entries of ``file``, JSON or YAML; block: expressions are compiled.
+
+    Raises ValueError for a file of no known kind, and ConfigError for one that is not YAML.
+    """
+    for place, keys, not_taken in foreign_jobs(_data(file, raw)):
+        lost = list(not_taken)
+        job = None
+        if keys is not None:
+            try:
+                job = read_job({"id": _SOME_ID, **keys})
+            except SettingError as error:
+                lost.append(str(error))
+        yield Entry(place, keys if job is not None else None, job, lost)
+
+
+def _data(file: str, raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return construct(file, compose(file, decode(file, raw)))

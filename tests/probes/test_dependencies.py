@@ -1,0 +1,191 @@
+"""Jobs that depend on others, and up results that are degraded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.errors import SettingError
+from monitor.messages import Result
+from monitor.probes.check import Outcome
+from monitor.probes.checking import check_job
+from monitor.probes.checks import read_job
+from monitor.probes.dependencies import Dependents, circular_jobs, failed_dependency
+from monitor.probes.job import Job
+from monitor.probes.jobs_file import read_jobs
+from monitor.probes.settings import ProbesSettings
+from monitor.probes.source import JobList
+from monitor.web.jobs.registry import JobRegistry
+from monitor.web.live.changes import Changes
+from monitor.web.live.job_updates import JobFeed
+
+
+def job(job_id: int, *depends_on: int, **keys: Any) -> Job:
+    return read_job({"id": job_id, "url": "http://x/", "depends_on": list(depends_on), **keys})
+
+
+@given(st.lists(st.sets(st.integers(1, 8)), min_size=8, max_size=8))
+def test_circles_are_found_and_without_them_every_chain_ends(on: list[set[int]]) -> None:
+    jobs = {number: job(number, *(each - {number})) for number, each in enumerate(on, 1)}
+    circular = circular_jobs(jobs.values())
+    for number in jobs:
+        if number in Dependents(jobs.values()).of(number):
+            assert number in circular
+    rest = [each for number, each in jobs.items() if number not in circular]
+    assert all(each.id not in Dependents(rest).of(each.id) for each in rest)
+    if all(number not in Dependents(jobs.values()).of(number) for number in jobs):
+        assert circular == set()
+
+
+def test_the_job_that_is_down_is_named_also_behind_others() -> None:
+    jobs = {each.id: each for each in (job(1), job(2, 1), job(3, 9, 2))}
+    assert failed_dependency(jobs[3], jobs, {1}.__contains__) == 1
+    assert failed_dependency(jobs[3], jobs, {1, 2}.__contains__) == 2
+    assert failed_dependency(jobs[3], jobs, {3}.__contains__) is None
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        ([{"id": 1, "depends_on": [1]}], "jobs[0].depends_on: the job cannot depend on itself"),
+        ([{"id": 1, "depends_on": [2]}], "jobs[0].depends_on: there is no job 2"),
+        (
+            [{"id": 1}, {"id": 2, "depends_on": [3]}, {"id": 3, "depends_on": [2, 1]}],
+            "jobs[1].depends_on: jobs depend on each other in a circle",
+        ),
+    ],
+)
+def test_a_dependency_that_makes_no_sense_is_refused(jobs: list[dict[str, Any]], said: str) -> None:
+    data = {"jobs": [{"kind": "http", "url": "http://x/", **each} for each in jobs]}
+    with pytest.raises(SettingError) as caught:
+        msgspec.convert(data, ProbesSettings).verify()
+    assert str(caught.value) == said
+
+
+def test_a_jobs_file_loses_only_the_circle(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.json"
+    jobs = [
+        {"id": 1, "depends_on": [2]},
+        {"id": 2, "depends_on": [1]},
+        {"id": 3, "depends_on": [1]},
+    ]
+    file.write_text(json.dumps([{"url": "http://x/", **each} for each in jobs]))
+    found = read_jobs(file)
+    assert [each.id for each in found.jobs] == [3]
+    assert [line.removeprefix(f"{file}: ") for line in found.refused] == [
+        f"job {number}: depends_on: jobs depend on each other in a circle" for number in (1, 2)
+    ]
+
+
+class Known:
+    """Where a registry's jobs come from."""
+
+    source = "config"
+    runner = None
+    located = False
+    on_result: Callable[[Result], None] = staticmethod(lambda _: None)
+
+    def __init__(self, *jobs: Job) -> None:
+        self.jobs = JobList(jobs)
+
+    def result(self, job_id: int, *, up: bool) -> None:
+        self.on_result(
+            Result(job_id=job_id, url="http://x/", scheduled_at=1.0, checked_at=1.0, up=up)
+        )
+
+
+def test_while_a_job_is_down_those_that_depend_on_it_are_unknown_and_still_have_results() -> None:
+    known = Known(job(1), job(2, 1), job(3, 2), job(4), job(5, 1, active=False))
+    book = JobRegistry(known, None)
+
+    def states() -> list[str]:
+        return [json.loads(book.encoded(job_id))["state"] for job_id in book.ids()]
+
+    assert states() == ["unknown", "unknown", "unknown", "unknown", "inactive"]
+    for job_id in (1, 2, 3, 4):
+        known.result(job_id, up=True)
+    assert states() == ["up", "up", "up", "up", "inactive"]
+    book.dirty = set()
+    known.result(1, up=False)
+    assert book.dirty == {1, 2, 3, 5}
+    behind = "unknown: depends on 1"
+    assert states() == ["down", behind, behind, "up", "inactive"]
+    known.result(3, up=False)
+    assert states()[2] == behind
+    assert len(book.page(after=0, limit=10, state="unknown")[0]) == 2
+    last = book.entry(3).last
+    assert last is not None
+    assert not last.up
+    known.result(1, up=True)
+    assert states() == ["up", "up", "down", "up", "inactive"]
+    known.result(1, up=False)
+    known.jobs = JobList(known.jobs.jobs[1:])
+    book.ids()
+    assert states() == ["up", "down", "up", "inactive"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "degraded"),
+    [
+        (Outcome(up=True, response_time=0.5), True),
+        (Outcome(up=True, response_time=0.4), False),
+        (Outcome(up=True), False),
+        (Outcome(up=False, response_time=0.6, error="bad-status: 500"), False),
+    ],
+)
+async def test_an_up_result_is_degraded_from_the_response_time_that_the_job_names(
+    outcome: Outcome, degraded: bool
+) -> None:
+    async def attempt() -> Outcome:
+        return outcome
+
+    found, _ = await check_job(job(1, degraded_after=0.5), attempt)
+    assert (found.up, found.degraded) == (outcome.up, degraded)
+    assert not (await check_job(job(1), attempt))[0].degraded
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"tags": [""]}, "tags"),
+        ({"tags": ["a"] * 101}, "tags: more than 100"),
+        ({"tags": ["a\0"]}, "tags[0]: must not contain NUL"),
+        ({"depends_on": [0]}, "depends_on"),
+        ({"degraded_after": 0}, "degraded_after"),
+    ],
+)
+def test_common_keys_have_bounds(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_job({"id": 1, "url": "http://x/", **keys})
+    assert said in str(caught.value)
+
+
+def test_a_job_that_checks_something_else_now_is_unknown_and_a_deleted_one_is_nothing() -> None:
+    known = Known(job(1), job(2))
+    book = JobRegistry(known, None)
+    assert list(book.ids()) == [1, 2]
+    known.result(1, up=True)
+    known.result(2, up=True)
+    other = read_job({"id": 1, "url": "http://y/"})
+    known.jobs = JobList((other,))
+    assert book.entry(1).state == "unknown"
+    assert book.entry(1).last is None
+    # These were running meanwhile.
+    known.result(1, up=False)
+    known.result(2, up=False)
+    assert book.entry(1).state == "unknown"
+    assert book.dirty <= {1}
+    feed = JobFeed(book, Changes())
+    feed.news()
+    book.dirty = {1, 2}
+    news, again = feed.news()
+    assert news is not None
+    assert not again
+    assert len(cast("list[object]", news["items"])) == 1

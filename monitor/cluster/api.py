@@ -1,18 +1,14 @@
 """A client of the Kubernetes API that classifies errors by :class:`Reason`. Blocks; for threads.
 
-The ``kubernetes`` package provides credentials, certificates, proxies, exec plugins and the
-connection pool. Responses are read raw, with a timeout on every read. The package's own lists,
-watches and retries are not used: they wait indefinitely on a silent connection, decode whole
-objects, and differ between the versions in use.
+Responses are read raw, with a timeout on every read. The ``kubernetes`` package reads the
+credentials (:mod:`monitor.cluster.access`); its lists, watches and retries are not used: they wait
+indefinitely on a silent connection, decode whole objects, and differ between the versions in use.
 """
 
 from __future__ import annotations
 
-import enum
 import http.client
 import logging
-import os
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,61 +19,28 @@ from urllib.parse import urlencode
 import msgspec
 import urllib3
 
-from monitor.cluster.objects import Page, read_page
-from monitor.cluster.settings import read_kubeconfig
-from monitor.errors import MonitorError, SettingError
+from monitor.cluster.access import SERVICE_ACCOUNT, Access
+from monitor.cluster.credentials import Credentials
+from monitor.cluster.failures import ApiError, Reason, one_line
+from monitor.cluster.objects import UNREADABLE, Page, read_page
 
 __all__ = ["SERVICE_ACCOUNT", "Api", "ApiError", "Reason"]
 
 logger = logging.getLogger("monitor.cluster")
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
 _CONNECT_S = 10.0
 _READ_S = 30.0
-_PAGE_OBJECTS = 200  # decoding a page holds the interpreter lock for a few ms
-_MAX_PAGE_BYTES = 64 * 1024 * 1024
+# A page is about this long: decoding it holds the interpreter lock for a few ms.
+_PAGE_BYTES = 1024 * 1024
+_PAGE_OBJECTS = 200
+# A longer page is asked for again with fewer objects. etcd stores objects of up to 1.5 MiB by
+# default; JSON may be longer.
+_MAX_PAGE_BYTES = 8 * 1024 * 1024
 _MAX_RETRY_AFTER_S = 300.0
-# Three unanswered probes: a lost peer is detected within 30 s.
-_KEEPALIVE = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-]
-
-
-class Reason(enum.StrEnum):
-    """Why a request or a watch ended; the label of cluster_watch_restarts_total."""
-
-    ENDED = "ended"
-    EXPIRED = "expired"
-    SILENT = "silent"
-    UNREACHABLE = "unreachable"
-    BROKEN = "broken"
-    THROTTLED = "throttled"
-    SERVER_ERROR = "server-error"
-    UNAUTHORIZED = "unauthorized"
-    FORBIDDEN = "forbidden"
-    MISSING = "missing"
-    REJECTED = "rejected"
 
 
 class _Status(msgspec.Struct):
     message: str
-
-
-class ApiError(MonitorError):
-    """A request failed. ``retry_after_s`` is how long the server asks to wait."""
-
-    def __init__(self, reason: Reason, problem: str, *, retry_after_s: float | None = None) -> None:
-        self.reason = reason
-        self.problem = problem
-        self.retry_after_s = retry_after_s
-
-    def __str__(self) -> str:
-        return self.problem
 
 
 class Api:
@@ -94,43 +57,69 @@ class Api:
         service_account: Path = SERVICE_ACCOUNT,
         connections: int = 8,
     ) -> None:
-        self._kubeconfig = kubeconfig
-        self._service_account = service_account
-        self._connections = connections
+        self.server = ""
+        """The address of the server, once it is known; a changed kubeconfig may change it."""
+        self._credentials = Credentials(
+            kubeconfig, service_account=service_account, connections=connections
+        )
         self._lock = threading.Lock()
-        self._client: Any = None
         self._open: set[urllib3.BaseHTTPResponse] = set()
+        self._renewed: set[urllib3.BaseHTTPResponse] = set()
         self._stopping = False
+
+    @property
+    def waiting(self) -> str | None:
+        """What the requests wait for, if it is not the server."""
+        return self._credentials.waiting
 
     def stop(self) -> None:
         """Abort all reads, so that the reading threads return."""
+        self._credentials.stop()
         with self._lock:
             self._stopping = True
             for response in self._open:
-                with suppress(OSError, ValueError, RuntimeError):
-                    response.shutdown()
+                _shut(response)
+
+    def renew(self) -> None:
+        """Load the credentials again; open watches end, and continue with them."""
+        self._credentials.forget()
+        with self._lock:
+            self._renewed |= self._open
+            for response in self._open:
+                _shut(response)
 
     def close(self) -> None:
         """Close all connections."""
         self.stop()
-        self._forget_client()
+        self._credentials.forget()
 
     def pages(self, path: str, *, selector: str = "") -> Iterator[Page]:
-        """Yield the pages of a list; raises ApiError."""
+        """Yield the pages of a list, which show one moment; raises ApiError.
+
+        A page has as many objects as fit into about 1 MiB.
+        """
         query = {"limit": str(_PAGE_OBJECTS)}
         if selector:
             query["labelSelector"] = selector
+        server: str | None = None
         while True:
-            with self._request(path, query, read_s=_READ_S) as response:
-                page = _read_page(response)
+            limit = int(query["limit"])
+            with self._request(path, query, read_s=_READ_S, server=server) as response:
+                body = _read_body(response)
+            if body is None:
+                if limit == 1:
+                    raise ApiError(Reason.BROKEN, f"an object exceeds {_MAX_PAGE_BYTES} bytes")
+                query["limit"] = str(max(1, limit // 8))
+                continue
+            page = _decoded_page(body)
+            server = self.server
+            objects = len(page.items or ())
             yield page
             if not page.metadata.continue_:
                 return
             query["continue"] = page.metadata.continue_
-
-    def items(self, path: str, *, selector: str = "") -> list[msgspec.Raw]:
-        """Return all items of a list; raises ApiError."""
-        return [item for page in self.pages(path, selector=selector) for item in page.items or ()]
+            fitting = max(1, objects * _PAGE_BYTES // max(1, len(body)))
+            query["limit"] = str(min(_PAGE_OBJECTS, limit * 2, fitting))
 
     @contextmanager
     def stream(self, path: str, query: Mapping[str, str], *, read_s: float) -> Iterator[Any]:
@@ -143,11 +132,15 @@ class Api:
 
     @contextmanager
     def _request(
-        self, path: str, query: Mapping[str, str], *, read_s: float
+        self, path: str, query: Mapping[str, str], *, read_s: float, server: str | None = None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         response: urllib3.BaseHTTPResponse | None = None
+        access = self._credentials.current()
+        self.server = access.host
+        if server and access.host != server:
+            raise ApiError(Reason.EXPIRED, "the kubeconfig names another server")
         try:
-            response = self._send(path, query, read_s)
+            response = self._send(access, path, query, read_s)
             with self._lock:
                 self._open.add(response)
                 if self._stopping:
@@ -156,23 +149,30 @@ class Api:
                 raise self._refusal(response)
             yield response
         except urllib3.exceptions.HTTPError as error:
+            if response in self._renewed:
+                raise ApiError(Reason.ENDED, "the credentials are loaded again") from None
+            self._credentials.after_failure(error)
             raise _transport_error(error) from None
         except OSError as error:
+            self._credentials.forget()
             raise ApiError(Reason.UNREACHABLE, _os_text(error)) from None
         finally:
             if response is not None:
                 with self._lock:
                     self._open.discard(response)
+                    self._renewed.discard(response)
                 # The connection of a complete response is already back in the pool, open.
                 response.close()
 
-    def _send(self, path: str, query: Mapping[str, str], read_s: float) -> urllib3.BaseHTTPResponse:
-        client, headers = self._credentials()
+    def _send(
+        self, access: Access, path: str, query: Mapping[str, str], read_s: float
+    ) -> urllib3.BaseHTTPResponse:
         try:
-            sent: urllib3.BaseHTTPResponse = client.rest_client.pool_manager.request(
+            return access.pool.request(
                 "GET",
-                f"{client.configuration.host.rstrip('/')}{path}?{urlencode(query)}",
-                headers=headers,
+                f"{access.host}{path}?{urlencode(query)}",
+                headers={"Accept": "application/json", "User-Agent": "recodex-monitor"}
+                | dict(access.headers),
                 timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
                 retries=False,
                 redirect=False,
@@ -182,11 +182,10 @@ class Api:
             if isinstance(error, urllib3.exceptions.HTTPError):
                 raise
             # The text of these errors has the invalid value, which may be the token.
-            self._forget_client()
+            self._credentials.forget()
             raise ApiError(
                 Reason.UNAUTHORIZED, "the address of the server or the token has invalid characters"
             ) from None
-        return sent
 
     def _refusal(self, response: urllib3.BaseHTTPResponse) -> ApiError:
         status = response.status
@@ -196,7 +195,7 @@ class Api:
         match status:
             case 401:
                 # The credentials are outdated; the next request reads them again.
-                self._forget_client()
+                self._credentials.forget()
                 reason = Reason.UNAUTHORIZED
             case 403:
                 reason = Reason.FORBIDDEN
@@ -212,79 +211,30 @@ class Api:
                 reason = Reason.REJECTED
         return ApiError(reason, text, retry_after_s=retry_after)
 
-    def _credentials(self) -> tuple[Any, dict[str, str]]:
-        """Return the client of the package, and request headers with the current token."""
-        from kubernetes.config import ConfigException
 
-        headers = {"Accept": "application/json", "User-Agent": "recodex-monitor"}
-        try:
-            with self._lock:
-                if self._client is None:
-                    self._client = self._make_client()
-                client = self._client
-                # Reads the token of a service account again after a minute.
-                settings = client.configuration.auth_settings()
-        except (ConfigException, SettingError, LookupError, TypeError, ValueError) as error:
-            where = self._kubeconfig or self._service_account
-            problem = f"{where}: {_line(getattr(error, 'problem', error))}"
-            if self._kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
-                problem = "not running in a pod of a cluster; set cluster.kubeconfig"
-            raise ApiError(Reason.UNAUTHORIZED, problem) from None
-        for setting in settings.values():
-            if setting["in"] == "header" and setting["value"]:
-                headers[setting["key"]] = setting["value"].strip()
-        return client, headers
-
-    def _forget_client(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.rest_client.pool_manager.clear()
-
-    def _make_client(self) -> Any:
-        from kubernetes import client
-        from kubernetes.config.incluster_config import InClusterConfigLoader
-        from kubernetes.config.kube_config import KubeConfigLoader
-
-        configuration: Any = client.Configuration()
-        in_cluster: Any = InClusterConfigLoader
-        from_file: Any = KubeConfigLoader
-        if self._kubeconfig is None:
-            in_cluster(
-                token_filename=str(self._service_account / "token"),
-                cert_filename=str(self._service_account / "ca.crt"),
-            ).load_and_set(configuration)
-        else:
-            from_file(
-                config_dict=read_kubeconfig(self._kubeconfig),
-                config_base_path=str(self._kubeconfig.parent),
-            ).load_and_set(configuration)
-        configuration.connection_pool_maxsize = self._connections
-        made = client.ApiClient(configuration)
-        made.rest_client.pool_manager.connection_pool_kw["socket_options"] = _KEEPALIVE
-        return made
+def _shut(response: urllib3.BaseHTTPResponse) -> None:
+    with suppress(OSError, ValueError, RuntimeError):
+        response.shutdown()
 
 
-def _read_page(response: urllib3.BaseHTTPResponse) -> Page:
+def _read_body(response: urllib3.BaseHTTPResponse) -> bytes | None:
+    """Return the body of a page, or None if it is too long."""
     # By enforce_content_length a truncated body raises IncompleteRead.
     body = response.read(_MAX_PAGE_BYTES + 1, decode_content=True)
-    if len(body) > _MAX_PAGE_BYTES:
-        raise ApiError(Reason.BROKEN, f"a page of the list exceeds {_MAX_PAGE_BYTES} bytes")
+    return None if len(body) > _MAX_PAGE_BYTES else body
+
+
+def _decoded_page(body: bytes) -> Page:
     try:
         return read_page(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         raise ApiError(Reason.BROKEN, "the response is not a list of objects") from None
 
 
 def _status_message(body: bytes) -> str:
-    with suppress(msgspec.DecodeError, UnicodeDecodeError):
-        return _line(msgspec.json.decode(body, type=_Status).message)
-    return _line(body.decode("utf-8", "replace"))
-
-
-def _line(what: object) -> str:
-    """Return the beginning of an untrusted text as one line."""
-    return " ".join(str(what).split())[:300]
+    with suppress(*UNREADABLE):
+        return one_line(msgspec.json.decode(body, type=_Status).message)
+    return one_line(body.decode("utf-8", "replace"))
 
 
 def _retry_after(text: str | None) -> float | None:
@@ -300,7 +250,7 @@ def _transport_error(error: urllib3.exceptions.HTTPError) -> ApiError:
         case exceptions.ReadTimeoutError():
             return ApiError(Reason.SILENT, "the server sent nothing in time")
         case exceptions.SSLError():
-            return ApiError(Reason.UNREACHABLE, f"TLS: {_cause_text(error) or _line(error)}")
+            return ApiError(Reason.UNREACHABLE, f"TLS: {_cause_text(error) or one_line(error)}")
         case exceptions.ProxyError():
             return ApiError(Reason.UNREACHABLE, f"proxy: {_cause_text(error) or 'failed'}")
         case _:
@@ -316,4 +266,4 @@ def _cause_text(error: BaseException | None) -> str:
 
 
 def _os_text(error: OSError) -> str:
-    return _line(error.strerror or error)
+    return one_line(error.strerror or error)

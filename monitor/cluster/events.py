@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
+
+import msgspec
 
 from monitor.cluster.mapping import MappingSettings
 from monitor.messages import Image, ModelEvent
@@ -12,6 +16,7 @@ from monitor.messages import Image, ModelEvent
 __all__ = [
     "DEPLOYED",
     "FAILED",
+    "LINK_FIELDS",
     "POD_READY",
     "REMOVED",
     "ROLLED_BACK",
@@ -20,6 +25,7 @@ __all__ = [
     "Event",
     "event_id",
     "image_changes",
+    "link_problem",
     "make_event",
 ]
 
@@ -36,7 +42,9 @@ class Context:
     """The circumstances of an observation.
 
     ``baseline`` is true during the very first list of a scope, ``catch_up`` during the first list
-    of this run of the daemon. ``now`` is in s since the epoch.
+    of this run of the daemon, ``listed`` during any list. ``now`` is in s since the epoch, and so
+    is ``began``: when the rollout was first seen, if its begin was. ``link`` is the template of
+    links, ``plural`` the name of the collection in them; without it, one is made from the kind.
     """
 
     cluster: str
@@ -44,6 +52,10 @@ class Context:
     now: float
     baseline: bool = False
     catch_up: bool = False
+    listed: bool = False
+    began: float | None = None
+    link: str | None = None
+    plural: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,9 @@ def make_event(
 ) -> Event:
     """Make an event from its data; ``key`` is by default that of the object."""
     plural = f"{data.kind.lower()}s"
+    if context.link is not None:
+        link = link_of(context.link, data, context.plural or plural)
+        data = msgspec.structs.replace(data, link=link)
     return Event(
         id=event_id(context.cluster, uid, type_, revision, life),
         type=type_,
@@ -100,3 +115,24 @@ def make_event(
         time=context.now,
         data=data,
     )
+
+
+LINK_FIELDS = ("cluster", "namespace", "kind", "plural", "name", "uid", "model", "version")
+
+
+def link_problem(template: str) -> str | None:
+    """Return what is wrong with the template of links, if anything is."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError:
+        return "has a brace without its partner; write {{ or }} for a brace"
+    for _, field, format_, conversion in parts:
+        if field is not None and (field not in LINK_FIELDS or format_ or conversion):
+            return f"has {{{field}}}; known are {', '.join(LINK_FIELDS)}"
+    return None
+
+
+def link_of(template: str, data: ModelEvent, plural: str) -> str:
+    """Return the link to an object, with the fields quoted as parts of a URL."""
+    fields = {name: getattr(data, name, None) or "" for name in LINK_FIELDS} | {"plural": plural}
+    return template.format_map({name: quote(str(text), safe="") for name, text in fields.items()})

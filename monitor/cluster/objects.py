@@ -9,6 +9,7 @@ Source: the Kubernetes API reference (meta/v1).
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -17,28 +18,40 @@ __all__ = [
     "CONFIG_NAME",
     "CONFIG_VERSION",
     "NOTHING",
+    "ROLLOUT_HASH",
     "TEMPLATE_HASH",
+    "UNREADABLE",
     "Condition",
+    "Container",
     "Lenient",
+    "Managed",
     "Metadata",
+    "OwnMetadata",
+    "Owner",
     "Page",
     "PodSpec",
+    "Template",
+    "TemplateMetadata",
     "WatchEvent",
     "fingerprint_of",
+    "instant",
     "read_metadata",
     "read_page",
+    "read_template",
     "read_watch_event",
     "selector_text",
-    "template_images",
 ]
 
 NOTHING = msgspec.Raw(b"null")
+# What decoding raises for JSON that is malformed, no UTF-8, or nested too deeply.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 TEMPLATE_HASH = "pod-template-hash"
+ROLLOUT_HASH = "rollouts-pod-template-hash"
 CONFIG_NAME = "openshift.io/deployment-config.name"
 CONFIG_VERSION = "openshift.io/deployment-config.latest-version"
 # Labels and annotations that controllers add to the template of a copy.
-_ADDED_LABELS = frozenset({TEMPLATE_HASH, "deployment", "deploymentconfig"})
+_ADDED_LABELS = frozenset({TEMPLATE_HASH, ROLLOUT_HASH, "deployment", "deploymentconfig"})
 _ADDED_ANNOTATIONS = frozenset({CONFIG_NAME, CONFIG_VERSION, "openshift.io/deployment.name"})
 
 
@@ -55,6 +68,15 @@ class Owner(Lenient):
     controller: bool | None = None
 
 
+class Managed(Lenient):
+    """An entry of managedFields: who wrote which fields, when."""
+
+    manager: str = ""
+    subresource: str | None = None
+    time: str | None = None
+    fields_v1: msgspec.Raw = NOTHING
+
+
 class Metadata(Lenient):
     """An object's metadata."""
 
@@ -69,6 +91,17 @@ class Metadata(Lenient):
     annotations: dict[str, str] | None = None
     owner_references: list[Owner] | None = None
 
+    def controller(self) -> Owner | None:
+        """Return the owner that controls the object, if any."""
+        owners = self.owner_references or ()
+        return next((owner for owner in owners if owner.controller is not False), None)
+
+
+class OwnMetadata(Metadata):
+    """An object's metadata with those who wrote it."""
+
+    managed_fields: list[Managed] | None = None
+
 
 class Condition(Lenient):
     """A condition of a workload or a pod."""
@@ -78,6 +111,7 @@ class Condition(Lenient):
     reason: str | None = None
     message: str | None = None
     last_transition_time: str | None = None
+    last_update_time: str | None = None
 
 
 class _PageMetadata(Lenient):
@@ -126,30 +160,52 @@ def read_metadata(body: bytes | msgspec.Raw) -> Metadata:
     return _any_decoder.decode(body).metadata
 
 
-class _Container(Lenient):
+class _Variable(Lenient):
+    name: str = ""
+    value: str | None = None
+
+
+class Container(Lenient):
+    """A container of a template; variables whose value stands elsewhere have none."""
+
     name: str = ""
     image: str | None = None
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[_Variable] | None = None
 
 
 class PodSpec(Lenient):
     """The spec of a pod or of its template."""
 
-    containers: list[_Container] | None = None
-    init_containers: list[_Container] | None = None
+    containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
+
+    def all_containers(self) -> list[Container]:
+        """Return the containers, init containers last."""
+        return [*(self.containers or ()), *(self.init_containers or ())]
 
     def images(self) -> dict[str, str]:
         """Return the images by container, init containers last."""
-        containers = [*(self.containers or ()), *(self.init_containers or ())]
-        return {container.name: container.image or "" for container in containers}
+        return {container.name: container.image or "" for container in self.all_containers()}
 
 
-class _TemplateMetadata(Lenient):
+class TemplateMetadata(Lenient):
+    """The metadata of a template, or of a pod as its own template."""
+
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
 
-class _Template(Lenient):
-    metadata: _TemplateMetadata | None = None
+class Template(Lenient):
+    """A pod template, as far as models are concerned."""
+
+    metadata: TemplateMetadata = msgspec.field(default_factory=TemplateMetadata)
+    spec: PodSpec = msgspec.field(default_factory=PodSpec)
+
+
+class _AnyTemplate(Lenient):
+    metadata: TemplateMetadata | None = None
     spec: PodSpec | None = None
 
 
@@ -157,16 +213,16 @@ class _LabelSelector(Lenient):
     match_labels: dict[str, str] | None = None
 
 
-_decode_template = msgspec.json.Decoder(_Template | None).decode
+_decode_template = msgspec.json.Decoder(_AnyTemplate | None).decode
 _decode_whole = msgspec.json.Decoder(dict[str, Any] | None).decode
 _decode_selector = msgspec.json.Decoder(_LabelSelector | None).decode
 _decode_map = msgspec.json.Decoder(dict[str, str] | None).decode
 
 
-def template_images(body: msgspec.Raw) -> dict[str, str]:
-    """Return the images of a template by container; raises msgspec.DecodeError."""
-    template = _decode_template(body)
-    return template.spec.images() if template is not None and template.spec is not None else {}
+def read_template(body: bytes | msgspec.Raw) -> Template:
+    """Return a pod template, empty where it is null; raises msgspec.DecodeError."""
+    found = _decode_template(body) or _AnyTemplate()
+    return Template(metadata=found.metadata or TemplateMetadata(), spec=found.spec or PodSpec())
 
 
 def fingerprint_of(body: msgspec.Raw) -> str:
@@ -174,11 +230,10 @@ def fingerprint_of(body: msgspec.Raw) -> str:
 
     Raises msgspec.DecodeError.
     """
-    template = _decode_template(body)
+    known = read_template(body).metadata
     plain = _decode_whole(body) or {}
     metadata = dict(plain.pop("metadata", None) or {})
     metadata.pop("creationTimestamp", None)
-    known = (template.metadata if template is not None else None) or _TemplateMetadata()
     for key, values, added in (
         ("labels", known.labels, _ADDED_LABELS),
         ("annotations", known.annotations, _ADDED_ANNOTATIONS),
@@ -193,15 +248,23 @@ def fingerprint_of(body: msgspec.Raw) -> str:
     return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
-def selector_text(kind: str, body: msgspec.Raw) -> str:
+def selector_text(body: msgspec.Raw, *, is_map: bool = False) -> str:
     """Return the labels a workload selects, as the API's ``labelSelector`` parameter.
 
-    In a Deployment they are in a LabelSelector, in a DeploymentConfig a map. The expressions of a
+    They are in a LabelSelector, or for a DeploymentConfig a map. The expressions of a
     LabelSelector are left out: the result only narrows lists whose objects name their owner. Raises
     msgspec.DecodeError.
     """
-    if kind == "DeploymentConfig":
+    if is_map:
         labels = _decode_map(body)
     else:
         labels = (_decode_selector(body) or _LabelSelector()).match_labels
     return ",".join(f"{key}={value}" for key, value in (labels or {}).items())
+
+
+def instant(text: str | None) -> float | None:
+    """Return a time of the API in s since the epoch; None if it is missing or no time."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except (ValueError, OverflowError):
+        return None

@@ -16,13 +16,16 @@ from typing import Any, ClassVar
 from monitor.bus import Bus
 from monitor.cluster.api import SERVICE_ACCOUNT, Api, ApiError, Reason
 from monitor.cluster.journal import Journal
+from monitor.cluster.kinds import KINDS
+from monitor.cluster.kinds.custom import CustomKind
 from monitor.cluster.lookup import Lookup
 from monitor.cluster.settings import ClusterSettings
-from monitor.cluster.tracker import Known, ScopeChanges, Tracker
+from monitor.cluster.states import Known, ScopeChanges
+from monitor.cluster.tracker import Tracker
 from monitor.cluster.watch import Scope, Timing, Watch
 from monitor.errors import MissingPackageError, MonitorError
 from monitor.metrics import Metric
-from monitor.part import Health, Part, State
+from monitor.part import Health, Part, State, counted
 from monitor.store import Store
 
 __all__ = ["Cluster"]
@@ -125,7 +128,8 @@ class Cluster(Part):
     def descriptors(self) -> int:
         """Return two connections per watch, and some for the store and the bus."""
         settings = self._settings
-        return 2 * len(settings.kinds) * max(1, len(settings.namespaces)) + 32
+        kinds = len(settings.kinds) + len(settings.custom_kinds)
+        return 2 * kinds * max(1, len(settings.namespaces)) + 32
 
     def metrics(self) -> Iterable[Metric]:
         """Return counts of events by type, and of ends of watches by reason."""
@@ -147,13 +151,18 @@ class Cluster(Part):
         )
 
     async def prepare(self, settings: ClusterSettings) -> Callable[[], None]:
-        """Adopt new settings by restarting the watches; a list finds changes in the meantime."""
+        """Adopt new settings by restarting the watches; a list finds changes in the meantime.
+
+        With the same settings, only the credentials are loaded again.
+        """
         adopted = self._settings.adopting(settings)
 
         def switch() -> None:
             if adopted != self._settings:
                 self._settings = adopted
                 self._adopted.set()
+            elif self._session is not None:
+                self._session.api.renew()
 
         return switch
 
@@ -175,9 +184,11 @@ class _Session:
         self._settings = settings
         self._timing = timing
         self._clock = clock
+        self._kinds = [KINDS[name] for name in settings.kinds]
+        self._kinds += [CustomKind(custom) for custom in settings.custom_kinds]
         self._scopes = [
-            Scope(kind, namespace, settings.label_selector)
-            for kind in settings.kinds
+            Scope(kind.name, namespace, settings.label_selector, kind.resource)
+            for kind in self._kinds
             for namespace in settings.namespaces or ("",)
         ]
         self.api = Api(
@@ -242,25 +253,38 @@ class _Session:
 
     def state(self) -> State:
         objects = sum(len(tracker) for tracker in self._trackers)
-        summary = f"{objects} objects of {self._settings.name}"
+        summary = f"{counted(objects, 'object')} of {self._settings.name}"
+        if self.journal.outage.problem is not None:
+            return State(Health.DEGRADED, self.journal.outage.summary)
+        missing = [watch for watch in self.watches if watch.reason is Reason.MISSING]
+        kinds = {kind.name: kind for kind in self._kinds}
         troubled = [
             watch
             for watch in self.watches
-            if watch.problem is not None and watch.reason not in (None, Reason.MISSING)
+            if watch.problem is not None
+            and (
+                watch.reason not in {None, Reason.MISSING}
+                # A cluster may lack an optional kind, but it serves some.
+                or (watch.reason is Reason.MISSING and not kinds[watch.scope.kind].optional)
+            )
         ]
-        if self.journal.outage.problem is not None:
-            return State(Health.DEGRADED, self.journal.outage.summary)
+        if not troubled and missing and len(missing) == len(self._scopes):
+            troubled = missing
         if troubled:
             watch, more = troubled[0], len(troubled) - 1
             others = f" (and {more} more)" if more else ""
-            return State(Health.DEGRADED, f"{summary}; {watch.scope}: {watch.problem}{others}")
+            problem = f"{watch.scope}: {watch.problem}{others}"
+            if watch.reason is Reason.MISSING:
+                problem += "; is this the API of a cluster with these kinds?"
+            return State(Health.DEGRADED, f"{summary}; {problem}")
         if len(self.watches) < len(self._scopes) or any(
             watch.problem is not None and watch.reason is None for watch in self.watches
         ):
-            return State(Health.STARTING, summary)
-        missing = [watch.scope.kind for watch in self.watches if watch.reason is Reason.MISSING]
+            waiting = self.api.waiting
+            return State(Health.STARTING, f"{summary}; {waiting}" if waiting else summary)
         if missing:
-            summary += f"; no {', '.join(dict.fromkeys(missing))} here"
+            names = dict.fromkeys(watch.scope.kind for watch in missing)
+            summary += f"; no {', '.join(names)} here"
         return State(Health.OK, summary)
 
     def _start(self, scope: Scope, known: Known) -> None:
@@ -273,6 +297,8 @@ class _Session:
             commit=self._commit,
             clock=self._clock,
             keep_removed_s=self._settings.keep_events,
+            kind=next(kind for kind in self._kinds if kind.name == scope.kind),
+            link=self._settings.link,
         )
         watch = Watch(self.api, scope, tracker, stop=self._stop, timing=self._timing)
         ended: concurrent.futures.Future[None] = concurrent.futures.Future()

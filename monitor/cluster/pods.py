@@ -12,14 +12,16 @@ import msgspec
 
 from monitor.cluster.objects import (
     CONFIG_NAME,
+    ROLLOUT_HASH,
     TEMPLATE_HASH,
     Condition,
     Lenient,
     Metadata,
+    Owner,
     PodSpec,
 )
 
-__all__ = ["DIGEST_PREFIX", "Pod", "read_pod"]
+__all__ = ["DIGEST_PREFIX", "Pod", "read_pod", "with_digest"]
 
 DIGEST_PREFIX = "@sha256:"
 
@@ -42,9 +44,10 @@ class _Pod(Lenient):
 
 
 class Pod(NamedTuple):
-    """A pod; ``service`` is the kind and name of its Deployment or DeploymentConfig.
+    """A pod; ``service`` is the kind and name of the workload that it provably belongs to.
 
-    ``digests`` has the digest of the running image by container, as ``sha256:...``, if known.
+    ``owner`` is the kind and name of its controller, None if nobody owns it. ``digests`` has the
+    digest of the running image by container, as ``sha256:...``, if known.
     """
 
     namespace: str
@@ -52,6 +55,7 @@ class Pod(NamedTuple):
     uid: str
     resource_version: str
     created: str
+    owner: tuple[str, str] | None
     service: tuple[str, str] | None
     ready: bool
     terminating: bool
@@ -59,6 +63,7 @@ class Pod(NamedTuple):
     digests: dict[str, str]
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    spec: PodSpec
 
 
 _decoder = msgspec.json.Decoder(_Pod)
@@ -76,33 +81,49 @@ def read_pod(body: bytes | msgspec.Raw) -> Pod:
         _, at, digest = (container.image_id or "").rpartition(DIGEST_PREFIX)
         if at:
             digests[container.name] = f"sha256:{digest}"
+    owner = metadata.controller()
     return Pod(
         namespace=metadata.namespace,
         name=metadata.name,
         uid=metadata.uid,
         resource_version=metadata.resource_version,
         created=metadata.creation_timestamp or "",
-        service=_service_of(metadata),
+        owner=None if owner is None else (owner.kind, owner.name),
+        service=_service_of(metadata, owner),
         ready=any(c.type == "Ready" and c.status == "True" for c in status.conditions or ()),
         terminating=metadata.deletion_timestamp is not None,
         images=item.spec.images(),
         digests=digests,
         labels=metadata.labels or {},
         annotations=metadata.annotations or {},
+        spec=item.spec,
     )
 
 
-def _service_of(metadata: Metadata) -> tuple[str, str] | None:
-    """Return the service of a pod, from the names that the controllers assign."""
+def with_digest(image: str, digest: str | None) -> str:
+    """Return the image with its digest, if one is known and the image has none."""
+    return image if "@" in image or not digest else f"{image}@{digest}"
+
+
+def _service_of(metadata: Metadata, owner: Owner | None) -> tuple[str, str] | None:
+    """Return the service of a pod, from the names and labels that the controllers assign.
+
+    A ReplicaSet may have any name; only the hash in its label proves that the rest of the name is
+    that of a Deployment or a Rollout.
+    """
     labels, annotations = metadata.labels or {}, metadata.annotations or {}
-    owner = next((o for o in metadata.owner_references or () if o.controller is not False), None)
     if owner is None:
         return None
-    if owner.kind == "ReplicaSet":
-        name, dash, suffix = owner.name.rpartition("-")
-        hashed = labels.get(TEMPLATE_HASH, suffix) == suffix
-        return ("Deployment", name) if dash and hashed else None
-    if owner.kind == "ReplicationController":
-        config = annotations.get(CONFIG_NAME) or labels.get("deploymentconfig")
-        return ("DeploymentConfig", config) if config else None
+    match owner.kind:
+        case "ReplicaSet":
+            for label, kind in ((ROLLOUT_HASH, "Rollout"), (TEMPLATE_HASH, "Deployment")):
+                hashed = labels.get(label)
+                if hashed and owner.name.endswith(f"-{hashed}"):
+                    name = owner.name.removesuffix(f"-{hashed}")
+                    return (kind, name) if name else None
+        case "ReplicationController":
+            config = annotations.get(CONFIG_NAME) or labels.get("deploymentconfig")
+            return ("DeploymentConfig", config) if config else None
+        case "StatefulSet" | "DaemonSet":
+            return owner.kind, owner.name
     return None

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from monitor.cluster.events import link_problem
+from monitor.cluster.kinds import KINDS
+from monitor.cluster.kinds.custom import CustomKindSettings
 from monitor.cluster.mapping import MappingSettings
 from monitor.errors import ConfigError, SettingError
 from monitor.files.reading import read_file
@@ -17,7 +20,17 @@ from monitor.settings import Reloadable, Seconds, Section
 
 __all__ = ["ClusterSettings", "Kind", "read_kubeconfig"]
 
-Kind = Literal["Deployment", "DeploymentConfig", "Pod"]
+Kind = Literal[
+    "Deployment",
+    "DeploymentConfig",
+    "StatefulSet",
+    "DaemonSet",
+    "ReplicaSet",
+    "Pod",
+    "Rollout",
+    "InferenceService",
+    "KnativeService",
+]
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # Each namespace and kind is a connection and a thread.
@@ -37,12 +50,17 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     label_selector: Reloadable[str] = "app.kubernetes.io/component=model"
     # what is watched; a kind that the cluster lacks is looked for again
     kinds: Reloadable[tuple[Kind, ...]] = ("Deployment", "DeploymentConfig", "Pod")
+    # custom resources that are watched as well
+    custom_kinds: Reloadable[tuple[CustomKindSettings, ...]] = ()
     # without one the pod's service account is used
     kubeconfig: Reloadable[str | None] = None
     # how events name this cluster
     name: Reloadable[_Name] = "cluster-1"
     # which model an object serves, and in which version
     mapping: Reloadable[MappingSettings] = MappingSettings()
+    # the page of an object in the console, with {cluster}, {namespace}, {kind}, {plural}, {name},
+    # {uid}, {model} and {version}; events carry it
+    link: Reloadable[str | None] = None
     # s the events stay in the table model_event
     keep_events: Reloadable[Seconds] = 7776000.0
 
@@ -60,10 +78,22 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
                 ("namespaces",),
                 f"more than {_MAX_NAMESPACES}; leave it empty to watch all, and use label_selector",
             )
-        if not self.kinds:
+        if not self.kinds and not self.custom_kinds:
             raise SettingError(("kinds",), "is empty: there is nothing to watch")
         if len(set(self.kinds)) != len(self.kinds):
             raise SettingError(("kinds",), "lists a kind twice")
+        names: set[str] = set(KINDS)
+        for index, custom in enumerate(self.custom_kinds):
+            if custom.kind in names:
+                problem = f"{custom.kind} is the name of another kind"
+                raise SettingError(("custom_kinds", index, "kind"), problem)
+            names.add(custom.kind)
+            try:
+                custom.verify()
+            except SettingError as error:
+                raise error.under("custom_kinds", index) from None
+        if self.link is not None and (problem := link_problem(self.link) or ""):
+            raise SettingError(("link",), problem)
         if not self.topic:
             raise SettingError(("topic",), "is empty")
         try:
@@ -102,7 +132,7 @@ def read_kubeconfig(file: Path) -> dict[str, Any]:
         raise refuse(f"cannot read {file}: {error.strerror}") from None
     except ConfigError as error:
         place = name if error.line is None else f"{name}:{error.line}"
-        raise refuse(f"{place}: not YAML that can be read") from None
+        raise refuse(f"{place}: not YAML") from None
     clusters = found.get("clusters") if isinstance(found, dict) else None
     if not isinstance(clusters, list) or not clusters:
         raise refuse(f"{file} is not a kubeconfig: it has no clusters")

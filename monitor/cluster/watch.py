@@ -2,8 +2,9 @@
 
 A :class:`Watch` lists in pages, watches from the resource version of the list with bookmarks, and
 continues from the last version whenever the watch ends. Only if the server no longer has that
-version (410), it lists again, and its :class:`Follower` compares the list with what it knows. A
-version counts as seen when the follower has committed its changes.
+version (410), it lists again, and its :class:`Follower` compares the list with what it knows. So it
+does now and then, and when the server has gone back to an older version: a fresh list is the truth.
+A version counts as seen when the follower has committed its changes.
 
 Every wait is bounded: the request limits how long the server keeps a watch open, and a connection
 that is silent for a little longer is closed. A failure is followed by a pause that doubles from
@@ -14,6 +15,7 @@ ends again and again.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -26,31 +28,21 @@ import msgspec
 
 from monitor.backoff import Backoff, jittered
 from monitor.cluster.api import Api, ApiError, Reason
-from monitor.cluster.objects import WatchEvent, read_watch_event
+from monitor.cluster.kinds import KINDS, Resource
+from monitor.cluster.objects import UNREADABLE, WatchEvent, read_watch_event
 from monitor.log_limits import OutageLog
 
 __all__ = ["Follower", "Scope", "Timing", "Watch"]
 
 logger = logging.getLogger("monitor.cluster")
 
-_PATHS = {
-    "Deployment": ("/apis/apps/v1", "deployments"),
-    "DeploymentConfig": ("/apis/apps.openshift.io/v1", "deploymentconfigs"),
-    "Pod": ("/api/v1", "pods"),
-    "ReplicaSet": ("/apis/apps/v1", "replicasets"),
-    "ReplicationController": ("/api/v1", "replicationcontrollers"),
-}
 # By default etcd stores objects of up to 1.5 MiB; JSON may be longer.
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 65536
 # Errors that need an administrator; retried rarely.
 _LASTING = {Reason.FORBIDDEN, Reason.MISSING, Reason.REJECTED}
-
-
-def path_of(kind: str, namespace: str) -> str:
-    """Return the path of a collection; the namespace "" means all."""
-    group, plural = _PATHS[kind]
-    return f"{group}/namespaces/{namespace}/{plural}" if namespace else f"{group}/{plural}"
+# Errors after which a server may have been restored from a backup.
+_DOUBTFUL = {Reason.UNREACHABLE, Reason.SERVER_ERROR, Reason.BROKEN, Reason.SILENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +52,13 @@ class Scope:
     kind: str
     namespace: str
     selector: str = ""
+    resource: Resource | None = None
+    """The collection of a kind that the config describes; others are known by name."""
+
+    @property
+    def path(self) -> str:
+        """The path of the collection."""
+        return (self.resource or KINDS[self.kind].resource).path(self.namespace)
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.namespace or 'all namespaces'}"
@@ -81,6 +80,10 @@ class Timing:
     """A watch that was open for so long restarts without a pause, and resets it."""
     lasting_s: float = 120.0
     """The pause while access is forbidden, or the kind is not served."""
+    doubt_s: float = 30.0
+    """How soon after a broken connection the server's version is compared with ours."""
+    relist_s: float = 900.0
+    """How long a watch continues before a fresh list (more or less by up to a fifth, as jitter)."""
 
 
 class Follower(Protocol):
@@ -124,16 +127,24 @@ class Watch:
         self._follower = follower
         self._stop = stop
         self._timing = timing or Timing()
-        self._path = path_of(scope.kind, scope.namespace)
+        self._path = scope.path
         self._version: str | None = None
+        # The server may have come back with an older state.
+        self._doubt_at = math.inf
+        self._relist_at = 0.0
         self._backoff = Backoff(self._timing.pause_s, self._timing.longest_pause_s)
         self._listed_at = 0.0
+        self._server = ""
 
     def run(self) -> None:
         """List and watch until the stop event; raises only unexpected errors."""
         while not self._stop.is_set():
             began = time.monotonic()
+            if began >= self._relist_at:
+                self._version = None
             try:
+                if self._version is not None and began >= self._doubt_at:
+                    self._compare_versions(self._version)
                 if self._version is None:
                     self._list()
                 self._watch()
@@ -164,12 +175,23 @@ class Watch:
         if not version:
             raise ApiError(Reason.BROKEN, "the list has no resourceVersion")
         self._follower.end_list()
-        self._version = version
+        self._version, self._server, self._doubt_at = version, self._api.server, math.inf
+        self._relist_at = self._listed_at + self._timing.relist_s * random.uniform(0.8, 1.2)  # noqa: S311
+
+    def _compare_versions(self, version: str) -> None:
+        """List again if the server's version is lower than ours: it was restored from a backup."""
+        page = next(iter(self._api.pages(self._path, selector=self.scope.selector)), None)
+        self._doubt_at = math.inf
+        if page is not None and _is_lower(page.metadata.resource_version, version):
+            logger.info("%s: the cluster went back to an older state; listing again", self.scope)
+            self._version = None
 
     def _watch(self) -> None:
         if self._version is None:
             return  # stopped while listing
         seconds = self._timing.watch_s * random.uniform(0.8, 1.0)  # noqa: S311 - no secret
+        until = min(self._relist_at, self._doubt_at)
+        seconds = min(seconds, max(1.0, until - time.monotonic()))
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -179,6 +201,9 @@ class Watch:
         if self.scope.selector:
             query["labelSelector"] = self.scope.selector
         with self._api.stream(self._path, query, read_s=self._timing.silence_s) as response:
+            if self._api.server != self._server:
+                # The version is one of another server.
+                raise ApiError(Reason.EXPIRED, "the kubeconfig names another server")
             self._well()
             for lines in _lines(response):
                 if self._stop.is_set():
@@ -196,8 +221,12 @@ class Watch:
                 if event.type == "ERROR":
                     error = _stream_error(*event.status())
                     break
-                version = event.metadata().resource_version or version
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                seen = event.metadata().resource_version
+                if _is_lower(seen, version):
+                    error = ApiError(Reason.EXPIRED, "the cluster went back to an older state")
+                    break
+                version = seen or version
+            except UNREADABLE:
                 error = ApiError(Reason.BROKEN, "the stream has a line that is not an event")
                 break
             if event.type != "BOOKMARK":
@@ -225,6 +254,10 @@ class Watch:
                 return
         if error.reason in _LASTING:
             self._version = None
+        if error.reason in _DOUBTFUL:
+            # A connection that was refused is the likeliest sign; one that broke may be anything.
+            doubt_s = 0.0 if error.reason is Reason.UNREACHABLE else self._timing.doubt_s
+            self._doubt_at = min(self._doubt_at, time.monotonic() + doubt_s)
         match error.reason:
             case Reason.MISSING:
                 self._outage.failed(f"not served by this cluster ({error})", level=logging.INFO)
@@ -237,6 +270,13 @@ class Watch:
         if error.reason in _LASTING:
             pause = jittered(self._timing.lasting_s)
         self._stop.wait(max(pause, error.retry_after_s or 0.0))
+
+
+def _is_lower(version: str | None, other: str | None) -> bool:
+    """Return whether a resource version is from before another one, if both are numbers."""
+    if not version or not other or not (version.isdecimal() and other.isdecimal()):
+        return False
+    return int(version) < int(other)
 
 
 def _stream_error(code: int, message: str) -> ApiError:

@@ -7,28 +7,58 @@ called after every act that is seen, and once after a gap, in which only the end
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tests.cluster.plays import DeploymentPlay, Object, Step
+from tests.cluster.plays import (
+    DaemonSetPlay,
+    DeploymentConfigPlay,
+    DeploymentPlay,
+    Object,
+    Play,
+    RolloutPlay,
+    StatefulSetPlay,
+    Step,
+)
 
 Template = tuple[str, str, str]  # image, settings, restart
+
+# Their controllers give no numbers to rollouts, and never give up.
+UNNUMBERED = (StatefulSetPlay, DaemonSetPlay)
+PLAYS: Mapping[str, type[Play]] = {
+    "Deployment": DeploymentPlay,
+    "DeploymentConfig": DeploymentConfigPlay,
+    "StatefulSet": StatefulSetPlay,
+    "DaemonSet": DaemonSetPlay,
+    "Rollout": RolloutPlay,
+}
+# As many former revisions are remembered of what was published.
+REMEMBERED = 12
 
 
 @dataclass
 class Service:
-    """A service as it is; ``former`` has the revisions by template."""
+    """A service as it is; ``former`` has the revisions by template, as the cluster has them."""
 
-    play: DeploymentPlay
+    play: Play
     template: Template
     complete: bool
-    revision: int = 1
+    rollouts: int = 1
     former: dict[Template, set[int]] = field(default_factory=dict)
     specs: dict[Template, Object] = field(default_factory=dict)
 
     @property
     def uid(self) -> str:
         return self.play.uid
+
+    @property
+    def is_numbered(self) -> bool:
+        return not isinstance(self.play, UNNUMBERED)
+
+    @property
+    def revision(self) -> int:
+        return self.rollouts if self.is_numbered else self.play.generation
 
 
 @dataclass
@@ -38,21 +68,58 @@ class Told:
     uid: str
     revision: int | None = None
     template: Template = ("", "", "")
-    failed: int | None = None
+    failed: tuple[int, Template] | None = None
+    history: dict[int, Template] = field(default_factory=dict)
+
+    def take(self, service: Service) -> None:
+        """Note that the service is published as it is."""
+        if service.is_numbered:
+            for template, numbers in service.former.items():
+                self.history |= dict.fromkeys(numbers, template)
+        self.revision, self.template, self.failed = service.revision, service.template, None
+        self.history[self.revision] = self.template
+        self.go_back(self.revision)
+
+    def go_back(self, revision: int) -> None:
+        """Forget all later revisions: they never were."""
+        self.revision = revision
+        kept = [number for number in sorted(self.history) if number <= revision]
+        self.history = {number: self.history[number] for number in kept[-REMEMBERED:]}
+
+
+Backup = dict[str, Service]
 
 
 class Model:
-    """Acts on services, and the events that they must make, by name."""
+    """Acts on services, and the events that they must make, by name.
 
-    def __init__(self) -> None:
+    ``kinds`` has the kinds of the services by name; the others are Deployments.
+    """
+
+    def __init__(self, kinds: Mapping[str, str] | None = None) -> None:
+        self.kinds = kinds or {}
         self.services: dict[str, Service] = {}
         self.told: dict[str, Told] = {}
         self.expected: dict[str, list[tuple[str, str, str | None]]] = {}
         self._births = 0
+        self._day = 9
 
     @property
     def count(self) -> int:
         return sum(map(len, self.expected.values()))
+
+    # Backups.
+
+    def backup(self) -> Backup:
+        """Return the cluster as it is."""
+        return copy.deepcopy(self.services)
+
+    def restore(self, backup: Backup) -> None:
+        """Go back to a backup; what was published stays published."""
+        self.services = copy.deepcopy(backup)
+        self._day += 1
+        for service in self.services.values():
+            service.play.day = self._day
 
     # Acts: each returns the steps to play, or None where it makes no sense now.
 
@@ -61,10 +128,15 @@ class Model:
         service = self.services.get(name)
         image = f"models/{name}:{value}"
         if what in {"create", "create_and_fail"}:
+            kind = PLAYS[self.kinds.get(name, "Deployment")]
             if service is not None:
                 return None
+            if what == "create_and_fail" and kind in UNNUMBERED:
+                # In a first list one whose only pod is not ready is like one that has lost it.
+                return None
             self._births += 1
-            play = DeploymentPlay(name, uid=f"{name}-{self._births}", replicas=1 + value % 2)
+            play = kind(name, uid=f"{name}-{self._births}", replicas=1 + value % 2)
+            play.day = self._day
             template = (image, "", "")
             self.services[name] = service = Service(play, template, what == "create")
             service.former[template] = {1}
@@ -87,7 +159,8 @@ class Model:
                 self._roll(service, (image, *service.template[1:]), complete=True)
                 return self._remembering(service, play.set_image(image))
             case "fail" if image != service.template[0]:
-                if not play.replicas:
+                # The only pod of a DaemonSet may be lost or not ready yet: it does not say which.
+                if play.replicas <= isinstance(play, DaemonSetPlay):
                     return None
                 self._roll(service, (image, *service.template[1:]), complete=False)
                 return self._remembering(service, play.fail(image))
@@ -111,10 +184,10 @@ class Model:
         return None
 
     def _roll(self, service: Service, template: Template, *, complete: bool) -> None:
-        service.revision += 1
+        service.rollouts += 1
         service.template = template
         service.complete = complete
-        service.former.setdefault(template, set()).add(service.revision)
+        service.former.setdefault(template, set()).add(service.rollouts)
 
     @staticmethod
     def _remembering(service: Service, steps: Iterator[Step]) -> Iterator[Step]:
@@ -141,24 +214,46 @@ class Model:
             told = None
         if service is None:
             return
-        image = service.template[0]
         if told is None:
             told = self.told[name] = Told(service.uid)
-        if not service.complete:
-            if service.revision not in (told.failed, told.revision):
-                events.append(("failed", "failed", image))
-                told.failed = service.revision
-        elif told.revision is None:
+        if service.complete:
+            self._look_at_rollout(told, service, events, cause)
+            return
+        if told.revision is not None and service.revision < told.revision:
+            told.go_back(service.revision)
+        now, failed = (service.revision, service.template), told.failed
+        was_told = now == (told.revision, told.template) and (failed is None or failed[0] <= now[0])
+        if service.is_numbered and now != failed and not was_told:
+            events.append(("failed", "failed", service.template[0]))
+            told.failed = now
+
+    @staticmethod
+    def _look_at_rollout(
+        told: Told, service: Service, events: list[tuple[str, str, str | None]], cause: str
+    ) -> None:
+        image, revision = service.template[0], service.revision
+        if told.revision is None:
             events.append(("deployed", cause, image))
-            told.revision, told.template, told.failed = service.revision, service.template, None
-        elif told.revision != service.revision:
+            told.history = {}
+        elif (
+            service.template != told.template
+            or (service.is_numbered and revision != told.revision)
+            or told.failed is not None
+        ):
+            former = {n for n, template in told.history.items() if template == service.template}
+            if service.is_numbered:
+                former |= service.former[service.template]
+            latest = max(told.revision, told.failed[0] if told.failed else 0)
+            if revision >= latest:
+                # What goes back to a lower number was restored.
+                former -= {revision}
             changed = image != told.template[0]
-            former = service.former[service.template] - {service.revision}
-            back = any(number < max(told.revision, told.failed or 0) for number in former)
             if changed or told.failed is not None:
-                if back:
+                if any(number < latest for number in former):
                     events.append(("rolledback", "rollback", image))
                 else:
                     why = "image-changed" if changed else "recovered"
                     events.append(("upgraded", why, image))
-            told.revision, told.template, told.failed = service.revision, service.template, None
+        else:
+            return
+        told.take(service)

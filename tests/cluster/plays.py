@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 Object = dict[str, Any]
 
@@ -49,6 +49,8 @@ class Play:
 
     plural = ""
     holder_plural = ""
+    surplus = True
+    """Whether a new pod comes before an old one goes."""
 
     def __init__(
         self,
@@ -66,6 +68,9 @@ class Play:
         self.labels = {**LABELS, "app": name, **(labels or {})}
         self.generation = 0
         self.build = 0
+        self.created = "2021-02-08T20:00:00Z"
+        self.day = 9
+        """Of February: time does not go back where the cluster goes back to a backup."""
         self.item: Object = {}
         self.holders: dict[str, Object] = {}
         self.pods: dict[str, Object] = {}
@@ -190,6 +195,10 @@ class Play:
         for name in list(self.pods):
             yield [self._remove_pod(name)]
 
+    def copy(self) -> Self:
+        """Return the play as it is now, to continue from here again."""
+        return copy.deepcopy(self)
+
     @property
     def template(self) -> Object:
         """Return a copy of the template as it is now."""
@@ -223,6 +232,7 @@ class Play:
                 "namespace": self.namespace,
                 "uid": self.uid,
                 "generation": 1,
+                "creationTimestamp": self.created,
                 "labels": dict(self.labels),
                 "managedFields": [{"manager": "kubectl", "operation": "Update"}],
             },
@@ -252,7 +262,7 @@ class Play:
         yield from self._replace()
 
     def _replace(self) -> Iterator[Step]:
-        """Replace pods one by one, with a surplus of one at most."""
+        """Replace pods one by one."""
         holder = self._current()
         wanted = self.replicas
         owned = holder["metadata"]["uid"]
@@ -274,6 +284,9 @@ class Play:
                 yield [self._ready_pod(name)]
                 yield status()
         while len(new) < wanted or old:
+            if old and not self.surplus:
+                yield [self._remove_pod(old.pop(0))]
+                yield status()
             if len(new) < wanted:
                 write = self._add_pod(holder)
                 new.append(write.name)
@@ -281,12 +294,14 @@ class Play:
                 yield status()
                 yield [self._ready_pod(write.name)]
                 yield status()
-            if old:
+            if old and self.surplus:
                 yield [self._remove_pod(old.pop(0))]
                 yield status()
 
     def _give_up(self) -> Iterator[Step]:
         yield from self._begin()
+        if self.pods and not self.surplus:
+            yield [self._remove_pod(min(self.pods, key=self._is_ready))]
         write = self._add_pod(self._current())
         yield [write]
         ready = sum(map(self._is_ready, self.pods))
@@ -358,6 +373,9 @@ class DeploymentPlay(Play):
 
     plural = "deployments"
     holder_plural = "replicasets"
+    revision_key = "deployment.kubernetes.io/revision"
+    hash_label = "pod-template-hash"
+    owner_kind = "Deployment"
 
     def _selector(self) -> Object:
         return {"matchLabels": {"app": self.name}}
@@ -371,7 +389,7 @@ class DeploymentPlay(Play):
 
     def _begin(self) -> Iterator[Step]:
         name = f"{self.name}-{self._hash()}"
-        key = "deployment.kubernetes.io/revision"
+        key = self.revision_key
         revisions = [int(h["metadata"]["annotations"][key]) for h in self.holders.values()]
         revision = str(max(revisions, default=0) + 1)
         is_new = True
@@ -383,7 +401,7 @@ class DeploymentPlay(Play):
             is_new = False
         else:
             template = self.template
-            template["metadata"]["labels"]["pod-template-hash"] = self._hash()
+            template["metadata"]["labels"][self.hash_label] = self._hash()
             self.holders[name] = {
                 "kind": "ReplicaSet",
                 "metadata": {
@@ -394,7 +412,7 @@ class DeploymentPlay(Play):
                     "annotations": {key: revision},
                     "ownerReferences": [
                         {
-                            "kind": "Deployment",
+                            "kind": self.owner_kind,
                             "name": self.name,
                             "uid": self.uid,
                             "controller": True,
@@ -442,7 +460,7 @@ class DeploymentPlay(Play):
             status="False",
             reason=_TIMED_OUT,
             message=f'ReplicaSet "{name}" has timed out progressing.',
-            lastTransitionTime=f"2021-02-09T09:{self.generation:02}:00Z",
+            lastTransitionTime=f"2021-02-{self.day:02}T09:{self.generation:02}:00Z",
         )
         return self._write()
 
@@ -534,5 +552,109 @@ class DeploymentConfigPlay(Play):
             status="False",
             reason="ProgressDeadlineExceeded",
             message=f'replication controller "{name}" has failed progressing',
+            lastTransitionTime=f"2021-02-{self.day:02}T09:{self.generation:02}:00Z",
         )
         return self._write()
+
+
+class StatefulSetPlay(Play):
+    """A StatefulSet with its pods; its ControllerRevisions are of no concern."""
+
+    plural = "statefulsets"
+    holder_plural = "controllerrevisions"
+    surplus = False
+
+    def _selector(self) -> Object:
+        return {"matchLabels": {"app": self.name}}
+
+    def _hash(self) -> str:
+        text = json.dumps(self.item["spec"]["template"], sort_keys=True)
+        return f"{self.name}-{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:10]}"
+
+    def _begin(self) -> Iterator[Step]:
+        template = self.template
+        template["metadata"]["labels"]["controller-revision-hash"] = self._hash()
+        self.holders[self._hash()] = {
+            # Its pods are its own.
+            "kind": "StatefulSet",
+            "metadata": {"name": self.name, "uid": f"{self.uid}-{self._hash()}"},
+            "spec": {"template": template},
+        }
+        yield [self._write()]
+
+    def _current(self) -> Object:
+        return self.holders[self._hash()]
+
+    def delete(self) -> Iterator[Step]:
+        self.holders.clear()  # they were never written
+        yield from super().delete()
+
+    def _status(self, *, updated: int, total: int, available: int, complete: bool) -> Write:
+        new = self._hash()
+        self.item["status"] = {
+            "observedGeneration": self.generation,
+            "replicas": total,
+            "updatedReplicas": updated,
+            "readyReplicas": available,
+            "availableReplicas": available,
+            # When all pods are ready, the revision that is rolled out becomes the current one.
+            "currentRevision": new if complete else self.item["status"].get("currentRevision", new),
+            "updateRevision": new,
+        }
+        return self._write()
+
+    def _failed(self) -> Write:
+        # The controller never gives up.
+        return self._write()
+
+
+class DaemonSetPlay(StatefulSetPlay):
+    """A DaemonSet with a pod for each of so many nodes."""
+
+    plural = "daemonsets"
+
+    def _current(self) -> Object:
+        return {**super()._current(), "kind": "DaemonSet"}
+
+    def _status(self, *, updated: int, total: int, available: int, complete: bool) -> Write:
+        self.item["status"] = {
+            "observedGeneration": self.generation,
+            "desiredNumberScheduled": self.replicas,
+            "currentNumberScheduled": total,
+            "updatedNumberScheduled": updated,
+            "numberReady": available,
+            "numberAvailable": available,
+        }
+        return self._write()
+
+
+class RolloutPlay(DeploymentPlay):
+    """A Rollout of Argo Rollouts: the new ReplicaSet is stable when it has taken over."""
+
+    plural = "rollouts"
+    revision_key = "rollout.argoproj.io/revision"
+    hash_label = "rollouts-pod-template-hash"
+    owner_kind = "Rollout"
+
+    def _status(self, *, updated: int, total: int, available: int, complete: bool) -> Write:
+        before = self.item["status"].get("stableRS", "")
+        self.item["status"] = {
+            "observedGeneration": str(self.generation),
+            "phase": "Healthy" if complete else "Progressing",
+            "replicas": total,
+            "updatedReplicas": updated,
+            "readyReplicas": available,
+            "availableReplicas": available,
+            "currentPodHash": self._hash(),
+            "stableRS": self._hash() if complete else before,
+            "conditions": [
+                {"type": "Available", "status": "True"},
+                {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"},
+            ],
+        }
+        return self._write()
+
+    def _failed(self) -> Write:
+        write = super()._failed()
+        self.item["status"].update(phase="Degraded", message="ProgressDeadlineExceeded: no pods")
+        return self._write() if write else write

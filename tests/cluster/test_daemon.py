@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def test_the_last_events_are_served(lab: Lab, start_daemon: StartDaemon, tmp_pat
     daemon = start_daemon(config(lab, tmp_path, api={"uri": ["127.0.0.1", port]})).wait_ready()
     url = f"http://127.0.0.1:{port}/model-update"
 
-    def items(**query: float) -> list[dict[str, Any]]:
+    def items(**query: float | str) -> list[dict[str, Any]]:
         answer = requests.get(url, params=query, timeout=60)
         assert answer.status_code == 200
         return list(answer.json()["items"])
@@ -47,8 +48,34 @@ def test_the_last_events_are_served(lab: Lab, start_daemon: StartDaemon, tmp_pat
     assert len(items(limit=1)) == 1
     assert items(since=newest["time"] + 3600) == []
     assert requests.get(url, params={"limit": 0}, timeout=60).status_code == 422
+    assert newest in items(contains="CHURN:2")
+    assert not any(item["data"]["cause"] == "snapshot" for item in items(contains="CHURN:2"))
+    assert items(contains="churn%") == []
+    assert len(items(key="models/churn")) == 4
+    assert items(key="models/other") == []
+    models = url.replace("/model-update", "/model")
+    (model,) = requests.get(models, timeout=60).json()["items"]
+    assert (model["kind"], model["name"], model["version"]) == ("Deployment", "churn", "2")
+    assert (model["replicas_wanted"], model["replicas_ready"]) == (2, 2)
+    assert model["since"] == model["last_rollout"]["at"] == newest["time"]
+    assert model["last_rollout"]["outcome"] == "upgraded"
+    assert model["last_rollout"]["duration"] >= 0
+    assert model["last_rollout"]["duration"] == newest["data"]["duration"]
+    for text, count in {"CHURN": 1, "models": 1, "prod": 1, "other": 0}.items():
+        found = requests.get(models, params={"contains": text}, timeout=60).json()["items"]
+        assert len(found) == count
+    lab.play(DeploymentPlay("another").create("models/another:1"))
+    wait_for(lambda: len(requests.get(models, timeout=60).json()["items"]) == 2, "two models")
+    page = requests.get(models, params={"limit": 1}, timeout=60).json()
+    rest = requests.get(models, params={"limit": 1, "cursor": page["cursor"]}, timeout=60).json()
+    assert {item["name"] for item in page["items"] + rest["items"]} == {"another", "churn"}
+    assert rest["cursor"] is None
     wait_for(
-        lambda: any("3 objects of prod" in status for status in daemon.notices("STATUS")),
+        # Two Deployments and the pods of one.
+        lambda: any(
+            re.search(r"cluster: [3-9] objects of prod", status)
+            for status in daemon.notices("STATUS")
+        ),
         "the objects in STATUS=",
     )
     assert daemon.stop() == 0

@@ -77,12 +77,14 @@ def test_the_first_source_that_gives_something_wins(
         (
             {"mapping": MappingSettings(model=("label:",))},
             "mapping.model[0]: expected label:KEY, annotation:KEY, image-name, image-tag,"
-            " image-digest or name, not 'label:'",
+            " image-digest, name, template-label:KEY, template-annotation:KEY, env:NAME or"
+            " arg:--FLAG, not 'label:'",
         ),
         (
             {"mapping": MappingSettings(version=("name", "tag"))},
             "mapping.version[1]: expected label:KEY, annotation:KEY, image-name, image-tag,"
-            " image-digest or name, not 'tag'",
+            " image-digest, name, template-label:KEY, template-annotation:KEY, env:NAME or"
+            " arg:--FLAG, not 'tag'",
         ),
         ({"namespaces": ("Models",)}, "namespaces[0]: 'Models' is not the name of a namespace"),
         ({"namespaces": ("a", "b", "a")}, "namespaces[2]: a is listed twice"),
@@ -125,4 +127,4 @@ def test_outside_a_pod_the_kubeconfig_is_asked_for(
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ApiError, match="not running in a pod of a cluster; set cluster"):
-        Api(None, service_account=tmp_path).items("/api/v1/pods")
+        list(Api(None, service_account=tmp_path).pages("/api/v1/pods"))

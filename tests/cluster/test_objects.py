@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.cluster.kinds import KINDS
+from monitor.cluster.kinds.deployment import DEPLOYMENT
+from monitor.cluster.kinds.deployment_config import DEPLOYMENT_CONFIG
 from monitor.cluster.objects import read_page
 from monitor.cluster.pods import read_pod
-from monitor.cluster.services import read_revisions, read_service
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -48,7 +50,7 @@ DONE = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "available
 def test_a_deployment_is_complete_as_kubectl_says(
     changes: dict[str, int | None], complete: bool
 ) -> None:
-    assert read_service("Deployment", service(**{**DONE, **changes})).complete is complete
+    assert DEPLOYMENT.read(service(**{**DONE, **changes})).complete is complete
 
 
 @pytest.mark.parametrize(
@@ -66,8 +68,7 @@ def test_a_deployment_config_is_complete_as_oc_says(
     reason: str, status: str, latest: int, complete: bool, failed: bool
 ) -> None:
     condition = {"type": "Progressing", "status": status, "reason": reason, "message": "m"}
-    found = read_service(
-        "DeploymentConfig",
+    found = DEPLOYMENT_CONFIG.read(
         service(**DONE, latestVersion=latest, conditions=[condition]),
     )
     assert (found.complete, found.failure) == (complete, (reason, "m", "") if failed else None)
@@ -77,7 +78,7 @@ def test_a_deployment_config_is_complete_as_oc_says(
 def test_a_failure_of_an_older_generation_is_none_of_this_one() -> None:
     condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
     old = service(**{**DONE, "observedGeneration": 1}, conditions=[condition])
-    assert read_service("Deployment", old).failure is None
+    assert DEPLOYMENT.read(old).failure is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_selector_is_written_as_the_api_takes_it() -> None:
         "matchExpressions": [{"key": "gpu", "operator": "Exists"}],
     }
     body = msgspec.json.encode({"metadata": {}, "spec": {"selector": selector}})
-    found = read_service("Deployment", body).selector
+    found = DEPLOYMENT.read(body).selector
     assert found == "app=churn,tier=a"
 
 
@@ -155,9 +156,9 @@ def test_a_former_template_has_the_fingerprint_of_the_service_that_had_it() -> N
         },
         "spec": {"template": copied},
     }
-    (revision,) = read_revisions("Deployment", [msgspec.json.encode(holder)])
+    (revision,) = DEPLOYMENT.read_revisions([msgspec.json.encode(holder)])
     body = msgspec.json.encode({"metadata": {}, "spec": {"template": template}})
-    assert revision.fingerprint == read_service("Deployment", body).fingerprint
+    assert revision.fingerprint == DEPLOYMENT.read(body).fingerprint
     assert (revision.owner, sorted(revision.numbers)) == ("u", [1, 3, 5])
     assert revision.pods == "pod-template-hash=abc"
 
@@ -178,11 +179,11 @@ json = st.recursive(
 def test_whatever_comes_is_read_or_refused(value: Any) -> None:
     body = msgspec.json.encode(value)
     for read in (
-        lambda: read_service("Deployment", body),
-        lambda: read_service("DeploymentConfig", body),
+        lambda: DEPLOYMENT.read(body),
+        lambda: DEPLOYMENT_CONFIG.read(body),
         lambda: read_pod(body),
         lambda: read_page(body),
-        lambda: read_revisions("Deployment", [body]),
+        lambda: DEPLOYMENT.read_revisions([body]),
     ):
         with suppress(msgspec.DecodeError):
             read()
@@ -208,4 +209,4 @@ def test_whatever_template_or_selector_comes_is_read_or_refused(
     )
     for kind in ("Deployment", "DeploymentConfig"):
         with suppress(msgspec.DecodeError):
-            read_service(kind, body)
+            KINDS[kind].read(body)

@@ -1,8 +1,8 @@
 """Random acts under random faults: the events are exactly the model's changes.
 
-Each example plays acts on three services while connections break, versions expire, the API
-refuses, and the daemon restarts. Per service the events must be the model's, in its order,
-and no id may come twice.
+Each example plays acts on three services of any kinds while connections break, versions expire,
+the API refuses, the daemon restarts, and the cluster goes back to a backup. Per service the events
+must be the model's, in its order, and no id may come twice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from monitor.cluster.watch import Timing
 from tests.cluster.conftest import Lab, Run
 from tests.cluster.memory import MemoryCluster
-from tests.cluster.model import Model
+from tests.cluster.model import PLAYS, Model
 from tests.servers.kubernetes import Fault, KubernetesServer
 from tests.waiting import until
 
@@ -30,7 +30,7 @@ IMPATIENT = Timing(
 )
 
 acts = st.tuples(
-    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(["a", "a", "a", "b", "c"]),
     st.sampled_from(
         ["create"] * 3
         + ["set_image"] * 4
@@ -42,14 +42,20 @@ acts = st.tuples(
 )
 breaks = st.sampled_from(["end", "reset", "truncate", "garbage", "error", "gone", "silence"])
 passing = [429, 500, 503, 401, "reset", "truncate", "garbage"]
+names = ("a", "b", "c")
+every_kind = st.tuples(*(st.sampled_from(sorted(PLAYS)) for _ in names)).map(
+    lambda kinds: dict(zip(names, kinds, strict=True))
+)
+WATCHED = [play.plural for play in PLAYS.values()]
+FACTS = ["pods", "replicasets", "replicationcontrollers"]
 faults = st.one_of(
     # A watch that is refused is resumed; a list that is refused is made again ...
-    st.builds(Fault, st.sampled_from(passing), st.just("watch"), st.just("deployments")),
+    st.builds(Fault, st.sampled_from(passing), st.just("watch"), st.sampled_from(WATCHED)),
     st.builds(
         Fault,
         st.sampled_from([*passing, 403, 404, 410]),
         st.just("list"),
-        st.just("deployments"),
+        st.sampled_from(WATCHED),
         st.integers(1, 3),
     ),
     # ... and facts are asked for three times before events go without them.
@@ -57,41 +63,57 @@ faults = st.one_of(
         Fault,
         st.sampled_from(passing),
         st.just("list"),
-        st.sampled_from(["pods", "replicasets"]),
+        st.sampled_from(FACTS),
         st.integers(1, 2),
     ),
 )
+# Acts that are not seen: only their end is, which may be that of a backup with more acts.
+unseen = st.tuples(st.booleans(), st.lists(acts, max_size=4))
+seen = st.tuples(st.just("acts"), st.lists(acts, min_size=1, max_size=4))
 commands = st.lists(
     st.one_of(
-        st.tuples(st.just("acts"), st.lists(acts, min_size=1, max_size=4)),
-        st.tuples(st.just("acts"), st.lists(acts, min_size=1, max_size=4)),
+        seen,
+        seen,
         st.tuples(st.just("break"), breaks),
         st.tuples(st.just("fault"), faults),
-        st.tuples(st.just("gap"), st.lists(acts, max_size=4)),
-        st.tuples(st.just("restart"), st.lists(acts, max_size=4)),
+        st.tuples(st.just("backup"), st.none()),
+        st.tuples(st.just("backup"), st.none()),
+        st.tuples(st.just("gap"), unseen),
+        st.tuples(st.just("restart"), unseen),
     ),
     min_size=3,
     max_size=10,
 )
+Kinds = Mapping[str, str]
+Script = Sequence[tuple[str, Any]]
 
 
-@given(commands)
-@settings(max_examples=150, deadline=None)
-def test_without_a_network_the_events_are_the_models(script: Sequence[tuple[str, Any]]) -> None:
-    model, cluster = Model(), MemoryCluster()
+@given(every_kind, commands)
+@settings(max_examples=500, deadline=None)
+def test_without_a_network_the_events_are_the_models(kinds: Kinds, script: Script) -> None:
+    model, cluster = Model(kinds), MemoryCluster(*sorted(set(kinds.values())))
     cluster.start()
+    backup = model.backup(), cluster.backup()
     for what, value in script:
+        back, played = value if what in {"gap", "restart"} else (False, value)
         if what in {"gap", "restart"}:
             cluster.stop()
+        if back:
+            model.restore(backup[0])
+            cluster.restore(backup[1])
         if what in {"acts", "gap", "restart"}:
-            for act in value:
+            for act in played:
                 steps = model.act(*act)
                 if steps is not None:
                     cluster.play(steps)
                 if what == "acts":
                     model.look()
         model.look()
-        if what == "gap":
+        if what == "backup":
+            backup = model.backup(), cluster.backup()
+        elif what == "fault" and value.plural in FACTS:
+            cluster.api.failing = value.times
+        elif what == "gap":
             cluster.up = True
             cluster.relist()
         elif what == "restart":
@@ -111,17 +133,12 @@ def test_without_a_network_the_events_are_the_models(script: Sequence[tuple[str,
 
 
 async def caught_up(server: KubernetesServer, part: Run) -> None:
-    """Wait until the watch has taken all that was written."""
-    last = max(
-        (int(item["metadata"]["resourceVersion"]) for item in server.objects("deployments")),
-        default=0,
-    )
-    last = max(last, server.deleted_at)
+    """Wait until every watch is where the server is; a bookmark says so where nothing changes."""
 
     def seen() -> bool:
         session = part.part._session
         return session is not None and all(
-            watch._version is not None and int(watch._version) >= last for watch in session.watches
+            watch._version == str(server.version) for watch in session.watches
         )
 
     await until(seen)
@@ -131,16 +148,19 @@ async def caught_up(server: KubernetesServer, part: Run) -> None:
 async def relisted(
     server: KubernetesServer, part: Run, *, again: Callable[[], None] = lambda: None
 ) -> AsyncIterator[None]:
-    """Wait after the block for a list that is newer than it: only the end was seen.
+    """Wait after the block for lists of all kinds that are newer than it: only the end was seen.
 
-    ``again`` is called until the list comes.
+    ``again`` is called until the lists come.
     """
     await caught_up(server, part)
-    lists = len(server.requests_of("list", "deployments"))
+    session = part.part._session
+    assert session is not None
+    plurals = [watch.scope.path.rpartition("/")[2] for watch in session.watches]
+    lists = {plural: len(server.requests_of("list", plural)) for plural in plurals}
     yield
 
     def listed() -> bool:
-        if len(server.requests_of("list", "deployments")) > lists:
+        if all(len(server.requests_of("list", plural)) > lists[plural] for plural in plurals):
             return True
         again()
         return False
@@ -157,12 +177,23 @@ def by_name(part: Run) -> dict[str, list[tuple[str, str, str | None]]]:
     return told
 
 
-async def follow(lab: Lab, script: Sequence[tuple[str, Any]]) -> None:
-    model, server = Model(), lab.server
+async def follow(lab: Lab, kinds: Kinds, script: Script) -> None:
+    model, server = Model(kinds), lab.server
     rest = list(script)
+    watched = tuple(sorted(set(kinds.values())))
+    backup = model.backup(), server.backup()
+
+    def unseen(back: bool, acts: Sequence[tuple[str, str, int]]) -> None:
+        if back:
+            model.restore(backup[0])
+            server.restore(backup[1])
+        for act in acts:
+            lab.play(model.act(*act) or ())
+        model.look()
+
     first = True
     while rest or first:
-        async with lab.run(timing=IMPATIENT) as part:
+        async with lab.run(kinds=watched, timing=IMPATIENT) as part:
             # Before the first list, what happens is part of what is found by it.
             await part.healthy()
             await caught_up(server, part)
@@ -175,6 +206,8 @@ async def follow(lab: Lab, script: Sequence[tuple[str, Any]]) -> None:
                         for act in value:
                             lab.play(model.act(*act) or ())
                             model.look()
+                    case "backup":
+                        backup = model.backup(), server.backup()
                     case "break" if value == "gone":
                         # Between two streams there is none to break.
                         async with relisted(
@@ -183,14 +216,15 @@ async def follow(lab: Lab, script: Sequence[tuple[str, Any]]) -> None:
                             pass
                     case "break":
                         server.break_watches(value)
-                    case "fault" if server.pending(value.plural) == 0:
+                    case "fault" if not any(map(server.pending, {value.plural, *FACTS})):
                         server.fail(dataclasses.replace(value))
                     case "gap":
-                        async with relisted(server, part):
+                        # A restored server may have reached our version again with other writes.
+                        async with relisted(
+                            server, part, again=lambda: server.break_watches("gone")
+                        ):
                             server.stop()
-                            for act in value:
-                                lab.play(model.act(*act) or ())
-                            model.look()
+                            unseen(*value)
                             server.compact()
                             server.start()
                     case "restart":
@@ -200,10 +234,8 @@ async def follow(lab: Lab, script: Sequence[tuple[str, Any]]) -> None:
             expected = {name: events for name, events in model.expected.items() if events}
             assert by_name(part) == expected
             assert len(set(part.ids)) == len(part.ids)
-        for act in meanwhile or ():
-            lab.play(model.act(*act) or ())
-        model.look()
-    async with lab.run(timing=IMPATIENT) as part:
+        unseen(*(meanwhile or (False, ())))
+    async with lab.run(kinds=watched, timing=IMPATIENT) as part:
         await part.healthy()
         await part.count(model.count)
         assert by_name(part) == {name: events for name, events in model.expected.items() if events}
@@ -211,18 +243,18 @@ async def follow(lab: Lab, script: Sequence[tuple[str, Any]]) -> None:
 
 @pytest.mark.integration_test
 @pytest.mark.timeout(300)
-@given(commands)
+@given(every_kind, commands)
 @settings(
     max_examples=15,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes a server each time
 )
-async def test_under_faults_the_events_are_the_models(script: Sequence[tuple[str, Any]]) -> None:
+async def test_under_faults_the_events_are_the_models(kinds: Kinds, script: Script) -> None:
     server = KubernetesServer()
     server.bookmark_every_s = 0.1
     try:
         with tempfile.TemporaryDirectory() as directory:
-            await follow(Lab(server, Path(directory)), script)
+            await follow(Lab(server, Path(directory)), kinds, script)
     finally:
         server.stop()

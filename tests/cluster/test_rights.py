@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import yaml
 
+from monitor.cluster.kinds import KINDS
 from monitor.cluster.mapping import MappingSettings
 from monitor.cluster.settings import ClusterSettings
 from monitor.messages import ModelEvent
@@ -21,8 +22,8 @@ MANIFEST = ROOT / "packaging" / "kubernetes" / "cluster-rbac.yaml"
 REFERENCE = (ROOT / "docs" / "reference" / "model-events.md").read_text()
 
 
-def granted() -> set[tuple[str, str]]:
-    documents = list(yaml.safe_load_all(MANIFEST.read_text()))
+def granted(text: str = "") -> set[tuple[str, str]]:
+    documents = list(yaml.safe_load_all(text or MANIFEST.read_text()))
     (role,) = [document for document in documents if document["kind"] == "ClusterRole"]
     return {
         (verb, plural)
@@ -41,6 +42,16 @@ async def test_the_rights_are_those_that_are_used_and_no_more(lab: Lab) -> None:
         await part.count(2 + 4)
     used = {(request.verb, request.plural) for request in lab.server.requests}
     assert used == granted()
+
+
+def test_the_comments_have_the_rights_of_all_other_kinds() -> None:
+    rules = re.sub(r"^# (- apiGroups|  )", r"\1", MANIFEST.read_text(), flags=re.MULTILINE)
+    rights = granted(rules)
+    for kind in KINDS.values():
+        plurals = {kind.resource.plural: {"list", "watch"}}
+        plurals |= {resource.plural: {"list"} for resource in kind.looks_up}
+        for plural, verbs in plurals.items():
+            assert {(verb, plural) for verb in verbs} <= rights, kind.name
 
 
 def test_the_rights_are_given_to_the_service_account_of_the_manifest() -> None:
@@ -70,7 +81,7 @@ def test_the_how_to_shows_sections_that_are_valid() -> None:
     text = (ROOT / "docs" / "how-to" / "cluster.md").read_text()
     sections: list[Any] = [yaml.safe_load(block) for block in blocks(text, "yaml")]
     shown = [section["cluster"] for section in sections if "cluster" in section]
-    assert len(shown) == 2
+    assert len(shown) == 3
     for section in shown:
         msgspec.convert(section, ClusterSettings)
 

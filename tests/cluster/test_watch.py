@@ -354,3 +354,70 @@ async def test_a_burst_of_changes_comes_out_in_the_order_of_each_service(lab: La
         for play in plays:
             versions = [event.version for event in part.events if event.name == play.name]
             assert versions == ["1", "2", "3", "4"]
+
+
+async def test_objects_that_are_too_long_for_a_page_come_in_smaller_pages(lab: Lab) -> None:
+    for number in range(60):
+        play = DeploymentPlay(f"m{number:02}", labels={"note": "short"})
+        lab.play(play.create(V1))
+        play.item["metadata"]["annotations"]["note"] = "x" * 340_000
+        lab.play(play.annotate("more", "y"))
+    async with lab.run() as part:
+        await part.count(60)
+        await part.healthy()
+        limits = {int(r.query["limit"]) for r in lab.server.requests_of("list", "deployments")}
+        assert min(limits) < max(limits) == 200
+
+
+@pytest.mark.parametrize("openshift", [True, False])
+async def test_a_server_without_the_kinds_of_every_cluster_is_no_cluster(
+    lab: Lab, openshift: bool
+) -> None:
+    lab.server.openshift = openshift
+    lab.server.fail(Fault(404, plural="deployments", times=10**6))
+    async with lab.run(kinds=("Deployment", "DeploymentConfig")) as part:
+        await until(lambda: "HTTP 404" in part.part.state().summary)
+        assert part.part.state().health is Health.DEGRADED
+        assert "is this the API of a cluster" in part.part.state().summary
+
+
+async def test_where_no_kind_is_served_nothing_is_watched(lab: Lab) -> None:
+    lab.server.openshift = False
+    async with lab.run(kinds=("DeploymentConfig",)) as part:
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+        assert "DeploymentConfig in all namespaces" in part.part.state().summary
+
+
+DEEP = b'{"items": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}"
+DEEP_EVENT = b'{"type": "ADDED", "object": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}\n"
+
+
+@pytest.mark.parametrize("verb", ["list", "watch"])
+async def test_json_that_is_nested_without_end_is_a_broken_answer(lab: Lab, verb: str) -> None:
+    play = DeploymentPlay()
+    lab.server.fail(Fault(DEEP if verb == "list" else DEEP_EVENT, verb=verb, times=2))  # type: ignore[arg-type]
+    async with lab.run() as part:
+        await until(lambda: part.part.state().health is Health.DEGRADED)
+        assert len(part.part.state().summary.splitlines()) == 1
+        await part.healthy()
+        lab.play(play.create(V1))
+        await part.count(1)
+
+
+async def test_an_object_that_cannot_be_read_leaves_the_others_working(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = DeploymentPlay("good"), DeploymentPlay("bad")
+    lab.play(good.create(V1), bad.create(V1))
+    async with lab.run() as part:
+        await part.count(2)
+        bad.item["status"]["replicas"] = "many"
+        lab.play(bad.annotate("a", "b"), good.set_image(V2))
+        await part.count(3)
+        assert count(caplog, "cannot read bad") == 1
+        await part.healthy()
+    async with lab.run() as part:
+        lab.play(good.set_image(V3))
+        await part.count(4)
+        # What cannot be read is not gone.
+        assert ("bad", "removed", "deleted") not in part.told

@@ -6,8 +6,10 @@ the real controllers. What a kubelet would say of a pod, :class:`Kubelet` says.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -22,7 +24,7 @@ from tests.cluster.conftest import write_kubeconfig
 from tests.cluster.plays import digest_of
 from tests.conftest import missing
 from tests.ports import free_port
-from tests.servers.kafka import cache_directory
+from tests.servers.kept import cache_directory
 from tests.waiting import wait_for
 
 __all__ = ["Api", "Kubelet"]
@@ -49,10 +51,13 @@ class Api:
         self._compaction = compaction
         self._etcd_port, self._peer_port, self._port = free_port(), free_port(), free_port()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._backups = itertools.count(1)
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {_ADMIN}"
         self.certificate = directory / "certificates" / "apiserver.crt"
         self.url = f"https://127.0.0.1:{self._port}"
+        self.admin = directory / "admin.yml"
+        """A kubeconfig of the administrator."""
         directory.mkdir(parents=True, exist_ok=True)
         self._key = directory / "service-accounts.key"
         _call("openssl", "genrsa", "-out", str(self._key), "2048")
@@ -70,10 +75,13 @@ class Api:
             f"--initial-cluster=default={peer}",
         )
         self.start_api()
-        self._write_kubeconfig(self._directory / "admin.yml", _ADMIN)
+        self._start_controllers()
+
+    def _start_controllers(self) -> None:
+        self._write_kubeconfig(self.admin, _ADMIN)
         self._run(
             "kube-controller-manager",
-            f"--kubeconfig={self._directory / 'admin.yml'}",
+            f"--kubeconfig={self.admin}",
             f"--service-account-private-key-file={self._key}",
             *("--leader-elect=false", "--secure-port=0"),
             *("--kube-api-qps=500", "--kube-api-burst=1000"),
@@ -101,14 +109,32 @@ class Api:
         process.send_signal(sent)
         process.wait(timeout=120)  # in order, it waits up to 60 s for open watches
 
+    def backup(self) -> Path:
+        """Copy the data of etcd while all of it is down, and start it again."""
+        self._end()
+        copied = self._directory / f"backup-{next(self._backups)}"
+        shutil.copytree(self._directory / "etcd", copied)
+        self.start()
+        return copied
+
+    def restore(self, backup: Path) -> None:
+        """Go back to a backup: later revisions never were."""
+        self._end()
+        shutil.rmtree(self._directory / "etcd")
+        shutil.copytree(backup, self._directory / "etcd")
+        self.start()
+
     def stop(self) -> None:
         """End all of it."""
+        self._end()
+        self._session.close()
+
+    def _end(self) -> None:
         for process in self._running.values():
             process.kill()
         for process in self._running.values():
             process.wait(timeout=30)
         self._running.clear()
-        self._session.close()
 
     def call(self, verb: str, path: str, body: Object | None = None, *, of: str = "") -> Object:
         """Do a request as the administrator and return the answer; ``of`` is the body's kind."""

@@ -48,7 +48,7 @@ def workloads_with_pods(api: Api) -> set[tuple[str, str]]:
     }
 
 
-def refusals(api: Api) -> list[Any]:
+def refusals(api: Api, namespace: str = "monitoring") -> list[Any]:
     """Return what kept controllers from making a pod."""
-    events = api.call("GET", "/api/v1/namespaces/monitoring/events")["items"]
+    events = api.call("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
     return [event["message"] for event in events if event["reason"] == "FailedCreate"]

@@ -11,7 +11,7 @@ from tests.cluster.plays import LABELS
 from tests.cluster_real.servers import Api
 from tests.waiting import wait_for
 
-__all__ = ["Deployment", "Namespace"]
+__all__ = ["DaemonSet", "Deployment", "Namespace", "StatefulSet"]
 
 Object = dict[str, Any]
 
@@ -34,14 +34,25 @@ class Namespace:
         made.create(image, **more)
         return made
 
+    @property
+    def path(self) -> str:
+        """The namespace in paths of the API."""
+        return f"namespaces/{self.name}"
+
 
 class Deployment:
-    """One Deployment; what changes it returns at once, :meth:`stands` and the like wait."""
+    """One Deployment; what changes it returns at once, :meth:`stands` and the like wait.
 
-    def __init__(self, namespace: Namespace, name: str) -> None:
+    ``manager`` is who changes it, as its managedFields say.
+    """
+
+    kind, plural = "Deployment", "deployments"
+
+    def __init__(self, namespace: Namespace, name: str, *, manager: str = "tests") -> None:
         self._api = namespace.api
         self.name = name
-        self._all = f"/apis/apps/v1/namespaces/{namespace.name}/deployments"
+        self.manager = manager
+        self._all = f"/apis/apps/v1/namespaces/{namespace.name}/{self.plural}"
         self._path = f"{self._all}/{name}"
 
     def create(
@@ -56,14 +67,13 @@ class Deployment:
         every = {**LABELS, **selector, **(labels or {})}
         self._api.call(
             "POST",
-            self._all,
+            f"{self._all}?fieldManager={self.manager}",
             {
                 "apiVersion": "apps/v1",
-                "kind": "Deployment",
+                "kind": self.kind,
                 "metadata": {"name": self.name, "labels": every},
                 "spec": {
-                    "replicas": replicas,
-                    "progressDeadlineSeconds": deadline_s,
+                    **self._scale(replicas, deadline_s),
                     "selector": {"matchLabels": selector},
                     "template": {
                         "metadata": {"labels": every},
@@ -136,13 +146,7 @@ class Deployment:
     def stands(self) -> None:
         """Wait until its rollout is over, as ``kubectl rollout status`` does."""
 
-        def over(item: Object) -> bool:
-            status, replicas = item["status"], item["spec"]["replicas"]
-            return [
-                status.get(key, 0) for key in ("updatedReplicas", "replicas", "availableReplicas")
-            ] == [replicas] * 3
-
-        self._wait(over, "its rollout")
+        self._wait(self._is_over, "its rollout")
 
     def failed(self) -> None:
         """Wait until its deadline is over."""
@@ -154,6 +158,14 @@ class Deployment:
             ),
             "the end of its deadline",
         )
+
+    def _scale(self, replicas: int, deadline_s: int) -> Object:
+        return {"replicas": replicas, "progressDeadlineSeconds": deadline_s}
+
+    def _is_over(self, item: Object) -> bool:
+        status = item["status"]
+        keys = ("updatedReplicas", "replicas", "availableReplicas")
+        return [status.get(key, 0) for key in keys] == [item["spec"]["replicas"]] * 3
 
     def _wait(self, condition: Callable[[Object], bool], what: str) -> None:
         def seen() -> bool:
@@ -167,8 +179,33 @@ class Deployment:
         return self._api.call("GET", self._path)
 
     def _patch(self, change: Object) -> None:
-        self._api.call("PATCH", self._path, change, of=_STRATEGIC)
+        path = f"{self._path}?fieldManager={self.manager}"
+        self._api.call("PATCH", path, change, of=_STRATEGIC)
 
     def _set_container(self, **settings: Any) -> None:
         container = {"name": "model", **settings}
         self._patch({"spec": {"template": {"spec": {"containers": [container]}}}})
+
+
+class StatefulSet(Deployment):
+    """One StatefulSet; its pods are replaced one by one."""
+
+    kind, plural = "StatefulSet", "statefulsets"
+
+    def _scale(self, replicas: int, deadline_s: int) -> Object:
+        return {"replicas": replicas, "serviceName": self.name}
+
+
+class DaemonSet(Deployment):
+    """One DaemonSet; it has a pod for each node."""
+
+    kind, plural = "DaemonSet", "daemonsets"
+
+    def _scale(self, replicas: int, deadline_s: int) -> Object:
+        return {}
+
+    def _is_over(self, item: Object) -> bool:
+        status = item["status"]
+        wanted = status.get("desiredNumberScheduled", 0)
+        counts = [status.get(key, 0) for key in ("updatedNumberScheduled", "numberAvailable")]
+        return wanted > 0 and counts == [wanted] * 2

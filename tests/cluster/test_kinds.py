@@ -1,0 +1,372 @@
+"""Each kind of object: when it is deployed, upgraded, rolled back, failed and removed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from monitor.cluster.kinds.custom import CustomKind, CustomKindSettings
+from monitor.cluster.mapping import MappingSettings
+from monitor.errors import SettingError
+from tests.cluster.memory import MemoryCluster, told
+from tests.cluster.plays import (
+    LABELS,
+    DaemonSetPlay,
+    DeploymentPlay,
+    Object,
+    Play,
+    RolloutPlay,
+    StatefulSetPlay,
+    Write,
+)
+
+V1, V2, V3 = "models/churn:1", "models/churn:2", "models/churn:3"
+DEPLOYED, REMOVED = ("deployed", "created"), ("removed", "deleted")
+UPGRADED, ROLLED_BACK = ("upgraded", "image-changed"), ("rolledback", "rollback")
+FAILED = ("failed", "failed")
+
+
+@pytest.mark.parametrize("kind", [StatefulSetPlay, DaemonSetPlay, RolloutPlay])
+def test_a_workload_is_told_from_its_first_rollout_to_its_end(kind: type[Play]) -> None:
+    cluster = MemoryCluster("StatefulSet", "DaemonSet", "Rollout")
+    cluster.start()
+    play = kind()
+    cluster.play(play.create(V1))
+    first = play.template
+    cluster.play(play.set_image(V2), play.undo(first), play.scale(3), play.flap())
+    cluster.play(play.set_environment("8"), play.set_image(V3), play.annotate("a", "b"))
+    cluster.play(play.delete())
+    assert told(cluster.events) == [DEPLOYED, UPGRADED, ROLLED_BACK, UPGRADED, REMOVED]
+    assert [event.data.version for event in cluster.events] == ["1", "2", "1", "3", "3"]
+    assert all("@sha256:" in (event.data.images[0].before or "") for event in cluster.events[1:])
+    assert cluster.events[0].source.endswith(f"/{play.plural}/churn")
+
+
+def test_a_rollout_that_fails_is_told_and_so_is_its_end() -> None:
+    cluster = MemoryCluster("Rollout")
+    cluster.start()
+    play = RolloutPlay()
+    cluster.play(play.create(V1))
+    first = play.template
+    cluster.play(play.fail(V2), play.undo(first))
+    assert told(cluster.events) == [DEPLOYED, FAILED, ROLLED_BACK]
+    assert cluster.events[1].data.message == "ProgressDeadlineExceeded: no pods"
+
+
+def test_a_rollback_of_a_rollout_is_known_though_its_replica_sets_have_defaults() -> None:
+    cluster = MemoryCluster("Rollout")
+    cluster.start()
+    play = RolloutPlay()
+
+    def follow(steps: Iterable[list[Write]]) -> None:
+        for step in steps:
+            for each in step:
+                if each.plural == "replicasets" and each.item is not None:
+                    each.item["spec"]["template"]["spec"]["restartPolicy"] = "Always"
+            cluster.step(step)
+
+    follow(play.create(V1))
+    first = play.template
+    follow(play.set_image(V2))
+    follow(play.undo(first))
+    assert told(cluster.events) == [DEPLOYED, UPGRADED, ROLLED_BACK]
+
+
+def replica_set(owner: Object | None = None, available: int = 2) -> Object:
+    return {
+        "metadata": {
+            **{"name": "churn", "namespace": "models", "uid": "rs", "labels": LABELS},
+            **{"generation": 1, "ownerReferences": [owner] if owner else []},
+        },
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "churn"}},
+            "template": {"spec": {"containers": [{"name": "server", "image": V1}]}},
+        },
+        "status": {"observedGeneration": 1, "replicas": 2, "availableReplicas": available},
+    }
+
+
+def write(plural: str, item: Object | None) -> list[Write]:
+    return [Write(plural, "models", "churn", copy.deepcopy(item))]
+
+
+def test_a_replica_set_that_nobody_owns_is_deployed_and_removed() -> None:
+    cluster = MemoryCluster("ReplicaSet")
+    cluster.start()
+    owner = {"kind": "Deployment", "name": "churn", "uid": "d", "controller": True}
+    cluster.step(write("replicasets", replica_set(owner)))
+    assert cluster.events == []
+    cluster.step(write("replicasets", replica_set(available=1)))
+    cluster.step(write("replicasets", replica_set()))
+    changed = replica_set()
+    changed["spec"]["template"]["spec"]["containers"][0]["image"] = V2
+    cluster.step(write("replicasets", changed))
+    cluster.step(write("replicasets", replica_set(owner)))
+    assert told(cluster.events) == [DEPLOYED, REMOVED]
+
+
+def test_a_pod_that_nobody_owns_is_deployed_and_removed() -> None:
+    cluster = MemoryCluster("Pod")
+    cluster.start()
+    play = DeploymentPlay(replicas=1)
+    for step in play.create(V1):
+        for each in step:
+            if each.plural == "pods" and each.item is not None:
+                del each.item["metadata"]["ownerReferences"]
+                pod = each
+        cluster.step(step)
+    cluster.relist()
+    cluster.step([Write("pods", pod.namespace, pod.name, None)])
+    assert told(cluster.events) == [DEPLOYED, REMOVED]
+    assert "@sha256:" in (cluster.events[0].data.images[0].after or "")
+
+
+class Resource:
+    """A custom resource, whose controller follows when the test says so."""
+
+    def __init__(self, plural: str, spec: Object) -> None:
+        self.plural = plural
+        metadata: Object = {"name": "churn", "namespace": "models", "uid": plural, "labels": LABELS}
+        # As every object of a real server has them.
+        managed = {
+            "manager": "helm",
+            "operation": "Update",
+            "fieldsV1": {"f:spec": {"f:model": {}}},
+        }
+        metadata["managedFields"] = [managed]
+        self.item: Object = {"metadata": {**metadata, "generation": 0}, "spec": spec, "status": {}}
+
+    def change(self, **spec: Any) -> list[Write]:
+        self.item["spec"].update(copy.deepcopy(spec))
+        self.item["metadata"]["generation"] += 1
+        return write(self.plural, self.item)
+
+    def reach(self, **status: Any) -> list[Write]:
+        generation = self.item["metadata"]["generation"]
+        self.item["status"] = {"observedGeneration": generation, **status}
+        return write(self.plural, self.item)
+
+
+def ready(status: str = "True", **more: Any) -> list[Object]:
+    return [{"type": "Ready", "status": status, **more}]
+
+
+def test_an_inference_service_is_its_storage_uri() -> None:
+    cluster = MemoryCluster("InferenceService")
+    cluster.start()
+    item = Resource("inferenceservices", {})
+
+    def model(uri: str, **more: Any) -> Object:
+        found = {"modelFormat": {"name": "sklearn"}, "storageUri": uri}
+        return {"predictor": {"model": found, **more}}
+
+    cluster.step(item.change(**model("s3://models/1")))
+    cluster.step(item.reach(conditions=ready("False")))
+    cluster.step(item.reach(conditions=ready()))
+    cluster.step(item.change(**model("s3://models/1", minReplicas=3)))
+    cluster.step(item.reach(conditions=ready()))
+    cluster.step(item.change(**model("s3://models/2")))
+    cluster.step(item.reach(conditions=ready(), modelStatus={"transitionStatus": "InProgress"}))
+    cluster.step(item.reach(conditions=ready(), modelStatus={"transitionStatus": "UpToDate"}))
+    info = {"reason": "ModelLoadFailed", "message": "no such bucket"}
+    cluster.step(item.change(**model("s3://models/3")))
+    blocked = {"transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": info}
+    cluster.step(item.reach(conditions=ready(), modelStatus=blocked))
+    cluster.step(item.change(**model("s3://models/2")))
+    cluster.step(item.reach(conditions=ready(), modelStatus={"transitionStatus": "UpToDate"}))
+    changed = ("upgraded", "version-changed")
+    assert told(cluster.events) == [DEPLOYED, changed, FAILED, ROLLED_BACK]
+    versions = [event.data.version for event in cluster.events]
+    assert versions == [f"s3://models/{number}" for number in (1, 2, 3, 2)]
+    assert cluster.events[2].data.message == "no such bucket"
+
+
+def test_a_knative_service_is_told_with_its_share_of_the_traffic() -> None:
+    cluster = MemoryCluster("KnativeService")
+    cluster.start()
+    item = Resource("services", {})
+
+    def template(image: str) -> Object:
+        return {"template": {"spec": {"containers": [{"name": "user", "image": image}]}}}
+
+    def serving(number: int, percent: int) -> Object:
+        name = f"churn-{number:05}"
+        shares = [{"revisionName": name, "percent": percent}]
+        latest = {"latestCreatedRevisionName": name, "latestReadyRevisionName": name}
+        return {"conditions": ready(), "traffic": shares, **latest}
+
+    cluster.step(item.change(**template(V1)))
+    cluster.step(item.reach(conditions=ready("Unknown")))
+    cluster.step(item.reach(**serving(1, 100)))
+    cluster.step(item.change(**template(V2)))
+    cluster.step(item.reach(**serving(2, 10)))
+    cluster.step(item.change(traffic=[]))
+    cluster.step(item.reach(**serving(2, 100)))
+    cluster.step(item.change(traffic=[]))
+    cluster.step(item.reach(**serving(2, 0)))
+    assert told(cluster.events) == [
+        DEPLOYED,
+        UPGRADED,
+        ("upgraded", "traffic-changed"),
+        ("rolledback", "traffic-changed"),
+    ]
+    assert [event.data.traffic_percent for event in cluster.events] == [100, 10, 100, 0]
+    assert len({event.id for event in cluster.events}) == 4
+
+
+MODEL_SERVER = CustomKindSettings(
+    kind="ModelServer",
+    group="ml.example.org",
+    version="v1",
+    plural="modelservers",
+    model_version="spec.model.version",
+    ready="status.conditions[?type == 'Ready'] | [0].status",
+    failure="status.conditions[?type == 'Failed' && status == 'True'] | [0].message",
+)
+
+
+def test_a_custom_resource_is_what_the_config_says() -> None:
+    MODEL_SERVER.verify()
+    cluster = MemoryCluster(custom=CustomKind(MODEL_SERVER))
+    cluster.start()
+    item = Resource("modelservers", {})
+    failed = [*ready("False"), {"type": "Failed", "status": "True", "message": "no memory"}]
+    cluster.step(item.change(model={"version": 1}))
+    cluster.step(item.reach(conditions=ready("Unknown")))
+    cluster.step(item.reach(conditions=ready()))
+    cluster.step(item.change(model={"version": 1}, other=2))
+    cluster.step(item.reach(conditions=ready()))
+    cluster.step(item.change(model={"version": 2}))
+    cluster.step(item.reach(conditions=failed))
+    cluster.step(item.reach(conditions=failed))
+    cluster.step(item.change(model={"version": 1}))
+    cluster.step(item.reach(conditions=ready()))
+    cluster.step(item.change(model={"version": 3}))
+    cluster.step(item.reach(conditions=ready()))
+    cluster.step(write("modelservers", None))
+    upgraded = ("upgraded", "version-changed")
+    assert told(cluster.events) == [DEPLOYED, FAILED, ROLLED_BACK, upgraded, REMOVED]
+    assert [event.data.version for event in cluster.events] == ["1", "2", "1", "3", "3"]
+    assert cluster.events[1].data.message == "no memory"
+    assert cluster.events[0].data.kind == "ModelServer"
+    assert cluster.events[0].data.changed_by == "helm"
+
+
+@pytest.mark.parametrize("key", ["model_version", "wanted", "reached", "ready", "failure"])
+@pytest.mark.parametrize("text", ["status.[", "", "(" * 3000])
+def test_what_is_not_jmespath_is_refused(key: str, text: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        MODEL_SERVER.replace(**{key: text}).verify()
+    assert str(caught.value).startswith(f"{key}: not JMESPath: ")
+    assert "\n" not in str(caught.value)
+
+
+KNATIVE = "serving.knative.dev/service"
+
+
+def revision(number: int, **more: Any) -> DeploymentPlay:
+    labels = {KNATIVE: "churn", "canary.example.org/of": "churn"}
+    return DeploymentPlay(f"churn-{number:05}", labels=labels, **more)
+
+
+def grouped(label: str = KNATIVE) -> MemoryCluster:
+    cluster = MemoryCluster(mapping=MappingSettings(group=f"label:{label}", model=("name",)))
+    cluster.start()
+    return cluster
+
+
+def create(cluster: MemoryCluster, play: DeploymentPlay, image: str, minute: int) -> None:
+    play.created = f"2021-02-08T20:{minute:02}:00Z"
+    cluster.play(play.create(image))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_revisions_of_a_knative_service_are_one_service(restart: bool) -> None:
+    cluster = grouped()
+
+    def again() -> None:
+        if restart:
+            cluster.stop()
+            cluster.start()
+
+    one, two, three = (revision(number) for number in (1, 2, 3))
+    create(cluster, one, V1, 1)
+    again()
+    create(cluster, two, V2, 2)
+    cluster.play(one.scale(0))
+    again()
+    cluster.play(two.scale(0), two.scale(2))
+    create(cluster, three, V3, 3)
+    cluster.play(two.scale(0), one.delete())
+    again()
+    # The traffic goes back to the former revision.
+    cluster.play(two.scale(2), three.delete())
+    again()
+    cluster.play(two.delete())
+    assert told(cluster.events) == [DEPLOYED, UPGRADED, UPGRADED, ROLLED_BACK, REMOVED]
+    assert [event.data.version for event in cluster.events] == ["1", "2", "3", "2", "2"]
+    assert {(event.data.name, event.key) for event in cluster.events} == {("churn", "models/churn")}
+    assert len({event.id for event in cluster.events}) == 5
+
+
+def test_what_is_removed_while_the_daemon_is_down_is_removed_once() -> None:
+    cluster = grouped()
+    one, two = revision(1), revision(2)
+    create(cluster, one, V1, 1)
+    create(cluster, two, V2, 2)
+    cluster.stop()
+    cluster.play(one.delete(), two.delete())
+    cluster.start()
+    assert told(cluster.events) == [DEPLOYED, UPGRADED, REMOVED]
+
+
+def test_a_canary_is_told_as_one_until_it_takes_over() -> None:
+    cluster = grouped("canary.example.org/of")
+    main, canary = revision(1, replicas=3), revision(2, replicas=1)
+    create(cluster, main, V1, 1)
+    create(cluster, canary, V2, 2)
+    assert told(cluster.events) == [DEPLOYED, ("upgraded", "canary")]
+    assert [event.data.version for event in cluster.events] == ["1", "2"]
+    cluster.play(main.set_image(V2))
+    assert told(cluster.events)[2:] == [UPGRADED]
+    cluster.play(canary.delete(), main.delete())
+    assert told(cluster.events)[3:] == [REMOVED]
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_lookup_that_fails_when_a_member_goes_does_not_hide_what_is_left(listed: bool) -> None:
+    cluster = grouped("canary.example.org/of")
+    main, canary = revision(1, replicas=3), revision(2, replicas=1)
+    create(cluster, main, V1, 1)
+    create(cluster, canary, V2, 2)
+    cluster.up, cluster.api.failing = not listed, 1
+    cluster.play(main.delete())
+    if listed:
+        cluster.relist()
+    assert told(cluster.events) == [DEPLOYED, ("upgraded", "canary"), UPGRADED]
+    assert cluster.events[-1].data.version == "2"
+
+
+def test_objects_without_the_label_are_services_of_their_own() -> None:
+    cluster = grouped("canary.example.org/of")
+    cluster.play(DeploymentPlay("alone").create(V1))
+    assert [event.data.name for event in cluster.events] == ["alone"]
+
+
+def test_setting_a_group_is_no_change_of_the_cluster() -> None:
+    cluster = MemoryCluster()
+    cluster.start()
+    create(cluster, revision(1), V1, 1)
+    cluster.stop()
+    cluster.mapping = MappingSettings(group=f"label:{KNATIVE}")
+    cluster.start()
+    cluster.stop()
+    cluster.mapping = MappingSettings()
+    cluster.start()
+    # The last one would be the first again, under its id.
+    assert told(cluster.events) == [DEPLOYED, ("deployed", "snapshot")]
+    assert [event.data.name for event in cluster.events] == ["churn-00001", "churn"]

@@ -1,0 +1,1 @@
+"""Opens incidents by rules, and sends them to receivers until they are accepted."""

@@ -1,0 +1,348 @@
+"""Reads a topic, judges its messages, and commits what they change together with the offsets.
+
+The offsets in the database decide what has been read; those of the bus are a hint. Nothing that was
+judged counts before it is committed: after a failed or lost commit, states and offsets are read
+from the database again, and the same messages are judged from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from monitor.alerts import tables
+from monitor.alerts.incidents import Changes, State
+from monitor.backoff import Backoff
+from monitor.bus import Assignment, Bus, Consumer, Record
+from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
+from monitor.store import Connection, Store
+
+__all__ = ["Judge", "TopicReader", "log_changes"]
+
+logger = logging.getLogger("monitor.alerts")
+
+_POLL_RECORDS = 2000
+_POLL_S = 0.5
+_RETRY_S = (0.2, 10.0)
+_TIMEOUT_S = 20.0
+# What was published longer ago than this is late.
+_LATE_S = 30.0
+# Offsets of messages that change nothing are committed this often.
+_OFFSETS_S = 5.0
+# How often judges look for what changes without a message.
+_IDLE_S = 5.0
+# Judged messages that are read again, to recognize those that a producer publishes twice.
+_AGAIN_RECORDS = 2000
+# Incidents of one commit that the log names.
+_MOST_LINES = 20
+
+
+class Judge(Protocol):
+    """What judges the messages of a topic; called in a thread, one call at a time."""
+
+    def load(self, states: Iterable[tuple[str, str, State]]) -> None:
+        """Forget everything, and take these states of rules and subjects."""
+
+    def remember(self, records: Sequence[Record]) -> None:
+        """Recognize messages that were judged before, if they come again."""
+
+    def judge(self, records: Sequence[Record], late: Sequence[bool]) -> Changes:
+        """Return what messages change, without changing anything.
+
+        Those are ``late`` that were published long ago, or before they could be read.
+        """
+
+    def idle(self) -> Changes:
+        """Return what has changed without a message; called every few seconds."""
+
+    def apply(self, changes: Changes) -> None:
+        """Take changes that are committed."""
+
+    def write(self, connection: Connection) -> None:
+        """Write more with the offsets, in the same transaction."""
+
+
+class TopicReader:
+    """A consumer of one topic; ``clock`` gives s since the epoch.
+
+    ``group_wait`` is how long (s) the notifier waits before it looks at a change.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        bus: Bus,
+        store: Store,
+        topic: str,
+        group: str,
+        thread: ThreadPoolExecutor,
+        group_wait: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._judge = judge
+        self._bus = bus
+        self._store = store
+        self._topic = topic
+        self._group = group
+        self._thread = thread
+        self._group_wait = group_wait
+        self._clock = clock
+        self._in_step = False
+        self._stored: dict[int, int] = {}
+        # By partition, offsets that were judged and not committed; they change nothing.
+        self._judged: dict[int, int] = {}
+        self._committed_at = 0.0
+        self._idle_at = 0.0
+        # By partition, what is to be read; messages before it were judged, and are remembered.
+        self._start: dict[int, int] = {}
+        self._topic_id: str | None = None
+        # By partition, before when messages are not judged: it was never read before.
+        self._begin: dict[int, float] = {}
+        self._assigned_at: dict[int, float] = {}
+        self._behind: set[int] = set()
+        self._full = False
+        self.outage = OutageLog(logger, outcome="judging paused, trying again", level=logging.ERROR)
+        self.stopping = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.ended.set()
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether it still reads messages from before it could read them."""
+        return bool(self._behind)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the last read was full, so that more messages wait."""
+        return self._full
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions are assigned."""
+        return len(self._stored)
+
+    async def run(self) -> None:
+        """Read until cancelled, or until ``stopping`` is set."""
+        self.ended.clear()
+        self._in_step = False
+        self._stored.clear()
+        consumer = self._bus.consumer(
+            self._topic,
+            group=self._group,
+            assignment=Assignment(assigned=self._assigned, revoked=self._revoked),
+        )
+        try:
+            await self._read(consumer)
+            if self._in_step and self._judged:
+                with contextlib.suppress(MonitorError, tables.MovedError):
+                    await self._commit(Changes(), consumer, ())
+        finally:
+            try:
+                await consumer.close()
+            finally:
+                self._behind.clear()
+                self._full = False
+                self.ended.set()
+
+    async def _read(self, consumer: Consumer) -> None:
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(*_RETRY_S)
+        while not self.stopping.is_set():
+            try:
+                if not self._in_step and consumer.assignment():
+                    await self._resynchronize(consumer)
+                    backoff.reset()
+                records = await consumer.poll(max_records=_POLL_RECORDS, timeout_s=_POLL_S)
+                # What waits belongs to the same outage.
+                full = len(records) >= _POLL_RECORDS // 2
+                self._full = self._full or full
+                if not self._in_step:
+                    continue  # they come again
+                changes = Changes()
+                if records:
+                    judge = functools.partial(self._judge_all, records)
+                    changes = await loop.run_in_executor(self._thread, judge)
+                else:
+                    self._behind.clear()
+                if not changes and loop.time() >= self._idle_at + _IDLE_S:
+                    self._idle_at = loop.time()
+                    changes = await loop.run_in_executor(self._thread, self._judge.idle)
+                overdue = loop.time() >= self._committed_at + _OFFSETS_S
+                if changes or (overdue and self._judged):
+                    await self._commit(changes, consumer, records)
+                # Only now: the incidents of the last messages are committed.
+                self._full = full
+            except tables.MovedError as error:
+                logger.warning("%s; continuing from the stored offsets", error)
+                self._in_step = False
+            except MonitorError as error:
+                self.outage.failed(str(error))
+                self._in_step = False
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.next_delay()):
+                        await self.stopping.wait()
+
+    def _judge_all(self, records: Sequence[Record]) -> Changes:
+        """Judge messages, in the thread; the loop touches nothing of this reader meanwhile."""
+        if self._start:
+            records = self._unjudged(records)
+        judged = {record.partition: record.offset + 1 for record in records}
+        if self._begin:
+            records = self._begun(records)
+        changes = self._judge_new(records) if records else Changes()
+        self._judged.update(judged)
+        return changes
+
+    def _judge_new(self, records: Sequence[Record]) -> Changes:
+        old = self._clock() - _LATE_S
+        late_before = {place: max(at, old) for place, at in self._assigned_at.items()}
+        late = [record.timestamp < late_before.get(record.partition, old) for record in records]
+        if self._behind:
+            self._behind.difference_update(
+                record.partition
+                for record, is_late in zip(records, late, strict=True)
+                if not is_late
+            )
+        return self._judge.judge(records, late)
+
+    def _unjudged(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Remember the messages that were judged before, and return the others."""
+        known: list[Record] = []
+        new: list[Record] = []
+        for record in records:
+            is_known = record.offset < self._start.get(record.partition, 0)
+            (known if is_known else new).append(record)
+        if known:
+            self._judge.remember(known)
+        for place in {record.partition for record in new}:
+            self._start.pop(place, None)
+        return new
+
+    def _begun(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Return the messages to judge; a partition begins with the first of them."""
+        begun = []
+        for record in records:
+            begin = self._begin.get(record.partition)
+            if begin is not None:
+                if record.timestamp < begin:
+                    continue
+                del self._begin[record.partition]
+            begun.append(record)
+        return begun
+
+    async def _resynchronize(self, consumer: Consumer) -> None:
+        """Continue at the stored offsets, from the stored states."""
+        places = sorted(consumer.assignment())
+        now = self._clock()
+
+        def load(
+            connection: Connection,
+        ) -> tuple[Mapping[int, tables.Offset], list[tuple[str, str, State]]]:
+            return (
+                tables.begin(connection, self._topic, places, now),
+                tables.load_states(connection, self._topic, places),
+            )
+
+        offsets, states = await self._store.transaction(load, timeout=_TIMEOUT_S)
+        await asyncio.get_running_loop().run_in_executor(
+            self._thread, functools.partial(self._judge.load, states)
+        )
+        self._judged.clear()
+        self._topic_id = consumer.topic_id()
+        self._stored = {place: offsets[place].next_offset for place in places}
+        self._start = {place: offsets[place].start(self._topic_id) for place in places}
+        self._begin = {
+            place: offsets[place].began_at for place in places if offsets[place].next_offset == 0
+        }
+        for place in places:
+            if place not in self._assigned_at:
+                self._assigned_at[place] = now
+                self._behind.add(place)
+            await consumer.seek(place, self._start[place], again=_AGAIN_RECORDS)
+        self._in_step = consumer.assignment() == frozenset(places)
+        self.outage.recovered("judging resumed: the database is available again")
+        logger.info("%s: judging partitions %s", self._topic, places)
+
+    async def _commit(
+        self, changes: Changes, consumer: Consumer, records: Sequence[Record]
+    ) -> None:
+        """Commit what these messages change, and the offsets of all that are judged."""
+        now = self._clock()
+        wanted = dict(self._judged)
+        expected = {place: self._stored[place] for place in wanted}
+        place_of = {record.key: record.partition for record in records if changes.states}
+        places = {key: place_of.get(key[1], min(self._stored)) for key in changes.states}
+
+        def write(connection: Connection) -> dict[str, str]:
+            self._judge.write(connection)
+            return tables.write(
+                connection,
+                changes,
+                source=self._topic,
+                places=places,
+                expected=expected,
+                wanted=wanted,
+                topic_id=self._topic_id,
+                now=now,
+                look_at=now + self._group_wait(),
+            )
+
+        adopted = await self._store.transaction(write, timeout=_TIMEOUT_S)
+        self._stored.update(wanted)
+        self._judged.clear()
+        self._committed_at = asyncio.get_running_loop().time()
+        log_changes(changes)
+        if adopted:
+            # Another instance has opened an incident of the subject; take it from the table.
+            self._in_step = False
+        else:
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, functools.partial(self._judge.apply, changes)
+            )
+        if wanted:
+            try:
+                await consumer.commit(wanted)
+            except MonitorError as error:
+                logger.debug("offsets are stored, but committing them to the bus failed: %s", error)
+
+    async def _assigned(self, places: Sequence[int]) -> Mapping[int, int]:
+        """Read the stored offsets before the next message."""
+        del places
+        self._in_step = False
+        return {}
+
+    async def _revoked(self, places: Sequence[int]) -> None:
+        """Forget the partitions; everything that changed something is committed."""
+        self._in_step = False
+        for place in places:
+            self._stored.pop(place, None)
+            self._assigned_at.pop(place, None)
+            self._behind.discard(place)
+
+
+def log_changes(changes: Changes) -> None:
+    """Log incidents that were opened and resolved, a few of them by name."""
+    for opened in changes.opened[:_MOST_LINES]:
+        logger.warning(
+            "incident %s opened by rule %s: %s: %s",
+            opened.id,
+            opened.rule,
+            opened.title,
+            opened.reason,
+        )
+    if len(changes.opened) > _MOST_LINES:
+        logger.warning("%d more incidents opened", len(changes.opened) - _MOST_LINES)
+    for resolved in changes.resolved[:_MOST_LINES]:
+        logger.info(
+            "incident %s resolved%s", resolved.id, f": {resolved.note}" * bool(resolved.note)
+        )
+    if len(changes.resolved) > _MOST_LINES:
+        logger.info("%d more incidents resolved", len(changes.resolved) - _MOST_LINES)

@@ -1,0 +1,165 @@
+"""A service that Apprise knows, by its URL, which is a secret.
+
+Apprise is imported when it is needed first: it takes a second, and many MB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import sys
+import threading
+from concurrent.futures import Future
+from typing import Any
+from urllib.parse import unquote
+
+from monitor.alerts.judging import printable
+from monitor.alerts.receivers import Message, Outcome
+from monitor.alerts.texts import body_of, title_of
+from monitor.files.threads import begin_aside
+
+__all__ = ["AppriseUrl", "problem_of"]
+
+_LIMIT_S = 60.0
+# Pieces of a URL that are too short to be secrets, and would hide parts of plain words.
+_LEAST_SECRET = 4
+_MOST_LINES = 5
+_thread = threading.local()
+_TYPES = {"opened": "failure", "repeated": "failure", "resolved": "success", "test": "info"}
+
+
+class AppriseUrl:
+    """One line of a urls_file."""
+
+    refresh_s = None
+
+    def __init__(self, receiver: str, url: str) -> None:
+        self.receiver = receiver
+        self.key = hashlib.sha256(url.encode()).hexdigest()[:16]
+        self._url = url
+        self._busy: Future[Outcome] | None = None
+
+    async def send(self, message: Message) -> Outcome:
+        """Send a message; see :class:`Target`."""
+        import asyncio
+
+        service = scheme_of(self._url)
+        busy = self._busy
+        if busy is not None and not busy.done():
+            # A library that hangs gets no second thread.
+            return Outcome(accepted=False, said=f"{service}: the last attempt has not ended")
+        self._busy = busy = begin_aside(lambda: _notify(self._url, message))
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                return await asyncio.shield(asyncio.wrap_future(busy))
+        except TimeoutError:
+            return Outcome(accepted=False, said=f"{service}: no answer within {_LIMIT_S:g} s")
+
+
+def scheme_of(url: str) -> str:
+    """Return the name of the service, the one part of a URL that is not a secret."""
+    return url.partition("://")[0].lower()
+
+
+def problem_of(url: str) -> str | None:
+    """Return what is wrong with a URL, or None; raises ModuleNotFoundError without Apprise."""
+    if _server(url) is None:
+        return f"a {scheme_of(url)} URL that Apprise does not understand"
+    return None
+
+
+def _server(url: str) -> Any:
+    import apprise
+
+    # It logs what it does not like about a URL, with the URL.
+    logger = logging.getLogger("apprise")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    asset = apprise.AppriseAsset(app_id="recodex-monitor", app_desc="recodex-monitor")
+    return apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+
+
+def _notify(url: str, message: Message) -> Outcome:
+    """Send a message in the calling thread."""
+    service = scheme_of(url)
+    try:
+        server = _server(url)
+        if server is None:
+            return Outcome(accepted=False, refused=True, said=str(problem_of(url)))
+        _own_message_ids(server)
+        heard = _Heard()
+        logger = logging.getLogger("apprise")
+        logger.addHandler(heard)
+        _thread.delivery = message.delivery
+        try:
+            accepted = server.notify(
+                title=title_of(message.event, message.incidents),
+                body=body_of(message.event, message.incidents, message.page),
+                notify_type=_TYPES[message.event],
+            )
+        finally:
+            _thread.delivery = None
+            logger.removeHandler(heard)
+    except ModuleNotFoundError:
+        return Outcome(accepted=False, said="the Python module apprise is not installed")
+    except Exception as error:  # noqa: BLE001 - a hundred services, each with its own
+        return Outcome(accepted=False, said=f"{service}: failed with {type(error).__name__}")
+    if accepted:
+        return Outcome(accepted=True, said=f"{service}: accepted")
+    return Outcome(accepted=False, said=f"{service}: {_without_secrets(heard.text(), url)}")
+
+
+class _Heard(logging.Handler):
+    """The warnings and errors that Apprise logs in this thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ident = threading.get_ident()
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread != self._ident or len(self._lines) >= _MOST_LINES:
+            return
+        text = record.getMessage()
+        # The cause of a warning is in a line for debugging.
+        if record.levelno >= logging.WARNING or "xception" in text:
+            self._lines.append(text)
+
+    def text(self) -> str:
+        return " ".join(" ".join(self._lines).split())[:1000] or "not accepted"
+
+
+def _without_secrets(text: str, url: str) -> str:
+    """Return ``text`` with everything in it that is a part of the URL replaced."""
+    rest = url.partition("://")[2]
+    pieces = set(re.split(r"[/:@?&=,;#]", rest)) | set(re.split(r"[/:@?&=,;#]", unquote(rest)))
+    for piece in sorted(pieces, key=len, reverse=True):
+        if len(piece) >= _LEAST_SECRET:
+            text = text.replace(piece, "***")
+    return printable(text[:300])
+
+
+def _own_message_ids(server: Any) -> None:
+    """Make mail carry the id of the delivery as its Message-ID.
+
+    Apprise has no option for it. A mail client, or a person, recognizes a repeated attempt by it.
+    """
+    for kind in type(server).__mro__:
+        module = sys.modules.get(kind.__module__)
+        make = getattr(module, "make_msgid", None)
+        if make is None or getattr(make, "delivers", False):
+            continue
+
+        def make_msgid(
+            idstring: str | None = None, domain: str | None = None, make: Any = make
+        ) -> str:
+            delivery = getattr(_thread, "delivery", None)
+            if delivery is None:
+                return str(make(idstring=idstring, domain=domain))
+            return f"<{delivery}@{domain or 'recodex-monitor'}>"
+
+        make_msgid.delivers = True  # type: ignore[attr-defined]
+        module.make_msgid = make_msgid  # type: ignore[union-attr]

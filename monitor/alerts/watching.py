@@ -1,0 +1,264 @@
+"""Looks at what is not on the bus: the parts of this daemon, its relay, results that stay away."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+from monitor.alerts.conditions import Condition, judge_conditions
+from monitor.alerts.incidents import Changes, State
+from monitor.alerts.jobs import JobFacts
+from monitor.alerts.matching import matches
+from monitor.alerts.reader import log_changes
+from monitor.alerts.settings import FeedRule, Match, PartRule, Rule, SilenceRule
+from monitor.alerts.tables import load_states, write_changes
+from monitor.backoff import Backoff
+from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
+from monitor.part import Health
+from monitor.part import State as PartState
+from monitor.store import Connection, Store
+
+__all__ = ["SilenceWatch", "Surroundings", "Watch"]
+
+logger = logging.getLogger("monitor.alerts")
+
+_RETRY_S = (0.5, 10.0)
+# Between two looks for results that stay away.
+_LONGEST_S = 15.0
+# Between a result and the row that shows it to other instances.
+_UNSEEN_S = 6.0
+
+
+class Watch(ABC):
+    """Looks now and then; its states in the database have the source ``source``."""
+
+    interval_s = 1.0
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        source: str,
+        group_wait: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._group_wait = group_wait
+        self.clock = clock
+        self.states: dict[tuple[str, str], State] | None = None
+        self.outage = OutageLog(logger, outcome="trying again")
+
+    @abstractmethod
+    async def look(self) -> Sequence[Condition]:
+        """Return the conditions that hold; raises MonitorError if that cannot be found out."""
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        self.states = None
+        backoff = Backoff(*_RETRY_S)
+        while True:
+            try:
+                await self._turn()
+                self.outage.recovered("watching again")
+                backoff.reset()
+            except MonitorError as error:
+                # What was committed, if anything, shows when the states are read again.
+                self.states = None
+                self.outage.failed(str(error))
+                await asyncio.sleep(backoff.next_delay())
+                continue
+            await asyncio.sleep(self.interval_s)
+
+    async def _turn(self) -> None:
+        if self.states is None:
+            found = await self._store.read(
+                functools.partial(load_states, source=self._source, places=(0,))
+            )
+            self.states = {(rule, subject): state for rule, subject, state in found}
+        conditions = await self.look()
+        changes = judge_conditions(conditions, self.states, now=self.clock())
+        if not changes:
+            return
+        # Since when a condition holds that opened nothing yet is known to this instance alone.
+        if changes.opened or changes.resolved:
+            await self._commit(changes)
+        for key, state in changes.states.items():
+            if state is None:
+                self.states.pop(key, None)
+            else:
+                self.states[key] = state
+
+    async def _commit(self, changes: Changes) -> None:
+        now = self.clock()
+        lasting = {key: s for key, s in changes.states.items() if s is None or s.incident}
+        stored = dataclasses.replace(changes, states=lasting)
+
+        def write(connection: Connection) -> dict[str, str]:
+            return write_changes(
+                connection,
+                stored,
+                source=self._source,
+                places={},
+                now=now,
+                look_at=now + self._group_wait(),
+            )
+
+        adopted = await self._store.transaction(write)
+        log_changes(changes)
+        if adopted:
+            for key, state in changes.states.items():
+                if state is not None and state.incident in adopted:
+                    changes.states[key] = State(
+                        watch=state.watch, since=state.since, incident=adopted[state.incident]
+                    )
+
+
+class Surroundings(Watch):
+    """Watches the parts of this daemon, and its relay's brokers.
+
+    ``here`` is added to subjects where several instances share a database. ``connected`` returns
+    whether a broker is connected, None without a relay.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rules: Callable[[], Sequence[Rule]],
+        parts: Callable[[], Mapping[str, PartState]],
+        connected: Callable[[], bool | None],
+        here: str,
+        group_wait: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(store, source=f"daemon{here}", group_wait=group_wait, clock=clock)
+        self._rules = rules
+        self._parts = parts
+        self._connected = connected
+        self._here = here
+
+    async def look(self) -> Sequence[Condition]:
+        """Look at the parts and the relay."""
+        rules = self._rules()
+        found = []
+        parts = self._parts() if any(isinstance(rule, PartRule) for rule in rules) else {}
+        feeds = any(isinstance(rule, FeedRule) for rule in rules)
+        lost = feeds and self._connected() is False
+        for rule in rules:
+            if isinstance(rule, PartRule):
+                found += [
+                    self._condition(rule, name, f"{name} is degraded", state.summary, rule.for_)
+                    for name, state in parts.items()
+                    if state.health is Health.DEGRADED
+                ]
+            elif isinstance(rule, FeedRule) and lost:
+                title, reason = "no broker is connected", f"for {rule.for_:g} s"
+                found.append(self._condition(rule, "relay", title, reason, rule.for_))
+        return [
+            each
+            for each, match in ((each, _match(rules, each.rule)) for each in found)
+            if match is None or matches(match, subject=each.subject, watch=each.watch)
+        ]
+
+    def _condition(self, rule: Rule, name: str, title: str, reason: str, for_s: float) -> Condition:
+        return Condition(
+            rule=rule.name,
+            watch=rule.watch,
+            subject=f"{name}{self._here}",
+            title=f"{title}{f' on {self._here[1:]}' if self._here else ''}",
+            reason=reason or title,
+            for_s=for_s,
+        )
+
+
+class SilenceWatch(Watch):
+    """Watches for jobs whose results stay away; one instance at a time does.
+
+    ``seen`` has when the last result of jobs was made, as far as this instance read them.
+    ``catching_up`` says whether it still reads old ones.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rules: Callable[[], Sequence[Rule]],
+        jobs: Callable[[], Mapping[int, JobFacts] | None],
+        seen: Callable[[], Mapping[int, float]],
+        catching_up: Callable[[], bool],
+        group_wait: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(store, source="silence", group_wait=group_wait, clock=clock)
+        self._rules = rules
+        self._jobs = jobs
+        self._seen = seen
+        self._catching_up = catching_up
+        # Since when this instance waits for results of a job.
+        self._waiting: dict[int, float] = {}
+        self._last: Sequence[Condition] = ()
+
+    async def look(self) -> Sequence[Condition]:
+        """Look at the last result of each job."""
+        rules = [rule for rule in self._rules() if isinstance(rule, SilenceRule)]
+        jobs = self._jobs()
+        if not rules or not jobs:
+            self.interval_s, self._last = 1.0, ()
+            return ()
+        if self._catching_up():
+            return self._last
+        shortest = min(job.interval for job in jobs.values())
+        self.interval_s = min(max(shortest / 4, 1.0), _LONGEST_S)
+        now = self.clock()
+        stored: dict[int, float] = dict(
+            await self._store.read(
+                lambda connection: connection.query("SELECT job_id, seen_at FROM alert_seen")
+            )
+        )
+        live = self._seen()
+        running = {job_id: job for job_id, job in jobs.items() if job.running}
+        self._waiting = {job_id: self._waiting.get(job_id, now) for job_id in running}
+        found = []
+        for job_id, job in running.items():
+            last = max(stored.get(job_id, 0.0), live.get(job_id, 0.0))
+            since = max(last, self._waiting[job_id])
+            for rule in rules:
+                patience = max(rule.intervals * job.interval, job.interval + job.slowest_s)
+                patience += _UNSEEN_S if self._store.dialect == "postgresql" else 1.0
+                known = (self.states or {}).get((rule.name, str(job_id)))
+                lasts = known is not None and known.incident and last <= (known.since or 0.0)
+                if not lasts and (
+                    now - since < patience
+                    or not matches(
+                        rule.match,
+                        subject=str(job_id),
+                        watch="silence",
+                        job_id=job_id,
+                        tags=job.tags,
+                    )
+                ):
+                    continue
+                found.append(
+                    Condition(
+                        rule=rule.name,
+                        watch="silence",
+                        subject=str(job_id),
+                        job_id=job_id,
+                        title=f"{job.title}: no results",
+                        reason=f"none for {round(now - since)} s, expected each {job.interval:g} s",
+                        since=since,
+                    )
+                )
+        self._last = found
+        return found
+
+
+def _match(rules: Sequence[Rule], name: str) -> Match | None:
+    return next((rule.match for rule in rules if rule.name == name), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,9 +12,12 @@ from monitor.part import Part, State
 from monitor.store import Store
 from monitor.tokens import TokenFile
 from monitor.web.http.access import Access
+from monitor.web.http.attempts import Attempts
+from monitor.web.http.sessions import Sessions
 from monitor.web.settings import ApiSettings
 
 if TYPE_CHECKING:
+    from monitor.bus.look import TopicLook
     from monitor.logs.reader import LogReader
 
 __all__ = ["Context", "DaemonStatus", "PartsStatus"]
@@ -67,8 +70,19 @@ class Context:
     parts: Mapping[str, Part]
     status: DaemonStatus
     tokens: TokenFile
+    sessions: Sessions
+    attempts: Attempts
+    # Closes the WebSockets of clients that are no longer allowed.
+    recheck: Callable[[], None] = lambda: None
     store: Store | None = None
     log_reader: LogReader | None = None
+    topics: TopicLook | None = None
+    # The settings in force, which a reload replaces.
+    current: Callable[[], ApiSettings] | None = None
+
+    def in_force(self) -> ApiSettings:
+        """Return the settings as the last reload left them."""
+        return self.settings if self.current is None else self.current()
 
     def has(self, part: str) -> bool:
         """Return whether there may be rows of the part to show.

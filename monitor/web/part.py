@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -12,22 +13,29 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from monitor.errors import MonitorError
+from monitor.files.threads import call_aside
+from monitor.log_limits import OutageLog
 from monitor.metrics import Metric
-from monitor.part import Health, Part, State
+from monitor.part import Health, Part, State, counted
 from monitor.settings import Address, address_text
 from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
 from monitor.transport.listen import give_up_after, listening_sockets
+from monitor.transport.tls import Certificates, read_tls
+from monitor.transport.tls_server import MOST_HANDSHAKES, TLSServer
 from monitor.web.context import Context, DaemonStatus, PartsStatus
 from monitor.web.http.access import Access
 from monitor.web.http.app import make_app
+from monitor.web.http.attempts import Attempts
 from monitor.web.http.limits import MAX_HEADER_BYTES, Connections, LimitedHttp
+from monitor.web.http.sessions import Sessions
 from monitor.web.http.sockets import Sockets
 from monitor.web.routes import Served, served
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
 
 if TYPE_CHECKING:
+    from monitor.bus.look import TopicLook
     from monitor.logs.reader import LogReader
 
 __all__ = ["Web"]
@@ -53,6 +61,7 @@ class Web(Part):
         status: DaemonStatus | None = None,
         store: Store | None = None,
         log_reader: LogReader | None = None,
+        topics: TopicLook | None = None,
     ) -> None:
         """Take what other parts share, a way to get the parts, and the state of the daemon."""
         self._settings = settings
@@ -61,10 +70,20 @@ class Web(Part):
         self._status = status
         self._store = store
         self._log_reader = log_reader
+        self._sessions = Sessions(tokens)
+        self._topics = topics
         self._access = Access(
-            lambda: tokens.current, origins=settings.origins, open_paths=OPEN_PATHS
+            lambda: tokens.current,
+            session=self._sessions.owner,
+            origins=settings.origins,
+            open_paths=OPEN_PATHS,
         )
+        self._checked_with = tokens.current
+        self._attempts = Attempts()
         self._connections = Connections(settings)
+        # TLS handshakes, by why they failed.
+        self._refused: dict[str, int] = {}
+        self._tls = None if settings.tls is None else Certificates(read_tls(settings.tls))
         self._sockets: Sockets | None = None
         self._server: uvicorn.Server | None = None
         self._listeners: list[socket.socket] = []
@@ -73,7 +92,8 @@ class Web(Part):
 
     def descriptors(self) -> int:
         """One descriptor per connection, and some for clients that are connecting."""
-        return self._settings.max_connections + _SPARE_DESCRIPTORS
+        handshakes = 0 if self._tls is None else MOST_HANDSHAKES
+        return self._settings.max_connections + _SPARE_DESCRIPTORS + handshakes
 
     async def check(self) -> None:
         """Read the tokens: an address that is not loopback needs some."""
@@ -85,6 +105,7 @@ class Web(Part):
         settings = self._settings
         # Without a daemon nobody has called check(), and the API must not be open to everyone.
         await self.check()
+        await asyncio.to_thread(self._sessions.load)
         listeners = await listening_sockets(
             settings.uri, key="api.uri", unacknowledged_s=settings.client_stall
         )
@@ -102,7 +123,8 @@ class Web(Part):
                 listener.close()
             raise
         for address in self.addresses:
-            logger.info("serving the API on http://%s", address_text(address))
+            scheme = "http" if self._tls is None else "https"
+            logger.info("serving the API on %s://%s", scheme, address_text(address))
 
     def _context(self) -> Context:
         parts = {part.name: part for part in self._parts()}
@@ -112,8 +134,13 @@ class Web(Part):
             parts=parts,
             status=self._status or PartsStatus(parts),
             tokens=self._tokens,
+            sessions=self._sessions,
+            attempts=self._attempts,
+            recheck=self._recheck,
             store=self._store,
             log_reader=self._log_reader,
+            topics=self._topics,
+            current=lambda: self._settings,
         )
 
     async def _accept(
@@ -126,12 +153,15 @@ class Web(Part):
             self._access,
             self._connections,
             found.websockets,
+            attempts=self._attempts,
             max_message_bytes=found.max_message_bytes,
         )
         protocol: Any = type("Http", (LimitedHttp,), {"limits": self._connections})
         websocket: Any = self._sockets.protocol
         config = uvicorn.Config(
-            make_app(self._connections, self._access, found.routers, found.websockets),
+            make_app(
+                self._connections, self._access, self._attempts, found.routers, found.websockets
+            ),
             http=protocol,
             ws=websocket,
             loop="none",  # the daemon's
@@ -148,11 +178,35 @@ class Web(Part):
         # LimitedHttp logs what is wrong with a client, and the daemon logs the life cycle.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config.load()
-        # Not Server.serve(): the daemon handles signals, and decides when to stop.
+        config.ssl = None if self._tls is None else self._tls.served
+        # Not Server.serve(): the daemon handles signals, and decides when to stop. Not
+        # Server.startup(), which has no limit for handshakes.
         server = uvicorn.Server(config)
         server.lifespan = config.lifespan_class(config)
         await server.on_tick(0)
-        await server.startup(sockets=listeners)
+        make = functools.partial(
+            protocol, config=config, server_state=server.server_state, app_state={}
+        )
+        servers: list[Any] = []
+        for listener in listeners:
+            if config.ssl is None:
+                servers.append(
+                    await asyncio.get_running_loop().create_server(
+                        make, sock=listener, backlog=config.backlog
+                    )
+                )
+            else:
+                encrypted = TLSServer(
+                    listener,
+                    make,
+                    config.ssl,
+                    limit_s=settings.request_timeout,
+                    refused=self._refused_handshake,
+                )
+                encrypted.start(config.backlog)
+                servers.append(encrypted)
+        server.servers = servers
+        server.started = True
         self._server, self._listeners = server, listeners
         self.addresses = [listener.getsockname()[:2] for listener in listeners]
 
@@ -162,12 +216,39 @@ class Web(Part):
             group.create_task(self._tick(), name="web:tick")
             for number, task in enumerate(self._tasks):
                 group.create_task(task(), name=f"web:{number}")
+            if self._tls is not None:
+                renewal = OutageLog(logger, subject="api.tls", outcome="keeping the old files")
+                follow = self._tls.follow(
+                    lambda: self._settings.tls,
+                    renewed=lambda: self._renewed(renewal),
+                    failed=renewal.failed,
+                )
+                group.create_task(follow, name="web:tls")
+
+    def _refused_handshake(self, kind: str, problem: str, peer: Address) -> None:
+        self._refused[kind] = self._refused.get(kind, 0) + 1
+        if problem:
+            log = self._connections.faults_log
+            log.warning(kind, "refused %s: %s", address_text(peer), problem)
+
+    def _renewed(self, renewal: OutageLog) -> None:
+        renewal.recovered("the new files can be used")
+        logger.info("api.tls: using the new certificate")
 
     async def _tick(self) -> None:
         assert self._server is not None
         while True:
             await self._server.on_tick(0)
+            if self._tokens.current is not self._checked_with:
+                # One of them has expired.
+                self._recheck()
+            await self._tokens.uses.save()
             await asyncio.sleep(1)
+
+    def _recheck(self) -> None:
+        self._checked_with = self._tokens.current
+        if self._sockets is not None:
+            self._sockets.recheck()
 
     async def drain(self) -> None:
         """Stop accepting, answer the requests received, and close WebSockets with 1001."""
@@ -181,6 +262,7 @@ class Web(Part):
         deadline = asyncio.get_running_loop().time() + _DRAIN_S
         if self._sockets is not None:
             await self._sockets.drain(_DRAIN_S)
+        await self._tokens.uses.save(at_once=True)
         tasks = set(server.server_state.tasks)
         left = deadline - asyncio.get_running_loop().time()
         if tasks and left > 0:
@@ -202,9 +284,15 @@ class Web(Part):
                 connection.transport.abort()
 
     def state(self) -> State:
-        """Return how many connections there are."""
+        """Return how many connections there are, and how long the certificate is valid."""
         sockets = 0 if self._sockets is None else len(self._sockets)
-        return State(Health.OK, f"{len(self._connections)} connections, {sockets} WebSockets")
+        summary = (
+            f"{counted(len(self._connections), 'connection')}, {counted(sockets, 'WebSocket')}"
+        )
+        if self._tls is None:
+            return State(Health.OK, summary)
+        health = Health.DEGRADED if self._tls.has_expired else Health.OK
+        return State(health, f"{summary}, {self._tls.summary}")
 
     def metrics(self) -> Iterable[Metric]:
         """Return the number of connections."""
@@ -214,6 +302,20 @@ class Web(Part):
             "Open HTTP and WebSocket connections",
             [({}, len(self._connections))],
         )
+        yield Metric(
+            "web_invalid_tokens_total",
+            "counter",
+            "Requests and logins with an invalid token or session",
+            [({}, self._attempts.failed)],
+        )
+        yield Metric(
+            "web_handshakes_refused_total",
+            "counter",
+            "Connections whose TLS handshake failed or never came",
+            [({"reason": reason}, count) for reason, count in self._refused.items()],
+        )
+        if self._tls is not None:
+            yield from self._tls.metrics("web_certificate_expires_at_seconds")
 
     async def prepare(self, settings: Any) -> Callable[[], None]:
         """Adopt tokens, origins and limits."""
@@ -227,15 +329,18 @@ class Web(Part):
         require_tokens(self._settings.uri, tokens, key="tokens_file")
         # The address waits for a restart, which must not be the one to refuse it.
         require_tokens(settings.uri, tokens, key="uri")
+        tls = None if settings.tls is None else await call_aside(read_tls, settings.tls)
 
         def switch() -> None:
             self._settings = adopted
             self._tokens.file, self._tokens.current = fresh.file, tokens
-            self._access.origins = frozenset(adopted.origins)
+            self._access.origins = tuple(adopted.origins)
             self._connections.settings = adopted
+            # A section that the file no longer has stays in force, and its files may be gone.
+            if self._tls is not None and tls is not None:
+                self._tls.adopt(tls)
             for listener in self._listeners:
                 give_up_after(listener, adopted.client_stall)
-            if self._sockets is not None:
-                self._sockets.recheck()
+            self._recheck()
 
         return switch

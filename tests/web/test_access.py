@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,9 @@ TOKENS = Tokens([(hashlib.sha256(t.encode()).hexdigest(), p) for t, p in ROLES.i
 LOCAL = {"host": "127.0.0.1:9000"}
 
 
-def access(tokens: Tokens = TOKENS, **options: list[str]) -> Access:
-    return Access(lambda: tokens, **options)
+def access(tokens: Tokens = TOKENS, **options: Any) -> Access:
+    # The secret of each session is its token here.
+    return Access(lambda: tokens, session=tokens.identify, **options)
 
 
 def bearer(token: str, **more: str) -> dict[str, str]:
@@ -89,10 +91,24 @@ def test_the_page_changes_things_by_its_cookie_only_from_its_own_origin() -> Non
 
 
 def test_a_websocket_of_a_foreign_page_is_refused_unless_its_origin_is_allowed() -> None:
-    foreign = bearer("admin-token", origin="https://wall.example")
+    foreign = {"host": "monitor.example", "cookie": f"{COOKIE}=admin-token"}
+    foreign |= {"origin": "https://wall.example"}
     assert status(access().check("GET", "/ws", foreign, websocket=True)) == 403
     allowed = access(origins=["https://wall.example"])
     assert status(allowed.check("GET", "/ws", foreign, websocket=True)) == 200
+    refused = access().check("GET", "/ws", foreign, websocket=True)
+    assert "pages of https://wall.example are" in getattr(refused, "detail", "")
+
+
+@pytest.mark.parametrize("origin", ["https://wall.example", "null", "file://", "", "nonsense"])
+def test_a_valid_bearer_token_is_enough_whatever_the_origin(origin: str) -> None:
+    check = access().check
+    assert status(check("POST", "/job", bearer("admin-token", origin=origin))) == 200
+    assert status(check("GET", "/ws", bearer("admin-token", origin=origin), websocket=True)) == 200
+    assert status(check("POST", "/job", bearer("wrong", origin=origin))) in (401, 403)
+    # Without any tokens nobody proves who they are, and a page must not act for its user.
+    anyone = Access(lambda: Tokens({})).check("POST", "/job", LOCAL | {"origin": origin})
+    assert status(anyone) == 403
 
 
 header = st.sampled_from(["host", "origin", "cookie", "authorization"])

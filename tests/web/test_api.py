@@ -115,6 +115,22 @@ def test_stop_and_start_and_409_where_it_already_is(daemon: Whole, job: int) -> 
         assert daemon.request("GET", f"/job/{job}/{action}").status_code == 405
 
 
+def test_a_job_that_is_stopped_until_a_time_starts_again_by_itself(daemon: Whole, job: int) -> None:
+    until = time.time() + 1
+    paused = daemon.request("POST", f"/job/{job}/stop?until={until}")
+    assert paused.json()["state"] == "stopped"
+    assert paused.json()["stopped_until"] == pytest.approx(until)
+    checked = daemon.wait_for_state(job, "up")
+    assert checked["stopped_until"] is None
+    problem(daemon.request("POST", f"/job/{job}/start"), 409)
+    wait_for(
+        lambda: daemon.get(f"/job/{job}")["last"]["checked_at"] >= until, "a check after the pause"
+    )
+    for wrong in ("1", "nan", "soon"):
+        problem(daemon.request("POST", f"/job/{job}/stop?until={wrong}"), 422)
+    assert daemon.get(f"/job/{job}")["state"] == "up"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -193,7 +209,8 @@ def test_results_come_in_pages_newest_first_each_once(daemon: Whole, job: int) -
         return len(daemon.get(f"/job/{job}/result")["items"]) >= 5
 
     wait_for(enough, "five results in the database")
-    until = time.time()
+    # Of later ones some may be on their way into the database.
+    until = daemon.get(f"/job/{job}/result")["items"][0]["scheduled_at"] + 0.001
     whole_list = daemon.get(f"/job/{job}/result?until={until}")["items"]
     instants = [each["scheduled_at"] for each in whole_list]
     assert instants == sorted(set(instants), reverse=True)
@@ -340,6 +357,34 @@ def test_channels_are_for_admins(daemon: Whole) -> None:
     assert [each["name"] for each in rest["items"]] == ["c-3"]
     assert rest["cursor"] is None
     problem(daemon.request("GET", "/channel", role="reader"), 403)
+
+
+def test_topics_and_their_messages_are_for_admins(daemon: Whole, job: int) -> None:
+    daemon.wait_for_state(job, "up")
+    # Published results are in the spool within half a second.
+    (topic,) = wait_for(lambda: daemon.get("/topic")["items"], "a topic")
+    assert topic["name"] == "website_availability"
+    (extent,) = topic["partitions"]
+    assert extent["partition"] == 0
+    assert extent["first_offset"] < extent["next_offset"]
+    path = f"/topic/{topic['name']}"
+    (newest,) = daemon.get(path, params={"limit": 1})["items"]
+    assert newest["headers"]["ce_type"] == "org.recodex.monitor.result"
+    assert newest["value"]["url"].startswith("http://")
+    assert newest["timestamp"] > 1.7e9
+    # From the first on, page by page, each once.
+    asked: dict[str, Any] = {"offset": extent["first_offset"], "limit": 2}
+    offsets: list[int] = []
+    while newest["offset"] not in offsets:
+        page = daemon.get(path, params=asked)
+        offsets += [item["offset"] for item in page["items"]]
+        asked = {"cursor": page["cursor"], "limit": 2}
+    assert offsets == sorted(set(offsets))
+    assert offsets[0] == extent["first_offset"]
+    problem(daemon.request("GET", "/topic/nope"), 404)
+    problem(daemon.request("GET", path, params={"partition": 1}), 404)
+    for each in ("/topic", path):
+        problem(daemon.request("GET", each, role="reader"), 403)
 
 
 def test_logs_are_as_the_action_gives_them(daemon: Whole) -> None:

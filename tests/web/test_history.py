@@ -10,6 +10,7 @@ import pytest
 from monitor.aggregation import postgres_rows, sqlite_rows
 from monitor.aggregation.windows import aggregate
 from monitor.messages import Phases, Result
+from monitor.probes.checks.http import HttpJob
 from monitor.store import Connection, Store
 from monitor.store.partitions import create_partitions
 from monitor.web.jobs.history import last_known, metric_windows, results_before, uptimes
@@ -60,7 +61,7 @@ async def test_results_come_back_as_they_were_published(store: Store) -> None:
         return results_before(connection, 1, since=NOW + 1, until=NOW + 4, before=None, limit=9)
 
     def rest(connection: Connection) -> list[Result]:
-        return results_before(connection, 1, since=0, until=NOW + 9, before=NOW + 2, limit=1)
+        return results_before(connection, 1, since=0, until=NOW + 9, before=(NOW + 2, ""), limit=1)
 
     found, older = await read(store, results, page, rest)
     assert found == [results[3], results[2], results[1]]
@@ -95,7 +96,9 @@ async def test_since_when_a_job_is_as_it_is(store: Store) -> None:
     always = [result(3, NOW - 86400 + 60 * n) for n in range(1400)]
 
     def ask(connection: Connection) -> Any:
-        return last_known(connection, [1, 2, 3, 4], now=NOW)
+        return last_known(
+            connection, [HttpJob(id=i, url="http://x/") for i in (1, 2, 3, 4)], now=NOW
+        )
 
     (found,) = await read(store, turned + fresh + always, ask)
     assert set(found) == {1, 2, 3}
@@ -104,3 +107,12 @@ async def test_since_when_a_job_is_as_it_is(store: Store) -> None:
     assert (found[2].since, found[2].turned) == (NOW - 50, False)
     # Up for as long as was looked back, and perhaps for longer.
     assert (found[3].since, found[3].turned) == (None, False)
+
+
+async def test_a_job_that_is_checked_seldom_keeps_its_last_state(store: Store) -> None:
+    daily = HttpJob(id=1, url="http://x/", interval=86400)
+    often = HttpJob(id=2, url="http://x/", interval=60)
+    old = [result(1, NOW - 1.5 * 86400, up=False), result(2, NOW - 1.5 * 86400)]
+    (found,) = await read(store, old, lambda c: last_known(c, [daily, often], now=NOW))
+    assert set(found) == {1}
+    assert not found[1].result.up

@@ -5,7 +5,7 @@ from monitor.web.jobs.history import Last
 from monitor.web.jobs.states import JobStates
 
 
-def result(at: float, *, up: bool = True) -> Result:
+def result(at: float, *, up: bool = True, location: str = "") -> Result:
     return Result(
         job_id=1,
         url="http://x/",
@@ -18,22 +18,23 @@ def result(at: float, *, up: bool = True) -> Result:
         error=None,
         matched=True,
         phases=Phases(),
+        location=location,
     )
 
 
 def test_a_job_is_up_or_down_since_the_first_result_that_said_so() -> None:
     standings = JobStates(all_seen=True)
-    assert not standings.take(result(1), listed=True)
-    assert not standings.take(result(2), listed=True)
+    assert not standings.take(result(1))
+    assert not standings.take(result(2))
     assert standings.since(1) == 1
-    assert standings.take(result(3, up=False), listed=True)
+    assert standings.take(result(3, up=False))
     assert standings.since(1) == 3
     assert standings.has_turned(1)
 
 
 def test_of_a_job_that_others_check_the_first_that_is_known_says_no_since() -> None:
     standings = JobStates(all_seen=False)
-    standings.take(result(1), listed=True)
+    standings.take(result(1))
     assert standings.since(1) is None
     standings.restore(1, Last(result(1), 0.5, True))
     assert standings.since(1) == 0.5
@@ -42,7 +43,7 @@ def test_of_a_job_that_others_check_the_first_that_is_known_says_no_since() -> N
 
 def test_what_the_database_knew_is_older_than_what_was_seen_since() -> None:
     standings = JobStates(all_seen=True)
-    standings.take(result(5, up=False), listed=True)
+    standings.take(result(5, up=False))
     assert standings.restore(1, Last(result(4), 2.0, False))
     assert standings.last(1) == result(5, up=False)
     assert standings.since(1) == 5
@@ -56,3 +57,56 @@ def test_results_that_come_late_into_the_database_are_looked_for_again() -> None
     assert standings.restore(1, Last(result(4), 2.0, False))
     assert standings.last(1) == result(4)
     assert standings.missing([1]) == []
+
+
+def test_of_several_locations_the_state_is_that_of_the_quorum() -> None:
+    states = JobStates(all_seen=True)
+    states.restore(1, None)
+    turned = []
+    for at, location, up in [
+        (1, "a", True),
+        (1, "b", True),
+        (1, "c", True),
+        (2, "b", False),
+        (2, "a", True),
+        (2, "c", False),
+        (3, "a", True),
+        (3, "b", True),
+    ]:
+        if states.take(result(at, up=up, location=location), silent_s=60):
+            last = states.last(1)
+            assert last is not None
+            turned.append((at, location, last.up))
+    assert turned == [(2, "c", False), (3, "b", True)]
+    assert states.since(1) == 3
+    assert [each.location for each in states.located(1)] == ["a", "b", "c"]
+    assert [each.up for each in states.located(1)] == [True, True, False]
+
+
+def test_a_result_that_is_read_again_changes_nothing() -> None:
+    states = JobStates(all_seen=True)
+    states.take(result(1, location="a"))
+    states.take(result(2, up=False, location="a"))
+    assert not states.take(result(1, location="a"))
+    assert not states.take(result(2, up=True, location="a"))
+    last = states.last(1)
+    assert last is not None
+    assert not last.up
+
+
+def test_a_silent_location_is_shown_and_does_not_count() -> None:
+    states = JobStates(all_seen=True)
+    for location in ("a", "b"):
+        states.take(result(1, up=False, location=location), silent_s=60)
+    assert states.take(result(100, location="a"), silent_s=60)
+    assert [each.location for each in states.located(1)] == ["a", "b"]
+
+
+def test_what_the_database_knows_of_other_locations_joins_the_first_own_result() -> None:
+    states = JobStates(all_seen=True)
+    states.take(result(5, up=False, location="a"))
+    others = (result(4, location="b"), result(4, location="c"))
+    states.restore(1, Last(others[0], 2.0, False, others))
+    last = states.last(1)
+    assert last is not None
+    assert last.up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -28,9 +29,11 @@ def daemon() -> Iterator[Whole]:
         yield running
 
 
-def page(daemon: Whole, role: str = "admin", **options: Any) -> ClientConnection:
-    headers = {"authorization": f"Bearer {daemon.tokens[role]}"}
-    url = f"ws://127.0.0.1:{daemon.port}/live"
+def page(
+    daemon: Whole, role: str | None = "admin", query: str = "", **options: Any
+) -> ClientConnection:
+    headers = {"authorization": f"Bearer {daemon.tokens[role]}"} if role else {}
+    url = f"ws://127.0.0.1:{daemon.port}/live{query}"
     client: ClientConnection = connect(url, additional_headers=headers, max_size=2**24, **options)
     return client
 
@@ -50,30 +53,53 @@ def of(kind: str) -> Callable[[dict[str, Any]], bool]:
 
 def test_a_page_is_told_all_and_then_what_changes(daemon: Whole) -> None:
     with page(daemon) as client:
-        hello, status, jobs = (json.loads(client.recv(timeout=LIMIT_S)) for _ in range(3))
+        hello, status, begin, jobs = (json.loads(client.recv(timeout=LIMIT_S)) for _ in range(4))
         assert (hello["type"], hello["role"]) == ("hello", "admin")
         assert {"jobs", "history", "logs", "relay", "channels"} <= set(hello["has"])
         assert status["parts"]["probes"]["health"] == "ok"
-        assert jobs["reset"] is True
+        assert (begin["reset"], begin["left"], begin["items"]) == (True, 1, [])
+        assert (jobs["add"], jobs["left"]) == (True, 0)
         assert jobs["items"] == [
             daemon.get("/job/1")
             | {"last": jobs["items"][0]["last"]}
             | {"next_run": jobs["items"][0]["next_run"]}
         ]
-        line = until(client, lambda m: m.get("type") == "jobs" and not m.get("reset"))["items"][0]
+        line = until(client, lambda m: m.get("type") == "jobs" and not m.get("add"))["items"][0]
         assert line["id"] == 1
         assert line["at"] > jobs["items"][0]["last"]["checked_at"] - 1
-        # Another one is created: all pages get everything again.
+        # Another one is created: all pages get it.
         assert daemon.request("POST", "/job", json={"id": 2, **daemon.mock()}).status_code == 201
-        anew = until(client, lambda m: m.get("type") == "jobs" and m.get("reset"))
-        assert [job["id"] for job in anew["items"]] == [1, 2]
+        new = until(client, lambda m: m.get("type") == "jobs" and m.get("add"))
+        assert 2 in [job["id"] for job in new["items"]]
         # It goes down: that is a change of its own.
+        daemon.wait_for_state(2, "up")
         ill = daemon.mock("status=500&delay=0")
         assert daemon.request("PUT", "/job/2", json=ill).status_code == 200
         change = until(client, of("changes"))["items"][-1]
         assert (change["kind"], change["job_id"], change["to"]) == ("job", 2, "down")
         assert change["detail"].startswith("bad-status")
         daemon.request("DELETE", "/job/2")
+        until(client, lambda m: m.get("gone") == [2])
+
+
+def test_a_snapshot_comes_in_pieces_and_compressed_if_the_page_asks(daemon: Whole) -> None:
+    count = 450
+    for job_id in range(1000, 1000 + count):
+        body = {"id": job_id, "url": "http://127.0.0.1:1/", "active": False}
+        assert daemon.request("POST", "/job", json=body).status_code == 201
+    with page(daemon, query="?gzip") as client:
+        left, ids, pieces = -1, set(), 0
+        while left != 0:
+            data = client.recv(timeout=LIMIT_S)
+            message = json.loads(gzip.decompress(data) if isinstance(data, bytes) else data)
+            if message["type"] != "jobs" or "left" not in message:
+                continue
+            assert len(message["items"]) <= 200
+            ids |= {job["id"] for job in message["items"]}
+            left = message["left"]
+            pieces += isinstance(data, bytes)
+        assert ids >= set(range(1000, 1000 + count))
+        assert pieces == 3
 
 
 def test_who_may_not_see_channels_gets_none(daemon: Whole) -> None:
@@ -92,7 +118,7 @@ def test_a_sender_and_a_page_of_another_site_get_nothing(daemon: Whole) -> None:
         client.recv(timeout=LIMIT_S)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
-    with pytest.raises(InvalidStatus) as refused, page(daemon, origin="http://evil.example"):
+    with pytest.raises(InvalidStatus) as refused, page(daemon, None, origin="http://evil.example"):
         pass
     assert refused.value.response.status_code == 403
 

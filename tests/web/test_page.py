@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from websockets.sync.client import connect
@@ -16,16 +16,16 @@ from websockets.sync.client import connect
 from tests.cluster.plays import DeploymentPlay
 from tests.ports import free_port
 from tests.relay.broker import Broker
+from tests.servers.browser import LIMIT_MS, Open, wait_for_count
 from tests.servers.daemon import StartDaemon
 from tests.servers.kubernetes import KubernetesServer
 from tests.web.whole import Whole, whole
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page, WebSocket
+    from playwright.sync_api import WebSocket
 
 pytestmark = pytest.mark.end_to_end
 
-LIMIT_MS = 60_000
 VIEWS = {
     "overview": ("#/", "text=2 sites are down"),
     "sites": ("#/sites", ".sites .uptime"),
@@ -99,58 +99,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
                 yield running
     finally:
         server.stop()
-
-
-class Watched:
-    """A page, and everything that it said or asked for that it should not have."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.url = url
-        self.console: list[str] = []
-        self.foreign: list[str] = []
-        page.set_default_timeout(LIMIT_MS)
-        page.on("console", lambda message: self.console.append(message.text))
-        page.on("pageerror", lambda error: self.console.append(str(error)))
-        page.on("request", self._asked)
-
-    def _asked(self, request: Any) -> None:
-        host = self.url.removeprefix("http://")
-        if not request.url.startswith((self.url, f"ws://{host}", "blob:", "data:")):
-            self.foreign.append(request.url)
-
-    def open(self, fragment: str = "#/") -> Page:
-        self.page.goto(f"{self.url}/{fragment}")
-        self.page.wait_for_selector('body[data-connection="live"]')
-        return self.page
-
-    def assert_quiet(self) -> None:
-        assert self.console == []
-        assert self.foreign == []
-
-
-Open = Callable[..., Watched]
-
-
-def wait_for_count(found: Locator, count: int) -> None:
-    # wait_for_function() evaluates text in the page, which its policy forbids.
-    from playwright.sync_api import expect
-
-    expect(found).to_have_count(count, timeout=LIMIT_MS)
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    contexts = []
-
-    def make(url: str, **options: Any) -> Watched:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        return Watched(context.new_page(), url)
-
-    yield make
-    for context in contexts:
-        context.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import time
+
 import pytest
 import requests
 
@@ -48,6 +52,30 @@ def test_a_stopped_job_stays_stopped_and_is_not_checked_once(
     assert entry["last"]["scheduled_at"] == last
     assert second.request("POST", "/job/1/start").status_code == 200
     assert second.wait_for_state(1, "up")["last"]["scheduled_at"] >= last
+    assert process.stop() == 0
+
+
+def test_a_pause_lasts_over_a_restart_and_ends_without_a_call(start_daemon: StartDaemon) -> None:
+    port = free_port()
+    job = {"id": 1, "name": "one", "url": f"http://127.0.0.1:{port}/healthz", "interval": 0.2}
+    config = {
+        "relay": False,
+        "probes": {"source": "config", "jobs": [job]},
+        "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
+    }
+    process = start_daemon(config).wait_ready()
+    first = Whole(process, config, process.directory)
+    first.wait_for_state(1, "up")
+    path = f"/job/1/stop?until={time.time() + 3600}"
+    assert first.request("POST", path).status_code == 200
+    assert process.stop() == 0
+    # Another program could have written it: what counts is the time.
+    with contextlib.closing(sqlite3.connect(process.directory / "monitor.db")) as file:
+        file.execute("UPDATE job_state SET stopped_until = ?", (time.time() + 2,))
+        file.commit()
+    process = start_daemon(config).wait_ready()
+    second = Whole(process, config, process.directory)
+    assert second.wait_for_state(1, "up")["stopped_until"] is None
     assert process.stop() == 0
 
 

@@ -242,19 +242,34 @@ def test_a_client_that_takes_nothing_is_dropped() -> None:
         wait_for(lambda: "0 connections" in server.web.state().summary, "the client's end")
 
 
-def test_connections_over_the_limit_are_told_and_the_rest_go_on() -> None:
+def test_the_longest_idle_connection_makes_room_for_another() -> None:
     with serving(max_connections=2) as server:
-        first, second = requests.Session(), requests.Session()
-        assert first.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
-        assert second.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
-        assert exchange(server.port, b"").startswith(b"HTTP/1.1 503")
-        assert first.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
-        first.close()
-        request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-        wait_for(
-            lambda: exchange(server.port, request).startswith(b"HTTP/1.1 200"), "a place again"
-        )
-        second.close()
+        first, second, third = requests.Session(), requests.Session(), requests.Session()
+        for session in (first, second, third, second):
+            assert session.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
+        wait_for(lambda: "2 connections" in server.web.state().summary, "the first one's end")
+        for session in (first, second, third):
+            session.close()
+
+
+def test_the_last_connections_are_for_health_checks_and_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "ops", Role.ADMIN)
+    head = b"POST /session HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n"
+    with (
+        serving(routers=[routes], tokens=TokenFile(file), max_connections=2) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(2):
+            busy = socket.create_connection(("127.0.0.1", server.port), LIMIT_S)
+            stack.enter_context(busy)
+            busy.sendall(head[:20])
+        wait_for(lambda: "2 connections" in server.web.state().summary, "the busy ones")
+        get = b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n%b\r\n"
+        bearer = f"authorization: Bearer {token}\r\n".encode()
+        assert exchange(server.port, get % (b"/healthz", b"")).startswith(b"HTTP/1.1 200")
+        assert exchange(server.port, get % (b"/whoami", bearer)).startswith(b"HTTP/1.1 200")
+        assert exchange(server.port, get % (b"/session", b"")).startswith(b"HTTP/1.1 503")
 
 
 def test_tokens_are_asked_for_and_taken_up_by_a_reload(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import select
 import socket
 import tracemalloc
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ from websockets.typing import Origin
 
 from monitor.tokens import Role, TokenFile, create_token
 from monitor.transport.frames import text_frame
+from monitor.web.http import sockets as sockets_module
 from monitor.web.http import websocket as websocket_module
+from monitor.web.http.access import COOKIE
 from monitor.web.http.websocket import WebSocket
 from tests.waiting import LIMIT_S, wait_for
 from tests.web.serving import serving
@@ -166,17 +170,18 @@ def test_a_plain_get_is_told_to_upgrade(tmp_path: Path) -> None:
 
 def test_a_token_is_needed_where_there_are_tokens(tmp_path: Path) -> None:
     file = tmp_path / "tokens.yml"
-    token = create_token(file, "addon-1", Role.SENDER)
+    token = create_token(file, "wall", Role.READER)
     with serving(websockets={"/ws": ask_who}, tokens=TokenFile(file)) as server:
         url = f"{server.websocket_url}/ws"
         with refused(url, 401), refused(url, 401, additional_headers={"authorization": "Bearer x"}):
             pass
+        secret, _ = server.web._sessions.begin(token)
         for headers in (
             {"authorization": f"Bearer {token}"},
-            {"cookie": f"recodex_monitor_token={token}", "origin": server.url},
+            {"cookie": f"{COOKIE}={secret}", "origin": server.url},
         ):
             with connect(url, additional_headers=headers) as client:
-                assert client.recv(timeout=LIMIT_S) == "addon-1"
+                assert client.recv(timeout=LIMIT_S) == "wall"
 
 
 def test_a_client_that_takes_nothing_is_dropped_and_holds_little() -> None:
@@ -204,7 +209,7 @@ def test_rubbish_after_the_handshake_ends_that_connection_alone(frames: bytes) -
             raw.sendall(UPGRADE + KEY)
             got = b""
             while b"\r\n\r\n" not in got:
-                got += raw.recv(4096)
+                got += more(raw)
             assert got.startswith(b"HTTP/1.1 101")
             raw.sendall(frames)
             rest = b""
@@ -221,6 +226,13 @@ def masked(opcode: int, data: bytes, *, fin: bool = True) -> bytes:
     return bytes([opcode | 0x80 * fin, 0x80 | len(data), 0, 0, 0, 0]) + data
 
 
+def more(raw: socket.socket) -> bytes:
+    """Return the next bytes; fail at the end of the stream."""
+    piece = raw.recv(65536)
+    assert piece, "the server closed the connection"
+    return piece
+
+
 @contextlib.contextmanager
 def raw_client(port: int) -> Iterator[socket.socket]:
     """Connect without a library that would read by itself."""
@@ -231,11 +243,17 @@ def raw_client(port: int) -> Iterator[socket.socket]:
         raw.sendall(UPGRADE + KEY)
         got = b""
         while not got.endswith(b"\r\n\r\n"):
-            got += raw.recv(4096)
+            got += more(raw)
         yield raw
 
 
-def test_pings_of_a_client_that_takes_no_answers_are_not_read_without_end() -> None:
+@pytest.fixture
+def any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a connection take the time that many frames need on a slow machine."""
+    monkeypatch.setattr(WebSocket, "burst_s", math.inf)
+
+
+def test_pings_of_a_client_that_takes_no_answers_are_not_read_without_end(any_speed: None) -> None:
     pings = masked(0x9, b"p" * 125) * 500
     sent = 0
     with serving(websockets={"/ws": echo}) as server, raw_client(server.port) as raw:
@@ -247,7 +265,7 @@ def test_pings_of_a_client_that_takes_no_answers_are_not_read_without_end() -> N
         assert requests.get(f"{server.url}/healthz", timeout=LIMIT_S).ok
 
 
-def test_a_client_that_takes_its_pongs_again_is_read_again() -> None:
+def test_a_client_that_takes_its_pongs_again_is_read_again(any_speed: None) -> None:
     ping = masked(0x9, b"p" * 125)
     with serving(websockets={"/ws": echo}) as server, raw_client(server.port) as raw:
         raw.settimeout(0.2)
@@ -259,14 +277,14 @@ def test_a_client_that_takes_its_pongs_again_is_read_again() -> None:
         rest = ping[sent % len(ping) :] + masked(0x1, b"again")
         pongs = sent // len(ping) * 127
         while pongs > 0:
-            pongs -= len(raw.recv(65536))
+            pongs -= len(more(raw))
         raw.sendall(rest)
         got = b""
         while not got.endswith(b"\x81\x05again"):
-            got += raw.recv(65536)
+            got += more(raw)
 
 
-def test_a_message_in_tiny_pieces_costs_what_it_holds() -> None:
+def test_a_message_in_tiny_pieces_costs_what_it_holds(any_speed: None) -> None:
     pieces = 20_000
     with serving(websockets={"/ws": echo}, max_message_bytes=2**20) as server:
         with raw_client(server.port) as raw:
@@ -275,13 +293,37 @@ def test_a_message_in_tiny_pieces_costs_what_it_holds() -> None:
                 raw.sendall(masked(0x1, b"ab", fin=False))
                 raw.sendall(masked(0x0, b"ab", fin=False) * (pieces - 1))
                 raw.sendall(masked(0x9, b"sent"))
-                assert raw.recv(4096).endswith(b"sent")
+                got = b""
+                while not got.endswith(b"sent"):
+                    got += more(raw)  # it may ping, too
                 held = tracemalloc.take_snapshot().filter_traces(
                     [tracemalloc.Filter(True, websocket_module.__file__)]
                 )
             finally:
                 tracemalloc.stop()
         assert sum(trace.size for trace in held.statistics("filename")) < 4 * 2 * pieces
+
+
+def test_one_of_too_many_unfinished_messages_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sockets_module, "_MAX_HELD_BYTES", 1_000_000)
+    # Of the client that is given up nothing is read, not even its end.
+    monkeypatch.setattr(WebSocket, "close_timeout_s", 0.1)
+    head = b"\x81\xff" + (500_000).to_bytes(8) + bytes(4)
+    with (
+        serving(websockets={"/ws": echo}, max_message_bytes=2**20) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        peers = [stack.enter_context(raw_client(server.port)) for _ in range(3)]
+        for peer in peers:
+            peer.sendall(head + b"x" * 400_000)
+        (closed,), _, _ = select.select(peers, (), (), LIMIT_S)
+        assert closed.recv(4)[2:] == (1013).to_bytes(2)
+        peers.remove(closed)
+        for peer in peers:
+            peer.sendall(b"x" * 100_000)
+            assert peer.recv(1) == b"\x81"
 
 
 def test_no_second_header_hides_behind_a_first(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def whole(*, tokens: bool = False, **sections: Any) -> Iterator[Whole]:
             },
             **sections,
         }
+        if tokens:
+            config["api"] = {"tokens_file": str(file), **config["api"]}
         daemon = DaemonProcess(folder, config, debug=False)
         try:
             daemon.wait_ready()

@@ -7,17 +7,31 @@ resolve to loopback (DNS rebinding) makes the two origins equal, but is in ``Hos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from monitor.tokens import Principal, Role, Tokens, is_loopback
+from monitor.transport.origins import is_allowed, origin_of_host, shown_origin
 
-__all__ = ["COOKIE", "SAFE_METHODS", "Access", "Refusal", "headers_by_name"]
+__all__ = [
+    "COOKIE",
+    "SAFE_METHODS",
+    "UPLOAD_PATHS",
+    "Access",
+    "Refusal",
+    "credentials_in",
+    "headers_by_name",
+    "too_many",
+]
 
-COOKIE: Final = "recodex_monitor_token"
-"""The cookie that carries a token for the live page."""
+COOKIE: Final = "recodex_monitor_session"
+"""The cookie that carries a login of the live page."""
+
+UPLOAD_PATHS: Final = frozenset(("/log", "/notification"))
+"""POST here uploads, as the log actions do: every role is admitted, and the service decides."""
 
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing."""
@@ -30,6 +44,13 @@ class Refusal:
     status: int
     detail: str
     name: str = ""
+    headers: dict[str, str] | None = None
+
+
+def too_many(wait_s: float) -> Refusal:
+    """Return the refusal of a client that sent too many invalid tokens."""
+    headers = {"retry-after": str(math.ceil(wait_s))}
+    return Refusal(429, "too many invalid tokens; try again later", headers=headers)
 
 
 class Access:
@@ -39,16 +60,19 @@ class Access:
         self,
         tokens: Callable[[], Tokens],
         *,
+        session: Callable[[str], Principal | None] = lambda _: None,
         origins: Sequence[str] = (),
         open_paths: Sequence[str] = ("/healthz", "/readyz"),
     ) -> None:
-        """Take a way to get the current tokens, other sites' allowed origins, and open paths.
+        """Take a way to get the current tokens, the owner of a session, other sites' allowed
+        origins, and open paths.
 
         A path in ``open_paths`` that ends with a slash includes all paths below it, except ``/``,
         which is only the page.
         """
         self._tokens = tokens
-        self.origins = frozenset(origins)
+        self._session = session
+        self.origins = tuple(origins)
         folders = [path for path in open_paths if path.endswith("/") and path != "/"]
         self._open_paths = frozenset(open_paths) - frozenset(folders)
         self._open_folders = tuple(folders)
@@ -59,27 +83,35 @@ class Access:
         """Return who makes the request, None for anyone on an open path, or a refusal."""
         tokens = self._tokens()
         open_to_all = path in self._open_paths or path.startswith(self._open_folders)
-        if not tokens and not open_to_all and not _host_is_loopback(headers.get("host", "")):
+        if not tokens and not _host_is_loopback(headers.get("host", "")):
+            if open_to_all:
+                return None
             return Refusal(403, "without tokens only requests to a loopback address are allowed")
         origin = headers.get("origin")
         changes = websocket or method not in SAFE_METHODS
-        if changes and origin is not None and not self._is_ours(origin, headers.get("host", "")):
-            return Refusal(403, "requests from pages of this origin are not allowed")
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme:
             bearer = scheme.lower() == "bearer"
             principal = tokens.identify(credentials.strip()) if bearer else None
         else:
             cookie = _cookie(headers.get("cookie", ""), COOKIE)
-            principal = tokens.identify(cookie)
+            principal = self._session(cookie) if cookie and tokens else tokens.identify(None)
             # A form on another site sends the cookie too, but every browser sends the origin of a
             # request that changes something.
             if cookie and changes and origin is None:
                 return Refusal(403, "a request by cookie needs an Origin header")
+        # A page of another site cannot know a token, which is therefore enough.
+        by_token = bool(scheme and tokens and principal is not None)
+        if changes and origin is not None and not by_token:
+            refused = self._foreign(origin, headers.get("host", ""))
+            if refused:
+                return Refusal(403, refused)
         if open_to_all:
             return principal
         if principal is None:
             return Refusal(401, "a valid token is needed, as `Authorization: Bearer TOKEN`")
+        if method == "POST" and path in UPLOAD_PATHS:
+            return principal
         if not websocket:
             if not principal.may_read:
                 return Refusal(
@@ -89,10 +121,18 @@ class Access:
                 return Refusal(403, "only an admin's token may change anything", principal.name)
         return principal
 
-    def _is_ours(self, origin: str, host: str) -> bool:
-        return origin in self.origins or (
-            origin != "null" and urlsplit(origin).netloc.lower() == host.lower() != ""
-        )
+    def _foreign(self, origin: str, host: str) -> str:
+        """Return why requests from pages of an origin are refused; empty if they are not."""
+        scheme = origin.strip().partition("://")[0]
+        ours = origin_of_host(scheme, host)
+        if is_allowed(origin, [*self.origins, *([ours] if ours else [])]):
+            return ""
+        return f"requests from pages of {shown_origin(origin)} are not allowed (api.origins)"
+
+
+def credentials_in(headers: Mapping[str, str]) -> bool:
+    """Return whether a request has a token or a session, valid or not."""
+    return "authorization" in headers or f"{COOKIE}=" in headers.get("cookie", "")
 
 
 def headers_by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor import __version__
 from monitor.log_limits import RateLimitedLog
 from monitor.tokens import Principal, Role
-from monitor.web.http.access import COOKIE, SAFE_METHODS, Access, Refusal, headers_by_name
-from monitor.web.http.limits import Connections
+from monitor.transport.fair import Turns
+from monitor.web.http.access import (
+    COOKIE,
+    SAFE_METHODS,
+    UPLOAD_PATHS,
+    Access,
+    Refusal,
+    credentials_in,
+    headers_by_name,
+    too_many,
+)
+from monitor.web.http.attempts import Attempts
+from monitor.web.http.compression import Compression
+from monitor.web.http.limits import RESERVED, Connections
 from monitor.web.http.problems import ERRORS, Problem, install, problem_response
 from monitor.web.http.schemas import Schemas
 from monitor.web.http.static_files import PageFiles
+from monitor.web.sub_path import inner_path
 
-__all__ = ["Gate", "Requester", "admin_only", "make_app", "requester"]
+__all__ = ["Gate", "Requester", "admin_only", "audited", "make_app", "requester"]
 
 logger = logging.getLogger("monitor.web")
 _audit_log = logging.getLogger("monitor.web.audit")
-_AUDIT = "audit: %s by %s from %s: %d"
+# Bytes of a body that somebody without a token sends, which is at most a login.
+_MAX_OPEN_BODY_BYTES = 4096
+# Paths of health checks, which get the last connections.
+_HEALTH = frozenset(("/healthz", "/readyz"))
+_AUDIT = "audit: %s by %s from %s: %d%s"
+
+# Supervisors get an answer here, whatever else they send.
+_NEVER_LIMITED = frozenset(("/", "/healthz", "/readyz"))
 
 # Only the daemon's own files, no inline script or style, no embedding in a frame.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
-    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    " connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none';"
+    " frame-ancestors 'none'"
 )
 _SAFETY_HEADERS = (
     (b"content-security-policy", _POLICY.encode()),
@@ -41,6 +63,7 @@ _SAFETY_HEADERS = (
 def make_app(
     connections: Connections,
     access: Access,
+    attempts: Attempts,
     routers: Iterable[APIRouter],
     websockets: Iterable[str] = (),
 ) -> ASGIApp:
@@ -58,9 +81,9 @@ def make_app(
         app.include_router(router, responses=ERRORS)
     for path in websockets:
         app.add_api_route(path, _upgrade_required, include_in_schema=False)
-    app.mount("/static", GZipMiddleware(PageFiles()))
-    _describe(app)
-    return Gate(app, connections, access)
+    app.mount("/static", PageFiles())
+    _describe(app, connections)
+    return Gate(app, connections, access, attempts)
 
 
 async def _upgrade_required() -> None:
@@ -73,7 +96,7 @@ async def _upgrade_required() -> None:
     )
 
 
-def _describe(app: FastAPI) -> None:
+def _describe(app: FastAPI, connections: Connections) -> None:
     """Add the schemas of msgspec types and the authentication to the OpenAPI document."""
     generate = app.openapi
 
@@ -87,6 +110,8 @@ def _describe(app: FastAPI) -> None:
                 "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
             }
             document["security"] = [{"token": []}, {"cookie": []}, {}]
+            if connections.settings.root_path:
+                document["servers"] = [{"url": connections.settings.root_path}]
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -111,13 +136,22 @@ def admin_only(principal: Requester) -> Principal:
     return principal
 
 
+def audited(request: Request, change: str) -> None:
+    """Add what a request changed to its line in the audit log."""
+    request.scope["audit"].append(change)
+
+
 class Gate:
     """Checks every request, limits its body, and turns every error into a problem."""
 
-    def __init__(self, app: ASGIApp, connections: Connections, access: Access) -> None:
+    def __init__(
+        self, app: ASGIApp, connections: Connections, access: Access, attempts: Attempts
+    ) -> None:
         self._app = app
+        self._compressed = Compression(app)
         self._connections = connections
         self._access = access
+        self._attempts = attempts
         self._nobodys_log = RateLimitedLog(_audit_log, lines=30)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,12 +162,30 @@ class Gate:
             (key.decode("latin-1"), value.decode("latin-1")) for key, value in scope["headers"]
         )
         answered = _Answer(send)
+        await Turns.of(asyncio.get_running_loop()).begin_request()
+        client = self._connections.forwarded(scope.get("client"), headers.get("x-forwarded-for"))
+        root_path = self._connections.settings.root_path
+        path = inner_path(root_path, scope["path"])
+        scope = {**scope, "client": client, "path": path, "raw_path": path.encode()}
         found = self._access.check(scope["method"], scope["path"], headers)
+        if credentials_in(headers) and scope["path"] not in _NEVER_LIMITED:
+            found = self._limited(scope, found)
+        scope["audit"] = []
         try:
             await self._serve(scope, headers, found, receive, answered)
         finally:
-            if scope["method"] not in SAFE_METHODS:
+            if scope["method"] not in SAFE_METHODS and scope["path"] not in UPLOAD_PATHS:
                 self._audit(scope, found, answered.status)
+
+    def _limited(
+        self, scope: Scope, found: Principal | Refusal | None
+    ) -> Principal | Refusal | None:
+        """Count an invalid token or session; refuse it for a while if there are too many."""
+        if found is not None and not (isinstance(found, Refusal) and found.status == 401):
+            return found
+        client = scope.get("client")
+        wait_s = self._attempts.fail(client[0] if client else "", time.monotonic())
+        return too_many(wait_s) if wait_s else found
 
     async def _serve(
         self,
@@ -143,9 +195,20 @@ class Gate:
         receive: Receive,
         send: Send,
     ) -> None:
+        if scope["path"] == self._connections.settings.root_path != "":
+            # The page's links are relative to its directory.
+            to = {"location": scope["path"] + "/"}
+            await problem_response(308, "the page is below this path", to)(scope, receive, send)
+            return
         if isinstance(found, Refusal):
-            challenge = {"www-authenticate": "Bearer"} if found.status == 401 else None
-            await problem_response(found.status, found.detail, challenge)(scope, receive, send)
+            more = {"www-authenticate": "Bearer"} if found.status == 401 else found.headers
+            await problem_response(found.status, found.detail, more)(scope, receive, send)
+            return
+        if found is None and scope["path"] not in _HEALTH and scope.get("state", {}).get(RESERVED):
+            refusal = problem_response(
+                503, "too many connections", {"retry-after": "5", "connection": "close"}
+            )
+            await refusal(scope, receive, send)
             return
         if "transfer-encoding" in headers and "content-length" in headers:
             # A proxy in front may see another end of this request, and another request after it
@@ -154,6 +217,8 @@ class Gate:
             await problem_response(400, problem, {"connection": "close"})(scope, receive, send)
             return
         limit = self._connections.settings.max_body_bytes
+        if found is None:
+            limit = min(limit, _MAX_OPEN_BODY_BYTES)
         if int(headers.get("content-length", "0")) > limit:
             # The body is not read, so no request can follow it on this connection.
             refusal = problem_response(413, _too_large(limit), {"connection": "close"})
@@ -162,7 +227,7 @@ class Gate:
         # Routes for GET answer HEAD; the server omits the body.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
-            await self._app(
+            await self._compressed(
                 {**scope, "method": method, "principal": found}, _bounded(receive, limit), send
             )
         except Exception as error:  # noqa: BLE001 - a defect of a route must not end the server
@@ -177,7 +242,15 @@ class Gate:
         """Log who changed what, or tried to; unknown clients are limited in rate."""
         name = found.name if found is not None else ""
         client = scope.get("client")
-        words = (_shown(scope), name or "nobody", client[0] if client else "unknown", status)
+        change = "".join(f", {each}" for each in scope["audit"])[:500]
+        change = change.encode("unicode_escape").decode()
+        words = (
+            _shown(scope),
+            name or "nobody",
+            client[0] if client else "unknown",
+            status,
+            change,
+        )
         if name:
             _audit_log.info(_AUDIT, *words)
         else:
@@ -204,9 +277,12 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = list(message.get("headers", ()))
-            if not any(key.lower() == b"cache-control" for key, _ in given):
+            names = {key.lower() for key, _ in given}
+            if b"cache-control" not in names:
                 given.append((b"cache-control", b"no-store"))
-            message = {**message, "headers": [*given, *_SAFETY_HEADERS]}
+            # A badge is for the pages of others, and says so itself.
+            given += [each for each in _SAFETY_HEADERS if each[0] not in names]
+            message = {**message, "headers": given}
         await self._send(message)
 
 

@@ -15,14 +15,14 @@ _HEAD = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} API</title>
-<link rel="icon" href="/static/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="/static/docs.css">
+<link rel="icon" href="static/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="static/docs.css">
 </head>
 <body>
 <header><h1>{title} <small>{version}</small></h1>
 <p>The HTTP API of this daemon, as it runs. The document that this page is made from is
-<a href="/openapi.json">/openapi.json</a>; the page that shows what the daemon sees is
-<a href="/">here</a>. Errors are <code>application/problem+json</code>; times are seconds since
+<a href="openapi.json">/openapi.json</a>; the page that shows what the daemon sees is
+<a href="./">here</a>. Errors are <code>application/problem+json</code>; times are seconds since
 the epoch, UTC.</p></header>
 """
 

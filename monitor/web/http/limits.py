@@ -8,42 +8,108 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from monitor.log_limits import RateLimitedLog
-from monitor.settings import address_text
+from monitor.settings import Address, address_text
+from monitor.transport.fair import FairReading
+from monitor.transport.proxies import forwarded_for, is_trusted, read_proxy_header
 from monitor.web.http.problems import MEDIA_TYPE, problem_body
 from monitor.web.settings import ApiSettings
 
-__all__ = ["MAX_HEADER_BYTES", "Connections", "LimitedHttp"]
+__all__ = ["MAX_HEADER_BYTES", "RESERVED", "Connections", "LimitedHttp"]
 
 logger = logging.getLogger("monitor.web")
 
 MAX_HEADER_BYTES = 16 * 1024
 """Bytes of a request's line and headers."""
 
+# s that a client has to read the answer to a request whose body was not read to its end.
+_LINGER_S = 2.0
+# Connections over max_connections, for health checks and valid tokens.
+_RESERVE = 64
+RESERVED = "reserved"
+"""The key in a request's ``state`` if it came on one of them."""
+
 
 class Connections:
-    """All open connections, HTTP and WebSocket, by their transports."""
+    """All open connections, HTTP and WebSocket, by their transports.
+
+    When there are ``max_connections``, the one that is idle for longest makes room, of the address
+    that has most idle ones. If none is idle, a few more are accepted, but only health checks and
+    valid tokens get an answer on them.
+    """
 
     def __init__(self, settings: ApiSettings) -> None:
         self.settings = settings
         self.faults_log = RateLimitedLog(logger)
         self._transports: set[Any] = set()
+        # By address; in each, the longest idle first.
+        self._idle: dict[str, dict[LimitedHttp, None]] = {}
+        # The clients that proxies named by the PROXY protocol.
+        self._named: dict[Any, Address] = {}
 
     def __len__(self) -> int:
         return len(self._transports)
 
-    def add(self, transport: asyncio.BaseTransport) -> bool:
+    def add(self, http: LimitedHttp) -> bool:
         """Count a new connection; return False if there are too many."""
-        if len(self._transports) >= self.settings.max_connections:
+        if len(self) >= self.settings.max_connections:
+            self._make_room()
+        excess = len(self) - self.settings.max_connections
+        if excess >= _RESERVE:
             return False
-        self._transports.add(transport)
+        if excess >= 0:
+            http.app_state = {**http.app_state, RESERVED: True}
+        self._transports.add(http.transport)
+        self.idle(http)
         return True
+
+    def idle(self, http: LimitedHttp) -> None:
+        """Note that a connection waits for a request."""
+        http.idle_at = "" if http.client is None else http.client[0]
+        self._idle.setdefault(http.idle_at, {})[http] = None
+
+    def busy(self, http: LimitedHttp) -> None:
+        """Note that a connection has a request, or is lost."""
+        of_address = self._idle.get(http.idle_at)
+        if of_address is not None:
+            of_address.pop(http, None)
+            if not of_address:
+                del self._idle[http.idle_at]
+
+    def _make_room(self) -> None:
+        if self._idle:
+            of_address = max(self._idle.values(), key=len)
+            oldest = next(iter(of_address))
+            self.busy(oldest)
+            self.discard(oldest.transport)
+            oldest.transport.close()
 
     def discard(self, transport: asyncio.BaseTransport) -> None:
         """Count a connection out."""
         self._transports.discard(transport)
+        self._named.pop(transport, None)
+
+    def name(self, transport: asyncio.BaseTransport, client: Address) -> None:
+        """Remember the client for which a proxy connected."""
+        self._named[transport] = client
+
+    def named(self, transport: asyncio.BaseTransport) -> Address | None:
+        """Return the client for which a proxy connected, if it named one."""
+        return self._named.get(transport)
+
+    def is_proxy(self, address: str) -> bool:
+        """Return whether an address is one of a proxy that may name clients."""
+        proxies = self.settings.trusted_proxies
+        return bool(proxies) and is_trusted(address, proxies)
+
+    def forwarded(self, peer: Address | None, header: str | None) -> Address | None:
+        """Return the client that a proxy ``peer`` names by X-Forwarded-For; else ``peer``."""
+        if header is None or peer is None or not self.is_proxy(peer[0]):
+            return peer
+        return forwarded_for([header], self.settings.trusted_proxies) or peer
 
 
 class LimitedHttp(H11Protocol):
@@ -56,32 +122,70 @@ class LimitedHttp(H11Protocol):
 
     limits: Connections  # set by the subclass that the server makes for its settings
 
+    # the address under which it is idle
+    idle_at = ""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock, or refuse where there are too many connections."""
         super().connection_made(transport)
+        self._reads = _Reads(self)
+        self._reads.connection_made(transport)
+        transport.set_protocol(self._reads)
+        # It pauses and resumes reading; nothing else of a transport is used.
+        reads: Any = self._reads
+        self.flow = FlowControl(reads)
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-        if not self.limits.add(transport):
-            self._refuse(503, "too many connections")
+        self._linger: asyncio.TimerHandle | None = None
+        # The beginning of a PROXY header, from a peer that may send one.
+        self._preface: bytes | None = None
+        if self.client is not None and self.limits.is_proxy(self.client[0]):
+            self._preface = b""
+        if not self.limits.add(self):
+            self._answer(503, "too many connections")
+            self.transport.close()
             return
         self._arm()
 
     def data_received(self, data: bytes) -> None:
-        """Read data; if it is not HTTP, only this connection ends."""
+        """Read a slice of data; if it is not HTTP, only this connection ends."""
         if self.transport.is_closing():
             return
+        self.limits.busy(self)
+        if self._preface is not None:
+            data = self._after_proxy_header(data)
+            if not data:
+                return
         try:
             super().data_received(data)
         except h11.ProtocolError:
             self._say_no_http()
             self.transport.close()
             return
-        if self.transport.get_protocol() is not self:  # it became a WebSocket
+        if self.transport.get_protocol() is not self._reads:  # it became a WebSocket
             self._disarm()
         elif self._reading():
             self._arm()
         else:
             self._disarm()
+
+    def _after_proxy_header(self, data: bytes) -> bytes:
+        self._preface = (self._preface or b"") + data
+        try:
+            found = read_proxy_header(self._preface)
+        except ValueError as problem:
+            peer = address_text(self.client or ("", 0))
+            self.limits.faults_log.warning("proxy", "closing %s: %s", peer, problem)
+            self.transport.abort()
+            return b""
+        if found is None:
+            return b""
+        size, client = found
+        data, self._preface = self._preface[size:], None
+        if client is not None:
+            self.client = client
+            self.limits.name(self.transport, client)
+        return data
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, with a problem."""
@@ -91,9 +195,37 @@ class LimitedHttp(H11Protocol):
         else:  # during an answer
             self.transport.close()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over, with the bytes after the request."""
+        self._reads.hand_over()
+        super().handle_websocket_upgrade(event)
+        rest = self.conn.trailing_data[0] + self._reads.rest()
+        if rest:
+            websocket: Any = self.transport.get_protocol()
+            websocket.data_received(rest)
+
+    def over_budget(self) -> None:
+        """End a connection that takes too much of the loop's time."""
+        peer = "a peer" if self.client is None else address_text(self.client)
+        self.limits.faults_log.warning(
+            "flood", "closing the connection of %s: too many small pieces or requests", peer
+        )
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._refuse(429, "too many small pieces or requests on one connection")
+        else:
+            self.transport.abort()
+
     def on_response_complete(self) -> None:
-        """Keep the time limit for a request that began during the answer to the last one."""
+        """Keep the time limit for a request that began during the answer to the last one.
+
+        A body that was not read before the answer is not read after it: the connection ends.
+        """
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._end_unread()
+            return
         super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self.limits.idle(self)
         if not self.transport.is_closing() and self._reading() and self.conn.trailing_data[0]:
             self._arm()
 
@@ -115,8 +247,11 @@ class LimitedHttp(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection out."""
         self._disarm()
-        if self._stall is not None:
-            self._stall.cancel()
+        for timer in (self._stall, self._linger):
+            if timer is not None:
+                timer.cancel()
+        self._reads.drop_input()
+        self.limits.busy(self)
         self.limits.discard(self.transport)
         super().connection_lost(exc)
 
@@ -141,6 +276,16 @@ class LimitedHttp(H11Protocol):
         else:
             self.transport.abort()
 
+    def _end_unread(self) -> None:
+        """Close without reading what still comes; the client has time to read the answer."""
+        self._disarm()
+        self._reads.stop()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._linger = self.loop.call_later(_LINGER_S, self.transport.abort)
+        else:  # TLS
+            self.transport.close()
+
     def _say_no_http(self) -> None:
         peer = "a peer" if self.client is None else address_text(self.client)
         self.limits.faults_log.warning(
@@ -149,6 +294,10 @@ class LimitedHttp(H11Protocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer although there is no whole request, and close."""
+        self._answer(status, detail)
+        self._end_unread()
+
+    def _answer(self, status: int, detail: str) -> None:
         body = problem_body(status, detail)
         later = "retry-after: 5\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
         head = (
@@ -157,4 +306,79 @@ class LimitedHttp(H11Protocol):
             f"connection: close\r\n{later}\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+
+
+class _Reads(FairReading):
+    """Reads for a :class:`LimitedHttp`, in slices, and passes on all else."""
+
+    def __init__(self, http: LimitedHttp) -> None:
+        super().__init__()
+        self._http = http
+        self._stopped = False
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for the log."""
+        client = self._http.client
+        return "a peer" if client is None else address_text(client)
+
+    def step(self) -> None:
+        """Parse a slice."""
+        self._http.data_received(self.next_slice())
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing may be parsed: a request is answered first, or it is no longer HTTP."""
+        return self._held or self._stopped
+
+    def over_budget(self) -> None:
+        """End the connection."""
+        self._http.over_budget()
+
+    def pause_reading(self) -> None:
+        """Parse nothing more until :meth:`resume_reading`."""
+        self.hold(True)
+
+    def resume_reading(self) -> None:
+        """Parse again."""
+        self.hold(False)
+
+    def stop(self) -> None:
+        """Read nothing more, and forget what was read."""
+        self._stopped = True
+        self.drop_input()
+        self._set_reading()
+
+    def hand_over(self) -> None:
+        """Parse nothing more: another protocol takes over a transport that reads."""
+        if not self._reading:
+            self._reading = True
+            self.transport.resume_reading()
+        self._stopped = True
+
+    def rest(self) -> bytes:
+        """Return what was read and not parsed."""
+        rest = self._input[self._at :]
+        self.drop_input()
+        return rest
+
+    def _set_reading(self) -> None:
+        if self.transport.get_protocol() is self:
+            super()._set_reading()
+
+    def eof_received(self) -> bool | None:
+        """Pass it on; the transport closes."""
+        self._http.eof_received()
+        return None
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._http.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass it on."""
+        self._http.connection_lost(exc)

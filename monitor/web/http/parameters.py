@@ -36,6 +36,6 @@ def _known(route: APIRoute) -> Iterator[str]:
         kind = parameter.field_info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             # A model has several parameters.
-            yield from kind.model_fields
+            yield from (field.alias or name for name, field in kind.model_fields.items())
         else:
             yield parameter.alias

@@ -53,6 +53,7 @@ ERRORS = _described(400, 401, 403, 422, 503)
 
 NOT_FOUND = _described(404)
 CONFLICT = _described(409)
+TOO_LARGE = _described(413)
 TOO_MANY_REQUESTS = _described(429)
 
 

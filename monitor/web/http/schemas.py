@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -53,16 +53,39 @@ def body(
     Keys in ``optional`` may be left out, and so may the tag if it is ``default_tag``.
     """
     _, components = msgspec.json.schema_components([kind], ref_template=_REF)
-    schemas = [_body_of(dict(each), optional, default_tag) for each in components.values()]
+    parts = {_REF.format(name=name): each for name, each in components.items()}
+    inner = {place for each in components.values() for place in _references(each)}
+    schemas = [
+        _body_of(_inlined(each, parts), optional, default_tag)
+        for place, each in parts.items()
+        if place not in inner
+    ]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            yield schema["$ref"]
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _references(each)
+
+
+def _inlined(schema: Any, parts: Mapping[str, Any]) -> Any:
+    """Return a schema with the parts that it refers to in their places."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return _inlined(parts[schema["$ref"]], parts)
+        return {key: _inlined(value, parts) for key, value in schema.items()}
+    return [_inlined(each, parts) for each in schema] if isinstance(schema, list) else schema
 
 
 def _body_of(
     schema: dict[str, Any], optional: tuple[str, ...], default_tag: str | None
 ) -> dict[str, Any]:
-    if "$ref" in json.dumps(schema):
-        raise AssertionError(f"{schema['title']} has parts of its own")
     may_miss = {*optional}
     for key, value in schema["properties"].items():
         if value.get("enum") == [default_tag]:

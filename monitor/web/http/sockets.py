@@ -7,13 +7,19 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from monitor.log_limits import RateLimitedLog
-from monitor.web.http.access import Access, Refusal
+from monitor.web.http.access import Access, Refusal, credentials_in, too_many
+from monitor.web.http.attempts import Attempts
 from monitor.web.http.limits import Connections
 from monitor.web.http.websocket import ClosedError, WebSocket
+from monitor.web.sub_path import inner_path
 
 __all__ = ["Handler", "Sockets"]
 
 logger = logging.getLogger("monitor.web")
+
+# Bytes of unfinished messages in all WebSockets together; one that is not complete by then, and
+# began first, is given up.
+_MAX_HELD_BYTES = 64 * 1024 * 1024
 
 Handler = Callable[[WebSocket], Awaitable[None]]
 """Serves one connection until it returns; it usually ends with ClosedError."""
@@ -28,14 +34,19 @@ class Sockets:
         connections: Connections,
         handlers: Mapping[str, Handler],
         *,
+        attempts: Attempts,
         max_message_bytes: int,
     ) -> None:
         """Take a handler for each path."""
+        self._attempts = attempts
         self._access = access
         self._connections = connections
         self._handlers = handlers
         self._max_message_bytes = max_message_bytes
         self._open: dict[WebSocket, asyncio.Task[None] | None] = {}
+        self._held_bytes = 0
+        # Those with an unfinished message, the one that began first first.
+        self._unfinished: dict[WebSocket, None] = {}
         self._draining = False
         self._refusals_log = RateLimitedLog(logger)
 
@@ -56,8 +67,17 @@ class Sockets:
         """Decide by path and headers; None accepts it."""
         if self._draining:
             return Refusal(503, "the server is stopping")
+        peer = socket.transport.get_extra_info("peername")
+        peer = peer[:2] if isinstance(peer, tuple) else None
+        socket.client = self._connections.named(socket.transport) or self._connections.forwarded(
+            peer, socket.headers.get("x-forwarded-for")
+        )
+        socket.path = inner_path(self._connections.settings.root_path, socket.path)
         found = self._access.check("GET", socket.path, socket.headers, websocket=True)
         if isinstance(found, Refusal):
+            if found.status == 401 and credentials_in(socket.headers):
+                wait_s = self._attempts.fail(socket.host, asyncio.get_running_loop().time())
+                found = too_many(wait_s) if wait_s else found
             self._refusals_log.warning(
                 "websocket", "refused a WebSocket from %s: %s", socket.peer, found.detail
             )
@@ -73,6 +93,20 @@ class Sockets:
         self._open[socket] = asyncio.create_task(
             self._serve(socket), name=f"websocket:{socket.peer}"
         )
+
+    def holds(self, socket: WebSocket, change: int) -> None:
+        """Count unfinished messages; give up the oldest of them if there are too many."""
+        self._held_bytes += change
+        if socket.held_bytes:
+            self._unfinished[socket] = None
+        else:
+            self._unfinished.pop(socket, None)
+        if change > 0 and self._held_bytes > _MAX_HELD_BYTES:
+            oldest = next(iter(self._unfinished))
+            self._refusals_log.warning(
+                "unfinished", "closing the WebSocket of %s: too many unfinished bytes", oldest.peer
+            )
+            oldest.give_up()
 
     def lost(self, socket: WebSocket) -> None:
         """Forget the connection, if its handler has ended, too."""

@@ -27,6 +27,8 @@ __all__ = ["ClosedError", "WebSocket"]
 logger = logging.getLogger("monitor.web")
 
 _MAX_QUEUED_MESSAGES: Final = 4
+# A message of this size is the only one that waits.
+_LARGE_BYTES: Final = 256 * 1024
 _PING_INTERVAL_S: Final = 20.0
 _PONG_TIMEOUT_S: Final = 20.0
 
@@ -43,6 +45,9 @@ class Owner(Protocol):
 
     def accepted(self, socket: WebSocket, /) -> None:
         """The handshake is done: serve it."""
+
+    def holds(self, socket: WebSocket, change: int, /) -> None:
+        """The connection has so many bytes more of a message that is not complete."""
 
     def lost(self, socket: WebSocket, /) -> None:
         """The connection is lost."""
@@ -68,6 +73,8 @@ class WebSocket(WebSocketConnection):
         self._messages: deque[bytes] = deque()
         # What has come of a message in pieces; joined at once, as each piece may be one byte.
         self._fragments = bytearray()
+        # Bytes of a message that is not complete.
+        self.held_bytes = 0
         self._reader: asyncio.Future[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -112,13 +119,26 @@ class WebSocket(WebSocketConnection):
         self.begin_close(code, reason)
         await self.wait_closed()
 
+    def give_up(self) -> None:
+        """Drop a message that is not complete, and close with 1013."""
+        self.fail(1013, "too many bytes of unfinished messages")
+        self.hold(True)
+        self._fragments.clear()
+        self.protocol.reader.discard()
+        self._count_held()
+
     # What the connection calls.
+
+    def step(self) -> None:
+        """Count what the connection holds."""
+        super().step()
+        self._count_held()
 
     def answer(self, request: Request) -> Response:
         """Let the owner decide."""
         try:
             self.headers = headers_by_name(request.headers.raw_items())
-            self.path = request.path.partition("?")[0]
+            self.path, _, self.query = request.path.partition("?")
             refusal = self._owner.admit(self)
             response = self.protocol.accept(request)
             if refusal is None and response.status_code != 101:
@@ -172,6 +192,9 @@ class WebSocket(WebSocketConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake the handler."""
         super().connection_lost(exc)
+        self._fragments.clear()
+        held, self.held_bytes = self.held_bytes, 0
+        self._owner.holds(self, -held)
         self._writable.set()
         self._owner.lost(self)
 
@@ -195,9 +218,15 @@ class WebSocket(WebSocketConnection):
         if self._stopped:
             return
         self._messages.append(message)
-        if len(self._messages) >= _MAX_QUEUED_MESSAGES:
+        if len(self._messages) >= _MAX_QUEUED_MESSAGES or len(message) >= _LARGE_BYTES:
             self.hold(True)
         self._wake()
+
+    def _count_held(self) -> None:
+        held = len(self.protocol.reader.buffer) + len(self._fragments)
+        if held != self.held_bytes:
+            change, self.held_bytes = held - self.held_bytes, held
+            self._owner.holds(self, change)
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

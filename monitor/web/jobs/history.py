@@ -6,13 +6,19 @@ The functions take a connection and run in the store's threads.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter, itemgetter
+from typing import Any
 
 import msgspec
 
+from monitor.aggregation.fields import FieldCounters, value_of
 from monitor.aggregation.result_columns import COLUMN_LIST, result_from
-from monitor.aggregation.windows import WIDTHS_S, percentile, window_start
+from monitor.aggregation.windows import WIDTHS_S, Counters, percentile, window_start
+from monitor.locations import decisive, silent_after_s
 from monitor.messages import Result
+from monitor.probes.job import Job
 from monitor.store import Connection, Row
 
 __all__ = [
@@ -22,18 +28,30 @@ __all__ = [
     "last_known",
     "latest_results",
     "metric_windows",
+    "results_after",
     "results_before",
+    "silent_after",
     "uptimes",
 ]
 
 # How far back to look for the beginning of the present state.
 _LOOK_BACK_S = 86400.0
+# Results of one job between two reads, or to find when it went up or down.
+_MOST_AFTER = 1000
+_CHECKED_AT = attrgetter("checked_at")
 
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
+_decode_fields = msgspec.json.Decoder(dict[str, FieldCounters]).decode
+# Of a field that another daemon measures.
+_PLAIN = ("min", "max", "avg", "sum")
+_PERCENTILES = (*_PLAIN, "p50", "p95", "p99")
 
 
 class MetricWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """One window of a job's metrics; instants and durations in s, ``status`` counts by code."""
+    """One window of a job's metrics; instants and durations in s, ``status`` counts by code.
+
+    ``fields`` has, by field of the result, what ``aggregation.fields`` names of it.
+    """
 
     start: int
     width: int
@@ -46,6 +64,7 @@ class MetricWindow(msgspec.Struct, frozen=True, kw_only=True):
     p95: float | None
     p99: float | None
     status: dict[str, int]
+    fields: dict[str, dict[str, float | None]] = {}
 
 
 class Uptime(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,12 +80,14 @@ class Uptime(msgspec.Struct, frozen=True, kw_only=True):
 class Last(msgspec.Struct, frozen=True):
     """A job's last result, and since when it was up or down; None: since before the look back.
 
-    ``turned`` says that it was in the other state before.
+    ``turned`` says that it was in the other state before. ``located`` has the last result of each
+    location, if the job is checked from several.
     """
 
     result: Result
     since: float | None
     turned: bool
+    located: tuple[Result, ...] = ()
 
 
 def results_before(
@@ -75,18 +96,27 @@ def results_before(
     *,
     since: float,
     until: float,
-    before: float | None,
+    before: tuple[float, str] | None,
     limit: int,
+    location: str | None = None,
 ) -> list[Result]:
     """Return a job's results of ``since <= scheduled_at < until``, newest first.
 
-    ``before`` is the end of the page before.
+    ``before`` is the time and the location that the page before ended with. ``location`` asks for
+    those of one location.
     """
-    end = until if before is None else min(until, before)
+    condition = "job_id = %s AND scheduled_at >= %s AND scheduled_at < %s"
+    parameters: list[Any] = [job_id, since, until]
+    if before is not None:
+        condition += " AND scheduled_at <= %s AND (scheduled_at, location) < (%s, %s)"
+        parameters += (before[0], *before)
+    if location is not None:
+        condition += " AND location = %s"
+        parameters.append(location)
     rows = connection.query(
-        f"SELECT {COLUMN_LIST} FROM availability_result WHERE job_id = %s"  # noqa: S608
-        " AND scheduled_at >= %s AND scheduled_at < %s ORDER BY scheduled_at DESC LIMIT %s",
-        (job_id, since, end, limit),
+        f"SELECT {COLUMN_LIST} FROM availability_result WHERE {condition}"  # noqa: S608
+        " ORDER BY scheduled_at DESC, location DESC LIMIT %s",
+        (*parameters, limit),
     )
     return [result_from(row) for row in rows]
 
@@ -94,7 +124,8 @@ def results_before(
 def latest_results(connection: Connection, after: Mapping[int, float]) -> list[Result]:
     """Return the newest result of each job in ``after`` that is newer than the time there.
 
-    For PostgreSQL, where this takes one index lookup per job.
+    For PostgreSQL, where this takes one index lookup per job. Of results from several locations at
+    that time it is any.
     """
     if not after:
         return []
@@ -108,6 +139,19 @@ def latest_results(connection: Connection, after: Mapping[int, float]) -> list[R
     return [result_from(row) for row in rows]
 
 
+def results_after(connection: Connection, after: Mapping[int, float]) -> list[Result]:
+    """Return all results of each job in ``after`` that are newer than the time there, in order.
+
+    Of each job a limited number, the newest.
+    """
+    found = []
+    for job_id, since in after.items():
+        found += results_before(
+            connection, job_id, since=since, until=math.inf, before=None, limit=_MOST_AFTER
+        )
+    return sorted(found, key=_CHECKED_AT)
+
+
 def metric_windows(
     connection: Connection,
     job_id: int,
@@ -116,19 +160,33 @@ def metric_windows(
     since: float,
     until: float,
     limit: int,
+    functions: Mapping[str, Sequence[str]] | None = None,
+    location: str | None = None,
 ) -> list[MetricWindow]:
     """Return a job's windows that start in ``since <= start < until``, oldest first.
 
-    Windows without checks are omitted.
+    Windows without checks are omitted. A window counts the checks from all locations, or from
+    ``location``. ``functions`` are those to compute, by field; of other fields, all that the stored
+    counters can give.
     """
     start, parameter = _dt(connection)
+    of_job = "job_id = %s AND granularity = %s"
+    parameters: tuple[Any, ...] = (job_id, granularity)
+    if location is not None:
+        of_job += " AND location = %s"
+        parameters += (location,)
     rows = connection.query(
-        f"SELECT {start}, checks, failures, rt_min, rt_max, rt_sum, data, rt_buckets"  # noqa: S608
-        " FROM availability_metric WHERE job_id = %s AND granularity = %s"
-        f" AND dt >= {parameter} AND dt < {parameter} ORDER BY dt LIMIT %s",
-        (job_id, granularity, since, until, limit),
+        f"SELECT {start}, checks, failures, rt_min, rt_max, rt_sum, data, rt_buckets, fields"  # noqa: S608
+        f" FROM availability_metric WHERE {of_job} AND dt IN (SELECT DISTINCT dt"
+        f" FROM availability_metric WHERE {of_job} AND dt >= {parameter} AND dt < {parameter}"
+        " ORDER BY dt LIMIT %s) ORDER BY dt",
+        (*parameters, *parameters, since, until, limit),
     )
-    return [_window(row, WIDTHS_S[granularity]) for row in rows]
+    width = WIDTHS_S[granularity]
+    return [
+        _window(int(at), width, _counters(same), functions or {})
+        for at, same in itertools.groupby(rows, key=itemgetter(0))
+    ]
 
 
 def uptimes(
@@ -149,37 +207,86 @@ def uptimes(
         for at, count, failed in rows:
             place = (int(at) - first) // width
             if 0 <= place < windows:
-                checks[place], failures[place] = count, failed
+                checks[place] += count
+                failures[place] += failed
         found.append(
             Uptime(job_id=job_id, start=first, width=width, checks=checks, failures=failures)
         )
     return found
 
 
-def last_known(connection: Connection, job_ids: Iterable[int], *, now: float) -> Mapping[int, Last]:
-    """Return the last state of each job that has results of the last day."""
-    oldest = now - _LOOK_BACK_S
+def last_known(connection: Connection, jobs: Iterable[Job], *, now: float) -> Mapping[int, Last]:
+    """Return the last state of each job that has results of the last day, or of two intervals.
+
+    Results of another kind or URL are not of the job as it is now.
+    """
     found = {}
-    for job_id in job_ids:
-        results = results_before(
-            connection, job_id, since=oldest, until=now + 60, before=None, limit=1
+    of_job = (
+        "FROM availability_result"
+        " WHERE job_id = %s AND kind = %s AND url = %s AND scheduled_at > %s"
+    )
+    for job in jobs:
+        # A job that is checked once a day has a state all day.
+        look_back = max(_LOOK_BACK_S, 2 * job.interval)
+        oldest = now - look_back
+        job_id, what = job.id, (job.id, job.kind, job.shown_url)
+        rows = connection.query(
+            f"SELECT {COLUMN_LIST} {of_job} AND scheduled_at < %s"
+            " ORDER BY scheduled_at DESC LIMIT 1",
+            (*what, oldest, now + 60),
         )
-        if not results:
+        if not rows:
             continue
-        last = results[0]
-        of_job = "FROM availability_result WHERE job_id = %s AND scheduled_at > %s"
+        last = result_from(rows[0])
+        if last.location:
+            found[job_id] = _last_of_locations(connection, job, last, oldest)
+            continue
         ((changed,),) = connection.query(
             f"SELECT max(scheduled_at) {of_job} AND up <> %s",
-            (job_id, oldest, last.up),
+            (*what, oldest, last.up),
         )
         ((first,),) = connection.query(
             f"SELECT min(scheduled_at) {of_job}",
-            (job_id, oldest if changed is None else changed),
+            (*what, oldest if changed is None else changed),
         )
         # In the same state since the beginning of the look back, and maybe for longer.
-        unknown = changed is None and (first is None or first < oldest + _LOOK_BACK_S / 100)
+        unknown = changed is None and (first is None or first < oldest + look_back / 100)
         found[job_id] = Last(last, None if unknown else first, changed is not None)
     return found
+
+
+def _last_of_locations(connection: Connection, job: Job, newest: Result, oldest: float) -> Last:
+    """Return the last state of a job that is checked from locations."""
+    silent_s = silent_after(job)
+    results = [
+        each
+        for each in results_after(connection, {job.id: newest.scheduled_at - silent_s})
+        if (each.kind, each.url) == (job.kind, job.shown_url)
+    ]
+    located = {each.location: each for each in results}
+    last = decisive(located.values(), silent_s=silent_s)
+    ((changed,),) = connection.query(
+        "SELECT max(scheduled_at) FROM availability_result"
+        " WHERE job_id = %s AND kind = %s AND url = %s AND scheduled_at > %s AND up <> %s",
+        (job.id, job.kind, job.shown_url, oldest, last.up),
+    )
+    since = None
+    if changed is not None:
+        # A location said otherwise: the results show since when the quorum says so.
+        known: dict[str, Result] = {}
+        before: bool | None = None
+        for each in results_after(connection, {job.id: oldest}):
+            known[each.location] = each
+            up = decisive(known.values(), silent_s=silent_s).up
+            if before not in (None, up):
+                since = each.scheduled_at
+            before = up
+    return Last(last, since, since is not None, tuple(located.values()))
+
+
+def silent_after(job: Job) -> float:
+    """Return after how many s without a result a location does not count for a job."""
+    return silent_after_s(job.interval, job.timeout * (job.retries + 1))
 
 
 def _dt(connection: Connection) -> tuple[str, str]:
@@ -189,24 +296,51 @@ def _dt(connection: Connection) -> tuple[str, str]:
     return "dt", "%s"
 
 
-def _window(row: Row, width: int) -> MetricWindow:
-    start, checks, failures, rt_min, rt_max, rt_sum, data, rt_buckets = row
-    buckets = _decode_counts(rt_buckets)
+def _counters(rows: Iterable[Row]) -> Counters:
+    """Return the counters in the rows of a window, one per location, added up."""
+    total = Counters()
+    for _, checks, failures, rt_min, rt_max, rt_sum, data, rt_buckets, fields in rows:
+        total.add(
+            Counters(
+                checks,
+                failures,
+                rt_min,
+                rt_max,
+                rt_sum,
+                _decode_counts(data),
+                _decode_counts(rt_buckets),
+                _decode_fields(fields),
+            )
+        )
+    return total
+
+
+def _window(
+    start: int, width: int, counted: Counters, functions: Mapping[str, Sequence[str]]
+) -> MetricWindow:
+    buckets = counted.rt_buckets
     timed = sum(buckets.values())
     p50, p95, p99 = (
-        percentile(buckets, fraction, rt_min=rt_min, rt_max=rt_max)
+        percentile(buckets, fraction, rt_min=counted.rt_min, rt_max=counted.rt_max)
         for fraction in (0.5, 0.95, 0.99)
     )
     return MetricWindow(
-        start=int(start),
+        start=start,
         width=width,
-        checks=checks,
-        failures=failures,
-        rt_min=rt_min,
-        rt_max=rt_max,
-        rt_mean=rt_sum / timed if timed else None,
+        checks=counted.checks,
+        failures=counted.failures,
+        rt_min=counted.rt_min,
+        rt_max=counted.rt_max,
+        rt_mean=counted.rt_sum / timed if timed else None,
         p50=p50,
         p95=p95,
         p99=p99,
-        status=dict(itertools.islice(sorted(_decode_counts(data).items()), 100)),
+        status=dict(itertools.islice(sorted(counted.data.items()), 100)),
+        fields={
+            field: {
+                name: value_of(counters, name, percentile)
+                for name in functions.get(field, _PERCENTILES if counters.buckets else _PLAIN)
+            }
+            for field, counters in counted.fields.items()
+        },
     )

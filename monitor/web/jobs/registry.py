@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from bisect import bisect_right
@@ -22,12 +23,14 @@ from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.messages import Result
+from monitor.probes.dependencies import Dependents, failed_dependency
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner
 from monitor.probes.schedule import due_after
 from monitor.probes.source import JobList
 from monitor.store import Store
-from monitor.web.jobs.history import Last, last_known
+from monitor.web.jobs.elsewhere import Elsewhere
+from monitor.web.jobs.history import Last, last_known, silent_after
 from monitor.web.jobs.shared import SharedJobs
 from monitor.web.jobs.states import JobStates
 from monitor.web.jobs.stopped import StoppedJobs
@@ -46,11 +49,18 @@ _SETTLE_S = 2.0
 
 
 JobState = Literal["up", "down", "unknown", "stopped", "inactive"]
-"""``unknown``: no result yet; ``stopped``: by hand."""
+"""``unknown``: no result yet, or a job that it depends on is down; ``stopped``: by hand."""
 
 
 class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A job and its state; ``since`` is unknown if the state is older than the look back."""
+    """A job and its state; ``since`` is unknown if the state is older than the look back.
+
+    The state is a JobState; while job N is down, that of each job that depends on it is
+    ``unknown: depends on N``. ``stopped_until`` is when a stopped job starts by itself.
+
+    A site that is checked from several locations is down where a quorum of them says so: ``last``
+    is the newest result that agrees with the state, ``locations`` has the last result of each.
+    """
 
     id: int
     name: str
@@ -60,10 +70,14 @@ class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
     interval: float
     timeout: float
     active: bool
-    state: JobState
+    tags: list[str]
+    depends_on: list[int]
+    state: str
     since: float | None
     next_run: float | None
     last: Result | None
+    locations: list[Result] = []
+    stopped_until: float | None = None
 
 
 class Probing(Protocol):
@@ -82,6 +96,10 @@ class Probing(Protocol):
     @property
     def source(self) -> str:
         """Where the jobs come from: config, file or database."""
+
+    @property
+    def located(self) -> bool:
+        """Whether this daemon is one of several locations, which all check these jobs."""
 
 
 class JobRegistry:
@@ -105,9 +123,12 @@ class JobRegistry:
         self._store = store
         self._listed: JobList | None = None
         self._jobs: dict[int, Job] = {}
+        self._dependents = Dependents(())
+        self._down: set[int] = set()
         self._ids: list[int] = []
         self._encoded: dict[int, bytes] = {}
         self._states = JobStates(all_seen=self._shared is None)
+        self._elsewhere = None if store is None else Elsewhere(store)
         self._stopped = StoppedJobs(probes, store)
         self._look_again = asyncio.Event()
         probes.on_result = self._take
@@ -119,13 +140,17 @@ class JobRegistry:
         outage = OutageLog(logger)
         backoff = Backoff(*_LOOK_S)
         while True:
+            pause_ends = math.inf
             try:
                 await self._restore()
+                await self._end_pauses()
+                pause_ends = self._stopped.next_end()
                 outage.recovered("previous job states loaded")
             except MonitorError as error:
-                outage.failed(f"cannot load previous job states: {error}")
+                outage.failed(f"cannot load previous job states: {error}", cause=error)
             try:
-                async with asyncio.timeout(backoff.next_delay()):
+                limit = min(backoff.next_delay(), max(0.0, pause_ends - time.time()))
+                async with asyncio.timeout(limit):
                     await self._look_again.wait()
                 backoff.reset()
             except TimeoutError:
@@ -133,8 +158,12 @@ class JobRegistry:
             self._look_again.clear()
 
     async def refresh(self) -> None:
-        """Read what other daemons wrote, if all jobs are theirs; raises MonitorError."""
+        """Read what other daemons wrote, if jobs are checked there; raises MonitorError."""
         if self._shared is None:
+            if self._elsewhere is not None and self.probes.located:
+                self._look()
+                for result in await self._elsewhere.refresh(self._jobs.values()):
+                    self._take(result)
             return
         await self._shared.refresh()
         if not self._stopped.known:
@@ -158,7 +187,7 @@ class JobRegistry:
         wanted = (
             job_id
             for job_id in islice(ids, bisect_right(ids, after), None)
-            if state is None or self._state(self._jobs[job_id]) == state
+            if state is None or self._state(self._jobs[job_id])[0] == state
         )
         taken = list(islice(wanted, limit))
         more = taken[-1] if next(wanted, None) is not None else None
@@ -169,6 +198,19 @@ class JobRegistry:
         found = self._encoded.get(job_id)
         if found is None:
             found = self._encoded[job_id] = _encode(self.entry(job_id))
+        return found
+
+    def checked(self) -> list[tuple[Job, Result]]:
+        """Return the jobs that are up or down, also those that depend on others, with results.
+
+        Of a job that is checked from several locations, each with the last result of one.
+        """
+        self._look()
+        found = []
+        for job_id in self._ids:
+            job, last = self._jobs[job_id], self._states.last(job_id)
+            if last is not None and self._own_state(job) in ("up", "down"):
+                found += [(job, each) for each in self._states.located(job_id) or [last]]
         return found
 
     def __contains__(self, job_id: int) -> bool:
@@ -182,12 +224,12 @@ class JobRegistry:
     def entry(self, job_id: int) -> JobEntry:
         """Return a job with its state; raises KeyError."""
         job = self.job(job_id)
-        state = self._state(job)
+        state, dependency = self._state(job)
         since, next_run = None, None
         if state == "stopped":
             since = self._stopped.since(job_id)
         elif job.active:
-            since = self._states.since(job_id)
+            since = self._states.since(job_id) if dependency is None else None
             next_run = self._next_run(job)
         return JobEntry(
             id=job.id,
@@ -198,13 +240,26 @@ class JobRegistry:
             interval=job.interval,
             timeout=job.timeout,
             active=job.active,
-            state=state,
+            tags=job.tags,
+            depends_on=job.depends_on,
+            state=state if dependency is None else f"{state}: depends on {dependency}",
             since=since,
             next_run=next_run,
             last=self._states.last(job_id),
+            locations=self._states.located(job_id),
+            stopped_until=self._stopped.until(job_id) if state == "stopped" else None,
         )
 
-    def _state(self, job: Job) -> JobState:
+    def _state(self, job: Job) -> tuple[JobState, int | None]:
+        """Return a job's state, and the id of the job that is down and it depends on, if any."""
+        state = self._own_state(job)
+        if state in ("up", "down", "unknown") and job.depends_on:
+            dependency = failed_dependency(job, self._jobs, self._down.__contains__)
+            if dependency is not None:
+                return "unknown", dependency
+        return state, None
+
+    def _own_state(self, job: Job) -> JobState:
         if job.id in self._stopped:
             return "stopped"
         if not job.active:
@@ -222,22 +277,28 @@ class JobRegistry:
         except KeyError:
             return None  # another producer's
 
+    def down_since(self) -> Mapping[int, float | None]:
+        """Return the jobs that are down, and since when (s since the epoch), if that is known."""
+        self._look()
+        return {job_id: self._states.since(job_id) for job_id in self._down}
+
     def has_turned(self, job_id: int) -> bool:
         """Return whether the job is known to have been down before it was up, or up before."""
         return self._states.has_turned(job_id)
 
     # Changing
 
-    async def stop(self, job_id: int) -> bool:
-        """Stop a job until it is started, over restarts, too.
+    async def stop(self, job_id: int, until: float | None = None) -> bool:
+        """Stop a job, over restarts, too: ``until`` a time (s since the epoch) or its start.
 
         Returns False if it is stopped already, or not active. Raises KeyError for an unknown job,
         and MonitorError if the database fails: then nothing has changed.
         """
         if not self.job(job_id).active or job_id in self._stopped:
             return False
-        stopped = await self._stopped.stop(job_id)
+        stopped = await self._stopped.stop(job_id, until)
         self._touch(job_id)
+        self._look_again.set()  # at when it starts again
         return stopped
 
     async def start(self, job_id: int) -> bool:
@@ -262,17 +323,29 @@ class JobRegistry:
     # Inside
 
     def _touch(self, job_id: int) -> None:
-        self.version += 1
-        self.dirty.add(job_id)
-        self._encoded.pop(job_id, None)
+        """Note that a job's entry has changed; if it went down or up, those of its dependents."""
+        changed = {job_id}
+        job = self._jobs.get(job_id)
+        down = job is not None and self._own_state(job) == "down"
+        if down != (job_id in self._down):
+            self._down ^= {job_id}
+            changed |= self._dependents.of(job_id)
+        for each in changed:
+            self.version += 1
+            self.dirty.add(each)
+            self._encoded.pop(each, None)
 
     def _take(self, result: Result) -> None:
         """Take a result from the runner."""
         self._look()
         job = self._jobs.get(result.job_id)
-        turned = self._states.take(result, listed=job is not None)
-        if turned and job is not None:
-            self.on_change(job, result.up, result)
+        if job is None or (result.kind, result.url) != (job.kind, job.shown_url):
+            # Of a job that was deleted meanwhile, or that checks something else now.
+            return
+        if self._states.take(result, silent_s=silent_after(job)):
+            last = self._states.last(job.id)
+            assert last is not None
+            self.on_change(job, last.up, last)
         self._touch(result.job_id)
 
     def _look(self) -> None:
@@ -284,15 +357,22 @@ class JobRegistry:
         if self.probes.source == "database" and listed.stopped != self._stopped.ids():
             self._look_again.set()
         jobs = {job.id: job for job in listed.jobs}
-        for job_id in self._jobs.keys() - jobs.keys():
-            self._encoded.pop(job_id, None)
+        gone = self._jobs.keys() - jobs.keys()
+        for job_id in gone:
             self._states.forget(job_id)
         old, self._jobs = self._jobs, jobs
         self._ids = sorted(jobs)
+        for job_id in gone:
+            self._touch(job_id)
+        self._dependents = Dependents(jobs.values())
         if jobs.keys() - old.keys():
             self._look_again.set()  # for their previous states
         for job_id, job in jobs.items():
-            if old.get(job_id) != job:
+            former = old.get(job_id)
+            if former is not None and (former.kind, former.url) != (job.kind, job.url):
+                self._states.forget(job_id)
+                self._look_again.set()
+            if former != job:
                 self._touch(job_id)
         self._stopped.apply()
         self.dirty &= jobs.keys()
@@ -305,6 +385,12 @@ class JobRegistry:
             if job_id in self._jobs:
                 self._touch(job_id)
 
+    async def _end_pauses(self) -> None:
+        """Start the jobs whose pause has ended."""
+        for job_id in await self._stopped.end_pauses(time.time()):
+            if job_id in self._jobs:
+                self._touch(job_id)
+
     async def _restore(self) -> None:
         await self.restore_stops()
         store = self._store
@@ -314,8 +400,12 @@ class JobRegistry:
         for start in range(0, len(missing), _RESTORED_AT_ONCE):
             some = missing[start : start + _RESTORED_AT_ONCE]
             found: Mapping[int, Last] = await store.read(
-                partial(last_known, job_ids=some, now=time.time())
+                partial(
+                    last_known,
+                    jobs=[self._jobs[job_id] for job_id in some if job_id in self._jobs],
+                    now=time.time(),
+                )
             )
             for job_id in some:
-                if self._states.restore(job_id, found.get(job_id)):
+                if job_id in self._jobs and self._states.restore(job_id, found.get(job_id)):
                     self._touch(job_id)

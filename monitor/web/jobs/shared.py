@@ -20,7 +20,8 @@ from monitor.messages import Result
 from monitor.probes.jobs_table import DatabaseJobs
 from monitor.probes.source import JobList
 from monitor.store import Connection, Store
-from monitor.web.jobs.history import latest_results, results_before
+from monitor.web.jobs.elsewhere import Elsewhere
+from monitor.web.jobs.history import latest_results, results_before, silent_after
 
 __all__ = ["SharedJobs"]
 
@@ -30,7 +31,7 @@ logger = logging.getLogger("monitor.web")
 _FRESH_S = 2.0
 _RETRY_S = (1.0, 5.0)
 _TIMEOUT_S = 5.0
-# How far back to look for the last result of a job.
+# How far back to look for the last result of a job, at least.
 _LOOK_BACK_S = 86400.0
 # Results of one job between two reads: enough to know when it went up or down.
 _MOST_BETWEEN = 1000
@@ -57,6 +58,12 @@ class SharedJobs:
         self._asked = asyncio.Event()
         self._refreshing = asyncio.Lock()
         self._read_at = -_FRESH_S
+        self._elsewhere = Elsewhere(store, now=now)
+
+    @property
+    def located(self) -> bool:
+        """Whether sites are checked from locations whose results are read apart: not here."""
+        return False
 
     async def run(self) -> None:
         """Follow changes of the sites, from the first :meth:`refresh` on, until cancelled."""
@@ -70,7 +77,7 @@ class SharedJobs:
                 outage.recovered("sites loaded again")
                 backoff.reset()
             except MonitorError as error:
-                outage.failed(f"cannot load the sites: {error}")
+                outage.failed(f"cannot load the sites: {error}", cause=error)
                 await asyncio.sleep(backoff.next_delay())
 
     async def refresh(self) -> None:
@@ -93,12 +100,26 @@ class SharedJobs:
         await self._asked.wait()
 
     async def _read(self, ids: list[int]) -> None:
-        oldest = self._now() - _LOOK_BACK_S
+        now = self._now()
         known = self._newest
+        intervals = {job.id: job.interval for job in self.jobs.jobs}
         after = {
-            job_id: known[job_id].scheduled_at if job_id in known else oldest for job_id in ids
+            job_id: known[job_id].scheduled_at
+            if job_id in known
+            else now - max(_LOOK_BACK_S, 2 * intervals[job_id])
+            for job_id in ids
         }
         found = await self._store.read(partial(latest_results, after=after), timeout=_TIMEOUT_S)
+        for result in found:
+            if result.location:
+                known[result.job_id] = result
+        # Another location's result of the same time may come later.
+        located = {job_id for job_id in ids if job_id in known and known[job_id].location}
+        if located:
+            jobs = {job.id: silent_after(job) for job in self.jobs.jobs if job.id in located}
+            for result in await self._elsewhere.read(jobs):
+                self.on_result(result)
+            found = [each for each in found if each.job_id not in located]
         turned = {
             result.job_id: known[result.job_id]
             for result in found

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
+from monitor.locations import decisive
 from monitor.messages import Result
 from monitor.web.jobs.history import Last
 
 __all__ = ["JobStates"]
+
+# A location that has been silent for this long is no longer shown.
+_FORGOTTEN_S = 86400.0
 
 
 class JobStates:
@@ -23,11 +28,17 @@ class JobStates:
         self._since: dict[int, float | None] = {}
         # Jobs that are known to have been in the other state before.
         self._turned: set[int] = set()
+        # The last result of each location, of jobs that are checked from some.
+        self._located: dict[int, dict[str, Result]] = {}
         self._restored: set[int] = set()
 
     def last(self, job_id: int) -> Result | None:
-        """Return the last result."""
+        """Return the last result; of several locations, the last that agrees with the state."""
         return self._last.get(job_id)
+
+    def located(self, job_id: int) -> list[Result]:
+        """Return the last result of each location, in the order of their names."""
+        return [result for _, result in sorted(self._located.get(job_id, {}).items())]
 
     def since(self, job_id: int) -> float | None:
         """Return since when (epoch s) the job is up or down; None if that is not known."""
@@ -37,20 +48,52 @@ class JobStates:
         """Return whether the job is known to have been down before it was up, or up before."""
         return job_id in self._turned
 
-    def take(self, result: Result, *, listed: bool) -> bool:
-        """Take a new result; return whether the job, if ``listed``, went up or down."""
+    def take(self, result: Result, *, silent_s: float = math.inf) -> bool:
+        """Take a new result; return whether the job went up or down.
+
+        A location without a result for ``silent_s`` does not count. A result that is not newer than
+        the last one of its location changes nothing.
+        """
         job_id = result.job_id
+        if result.location or job_id in self._located:
+            shown = self._located_result(result, silent_s)
+            if shown is None:
+                return False
+            result = shown
         before = self._last.get(job_id)
         turned = False
         if before is None or before.up != result.up:
             # The first known result of another daemon's job may not be its first.
             known = before is not None or self._all_seen or job_id in self._restored
             self._since[job_id] = result.scheduled_at if known else None
-            turned = listed and before is not None
-            if turned:
+            if before is not None:
+                turned = True
                 self._turned.add(job_id)
+            else:
+                # A new job whose first result is down went down, too.
+                turned = not result.up and job_id in self._restored
         self._last[job_id] = result
         return turned
+
+    def _located_result(self, result: Result, silent_s: float) -> Result | None:
+        """Return the result that shows the job's state now; None if this one is not new."""
+        job_id = result.job_id
+        known = self._located.get(job_id)
+        if known is None:
+            known = self._located[job_id] = {}
+            before = self._last.get(job_id)
+            if before is not None:
+                known[before.location] = before
+        last = known.get(result.location)
+        if last is not None and last.scheduled_at >= result.scheduled_at:
+            return None
+        known[result.location] = result
+        newest = max(each.checked_at for each in known.values())
+        for location in [
+            name for name, each in known.items() if each.checked_at < newest - _FORGOTTEN_S
+        ]:
+            del known[location]
+        return decisive(known.values(), silent_s=silent_s)
 
     def missing(self, job_ids: Iterable[int]) -> Sequence[int]:
         """Return the jobs whose past was not restored yet, or of which nothing is known.
@@ -69,7 +112,13 @@ class JobStates:
             return False
         if last.turned:
             self._turned.add(job_id)
+        if last.located:
+            located = self._located.setdefault(job_id, {})
+            for result in last.located:
+                located.setdefault(result.location, result)
         known = self._last.get(job_id)
+        if known is not None and last.located:
+            known = self._last[job_id] = decisive(self._located[job_id].values())
         if known is None:
             self._last[job_id], self._since[job_id] = last.result, last.since
         elif known.up == last.result.up:  # it has been checked meanwhile
@@ -77,8 +126,9 @@ class JobStates:
         return True
 
     def forget(self, job_id: int) -> None:
-        """Forget a job that no longer exists."""
+        """Forget a job that no longer exists, or that checks something else now."""
         self._last.pop(job_id, None)
         self._since.pop(job_id, None)
+        self._located.pop(job_id, None)
         self._turned.discard(job_id)
         self._restored.discard(job_id)

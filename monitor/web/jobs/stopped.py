@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Set
 from functools import partial
 from typing import Protocol
 
-from monitor.probes.jobs_table import start_job, stop_job
+from monitor.probes.jobs_table import end_pauses, start_job, stop_job
 from monitor.probes.runner import Runner
 from monitor.store import Connection, Row, Store
 
@@ -27,44 +27,70 @@ class Running(Protocol):
 
 
 class StoppedJobs:
-    """The jobs that are stopped, and since when; without a ``store`` only until a restart."""
+    """The jobs that are stopped, since when and until when.
+
+    Without a ``store`` they are stopped only until a restart.
+    """
 
     def __init__(self, probes: Running, store: Store | None) -> None:
         self.known = False
         """Whether the database was read once."""
         self._probes = probes
         self._store = store
-        self._stopped_at: dict[int, float] = {}
+        self._stopped: dict[int, tuple[float, float | None]] = {}
         self._writes = 0
 
     def __contains__(self, job_id: object) -> bool:
-        return job_id in self._stopped_at
+        return job_id in self._stopped
 
     def ids(self) -> Set[int]:
         """Return the ids of the stopped jobs."""
-        return self._stopped_at.keys()
+        return self._stopped.keys()
 
     def since(self, job_id: int) -> float:
         """Return since when (epoch s) a job is stopped; raises KeyError."""
-        return self._stopped_at[job_id]
+        return self._stopped[job_id][0]
 
-    async def stop(self, job_id: int) -> bool:
-        """Stop a running job; return False if another daemon has stopped it already.
+    def until(self, job_id: int) -> float | None:
+        """Return when (epoch s) a job starts again by itself, if it does; raises KeyError."""
+        return self._stopped[job_id][1]
+
+    def next_end(self) -> float:
+        """Return when (epoch s) the next pause ends; infinite if none does."""
+        ends = [until for _, until in self._stopped.values() if until is not None]
+        return min(ends, default=float("inf"))
+
+    async def stop(self, job_id: int, until: float | None = None) -> bool:
+        """Stop a running job, ``until`` a time; return False if another daemon has already.
 
         Raises MonitorError if the database fails: then nothing has changed.
         """
         now = time.time()
-        stopped = await self._write(partial(stop_job, job_id=job_id, now=now))
-        self._stopped_at[job_id] = now
+        stopped = await self._write(partial(stop_job, job_id=job_id, until=until, now=now))
+        self._stopped[job_id] = now, until
         self._run(job_id, False)
         return stopped is not False
 
     async def start(self, job_id: int) -> bool:
         """Start a stopped job. Returns and raises as :meth:`stop` does."""
         started = await self._write(partial(start_job, job_id=job_id))
-        self._stopped_at.pop(job_id, None)
+        self._stopped.pop(job_id, None)
         self._run(job_id, True)
         return started is not False
+
+    async def end_pauses(self, now: float) -> Collection[int]:
+        """Start the jobs whose pause has ended, and return them. Raises as :meth:`stop` does."""
+        ended = [
+            job_id
+            for job_id, (_, until) in self._stopped.items()
+            if until is not None and until <= now
+        ]
+        if ended:
+            await self._write(partial(end_pauses, now=now))
+        for job_id in ended:
+            self._stopped.pop(job_id, None)
+            self._run(job_id, True)
+        return ended
 
     async def restore(self) -> Collection[int]:
         """Stop and start the jobs that the database says.
@@ -77,17 +103,18 @@ class StoppedJobs:
         rows = await self._store.read(_stops, timeout=_READ_TIMEOUT_S)
         if writes != self._writes:
             return ()  # something was written meanwhile, and what was read may be older
-        before = self._stopped_at
-        self._stopped_at = {int(job_id): float(at) for job_id, at in rows}
+        before = self._stopped
+        self._stopped = {int(job_id): (float(at), until) for job_id, at, until in rows}
         self.known = True
-        changed = before.keys() ^ self._stopped_at.keys()
-        for job_id in changed:
-            self._run(job_id, job_id not in self._stopped_at)
+        both = before.keys() | self._stopped.keys()
+        changed = {job_id for job_id in both if before.get(job_id) != self._stopped.get(job_id)}
+        for job_id in before.keys() ^ self._stopped.keys():
+            self._run(job_id, job_id not in self._stopped)
         return changed
 
     def apply(self) -> None:
         """Stop the stopped jobs again, after the probes have loaded jobs."""
-        for job_id in self._stopped_at:
+        for job_id in self._stopped:
             self._run(job_id, False)
 
     def _run(self, job_id: int, running: bool) -> None:
@@ -110,4 +137,4 @@ class StoppedJobs:
 
 
 def _stops(connection: Connection) -> list[Row]:
-    return connection.query("SELECT job_id, stopped_at FROM job_state")
+    return connection.query("SELECT job_id, stopped_at, stopped_until FROM job_state")

@@ -102,4 +102,4 @@ class ChannelReader:
         """End the subscription, and remember how far the page is."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None and subscription.channel is not None:
-            self._after = After(subscription.channel.epoch, subscription.position)
+            self._after = After(subscription.epoch, subscription.position)

@@ -18,6 +18,7 @@ from monitor import __version__
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.web.context import Context
+from monitor.web.http.static_files import version as page_version
 from monitor.web.http.websocket import WebSocket
 from monitor.web.live.changes import Changes
 from monitor.web.live.page import LivePage, frame_of
@@ -38,6 +39,9 @@ _FOLLOW_S = 0.25
 _OTHERS_S = 2.0
 _FIRST_S = 3.0
 _MODELS_S = 5.0
+# A page that has more to read gets no piece of its snapshot for a moment.
+_PIECE_BYTES = 65536
+_FULL_S = 0.05
 _CHANNELS_SHOWN = 100
 _NO_SENDERS = "a sender's token may only upload"
 
@@ -60,6 +64,8 @@ class LiveFeed:
         self._relay = relay
         self._logs = logs
         self._pages: set[LivePage] = set()
+        # Set when a page begins to wait for a snapshot.
+        self._unsent = asyncio.Event()
         self._changes = Changes()
         self._told_changes = 0
         self._jobs = None
@@ -67,6 +73,11 @@ class LiveFeed:
             from monitor.web.live.job_updates import JobFeed
 
             self._jobs = JobFeed(book, self._changes)
+        self._incidents = None
+        if context.has("alerts") and context.store is not None:
+            from monitor.web.live.incident_updates import IncidentFeed
+
+            self._incidents = IncidentFeed(context.store)
         self._notifications = None
         if logs is not None and context.store is not None:
             from monitor.web.live.new_notifications import NewNotifications
@@ -79,6 +90,7 @@ class LiveFeed:
         return [
             self._update_all,
             self._follow_others,
+            *([self._send_snapshots] if self._jobs is not None else []),
             *([self._follow_channels] if self._relay is not None else []),
             *([self._watch_notifications] if self._notifications is not None else []),
         ]
@@ -92,8 +104,8 @@ class LiveFeed:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_S):
                 await self._refresh()
-        self._greet(page)
         self._pages.add(page)
+        self._greet(page)
         try:
             while True:
                 asked = await page.take(await connection.receive())
@@ -121,10 +133,24 @@ class LiveFeed:
                 await self._refresh()
             await asyncio.sleep(_OTHERS_S)
 
+    async def _send_snapshots(self) -> None:
+        """Send new pages their jobs, piece by piece, as fast as each one reads."""
+        assert self._jobs is not None
+        while True:
+            await self._unsent.wait()
+            self._unsent.clear()
+            while unsent := [page for page in self._pages if page.unsent]:
+                ready = [page for page in unsent if page.connection.buffered_bytes < _PIECE_BYTES]
+                for page in ready:
+                    await self._jobs.go_on(page)
+                await asyncio.sleep(0 if ready else _FULL_S)
+
     async def _refresh(self) -> None:
         try:
             if self._jobs is not None:
                 await self._jobs.refresh()
+            if self._incidents is not None:
+                await self._incidents.refresh()
             store = self._context.store
             others = self._context.has("cluster") and "cluster" not in self._context.parts
             if store is not None and others:
@@ -136,7 +162,7 @@ class LiveFeed:
                 )
                 self._models = int(newest)
         except MonitorError as error:
-            self._outage.failed(f"cannot update pages: {error}")
+            self._outage.failed(f"cannot update pages: {error}", cause=error)
         else:
             self._outage.recovered("updating pages again")
 
@@ -171,6 +197,7 @@ class LiveFeed:
             {
                 "type": "hello",
                 "version": __version__,
+                "page": page_version(),
                 "time": time.time(),
                 "started_at": context.status.started_at,
                 "name": who.name,
@@ -179,6 +206,7 @@ class LiveFeed:
                     *(["jobs"] if self._jobs is not None else []),
                     *(["history"] if context.has("aggregation") else []),
                     *(["models"] if context.has("cluster") else []),
+                    *(["incidents"] if self._incidents is not None else []),
                     *(["logs"] if self._logs is not None else []),
                     *(["relay"] if self._relay is not None else []),
                     *(["channels"] if self._relay is not None and page.is_admin else []),
@@ -188,12 +216,16 @@ class LiveFeed:
         )
         page.write(self._status())
         if self._jobs is not None:
-            page.write(self._jobs.all())
+            self._jobs.begin(page)
+            self._unsent.set()
+        if self._incidents is not None:
+            page.write(self._incidents.all())
         page.behind, page.greeted = False, who
 
     def _update(self) -> None:
         status = self._status()
-        jobs = None if self._jobs is None else self._jobs.news()
+        jobs, again = (None, False) if self._jobs is None else self._jobs.news()
+        incidents = None if self._incidents is None else self._incidents.news()
         changes = self._changes.since(self._told_changes)
         self._told_changes = self._changes.total
         if not self._pages:
@@ -203,6 +235,8 @@ class LiveFeed:
             frames.append(frame_of({"type": "changes", "items": changes}))
         if jobs is not None:
             frames.append(frame_of(jobs))
+        if incidents is not None:
+            frames.append(frame_of(incidents))
         for page in self._pages:
             who = page.connection.principal
             if not who.may_read:
@@ -214,6 +248,9 @@ class LiveFeed:
             else:
                 for frame in frames:
                     page.connection.write(frame)
+                if again and self._jobs is not None:
+                    self._jobs.begin(page)
+                    self._unsent.set()
         self._send_channels(self._watching("channels"))
 
     def _status(self) -> dict[str, Any]:
@@ -223,13 +260,16 @@ class LiveFeed:
             "ready": self._context.status.ready and not self._context.status.draining,
             "parts": self._changes.parts(self._context.status.states()),
         }
+        if self._outage.problem is not None:
+            # What other daemons wrote may be missing, or old.
+            found["away"] = self._outage.problem
         relay = self._relay
         if relay is not None:
             found["relay"] = {
                 "brokers": relay.feed.brokers,
                 "clients": relay.server.client_count,
                 "channels": len(relay.channels),
-                "history_bytes": relay.channels.history_bytes,
+                "history_bytes": relay.channels.counted_bytes,
                 "messages": relay.receiver.received,
                 "deliveries": relay.server.delivery.deliveries,
             }

@@ -1,8 +1,9 @@
-"""Jobs for live pages: all of them first, then a line for each that changed."""
+"""Jobs for live pages: all of them first, in pieces, then a line for each that changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -10,8 +11,12 @@ from monitor.messages import Result
 from monitor.probes.job import Job
 from monitor.web.jobs.registry import JobRegistry
 from monitor.web.live.changes import Change, Changes
+from monitor.web.live.page import LivePage
 
 __all__ = ["JobFeed"]
+
+# Jobs in one message of a snapshot: 140 KB of JSON, 15 KB compressed.
+_PIECE = 200
 
 
 class _JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -26,6 +31,7 @@ class _JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int | None = None
     error: str | None = None
     expires: float | None = None
+    until: float | None = None
 
 
 class JobFeed:
@@ -35,29 +41,46 @@ class JobFeed:
         self._book = book
         self._changes = changes
         self._told_listing = 0
+        self._told_ids: frozenset[int] = frozenset()
         book.on_change = self._turned
 
     async def refresh(self) -> None:
         """Read what other daemons wrote; raises MonitorError."""
         await self._book.refresh()
 
-    def all(self) -> dict[str, object]:
-        """Return the message that lists all jobs."""
-        book = self._book
-        items = [msgspec.Raw(book.encoded(job_id)) for job_id in book.ids()]
-        return {"type": "jobs", "reset": True, "items": items}
+    def begin(self, page: LivePage) -> None:
+        """Begin a snapshot for a page, which :meth:`go_on` sends in pieces."""
+        ids = self._book.ids()
+        page.unsent = deque(ids)
+        page.write({"type": "jobs", "reset": True, "items": [], "left": len(ids)})
 
-    def news(self) -> dict[str, object] | None:
-        """Return the message of the changes since the last call, or None."""
+    async def go_on(self, page: LivePage) -> None:
+        """Send the next piece of a page's snapshot."""
+        ids = [page.unsent.popleft() for _ in range(min(_PIECE, len(page.unsent)))]
+        await page.write_large(self._added(ids, left=len(page.unsent)))
+
+    def news(self) -> tuple[dict[str, object] | None, bool]:
+        """Return the message of the changes since the last call, and whether to begin again."""
         book = self._book
-        book.ids()  # takes changed jobs
+        ids = book.ids()  # takes changed jobs
         dirty, book.dirty = book.dirty, set()
         listing, self._told_listing = self._told_listing, book.listing
         if listing != book.listing:
-            return self.all()
+            known, self._told_ids = self._told_ids, frozenset(ids)
+            changed = sorted(dirty | (self._told_ids - known))
+            if len(changed) > _PIECE:
+                return None, True
+            gone = sorted(known - self._told_ids)
+            return {**self._added(changed), "gone": gone}, False
         if not dirty:
-            return None
-        return {"type": "jobs", "items": [self._line(job_id) for job_id in dirty]}
+            return None, False
+        items = [self._line(job_id) for job_id in dirty if job_id in book]
+        return {"type": "jobs", "items": items}, False
+
+    def _added(self, ids: Iterable[int], **more: int) -> dict[str, object]:
+        book = self._book
+        items = [msgspec.Raw(book.encoded(job_id)) for job_id in ids if job_id in book]
+        return {"type": "jobs", "add": True, "items": items, **more}
 
     def older_changes(self) -> Iterator[Change]:
         """Yield the changes that led to the present states, as far as the database has them."""
@@ -96,6 +119,7 @@ class JobFeed:
             state=entry.state,
             since=entry.since,
             next=entry.next_run,
+            until=entry.stopped_until,
             at=None if last is None else last.checked_at,
             time=None if last is None else last.response_time,
             status=None if last is None else last.status,

@@ -48,7 +48,7 @@ class NewNotifications:
         try:
             found = await self._store.read(_newest, timeout=_TIMEOUT_S)
         except MonitorError as error:
-            self._outage.failed(f"cannot look for new notifications: {error}")
+            self._outage.failed(f"cannot look for new notifications: {error}", cause=error)
             return not was_stale
         self._outage.recovered("looking for new notifications again")
         self._seen_stored = stored

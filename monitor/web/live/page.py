@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from monitor.tokens import Principal, Role
-from monitor.transport.frames import text_frame
+from monitor.transport.frames import binary_frame, text_frame
 from monitor.web.http.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -21,8 +24,8 @@ __all__ = ["LivePage", "frame_of"]
 
 # A page with more unread data than this gets no updates, and a snapshot later.
 _BEHIND_BYTES = 1024 * 1024
-# Frames of a followed channel, 64 KB each, that are made for one page in one turn of the loop.
-_FRAMES_A_TURN = 4
+# Frames of a followed channel, 16 KB each, that are made for one page in one turn of the loop.
+_FRAMES_A_TURN = 16
 _WATCHES: Final = frozenset(("channels", "notifications"))
 
 _encode = msgspec.json.Encoder().encode
@@ -53,6 +56,9 @@ class LivePage:
         self.greeted: Principal | None = None
         """The principal that the last snapshot was for."""
         self.watches: frozenset[str] = frozenset()
+        self.unsent: deque[int] = deque()
+        """The ids of jobs that the page's snapshot still lacks."""
+        self.takes_gzip = "gzip" in connection.query
         self._relay = relay
         self._logs = logs
         self._following: ChannelReader | None = None
@@ -71,6 +77,15 @@ class LivePage:
     def write(self, message: dict[str, Any]) -> None:
         """Send a message at once."""
         self.connection.write(frame_of(message))
+
+    async def write_large(self, message: dict[str, Any]) -> None:
+        """Send a message, compressed if the page has asked for that."""
+        data = _encode(message)
+        if self.takes_gzip:
+            data = await asyncio.to_thread(gzip.compress, data, 4, mtime=0)
+            self.connection.write(binary_frame(data))
+        else:
+            self.connection.write(text_frame(data))
 
     def close(self) -> None:
         """End its use of the logs."""

@@ -44,7 +44,7 @@ def served(context: Context) -> Served:
     is shared with other daemons, routes of a part that is off are served from its rows.
     """
     parts = context.parts
-    found = Served([health.router(context), login.router(context.tokens)])
+    found = Served([health.router(context), login.router(context)])
     book = _jobs(context, found)
     if context.store is not None:
         from monitor.web.routes import database
@@ -53,11 +53,28 @@ def served(context: Context) -> Served:
         if context.has("aggregation"):
             from monitor.web.routes import history
 
-            found.routers.append(history.router(context.store))
+            if "aggregation" in parts:
+                from monitor.aggregation.part import Aggregation
+                from monitor.web.routes import rejected
+
+                aggregation = parts["aggregation"]
+                assert isinstance(aggregation, Aggregation)
+                found.routers.append(history.router(context.store, aggregation.functions))
+                found.routers.append(rejected.router(context.store, lambda: aggregation.settings))
+            else:
+                found.routers.append(history.router(context.store))
         if context.has("cluster"):
             from monitor.web.routes import models
 
             found.routers.append(models.router(context.store))
+        if context.has("alerts"):
+            from monitor.alerts.part import Alerts
+            from monitor.web.routes import alerts
+
+            part = parts.get("alerts")
+            assert part is None or isinstance(part, Alerts)
+            found.routers.append(alerts.router(context.store, part))
+    _public(context, found, book)
     relay: Relay | None = None
     if "relay" in parts:
         from monitor.relay.part import Relay
@@ -74,6 +91,16 @@ def served(context: Context) -> Served:
         found.routers.append(log_routes.router(logs))
         found.websockets["/ws"] = log_routes.websocket(logs)
         found.max_message_bytes = logs.service.settings.max_message_bytes
+    if context.topics is not None:
+        from monitor.web.routes import topics
+
+        found.routers.append(topics.router(context.topics))
+    from monitor.web.routes import timeline
+    from monitor.web.timeline.reading import TimelineReader
+
+    reader = TimelineReader(context, book=book, relay=relay, logs=logs)
+    if reader.lanes:
+        found.routers.append(timeline.router(reader))
     live = LiveFeed(context, book=book, relay=relay, logs=logs)
     found.websockets["/live"] = live.serve
     found.tasks += live.tasks()
@@ -85,13 +112,40 @@ def served(context: Context) -> Served:
     return found
 
 
+def _public(context: Context, found: Served, book: JobRegistry | None) -> None:
+    """Add the public status page, which a reload may turn on."""
+    from monitor.web.public.past import Past
+    from monitor.web.public.reckoning import PublicBook
+    from monitor.web.routes import public
+
+    if book is None:
+        found.routers.append(public.router(None))
+        return
+    past = None
+    if context.store is not None:
+        from monitor.alerts.part import Alerts
+
+        part = context.parts.get("alerts")
+        assert part is None or isinstance(part, Alerts)
+        past = Past(
+            context.store,
+            windows=tuple if part is None else lambda: part.maintenance,
+            rules=bool if part is None else lambda: part.watches_sites,
+            metrics=context.has("aggregation"),
+            alerts=context.has("alerts"),
+        )
+    shown = PublicBook(book, page=lambda: context.in_force().status_page, past=past)
+    found.routers.append(public.router(shown))
+    found.tasks.append(shown.run)
+
+
 def _jobs(context: Context, found: Served) -> JobRegistry | None:
     """Add the jobs of this daemon's probes, or else those in a shared database."""
     store = context.store
     if not context.has("probes"):
         return None
     from monitor.web.jobs.registry import JobRegistry
-    from monitor.web.routes import jobs
+    from monitor.web.routes import jobs, site_metrics
 
     if "probes" in context.parts:
         from monitor.probes.part import Probes
@@ -108,6 +162,13 @@ def _jobs(context: Context, found: Served) -> JobRegistry | None:
         book = JobRegistry(shared, store)
         found.tasks.append(shared.run)
     found.routers.append(jobs.router(book, store))
+    found.routers.append(site_metrics.router(book))
+    if store is not None:
+        from monitor.web.routes.heartbeats import Heartbeats
+
+        heartbeats = Heartbeats(book, store)
+        found.routers.append(heartbeats.router())
+        found.tasks.append(heartbeats.load)
     found.tasks.append(book.run)
     return book
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -15,7 +15,7 @@ from monitor.metrics import Metric
 from monitor.part import Health
 from monitor.web.context import DaemonStatus
 
-__all__ = ["PREFIX", "Exposition", "own_metrics"]
+__all__ = ["PREFIX", "Exposition", "encoder", "own_metrics"]
 
 PREFIX = "recodex_monitor_"
 
@@ -30,11 +30,16 @@ class Exposition:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the text and its media type: OpenMetrics if ``accept`` asks for it."""
-        try:
-            encode, media_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # not a version
-            encode, media_type = choose_encoder("")
+        encode, media_type = encoder(accept)
         return encode(self._registry), media_type
+
+
+def encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """Return what encodes a registry as ``accept`` asks, and its media type."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # not a version
+        return choose_encoder("")
 
 
 class _DaemonCollector(Collector):

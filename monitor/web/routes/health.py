@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from monitor.errors import MonitorError
 from monitor.part import Health as PartHealth
 from monitor.store import Store
+from monitor.tokens import Principal
 from monitor.web.context import Context
 from monitor.web.http.problems import ERRORS, problem_response
 from monitor.web.routes.exposition import Exposition
@@ -20,12 +21,14 @@ __all__ = ["router"]
 
 # A database that takes longer to answer counts as unavailable.
 _DATABASE_S = 2.0
+# What a client without a token learns about a part.
+_WORDS = {PartHealth.DEGRADED: "it has a problem; with a token you see which"}
 # For how long a result about the database is valid; several clients may ask at once.
 _KEEP_S = 1.0
 
 
 class PartState(BaseModel):
-    """The state of one part."""
+    """The state of one part; the summary has details only for clients with a token."""
 
     health: str
     summary: str
@@ -45,8 +48,8 @@ def router(context: Context) -> APIRouter:
     exposition = Exposition(context.status)
 
     @routes.get("/healthz", summary="Whether the daemon runs, with the state of each part")
-    async def healthz() -> Health:
-        parts = _parts(context)
+    async def healthz(request: Request) -> Health:
+        parts = _parts(context, request)
         degraded = any(part.health == PartHealth.DEGRADED for part in parts.values())
         return Health(status="degraded" if degraded else "ok", parts=parts)
 
@@ -55,7 +58,7 @@ def router(context: Context) -> APIRouter:
         summary="Whether the daemon is ready: started, not stopping, its database available",
         response_model=Health,
     )
-    async def readyz() -> Any:
+    async def readyz(request: Request) -> Any:
         status = context.status
         reasons = []
         if status.draining:
@@ -64,10 +67,11 @@ def router(context: Context) -> APIRouter:
             reasons.append("the daemon is starting")
         problem = None if database is None else await database.problem()
         if problem is not None:
-            reasons.append(problem)
+            reasons.append(problem if _may_know(request) else "the database is unavailable")
+        found = _parts(context, request)
         if not reasons:
-            return Health(status="ok", parts=_parts(context))
-        parts = {name: state.model_dump() for name, state in _parts(context).items()}
+            return Health(status="ok", parts=found)
+        parts = {name: state.model_dump() for name, state in found.items()}
         return problem_response(503, "; ".join(reasons), reasons=reasons, parts=parts)
 
     @routes.get(
@@ -87,14 +91,23 @@ def router(context: Context) -> APIRouter:
     )
     async def metrics(request: Request) -> Response:
         body, media_type = exposition.render(request.headers.get("accept", ""))
-        return Response(body, headers={"content-type": media_type, "cache-control": "no-store"})
+        return Response(body, headers={"content-type": media_type})
 
     return routes
 
 
-def _parts(context: Context) -> dict[str, PartState]:
+def _may_know(request: Request) -> bool:
+    """Return whether the client has a token that may read: texts may name servers and accounts."""
+    principal: Principal | None = request.scope["principal"]
+    return principal is not None and principal.may_read
+
+
+def _parts(context: Context, request: Request) -> dict[str, PartState]:
+    full = _may_know(request)
     return {
-        name: PartState(health=state.health, summary=state.summary)
+        name: PartState(
+            health=state.health, summary=state.summary if full else _WORDS.get(state.health, "")
+        )
         for name, state in context.status.states().items()
     }
 

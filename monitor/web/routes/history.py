@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from monitor.aggregation.windows import WIDTHS_S, window_start
 from monitor.messages import Result
 from monitor.store import Connection, Store
-from monitor.store.cursor import Time, cursor_of
-from monitor.web.http.answers import item_list, parse_cursor
+from monitor.store.cursor import Text, Time, cursor_of
+from monitor.web.http.answers import item_list, json_answer, parse_cursor
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import from_database
-from monitor.web.http.schemas import listed
+from monitor.web.http.schemas import answer, listed
 from monitor.web.jobs.history import (
     MetricWindow,
     Uptime,
@@ -23,6 +23,7 @@ from monitor.web.jobs.history import (
     results_before,
     uptimes,
 )
+from monitor.web.jobs.uptime import JobUptime, job_uptimes
 from monitor.web.routes.jobs import JobId
 
 __all__ = ["Instant", "read", "router"]
@@ -35,6 +36,8 @@ _MOST_JOBS = 200
 
 # The limit of calendars and databases.
 Instant = Annotated[float, Query(ge=0, lt=253402300800)]
+# None: all of them.
+Location = Annotated[str | None, Query(max_length=100, pattern=r"^[^\x00]*$")]
 Granularity = Literal["minute", "hour", "day"]
 
 
@@ -44,8 +47,11 @@ async def read(store: Store, function: Callable[[Connection], T]) -> T:
         return await store.read(function, timeout=_QUERY_TIMEOUT_S)
 
 
-def router(store: Store) -> APIRouter:
-    """Return the routes over the tables that the aggregation writes."""
+def router(store: Store, functions: Callable[[], Mapping[str, Sequence[str]]] = dict) -> APIRouter:
+    """Return the routes over the tables that the aggregation writes.
+
+    ``functions`` returns those to compute of each measured field, as far as that is known here.
+    """
     routes = APIRouter(tags=["jobs"], dependencies=[Depends(known_parameters)])
 
     @routes.get(
@@ -62,17 +68,26 @@ def router(store: Store) -> APIRouter:
         until: Instant | None = None,
         limit: Annotated[int, Query(ge=1, le=_MOST)] = 1000,
         cursor: str | None = None,
+        location: Location = None,
     ) -> Response:
-        before = None if cursor is None else parse_cursor(cursor, tuple[Time])[0]
+        before = None if cursor is None else parse_cursor(cursor, tuple[Time, Text])
         end = time.time() + 60 if until is None else until
         found = await read(
             store,
             lambda connection: results_before(
-                connection, job_id, since=since, until=end, before=before, limit=limit + 1
+                connection,
+                job_id,
+                since=since,
+                until=end,
+                before=before,
+                limit=limit + 1,
+                location=location,
             ),
         )
         items = found[:limit]
-        more = cursor_of(items[-1].scheduled_at) if len(found) > limit else None
+        more = None
+        if len(found) > limit:
+            more = cursor_of(items[-1].scheduled_at, items[-1].location)
         return item_list(request, items, more)
 
     @routes.get(
@@ -90,6 +105,7 @@ def router(store: Store) -> APIRouter:
         until: Instant | None = None,
         limit: Annotated[int, Query(ge=1, le=_MOST)] = 1000,
         cursor: str | None = None,
+        location: Location = None,
     ) -> Response:
         width = WIDTHS_S[granularity]
         end = time.time() + 60 if until is None else until
@@ -99,12 +115,31 @@ def router(store: Store) -> APIRouter:
         found = await read(
             store,
             lambda connection: metric_windows(
-                connection, job_id, granularity, since=max(0, begin), until=end, limit=limit + 1
+                connection,
+                job_id,
+                granularity,
+                since=max(0, begin),
+                until=end,
+                limit=limit + 1,
+                functions=functions(),
+                location=location,
             ),
         )
         items = found[:limit]
         more = cursor_of(found[limit].start) if len(found) > limit else None
         return item_list(request, items, more)
+
+    @routes.get(
+        "/job/{job_id}/uptime",
+        summary="The share of time in which a job was up: 24 h, 7, 30 and 90 days",
+        response_class=Response,
+        responses=answer(JobUptime, "The uptime by time; null shares for an unknown job"),
+    )
+    async def uptime_by_time(request: Request, job_id: JobId) -> Response:
+        found = await read(
+            store, lambda connection: job_uptimes(connection, [job_id], now=time.time())
+        )
+        return json_answer(request, found[0])
 
     @routes.get(
         "/uptime",

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import time
+from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from monitor.errors import SettingError
+from monitor import messages
 from monitor.files.threads import call_aside
-from monitor.probes.checks import DEFAULT_KIND, AnyJob, read_job
-from monitor.probes.job import Job
+from monitor.messages import Result
+from monitor.probes.beats import NoBeatYetError
+from monitor.probes.checks import DEFAULT_KIND, AnyJob
+from monitor.probes.no_result import NoResultError
 from monitor.store import Store
 from monitor.store.cursor import Number, cursor_of
-from monitor.validation import decoding_problem
 from monitor.web.http.answers import conditional, parse_cursor
+from monitor.web.http.app import audited
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
 from monitor.web.http.schemas import JSON, answer, body, listed
 from monitor.web.jobs.registry import JobEntry, JobRegistry, JobState
 from monitor.web.jobs.sites import Sites
+from monitor.web.routes.job_bodies import (
+    changed_keys,
+    given_keys,
+    require_dependencies,
+    verified_job,
+)
+from monitor.web.routes.job_editing import JobId, add_editing, no_job
+from monitor.web.routes.job_import import add_import
 
 __all__ = ["JobId", "no_job", "router"]
 
 _MOST = 10_000
+# The limit of calendars and databases.
+Instant = Annotated[float, Query(ge=0, lt=253402300800)]
+# For checking a job before it gets its id.
+_SOME_ID = 2**53
 
-JobId = Annotated[int, Path(ge=1, le=2**63 - 1)]
-
-
-def no_job(job_id: int) -> Problem:
-    """Return the problem for an unknown job."""
-    return Problem(404, f"there is no job {job_id}")
+ANY_KEYS = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}}
 
 
 def router(book: JobRegistry, store: Store | None) -> APIRouter:
@@ -89,16 +99,22 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
     )
     async def create(request: Request) -> Response:
         sites = changeable()
-        given = await _given(request)
+        given = await given_keys(request)
         await _refresh(book)
         with from_database():
+            job = await call_aside(verified_job, {"id": _SOME_ID, **given})
             if "id" not in given:
-                given["id"] = await sites.next_id()
-            job = await call_aside(_job, given)
+                job = job.replace(id=await sites.next_id())
+            require_dependencies(book, job)
             if not await sites.save(job, known=False):
                 raise Problem(409, f"job {job.id} exists already")
+        audited(request, f"created job {job.id}")
         location = {"location": f"/job/{job.id}"}
-        return Response(_entry(book, job.id), 201, media_type=JSON, headers=location)
+        entry = _entry(book, job.id)
+        if job.kind == "heartbeat":
+            with from_database():
+                entry = entry[:-1] + b',"key":"%b"}' % (await sites.new_key(job.id)).encode()
+        return Response(entry, 201, media_type=JSON, headers=location)
 
     @routes.put(
         "/job/{job_id}",
@@ -109,13 +125,17 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
     )
     async def change(request: Request, job_id: JobId) -> Response:
         sites = changeable()
-        given = await _given(request)
+        given = await given_keys(request)
         if given.setdefault("id", job_id) != job_id:
             raise Problem(422, "body.id: not the id in the path; a job keeps its id")
         await _refresh(book)
+        before = book.job(job_id) if job_id in book else None
+        job = await call_aside(verified_job, given)
         with from_database():
-            if not await sites.save(await call_aside(_job, given), known=True):
+            require_dependencies(book, job)
+            if not await sites.save(job, known=True):
                 raise no_job(job_id)
+        audited(request, f"changed job {job_id}: {changed_keys(before, job)}")
         return Response(_entry(book, job_id), media_type=JSON)
 
     @routes.delete(
@@ -145,32 +165,73 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
 
     @routes.post(
         "/job/{job_id}/stop",
-        summary="Stop a job until it is started, over restarts, too",
+        summary="Stop a job, over restarts, too, until a time or until it is started",
         response_class=Response,
         responses={**answer(JobEntry, "The job, stopped"), **NOT_FOUND, **CONFLICT},
     )
-    async def stop(job_id: JobId) -> Response:
-        return await _switch(book, job_id, running=False)
+    async def stop(job_id: JobId, until: Instant | None = None) -> Response:
+        if until is not None and until <= time.time():
+            raise Problem(422, "query.until: must be in the future")
+        return await _switch(book, job_id, running=False, until=until)
 
+    @routes.patch(
+        "/job/{job_id}",
+        summary="Change some keys of a job; null sets a key back to its default",
+        response_class=Response,
+        responses={**answer(JobEntry, "The job"), **NOT_FOUND, **CONFLICT},
+        openapi_extra=ANY_KEYS,
+    )
+    async def change_some(request: Request, job_id: JobId) -> Response:
+        sites = changeable()
+        given = await given_keys(request)
+        await _refresh(book)
+        try:
+            before = book.job(job_id)
+        except KeyError:
+            raise no_job(job_id) from None
+        keys = {**msgspec.to_builtins(before), **given}
+        if keys["id"] != job_id:
+            raise Problem(422, "body.id: not the id in the path; a job keeps its id")
+        if keys["kind"] != before.kind:
+            raise Problem(422, "body.kind: use PUT with all keys of the other kind")
+        keys = {key: value for key, value in keys.items() if value is not None}
+        job = await call_aside(verified_job, keys)
+        require_dependencies(book, job)
+        with from_database():
+            if not await sites.save(job, known=True):
+                raise no_job(job_id)
+        audited(request, f"changed job {job_id}: {changed_keys(before, job)}")
+        return Response(_entry(book, job_id), media_type=JSON)
+
+    @routes.post(
+        "/job/{job_id}/check",
+        summary="Check a job now, off its grid, and return the result",
+        response_class=Response,
+        responses={**answer(Result, "The result"), **NOT_FOUND, **CONFLICT},
+    )
+    async def check(request: Request, job_id: JobId) -> Response:
+        await _refresh(book)
+        try:
+            job = book.job(job_id)
+        except KeyError:
+            raise no_job(job_id) from None
+        if not job.active:
+            raise Problem(409, f"job {job_id} is not active")
+        runner = book.probes.runner
+        if runner is None or job_id not in runner.job_ids():
+            raise Problem(409, f"job {job_id} is checked by another daemon: ask that one")
+        audited(request, f"checked job {job_id}")
+        try:
+            result = await runner.check_now(job_id)
+        except NoBeatYetError as error:
+            raise Problem(409, str(error)) from None
+        except NoResultError as error:
+            raise Problem(503, str(error)) from None
+        return Response(messages.encode(result), media_type=JSON)
+
+    add_editing(routes, book, changeable)
+    add_import(routes, book, changeable)
     return routes
-
-
-async def _given(request: Request) -> dict[str, Any]:
-    try:
-        return dict(msgspec.json.decode(await request.body(), type=dict[str, Any]))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(422, f"body: {decoding_problem(error)}") from None
-
-
-def _job(given: dict[str, Any]) -> Job:
-    """Return the verified job; raise Problem for anything that is wrong with it.
-
-    Blocks: it reads files, and compiles an expression.
-    """
-    try:
-        return read_job(given)
-    except SettingError as error:
-        raise Problem(422, str(error.under("body"))) from None
 
 
 def _entry(book: JobRegistry, job_id: int) -> bytes:
@@ -185,12 +246,14 @@ async def _refresh(book: JobRegistry) -> None:
         await book.refresh()
 
 
-async def _switch(book: JobRegistry, job_id: int, *, running: bool) -> Response:
+async def _switch(
+    book: JobRegistry, job_id: int, *, running: bool, until: float | None = None
+) -> Response:
     await _refresh(book)
     try:
         job = book.job(job_id)
         with from_database():
-            done = await (book.start(job_id) if running else book.stop(job_id))
+            done = await (book.start(job_id) if running else book.stop(job_id, until))
     except KeyError:
         raise no_job(job_id) from None
     if not done:

@@ -5,17 +5,29 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from monitor.logs.actions import DEFAULT_LIMIT, MAX_LIMIT, filter_of, query
+from monitor.logs.actions import (
+    DEFAULT_LIMIT,
+    MAX_EXCLUDES,
+    MAX_LIMIT,
+    filter_of,
+    parse_upload,
+    query,
+)
 from monitor.logs.answers import ActionError, ErrorCode, Head
-from monitor.logs.filters import Kind
+from monitor.logs.filters import Filter, Kind
+from monitor.logs.histogram import MAX_BARS, Histogram
 from monitor.logs.part import Logs
 from monitor.logs.reader import LogReader
+from monitor.tokens import Principal
+from monitor.web.http.answers import json_answer
 from monitor.web.http.app import Requester
 from monitor.web.http.parameters import known_parameters
-from monitor.web.http.problems import TOO_MANY_REQUESTS, Problem
+from monitor.web.http.problems import TOO_LARGE, TOO_MANY_REQUESTS, Problem
+from monitor.web.http.schemas import answer, body
 from monitor.web.http.sockets import Handler
 from monitor.web.http.websocket import WebSocket
 from monitor.web.live.log_follower import log_session
@@ -25,13 +37,14 @@ __all__ = ["router", "websocket"]
 _STATUS = {
     ErrorCode.BAD_REQUEST: 422,
     ErrorCode.FORBIDDEN: 403,
+    ErrorCode.TOO_LARGE: 413,
     ErrorCode.RATE_LIMITED: 429,
     ErrorCode.UNAVAILABLE: 503,
 }
 
 
-class LogQuery(BaseModel):
-    """The parameters of GET /log and GET /notification."""
+class EntriesQuery(BaseModel):
+    """The parameters that choose entries."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,8 +53,24 @@ class LogQuery(BaseModel):
     level: str | None = None
     min_level: str | None = None
     contains: str | None = None
+    excludes: Annotated[list[str] | None, Query(alias="not", max_length=MAX_EXCLUDES)] = None
+    regexp: str | None = None
+    since: Annotated[str | None, Query(alias="from")] = None
+    until: str | None = None
+
+
+class LogQuery(EntriesQuery):
+    """The parameters of GET /log and GET /notification."""
+
+    around: str | None = None
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     cursor: str | None = None
+
+
+class HistogramQuery(EntriesQuery):
+    """The parameters of GET /log/histogram and GET /notification/histogram."""
+
+    bars: Annotated[int, Query(ge=1, le=MAX_BARS)] = 60
 
 
 class LogEntry(BaseModel):
@@ -69,6 +98,35 @@ class NotificationPage(BaseModel):
     status: str
     notifications: list[LogEntry]
     cursor: str | None
+
+
+class Rejected(BaseModel):
+    """An entry that was not stored."""
+
+    index: int
+    reason: str
+    message: str
+
+
+class Uploaded(BaseModel):
+    """The answer to an upload, as the action uploadLogs gives it."""
+
+    action: str
+    status: str
+    accepted: int
+    rejected: list[Rejected]
+
+
+class UploadBody(msgspec.Struct):
+    """One entry, or several under ``logs`` (or ``notifications``), as in the action uploadLogs."""
+
+    level: str | int | None = None
+    time: float | str | None = None
+    sender: str | None = None
+    message: str | None = None
+    upload_id: str | None = None
+    logs: list[dict[str, Any]] | None = None
+    notifications: list[dict[str, Any]] | None = None
 
 
 def router(logs: Logs | LogReader) -> APIRouter:
@@ -99,7 +157,65 @@ def router(logs: Logs | LogReader) -> APIRouter:
     async def notification(asked: Annotated[LogQuery, Query()], who: Requester) -> Response:
         return await _list(logs, Kind.NOTIFICATIONS, "getNotifications", asked, who)
 
+    histograms: Any = {
+        "response_class": Response,
+        "dependencies": checked,
+        "responses": {**answer(Histogram, "The counts"), **TOO_MANY_REQUESTS},
+    }
+
+    @routes.get(
+        "/log/histogram", summary="How many log entries match, by time and level", **histograms
+    )
+    async def log_histogram(
+        request: Request, asked: Annotated[HistogramQuery, Query()], who: Requester
+    ) -> Response:
+        return json_answer(request, await _histogram(logs, Kind.LOGS, asked, who))
+
+    @routes.get(
+        "/notification/histogram",
+        summary="How many notifications match, by time and level",
+        **histograms,
+    )
+    async def notification_histogram(
+        request: Request, asked: Annotated[HistogramQuery, Query()], who: Requester
+    ) -> Response:
+        return json_answer(request, await _histogram(logs, Kind.NOTIFICATIONS, asked, who))
+
+    uploads: Any = {
+        "response_model": Uploaded,
+        "responses": {**TOO_LARGE, **TOO_MANY_REQUESTS},
+        "dependencies": [Depends(known_parameters)],
+        "openapi_extra": body(UploadBody),
+    }
+
+    @routes.post("/log", summary="Upload log entries, as the action uploadLogs does", **uploads)
+    async def upload_logs(request: Request, who: Requester) -> Response:
+        return await _upload(logs, Kind.LOGS, request, who)
+
+    @routes.post(
+        "/notification",
+        summary="Upload notifications, as the action uploadNotifications does",
+        **uploads,
+    )
+    async def upload_notifications(request: Request, who: Requester) -> Response:
+        return await _upload(logs, Kind.NOTIFICATIONS, request, who)
+
     return routes
+
+
+async def _upload(logs: Logs | LogReader, kind: Kind, request: Request, who: Principal) -> Response:
+    service = logs.service
+    peer = request.client.host if request.client is not None else ""
+    content = await request.body()
+    try:
+        allowances = service.admit(who, peer=peer, size=len(content))
+        upload = parse_upload(content, kind, max_batch=service.settings.max_batch)
+        allowances.entries.spend(max(0, len(upload.items) - 1))
+        answer = await (await service.upload(upload, who))
+    except ActionError as error:
+        service.count(error.code)
+        raise _problem(error) from None
+    return Response(answer, media_type="application/json")
 
 
 async def _list(
@@ -108,8 +224,11 @@ async def _list(
     try:
         wanted = query(
             kind,
-            filter_of(asked.sender, _level(asked.level), _level(asked.min_level), asked.contains),
+            _filter(asked),
             timewindow=asked.timewindow,
+            since=asked.since,
+            until=asked.until,
+            around=asked.around,
             limit=asked.limit,
             cursor=asked.cursor,
         )
@@ -119,12 +238,42 @@ async def _list(
     return Response(body, media_type="application/json")
 
 
+async def _histogram(
+    logs: Logs | LogReader, kind: Kind, asked: HistogramQuery, who: Requester
+) -> Histogram:
+    try:
+        wanted = query(
+            kind,
+            _filter(asked),
+            timewindow=asked.timewindow,
+            since=asked.since,
+            until=asked.until,
+        )
+        return await logs.service.histogram(wanted, who, bars=asked.bars)
+    except ActionError as error:
+        raise _problem(error) from None
+
+
+def _filter(asked: LogQuery | HistogramQuery) -> Filter:
+    return filter_of(
+        asked.sender,
+        _level(asked.level),
+        _level(asked.min_level),
+        asked.contains,
+        asked.excludes or (),
+        regexp=asked.regexp,
+    )
+
+
 def _problem(error: ActionError) -> Problem:
     headers = None
     if error.retry_after is not None:
         headers = {"retry-after": str(math.ceil(error.retry_after))}
     status = _STATUS.get(error.code, 500)
-    return Problem(status, error.message, headers=headers, code=error.code)
+    members: dict[str, Any] = {"code": error.code}
+    if error.rejected is not None:
+        members |= {"accepted": 0, "rejected": error.rejected}
+    return Problem(status, error.message, headers=headers, **members)
 
 
 def _level(text: str | None) -> str | int | None:

@@ -1,4 +1,4 @@
-"""GET /model-update: the last model events."""
+"""GET /model and /model-update: the model services that run now, and the last model events."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from monitor.cluster.reported import Reported
 from monitor.store import Connection, Store
 from monitor.store.cursor import Number, cursor_of
 from monitor.web.http.answers import item_list, parse_cursor
@@ -14,7 +15,41 @@ from monitor.web.http.parameters import known_parameters
 from monitor.web.http.schemas import listed
 from monitor.web.routes.history import Instant, read
 
-__all__ = ["ModelUpdate", "router"]
+__all__ = ["LastRollout", "Model", "ModelUpdate", "router"]
+
+# Rows that are decoded between two looks at the limit.
+_STEP = 1000
+# Without NUL, which PostgreSQL has no text with.
+Text = Annotated[str | None, Query(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+_Place = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
+
+
+class LastRollout(msgspec.Struct, frozen=True, kw_only=True):
+    """The last rollout of a model service; ``duration`` in s, null if its begin was not seen."""
+
+    outcome: str
+    at: float
+    duration: float | None
+    changed_by: str | None
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A model service as it was last reported; ``since`` is when its version was rolled out."""
+
+    cluster: str
+    namespace: str
+    kind: str
+    name: str
+    uid: str
+    model: str | None
+    version: str | None
+    images: dict[str, str]
+    revision: int | None
+    since: float | None
+    replicas_wanted: int | None
+    replicas_ready: int | None
+    traffic_percent: int | None
+    last_rollout: LastRollout | None
 
 
 class ModelUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +67,26 @@ def router(store: Store) -> APIRouter:
     routes = APIRouter(tags=["models"], dependencies=[Depends(known_parameters)])
 
     @routes.get(
+        "/model",
+        summary="Model services that run now, by cluster, namespace and name",
+        response_class=Response,
+        responses=listed(Model, "A page of model services"),
+    )
+    async def models(
+        request: Request,
+        contains: Text = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        cursor: str | None = None,
+    ) -> Response:
+        after = ("", "") if cursor is None else parse_cursor(cursor, tuple[_Place, _Place])
+        found = await read(
+            store, lambda connection: _models(connection, after, contains, limit + 1)
+        )
+        items = found[:limit]
+        more = cursor_of(items[-1].cluster, items[-1].uid) if len(found) > limit else None
+        return item_list(request, items, more)
+
+    @routes.get(
         "/model-update",
         summary="Model events, newest first",
         response_class=Response,
@@ -39,17 +94,22 @@ def router(store: Store) -> APIRouter:
     )
     async def model_updates(
         request: Request,
+        *,
         since: Instant = 0.0,
+        key: Text = None,
+        contains: Text = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: str | None = None,
     ) -> Response:
         before = 2**63 - 1 if cursor is None else parse_cursor(cursor, tuple[Number])[0]
 
         def select(connection: Connection) -> list[tuple[int, ModelUpdate]]:
+            pattern = f"%{_escaped((contains or '').lower())}%"
             rows = connection.query(
                 "SELECT seq, id, type, source, time, data FROM model_event"
-                " WHERE time >= %s AND seq < %s ORDER BY seq DESC LIMIT %s",
-                (since, before, limit + 1),
+                " WHERE time >= %s AND seq < %s AND %s IN ('', key)"
+                " AND lower(data) LIKE %s ESCAPE '!' ORDER BY seq DESC LIMIT %s",
+                (since, before, key or "", pattern, limit + 1),
             )
             return [
                 (seq, ModelUpdate(id=id_, type=type_, source=source, time=time, data=_raw(data)))
@@ -61,6 +121,70 @@ def router(store: Store) -> APIRouter:
         return item_list(request, [item for _, item in found[:limit]], more)
 
     return routes
+
+
+_reported = msgspec.json.Decoder(Reported)
+
+
+def _models(
+    connection: Connection, after: tuple[str, str], contains: str | None, limit: int
+) -> list[Model]:
+    """Return services that are there, in the order of cluster and uid, from ``after`` on."""
+    found: list[Model] = []
+    while len(found) < limit:
+        rows = connection.query(
+            "SELECT cluster, uid, state FROM cluster_state WHERE (cluster, uid) > (%s, %s)"
+            " ORDER BY cluster, uid LIMIT %s",
+            (*after, _STEP),
+        )
+        for cluster, uid, state in rows:
+            model = _model(cluster, uid, _reported.decode(state))
+            if model is not None and (contains is None or _matches(model, contains.lower())):
+                found.append(model)
+        if len(rows) < _STEP:
+            break
+        after = rows[-1][0], rows[-1][1]
+    return found[:limit]
+
+
+def _model(cluster: str, uid: str, reported: Reported) -> Model | None:
+    # A state without images and version is only that of a pod of a service.
+    if reported.phase != "told" or not (reported.images or reported.version or reported.model):
+        return None
+    last = reported.rollout
+    return Model(
+        cluster=cluster,
+        namespace=reported.namespace,
+        kind=reported.kind,
+        name=reported.name,
+        uid=uid,
+        model=reported.model,
+        version=reported.version,
+        images=reported.images,
+        revision=reported.revision,
+        since=reported.since,
+        replicas_wanted=reported.replicas_wanted,
+        replicas_ready=reported.replicas_ready,
+        traffic_percent=reported.traffic_percent,
+        last_rollout=None
+        if last is None
+        else LastRollout(
+            outcome=last.outcome,
+            at=last.at,
+            duration=last.duration,
+            changed_by=last.changed_by,
+        ),
+    )
+
+
+def _matches(model: Model, text: str) -> bool:
+    shown = (model.model, model.version, model.name, model.namespace, model.cluster, model.kind)
+    return any(text in (value or "").lower() for value in (*shown, *model.images.values()))
+
+
+def _escaped(text: str) -> str:
+    """Return a text for LIKE with the escape character !."""
+    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 def _raw(data: str) -> msgspec.Raw:

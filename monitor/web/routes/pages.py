@@ -13,12 +13,25 @@ from monitor.web.http.answers import conditional, json_answer
 from monitor.web.http.docs_page import render
 from monitor.web.http.problems import Problem
 from monitor.web.http.schemas import JSON, answer
-from monitor.web.http.static_files import PageFiles
+from monitor.web.http.static_files import manifest, page, with_version
 
-__all__ = ["OPEN_PATHS", "router"]
+__all__ = ["OPEN_PATHS", "router", "wants_json"]
 
-OPEN_PATHS = ("/", "/static/", "/session", "/healthz", "/readyz")
-"""Paths without a token: the page itself shows nothing until it has one."""
+# Below /heartbeat/ the path itself has the credential.
+OPEN_PATHS = (
+    "/",
+    "/static/",
+    "/manifest.webmanifest",
+    "/session",
+    "/healthz",
+    "/readyz",
+    "/heartbeat/",
+    "/status",
+    "/status/",
+    "/badge/",
+)
+"""Paths without a token: the page itself shows nothing until it has one, and the public status only
+what ``api.status_page`` names."""
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -33,7 +46,6 @@ class Overview(msgspec.Struct, frozen=True):
 def router(context: Context) -> APIRouter:
     """Return the routes."""
     routes = APIRouter()
-    files = PageFiles()
 
     responses: Any = answer(Overview, "The page; or, as JSON, the daemon and its parts")
     responses[200]["content"]["text/html"] = {"schema": {"type": "string"}}
@@ -46,8 +58,8 @@ def router(context: Context) -> APIRouter:
         responses=responses,
     )
     async def index(request: Request) -> Response:
-        if not _wants_json(request.headers.get("accept", "")):
-            found = await files.get_response("index.html", request.scope)
+        if not wants_json(request.headers.get("accept", "")):
+            found = conditional(request, page(), "text/html")
             found.headers["vary"] = "accept"
             return found
         if request.scope["principal"] is None:
@@ -60,6 +72,11 @@ def router(context: Context) -> APIRouter:
         return json_answer(
             request, Overview("recodex-monitor", __version__, status.started_at, parts)
         )
+
+    @routes.get("/manifest.webmanifest", include_in_schema=False)
+    async def app_manifest(request: Request) -> Response:
+        # Its links are relative to where it is served: here, the page's own directory.
+        return conditional(request, manifest(), "application/manifest+json")
 
     @routes.get(
         "/docs",
@@ -75,11 +92,13 @@ def router(context: Context) -> APIRouter:
         },
     )
     async def documentation(request: Request) -> Response:
-        return conditional(request, render(request.app.openapi()).encode(), "text/html")
+        return conditional(
+            request, with_version(render(request.app.openapi())).encode(), "text/html"
+        )
 
     return routes
 
 
-def _wants_json(accept: str) -> bool:
+def wants_json(accept: str) -> bool:
     """Return whether JSON is named, and HTML is not."""
     return JSON in accept and "text/html" not in accept

@@ -1,20 +1,29 @@
 // The page: login, the connection, which view is shown, light and dark.
 
 import { get, request } from './api.js';
+import { conditionOf } from './conditions.js';
 import { h, icon, setText } from './dom.js';
-import { clock, tick } from './format.js';
+import { showIcon } from './favicon.js';
+import { clock, clockSkew, duration, tick, zone } from './format.js';
 import { Live } from './live.js';
-import { State, tally } from './state.js';
+import { Places } from './places.js';
+import { Picture, setLost } from './picture.js';
+import { params, parse } from './route.js';
+import { State, tally, title as jobTitle } from './state.js';
 import { overview } from './views/overview.js';
 
 const VIEWS = [
   ['', 'Overview', 'overview', async () => overview],
   ['sites', 'Sites', 'sites', async () => (await import('./views/sites.js')).sites],
+  ['incidents', 'Incidents', 'incidents', async () => (await import('./views/incidents.js')).incidents],
   ['models', 'Models', 'models', async () => (await import('./views/models.js')).models],
   ['logs', 'Logs', 'logs', async () => (await import('./views/logs.js')).logs],
   ['relay', 'Relay', 'relay', async () => (await import('./views/relay.js')).relay],
+  ['topics', 'Topics', 'topics', async () => (await import('./views/topics.js')).topics],
 ];
-const NEEDS = { sites: 'jobs', models: 'models', logs: 'logs', relay: 'relay' };
+// More changes at once are only counted by the voice.
+const SPOKEN = 3;
+const NEEDS = { sites: 'jobs', incidents: 'past', models: 'models', logs: 'logs', relay: 'relay' };
 
 const root = document.getElementById('view');
 const body = document.body;
@@ -23,68 +32,122 @@ const connection = document.querySelector('.connection span');
 const lost = document.querySelector('.lost');
 const live = new Live();
 const state = new State();
-const context = { state, live, get, request, admin: () => state.hello?.role === 'admin' };
+const places = new Places(root);
+const context = { state, live, get, request, show, params, settle: () => places.settle(), admin: () => state.hello?.role === 'admin' };
 
 let shown = null;
 let turn = 0;
 let known = null;
+let preloading = false;
+let current = ''; // the name of the view that is shown
 
 // Views
-
-function route() {
-  const [name, ...rest] = location.hash.replace(/^#\/?/, '').split('/').map(decoded);
-  return [name ?? '', rest];
-}
-
-/** A piece of the address, decoded; as it is if its encoding is not valid. */
-function decoded(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
-}
 
 async function show() {
   if (state.hello === null) return;
   const mine = (turn += 1);
-  let [name, rest] = route();
-  let load = VIEWS.find(([each]) => each === name)?.[3] ?? VIEWS[0][3];
-  if (name === 'sites' && rest[0]) {
+  const { name: wanted, rest } = parse(location.hash);
+  const [name, , , main] = VIEWS.find(([each]) => each === wanted) ?? VIEWS[0];
+  let load = main;
+  const off = NEEDS[name] && !state.has(NEEDS[name]);
+  if (off) {
+    load = async () => isOff;
+  } else if (name === 'sites' && (rest[0] === 'new' || rest[1] === 'edit' || rest[1] === 'copy')) {
+    load = async () => (await import('./views/editor.js')).editor;
+  } else if (name === 'sites' && rest[0] === 'import') {
+    load = async () => (await import('./views/importing.js')).importing;
+  } else if (name === 'sites' && rest[0] === 'certificates') {
+    load = async () => (await import('./views/certificates.js')).certificates;
+  } else if (name === 'incidents' && rest[0] === 'maintenance') {
+    load = async () => (await import('./views/maintenance.js')).maintenance;
+  } else if (name === 'logs' && rest[0]) {
+    load = async () => (await import('./views/sender.js')).sender;
+  } else if (name === 'topics' && rest[0]) {
+    load = async () => (await import('./views/topic.js')).topic;
+  } else if (name === 'sites' && rest[0]) {
     load = async () => (await import('./views/site.js')).site;
   } else if (name === 'relay' && rest[0]) {
     load = async () => (await import('./views/channel.js')).channel;
   }
-  const view = await load();
+  let view;
+  try {
+    view = await load();
+  } catch {
+    view = failed;
+  }
   if (mine !== turn) return;
   shown?.destroy?.();
   root.replaceChildren();
   shown = view(root, context, rest);
-  markTabs(name);
+  current = name;
+  markTabs();
   tick();
-  // The top of a view is where one starts, with the eye and with the keyboard.
-  scrollTo(0, 0);
+  places.arrive();
+}
+
+/** In place of a view of a part that this daemon does not have. */
+function isOff(box) {
+  const picture = new Picture([]);
+  picture.of(conditionOf(state, NEEDS[parse(location.hash).name]));
+  box.append(picture.element);
+  return picture;
+}
+
+/** In place of a view whose file cannot be loaded. */
+function failed(box) {
+  box.append(
+    h('p', { class: 'waiting', role: 'alert' }, 'This view cannot be loaded: the daemon cannot be reached. ', h('button', { type: 'button', onclick: show }, 'Try again')),
+  );
+  return {};
+}
+
+/** All times are of this zone; a wrong clock here would put them wrong. */
+function sayZone() {
+  const skew = clockSkew();
+  const wrong = Math.abs(skew) < 5 ? '' : ` The clock of this device is ${duration(Math.abs(skew))} ${skew > 0 ? 'ahead of' : 'behind'} the daemon's.`;
+  setText(document.getElementById('zone'), `Times are those of ${zone()}.${wrong}`);
+}
+
+/** After an upgrade of the daemon, an open page is of the version before. */
+function sayOutdated() {
+  const mine = new URL(import.meta.url).pathname.match(/v-[0-9a-f]{12}/)?.[0];
+  const old = mine !== undefined && state.hello.page !== mine;
+  document.querySelector('.outdated')?.remove();
+  if (old) lost.after(h('div', { class: 'outdated', role: 'status' }, 'The daemon was upgraded; this page is of the version before. ', h('button', { type: 'button', onclick: () => location.reload() }, 'Reload')));
+}
+
+/** Load all views while there is a connection, so that each one opens without. */
+async function preload() {
+  const others = ['site', 'channel', 'sender', 'certificates', 'editor', 'topic', 'maintenance', 'importing'];
+  const all = [...VIEWS.map(([, , , load]) => load()), ...others.map((name) => import(`./views/${name}.js`))];
+  const done = await Promise.allSettled(all);
+  if (done.every((each) => each.status === 'fulfilled')) body.dataset.views = 'loaded';
 }
 
 function makeTabs() {
-  const wanted = VIEWS.filter(([name]) => !NEEDS[name] || state.has(NEEDS[name]));
+  const wanted = VIEWS.filter(([name]) => (!NEEDS[name] || state.has(NEEDS[name])) && (name !== 'topics' || context.admin()));
   tabs.replaceChildren(
     ...wanted.map(([name, text, sign]) =>
       h('a', { href: `#/${name}`, 'data-view': name }, icon(sign, 20), h('span', {}, text)),
     ),
   );
   tabs.hidden = false;
-  markTabs(route()[0]);
+  markTabs();
   badge();
 }
 
-function markTabs(name) {
+/** Tab and title say what is shown, not what the address asks for. */
+function markTabs() {
   for (const tab of tabs.children) {
-    if (tab.dataset.view === name) tab.setAttribute('aria-current', 'page');
+    if (tab.dataset.view === current) tab.setAttribute('aria-current', 'page');
     else tab.removeAttribute('aria-current');
   }
-  const title = VIEWS.find(([each]) => each === name)?.[1] ?? 'Overview';
-  document.title = documentTitle(title);
+  const { rest } = parse(location.hash);
+  const of = current === 'models' ? rest.at(-1) : rest[0];
+  const job = current === 'sites' ? state.jobs.get(Number(of)) : undefined;
+  const title = VIEWS.find(([each]) => each === current)[1];
+  const subject = job ? jobTitle(job) : of;
+  document.title = documentTitle(subject ? `${subject} – ${title}` : title);
 }
 
 function documentTitle(title) {
@@ -92,7 +155,13 @@ function documentTitle(title) {
   return `${down ? `(${down} down) ` : ''}${title} – recodex-monitor`;
 }
 
+function sign() {
+  if (body.dataset.connection !== 'live') showIcon('none');
+  else showIcon(tally(state.jobs.values()).down ? 'down' : 'usual');
+}
+
 function badge() {
+  sign();
   const tab = tabs.querySelector('[data-view="sites"]');
   if (tab === null) return;
   const down = tally(state.jobs.values()).down;
@@ -114,6 +183,7 @@ let nextTry = 0;
 
 function markConnection(how) {
   body.dataset.connection = how;
+  sign();
   setText(connection, { live: 'Live', lost: 'Not connected', connecting: 'Connecting' }[how]);
 }
 
@@ -121,17 +191,17 @@ function sayLost() {
   if (body.dataset.connection !== 'lost') return;
   const since = state.lastHeard === null ? null : clock(state.lastHeard / 1000);
   const left = Math.max(0, Math.ceil((nextTry - Date.now()) / 1000));
-  setText(
-    lost,
-    `The connection to the daemon is lost. ${since === null ? '' : `What you see is from ${since}. `}` +
-      (left > 0 ? `Next try in ${left} s.` : 'Trying again…'),
-  );
+  const [words, countdown] = lost.children;
+  setText(words, `The connection to the daemon is lost. ${since === null ? '' : `What you see is from ${since}. `}`);
+  setText(countdown, left > 0 ? `Next try in ${left} s.` : 'Trying again…');
 }
 
 live.addEventListener('message', ({ detail }) => {
   if (body.dataset.connection !== 'live') {
     markConnection('live');
     lost.hidden = true;
+    setLost(null);
+    shown?.found?.();
   }
   if (!state.take(detail)) {
     state.lastHeard = Date.now();
@@ -145,19 +215,42 @@ live.addEventListener('lost', async ({ detail }) => {
   markConnection('lost');
   lost.hidden = false;
   sayLost();
-  if (first) shown?.lost?.();
+  if (first) {
+    setLost(state.lastHeard ?? Date.now());
+    shown?.lost?.();
+  }
   // It may be that the login has ended: then there is no point in trying.
   const session = await get('/session').catch(() => null);
   if (session !== null && session.role === null) askToLogIn();
 });
 
+live.addEventListener('refused', ({ detail }) => {
+  turn += 1;
+  shown?.destroy?.();
+  shown = null;
+  tabs.hidden = true;
+  lost.hidden = true;
+  markConnection('connecting');
+  setText(connection, 'Not allowed');
+  const picture = new Picture([]);
+  picture.refused(`This page may not be seen with this token: ${detail}.`);
+  root.replaceChildren(picture.element);
+});
+
 // Data
 
 state.addEventListener('update', ({ detail }) => {
+  if (!preloading && state.complete) {
+    // On a slow link, what is shown comes first.
+    preloading = true;
+    setTimeout(preload, 500);
+  }
   if (detail.has('hello')) {
     const offered = JSON.stringify([state.hello.has, state.hello.role, state.hello.version]);
     makeTabs();
     if (shown === null || offered !== known) {
+      sayOutdated();
+      sayZone();
       known = offered;
       show();
       return;
@@ -170,7 +263,11 @@ state.addEventListener('update', ({ detail }) => {
 
 const announce = document.getElementById('announce');
 state.addEventListener('news', ({ detail }) => {
-  announce.textContent = detail.map((change) => `${change.name} is ${change.to}`).join('. ');
+  const down = detail.filter((change) => change.to === 'down').length;
+  announce.textContent =
+    detail.length > SPOKEN
+      ? `${detail.length} changes: ${down} down, ${detail.length - down} others`
+      : detail.map((change) => `${change.name} is ${change.to}`).join('. ');
 });
 
 setInterval(() => {
@@ -276,6 +373,12 @@ function begin(session) {
 }
 
 addEventListener('hashchange', show);
+
+// The address has the view, so the link must not change it.
+document.querySelector('.skip').addEventListener('click', (event) => {
+  event.preventDefault();
+  root.focus();
+});
 
 const session = await get('/session').catch(() => ({ role: 'unknown', login: false }));
 if (session.role === null) askToLogIn();

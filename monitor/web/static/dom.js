@@ -1,6 +1,7 @@
 // Elements, icons, and lists that change in place.
 
 const SVG = 'http://www.w3.org/2000/svg';
+const PRESS_MS = 50;
 
 /** Make an element: h('a', {href: '#', class: 'x', onclick: f}, 'text', child, null). */
 export function h(tag, attributes, ...children) {
@@ -39,10 +40,15 @@ const PATHS = {
   rolledback: 'M4 9h10a5 5 0 0 1 0 10h-3M8 5L4 9l4 4',
   removed: 'M5 12h14',
   ready: 'M5 12.5l4.5 4.5L19 7',
+  loading: 'M12 3a9 9 0 1 0 9 9',
+  lock: 'M6 11h12v9H6zM8 11V8a4 4 0 0 1 8 0v3',
+  unplugged: 'M4 4l16 16M8 8v3a4 4 0 0 0 5 4M10 4v3M16 4v6a4 4 0 0 1-.5 2M12 16v4',
   overview: 'M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM13 13h7v7h-7z',
   sites: 'M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18M3 12h18M12 3c3 3 3 15 0 18M12 3c-3 3-3 15 0 18',
+  incidents: 'M12 3.5l9 16H3zM12 10v4M12 16.5v.5',
   models: 'M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9',
   logs: 'M5 6h14M5 11h14M5 16h9',
+  topics: 'M4 7h16M4 12h16M4 17h16M7 4v16',
   relay: 'M4 12h4M16 6h4M16 18h4M8 12c5 0 3-6 8-6M8 12c5 0 3 6 8 6',
   sun: 'M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8M12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6L19 19M19 5l-1.4 1.4M6.4 17.6L5 19',
   moon: 'M20 14.5A8 8 0 1 1 9.5 4a6.5 6.5 0 0 0 10.5 10.5z',
@@ -79,6 +85,12 @@ export function setText(element, text) {
  * `create(item)` makes an element, `update(element, item)` brings it up to date.
  */
 export function sync(list, items, key, create, update) {
+  clearTimeout(list.later);
+  // A list that moves under a press swallows the click: wait until the button is released.
+  if (list.matches(':active')) {
+    list.later = setTimeout(sync, PRESS_MS, list, items, key, create, update);
+    return;
+  }
   const known = (list.known ??= new Map());
   const wanted = new Set();
   let at = list.firstElementChild;

@@ -67,6 +67,20 @@ export function clock(seconds, withMilliseconds = false) {
   return withMilliseconds ? `${text}.${String(at.getMilliseconds()).padStart(3, '0')}` : text;
 }
 
+/** The time zone of all times on the page, and how far it is from UTC now. */
+export function zone() {
+  const name = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const minutes = -new Date().getTimezoneOffset();
+  const hours = `${Math.floor(Math.abs(minutes) / 60)}${minutes % 60 ? `:${two(Math.abs(minutes) % 60)}` : ''}`;
+  const offset = minutes === 0 ? '' : ` (UTC${minutes < 0 ? '−' : '+'}${hours})`;
+  return `${name}${offset}`;
+}
+
+/** By how much the clock here differs from the daemon's, in s. */
+export function clockSkew() {
+  return -skew;
+}
+
 export function date(seconds) {
   const at = new Date(seconds * 1000);
   return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;

@@ -1,15 +1,25 @@
 // The one WebSocket: connects, says when it is lost, and comes back.
 
-const SILENCE_MS = 6000;
+import { address } from './api.js';
+
+const COMPRESSED = 'DecompressionStream' in globalThis;
+// A slow network may need some seconds for one piece of the snapshot.
+const SILENCE_MS = 15000;
 const LONGEST_PAUSE_MS = 10000;
 
-/** Dispatches `message` (detail: the message), `open`, and `lost` (detail: ms to the next try). */
+function decompressed(data) {
+  return new Response(new Blob([data]).stream().pipeThrough(new DecompressionStream('gzip'))).text();
+}
+
+/** Dispatches `message` (detail: the message), `open`, `lost` (detail: ms to the next try), and
+ * `refused` (detail: why) if there is no point in trying again. */
 export class Live extends EventTarget {
   #socket = null;
   #tries = 0;
   #silence = 0;
   #retry = 0;
   #wanted = false;
+  #queue = Promise.resolve();
 
   constructor() {
     super();
@@ -53,24 +63,34 @@ export class Live extends EventTarget {
   }
 
   #connect() {
-    const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
-    const socket = new WebSocket(`${scheme}://${location.host}/live`);
+    const socket = new WebSocket(address(`/live${COMPRESSED ? '?gzip' : ''}`).replace(/^http/, 'ws'));
+    socket.binaryType = 'arraybuffer';
     this.#socket = socket;
     this.#listen();
     socket.onmessage = (event) => {
       if (socket !== this.#socket) return;
       this.#tries = 0;
       this.#listen();
-      let message;
-      try {
-        message = JSON.parse(event.data);
-      } catch {
-        return;
-      }
-      this.dispatchEvent(new CustomEvent('message', { detail: message }));
+      // One after the other: decompressing takes a moment.
+      this.#queue = this.#queue.then(() => this.#deliver(socket, event.data));
     };
     socket.onopen = () => this.dispatchEvent(new Event('open'));
-    socket.onclose = () => this.#lost(socket);
+    socket.onclose = (event) => {
+      if (event.code === 1008 && socket === this.#socket) {
+        this.stop();
+        this.dispatchEvent(new CustomEvent('refused', { detail: event.reason }));
+      } else this.#lost(socket);
+    };
+  }
+
+  async #deliver(socket, data) {
+    let message;
+    try {
+      message = JSON.parse(typeof data === 'string' ? data : await decompressed(data));
+    } catch {
+      return;
+    }
+    if (socket === this.#socket) this.dispatchEvent(new CustomEvent('message', { detail: message }));
   }
 
   /** The server says something each second; a connection that is silent is as good as lost. */

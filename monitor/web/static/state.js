@@ -5,19 +5,29 @@ import { now, setServerTime } from './format.js';
 const CHANGES_KEPT = 200;
 const RATES_KEPT = 60;
 
-/** Dispatches `update` with a Set of what changed: jobs, status, changes, models, channels. */
+/** Dispatches `update` with a Set of what changed: jobs, status, changes, models, channels, incidents. */
 export class State extends EventTarget {
   hello = null;
   status = null;
   jobs = new Map();
+  /** Whether all jobs are here, and how many there will be. */
+  complete = false;
+  expected = 0;
+  #coming = this.jobs;
   changes = [];
-  channels = [];
+  /** The latest channels; null until they were sent. */
+  channels = null;
+  /** Incidents that are open, by id; null until they were sent. */
+  incidents = null;
+  openIncidents = 0;
   rates = [];
   lastHeard = null;
   #pending = new Set();
   #frame = 0;
 
+  /** Whether the daemon has a kind of data; `past` is what incidents come from. */
   has(what) {
+    if (what === 'past') return this.has('incidents') || this.has('history');
     return this.hello?.has.includes(what) ?? false;
   }
 
@@ -29,19 +39,18 @@ export class State extends EventTarget {
         this.hello = message;
         this.changes = message.changes;
         this.rates = [];
-        if (!message.has.includes('jobs')) this.jobs.clear();
+        this.channels = null;
+        if (!message.has.includes('jobs')) {
+          this.jobs.clear();
+          this.complete = true;
+        }
         this.#changed('hello', 'changes');
         break;
       case 'status':
         this.#status(message);
         break;
       case 'jobs':
-        if (message.reset) {
-          this.jobs = new Map(message.items.map((job) => [job.id, job]));
-          this.#changed('list');
-        } else {
-          for (const line of message.items) this.#line(line);
-        }
+        this.#jobs(message);
         this.#changed('jobs');
         break;
       case 'changes':
@@ -49,6 +58,15 @@ export class State extends EventTarget {
         this.changes.splice(0, this.changes.length - CHANGES_KEPT);
         this.dispatchEvent(new CustomEvent('news', { detail: message.items }));
         this.#changed('changes');
+        break;
+      case 'incidents':
+        if (message.reset || this.incidents === null) this.incidents = new Map();
+        for (const each of message.items) {
+          if (each.resolved_at === null) this.incidents.set(each.id, each);
+          else this.incidents.delete(each.id);
+        }
+        this.openIncidents = message.open;
+        this.#changed('incidents');
         break;
       case 'channels':
         this.channels = message.items;
@@ -58,6 +76,27 @@ export class State extends EventTarget {
         return false;
     }
     return true;
+  }
+
+  #jobs({ reset, add, items, gone, left }) {
+    if (reset) {
+      this.expected = left;
+      // What is shown stays until a second snapshot is here.
+      this.#coming = new Map();
+      if (!this.complete) this.jobs = this.#coming;
+    }
+    for (const jobs of new Set([this.jobs, this.#coming])) {
+      for (const item of items) {
+        if (add) jobs.set(item.id, item);
+        else this.#line(jobs.get(item.id), item);
+      }
+      for (const id of gone ?? []) jobs.delete(id);
+    }
+    if (left === 0) {
+      this.jobs = this.#coming;
+      this.complete = true;
+    }
+    if (add || reset || gone) this.#changed('list');
   }
 
   #status(message) {
@@ -78,12 +117,12 @@ export class State extends EventTarget {
     this.#changed('status');
   }
 
-  #line(line) {
-    const job = this.jobs.get(line.id);
+  #line(job, line) {
     if (job === undefined) return;
     job.state = line.state;
     job.since = line.since ?? null;
     job.next_run = line.next ?? null;
+    job.stopped_until = line.until ?? null;
     if (line.at !== undefined) {
       job.last = {
         ...(job.last ?? {}),
@@ -113,7 +152,13 @@ export class State extends EventTarget {
 /** How a job stands to the eye: its state, or `late` where no result came when one was due. */
 export function shownState(job) {
   if ((job.state === 'up' || job.state === 'down') && isLate(job)) return 'late';
-  return job.state;
+  // "unknown: depends on 7"
+  return isBlocked(job) ? 'unknown' : job.state;
+}
+
+/** Whether the job's state is unknown because one that it depends on is down. */
+export function isBlocked(job) {
+  return job.state.startsWith('unknown:');
 }
 
 export function isLate(job) {
@@ -121,23 +166,13 @@ export function isLate(job) {
   return at !== undefined && now() - at > 2 * job.interval + (job.timeout ?? 10) + 5;
 }
 
-const ORDER = { down: 0, late: 1, unknown: 2, up: 3, stopped: 4, inactive: 5 };
-
-/** Worst first, then by name. */
-export function byUrgency(first, second) {
-  return (
-    ORDER[shownState(first)] - ORDER[shownState(second)] ||
-    title(first).localeCompare(title(second), undefined, { numeric: true }) ||
-    first.id - second.id
-  );
-}
-
 export function title(job) {
   return job.name || job.url;
 }
 
+/** How many jobs are in each shown state; `blocked` are those that isBlocked() names. */
 export function tally(jobs) {
-  const counts = { up: 0, down: 0, late: 0, unknown: 0, stopped: 0, inactive: 0 };
-  for (const job of jobs) counts[shownState(job)] += 1;
+  const counts = { up: 0, down: 0, late: 0, unknown: 0, blocked: 0, stopped: 0, inactive: 0 };
+  for (const job of jobs) counts[isBlocked(job) ? 'blocked' : shownState(job)] += 1;
   return counts;
 }

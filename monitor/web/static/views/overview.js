@@ -1,68 +1,81 @@
-// At a glance: is everything up, what changed, since when.
+// At a glance: is everything up, what needs attention, what changed, since when.
 
+import { conditionOf } from '../conditions.js';
 import { ago, h, icon, setText, stateMark, sync } from '../dom.js';
+import { Facts } from '../facts.js';
 import { clock, dayName } from '../format.js';
-import { byUrgency, shownState, tally, title } from '../state.js';
+import { IncidentList } from '../incident-list.js';
+import { Picture } from '../picture.js';
+import { tally, title } from '../state.js';
+import { TimelinePanel } from '../timeline.js';
+import { troubles } from '../troubles.js';
+import { reasons, verdict } from '../verdict.js';
 
 const CHANGES_SHOWN = 12;
-const TROUBLES_SHOWN = 20;
+const GROUPS_SHOWN = 12;
 
-const TONES = { up: 'up', ok: 'up', down: 'down', degraded: 'warn', starting: 'idle', stopping: 'idle' };
+const TONES = { up: 'up', ok: 'up', down: 'down', degraded: 'warn', unknown: 'idle', starting: 'idle', stopping: 'idle' };
 
-export function overview(root, { state }) {
+export function overview(root, { state, get, request, admin, settle }) {
   const sign = h('div', { class: 'sign' });
   const headline = h('h1', {});
+  const also = h('ul', { class: 'also', 'aria-label': 'Also' });
   const detail = h('p', {});
   const figures = h('dl', { class: 'figures' });
-  const verdict = h('section', { class: 'verdict', 'aria-label': 'State' }, sign, h('div', {}, headline, detail), figures);
-  const troubles = h('ul', { class: 'changes' });
-  const troublePanel = h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Needs attention')), troubles);
+  const verdictBox = h('section', { class: 'verdict', 'aria-label': 'State' }, sign, h('div', {}, headline, also, detail), figures);
+  const troubleList = h('ul', { class: 'changes' });
+  const troubleMore = h('p', { class: 'empty' });
+  const troublePanel = h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Needs attention')), troubleList, troubleMore);
   const changes = h('ul', { class: 'changes' });
-  const noChanges = h('p', { class: 'empty' }, 'Nothing has changed in the last day.');
-  const changePanel = h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'What changed')), changes, noChanges);
+  const changePicture = new Picture([changes]);
+  const changePanel = h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'What changed')), changePicture.element, changes);
   const parts = h('ul', { class: 'parts' });
-  const partPanel = h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'The daemon'), h('span', { class: 'more muted' }, `version ${state.hello.version}`)), parts);
+  const partPicture = new Picture([parts]);
+  const partPanel = h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'The daemon'), h('span', { class: 'more muted' }, `version ${state.hello.version}`)), partPicture.element, parts);
+  const timeline = TimelinePanel.isOf(state) ? new TimelinePanel({ state, get }) : null;
+  const incidents = state.has('incidents') ? new IncidentList({ state, request, admin }, { most: 5 }) : null;
   root.append(
-    verdict,
+    verdictBox,
+    ...(incidents ? [incidents.element] : []),
+    ...(timeline ? [h('div', { class: 'apart' }, timeline.element)] : []),
     h('div', { class: 'columns' }, h('div', { class: 'stack' }, troublePanel, changePanel), partPanel),
   );
+  let isLost = false;
+  const facts = new Facts(state, get, judge);
 
   function judge() {
-    const counts = tally(state.jobs.values());
-    const poor = Object.entries(state.status?.parts ?? {}).filter(([, part]) => part.health !== 'ok');
-    const watched = counts.up + counts.down + counts.late + counts.unknown;
-    let how = 'up';
-    let text = state.has('jobs') && watched ? 'Everything is up' : 'The daemon is well';
-    if (counts.down > 0) {
-      how = 'down';
-      text = counts.down === 1 ? '1 site is down' : `${counts.down} sites are down`;
-    } else if (poor.some(([, part]) => part.health === 'degraded')) {
-      how = 'degraded';
-      text = `${poor.map(([name]) => name).join(', ')} ${poor.length === 1 ? 'is' : 'are'} degraded`;
-    } else if (counts.late > 0) {
-      how = 'degraded';
-      text = counts.late === 1 ? '1 site was not checked in time' : `${counts.late} sites were not checked in time`;
-    } else if (state.has('jobs') && watched > 0 && counts.up === 0) {
-      how = 'unknown';
-      text = 'No results yet';
+    const sites = conditionOf(state, 'jobs');
+    const found = reasons({ state, sites, models: facts.models, logs: facts.logs });
+    let { how, text } = verdict(state, found);
+    const rest = found.filter((each) => each.text !== text);
+    if (isLost) {
+      text = `Not connected. At ${clock(state.lastHeard / 1000)}: ${text}`;
+      how = 'stale';
     }
-    verdict.className = `verdict ${how}`;
+    verdictBox.className = `verdict ${how}`;
     if (sign.dataset.how !== how) {
       sign.dataset.how = how;
-      sign.replaceChildren(icon(how, 28));
+      sign.replaceChildren(icon({ loading: 'loading', stale: 'unplugged' }[how] ?? how, 28));
     }
     setText(headline, text);
-    const latest = state.changes.at(-1);
-    detail.replaceChildren(
-      ...(latest
-        ? [`Last change: ${latest.name} ${latest.to === 'up' ? 'came up' : latest.to === 'down' ? 'went down' : `is ${latest.to}`} `, ago(latest.time)]
-        : ['No change since the daemon started ', ago(state.hello.started_at)]),
+    also.hidden = rest.length === 0;
+    sync(
+      also,
+      rest,
+      (each) => each.text,
+      (each) => h('li', { class: `tone-${TONES[each.how] ?? 'idle'}` }, icon(each.how === 'note' ? 'inactive' : each.how, 14), each.to ? h('a', { href: each.to }, each.text) : each.text),
     );
+    const latest = state.changes.at(-1);
+    const saying = latest
+      ? [`Last change: `, h('bdi', {}, latest.name), ` ${latest.to === 'up' ? 'came up' : latest.to === 'down' ? 'went down' : `is ${latest.to}`} `, ago(latest.time)]
+      : ['No change since the daemon started ', ago(state.hello.started_at)];
+    detail.replaceChildren(...saying);
     const shown = [];
-    if (state.has('jobs')) {
+    if (sites === null) {
+      const counts = tally(state.jobs.values());
       shown.push(['up', counts.up], ['down', counts.down], ['stopped', counts.stopped]);
       if (counts.late) shown.push(['late', counts.late]);
-      if (counts.unknown) shown.push(['no result yet', counts.unknown]);
+      if (counts.unknown + counts.blocked) shown.push(['unknown', counts.unknown + counts.blocked]);
     }
     if (state.status?.relay) shown.push(['live clients', state.status.relay.clients]);
     sync(
@@ -75,41 +88,59 @@ export function overview(root, { state }) {
   }
 
   function listTroubles() {
-    const items = [...state.jobs.values()].filter((job) => ['down', 'late'].includes(shownState(job))).sort(byUrgency);
-    troublePanel.hidden = items.length === 0;
+    const groups = troubles(state.jobs.values());
+    troublePanel.hidden = groups.length === 0;
+    const left = groups.slice(GROUPS_SHOWN).reduce((sum, group) => sum + group.jobs.length, 0);
+    troubleMore.hidden = left === 0;
+    troubleMore.replaceChildren(h('a', { href: '#/sites?state=down' }, `and ${left} more with other errors`));
     sync(
-      troubles,
-      items.slice(0, TROUBLES_SHOWN),
-      (job) => `${job.id} ${shownState(job)}`,
-      (job) => {
-        const how = shownState(job);
-        return h(
+      troubleList,
+      groups.slice(0, GROUPS_SHOWN),
+      (group) => group.key,
+      (group) =>
+        h(
           'li',
           {},
-          h('span', { class: how === 'down' ? 'tone-down' : 'tone-warn' }, icon(how)),
-          h('span', { class: 'what' }, h('a', { href: `#/sites/${job.id}` }, h('b', {}, title(job))), how === 'down' ? ' is down' : ' was not checked in time'),
-          ago(how === 'down' ? job.since : job.last.checked_at, how === 'down' ? 'for' : ''),
-          h('span', { class: 'why' }),
-        );
-      },
-      (element, job) => {
-        element.querySelector('time').dataset.empty = 'for more than a day';
-        element.querySelector('time').dataset.ago = (shownState(job) === 'down' ? job.since : job.last.checked_at) ?? '';
-        setText(element.querySelector('.why'), job.last.error ?? (job.last.status ? `status ${job.last.status}` : ''));
-      },
+          h('span', { class: group.how === 'down' ? 'tone-down' : 'tone-warn' }, icon(group.how)),
+          h('span', { class: 'what' }),
+          ago(null, group.how === 'down' ? 'for' : ''),
+          h('bdi', { class: 'why' }),
+        ),
+      fillTrouble,
     );
+  }
+
+  function fillTrouble(element, group) {
+    const named = group.jobs.slice(0, group.named);
+    const left = group.jobs.length - named.length;
+    const signature = `${named.map((job) => `${job.id} ${title(job)}`).join()} ${left}`;
+    if (element.dataset.signature !== signature) {
+      element.dataset.signature = signature;
+      const what = element.children[1];
+      what.replaceChildren(
+        ...named.flatMap((job, i) => [i === 0 ? '' : i === named.length - 1 && left === 0 ? ' and ' : ', ', h('a', { href: `#/sites/${job.id}`, title: title(job) }, h('b', {}, h('bdi', {}, title(job))))]),
+        ...(left > 0 ? [' and ', h('a', { href: group.how === 'down' && group.same ? `#/sites?state=down&q=${encodeURIComponent(group.error)}` : '#/sites?state=down' }, `${left} more`)] : []),
+        group.how === 'down' ? (group.jobs.length === 1 ? ' is down' : ' are down') : group.jobs.length === 1 ? ' was not checked in time' : ' were not checked in time',
+      );
+    }
+    const time = element.querySelector('time');
+    time.dataset.empty = group.how === 'down' ? 'for more than a day' : '';
+    time.dataset.ago = Number.isFinite(group.since) ? group.since : '';
+    setText(element.querySelector('.why'), group.how === 'late' ? '' : group.same ? group.error : `${group.error} (and alike)`);
   }
 
   function listChanges() {
     const items = state.changes.slice(-CHANGES_SHOWN).reverse();
-    noChanges.hidden = items.length > 0;
+    if (state.status === null) changePicture.loading();
+    else if (items.length === 0) changePicture.empty('Nothing has changed in the last day.');
+    else changePicture.truth();
     sync(
       changes,
       items,
       (change) => `${change.kind} ${change.name} ${change.time}`,
       (change) => {
         const tone = TONES[change.to] ?? 'idle';
-        const name = h('b', {}, change.name);
+        const name = h('b', {}, h('bdi', {}, change.name));
         const verb = { up: ' came up', down: ' went down' }[change.to] ?? ` is ${change.to}`;
         const day = dayName(change.time);
         return h(
@@ -118,13 +149,14 @@ export function overview(root, { state }) {
           h('span', { class: `tone-${tone}` }, icon(change.to)),
           h('span', { class: 'what' }, change.job_id ? h('a', { href: `#/sites/${change.job_id}` }, name) : name, verb),
           h('time', { datetime: new Date(change.time * 1000).toISOString() }, `${day === 'Today' ? '' : `${day} `}${clock(change.time)}`),
-          change.detail && change.to !== 'up' ? h('span', { class: 'why' }, change.detail) : null,
+          change.detail && change.to !== 'up' ? h('bdi', { class: 'why' }, change.detail) : null,
         );
       },
     );
   }
 
   function listParts() {
+    partPicture.of(state.status === null ? { kind: 'loading', words: 'Loading…' } : null);
     sync(
       parts,
       Object.entries(state.status?.parts ?? {}),
@@ -144,10 +176,31 @@ export function overview(root, { state }) {
   function update(kinds) {
     if (kinds === null || kinds.has('jobs') || kinds.has('status') || kinds.has('changes')) judge();
     if (kinds === null || kinds.has('jobs')) listTroubles();
-    if (kinds === null || kinds.has('changes')) listChanges();
+    if (kinds === null || kinds.has('changes') || kinds.has('status')) listChanges();
     if (kinds === null || kinds.has('status')) listParts();
+    if (kinds?.has('models')) facts.refresh();
+    if (kinds !== null) timeline?.update(kinds);
+    incidents?.update(kinds);
+    settle();
   }
 
   update(null);
-  return { update };
+  return {
+    update,
+    lost() {
+      isLost = true;
+      judge();
+    },
+    found() {
+      isLost = false;
+      judge();
+      facts.refresh();
+    },
+    destroy() {
+      facts.destroy();
+      timeline?.destroy();
+      changePicture.destroy();
+      partPicture.destroy();
+    },
+  };
 }

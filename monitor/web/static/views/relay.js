@@ -1,10 +1,14 @@
 // The relay: clients, rates, and its channels.
 
 import { spark } from '../bars.js';
+import { conditionOf } from '../conditions.js';
 import { h, setText, stateMark, sync } from '../dom.js';
 import { bytes, count, duration, rate } from '../format.js';
+import { IncidentList } from '../incident-list.js';
+import { Picture } from '../picture.js';
 
-export function relay(root, { state, live }) {
+export function relay(root, context) {
+  const { state, live, settle } = context;
   const tiles = h('dl', { class: 'tiles' });
   const tile = (label, drawn = false) => {
     const value = h('span', {}, '–');
@@ -20,7 +24,6 @@ export function relay(root, { state, live }) {
   const [history] = tile('History kept');
   const name = h('input', { class: 'grow', placeholder: 'A channel, such as student_42', 'aria-label': 'Channel to follow', spellcheck: 'false' });
   const rows = h('tbody', {});
-  const none = h('p', { class: 'empty' }, 'No channel yet: nothing has been sent.');
   const table = h(
     'div',
     { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Channels' },
@@ -31,26 +34,22 @@ export function relay(root, { state, live }) {
       rows,
     ),
   );
+  const picture = new Picture(table);
   root.append(h('div', { class: 'title' }, h('div', {}, h('h1', {}, 'Relay'), h('p', { class: 'muted' }, 'Job progress, from brokers to web pages'))), tiles);
-  if (state.has('channels')) {
-    root.append(
-      h(
-        'form',
-        {
-          class: 'toolbar',
-          onsubmit: (event) => {
-            event.preventDefault();
-            if (name.value.trim()) location.hash = `#/relay/${encodeURIComponent(name.value.trim())}`;
-          },
-        },
-        name,
-        h('button', { type: 'submit' }, 'Follow'),
-      ),
-      h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Latest channels')), table, none),
-    );
-  } else {
-    root.append(h('p', { class: 'muted' }, 'Channels are shown to administrators.'));
-  }
+  const form = h(
+    'form',
+    {
+      class: 'toolbar',
+      onsubmit: (event) => {
+        event.preventDefault();
+        if (name.value.trim()) location.hash = `#/relay/${encodeURIComponent(name.value.trim())}`;
+      },
+    },
+    name,
+    h('button', { type: 'submit' }, 'Follow'),
+  );
+  const open = state.has('incidents') ? new IncidentList(context, { wanted: (each) => each.watch === 'feed', title: 'Open incidents of the feed' }) : null;
+  root.append(...(open ? [open.element] : []), ...(state.has('channels') ? [form] : []), h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Latest channels')), picture.element, table));
 
   function numbers() {
     const found = state.status?.relay;
@@ -69,17 +68,16 @@ export function relay(root, { state, live }) {
   }
 
   function list() {
-    table.hidden = state.channels.length === 0;
-    none.hidden = state.channels.length > 0;
+    picture.of(conditionOf(state, 'channels'));
     sync(
       rows,
-      state.channels,
+      state.channels ?? [],
       (channel) => channel.name,
       (channel) =>
         h(
           'tr',
           {},
-          h('td', {}, h('a', { href: `#/relay/${encodeURIComponent(channel.name)}` }, channel.name)),
+          h('td', {}, h('a', { href: `#/relay/${encodeURIComponent(channel.name)}`, title: channel.name }, h('bdi', { class: 'cut' }, channel.name))),
           h('td', {}),
           h('td', { class: 'n' }),
           h('td', { class: 'n' }),
@@ -106,12 +104,15 @@ export function relay(root, { state, live }) {
   list();
   return {
     update(kinds) {
+      open?.update(kinds);
       if (kinds.has('hello')) watch();
       if (kinds.has('status')) numbers();
-      if (kinds.has('channels')) list();
+      if (kinds.has('channels') || kinds.has('hello')) list();
+      settle();
     },
     destroy() {
       live.send({ watch: [] });
+      picture.destroy();
     },
   };
 }

@@ -1,0 +1,1 @@
+"""What everybody may see without a token: the status page, the badges and the feed of incidents."""

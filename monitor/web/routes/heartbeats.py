@@ -1,0 +1,135 @@
+"""Heartbeats: jobs elsewhere that report, and the keys that they report with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from monitor.backoff import Backoff
+from monitor.errors import MonitorError
+from monitor.log_limits import OutageLog
+from monitor.probes.beats import Beat
+from monitor.probes.beats_table import load_beats, new_key, take_beat
+from monitor.store import Store
+from monitor.web.http.answers import json_answer
+from monitor.web.http.app import audited
+from monitor.web.http.parameters import known_parameters
+from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
+from monitor.web.http.schemas import answer
+from monitor.web.jobs.registry import JobRegistry
+from monitor.web.routes.jobs import JobId, no_job
+
+__all__ = ["Heartbeats"]
+
+logger = logging.getLogger("monitor.web")
+
+_FOLDER = "/heartbeat/"
+
+_LONGEST_MESSAGE = 1000
+_TIMEOUT_S = 10.0
+
+Status = Literal["up", "down"]
+Message = Annotated[str, Query(max_length=_LONGEST_MESSAGE)]
+_RETRY_S = (1.0, 15.0)
+
+
+class HeartbeatKey(msgspec.Struct, frozen=True):
+    """A new key, which is shown only this once, and the path to report to."""
+
+    job_id: int
+    key: str
+    path: str
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """The job whose heartbeat was taken."""
+
+    job_id: int
+
+
+class Heartbeats:
+    """The routes, and what reads the last beats after a start."""
+
+    def __init__(self, book: JobRegistry, store: Store) -> None:
+        self._book = book
+        self._store = store
+
+    async def load(self) -> None:
+        """Read the last beats from the database, and try until that succeeds."""
+        outage, backoff = OutageLog(logger), Backoff(*_RETRY_S)
+        while True:
+            try:
+                found = await self._store.read(load_beats, timeout=_TIMEOUT_S)
+                break
+            except MonitorError as error:
+                outage.failed(f"cannot load the last heartbeats: {error}")
+                await asyncio.sleep(backoff.next_delay())
+        outage.recovered("last heartbeats loaded")
+        runner = self._book.probes.runner
+        if runner is not None:
+            for job_id, beat in found.items():
+                runner.beats.take(job_id, beat)
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        routes = APIRouter(tags=["jobs"], dependencies=[Depends(known_parameters)])
+
+        @routes.post(
+            "/job/{job_id}/key",
+            summary="Make a new key for the heartbeats of a job; the former one stops working",
+            response_class=Response,
+            responses={**answer(HeartbeatKey, "The key"), **NOT_FOUND, **CONFLICT},
+        )
+        async def key(request: Request, job_id: JobId) -> Response:
+            try:
+                job = self._book.job(job_id)
+            except KeyError:
+                raise no_job(job_id) from None
+            if job.kind != "heartbeat":
+                raise Problem(409, f"job {job_id} is of kind {job.kind} and has no heartbeats")
+            with from_database():
+                made = await self._store.transaction(lambda found: new_key(found, job_id))
+            audited(request, f"made a new heartbeat key for job {job_id}")
+            return json_answer(request, HeartbeatKey(job_id, made, f"{_FOLDER}{made}"))
+
+        @routes.get(
+            _FOLDER + "{key}",
+            summary="Report a heartbeat; the key is the credential",
+            response_class=Response,
+            responses={**answer(Taken, "The heartbeat was taken"), **NOT_FOUND},
+        )
+        async def beat(
+            request: Request, key: str, status: Status = "up", message: Message = ""
+        ) -> Response:
+            return await self._take(request, key, status, message)
+
+        @routes.post(
+            _FOLDER + "{key}",
+            summary="Report a heartbeat, as GET does",
+            response_class=Response,
+            responses={**answer(Taken, "The heartbeat was taken"), **NOT_FOUND},
+        )
+        async def posted(
+            request: Request, key: str, status: Status = "up", message: Message = ""
+        ) -> Response:
+            return await self._take(request, key, status, message)
+
+        return routes
+
+    async def _take(self, request: Request, key: str, status: str, message: str) -> Response:
+        taken = Beat(time.time(), status == "up", message.replace("\0", ""))
+        with from_database():
+            job_id = await self._store.transaction(
+                lambda found: take_beat(found, key, taken), timeout=_TIMEOUT_S
+            )
+        if job_id is None:
+            raise Problem(404, "no job has this key")
+        runner = self._book.probes.runner
+        if runner is not None:
+            runner.beat(job_id, taken)
+        return json_answer(request, Taken(job_id))

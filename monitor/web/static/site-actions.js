@@ -1,0 +1,70 @@
+// What can be done with a site: edit, copy, delete; or why it cannot be done here.
+
+import { h, setText } from './dom.js';
+import { link } from './route.js';
+import { title } from './state.js';
+import { offerUndo } from './undo.js';
+
+const WHERE = { config: 'The sites are those of the config file: change them there, and reload.', file: 'The sites are those of a jobs file: change them there.' };
+
+/** Why sites cannot be changed here, or null. */
+export function whyNot(kinds, admin) {
+  if (!kinds.changeable) return WHERE[kinds.source] ?? 'The sites cannot be changed here.';
+  return admin() ? null : 'To change sites, log in with the token of an administrator.';
+}
+
+/** The links to the forms for new sites; nothing where these could not be saved. */
+export function addSite(get, admin) {
+  const box = h('span', { class: 'actions' });
+  get('/job-kind').then((kinds) => {
+    if (whyNot(kinds, admin) === null) box.append(h('a', { class: 'button', href: '#/sites/import' }, 'Import'), h('a', { class: 'button primary', href: '#/sites/new' }, 'Add a site'));
+  }, () => null);
+  return box;
+}
+
+/** The actions of one site, and a line that says how they went. */
+export function siteActions({ state, get, request, admin }, jobId) {
+  const note = h('p', { class: 'muted', role: 'status' });
+  const remove = h('button', { type: 'button', onclick: ask }, 'Delete');
+  const sure = h(
+    'span',
+    { class: 'sure', hidden: true },
+    h('span', {}, 'Delete this site? Its results stay. '),
+    h('button', { type: 'button', class: 'danger', onclick: removeNow }, 'Delete it'),
+    h('button', { type: 'button', onclick: () => ask(false) }, 'Keep it'),
+  );
+  const box = h('div', { class: 'site-actions' });
+  const job = () => state.jobs.get(jobId);
+  if (state.has('incidents') && admin()) box.append(h('a', { class: 'button', href: link('incidents/maintenance', { site: jobId }) }, 'Plan maintenance'));
+
+  get('/job-kind').then((kinds) => {
+    const why = whyNot(kinds, admin);
+    if (why === null) {
+      box.append(h('a', { class: 'button', href: `#/sites/${jobId}/edit` }, 'Edit'), h('a', { class: 'button', href: `#/sites/${jobId}/copy` }, 'Copy'), remove, sure);
+    } else setText(note, why);
+    box.append(note);
+  }, () => box.append(note));
+
+  function ask(really = true) {
+    sure.hidden = !really;
+    remove.hidden = Boolean(really);
+    (really ? sure.querySelector('button') : remove).focus();
+  }
+
+  async function removeNow() {
+    const name = title(job() ?? { id: jobId, name: '', url: '' });
+    try {
+      await request('DELETE', `/job/${jobId}`);
+    } catch (error) {
+      setText(note, `That did not work: ${error.message}.`);
+      return;
+    }
+    location.hash = '#/sites';
+    offerUndo(`${name} is deleted.`, async () => {
+      await request('POST', `/job/${jobId}/undo`);
+      location.hash = `#/sites/${jobId}`;
+      return `${name} is back.`;
+    });
+  }
+  return box;
+}

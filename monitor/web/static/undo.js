@@ -1,0 +1,43 @@
+// What was done, said with a way back.
+
+import { h, setText } from './dom.js';
+
+const SHOWN_MS = 20000;
+let box = null;
+let timer = 0;
+
+/** Say what was done; `undo` takes it back, and returns what to say then (or a promise of it). */
+export function offerUndo(words, undo) {
+  const button = h('button', { type: 'button', onclick: takeBack }, 'Undo');
+  const close = h('button', { type: 'button', class: 'quiet', 'aria-label': 'Close', onclick: hide }, '×');
+  const said = h('span', { dir: 'auto' }, words);
+  box ??= document.body.appendChild(h('div', { class: 'undo', role: 'status', hidden: true }));
+  box.replaceChildren(said, button, close);
+  box.hidden = false;
+  wait();
+
+  async function takeBack() {
+    button.disabled = true;
+    try {
+      const more = await undo();
+      setText(said, typeof more === 'string' ? more : 'Taken back.');
+      button.remove();
+      close.focus();
+    } catch (error) {
+      setText(said, `That cannot be taken back: ${error.message}.`);
+      button.disabled = false;
+    }
+    wait();
+  }
+}
+
+function wait() {
+  clearTimeout(timer);
+  timer = setTimeout(() => (box.contains(document.activeElement) || box.matches(':hover') ? wait() : hide()), SHOWN_MS);
+}
+
+function hide() {
+  clearTimeout(timer);
+  box.hidden = true;
+  box.replaceChildren();
+}

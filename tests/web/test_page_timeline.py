@@ -1,0 +1,358 @@
+"""The timeline, incidents, uptime and models on the live page, in a real Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from monitor import messages
+from monitor.aggregation import sqlite_rows
+from monitor.aggregation.windows import aggregate
+from monitor.cluster.events import ROLLED_BACK, UPGRADED
+from monitor.messages import ModelEvent, Phases, Result
+from monitor.store import Connection, DatabaseSettings, open_store
+from tests.cluster.plays import DeploymentPlay
+from tests.ports import free_port
+from tests.servers.kubernetes import KubernetesServer
+from tests.web.whole import Whole, whole
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.end_to_end
+
+LIMIT_MS = 60_000
+SAID = "front page went down 2 min after churn 1.5 rolled out"
+VIEWS = {
+    "#/?time=21600": ".tl-said",
+    "#/incidents": ".incidents li",
+    "#/sites/1": ".uplot canvas",
+    "#/sites/certificates": ".picture[data-kind=empty]",
+    "#/models": ".table.models tbody tr",
+    "#/models/models/hints": ".table.models tbody tr",
+    "#/logs/addon-1": ".tl-svg",
+}
+
+
+def past(url: str, now: float) -> tuple[list[Result], list[tuple[str, str, float, str]]]:
+    """Return an outage of an hour ago, the rollout before it, and the rollback that ended it."""
+    down_from, down_until = now - 3600, now - 3000
+    results = [
+        Result(
+            job_id=1,
+            url=url,
+            scheduled_at=at,
+            checked_at=at,
+            up=not down_from <= at < down_until,
+            status=503 if down_from <= at < down_until else 200,
+            response_time=0.05,
+            duration=0.05,
+            error="bad-status: 503" if down_from <= at < down_until else None,
+            phases=Phases(processing=0.05),
+        )
+        for at in (now - 7200 + 20 * step for step in range(355))
+    ]
+    events = [(UPGRADED, "1.5", down_from - 125, "e1"), (ROLLED_BACK, "1.4", down_until - 65, "e2")]
+    return results, events
+
+
+async def write_past(file: Path, url: str, now: float) -> None:
+    store = open_store(DatabaseSettings(file=str(file)))
+    await store.start()
+    results, events = past(url, now)
+
+    def write(connection: Connection) -> None:
+        sqlite_rows.insert_results(connection, results, sqlite_rows.result_rows(results))
+        windows = aggregate(results, ["minute", "hour", "day"])
+        sqlite_rows.add_metrics(connection, sqlite_rows.metric_rows(windows))
+        for type_, version, at, id_ in events:
+            data = ModelEvent(
+                cluster="prod",
+                namespace="models",
+                kind="Deployment",
+                name="churn",
+                model="churn",
+                version=version,
+                duration=20.0,
+                changed_by="alice",
+                link="https://console.example.org/churn",
+                cause="image-changed",
+            )
+            connection.insert(
+                "model_event",
+                ("id", "cluster", "type", "source", "key", "time", "data", "forwarded_at"),
+                [(id_, "prod", type_, "/", "models/churn", at, messages.encode(data).decode(), at)],
+            )
+
+    await store.transaction(write)
+    await store.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    folder = tmp_path_factory.mktemp("past")
+    port = free_port()
+    own = f"http://127.0.0.1:{port}/website_mock?delay=0&size=9"
+    # Playwright's loop runs in this thread.
+    with ThreadPoolExecutor(1) as thread:
+        file, now = folder / "monitor.db", time.time()
+        thread.submit(lambda: asyncio.run(write_past(file, f"{own}&status=200", now))).result()
+    server = KubernetesServer()
+    for step in DeploymentPlay("hints").create("registry.example/hints:2.0"):
+        for write in step:
+            assert write.item is not None
+            server.write(write.plural, write.item)
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+                "users": [{"name": "u", "user": {}}],
+            }
+        )
+    )
+    jobs = [
+        {"id": 1, "name": "front page", "url": f"{own}&status=200", "interval": 20},
+        {"id": 2, "name": "ill", "url": f"{own}&status=503", "interval": 0.5},
+        {"id": 3, "name": "worse", "url": f"{own}&status=500", "interval": 0.5},
+        {"id": 4, "name": "daily", "url": f"{own}&status=200", "interval": 80_000},
+    ]
+    rule = {"name": "site down", "watch": "site", "failures": 1, "receivers": ["hook"]}
+    try:
+        with whole(
+            database={"file": str(folder / "monitor.db")},
+            probes={"jobs": jobs},
+            cluster={"kubeconfig": str(kubeconfig), "kinds": ["Deployment"]},
+            alerts={
+                "receivers": [{"name": "hook", "webhook": "http://127.0.0.1:9/"}],
+                "rules": [rule],
+            },
+            api={"uri": ["127.0.0.1", port], "tokens_file": None, "website_mock": True},
+            logs={"timewindow": 600},
+            aggregation={
+                "flush_interval": 0.2,
+                "fields": [{"field": "duration", "functions": ["max", "p95"]}],
+            },
+        ) as running:
+            running.wait_for_state(2, "down")
+            running.wait_for_state(3, "down")
+            yield running
+    finally:
+        server.stop()
+
+
+class Quiet:
+    """Pages that must not complain."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self._browser = browser
+        self._url = url
+        self.said: list[str] = []
+        self._contexts: list[Any] = []
+
+    def open(self, fragment: str, **options: Any) -> Page:
+        context = self._browser.new_context(**options)
+        context.set_default_timeout(LIMIT_MS)
+        self._contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.goto(f"{self._url}/{fragment}")
+        page.wait_for_selector('body[data-connection="live"]')
+        return page
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+        assert self.said == []
+
+
+@pytest.fixture
+def pages(browser: Browser, daemon: Whole) -> Iterator[Quiet]:
+    quiet = Quiet(browser, daemon.url)
+    yield quiet
+    quiet.close()
+
+
+def test_an_outage_is_on_one_clock_with_the_rollout_before_it_and_in_words(pages: Quiet) -> None:
+    page = pages.open("#/?time=21600")
+    said = page.locator(".tl-said li", has_text=SAID)
+    assert "well again 1 min after churn was rolled back to 1.4" in said.inner_text()
+    # A line leads from the rollout to the outage.
+    assert page.locator(".tl-link").count() >= 1
+    said.get_by_role("button").click()
+    page.wait_for_selector(".tl-words:has-text('bad-status')")
+    assert page.locator(".tl-link.tl-selected").count() == 1
+    # The same as a list.
+    page.locator("summary", has_text="As a list").click()
+    line = page.locator(".tl-list li", has_text="front page down")
+    assert SAID in line.inner_text()
+    assert "10 min" in line.inner_text()
+    assert page.locator(".tl-list li", has_text="churn 1.5 rolled out").first.is_visible()
+
+
+def test_the_timeline_is_read_and_moved_by_keys_and_its_range_is_in_the_address(
+    pages: Quiet,
+) -> None:
+    page = pages.open("#/?time=21600")
+    page.wait_for_selector(".tl-mark")
+    plot = page.get_by_role("group", name="Timeline of")
+    plot.focus()
+    page.keyboard.press("Home")
+    page.wait_for_selector(".tl-words:has-text('churn 1.5 rolled out')")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".tl-words:has-text('front page down')")
+    page.keyboard.press("+")
+    page.wait_for_url("**time=*-*")
+    zoomed = page.locator(".tl-range").inner_text()
+    assert zoomed.endswith("3 h")
+    page.keyboard.press("Shift+ArrowLeft")
+    moved = page.locator(".tl-range").inner_text()
+    assert moved != zoomed
+    page.reload()
+    page.wait_for_selector(".tl-svg")
+    assert page.locator(".tl-range").inner_text() == moved
+    page.get_by_role("button", name="Now", exact=True).click()
+    page.wait_for_url("**time=*")
+    assert page.locator(".tl-range").inner_text().endswith("3 h")
+    page.get_by_role("button", name="24 h").click()
+    assert "time=" in page.url or page.url.endswith("#/")
+
+
+def test_the_range_is_dragged_and_the_clock_zooms(pages: Quiet) -> None:
+    page = pages.open("#/?time=21600")
+    page.wait_for_selector(".tl-mark")
+    page.locator(".tl-plot").scroll_into_view_if_needed()
+    box = page.locator(".tl-plot").bounding_box()
+    assert box is not None
+    before = page.locator(".tl-range").inner_text()
+    page.mouse.move(box["x"] + 300, box["y"] + box["height"] - 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 600, box["y"] + box["height"] - 60, steps=5)
+    page.mouse.up()
+    moved = page.locator(".tl-range").inner_text()
+    assert moved != before
+    assert moved.endswith("6 h")
+    page.locator(".tl-axis").scroll_into_view_if_needed()
+    box = page.locator(".tl-plot").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 100, box["y"] + box["height"] - 8)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + box["height"] - 8, steps=5)
+    page.mouse.up()
+    zoomed = page.locator(".tl-range").inner_text()
+    assert zoomed.endswith("min")
+    page.wait_for_url("**time=*-*")
+
+
+def test_open_incidents_lead_and_are_acknowledged_and_silenced(pages: Quiet, daemon: Whole) -> None:
+    page = pages.open("#/")
+    panel = page.get_by_label("Open incidents", exact=True)
+    panel.get_by_text("ill is down").wait_for()
+    assert panel.get_by_text("rule site down").first.is_visible()
+    other = pages.open("#/incidents")
+    line = other.locator(".incidents li", has_text="worse is down")
+    line.get_by_role("button", name="Acknowledge").click()
+    # Every page hears of it.
+    known = page.locator(".incidents li.known", has_text="worse is down")
+    known.get_by_text("acknowledged by anyone").wait_for()
+    known.get_by_role("link", name="worse is down").click()
+    page.wait_for_selector("dd:has-text('by anyone')")
+    page.wait_for_selector(".tl-svg")
+    ill = other.locator(".incidents li", has_text="ill is down")
+    ill.get_by_role("combobox").select_option("3600")
+    other.locator(".incidents li.quiet", has_text="ill is down").wait_for()
+    (silence,) = daemon.get("/silence")["items"]
+    assert silence["match"]["jobs"] == [2]
+    assert daemon.request("DELETE", f"/silence/{silence['id']}").status_code == 204
+    # Outages that no rule told of are there, too.
+    other.get_by_role("row").filter(has_text="front page down").get_by_text(SAID).wait_for()
+
+
+def test_a_site_shows_its_uptime_by_time_and_what_is_measured(pages: Quiet) -> None:
+    page = pages.open("#/sites/1")
+    spans = page.locator(".spans")
+    spans.get_by_text("down 10 min").first.wait_for()
+    page.get_by_text("By time, not by checks").click()
+    page.wait_for_selector("text=Each hour counts for an hour")
+    page.wait_for_selector(".uplot canvas")
+    choice = page.get_by_label("What the chart shows")
+    choice.select_option("duration")
+    page.wait_for_selector(".u-legend >> text=max")
+    page.wait_for_url("**field=duration*")
+    choice.select_option("")
+    page.wait_for_selector(".u-legend >> text=p50")
+    # A zoom outlives the next refresh.
+    over = page.locator(".u-over")
+    over.scroll_into_view_if_needed()
+    box = over.bounding_box()
+    assert box is not None
+    with page.expect_response(lambda response: "/metric" in response.url):
+        page.mouse.move(box["x"] + 100, box["y"] + 80)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 400, box["y"] + 80, steps=4)
+        page.mouse.up()
+        page.wait_for_selector('.chart[data-zoomed="true"]')
+    page.wait_for_load_state("networkidle")
+    assert page.locator(".chart").get_attribute("data-zoomed") == "true"
+
+
+def test_a_site_that_was_never_checked_is_checked_now(pages: Quiet) -> None:
+    page = pages.open("#/sites/4")
+    page.wait_for_selector(".facts >> text=not checked yet")
+    page.get_by_role("button", name="Check now").click()
+    page.wait_for_selector(".facts .state.up")
+    page.wait_for_selector(".table .state.up")
+
+
+def test_models_show_what_runs_and_all_are_searched(pages: Quiet) -> None:
+    page = pages.open("#/models")
+    row = page.locator(".table.models tbody tr", has_text="hints")
+    row.get_by_text("2.0").wait_for()
+    assert "2 of 2" in row.inner_text()
+    page.get_by_label("Search models and their events").fill("alice")
+    page.wait_for_selector("text=No model that runs now matches")
+    page.locator(".timeline li", has_text="churn rolled back").wait_for()
+    page.wait_for_url("**q=alice*")
+    link = page.get_by_role("link", name="console").first
+    assert link.get_attribute("href") == "https://console.example.org/churn"
+    page.locator(".timeline li").first.get_by_role("link", name="churn").click()
+    page.wait_for_selector("text=It does not run now.")
+    page.wait_for_selector(".timeline li >> text=took 20 s")
+    page.wait_for_function("document.querySelectorAll('.tl-svg .tl-mark').length >= 2")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_views_can_be_used_by_all(pages: Quiet, width: int, scheme: str) -> None:
+    page = pages.open(
+        "#/",
+        color_scheme=scheme,
+        viewport={"width": width, "height": 844},
+        reduced_motion="reduce",
+        bypass_csp=True,  # for axe alone
+    )
+    axe = (files("axe_playwright_python") / "axe.min.js").read_text()
+    for fragment, selector in VIEWS.items():
+        page.evaluate("fragment => { location.hash = fragment; }", fragment)
+        page.locator(selector).first.wait_for()
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{fragment} is {wide} px wider than the screen"
+        page.add_script_tag(content=axe)
+        found = page.evaluate(
+            "axe.run(document, {resultTypes: ['violations']}).then(result => result.violations"
+            ".filter(each => ['serious', 'critical'].includes(each.impact))"
+            ".map(each => [each.id, each.nodes.slice(0, 3).map(node => node.html)]))"
+        )
+        assert found == [], f"{fragment}, {scheme}, {width}"

@@ -1,0 +1,130 @@
+"""The page's files are kept for good under the name of their content; answers are compressed."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import re
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from fastapi import APIRouter, Request, Response
+
+from monitor.web.http.answers import json_answer
+from monitor.web.http.compression import accepts_gzip
+from monitor.web.http.static_files import version, with_version
+from tests.web.serving import Serving, serving
+
+pytestmark = pytest.mark.integration_test
+
+
+class Items(msgspec.Struct):
+    items: list[str]
+
+
+def router() -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/long")
+    async def long(request: Request) -> Response:
+        return json_answer(request, Items([f"item {number}" for number in range(1000)]))
+
+    @routes.get("/short")
+    async def short(request: Request) -> Response:
+        return json_answer(request, Items(["one"]))
+
+    return routes
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Serving]:
+    with serving() as running:
+        yield running
+
+
+def get(server: Serving, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request(
+        "GET", path, headers={key.replace("_", "-"): value for key, value in headers.items()}
+    )
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer, body
+
+
+def test_a_browser_keeps_a_file_for_good_under_the_name_of_its_content(server: Serving) -> None:
+    _, page = get(server, "/", accept="text/html")
+    links = re.findall(r'(?:href|src)="(static/[^"]+)"', page.decode())
+    assert len(links) > 5
+    for link in links:
+        assert link.startswith(f"static/{version()}/")
+        answer, body = get(server, f"/{link}")
+        assert answer.status == 200
+        assert body
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    # The modules of a module are named by it, relative to its own name.
+    module = get(server, f"/static/{version()}/app.js")[1].decode()
+    assert all(path.startswith("./") for path in re.findall(r"from '([^']+)'", module))
+
+
+def test_the_page_itself_and_plain_names_are_revalidated(server: Serving) -> None:
+    for path in ("/", "/static/app.js"):
+        answer, _ = get(server, path, accept="text/html")
+        assert "no-cache" in answer.headers["cache-control"]
+        again, _ = get(server, path, accept="text/html", if_none_match=answer.headers["etag"])
+        assert again.status == 304
+
+
+def test_files_of_another_version_are_not_there_and_not_kept(server: Serving) -> None:
+    answer, body = get(server, "/static/v-000000000000/app.js")
+    assert answer.status == 404
+    assert answer.headers["cache-control"] == "no-store"
+    assert "another version" in json.loads(body)["detail"]
+    for path in (f"/static/{version()}/../app.py", f"/static/{version()}/%2e%2e/%2e%2e/part.py"):
+        assert get(server, path)[0].status == 404
+
+
+def test_only_links_to_files_are_renamed() -> None:
+    html = '<a href="docs">static/x</a><link href="static/a.css"><script src="static/b.js">'
+    assert with_version(html) == (
+        f'<a href="docs">static/x</a><link href="static/{version()}/a.css">'
+        f'<script src="static/{version()}/b.js">'
+    )
+
+
+def test_long_answers_are_compressed_if_the_client_asks() -> None:
+    with serving(routers=[router()]) as server:
+        plain, body = get(server, "/long")
+        assert "content-encoding" not in plain.headers
+        assert plain.headers["vary"] == "accept-encoding"
+        answer, squeezed = get(server, "/long", accept_encoding="br, gzip;q=0.5")
+        assert answer.headers["content-encoding"] == "gzip"
+        assert int(answer.headers["content-length"]) == len(squeezed) < len(body) / 2
+        assert gzip.decompress(squeezed) == body
+        # A validator of one is good for the other, but does not promise the same bytes.
+        assert answer.headers["etag"] == f"W/{plain.headers['etag']}"
+        for given in (answer.headers["etag"], plain.headers["etag"]):
+            again, nothing = get(server, "/long", accept_encoding="gzip", if_none_match=given)
+            assert (again.status, nothing) == (304, b"")
+        short, _ = get(server, "/short", accept_encoding="gzip")
+        assert "content-encoding" not in short.headers
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        ("gzip", True),
+        ("GZip , br", True),
+        ("br;q=1, gzip; q=0.1", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.00", False),
+        ("br", False),
+        ("", False),
+        ("xgzip", False),
+    ],
+)
+def test_gzip_is_accepted_unless_its_weight_is_0(accepted: str, *, expected: bool) -> None:
+    assert accepts_gzip(accepted) is expected

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 __all__ = [
     "ConfigError",
@@ -27,6 +28,7 @@ __all__ = [
     "SettingError",
     "UnavailableError",
     "UsageError",
+    "all_of",
 ]
 
 SettingPath = tuple[str | int, ...]
@@ -51,6 +53,10 @@ class MonitorError(Exception):
     exit_status = 1
     # Whether stderr has the line already.
     logged = False
+
+    def lines(self) -> list[str]:
+        """Return the lines for stderr and the log."""
+        return [str(self)]
 
 
 class UsageError(MonitorError):
@@ -85,7 +91,8 @@ class SettingError(MonitorError):
 class ConfigError(MonitorError):
     """A config file is invalid: ``FILE:LINE: key: problem``.
 
-    ``line`` counts from 1; None if there is none, as for a missing file.
+    ``line`` counts from 1; None if there is none, as for a missing file. ``others`` are further
+    errors of the file, in its order.
     """
 
     exit_status = 78
@@ -95,10 +102,22 @@ class ConfigError(MonitorError):
         self.file = file
         self.line = line
         self.key = key
+        self.others: tuple[ConfigError, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Return one line for this error and one for each of the others."""
+        return [str(self), *map(str, self.others)]
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return _in_a_line(": ".join(part for part in (place, self.key, self.problem) if part))
+
+
+def all_of(errors: Sequence[ConfigError]) -> ConfigError:
+    """Return the first of ``errors`` in the file, with the others; there is at least one."""
+    first, *others = sorted(errors, key=lambda error: error.line or 0)
+    first.others = tuple(others)
+    return first
 
 
 class ListenError(MonitorError):
@@ -114,6 +133,8 @@ class ListenError(MonitorError):
         if self.problem == os.strerror(errno.EADDRINUSE):
             port = self.address.rpartition(":")[2]
             hint = f" (perhaps by another instance); ss -ltnp sport = :{port} shows the process"
+        if self.problem == os.strerror(errno.EACCES):
+            hint = "; ports below 1024 need CAP_NET_BIND_SERVICE: see recodex-monitor(8)"
         return _in_a_line(f"{self.key}: cannot listen on {self.address}: {self.problem}{hint}")
 
 

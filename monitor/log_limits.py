@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from monitor.errors import MonitorError
+
 __all__ = ["OutageLog", "RateLimitedLog"]
 
 # Problems per outage that are logged; texts may contain numbers or times.
@@ -15,7 +17,8 @@ class OutageLog:
     """Logs an outage when it begins, and once when it is over.
 
     During an outage each problem is logged once, not at each retry. A line has the ``subject``, the
-    problem, and the ``outcome``: what the daemon does about it.
+    problem, and the ``outcome``: what the daemon does about it. In the first ``settle_s`` seconds,
+    only the first problem is logged: a server that restarts has several in a row.
     """
 
     def __init__(
@@ -25,8 +28,11 @@ class OutageLog:
         subject: str = "",
         outcome: str = "trying again",
         level: int = logging.WARNING,
+        settle_s: float = 0.0,
     ) -> None:
         self._logger = logger
+        self._settle_s = settle_s
+        self._since = 0.0
         self._subject = f"{subject}: " if subject else ""
         self._outcome = outcome
         self._level = level
@@ -39,20 +45,31 @@ class OutageLog:
         """Problem and outcome, for the state of a part."""
         return f"{self.problem}; {self._outcome}"
 
-    def failed(self, problem: str, *, level: int | None = None) -> None:
-        """Report a problem; logs it if it is new in this outage."""
+    def failed(
+        self, problem: str, *, level: int | None = None, cause: BaseException | None = None
+    ) -> None:
+        """Report a problem; logs it if it is new in this outage.
+
+        Not if its ``cause`` is an error that is logged already.
+        """
+        if self.problem is None:
+            self._since = time.monotonic()
         self.problem = problem
+        if isinstance(cause, MonitorError) and cause.logged:
+            return
+        if self._logged and time.monotonic() < self._since + self._settle_s:
+            return
         if problem not in self._logged and len(self._logged) < _MAX_PROBLEMS:
             self._logged.add(problem)
             level = self._level if level is None else level
             self._logger.log(level, "%s%s; %s", self._subject, problem, self._outcome)
 
     def recovered(self, text: str) -> None:
-        """End the outage, if there is one, and log ``text``."""
-        if self.problem is not None:
+        """End the outage, if there is one, and log ``text`` if its begin was logged."""
+        if self._logged:
             self._logger.info("%s%s", self._subject, text)
-            self.problem = None
-            self._logged.clear()
+        self.problem = None
+        self._logged.clear()
 
 
 class RateLimitedLog:

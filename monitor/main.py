@@ -54,8 +54,9 @@ def _run(argv: list[str]) -> int:
             from monitor.commands.terminal_text import terminal_text
 
             # It may contain text from a server.
-            lines = [terminal_text(line) for line in str(error).split("\n")]
-            print("recodex-monitor:", "\n".join(lines), file=sys.stderr)
+            for each in error.lines():
+                lines = [terminal_text(line) for line in each.split("\n")]
+                print("recodex-monitor:", "\n".join(lines), file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
         # The reader of the output has closed the pipe.

@@ -9,9 +9,12 @@ Sources: CloudEvents 1.0.2 and its Kafka protocol binding; CDEvents 0.3 for the 
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +30,7 @@ __all__ = [
     "decode_model_event",
     "decode_result",
     "encode",
+    "unwrap",
 ]
 
 RESULT_TYPE = "org.recodex.monitor.result"
@@ -78,8 +82,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     certificate_expires_at: Annotated[
         float | None,
         Meta(
-            description="the earliest expiry in the chains of all hosts on the way;"
-            " for tls and websocket that of the server's own certificate"
+            description="the earliest expiry of the certificates that were verified,"
+            " of all hosts on the way"
+        ),
+    ] = None
+    degraded: Annotated[
+        bool, Meta(description="whether the site is up, but not as well as the job asks for")
+    ] = False
+    chain_expires_at: Annotated[
+        float | None,
+        Meta(
+            description="the earliest expiry of all certificates that were sent, also of those"
+            " that verification does not need"
         ),
     ] = None
 
@@ -89,7 +103,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 # because older producers do not send it; see docs/contributing/add-a-result-field.md. The class
 # is not kw_only since msgspec puts keyword-only fields, as the Outcome's, after the others.
 class Result(Outcome, frozen=True, gc=False):
-    """What one run of a job found; ``(job_id, scheduled_at)`` identifies it."""
+    """What one run of a job found; ``(job_id, scheduled_at, location)`` identifies it."""
 
     job_id: Annotated[_Id, Meta(description="the job")]
     url: Annotated[str, Meta(description="what was checked, without a password")]
@@ -103,12 +117,23 @@ class Result(Outcome, frozen=True, gc=False):
     missed: Annotated[
         int, Meta(ge=0, le=_INT_MAX, description="runs skipped just before this one")
     ] = 0
+    location: Annotated[
+        str,
+        Meta(max_length=100, description="where the check ran; empty if the site has one location"),
+    ] = ""
+    quorum: Annotated[
+        Annotated[int, Meta(ge=1, le=_INT_MAX)] | None,
+        Meta(
+            description="in how many locations a site must be down to be down; null: more than half"
+        ),
+    ] = None
 
     def headers(self) -> dict[str, str]:
         """Return the CloudEvents attributes of this result, as headers."""
+        where = f"/locations/{quote(self.location, safe='')}" if self.location else ""
         return cloud_event(
             type=RESULT_TYPE,
-            source=f"/producers/{self.producer}",
+            source=f"{where}/producers/{self.producer}",
             id=f"{self.job_id}-{self.scheduled_at}",
             time=self.checked_at,
         )
@@ -128,7 +153,10 @@ class ModelEvent(msgspec.Struct, frozen=True, kw_only=True):
     Its CloudEvents type, id and source are in the headers. ``images`` are references, with the
     digest if it is known (``models/churn:1.4@sha256:...``). ``revision`` is that of the rollout,
     ``service`` the owner of a pod (``Deployment/churn``). ``reason`` and ``message`` are the
-    controller's explanation of a failed rollout. docs/reference/model-events.md lists the causes.
+    controller's explanation of a failed rollout. ``changed_by`` and ``change_cause`` are who made
+    the change and why, where the object says so, ``duration`` how long the rollout took in s,
+    ``traffic_percent`` the share of the traffic that this version gets, where the object says so,
+    ``link`` the object's page in the console. docs/reference/model-events.md lists the causes.
     """
 
     cluster: str
@@ -148,6 +176,11 @@ class ModelEvent(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     message: str | None = None
     catch_up: bool = False
+    changed_by: str | None = None
+    change_cause: str | None = None
+    duration: float | None = None
+    traffic_percent: int | None = None
+    link: str | None = None
 
 
 def cloud_event(*, type: str, source: str, id: str, time: float) -> dict[str, str]:
@@ -169,6 +202,49 @@ _OPTIONAL: dict[type, set[str]] = {
     kind: {field.name for field in msgspec.structs.fields(kind) if not field.required}
     for kind in (Result, Phases)
 }
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    """A CloudEvent in structured mode, as far as it is needed."""
+
+    specversion: str
+    id: str = ""
+    source: str = ""
+    type: str = ""
+    time: str | None = None
+    datacontenttype: str = "application/json"
+    data: msgspec.Raw = msgspec.Raw(b"")
+    data_base64: str | None = None
+
+
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+
+
+def unwrap(value: bytes, headers: Mapping[str, str]) -> tuple[bytes, Mapping[str, str]]:
+    """Return a message in structured mode as in binary mode; any other is returned as it is.
+
+    Raises ValueError if the message is marked as structured and is not.
+    """
+    if "ce_specversion" in headers:
+        return value, headers
+    kind = next((text for name, text in headers.items() if name.lower() == "content-type"), "")
+    if kind.partition(";")[0].strip().lower() != "application/cloudevents+json":
+        return value, headers
+    try:
+        event = _envelope_decoder.decode(value)
+        data = bytes(event.data)
+        if event.data_base64 is not None:
+            data = base64.b64decode(event.data_base64, validate=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error) as error:
+        raise ValueError(f"not a CloudEvent: {error}") from None
+    attributes = {
+        "ce_specversion": event.specversion,
+        "ce_id": event.id,
+        "ce_source": event.source,
+        "ce_type": event.type,
+        "content-type": event.datacontenttype,
+    }
+    return data, attributes | ({} if event.time is None else {"ce_time": event.time})
 
 
 def encode(message: Result | ModelEvent | Mapping[str, Any]) -> bytes:

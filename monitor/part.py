@@ -18,7 +18,12 @@ from typing import Any, ClassVar
 from monitor.metrics import Metric
 from monitor.sqlite.file import OpenFile
 
-__all__ = ["Health", "Part", "State"]
+__all__ = ["Health", "Part", "State", "counted"]
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``1 client`` or ``2 clients``."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
 class Health(enum.StrEnum):

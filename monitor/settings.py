@@ -9,8 +9,12 @@ annotation states whether a reload applies the key (:data:`Reloadable`) and whet
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import ipaddress
 import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
@@ -30,6 +34,7 @@ __all__ = [
     "Seconds",
     "Section",
     "address_text",
+    "check_host",
     "hide_url_secrets",
     "is_marked",
     "read_pem",
@@ -53,6 +58,8 @@ T = TypeVar("T")
 # The type of a key that a reload applies: Reloadable[Seconds]. A change of any other key needs a
 # restart, and the log names it. For a section that always exists, the mark applies to its keys.
 Reloadable = Annotated[T, msgspec.Meta(extra={"reload": True})]
+
+_LABEL = re.compile(r"[\w-]{1,63}")
 
 _SECRET_LIMIT_BYTES = 65536
 # The bundles of all public authorities have a quarter of a megabyte.
@@ -81,30 +88,34 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def adopting(self, new: Self) -> Self:
         """Return the settings after a reload: ``new``, except for keys that need a restart."""
         kept = {}
-        for field in _fields(self):
-            mine, other = getattr(self, field.name), getattr(new, field.name)
-            if mine == other or is_marked(field.type, "reload"):
+        for name, _, reload in _fields(type(self)):
+            mine, other = getattr(self, name), getattr(new, name)
+            if mine == other or reload:
                 continue
             same = isinstance(mine, Section) and type(mine) is type(other)
-            kept[field.name] = mine.adopting(other) if same else mine
+            kept[name] = mine.adopting(other) if same else mine
         adopted: Self = new.replace(**kept)
         return adopted
 
     def differences(self, other: Self) -> Iterator[str]:
         """Yield the keys with different values, such as ``tls.certificate``."""
-        for field in _fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+        for name, key, _ in _fields(type(self)):
+            mine, theirs = getattr(self, name), getattr(other, name)
             if isinstance(mine, Section) and type(mine) is type(theirs):
-                for key in mine.differences(theirs):
-                    yield f"{field.encode_name}.{key}"
+                for below in mine.differences(theirs):
+                    yield f"{key}.{below}"
             elif mine != theirs:
-                yield field.encode_name
+                yield key
 
 
-def _fields(section: Section) -> tuple[msgspec.inspect.Field, ...]:
-    kind = msgspec.inspect.type_info(type(section))
+@functools.cache
+def _fields(section: type[Section]) -> tuple[tuple[str, str, bool], ...]:
+    """Return the name, the key and whether a reload takes it, of each field."""
+    kind = msgspec.inspect.type_info(section)
     assert isinstance(kind, msgspec.inspect.StructType)
-    return kind.fields
+    return tuple(
+        (field.name, field.encode_name, is_marked(field.type, "reload")) for field in kind.fields
+    )
 
 
 def is_marked(kind: msgspec.inspect.Type, mark: str) -> bool:
@@ -136,13 +147,23 @@ def read_secret(file: str, *, path: tuple[str | int, ...]) -> str:
     try:
         text = read_file(found, max_bytes=_SECRET_LIMIT_BYTES).decode("utf-8")
     except OSError as error:
-        raise SettingError(path, f"cannot read {found}: {error.strerror}") from None
+        hint = "" if found.is_absolute() else _credentials_hint(credentials)
+        raise SettingError(path, f"cannot read {found}: {error.strerror}{hint}") from None
     except UnicodeDecodeError:
         raise SettingError(path, f"{found} is not UTF-8 text") from None
     text = text.rstrip("\r\n")
     if not text:
         raise SettingError(path, f"{found} is empty")
     return text
+
+
+def _credentials_hint(credentials: str | None) -> str:
+    if credentials:
+        return f", neither here nor in {credentials}"
+    return (
+        "; a relative path is also looked up in $CREDENTIALS_DIRECTORY, which systemd sets for the"
+        " service; set it to check such a config by hand"
+    )
 
 
 def read_pem(file: str, *, path: tuple[str | int, ...]) -> bytes:
@@ -161,6 +182,40 @@ def address_text(address: tuple[str, int]) -> str:
     """Return an address as ``host:port``, with IPv6 in brackets."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_host(host: str) -> str:
+    """Return why nothing can listen on ``host``; empty if something may.
+
+    A host is an IP address, a name of this machine, or the name of an interface; ``*`` and an
+    empty one are all addresses.
+    """
+    if host in ("", "*"):
+        return ""
+    if host.startswith("[") and host.endswith("]"):
+        return f"expected an IPv6 address without brackets: {host[1:-1]!r}"
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return ""
+    if "://" in host:
+        return f"expected a host without a scheme, not {host!r}"
+    if ":" in host:
+        return f"expected a host, and its port after it, not {host!r}"
+    labels = host.removesuffix(".").split(".")
+    named = len(host) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+    number = all(label.isdecimal() for label in labels)
+    if not named or (number and not _is_old_address(host)):
+        return f"expected an IP address or a name, not {host!r}"
+    return ""
+
+
+def _is_old_address(host: str) -> bool:
+    """Return whether C libraries read it as IPv4: ``127.1`` is ``127.0.0.1``."""
+    try:
+        socket.inet_aton(host)
+    except OSError:
+        return False
+    return True
 
 
 def hide_url_secrets(url: str) -> str:

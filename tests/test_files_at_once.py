@@ -14,6 +14,8 @@ import pytest
 from monitor.bus.spool_opening import open_spool
 from monitor.store import DatabaseSettings, open_store
 
+pytestmark = pytest.mark.integration_test
+
 PROCESSES = 4
 FILES = 60
 

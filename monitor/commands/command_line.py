@@ -22,7 +22,7 @@ __all__ = ["run"]
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError, for errors of one line."""
+    """An argument parser that raises UsageError, which prints one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
@@ -32,6 +32,7 @@ def run(argv: list[str]) -> int:
     """Run the command in ``argv`` and return the exit status; raises MonitorError."""
     parser = _Parser(
         prog="recodex-monitor",
+        usage="recodex-monitor [-h] [-c FILE] [--version] [COMMAND ...]",
         description="Run the daemon, or one of its commands.",
         epilog="commands:\n"
         + "\n".join(f"  {name:20} {text}" for name, (_, text) in COMMANDS.items())

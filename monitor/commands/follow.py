@@ -19,12 +19,12 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 
 from monitor.commands.arguments import channel_name, seconds, server_url
+from monitor.commands.found_config import find_config
 from monitor.commands.progress import Progress
 from monitor.commands.terminal_text import terminal_json, terminal_text
-from monitor.daemon.config import load
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.relay.client import RelayClient
-from monitor.relay.client_position import Away, End, Feed, Gap, Message, Refused, Reset
+from monitor.relay.client_position import Away, End, Feed, Gap, Message, Refused, Reset, Unknown
 from monitor.settings import address_text
 
 __all__ = ["add_arguments", "run"]
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         console = Console()
         # A dumb terminal cannot redraw a line: print a line per message.
         if not console.is_dumb_terminal:
-            view = _Terminal(name, console)
+            view = _Terminal(name, console, args.expect)
     with view:
         return asyncio.run(_follow(RelayClient(url, [args.channel]), args, view))
 
@@ -92,6 +92,8 @@ async def _follow(client: RelayClient, args: argparse.Namespace, view: _View) ->
                 view.note(
                     f"messages may be missing after message {event.seq}: no broker was connected"
                 )
+            elif isinstance(event, Unknown):
+                view.note("the relay has no message of this channel yet; waiting for the first")
             elif isinstance(event, Feed):
                 # No broker yet is not an interruption.
                 if fed and event.state != "up":
@@ -106,7 +108,7 @@ async def _follow(client: RelayClient, args: argparse.Namespace, view: _View) ->
 
 
 def _configured_url(file: str | None) -> str:
-    config = load(file).config
+    config = find_config(file, "websocket_uri", "relay.tls.certificate").loaded.config
     host, port = config.websocket_uri
     # Connect to loopback if the relay listens on all addresses.
     host = {"*": "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
@@ -175,17 +177,16 @@ def _ending(progress: Progress) -> str:
 
 # The width without the name of the channel and the bar: total, counts, the beginning of the last
 # message, time, and spaces.
-_BESIDE_BAR = 60
+_BESIDE_BAR = 48
 _BAR = (8, 30)
 
 
 class _Counts(TextColumn):
-    """Completed, failed and skipped, each in its colour."""
+    """Failed and skipped tasks, each in its colour."""
 
     def __init__(self) -> None:
         super().__init__(
-            "[green]{task.fields[completed_tasks]} done[/] [red]{task.fields[failed]} failed[/]"
-            " [yellow]{task.fields[skipped]} skipped[/]"
+            "[red]{task.fields[failed]} failed[/] [yellow]{task.fields[skipped]} skipped[/]"
         )
 
 
@@ -206,7 +207,7 @@ class _Terminal:
     If the terminal is too narrow for the counts, they are printed after the end of the job.
     """
 
-    def __init__(self, channel: str, console: Console) -> None:
+    def __init__(self, channel: str, console: Console, expected: int | None) -> None:
         self._channel = channel
         room = console.width - len(channel) - _BESIDE_BAR
         self._narrow = room < _BAR[0]
@@ -224,7 +225,7 @@ class _Terminal:
             columns = (bar, _Total(), _Counts(), last, TimeElapsedColumn())
         self._bar = Bar(TextColumn("{task.description}"), *columns, console=console, expand=True)
         self._task = self._bar.add_task(
-            escape(name), total=None, completed_tasks=0, failed=0, skipped=0, last="waiting"
+            escape(name), total=expected, failed=0, skipped=0, last="waiting"
         )
 
     def __enter__(self) -> object:
@@ -241,7 +242,6 @@ class _Terminal:
             self._task,
             total=total,
             completed=progress.done,
-            completed_tasks=progress.completed,
             failed=progress.failed,
             skipped=progress.skipped,
             last=escape(line.split(" (", maxsplit=1)[0]),

@@ -1,4 +1,4 @@
-"""``job list|show|start|stop``: the jobs of a running daemon, through its API."""
+"""``job list|show|start|stop|check|add|change|remove``: a daemon's jobs, through its API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -14,12 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.commands.api import Api, add_api_arguments
+from monitor.commands.job_import import import_jobs
 from monitor.commands.terminal_text import terminal_json, terminal_text
+from monitor.commands.wording import span
 from monitor.errors import MonitorError, UnavailableError, UsageError
+from monitor.probes.checks import DEFAULT_KIND, kind_of
 
 __all__ = ["add_arguments", "run"]
 
-_ACTIONS: Final = ("list", "show", "start", "stop")
+_ACTIONS: Final = ("list", "show", "start", "stop", "check", "add", "change", "remove", "import")
 _STATES: Final = ("up", "down", "unknown", "stopped", "inactive")
 _STYLES: Final = {"up": "green", "down": "bold red", "stopped": "dim", "inactive": "dim"}
 _PAGE: Final = 1000
@@ -28,7 +31,12 @@ _PAGE: Final = 1000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("action", choices=_ACTIONS, help="what to do")
-    parser.add_argument("id", nargs="*", type=int, help="ids of jobs, except for list")
+    parser.add_argument(
+        "id",
+        nargs="*",
+        help="ids of jobs; for add a URL, for change an id, each followed by KEY=VALUE; for import"
+        " a file of Prometheus, Gatus or Uptime Kuma, whose jobs are printed as a jobs file",
+    )
     parser.add_argument("--state", choices=_STATES, help="list only jobs in this state")
     parser.add_argument("--json", action="store_true", help="print jobs as JSON, one per line")
     add_api_arguments(parser)
@@ -42,16 +50,24 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "list":
         if args.id:
             raise UsageError("list expects no id; use `job show ID`")
-        found = [job for job in _all(Api(args)) if args.state in (None, job["state"])]
+        # A state may be followed by its reason.
+        found = [
+            job for job in _all(Api(args)) if args.state in (None, job["state"].partition(":")[0])
+        ]
         _print_list(found, as_json=args.json)
         return 0
+    if args.action == "import":
+        if len(args.id) != 1:
+            raise UsageError("import: expected one file")
+        return import_jobs(args.id[0])
+    if args.action in ("add", "change"):
+        return _save(args)
     if not args.id:
         raise UsageError(f"{args.action}: expected the id of a job")
-    if any(job_id < 1 for job_id in args.id):
-        raise UsageError("an id must be a number above 0")
+    ids = [_id(text) for text in args.id]
     api = Api(args)
     said: set[str] = set()
-    for job_id in args.id:
+    for job_id in ids:
         try:
             job = _asked(api, args.action, job_id)
         except UnavailableError:
@@ -63,7 +79,11 @@ def run(args: argparse.Namespace) -> int:
                 print(f"recodex-monitor: {terminal_text(str(error))}", file=sys.stderr)
             said.add(str(error))
             continue
-        if args.action == "show":
+        if args.action == "check":
+            _print_check(job, as_json=args.json)
+        elif args.action == "remove":
+            print(f"job {job_id} is removed")
+        elif args.action == "show":
             _print_job(job, as_json=args.json)
         elif args.json:
             print(_json(job))
@@ -73,9 +93,59 @@ def run(args: argparse.Namespace) -> int:
     return 1 if said else 0
 
 
+def _id(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise UsageError("an id must be a number above 0")
+    return int(text)
+
+
+def _save(args: argparse.Namespace) -> int:
+    """Add a job, or change one."""
+    if not args.id or "=" in args.id[0].partition("://")[0]:
+        raise UsageError(f"{args.action}: expected {'a URL' if args.action == 'add' else 'an id'}")
+    first, *given = args.id
+    keys: dict[str, Any] = {}
+    for each in given:
+        key, equals, value = each.partition("=")
+        if not equals:
+            raise UsageError(f"{args.action}: expected KEY=VALUE, not {each!r}")
+        keys[key] = _value(value)
+    api = Api(args)
+    if args.action == "add":
+        kind = {} if "kind" in keys else {"kind": kind_of(first) or DEFAULT_KIND}
+        job = api.request("POST", "/job", body={"url": first, **kind, **keys})
+    else:
+        job = api.request("PATCH", f"/job/{_id(first)}", body=keys)
+    if args.json:
+        print(_json(job))
+    else:
+        word = "added" if args.action == "add" else "changed"
+        print(f"job {job['id']} ({terminal_text(job['name'] or job['url'])}) is {word}")
+    return 0
+
+
+def _value(text: str) -> Any:
+    """Return a value: JSON if it is that, else the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _print_check(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(_json(result))
+        return
+    took = _milliseconds(result["response_time"])
+    said = "up" if result["up"] else f"down, {result['error']}"
+    print(f"job {result['job_id']} is {terminal_text(said)}, {took}")
+
+
 def _asked(api: Api, action: str, job_id: int) -> Any:
     if action == "show":
         return api.request("GET", f"/job/{job_id}")
+    if action == "remove":
+        return api.request("DELETE", f"/job/{job_id}")
     return api.request("POST", f"/job/{job_id}/{action}")
 
 
@@ -101,17 +171,45 @@ def _print_list(jobs: list[dict[str, Any]], *, as_json: bool) -> None:
         for row in (columns, *rows):
             print("\t".join(row))
         return
+    console = Console(highlight=False)
+    shown = _that_fit(columns, rows, console.width)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in columns:
+    for place in shown:
+        name = columns[place]
+        right = name in ("ID", "RESPONSE")
+        # A name or URL that is too long ends in an ellipsis.
         table.add_column(
-            name, justify="right" if name in ("ID", "RESPONSE") else "left", no_wrap=name != "URL"
+            name,
+            justify="right" if right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if place == shown[-1] else None,
         )
     for row in rows:
         style = _STYLES.get(row[1], "")
-        table.add_row(
-            *(Text(text, style=style if place == 1 else "") for place, text in enumerate(row))
-        )
-    Console(highlight=False).print(table)
+        table.add_row(*(Text(row[place], style=style if place == 1 else "") for place in shown))
+    console.print(table)
+
+
+# The places of the columns, from the most important one to the least.
+_BY_IMPORTANCE: Final = (0, 1, 6, 2, 7, 4, 5, 3)
+# What the last column needs to be of use, if its texts are longer.
+_LEAST_NAME: Final = 16
+
+
+def _that_fit(columns: Sequence[str], rows: list[tuple[str, ...]], width: int) -> list[int]:
+    """Return the places of the most important columns that fit in ``width``, in their order."""
+    shown: list[int] = []
+    left = width
+    for place in _BY_IMPORTANCE:
+        need = max(len(text[place]) for text in (columns, *rows)) + 1
+        if columns[place] in ("NAME", "URL"):
+            need = min(need, _LEAST_NAME)
+        if need > left:
+            break
+        shown.append(place)
+        left -= need
+    return sorted(shown)
 
 
 def _row(job: dict[str, Any]) -> tuple[str, ...]:
@@ -143,9 +241,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         "url": job["url"] if job["kind"] != "http" else f"{job['method']} {job['url']}",
         "state": f"{job['state']}, {_since(job)}",
         "interval": f"{job['interval']:g} s, timeout {job['timeout']:g} s",
-        "next run": "-"
-        if job["next_run"] is None
-        else f"in {_span(job['next_run'] - time.time())}",
+        "next run": "-" if job["next_run"] is None else f"in {span(job['next_run'] - time.time())}",
         "last run": f"{_ago(last.get('checked_at'))} ago" if last else "none yet",
     }
     if last:
@@ -165,15 +261,7 @@ def _since(job: dict[str, Any]) -> str:
 
 
 def _ago(instant: float | None) -> str:
-    return "-" if instant is None else _span(time.time() - instant)
-
-
-def _span(seconds: float) -> str:
-    seconds = max(0, round(seconds))
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= unit:
-            return f"{seconds // unit} {name}"
-    return f"{seconds} s"
+    return "-" if instant is None else span(time.time() - instant)
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -20,7 +20,13 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.text import Text
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidStatus,
+    ProxyError,
+)
 from websockets.sync.client import ClientConnection, connect
 
 from monitor.backoff import Backoff
@@ -29,11 +35,15 @@ from monitor.commands.arguments import log_text, seconds
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.logs.levels import LEVELS, level_name
+from monitor.logs.times import seconds_of
+from monitor.part import counted
+from monitor.transport.environment_proxy import environment_proxy, through
 
 __all__ = ["add_arguments", "run"]
 
 _PAGE: Final = 1000
 _LAST_LINES: Final = 10
+_AROUND_LINES: Final = 20
 _OPEN_S: Final = 10.0
 _ANSWER_S: Final = 30.0
 _RETRY_S: Final = (0.5, 15.0)
@@ -63,6 +73,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--contains", type=log_text, metavar="TEXT", help="only with this text, in any case"
     )
     parser.add_argument(
+        "--not",
+        dest="excludes",
+        type=log_text,
+        action="append",
+        metavar="TEXT",
+        help="only without this text, in any case; may be repeated",
+    )
+    parser.add_argument(
+        "--regexp", type=log_text, metavar="RE", help="only where this regular expression is found"
+    )
+    parser.add_argument(
+        "--from", dest="since", metavar="TIME", help="since this time: s, ms or ISO 8601"
+    )
+    parser.add_argument("--until", metavar="TIME", help="before this time")
+    parser.add_argument(
+        "--around", metavar="TIME", help="those before and after this time; 20, or --limit"
+    )
+    parser.add_argument(
         "--limit", type=int, metavar="N", help="the newest N at most (default: 1000)"
     )
     parser.add_argument("--follow", action="store_true", help="also show new ones as they arrive")
@@ -85,17 +113,45 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--limit: expected at least 1")
     filter_ = {
         key: _level(key, value) if key.endswith("level") else value
-        for key in ("sender", "level", "min_level", "contains")
+        for key in ("sender", "level", "min_level", "contains", "regexp")
         if (value := getattr(args, key)) is not None
     }
+    if args.excludes:
+        filter_["not"] = args.excludes
+    times = {
+        key: _time(f"--{key}", value)
+        for key, value in (("from", args.since), ("until", args.until), ("around", args.around))
+        if value is not None
+    }
+    if times and args.follow:
+        raise UsageError("--from, --until and --around do not go with --follow; use --timewindow")
+    if args.around is not None and args.until is not None:
+        raise UsageError("--around and --until do not go together")
     api, view = Api(args), _View(as_json=args.json)
     if not args.follow:
-        for entry in reversed(list(_pages(api, filter_, window, args.limit or _PAGE))):
+        asked_for = {**filter_, **times}
+        limit = args.limit or (_PAGE if args.around is None else _AROUND_LINES)
+        for entry in reversed(list(_pages(api, asked_for, window, limit))):
             view.show(entry)
         return 0
     asked = args.limit or (_PAGE if window is not None else _LAST_LINES)
     _Tail(api, view, filter_, window=window, limit=min(asked, 10_000)).run(args.wait)
     return 0
+
+
+def _time(option: str, text: str) -> float:
+    """Return a time of the command line in s; without an offset it is local."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    try:
+        if at is not None and at.tzinfo is None and not text.isdigit():
+            return at.astimezone().timestamp()
+        return seconds_of(text)
+    except (ValueError, OverflowError, OSError):
+        problem = "expected s or ms since the epoch, or ISO 8601 such as 2027-06-30T12:00"
+        raise UsageError(f"{option}: {problem}, not {text[:40]!r}") from None
 
 
 def _level(key: str, text: str) -> str:
@@ -120,7 +176,8 @@ def _pages(
         yield from page["logs"]
         left -= len(page["logs"])
         cursor = page["cursor"]
-        if cursor is None:
+        # Around a time there is one page, and its cursor leads to older entries alone.
+        if cursor is None or "around" in filter_:
             return
 
 
@@ -171,12 +228,17 @@ class _Tail:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[ClientConnection]:
+        url = self._api.websocket_url
+        proxy = environment_proxy(url, secret=bool(self._api.headers))
+        server = self._api.shown + through(proxy)
         try:
             manager = connect(
-                self._api.websocket_url,
+                url,
+                proxy=proxy,
                 additional_headers=self._api.headers,
                 open_timeout=_OPEN_S,
                 compression=None,
+                ssl=self._api.tls,
                 max_size=None,  # pages may be large
             )
         except InvalidStatus as error:
@@ -184,15 +246,18 @@ class _Tail:
             if status in (429, 500, 502, 503, 504):
                 raise _AwayError(f"answered {status}") from None
             problem = f"refused with status {status}" if status != 401 else self._api.unauthorized
-            raise MonitorError(f"{self._api.shown}: {problem}") from None
+            raise MonitorError(f"{server}: {problem}") from None
         except TimeoutError:
-            raise _AwayError("no response in time") from None
+            raise _AwayError(f"no response in time{through(proxy)}") from None
+        except (ProxyError, InvalidProxy) as error:
+            raise MonitorError(f"{server}: {error}") from None
         except InvalidHandshake as error:
-            raise MonitorError(f"{self._api.shown}: not a WebSocket server: {error}") from None
+            raise MonitorError(f"{server}: not a WebSocket server: {error}") from None
         except ssl.SSLError:
             raise _AwayError(TLS_FAILED) from None
         except (OSError, EOFError) as error:
-            raise _AwayError(getattr(error, "strerror", None) or "no response") from None
+            problem = getattr(error, "strerror", None) or "no response"
+            raise _AwayError(problem + through(proxy)) from None
         with manager as connection:
             try:
                 yield connection
@@ -246,12 +311,16 @@ class _Tail:
     def _go_on(self, connection: ClientConnection) -> None:
         while True:
             message = json.loads(connection.recv())
+            if message.get("status") == "error":
+                raise MonitorError(f"{self._api.shown}: {message['error']['message']}")
             if message["action"] == "log":
                 self._live(message)
 
     def _live(self, message: dict[str, Any]) -> None:
         if message["dropped"]:
-            self._view.notice(f"missed {message['dropped']} entries: this client is too slow")
+            self._view.notice(
+                f"missed {counted(message['dropped'], 'entry', 'entries')}: this client is too slow"
+            )
         self._show(message["logs"])
 
     def _show(self, entries: Sequence[dict[str, Any]]) -> None:
@@ -291,7 +360,7 @@ class _View:
             return
         at = datetime.fromtimestamp(entry["time"], UTC).astimezone()
         style = _STYLES.get(entry["level"], "")
-        text = Text(f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03} ", style="")
+        text = Text(f"{at.isoformat(' ', 'milliseconds')} ", style="")
         text.append(f"{terminal_text(entry['level']).upper():8} ", style=style)
         text.append(f"{terminal_text(entry['sender'])}: ", style="bold")
         # Keeps stack traces readable; the indentation distinguishes further lines from entries.

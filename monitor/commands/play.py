@@ -17,12 +17,14 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from monitor.commands.arguments import channel_name, seconds, server_url
+from monitor.commands.found_config import find_config
 from monitor.commands.terminal_text import terminal_text
-from monitor.daemon.config import Config, load
+from monitor.daemon.config import Config
 from monitor.errors import MonitorError, SettingError, UnavailableError, UsageError
 from monitor.files.reading import read_file
-from monitor.relay.settings import curve_key_in, read_curve_keys
+from monitor.part import counted
 from monitor.settings import address_text, read_secret
+from monitor.transport.curve import curve_key_in, read_curve_keys
 
 __all__ = ["add_arguments", "run"]
 
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             for entry in entries
             if entry.frames[0] == first
         ]
-    config = load(args.config).config
+    config = find_config(args.config, "zeromq_uri", "relay.curve").loaded.config
     if args.uri is not None:
         server_url("--uri", args.uri, ("tcp",))
     uri = args.uri or _configured_uri(config)
@@ -98,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{entry.t - entries[0].t:8.3f} {shown}", flush=True)
         # Stay connected, so that readers get the last messages before the notice that it is gone.
         time.sleep(_STAY_S)
-    print(f"sent {len(entries)} messages to {uri}")
+    print(f"sent {counted(len(entries), 'message')} to {uri}")
     return 0
 
 
@@ -177,7 +179,7 @@ def _use_curve(socket: zmq.Socket[bytes], args: argparse.Namespace, config: Conf
 def _connect(socket: zmq.Socket[bytes], uri: str, wait_s: float) -> None:
     """Wait for the handshake of the relay: a message sent before it might be lost."""
     monitor = socket.get_monitor_socket(
-        zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     )
     # Only for an IPv6 address: otherwise libzmq would prefer IPv6 addresses of names.
     socket.setsockopt(zmq.IPV6, "[" in uri)
@@ -186,12 +188,23 @@ def _connect(socket: zmq.Socket[bytes], uri: str, wait_s: float) -> None:
             socket.connect(uri)
         except zmq.ZMQError as error:
             raise UsageError(f"--uri: {uri} is not tcp://HOST:PORT ({error})") from None
-        if not monitor.poll(int(wait_s * 1000)):
-            socket.setsockopt(zmq.LINGER, 0)
-            raise UnavailableError(uri, f"no relay responded within {wait_s:g} s; gave up waiting")
-        if recv_monitor_message(monitor)["event"] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            socket.setsockopt(zmq.LINGER, 0)
-            raise MonitorError(f"{uri}: the relay does not allow this key")
+        ends_at = time.monotonic() + wait_s
+        problem = "no relay responded"
+        while True:
+            left_s = ends_at - time.monotonic()
+            if not monitor.poll(max(0, int(left_s * 1000))):
+                socket.setsockopt(zmq.LINGER, 0)
+                raise UnavailableError(uri, f"{problem} within {wait_s:g} s; gave up waiting")
+            match recv_monitor_message(monitor)["event"]:
+                case zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    return
+                case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                    socket.setsockopt(zmq.LINGER, 0)
+                    raise MonitorError(f"{uri}: the relay does not allow this key")
+            problem = (
+                "connected, but no ZeroMQ handshake succeeded (a relay with relay.curve needs"
+                " --key and --server-key)"
+            )
     finally:
         socket.disable_monitor()
         monitor.close(0)

@@ -20,6 +20,7 @@ from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.daemon.config import load
 from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.messages import Result
+from monitor.part import counted
 from monitor.probes.checking import Checks, check_job, result_of
 from monitor.probes.checks import KINDS, kind_of, load_kinds, read_job
 from monitor.probes.job import Job, Option
@@ -157,7 +158,8 @@ def _show(result: Result) -> None:
     if result.certificate_expires_at is not None:
         day = datetime.fromtimestamp(result.certificate_expires_at, UTC)
         left = (result.certificate_expires_at - result.checked_at) / 86400
-        when = f"in {left:.0f} days" if left >= 0 else f"{-left:.0f} days ago"
+        days = counted(abs(round(left)), "day")
+        when = f"in {days}" if left >= 0 else f"{days} ago"
         console.print(Text(f"  certificate expires {day:%Y-%m-%d}, {when}"), soft_wrap=True)
 
 

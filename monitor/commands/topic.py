@@ -7,18 +7,22 @@ import asyncio
 import sys
 import time
 from collections import deque
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import msgspec
 
-from monitor.bus import Record, create_bus, list_topics
+from monitor.bus import Bus, Consumer, Record, create_bus, list_topics
+from monitor.commands.found_config import find_config
 from monitor.commands.terminal_text import terminal_json, terminal_text
-from monitor.daemon.config import Config, load
-from monitor.errors import MonitorError, UsageError
+from monitor.daemon.config import Config
+from monitor.errors import MonitorError, UnavailableError, UsageError
 
 __all__ = ["add_arguments", "run"]
 
-# The end of a topic in Kafka: no message for this long.
+_POLL_S = 0.2
+# How long to wait for the first message or for the next: an open transaction may hold them back.
+_ANSWER_S = 15.0
 _QUIET_S = 2.0
 
 
@@ -37,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the messages of the topic, oldest first."""
     if args.last is not None and args.last < 0:
         raise UsageError("--last: expected at least 0")
-    config = load(args.config).config
+    config = find_config(args.config, "bus", "kafka").loaded.config
     known = list_topics(config.bus, config.kafka)
     if args.name not in known:
         names = ", ".join(known) or "none yet"
@@ -52,21 +56,39 @@ async def _print(config: Config, args: argparse.Namespace) -> None:
     consumer = bus.consumer(args.name, group=None)
     held: deque[Record] = deque(maxlen=args.last)
     try:
-        began = time.time()
-        quiet_s = 0.0 if config.kafka is None else _QUIET_S
-        while records := await consumer.poll(max_records=1000, timeout_s=quiet_s):
+        async for records in _present(bus, consumer):
             if args.last is None:
                 _write(records, as_json=args.json)
             else:
                 held.extend(records)
-            # Stop at the current end, which a busy topic would never reach.
-            if records[-1].timestamp > began:
-                break
         _write(list(held), as_json=args.json)
+        if not args.follow and (troubles := bus.troubles()):
+            raise UnavailableError("kafka", "; ".join(troubles))
         while args.follow:
             _write(await consumer.poll(timeout_s=1.0), as_json=args.json)
     finally:
         await consumer.close()
+
+
+async def _present(bus: Bus, consumer: Consumer) -> AsyncIterator[list[Record]]:
+    """Yield the messages that there are now; a busy topic has new ones all the time.
+
+    Ends at the current end, or where nothing more can be read.
+    """
+    began = time.time()
+    quiet_at = time.monotonic() + _ANSWER_S
+    while True:
+        records = await consumer.poll(max_records=1000, timeout_s=_POLL_S)
+        if records:
+            quiet_at = time.monotonic() + _QUIET_S
+            yield records
+            if records[-1].timestamp > began:
+                return
+            continue
+        lag = await consumer.lag()
+        whole = bool(consumer.assignment()) and lag.keys() >= consumer.assignment()
+        if (whole and not any(lag.values())) or time.monotonic() > quiet_at or bus.troubles():
+            return
 
 
 def _write(records: list[Record], *, as_json: bool) -> None:
@@ -77,7 +99,8 @@ def _write(records: list[Record], *, as_json: bool) -> None:
 
 def _line(record: Record) -> str:
     try:
-        when = datetime.fromtimestamp(record.timestamp, UTC).isoformat(" ", "milliseconds")[:23]
+        at = datetime.fromtimestamp(record.timestamp, UTC).astimezone()
+        when = at.isoformat(" ", "milliseconds")
     except (ValueError, OverflowError, OSError):
         # An invalid year; with Kafka the time is from the producer.
         when = f"{record.timestamp:.3f}"

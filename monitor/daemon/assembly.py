@@ -6,11 +6,11 @@ A part that is off is not imported; a service is created when the first part req
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from monitor.bus import Bus, create_bus
+from monitor.bus import Bus, create_bus, open_topic
 from monitor.daemon.config import Config, LoadedConfig
-from monitor.errors import SettingError
+from monitor.errors import SettingError, all_of
 from monitor.libraries import needed_by
 from monitor.metrics import Metric
 from monitor.part import Part, State
@@ -21,6 +21,7 @@ from monitor.web.context import DaemonStatus, PartsStatus
 from monitor.web.settings import ApiSettings
 
 if TYPE_CHECKING:
+    from monitor.alerts.jobs import Jobs
     from monitor.logs.reader import LogReader
 
 __all__ = [
@@ -97,11 +98,15 @@ def _relay(services: Services) -> Part | None:
         return None
     from monitor.relay.part import Relay
 
+    topic = None
+    if config.relay.topic is not None and config.kafka is not None:
+        topic = open_topic(config.kafka, config.relay.topic, configs=config.relay.topic_configs())
     return Relay(
         config.relay,
         websocket_uri=config.websocket_uri,
         zeromq_uri=config.zeromq_uri,
         stop=services.stop,
+        topic=topic,
     )
 
 
@@ -146,13 +151,54 @@ def _cluster(services: Services) -> Part | None:
     return Cluster(services.config.cluster, store=services.store(), bus=services.bus())
 
 
+def _alerts(services: Services) -> Part | None:
+    config = services.config
+    if config.alerts is None:
+        return None
+    from monitor.alerts.part import Alerts
+    from monitor.daemon.known_jobs import NoJobs, ProbesJobs, TableJobs
+
+    jobs: Jobs
+    if config.probes is not None:
+        jobs = ProbesJobs(lambda: _running(services, "probes"))
+    elif config.database.url is not None:
+        jobs = TableJobs(services.store())
+    else:
+        jobs = NoJobs()
+
+    def connected() -> bool | None:
+        relay = _running(services, "relay")
+        return None if relay is None else relay.feed.up
+
+    return Alerts(
+        config.alerts,
+        bus=services.bus(),
+        store=services.store(),
+        jobs=jobs,
+        parts=services.status.states,
+        connected=connected,
+    )
+
+
+def _running(services: Services, name: str) -> Any:
+    return next((part for part in services.parts if part.name == name), None)
+
+
 def _web(services: Services) -> Part | None:
     config = services.config
     if config.api is None:
         return None
+    from monitor.bus.look import TopicLook
     from monitor.web.part import Web
 
-    keeps = (config.probes, config.aggregation, config.cluster, config.logs, config.database.url)
+    keeps = (
+        config.probes,
+        config.aggregation,
+        config.cluster,
+        config.logs,
+        config.alerts,
+        config.database.url,
+    )
     return Web(
         config.api,
         tokens=services.tokens,
@@ -160,6 +206,7 @@ def _web(services: Services) -> Part | None:
         status=services.status,
         store=services.store() if any(each is not None for each in keeps) else None,
         log_reader=_log_reader(services),
+        topics=TopicLook(config.bus, config.kafka),
     )
 
 
@@ -183,6 +230,7 @@ PARTS: tuple[Callable[[Services], Part | None], ...] = (
     _aggregation,
     _cluster,
     _logs,
+    _alerts,
     _web,
 )
 
@@ -200,13 +248,16 @@ def make_parts(loaded: LoadedConfig, services: Services) -> Iterator[Part]:
 
 
 async def check_parts(loaded: LoadedConfig, parts: Sequence[Part]) -> None:
-    """Raise ConfigError if the parts must not be started."""
+    """Raise ConfigError with the errors of all parts that must not be started."""
+    errors = []
     for part in parts:
         try:
             with needed_by(part.name):
                 await part.check()
         except SettingError as error:
-            raise loaded.error(error.under(part.section or part.name)) from None
+            errors.append(loaded.error(error.under(part.section or part.name)))
+    if errors:
+        raise all_of(errors)
 
 
 async def check(loaded: LoadedConfig) -> None:

@@ -7,24 +7,29 @@ known one.
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import yaml
 
 from monitor.aggregation.settings import AggregationSettings
+from monitor.alerts.settings import AlertsSettings
 from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.cluster.settings import ClusterSettings
 from monitor.daemon.logfile import LoggerSettings
+from monitor.daemon.old_keys import OldKeys
+from monitor.daemon.omissions import Omissions
 from monitor.daemon.yaml_document import Document
-from monitor.errors import ConfigError, SettingError, key_text
+from monitor.errors import ConfigError, SettingError, all_of, key_text
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
-from monitor.settings import Address, Section, hide_url_secrets, is_marked
+from monitor.settings import Address, Section, check_host, hide_url_secrets, is_marked
 from monitor.store.settings import DatabaseSettings
 from monitor.validation import did_you_mean, expectation, unknown_tagged_key
 from monitor.web.settings import ApiSettings
@@ -35,7 +40,7 @@ __all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The config. A part runs if its section is present; the relay unless it is ``false``."""
 
-    # where web pages subscribe, over WebSocket; "*" and "" mean all addresses
+    # where web pages subscribe, over WebSocket; "*" and "" mean all addresses, IPv4 and IPv6
     websocket_uri: Address = ("127.0.0.1", 4567)
     # where brokers send, over ZeroMQ
     zeromq_uri: Address = ("127.0.0.1", 7894)
@@ -48,7 +53,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     probes: ProbesSettings | None = None
     aggregation: AggregationSettings | None = None
     logs: LogsSettings | None = None
+    alerts: AlertsSettings | None = None
     api: ApiSettings | None = None
+
+    def verify(self) -> None:
+        """Check what several sections decide together."""
+        if self.relay is not None and self.relay.topic is not None and self.kafka is None:
+            raise SettingError(("relay", "topic"), "needs the section kafka")
 
     def sections(self) -> Iterator[tuple[str, Section]]:
         """Yield the present sections with their names."""
@@ -65,36 +76,102 @@ class LoadedConfig:
         self.config = config
         self.file = document.file if document is not None else None
         self.empty = document is not None and document.empty
+        # Warnings about what is read as version 1 read it.
+        self.remarks: list[ConfigError] = []
         self._document = document
 
     def error(self, error: SettingError) -> ConfigError:
         """Return an error of a setting with its file and line."""
-        return ConfigError(
-            error.problem,
-            file=self.file or "defaults",
-            line=self._document.line(error.path) if self._document is not None else None,
-            key=key_text(error.path),
-        )
+        if self._document is not None:
+            return self._document.placed(error)
+        return ConfigError(error.problem, file="defaults", key=key_text(error.path))
 
 
-def load(file: str | None, *, environ: Mapping[str, str] = os.environ) -> LoadedConfig:
-    """Read and check ``file``, or return the defaults; raises ConfigError."""
+def load(
+    file: str | None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    keys: Collection[str] | None = None,
+) -> LoadedConfig:
+    """Read and check ``file``, or return the defaults; raises ConfigError with all errors.
+
+    With ``keys``, such as ``api.uri``, only their sections are checked, and not the files that they
+    name: for a command, which may lack the variables and files that the service has. A variable
+    that is missing is an error only in one of the ``keys``.
+    """
     if file is None:
         return LoadedConfig(Config(), None)
     document = Document.read(file)
     loaded = LoadedConfig(Config(), document)
+    old = OldKeys(document, [field.encode_name for field in msgspec.structs.fields(Config)])
+    old.drop_ignored()
+    omissions = Omissions()
+    unset = list(document.substitute(environ))
+    if keys is None:
+        for error in unset:
+            omissions.add(error)
     try:
-        document.substitute(environ)
-        loaded.config = _convert(document)
-        for name, section in loaded.config.sections():
+        loaded.config = _checked(document, old, omissions, files=keys is None)
+    except SettingError as error:
+        omissions.add(error)
+        omissions.gave_up = True
+    except ConfigError:
+        # With keys, what is wrong elsewhere must not hide that nothing was read.
+        if keys is not None or not omissions.errors:
+            raise
+    errors = omissions.errors if keys is None else _concerning(keys, unset, omissions)
+    if errors:
+        raise all_of([loaded.error(document.as_written(each)) for each in errors])
+    loaded.remarks = old.remarks
+    return loaded
+
+
+def _concerning(
+    keys: Collection[str], unset: list[SettingError], omissions: Omissions
+) -> list[SettingError]:
+    """Return the errors that concern a command that uses ``keys``."""
+    used = [tuple(key.split(".")) for key in keys]
+    found = [
+        error for error in unset if any(all(map(operator.eq, error.path, key)) for key in used)
+    ]
+    known = {error.path for error in unset}
+    found += [
+        error
+        for error in omissions.errors
+        if omissions.gave_up
+        or not error.path
+        or (error.path[0] in {key[0] for key in used} and error.path not in known)
+    ]
+    return found
+
+
+def _checked(document: Document, old: OldKeys, omissions: Omissions, *, files: bool) -> Config:
+    """Return the config without its invalid values, which ``omissions`` gets with their errors.
+
+    Whether keys fit each other and the ``files`` that they name is checked together.
+
+    Raises SettingError if the rest is not worth a look.
+    """
+    while True:
+        config = _convert(document, old, omissions)
+        for problem in _hosts_problems(config):
+            omissions.add(problem, problem.path[:-1])
+        if not files:
+            return config
+        for name, section in config.sections():
             try:
                 section.verify()
             except SettingError as error:
-                raise error.under(name) from None
-        loaded.config.verify()
-    except SettingError as error:
-        raise loaded.error(document.as_written(error)) from None
-    return loaded
+                wrong = error.under(name)
+                # An item of a list can be left out; other keys may depend on each other.
+                item = next((at for at, step in enumerate(wrong.path) if step.__class__ is int), -1)
+                if not omissions.add(wrong, wrong.path[: item + 1]):
+                    continue
+                break
+        else:
+            if not omissions.errors:
+                config.verify()
+            return config
 
 
 def settings_in_force(config: Config) -> str:
@@ -103,13 +180,20 @@ def settings_in_force(config: Config) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False)
 
 
-def _forgiving(data: dict[str, Any]) -> dict[str, Any]:
-    """Accept what the old monitor accepts: numbers as text, and empty sections for defaults."""
-    data = dict(data)
-    for key in ("websocket_uri", "zeromq_uri"):
-        address = data.get(key)
-        if isinstance(address, list) and len(address) == 2 and _is_digits(address[1]):
-            data[key] = [address[0], int(address[1])]
+def _hosts_problems(section: Section, *path: str) -> Iterator[SettingError]:
+    """Yield what is wrong with the host of each address, all of which the daemon listens on."""
+    for field in msgspec.structs.fields(section):
+        value, place = getattr(section, field.name), (*path, field.encode_name)
+        if isinstance(value, Section):
+            yield from _hosts_problems(value, *place)
+        elif isinstance(value, tuple) and _is_address(list(place)):
+            problem = check_host(value[0])
+            if problem:
+                yield SettingError((*place, 0), problem)
+
+
+def _completed(data: dict[str, Any]) -> dict[str, Any]:
+    """Take empty sections for defaults, and ``false`` for an absent one."""
     for name, kind in _section_types().items():
         value = data.get(name, ...)
         if value is None:
@@ -118,17 +202,7 @@ def _forgiving(data: dict[str, Any]) -> dict[str, Any]:
             data[name] = None
         elif isinstance(value, dict):
             data[name] = kind.completed(value)
-    logger = data.get("logger")
-    if isinstance(logger, dict):
-        data["logger"] = {
-            key: int(value) if key in ("max-size", "rotations") and _is_digits(value) else value
-            for key, value in logger.items()
-        }
     return data
-
-
-def _is_digits(value: object) -> bool:
-    return isinstance(value, str) and value.isascii() and value.isdigit()
 
 
 def _section_types() -> dict[str, type[Section]]:
@@ -140,16 +214,19 @@ def _section_types() -> dict[str, type[Section]]:
     return types
 
 
-def _convert(document: Document) -> Config:
+def _convert(document: Document, old: OldKeys, omissions: Omissions) -> Config:
     while True:
-        data = _forgiving(document.data())
+        data = _completed(old.read(omissions.apply(document.data())))
         try:
             return msgspec.convert(data, Config)
         except msgspec.ValidationError as error:
             wrong = _setting_error(str(error), data)
             # The value of a variable is text, unless a number, a flag or nothing is expected.
-            if not document.reinterpret(wrong.path):
-                raise wrong from None
+            if document.reinterpret(omissions.original(wrong.path)):
+                continue
+            if not omissions.add(wrong):
+                omissions.gave_up = True
+                return Config()
 
 
 def _setting_error(text: str, data: Any) -> SettingError:
@@ -254,7 +331,7 @@ def _allowed_values(path: list[str | int]) -> list[str]:
 
 def _types_at(path: list[str | int]) -> tuple[msgspec.inspect.Type, ...]:
     """Return the possible types of the value at ``path``."""
-    kind: msgspec.inspect.Type = msgspec.inspect.type_info(Config)
+    kind = _config_type()
     for step in path:
         for option in _options(kind):
             if isinstance(option, msgspec.inspect.StructType) and isinstance(step, str):
@@ -270,6 +347,11 @@ def _types_at(path: list[str | int]) -> tuple[msgspec.inspect.Type, ...]:
         else:
             return ()
     return _options(kind)
+
+
+@functools.cache
+def _config_type() -> msgspec.inspect.Type:
+    return msgspec.inspect.type_info(Config)
 
 
 def _options(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:

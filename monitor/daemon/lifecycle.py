@@ -10,20 +10,21 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from monitor import __version__
-from monitor.backoff import Backoff
 from monitor.daemon.allocator import give_memory_back
 from monitor.daemon.assembly import Services, check_parts, make_parts
 from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
+from monitor.daemon.descriptors import Descriptors
+from monitor.daemon.lateness import Lateness
 from monitor.daemon.logfile import DaemonLog
 from monitor.daemon.signals import Signals, hold_signals
+from monitor.daemon.supervision import Supervisor
 from monitor.daemon.systemd import ServiceManager, watchdog_interval
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
 from monitor.files.threads import call_aside
@@ -52,8 +53,6 @@ _LOOK_AT_FILES_S = 1.0
 # objects it would run thousands of times while thousands of clients connect, and find nothing:
 # the relay creates no reference cycles.
 _GARBAGE = (20_000, 5, 10)
-# Descriptors of the process itself: log, loop, threads of libzmq, files in the state directory.
-_OWN_DESCRIPTORS = 128
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -102,7 +101,9 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._exit_status = 0
         self._reload_wanted = False
-        self._failures: dict[str, str] = {}
+        self._supervisors: list[Supervisor] = []
+        self._lateness = Lateness()
+        self._descriptors = Descriptors()
         self._services = Services(loaded.config, stop=self.ask_to_stop, status=self)
         self.parts: list[Part] = []
         # Whether the last reload succeeded, for /metrics.
@@ -118,10 +119,11 @@ class Daemon:
             if not await self._unless_stopped(self._start(), grace_s=_START_S):
                 return self._exit_status
             tasks = [
-                asyncio.create_task(self._supervise(part), name=f"part:{part.name}")
-                for part in self.parts
+                asyncio.create_task(each.run(), name=f"part:{each.part.name}")
+                for each in self._supervisors
             ]
             tasks.append(asyncio.create_task(self._beat(), name="heartbeat"))
+            tasks.append(asyncio.create_task(self._lateness.run(), name="lateness"))
             tasks.append(asyncio.create_task(self._look_at_files(), name="files"))
             for task in tasks:
                 task.add_done_callback(self._on_task_ended)
@@ -145,10 +147,11 @@ class Daemon:
         give_memory_back()
         for part in make_parts(self._loaded, self._services):
             self.parts.append(part)
+            self._supervisors.append(Supervisor(part, pause_s=_RESTART_PAUSE_S))
         self._services.parts = self.parts
         await check_parts(self._loaded, self.parts)
         await self._remark()
-        self._raise_descriptor_limit()
+        self._descriptors.raise_limit(self.parts)
         for service in self._services.opened:
             try:
                 await service.start()
@@ -164,21 +167,6 @@ class Daemon:
     async def _remark(self) -> None:
         for remark in await asyncio.to_thread(remarks, self._loaded):
             logger.warning("%s", remark)
-
-    def _raise_descriptor_limit(self) -> None:
-        wanted = _OWN_DESCRIPTORS + sum(part.descriptors() for part in self.parts)
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft == resource.RLIM_INFINITY or soft >= wanted:
-            return
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-        if limit < wanted:
-            logger.warning(
-                "the hard limit of %d file descriptors is lower than the %d that the config may"
-                " need: raise LimitNOFILE= or lower max_clients",
-                limit,
-                wanted,
-            )
 
     # Serve
 
@@ -209,34 +197,13 @@ class Daemon:
         doing.result()
         return True
 
-    async def _supervise(self, part: Part) -> None:
-        backoff = Backoff(*_RESTART_PAUSE_S)
-        while True:
-            began = time.monotonic()
-            try:
-                await part.run()
-                problem = "ended"
-            except Exception as error:
-                cause = _first_cause(error)
-                if isinstance(cause, MonitorError):
-                    problem = str(cause)
-                else:
-                    logger.error("%s failed", part.name, exc_info=cause)
-                    problem = f"failed: {type(cause).__name__}"
-            if time.monotonic() - began > 60:
-                backoff.reset()
-            delay = backoff.next_delay()
-            self._failures[part.name] = problem
-            logger.error("%s %s; restarting it in %.1f s", part.name, problem, delay)
-            await asyncio.sleep(delay)
-            del self._failures[part.name]
-
     async def _beat(self) -> None:
         watchdog = watchdog_interval(os.environ)
         while True:
             if watchdog is not None:
                 self._manager.watchdog()
             self._manager.status(self.status_text())
+            self._descriptors.look()
             await asyncio.sleep(min(watchdog or _HEARTBEAT_S, _HEARTBEAT_S))
 
     async def _look_at_files(self) -> None:
@@ -258,16 +225,17 @@ class Daemon:
     def states(self) -> dict[str, State]:
         """Return the states of parts and shared services, by name."""
         states = self._services.states()
-        for part in self.parts:
-            failure = self._failures.get(part.name)
-            states[part.name] = State(Health.DEGRADED, failure) if failure else part.state()
+        states.update((each.part.name, each.state()) for each in self._supervisors)
         return states
 
     def metrics(self) -> Iterable[Metric]:
         """Return the metrics of parts and shared services."""
+        yield from self._lateness.metrics()
         yield from self._services.metrics()
-        for part in self.parts:
-            yield from part.metrics()
+        for each in self._supervisors:
+            yield from each.metrics()
+        restarts = [({"part": each.part.name}, each.restarts) for each in self._supervisors]
+        yield Metric("part_restarts_total", "counter", "Restarts of a part that failed", restarts)
 
     def status_text(self) -> str:
         """Return the text for ``systemctl status``: the state of each part, with numbers."""
@@ -294,10 +262,14 @@ class Daemon:
             loaded.config = self._narrow(loaded.config)
             await self._adopt(loaded)
             await self._remark()
-            self._raise_descriptor_limit()
+            self._descriptors.raise_limit(self.parts)
         except MonitorError as error:
             self.last_reload_successful = False
-            logger.error("reload failed, nothing changed: %s", error)
+            for line in error.lines():
+                logger.error("reload failed, nothing changed: %s", line)
+        except Exception as error:  # a defect here must not end the daemon
+            self.last_reload_successful = False
+            logger.error("reload failed: %s", type(error).__name__, exc_info=error)
         finally:
             self._manager.ready()
 
@@ -329,7 +301,10 @@ class Daemon:
         if new.logger != old.logger:
             await call_aside(self._log.reload, new.logger)
         for switch in switches:
-            switch()
+            try:
+                switch()
+            except Exception as error:
+                logger.error("a part did not apply its settings", exc_info=error)
         self._loaded, self.config = loaded, new
         self.last_reload_successful = True
         logger.info("reloaded %s", loaded.file or "the defaults")
@@ -394,20 +369,13 @@ class Daemon:
                 "%s %s took longer than %.1f s; continuing without it", what, running[task], limit_s
             )
         for task in done:
-            error = task.exception()
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
             if error is not None:
                 logger.error(
                     "%s %s failed: %s: %s", what, running[task], type(error).__name__, error
                 )
         if late:
             await asyncio.wait(late, timeout=_CUT_OFF_S)
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Return the first error of a task group, however deep it is nested."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def run_daemon(
@@ -449,7 +417,8 @@ def run_daemon(
                 # For a command this status means a retry; systemd restarts the daemon in any case.
                 error.exit_status = MonitorError.exit_status
             signals.status = error.exit_status
-            logger.critical("%s", error)
+            for line in error.lines():
+                logger.critical("%s", line)
             raise
         finally:
             if not log.stop():

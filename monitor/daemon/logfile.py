@@ -18,25 +18,18 @@ from typing import Annotated, TextIO
 import msgspec
 
 from monitor.daemon.log_writers import STOP_S, RotatingFile, Stderr, Writer
-from monitor.errors import SettingError
 from monitor.settings import Reloadable, Section
 
-__all__ = ["DaemonLog", "LoggerSettings"]
+__all__ = ["LEVELS", "DaemonLog", "LoggerSettings"]
 
 FORMAT = "[%(asctime)s] [%(name)s] [%(levelname)s] %(message)s"
 
-# Names of levels, including those of other programs and older configs.
 LEVELS = {
     "debug": logging.DEBUG,
-    "trace": logging.DEBUG,
     "info": logging.INFO,
-    "notice": logging.INFO,
-    "warn": logging.WARNING,
     "warning": logging.WARNING,
-    "err": logging.ERROR,
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
-    "fatal": logging.CRITICAL,
 }
 
 
@@ -54,17 +47,10 @@ class LoggerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     # rotated files that are kept; 0 never rotates
     rotations: Reloadable[Annotated[int, msgspec.Meta(ge=0, le=1000)]] = 3
 
-    def verify(self) -> None:
-        """Check the level."""
-        if self.level.lower() not in LEVELS:
-            raise SettingError(
-                ("level",), f"expected debug, info, warning, error or critical, not {self.level!r}"
-            )
-
     @property
     def level_number(self) -> int:
         """The level as a number of the logging module."""
-        return LEVELS[self.level.lower()]
+        return LEVELS[self.level]
 
 
 class _OneLine(logging.Formatter):

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import yaml
 
-from monitor.errors import ConfigError, SettingError, SettingPath
+from monitor.errors import ConfigError, SettingError, SettingPath, key_text
 from monitor.files.reading import read_file
 from monitor.files.yaml_nodes import (
     KEY_TAGS,
@@ -26,6 +26,7 @@ from monitor.files.yaml_nodes import (
 __all__ = ["Document"]
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
+_HALF = re.compile("[\ud800-\udfff]")
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # A shorter value is hardly a secret, and could match part of a word in an error.
 _LEAST_SECRET = 4
@@ -61,31 +62,33 @@ class Document:
             raise ConfigError("expected keys and values at the top level", file=file, line=1)
         return cls(file, root, empty=not text.strip())
 
-    def substitute(self, environ: Mapping[str, str]) -> None:
-        """Substitute environment variables; raises SettingError, also for duplicate keys or NUL."""
+    def substitute(self, environ: Mapping[str, str]) -> Iterator[SettingError]:
+        """Substitute environment variables; yield errors, also of keys and of letters."""
         for path, node in self._nodes():
             if isinstance(node, yaml.MappingNode):
-                _refuse_doubles(path, node)
+                yield from _key_errors(path, node)
             if not isinstance(node, yaml.ScalarNode):
                 continue
             if "\0" in node.value:
                 # No file, host or database accepts it, and each has another error for it.
-                raise SettingError(path, "must not contain NUL")
+                yield SettingError(path, "must not contain NUL")
+            if _HALF.search(node.value):
+                # Neither does any of these accept text that has no UTF-8.
+                yield SettingError(path, "is not valid Unicode: half of a surrogate pair")
             if "${" not in node.value:
                 continue
-
-            def value(match: re.Match[str], path: SettingPath = path) -> str:
-                escaped, name = match.groups()
-                if escaped:
-                    return match[0][1:]
-                try:
-                    return environ[name]
-                except KeyError:
-                    problem = f"environment variable {name} is not set"
-                    raise SettingError(path, problem) from None
-
+            unset = [
+                name
+                for escaped, name in _VARIABLE.findall(node.value)
+                if not escaped and name not in environ
+            ]
+            if unset:
+                yield SettingError(path, f"environment variable {unset[0]} is not set")
+                continue
             self._written[id(node)] = node.value
-            node.value = _VARIABLE.sub(value, node.value)
+            node.value = _VARIABLE.sub(
+                lambda match: match[0][1:] if match[1] else environ[match[2]], node.value
+            )
             node.tag = TEXT_TAG
             self._substituted.add(id(node))
 
@@ -112,6 +115,17 @@ class Document:
         self._substituted.discard(id(node))
         node.tag = plain_tag(node.value)
         return bool(node.tag != TEXT_TAG)
+
+    @property
+    def root(self) -> yaml.Node | None:
+        """The mapping at the top, None for an empty file."""
+        return self._root
+
+    def placed(self, error: SettingError, node: yaml.Node | None = None) -> ConfigError:
+        """Return an error of a setting with its file and line, which is ``node``'s if given."""
+        line = self.line(error.path) if node is None else node.start_mark.line + 1
+        key = key_text(error.path)
+        return ConfigError(error.problem, file=self.file, line=line, key=key)
 
     def data(self) -> dict[str, Any]:
         """Return the values as Python objects; raises ConfigError."""
@@ -160,14 +174,14 @@ class Document:
                 waiting.extend(((*path, index), item) for index, item in enumerate(node.value))
 
 
-def _refuse_doubles(path: SettingPath, node: yaml.MappingNode) -> None:
+def _key_errors(path: SettingPath, node: yaml.MappingNode) -> Iterator[SettingError]:
     keys = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise SettingError(path, "keys must be strings")
+            yield SettingError(path, "keys must be strings")
+            continue
         if key.tag not in KEY_TAGS:
-            problem = f"keys must be strings: quote {key.value}"
-            raise SettingError((*path, key.value), problem)
+            yield SettingError((*path, key.value), f"keys must be strings: quote {key.value}")
         if key.value in keys and key.value != "<<":
-            raise SettingError((*path, key.value), "duplicate key")
+            yield SettingError((*path, key.value), "duplicate key")
         keys.add(key.value)

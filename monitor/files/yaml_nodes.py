@@ -18,12 +18,25 @@ import yaml
 from monitor.errors import ConfigError
 from monitor.yielding import in_slices
 
-__all__ = ["KEY_TAGS", "NULL_TAG", "TEXT_TAG", "compose", "construct", "decode", "plain_tag"]
+__all__ = [
+    "FLOAT_TAG",
+    "INT_TAG",
+    "KEY_TAGS",
+    "MERGE_TAG",
+    "NULL_TAG",
+    "TEXT_TAG",
+    "compose",
+    "construct",
+    "decode",
+    "plain_tag",
+]
 
 _MAX_DEPTH: Final = 50
 # With each alias counted as all that it repeats.
 _MAX_VALUES: Final = 1_000_000
 _MAX_S: Final = 60.0
+# Longer files are read by libyaml alone: PyYAML's own scanner takes 100 times as long.
+_MAX_SLOW: Final = 64 * 1024
 # libyaml compares each %TAG with all others.
 _MAX_DIRECTIVES: Final = 100
 # Python refuses to print integers of more than 4300 digits.
@@ -32,18 +45,18 @@ _MAX_NUMBER: Final = 400
 _PREFIX: Final = "tag:yaml.org,2002:"
 TEXT_TAG: Final = f"{_PREFIX}str"
 NULL_TAG: Final = f"{_PREFIX}null"
-_MERGE: Final = f"{_PREFIX}merge"
+MERGE_TAG: Final = f"{_PREFIX}merge"
+INT_TAG: Final = f"{_PREFIX}int"
+FLOAT_TAG: Final = f"{_PREFIX}float"
 _SEQUENCE: Final = f"{_PREFIX}seq"
 _MAPPING: Final = f"{_PREFIX}map"
-KEY_TAGS: Final = (TEXT_TAG, _MERGE)
+KEY_TAGS: Final = (TEXT_TAG, MERGE_TAG)
 
 # YAML 1.1's numbers (https://yaml.org/type/int.html, .../float.html) but those to the base of 60
 # and those that begin with a 0 for octal.
 _NUMBERS: Final = {
-    f"{_PREFIX}int": re.compile(
-        r"[-+]?(?:0x[0-9a-fA-F][0-9a-fA-F_]*|0b[01][01_]*|0|[1-9][0-9_]*)\Z"
-    ),
-    f"{_PREFIX}float": re.compile(
+    INT_TAG: re.compile(r"[-+]?(?:0x[0-9a-fA-F][0-9a-fA-F_]*|0b[01][01_]*|0|[1-9][0-9_]*)\Z"),
+    FLOAT_TAG: re.compile(
         r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?"
         r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
     ),
@@ -53,15 +66,19 @@ _BOOLEANS: Final = {
 }  # fmt: skip
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
-        first: [each for each in resolvers if each[0] in (NULL_TAG, _MERGE, f"{_PREFIX}bool")]
+class _PlainLoader(yaml.SafeLoader):
+    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]
+        first: [each for each in resolvers if each[0] in (NULL_TAG, MERGE_TAG, f"{_PREFIX}bool")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
 for _tag, _form in _NUMBERS.items():
-    _Loader.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
+    _PlainLoader.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    yaml_implicit_resolvers = _PlainLoader.yaml_implicit_resolvers
 
 
 def decode(file: str, raw: bytes) -> str:
@@ -86,7 +103,7 @@ def compose(file: str, text: str) -> yaml.Node | None:
     if text.count("\n%") > _MAX_DIRECTIVES:
         raise ConfigError(f"more than {_MAX_DIRECTIVES} directives", file=file)
     try:
-        return _Composer(file, text).compose()
+        return _compose_leniently(file, text)
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(file, text, error) from None
     except ConfigError:
@@ -96,12 +113,28 @@ def compose(file: str, text: str) -> yaml.Node | None:
         raise ConfigError(f"not YAML: {problem}", file=file) from None
 
 
+def _compose_leniently(file: str, text: str) -> yaml.Node | None:
+    """Compose; accept also what libyaml refuses and PyYAML's own scanner reads.
+
+    In brackets and braces PyYAML's scanner takes a plain ``a:``, for one.
+    """
+    try:
+        return _Composer(file, text, _Loader).compose()
+    except yaml.MarkedYAMLError as error:
+        if len(text) > _MAX_SLOW or _hint(text, error) is not None:
+            raise
+        try:
+            return _Composer(file, text, _PlainLoader).compose()
+        except (yaml.YAMLError, ValueError, OverflowError):
+            raise error from None
+
+
 class _Composer:
     """Builds nodes from events without recursion, and counts."""
 
-    def __init__(self, file: str, text: str) -> None:
+    def __init__(self, file: str, text: str, loader: Any) -> None:
         self._file = file
-        self._loader = _Loader(text)
+        self._loader = loader(text)
         self._until = time.monotonic() + _MAX_S
         # What an anchor names, with the number of values in it and its depth.
         self._anchors: dict[str, tuple[yaml.Node, int, int]] = {}
@@ -238,7 +271,7 @@ class _Constructor:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise self._refuse("a key must be plain text", key)
-            if key.tag == _MERGE:
+            if key.tag == MERGE_TAG:
                 sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
                 # The first of several wins, and the mapping's own keys over all of them.
                 for source in reversed(sources):
@@ -291,11 +324,19 @@ def _shown(tag: str) -> str:
 def _not_yaml(file: str, text: str, error: yaml.MarkedYAMLError) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark is not None else None
-    problem = error.problem or error.context or "not YAML"
-    if mark is not None and text[mark.index : mark.index + 1] == "\t":
-        problem = "indent with spaces, not tabs"
-    elif mark is not None and text[mark.index - 1 : mark.index + 1] == "${":
-        problem = "within braces or brackets a ${NAME} needs quotes"
-    elif mark is not None and text[mark.index : mark.index + 2] == "::":
-        problem = "within braces or brackets an address that begins with :: needs quotes"
+    problem = _hint(text, error) or error.problem or error.context or "not YAML"
     return ConfigError(f"not YAML: {problem}", file=file, line=line)
+
+
+def _hint(text: str, error: yaml.MarkedYAMLError) -> str | None:
+    """Return what to do about a mistake that is known, in place of the scanner's words."""
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return None
+    if text[mark.index : mark.index + 1] == "\t":
+        return "indent with spaces, not tabs"
+    if text[mark.index - 1 : mark.index + 1] == "${":
+        return "within braces or brackets a ${NAME} needs quotes"
+    if text[mark.index : mark.index + 2] == "::":
+        return "within braces or brackets an address that begins with :: needs quotes"
+    return None

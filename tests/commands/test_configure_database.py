@@ -14,6 +14,8 @@ import pytest
 
 from tests.servers.postgres import PostgresServer
 
+pytestmark = pytest.mark.integration_test
+
 
 def configure(
     directory: Path, *arguments: str, **database: Any
@@ -40,7 +42,7 @@ def test_sqlite_is_made_once_and_filled_from_a_file(tmp_path: Path) -> None:
     assert first.returncode == 1
     created, imported = first.stdout.splitlines()
     assert created.startswith(f"database {tmp_path}/monitor.db: applied 0001 availability")
-    assert imported == f"{jobs}: 1 sites added, 0 changed, 0 unchanged"
+    assert imported == f"{jobs}: 1 site added, 0 changed, 0 unchanged"
     assert len(first.stderr.splitlines()) == 2
     assert "job 2" in first.stderr
     jobs.write_text(json.dumps([{"id": 1, "url": "https://example.net/"}]))
@@ -82,7 +84,6 @@ def test_what_is_wrong_is_said_in_a_line(
     assert "hush" not in line
 
 
-@pytest.mark.integration_test
 def test_two_at_once_make_the_tables_once(postgres_url: str, tmp_path: Path) -> None:
     def run(number: int) -> subprocess.CompletedProcess[str]:
         directory = tmp_path / str(number)
@@ -96,7 +97,6 @@ def test_two_at_once_make_the_tables_once(postgres_url: str, tmp_path: Path) -> 
     assert said == ["applied", "up"]
 
 
-@pytest.mark.integration_test
 def test_an_administrator_prepares_it_for_a_role_without_rights(
     postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> None:

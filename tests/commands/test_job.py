@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from monitor.main import main
 from tests.ports import free_port
 from tests.servers.daemon import ROOT, StartDaemon
+from tests.waiting import wait_for
 from tests.web.whole import Whole, whole
 
 
@@ -120,6 +122,27 @@ def test_the_longest_text_to_look_for_is_taken_and_a_longer_one_refused(daemon: 
     assert "the request is too long" in error
 
 
+@pytest.mark.integration_test
+def test_logs_finds_by_a_regular_expression_and_says_what_is_wrong_with_one(daemon: Whole) -> None:
+    now = time.time()
+    for number, text in enumerate(("disk 7", "Disk 8", "disks", "a" * 60 + "!")):
+        entry = {"level": "info", "time": now - 10 + number, "sender": "a", "message": text}
+        assert daemon.request("POST", "/notification", json=entry).status_code == 200
+        assert daemon.request("POST", "/log", json=entry).status_code == 200
+    token = daemon.tokens["reader"]
+    status, out, error = command(daemon, "logs", "--regexp", r"(?i)^disk \d", token=token)
+    assert (status, error) == (0, "")
+    assert [line.rpartition(": ")[2] for line in out.splitlines()] == ["disk 7", "Disk 8"]
+    for regexp, problem in (
+        ("(", "regexp: not a regular expression: missing )"),
+        ("(a+)+$", "regexp: takes too long on these entries"),
+    ):
+        for more in ([], ["--follow"]):
+            status, out, error = command(daemon, "logs", "--regexp", regexp, *more, token=token)
+            assert (status, out, error.count("\n")) == (1, "", 1), error
+            assert problem in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -153,3 +176,57 @@ def test_a_daemon_without_probes_says_so(
     start_daemon({"relay": False, "api": {"uri": ["127.0.0.1", port]}}).wait_ready()
     assert main(["job", "list", "--api", f"http://127.0.0.1:{port}"]) == 1
     assert "does not serve /job; is the part" in capsys.readouterr().err
+
+
+@pytest.mark.integration_test
+def test_a_job_is_added_changed_checked_and_removed(daemon: Whole) -> None:
+    mock = daemon.mock()
+    url, headers = mock["url"], f"headers={json.dumps(mock.get('headers', {}))}"
+    keys = (headers, "name=third", "interval=3600", 'tags=["a", "b"]', "degraded_after=0.000001")
+    status, out, err = job(daemon, "add", url, *keys, "--json")
+    assert status == 0, err
+    added = json.loads(out)
+    number = str(added["id"])
+    assert added["tags"] == ["a", "b"]
+    # A new site is checked at once, not after up to an hour.
+    daemon.wait_for_state(added["id"], "up")
+    assert job(daemon, "change", number, "interval=1800", "degraded_after=null")[0] == 0
+
+    # So is one whose question has changed.
+    def is_checked() -> bool:
+        last = daemon.get(f"/job/{number}")["last"]
+        return last is not None and not last["degraded"]
+
+    wait_for(is_checked, "a result that is not degraded")
+    shown = daemon.get(f"/job/{number}")
+    assert (shown["interval"], shown["name"], shown["state"]) == (1800, "third", "up")
+    status, out, _ = job(daemon, "check", number, "--json")
+    assert status == 0
+    result = json.loads(out)
+    assert (result["job_id"], result["up"], result["degraded"]) == (added["id"], True, False)
+    assert daemon.get(f"/job/{number}")["last"]["scheduled_at"] == result["scheduled_at"]
+    assert "is up" in job(daemon, "check", number)[1]
+    status, _, err = job(daemon, "change", number, "intervl=1")
+    assert (status, "unknown key" in err) == (1, True)
+    status, _, err = job(daemon, "change", number, f"depends_on=[{number}]")
+    assert (status, "depends_on" in err) == (1, True)
+    assert job(daemon, "change", number, "depends_on=[1]")[0] == 0
+    assert job(daemon, "change", "1", f"depends_on=[{number}]")[0] == 1
+    assert job(daemon, "change", number, f"url={url}&x=1")[0] == 0
+    assert job(daemon, "remove", number)[:2] == (0, f"job {number} is removed\n")
+    assert job(daemon, "remove", number)[0] == 1
+    assert job(daemon, "check", number)[0] == 1
+    _, out, _ = job(daemon, "add", url, "--json")
+    assert json.loads(out)["id"] == added["id"] + 1
+    job(daemon, "remove", str(added["id"] + 1))
+
+
+@pytest.mark.integration_test
+@pytest.mark.parametrize(
+    "arguments",
+    [("add",), ("change",), ("change", "x", "a=1"), ("add", "http://x/", "y"), ("check",)],
+)
+def test_what_add_and_change_need_is_a_usage_error(
+    daemon: Whole, arguments: tuple[str, ...]
+) -> None:
+    assert job(daemon, *arguments)[0] == 2

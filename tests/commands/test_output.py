@@ -11,6 +11,8 @@ import pytest
 
 from tests.servers.daemon import ROOT
 
+pytestmark = pytest.mark.integration_test
+
 PROGRAM = [sys.executable, str(ROOT / "main.py")]
 
 

@@ -20,6 +20,7 @@ from monitor.errors import ConfigError, SettingError
 from monitor.logs.settings import LogsSettings
 from monitor.settings import Section, hide_url_secrets
 from monitor.web.context import PartsStatus
+from tests.examples import examples
 from tests.files.broken import broken
 from tests.servers.daemon import ROOT
 
@@ -72,6 +73,18 @@ def test_an_empty_file_or_section_means_the_defaults(file: Path, text: str) -> N
     assert read(file, text) == Config()
 
 
+def test_a_topic_of_the_relay_needs_kafka_and_no_file(file: Path) -> None:
+    file.write_text("relay:\n  topic: relay\n")
+    with pytest.raises(ConfigError, match=r":2: relay\.topic: needs the section kafka"):
+        load(str(file))
+    file.write_text("kafka: {}\nrelay:\n  topic: relay\n  history_file: h.db\n")
+    with pytest.raises(ConfigError, match=r":4: relay\.history_file: not together with topic"):
+        load(str(file))
+    file.write_text("kafka: {}\nrelay:\n  topic: a/b\n")
+    with pytest.raises(ConfigError, match=r":3: relay\.topic: a topic has letters"):
+        load(str(file))
+
+
 def test_the_relay_can_be_turned_off(file: Path) -> None:
     assert read(file, "relay: false").relay is None
 
@@ -111,16 +124,16 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("api: {uri: localhost}", ':1: api.uri: expected ["HOST", PORT], not a text'),
         ("logs: {zeromq_uri: {}}", ':1: logs.zeromq_uri: expected ["HOST", PORT], not a section'),
         ("relay: {origins: [1]}", ":1: relay.origins[0]: expected a text, not a whole number"),
-        ("a: 1\na: 2", ":2: a: duplicate key"),
-        ("relay: {}\n1: x", ":2: 1: keys must be strings: quote 1"),
+        ("relay: {}\nrelay: {}", ":2: relay: duplicate key"),
+        ("relay:\n  1: x", ":2: relay.1: keys must be strings: quote 1"),
         (
             "probes: {jobs: [{id: 1, url: 'http://x/', headers: {2: x}}]}",
             ":1: probes.jobs[0].headers.2: keys must be strings: quote 2",
         ),
-        ("on: x", ":1: on: keys must be strings: quote on"),
+        ("relay: {on: x}", ":1: relay.on: keys must be strings: quote on"),
         (
             "cluster: {kinds: [Pod, Foo]}",
-            ":1: cluster.kinds[1]: expected one of Deployment, DeploymentConfig, Pod, not 'Foo'",
+            ":1: cluster.kinds[1]: expected one of DaemonSet, Deployment, DeploymentConfig, ",
         ),
         (
             "probes: {source: x}",
@@ -143,6 +156,10 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("relay: [", ":2: not YAML: "),
         (r'api: {tokens_file: "a\0b"}', ":1: api.tokens_file: must not contain NUL"),
         (r'database: {password_file: "\0"}', ":1: database.password_file: must not contain NUL"),
+        (
+            r'alerts: {rules: [{name: "a\ud800", watch: site}]}',
+            ":1: alerts.rules[0].name: is not valid Unicode: half of a surrogate pair",
+        ),
         (
             r'logs: {"time\nwindow": 1}',
             r":1: logs.time\nwindow: unknown key; did you mean timewindow?",
@@ -197,7 +214,6 @@ def test_seconds_are_above_0_and_at_most_a_century(file: Path, key: str, value: 
         "logs.max_message_bytes",
         "logs.max_followers",
         "logs.max_pending_bytes",
-        "logger.max-size",
         "api.max_body_bytes",
         "api.keep_alive",
         "probes.id",
@@ -311,7 +327,7 @@ def test_values_come_from_the_environment(file: Path) -> None:
         file,
         'zeromq_uri: ["${HOST}", "${PORT}"]\nlogger: {file: "/var/${NAME}.log"}\n'
         "relay:\n  history_file: $${NAME}\n  keep_idle: ${IDLE}\n  max_clients: '${CLIENTS}'\n"
-        "  allow_remote_exit: ${NO}\n  origins:\n  - ${PORT}",
+        "  allow_remote_exit: ${NO}\n  origins:\n  - http://a:${PORT}",
         HOST="10.0.0.1",
         PORT="1234",
         NAME="x",
@@ -325,8 +341,7 @@ def test_values_come_from_the_environment(file: Path) -> None:
     assert config.relay.history_file == "${NAME}"
     assert (config.relay.keep_idle, config.relay.max_clients) == (1.5, 12)
     assert config.relay.allow_remote_exit is False
-    # What looks like a number stays the text that is wanted.
-    assert config.relay.origins == ("1234",)
+    assert config.relay.origins == ("http://a:1234",)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +356,6 @@ def test_values_come_from_the_environment(file: Path) -> None:
         ("database:\n  connections: ${D}", "918273645", "at most 100, not ${D}"),
         ("database:\n  password_file: ${D}", "hunter2", "cannot read ${D}: No such file"),
         ("database:\n  password_file: /x/${D}/y", "hunter2", "cannot read /x/${D}/y: No such"),
-        ("logger:\n  level: ${D}", "hunter2", "error or critical, not '${D}'"),
         # A value this short is not a secret, and is shown.
         ("database:\n  connections: ${D}", "0", "at least 1, not 0"),
     ],
@@ -409,7 +423,7 @@ GOOD_WITH_ALL = (
 
 
 @given(broken(GOOD, GOOD_WITH_ALL))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_bytes_are_a_config_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
@@ -449,3 +463,69 @@ def test_the_packaged_config_is_the_defaults_and_names_every_key() -> None:
 
 def test_a_checkouts_config_is_good() -> None:
     load(str(ROOT / "install" / "checkout.yml"), environ={})
+
+
+def test_all_errors_of_a_config_are_named_in_the_order_of_the_file(file: Path) -> None:
+    file.write_text(
+        "relay:\n"
+        "  keep_finished: soon\n"
+        "  keep_idel: 5\n"
+        "  keep_idle: -1\n"
+        "probes:\n"
+        "  jobs:\n"
+        "    - {id: 1, url: 'http://a.test/', interval: often}\n"
+        "    - {id: 2, kind: tcp, url: 'http://b.test/'}\n"
+        "    - {id: 3, url: 'http://c.test/', bodi: x}\n"
+        "    - {id: 4, url: 'http://d.test/'}\n"
+        "    - {id: 4, url: 'http://e.test/'}\n"
+        "kafka: {bootstrap_servers: ['${NOWHERE_SET}']}\n"
+        "logs: {timewindow: 5, timewindow: 6}\n"
+        "api: {uri: [127.0.0.1, many]}\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        load(str(file), environ={})
+    lines = [line.removeprefix(str(file)) for line in error.value.lines()]
+    assert [line.split(": ", 2)[:2] for line in lines] == [
+        [":2", "relay.keep_finished"],
+        [":3", "relay.keep_idel"],
+        [":4", "relay.keep_idle"],
+        [":7", "probes.jobs[0].interval"],
+        [":8", "probes.jobs[1].url"],
+        [":9", "probes.jobs[2].bodi"],
+        [":11", "probes.jobs[4].id"],
+        [":12", "kafka.bootstrap_servers[0]"],
+        [":13", "logs.timewindow"],
+        [":14", "api.uri[1]"],
+    ]
+
+
+def test_an_error_of_a_whole_section_is_told_once_beside_others(file: Path) -> None:
+    file.write_text(
+        "database: {url: 'postgresql://m@127.0.0.1/m', password_file: nowhere}\n"
+        "probes:\n"
+        "  jobs:\n"
+        "    - {id: 1, kind: ping, url: 'ping://a.test', method: GET}\n"
+        "    - {id: 2, kind: ping, url: 'ping://b.test', method: GET}\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        load(str(file), environ={})
+    places = [line.removeprefix(str(file)).split(": ")[0] for line in error.value.lines()]
+    assert places == [":1", ":4", ":5"]
+
+
+def test_a_key_that_is_left_out_as_invalid_is_not_called_missing(file: Path) -> None:
+    file.write_text("probes:\n  jobs:\n    - {id: one, url: 5}\n    - {name: x}\n")
+    with pytest.raises(ConfigError) as error:
+        load(str(file))
+    assert [line.removeprefix(str(file)) for line in error.value.lines()] == [
+        ":3: probes.jobs[0].id: expected a whole number, not a text",
+        ":3: probes.jobs[0].url: expected a text, not a whole number",
+        ":4: probes.jobs[1]: the key id is missing",
+    ]
+
+
+def test_a_file_full_of_errors_gives_a_bounded_number_of_lines(file: Path) -> None:
+    file.write_text("relay:\n" + "".join(f"  key{number}: x\n" for number in range(500)))
+    with pytest.raises(ConfigError) as error:
+        load(str(file))
+    assert len(error.value.lines()) == 20

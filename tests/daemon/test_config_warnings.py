@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq.auth
 
 from monitor.daemon.config import load
 from monitor.daemon.config_warnings import remarks
@@ -47,6 +48,45 @@ def test_a_tokens_file_that_anyone_may_write_is_remarked_on(
     assert said(file, f"api: {{tokens_file: {tokens}.none}}") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        (
+            "zeromq_uri: [0.0.0.0, 1]",
+            "zeromq_uri",
+            "0.0.0.0:1 is open to other hosts without",
+        ),
+        ("zeromq_uri: ['*', 1]\nrelay: {}", "zeromq_uri", "anyone who can connect can write"),
+        (
+            "zeromq_uri: ['::', 1]\nrelay: {allow_remote_exit: true}",
+            "zeromq_uri",
+            "and stop the daemon (allow_remote_exit)",
+        ),
+        ("logs: {zeromq_uri: [10.0.0.1, 1]}", "logs.zeromq_uri", "without logs.curve: tokens"),
+    ],
+)
+def test_zeromq_sockets_open_to_other_hosts_without_curve_are_remarked_on(
+    tmp_path: Path, text: str, key: str, problem: str
+) -> None:
+    (found,) = said(tmp_path / "config.yml", text)
+    assert found.startswith(f":1: {key}: ")
+    assert problem in found
+
+
+def test_zeromq_sockets_on_loopback_or_with_curve_are_fine(tmp_path: Path) -> None:
+    _, secret = zmq.auth.create_certificates(tmp_path, "server")
+    (tmp_path / "keys").mkdir()
+    zmq.auth.create_certificates(tmp_path / "keys", "peer")
+    curve = f"curve: {{secret_key_file: {secret}, public_keys_dir: {tmp_path}/keys}}"
+    for uri in ("[127.0.0.1, 1]", "['::1', 1]", "[localhost, 1]"):
+        text = f"zeromq_uri: {uri}\nlogs: {{zeromq_uri: {uri}}}"
+        assert said(tmp_path / "config.yml", text) == []
+    text = f"zeromq_uri: ['*', 1]\nrelay: {{{curve}}}\nlogs: {{zeromq_uri: ['*', 2], {curve}}}"
+    assert said(tmp_path / "config.yml", text) == []
+    assert said(tmp_path / "config.yml", "zeromq_uri: ['*', 1]\nrelay: false") == []
+
+
+@pytest.mark.integration_test
 def test_check_config_says_it_and_calls_the_config_good(tmp_path: Path) -> None:
     file = tmp_path / "config.yml"
     file.write_text("logs: {}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -223,7 +224,7 @@ def test_a_port_in_use_ends_it_with_1_and_a_line(
     ("config", "line"),
     [
         ("websocket_uri: [127.0.0.1]", ":1: websocket_uri: "),
-        ("logger:\n  level: loud", ":2: logger.level: "),
+        ("relay:\n  level: loud", ":2: relay.level: "),
         (
             "\nrelay:\n  keep_idle: -1",
             ":3: relay.keep_idle: expected a number, more than 0, not -1",
@@ -369,6 +370,31 @@ def test_the_soft_limit_of_descriptors_follows_a_reload(
     assert "hard limit" not in daemon.log
     assert soft_after(9000, 10) == 8192
     daemon.wait_log("the hard limit of 8192 file descriptors is lower")
+
+
+@pytest.mark.integration_test
+def test_descriptors_that_run_out_are_said_and_the_relay_works_again(
+    start_daemon: StartDaemon, ports: dict[str, Any]
+) -> None:
+    site = f"http://127.0.0.1:{free_port()}/"
+    parts = {
+        "api": {"uri": ["127.0.0.1", free_port()], "tokens_file": None},
+        "probes": {"jobs": [{"id": 1, "url": site, "interval": 1}]},
+        "aggregation": {"flush_interval": 1},
+        "logs": {},
+    }
+    daemon = start_daemon({**ports, **parts}).wait_ready()
+    _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    used = max(int(each.name) for each in Path(f"/proc/{daemon.pid}/fd").iterdir())
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + 40, hard))
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(socket.create_connection(("127.0.0.1", ports["websocket_uri"][1])))
+        daemon.wait_log(f"file descriptors: almost all of {used + 40} are in use; new connections")
+    daemon.wait_log("file descriptors: there are enough again")
+    with connect(f"ws://127.0.0.1:{ports['websocket_uri'][1]}/") as client:
+        client.send("job")
+        assert client.ping().wait(60)
 
 
 def test_without_a_config_the_defaults_are_the_old_monitors(tmp_path: Path) -> None:

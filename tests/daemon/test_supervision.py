@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from monitor.daemon.config import load
 from monitor.daemon.lifecycle import Daemon
 from monitor.daemon.logfile import DaemonLog, LoggerSettings
 from monitor.errors import MonitorError, SettingError, UnavailableError
+from monitor.metrics import Metric
 from monitor.part import Health, Part, State
 from tests.waiting import until
 
@@ -29,9 +30,18 @@ class Fragile(Part):
     def __init__(self) -> None:
         self.done: list[str] = []
         self.failures: list[BaseException] = []
+        self.at_run: Callable[[], None] = lambda: None
         self.refuse_start: MonitorError | None = None
         self.slow_drain = False
         self.broken_state = False
+        self.broken_prepare = False
+        self.cancelled_drain = False
+
+    async def prepare(self, settings: object) -> Callable[[], None]:
+        del settings
+        if self.broken_prepare:
+            1 / 0  # noqa: B018
+        return lambda: None
 
     async def start(self) -> None:
         if self.refuse_start is not None:
@@ -40,12 +50,15 @@ class Fragile(Part):
 
     async def run(self) -> None:
         self.done.append("run")
+        self.at_run()
         if self.failures:
             raise self.failures.pop(0)
         await asyncio.Event().wait()
 
     async def drain(self) -> None:
         self.done.append("drain")
+        if self.cancelled_drain:
+            raise asyncio.CancelledError
         if self.slow_drain:
             await asyncio.Event().wait()
 
@@ -56,6 +69,11 @@ class Fragile(Part):
         if self.broken_state:
             raise RuntimeError("a defect")
         return State(Health.OK, "fine")
+
+    def metrics(self) -> Iterable[Metric]:
+        if self.broken_state:
+            raise RuntimeError("a defect")
+        return ()
 
 
 @pytest.fixture
@@ -147,15 +165,105 @@ async def test_a_setting_that_only_start_finds_wrong_is_a_bad_config(
 
 
 async def test_a_heartbeat_that_ends_ends_the_daemon(
+    part: Fragile,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del part
+    async with running(tmp_path) as (daemon, task):
+        await until(lambda: daemon.ready)
+        with monkeypatch.context() as broken:
+            broken.setattr(daemon, "status_text", lambda: 1 / 0)
+            await until(lambda: daemon.draining)
+        assert await task == 1
+    assert "the task heartbeat ended" in caplog.text
+
+
+async def test_a_state_or_metrics_that_fail_are_the_parts_own_trouble(
     part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path) as (daemon, task):
         await until(lambda: daemon.ready)
         part.broken_state = True
-        await until(lambda: daemon.draining)
+        state = daemon.states()["relay"]
+        assert state == State(Health.DEGRADED, "its state is unknown: RuntimeError")
+        daemon.states()
+        assert "part_restarts_total" in {metric.name for metric in daemon.metrics()}
+        await until(lambda: "relay: no metrics" in caplog.text)
         part.broken_state = False
-        assert await task == 1
-    assert "the task heartbeat ended" in caplog.text
+        assert daemon.states()["relay"].health is Health.OK
+        stop(daemon)
+        assert await task == 0
+
+
+class OddError(BaseException):
+    """What only a library of its own mind raises."""
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        asyncio.CancelledError(),
+        SystemExit(3),
+        OddError(),
+        RecursionError(),
+        BaseExceptionGroup("several", [OddError()]),
+        StopAsyncIteration(),
+    ],
+    ids=repr,
+)
+async def test_a_part_is_run_again_whatever_it_raises_and_not_ok_until_it_works(
+    part: Fragile,
+    tmp_path: Path,
+    failure: BaseException,
+) -> None:
+    part.failures = [failure] * 3
+    shown: list[Health] = []
+    async with running(tmp_path) as (daemon, task):
+        part.at_run = lambda: shown.append(daemon.states()["relay"].health)
+        await until(lambda: bool(daemon._supervisors))
+        (supervisor,) = daemon._supervisors
+        supervisor._settled_s = 0.3
+        await until(lambda: part.done.count("run") == 4)
+        # It ran again, and had not shown yet that it works.
+        assert shown[-1] is Health.DEGRADED
+        await until(lambda: daemon.states()["relay"].health is Health.OK)
+        assert supervisor.restarts == 3
+        stop(daemon)
+        assert await task == 0
+
+
+async def test_a_part_that_fails_again_and_again_is_never_ok(part: Fragile, tmp_path: Path) -> None:
+    part.failures = [RuntimeError("a defect") for _ in range(10_000)]
+    async with running(tmp_path) as (daemon, task):
+        await until(lambda: part.done.count("run") >= 2)
+        seen = set()
+        count = part.done.count("run")
+        while part.done.count("run") < count + 10:
+            seen.add(daemon.states()["relay"].health)
+            await asyncio.sleep(0)
+        assert seen == {Health.DEGRADED}
+        stop(daemon)
+        assert await task == 0
+
+
+async def test_a_reload_or_a_close_that_fails_in_any_way_changes_nothing_else(
+    part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as (daemon, task):
+        await until(lambda: daemon.ready)
+        part.broken_prepare = True
+        daemon.ask_to_reload()
+        await until(lambda: "reload failed: ZeroDivisionError" in caplog.text)
+        assert not daemon.last_reload_successful
+        part.broken_prepare = False
+        daemon.ask_to_reload()
+        await until(lambda: daemon.last_reload_successful)
+        part.cancelled_drain = True
+        stop(daemon)
+        assert await task == 0
+    assert part.done[-1] == "close"
 
 
 async def test_of_a_task_group_that_fails_the_first_cause_is_said(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from monitor.errors import ConfigError
 from monitor.files.yaml_nodes import compose, construct, decode
+from tests.examples import examples
 from tests.files.broken import pieces
 
 
@@ -160,7 +161,7 @@ def test_text_is_utf_8_with_or_without_a_mark() -> None:
         decode("f", b"\n\n\xff\xfe")
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.lists(pieces, max_size=40).map("".join) | st.text(max_size=60))
 def test_any_text_is_data_or_one_line(text: str) -> None:
     try:

@@ -4,7 +4,7 @@
 
     tokens:
       - {name: ops, role: admin, hash: "sha256:..."}
-      - {name: addon-1, role: sender, hash: "sha256:..."}
+      - {name: addon-1, role: sender, hash: "sha256:...", expires: "2027-02-27T13:00:00+00:00"}
 
 A token has 256 random bits, so one round of SHA-256 is enough.
 """
@@ -12,17 +12,13 @@ A token has 256 random bits, so one round of SHA-256 is enough.
 from __future__ import annotations
 
 import contextlib
-import enum
 import fcntl
-import hashlib
-import ipaddress
 import os
 import re
 import secrets
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -31,20 +27,13 @@ import yaml
 
 from monitor.errors import ConfigError, SettingError
 from monitor.files.reading import read_file
+from monitor.files.writing import replace_file
 from monitor.files.yaml_nodes import compose, construct, decode
-from monitor.settings import address_text
+from monitor.tokens.last_use import LastUse
+from monitor.tokens.principals import Principal, Role, Tokens, digest
 from monitor.validation import decoding_problem
 
-__all__ = [
-    "ANYONE",
-    "Principal",
-    "Role",
-    "TokenFile",
-    "Tokens",
-    "create_token",
-    "is_loopback",
-    "require_tokens",
-]
+__all__ = ["TokenFile", "TokenLine", "create_token", "listed_tokens", "revoke_token"]
 
 _PREFIX: Final = "rmt_"
 _HASH_PREFIX: Final = "sha256:"
@@ -52,75 +41,32 @@ _FILE_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _MODE: Final = 0o640
 
 
-class Role(enum.StrEnum):
-    """The role of a token.
-
-    An admin may do everything, a reader may see everything except channels, and a sender may
-    upload as the sender with its name.
-    """
-
-    ADMIN = "admin"
-    READER = "reader"
-    SENDER = "sender"
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """The owner of a token. ``sender`` is the only sender it may use; None for any or none."""
-
-    name: str
-    role: Role
-
-    @property
-    def sender(self) -> str | None:
-        """The sender of all its uploads; None if it may use any."""
-        return self.name if self.role is Role.SENDER else None
-
-    @property
-    def may_read(self) -> bool:
-        """Whether it may query and follow."""
-        return self.role is not Role.SENDER
-
-    @property
-    def may_upload(self) -> bool:
-        """Whether it may upload log entries and notifications."""
-        return self.role is not Role.READER
-
-
-ANYONE: Final = Principal("anyone", Role.ADMIN)
-"""The principal on loopback if there are no tokens."""
-
 _NAME_PATTERN: Final = r"^[^\x00-\x1f\x7f]{1,255}$"
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
+class TokenLine(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A token of the file; ``expires`` is the time from which it is not valid, in ISO 8601."""
+
     name: Annotated[str, msgspec.Meta(pattern=_NAME_PATTERN)]
     role: Role
     hash: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+    expires: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the token, in hexadecimal."""
+        return self.hash.removeprefix(_HASH_PREFIX)
+
+    def end(self) -> float | None:
+        """Return ``expires`` in s since the epoch; raises ValueError."""
+        if self.expires is None:
+            return None
+        at = datetime.fromisoformat(self.expires)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
-    tokens: list[_Line] = []
-
-
-class Tokens:
-    """The tokens of the file at one time."""
-
-    def __init__(self, hashes: Iterable[tuple[str, Principal]] = ()) -> None:
-        """Take pairs of the SHA-256 of a token, in hexadecimal, and its owner."""
-        # The time of a lookup depends on the hash of a guess, which an attacker cannot choose.
-        self._principals = dict(hashes)
-
-    def __len__(self) -> int:
-        return len(self._principals)
-
-    def identify(self, token: str | None) -> Principal | None:
-        """Return the owner of a token, None for an unknown one; ANYONE if there are no tokens."""
-        if not self._principals:
-            return ANYONE
-        if not token:
-            return None
-        return self._principals.get(_digest(token))
+    tokens: list[TokenLine] = []
 
 
 class TokenFile:
@@ -132,9 +78,22 @@ class TokenFile:
 
     def __init__(self, file: str | os.PathLike[str] | None) -> None:
         self.file = None if file is None else Path(file)
-        self.current = Tokens()
+        self.uses = LastUse()
+        self._current = Tokens()
         # The file of a reload that is being prepared; all parts check with its tokens.
         self.next: TokenFile | None = None
+
+    @property
+    def current(self) -> Tokens:
+        """The tokens that are valid now; another object once one of them has expired."""
+        if time.time() >= self._current.next_end:
+            self._current = self._current.without_expired(time.time())
+        return self._current
+
+    @current.setter
+    def current(self, tokens: Tokens) -> None:
+        tokens.used = self.uses.note
+        self._current = tokens
 
     def read(self, *, after: Tokens | None = None) -> Tokens:
         """Read the file without adopting it; raises SettingError for an invalid file.
@@ -150,18 +109,24 @@ class TokenFile:
             raise _wrong(
                 f"{self.file} is empty or missing, but there were tokens; use `tokens: []` for none"
             )
+        lines = lines or []
         return Tokens(
-            (line.hash.removeprefix(_HASH_PREFIX), Principal(line.name, line.role))
-            for line in lines or []
+            ((line.digest, Principal(line.name, line.role)) for line in lines),
+            ends={line.digest: end for line in lines if (end := line.end()) is not None},
         )
 
     def load(self) -> None:
-        """Read the file and adopt it."""
+        """Read the file and adopt it; also read when its tokens were last used."""
+        self.uses.load()
         self.current = self.read()
 
 
-def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
+def create_token(
+    file: str | os.PathLike[str], name: str, role: Role, *, expires: float | None = None
+) -> str:
     """Add the hash of a new token to ``file``, and return the token, which is stored nowhere.
+
+    ``expires`` is the time from which it is not valid, in s since the epoch.
 
     The file is created if necessary (0640, group recodex if possible) and replaced atomically, so
     that a daemon never reads part of it. Raises SettingError for an invalid or unwritable file,
@@ -175,9 +140,28 @@ def create_token(file: str | os.PathLike[str], name: str, role: Role) -> str:
         if any(line.name == name for line in lines):
             raise SettingError(("name",), f"{path} already has a token named {name!r}")
         token = _PREFIX + secrets.token_urlsafe(32)
-        lines.append(_Line(name, role, _HASH_PREFIX + _digest(token)))
+        end = None if expires is None else datetime.fromtimestamp(expires, UTC)
+        text = None if end is None else end.isoformat(timespec="seconds")
+        lines.append(TokenLine(name, role, _HASH_PREFIX + digest(token), text))
         _write(path, lines)
     return token
+
+
+def listed_tokens(file: str | os.PathLike[str]) -> list[TokenLine]:
+    """Return the tokens of ``file``; raises SettingError for an invalid file."""
+    return _lines(Path(file)) or []
+
+
+def revoke_token(file: str | os.PathLike[str], name: str) -> int:
+    """Remove the token of this name, and return how many are left; raises SettingError."""
+    path = Path(file)
+    with _locked(path):
+        lines = _lines(path) or []
+        kept = [line for line in lines if line.name != name]
+        if len(kept) == len(lines):
+            raise SettingError(("name",), f"{path} has no token named {name!r}")
+        _write(path, kept)
+    return len(kept)
 
 
 @contextlib.contextmanager
@@ -194,33 +178,18 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def _write(path: Path, lines: list[_Line]) -> None:
+def _write(path: Path, lines: list[TokenLine]) -> None:
     """Replace the file atomically."""
     text = yaml.safe_dump(
         {"tokens": [msgspec.to_builtins(line) for line in lines]},
         sort_keys=False,
         allow_unicode=True,
     )
-    name = ""
+    content = "# Hashes of API tokens, from `recodex-monitor token create`.\n" + text
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write("# Hashes of API tokens, from `recodex-monitor token create`.\n" + text)
-            os.fchmod(stream.fileno(), _MODE)
-            # Users who are neither root nor in the group keep their own group.
-            with contextlib.suppress(LookupError, PermissionError):
-                shutil.chown(name, group="recodex")
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
+        replace_file(path, content.encode(), mode=_MODE, group="recodex")
     except OSError as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
         raise _unusable(path, "write", error) from None
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _unusable(path: Path, verb: str, error: OSError) -> SettingError:
@@ -231,7 +200,7 @@ def _wrong(problem: str) -> SettingError:
     return SettingError(("api", "tokens_file"), problem, whole=True)
 
 
-def _lines(path: Path) -> list[_Line] | None:
+def _lines(path: Path) -> list[TokenLine] | None:
     """Return the entries of the file; None if it is missing or empty."""
     try:
         content = read_file(path, max_bytes=_FILE_LIMIT_BYTES)
@@ -252,23 +221,12 @@ def _lines(path: Path) -> list[_Line] | None:
         lines = msgspec.convert(found, _File).tokens
     except msgspec.ValidationError as error:
         raise _wrong(f"{path}: {decoding_problem(error)}") from None
+    for line in lines:
+        try:
+            line.end()
+        except (ValueError, OverflowError):
+            problem = f"{path}: expires of {line.name!r} is not a date and time in ISO 8601"
+            raise _wrong(problem) from None
     if len({line.hash for line in lines}) < len(lines):
         raise _wrong(f"{path} has the same hash twice")
     return lines
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can connect to ``host``."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host.lower() == "localhost"
-
-
-def require_tokens(address: tuple[str, int], tokens: Tokens, *, key: str) -> None:
-    """Raise SettingError at ``key`` if others can connect and there are no tokens."""
-    if not tokens and not is_loopback(address[0]):
-        raise SettingError(
-            (key,),
-            f"{address_text(address)} is open to other hosts, but there are no tokens;"
-            " create one with `recodex-monitor token create`, or listen on 127.0.0.1",
-        )

@@ -1,0 +1,176 @@
+"""``alerts list|test|acknowledge|silence``: the incidents of a running daemon, by its API."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from monitor.commands.api import Api, add_api_arguments
+from monitor.commands.arguments import plain_text
+from monitor.commands.terminal_text import terminal_json, terminal_text
+from monitor.commands.wording import span
+from monitor.errors import MonitorError, UsageError
+
+__all__ = ["add_arguments", "run"]
+
+_ACTIONS: Final = ("list", "test", "acknowledge", "silence")
+_STATES: Final = ("open", "acknowledged", "suppressed", "resolved")
+_COLUMNS: Final = ("ID", "STATE", "SINCE", "RULE", "TITLE", "REASON")
+_HOUR_S: Final = 3600.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("action", choices=_ACTIONS, help="what to do")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="test: receivers; acknowledge: ids of incidents"
+    )
+    parser.add_argument(
+        "--state", choices=_STATES, help="list: incidents in this state (default: all)"
+    )
+    parser.add_argument("--rule", type=plain_text, help="list, silence: of this rule")
+    parser.add_argument("--job", type=int, metavar="ID", help="list, silence: of this job")
+    parser.add_argument("--limit", type=int, default=100, help="list: this many (default: 100)")
+    parser.add_argument(
+        "--for",
+        dest="for_",
+        type=float,
+        metavar="S",
+        help="silence: for so many seconds (default: 3600)",
+    )
+    parser.add_argument("--tag", action="append", type=plain_text, help="silence: jobs with a tag")
+    parser.add_argument(
+        "--subject", type=plain_text, help="silence: these subjects, with * as wildcard"
+    )
+    parser.add_argument("--comment", type=plain_text, default="", help="silence: why")
+    parser.add_argument("--end", metavar="ID", help="silence: end the silence of this id")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
+    add_api_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action; return 1 if a receiver does not accept its test."""
+    if args.action in ("test", "acknowledge") and not args.names:
+        what = "receiver" if args.action == "test" else "incident"
+        raise UsageError(f"{args.action}: expected the name of a {what}")
+    if args.action in ("list", "silence") and args.names:
+        raise UsageError(f"{args.action} expects no name, only options")
+    api = Api(args)
+    if args.action == "list":
+        return _list(api, args)
+    if args.action == "test":
+        return max(_test(api, name, as_json=args.json) for name in args.names)
+    if args.action == "acknowledge":
+        return _acknowledge(api, args)
+    return _silence(api, args)
+
+
+def _list(api: Api, args: argparse.Namespace) -> int:
+    params = {"state": args.state, "rule": args.rule, "job": args.job, "limit": args.limit}
+    found = api.request("GET", "/incident", params)["items"]
+    if args.json:
+        for incident in found:
+            print(_json(incident))
+        return 0
+    rows = [_row(incident) for incident in found]
+    if not sys.stdout.isatty():
+        for row in (_COLUMNS, *rows):
+            print("\t".join(row))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in _COLUMNS:
+        table.add_column(name, no_wrap=name in ("ID", "STATE", "SINCE"))
+    for row in rows:
+        style = "bold red" if row[1] == "open" else ""
+        table.add_row(*(Text(text, style=style if n == 1 else "") for n, text in enumerate(row)))
+    Console(highlight=False).print(table)
+    return 0
+
+
+def _row(incident: dict[str, Any]) -> tuple[str, ...]:
+    state = "open"
+    if incident["resolved_at"] is not None:
+        state = "resolved"
+    elif incident["acknowledged_at"] is not None:
+        state = "acknowledged"
+    elif incident["suppressed_by"] is not None:
+        state = "suppressed"
+    cells = (
+        incident["id"],
+        state,
+        span(time.time() - incident["opened_at"]),
+        incident["rule"],
+        incident["title"],
+        incident["suppressed_by"] or incident["reason"],
+    )
+    return tuple(terminal_text(str(cell)) for cell in cells)
+
+
+def _test(api: Api, name: str, *, as_json: bool) -> int:
+    found = api.request("POST", "/alert/test", {"receiver": name})
+    if as_json:
+        print(_json(found))
+    else:
+        for answer in found["answers"]:
+            word = "accepted" if answer["accepted"] else "not accepted"
+            print(f"{terminal_text(name)}: {word}: {terminal_text(answer['said'])}")
+    return 0 if found["accepted"] else 1
+
+
+def _acknowledge(api: Api, args: argparse.Namespace) -> int:
+    failed = 0
+    for name in args.names:
+        if not name.isalnum():
+            raise UsageError(f"{terminal_text(name[:50])} is not the id of an incident")
+        try:
+            found = api.request("POST", f"/incident/{name}/acknowledge")
+        except MonitorError as error:
+            if error.exit_status != 1:
+                raise
+            print(f"recodex-monitor: {terminal_text(str(error))}", file=sys.stderr)
+            failed = 1
+            continue
+        if args.json:
+            print(_json(found))
+        else:
+            who = terminal_text(found["acknowledged_by"])
+            print(f"incident {name} ({terminal_text(found['title'])}) is acknowledged by {who}")
+    return failed
+
+
+def _silence(api: Api, args: argparse.Namespace) -> int:
+    if args.end is not None:
+        if not args.end.isalnum():
+            raise UsageError(f"{terminal_text(args.end[:50])} is not the id of a silence")
+        api.request("DELETE", f"/silence/{args.end}")
+        print(f"silence {args.end} has ended")
+        return 0
+    match: dict[str, Any] = {
+        "tags": args.tag,
+        "jobs": None if args.job is None else [args.job],
+        "subject": args.subject,
+        "rule": args.rule,
+    }
+    match = {key: value for key, value in match.items() if value is not None}
+    if not match and args.for_ is None:
+        raise UsageError(
+            "silence: expected --job, --tag, --subject or --rule; all subjects need --for"
+        )
+    body = {"for": args.for_ or _HOUR_S, "match": match, "comment": args.comment}
+    found = api.request("POST", "/silence", body=body)
+    if args.json:
+        print(_json(found))
+    else:
+        print(f"silence {found['id']} lasts for {span(found['until'] - time.time())}")
+    return 0
+
+
+def _json(found: dict[str, Any]) -> str:
+    return terminal_json(json.dumps(found))

@@ -1,0 +1,72 @@
+"""``rejected list|replay``: messages that could not be counted, through the API of a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from monitor.commands.api import Api, add_api_arguments
+from monitor.commands.arguments import plain_text
+from monitor.commands.terminal_text import terminal_text
+
+__all__ = ["add_arguments", "run"]
+
+_PAGE: Final = 500
+_SHOWN: Final = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("action", choices=("list", "replay"), help="what to do")
+    parser.add_argument("--topic", type=plain_text, help="only messages of this topic")
+    parser.add_argument("--partition", type=int, help="only messages of this partition")
+    parser.add_argument("--offset", type=int, help="only messages at this offset")
+    parser.add_argument(
+        "--reason", type=plain_text, help="only messages rejected for this, such as too-old"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
+    add_api_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the messages, or try them again; return 1 if some are rejected again."""
+    api = Api(args)
+    chosen = {
+        name: value
+        for name in ("topic", "partition", "offset", "reason")
+        if (value := getattr(args, name)) is not None
+    }
+    if args.action == "list":
+        for message in _all(api, chosen):
+            print(json.dumps(message) if args.json else _line(message))
+        return 0
+    done = api.request("POST", "/rejected/replay", chosen)
+    if args.json:
+        print(json.dumps(done))
+    else:
+        print(
+            f"{done['counted']} counted, {done['duplicates']} counted before,"
+            f" {done['rejected']} rejected again"
+        )
+    return 1 if done["rejected"] else 0
+
+
+def _all(api: Api, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    cursor = None
+    while True:
+        page = api.request("GET", "/rejected", {**chosen, "limit": _PAGE, "cursor": cursor})
+        yield from page["items"]
+        cursor = page["cursor"]
+        if cursor is None:
+            return
+
+
+def _line(message: dict[str, Any]) -> str:
+    at = datetime.fromtimestamp(message["rejected_at"], UTC).isoformat(timespec="seconds")
+    payload = message["payload"]
+    shown = payload if len(payload) <= _SHOWN else f"{payload[:_SHOWN]}..."
+    place = f"{message['topic']}/{message['partition']}/{message['offset']}"
+    return "\t".join(terminal_text(text) for text in (at, place, message["reason"], shown))

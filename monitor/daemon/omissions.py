@@ -1,0 +1,85 @@
+"""Leaves out the invalid values of a config, so that one reading finds all of its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from monitor.errors import SettingError, SettingPath
+
+__all__ = ["Omissions"]
+
+# A file with more errors is probably not a config.
+_MOST_ERRORS = 20
+
+
+class Omissions:
+    """The errors of a config so far, and the paths that are left out because of them."""
+
+    def __init__(self) -> None:
+        self.errors: list[SettingError] = []
+        # Whether the rest of the config was not read.
+        self.gave_up = False
+        self._paths: set[SettingPath] = set()
+
+    def add(self, error: SettingError, path: SettingPath | None = None) -> bool:
+        """Add an error and leave out its path, or ``path``; return whether to look for more.
+
+        The path of ``error`` is one of :meth:`apply`'s result.
+        """
+        original = self.original(error.path)
+        missing = error.problem.removeprefix("the key ").removesuffix(" is missing")
+        # What only became wrong by the omissions is not an error of the file. What cannot be left
+        # out is found again each time.
+        found = any((each.path, each.problem) == (original, error.problem) for each in self.errors)
+        if not found and (*original, missing) not in self._paths and original not in self._lists():
+            self.errors.append(SettingError(original, error.problem, whole=error.whole))
+        gone = original if path is None else self.original(path)
+        if not gone or gone in self._paths or len(self.errors) >= _MOST_ERRORS:
+            return False
+        self._paths.add(gone)
+        return True
+
+    def touches(self, section: str) -> bool:
+        """Return whether something in ``section`` is left out."""
+        return any(path[0] == section for path in self._paths)
+
+    def apply(self, data: Any) -> Any:
+        """Return ``data`` without what is left out."""
+        if not self._paths:
+            return data
+        return self._copy(data, ())
+
+    def _copy(self, data: Any, at: SettingPath) -> Any:
+        if isinstance(data, dict):
+            # Another key than a string is an error already.
+            return {
+                key: self._copy(value, (*at, key))
+                for key, value in data.items()
+                if isinstance(key, str) and (*at, key) not in self._paths
+            }
+        if isinstance(data, list):
+            items = (
+                (index, item) for index, item in enumerate(data) if (*at, index) not in self._paths
+            )
+            return [self._copy(item, (*at, index)) for index, item in items]
+        return data
+
+    def original(self, path: SettingPath) -> SettingPath:
+        """Return the path in the file for a ``path`` in the data without the omissions."""
+        found: SettingPath = ()
+        for step in path:
+            place = step
+            if isinstance(place, int):
+                for gone in sorted(self._indexes(found)):
+                    place += gone <= place
+            found = (*found, place)
+        return found
+
+    def _lists(self) -> set[SettingPath]:
+        return {path[:-1] for path in self._paths if isinstance(path[-1], int)}
+
+    def _indexes(self, at: SettingPath) -> Iterator[int]:
+        for path in self._paths:
+            if path[:-1] == at and isinstance(path[-1], int):
+                yield path[-1]

@@ -1,0 +1,52 @@
+"""Whether a site that is checked from several locations is down. Pure.
+
+Each location says whether the site is down there; a quorum of them decides. One that has been
+silent for a while does not count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from monitor.messages import Result
+
+__all__ = ["ALL_LOCATIONS", "decisive", "is_down", "silent_after_s"]
+
+ALL_LOCATIONS = 1000
+"""A quorum that means all locations; no config can have more of them."""
+
+# Runs of a job that may fail to come before its location is silent.
+_RUNS = 3
+_LEAST_SILENCE_S = 10.0
+
+
+def silent_after_s(interval_s: float, slowest_s: float) -> float:
+    """Return after how long without a result a location no longer counts.
+
+    ``slowest_s`` is the longest time from the start of a check to its result.
+    """
+    return max(_RUNS * interval_s + slowest_s, _LEAST_SILENCE_S)
+
+
+def is_down(down: int, locations: int, quorum: int | None) -> bool:
+    """Return whether a site is down that is down in ``down`` of the locations.
+
+    Without a quorum that is more than half of them. A quorum above their number means all.
+    """
+    needed = locations // 2 + 1 if quorum is None else min(quorum, locations)
+    return down >= needed > 0
+
+
+def decisive(results: Iterable[Result], *, silent_s: float = math.inf) -> Result:
+    """Return which of the last results of a site, one per location, shows its state.
+
+    That is the newest of those that say what the quorum says. ``results`` must not be empty.
+    """
+    known = sorted(results, key=lambda result: result.checked_at)
+    newest = known[-1]
+    counted = [each for each in known if each.checked_at >= newest.checked_at - silent_s]
+    down = [each for each in counted if not each.up]
+    if is_down(len(down), len(counted), newest.quorum):
+        return down[-1]
+    return next(each for each in reversed(counted) if each.up)

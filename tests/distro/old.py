@@ -26,7 +26,7 @@ logger:
 ...
 """
 # What the operator has made of the file since.
-EDITED_CONFIG = OLD_CONFIG.replace('"debug"  # level', '"warning"  # level').replace("3  #", "7  #")
+EDITED_CONFIG = OLD_CONFIG.replace('"debug"  # level', '"verbose"  # level').replace("3  #", "7  #")
 
 _UNIT = """[Unit]
 Description=Recodex Monitor

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +102,7 @@ def test_the_package_has_all_of_the_daemon_and_nothing_else(
     packaging = built.tree / "packaging"
     assert {name.removeprefix(examples) for name in found if name.startswith(examples)} == {
         str(file.relative_to(packaging))
-        for folder in ("container", "kubernetes", "openshift")
+        for folder in (*("container", "grafana", "helm", "kubernetes", "openshift", "prometheus"),)
         for file in (packaging / folder).rglob("*")
         if file.is_file()
     }
@@ -111,7 +113,8 @@ def test_the_package_has_all_of_the_daemon_and_nothing_else(
 def test_both_packages_install_the_same_files(built: Built) -> None:
     def installed(files: set[str]) -> set[str]:
         return {
-            name
+            # Fedora's zsh looks elsewhere than Debian's.
+            name.replace("/zsh/site-functions/", "/zsh/vendor-completions/")
             for name in files
             if not name.startswith(("/usr/share/doc/", "/usr/share/licenses/"))
             # Debian compiles the code again when Python changes.
@@ -145,3 +148,27 @@ def test_the_rpm_for_rhel_9_reloads_as_its_systemd_can(built: Built, tmp_path: P
     assert "ImportCredential" not in unit
     launcher = (unpacked / "usr/bin/recodex-monitor").read_text()
     assert launcher.startswith("#!/usr/bin/python3.12 -IB\n")
+
+
+def test_the_links_of_the_installed_pages_lead_to_files(built: Built, tmp_path: Path) -> None:
+    subprocess.run(["dpkg-deb", "--extract", built.deb, tmp_path], check=True, timeout=60)
+    pages = tmp_path / "usr/share/doc/recodex-monitor"
+    found = sorted(pages.rglob("*.md"))
+    assert pages / "README.md" in found
+    broken = [
+        f"{page.relative_to(pages)}: {link}"
+        for page in found
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text())
+        if ":" not in link and not (page.parent / link).exists()
+    ]
+    assert broken == []
+
+
+def test_the_package_lists_the_libraries_that_it_bundles(built: Built, tmp_path: Path) -> None:
+    subprocess.run(["dpkg-deb", "--extract", built.deb, tmp_path], check=True, timeout=60)
+    bundled = json.loads((tmp_path / "usr/share/doc/recodex-monitor/sbom.cdx.json").read_text())
+    assert bundled["bomFormat"] == "CycloneDX"
+    assert {each["name"] for each in bundled["components"]} == {
+        *("kafka-python", "pywhatwgurl", "uPlot")
+    }
+    assert all(each["version"] and each["licenses"] for each in bundled["components"])

@@ -119,7 +119,7 @@ def test_it_says_what_it_is_and_has_no_secrets(image: Image) -> None:
     assert config["Volumes"].keys() == {"/var/lib/recodex-monitor"}
     assert [variable.partition("=")[0] for variable in config["Env"]] == ["PATH"]
     labels = {key.rpartition(".")[2] for key in config["Labels"] if key.startswith("org.open")}
-    assert {"title", "description", "source", "licenses"} <= labels
+    assert {"title", "description", "licenses"} <= labels
     (fs_group,) = {
         pod_template(each)["spec"]["securityContext"]["fsGroup"] for each in ALL_WORKLOADS
     }

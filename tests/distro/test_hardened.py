@@ -30,6 +30,13 @@ COUNT = (
     " rows = sqlite3.connect(file, uri=True).execute(query);"
     " print(rows.fetchone()[0])"
 )
+# Run in the machine: the error of the last ping.
+LAST_PING = (
+    "import sqlite3; file = 'file:/var/lib/recodex-monitor/monitor.db?mode=ro';"
+    " query = 'SELECT error FROM availability_result WHERE job_id = 77 ORDER BY scheduled_at';"
+    " rows = sqlite3.connect(file, uri=True).execute(query).fetchall();"
+    " print(rows[-1][0] if rows else 'nothing')"
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +158,25 @@ def test_every_part_works_under_it(hardened: Installed) -> None:
     assert "degraded" not in hardened.debian.show(UNIT, "StatusText")
     assert "Traceback" not in hardened.debian.path(LOG).read_text()
     assert CONFIG in hardened.debian.journal(UNIT)
+
+
+def test_ping_works_under_it_where_the_system_permits_it_and_says_what_to_set_elsewhere(
+    hardened: Installed,
+) -> None:
+    debian = hardened.debian
+    job = {"id": 77, "kind": "ping", "url": "ping://127.0.0.1", "interval": 1}
+    hardened.configure(
+        {"api": {}, "aggregation": {"flush_interval": 0.5}, "probes": {"jobs": [job]}}
+    )
+    setting = "/proc/sys/net/ipv4/ping_group_range"
+    refused = "not-permitted: set net.ipv4.ping_group_range"
+    for groups, said in (("1 0", refused), ("0 2147483647", "None")):
+        debian.run("bash", "-c", f"echo '{groups}' > {setting}")
+        hardened.restart()
+        wait_for(
+            lambda said=said: debian.output("python3", "-c", LAST_PING).startswith(said),  # type: ignore[misc]
+            f"{said} of the ping; {hardened.tail()}",
+        )
 
 
 def test_a_producer_and_a_consumer_work_as_units_of_their_own(hardened: Installed) -> None:

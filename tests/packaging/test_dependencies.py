@@ -41,7 +41,8 @@ def spec_field(name: str) -> dict[str, str]:
 def requirements() -> dict[str, str]:
     """Return PyPI's name -> lowest version that the daemon takes."""
     found = {}
-    for line in (TREE / "requirements.txt").read_text().splitlines():
+    files = (TREE / name for name in ("requirements.txt", "requirements-cluster.txt"))
+    for line in "".join(file.read_text() for file in files).splitlines():
         matched = re.fullmatch(r"([\w-]+)>=([\w.]+)(?:,.*)?", line)
         if matched:
             found[matched[1].replace("psycopg2-binary", "psycopg2")] = matched[2]
@@ -82,7 +83,7 @@ def test_debian_depends_on_the_relays_libraries_and_recommends_the_others(module
         assert debian not in depends
 
 
-@pytest.mark.parametrize("module", [name for name in LIBRARIES if name != "kafka"])
+@pytest.mark.parametrize("module", [name for name in LIBRARIES if LIBRARIES[name][0]])
 def test_the_rpm_requires_the_same_as_the_deb(module: str) -> None:
     _, pypi = LIBRARIES[module]
     wanted = "Requires" if module in RELAY_ONLY else "Recommends"
@@ -103,15 +104,16 @@ def test_the_packages_ask_for_no_older_versions_than_the_daemon_takes() -> None:
                 assert (wanted[name] + ".").startswith(version + "."), name
 
 
-def test_the_carried_kafka_python_is_one_that_the_daemon_takes() -> None:
+@pytest.mark.parametrize("library", ["kafka-python", "pywhatwgurl"])
+def test_a_carried_library_is_one_that_the_daemon_takes(library: str) -> None:
     (carried,) = re.findall(
-        r"^kafka-python==([\d.]+) --hash=sha256:[0-9a-f]{64}$",
+        rf"^{library}==([\d.]+) --hash=sha256:[0-9a-f]{{64}}$",
         (TREE / "packaging/carried.txt").read_text(),
         re.M,
     )
-    lowest = requirements()["kafka-python"]
+    lowest = requirements()[library]
     assert tuple(map(int, carried.split("."))) >= tuple(map(int, lowest.split(".")))
-    assert f"%global kafka_python {carried}\n" in SPEC
+    assert f"%global {library.replace('-', '_')} {carried}\n" in SPEC
 
 
 def test_the_spec_has_the_version_of_the_code() -> None:

@@ -11,7 +11,6 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from monitor.daemon.config import Config, load
 from monitor.tokens import Role, TokenFile
 from tests.packaging.kustomize import Object, objects, pod_template, render
 from tests.packaging.workloads import (
@@ -25,31 +24,14 @@ from tests.packaging.workloads import (
     SERVING,
     WORKLOADS,
     component,
-    config_file,
     container_of,
-    environment,
+    loaded,
     name_of,
     of_kind,
 )
 
 # The oldest one that knows all that is used, and the newest that there are schemas of.
 VERSIONS = ("1.30", str(kubernetes_validate.latest_version()))
-
-
-@pytest.fixture
-def secrets(tmp_path: Path) -> Path:
-    (tmp_path / "database-password").write_text("not this one\n")
-    (tmp_path / "tokens.yml").write_text("tokens: []\n")
-    return tmp_path
-
-
-def loaded(workload: Object, secrets: Path) -> Config:
-    file = secrets / "config.yml"
-    file.write_text(config_file(workload))
-    environ = {**environment(workload), "CREDENTIALS_DIRECTORY": str(secrets)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CREDENTIALS_DIRECTORY", str(secrets))
-        return load(str(file), environ=environ).config
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from monitor.daemon.config import Config, load
 from tests.packaging.kustomize import Object, pod_template, render
 
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
@@ -37,29 +40,39 @@ def container_of(workload: Object) -> Object:
     return dict(container)
 
 
-def config_map(name: str) -> dict[str, str]:
+def config_map(name: str, found: list[Object] = RENDERED) -> dict[str, str]:
     (data,) = [
-        each["data"] for each in of_kind(RENDERED, "ConfigMap") if each["metadata"]["name"] == name
+        each["data"] for each in of_kind(found, "ConfigMap") if each["metadata"]["name"] == name
     ]
     return dict(data)
 
 
-def config_file(workload: Object) -> str:
+def config_file(workload: Object, found: list[Object] = RENDERED) -> str:
     """Return the daemon's config that a workload's pods are given."""
     volumes = {each["name"]: each for each in pod_template(workload)["spec"]["volumes"]}
-    return config_map(volumes["config"]["configMap"]["name"])["config.yml"]
+    return config_map(volumes["config"]["configMap"]["name"], found)["config.yml"]
 
 
-def environment(workload: Object) -> dict[str, str]:
+def loaded(workload: Object, secrets: Path, found: list[Object] = RENDERED) -> Config:
+    """Return the config as the daemon in a workload's pods reads it."""
+    file = secrets / "config.yml"
+    file.write_text(config_file(workload, found))
+    environ = {**environment(workload, found), "CREDENTIALS_DIRECTORY": str(secrets)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CREDENTIALS_DIRECTORY", str(secrets))
+        return load(str(file), environ=environ).config
+
+
+def environment(workload: Object, found: list[Object] = RENDERED) -> dict[str, str]:
     """Return the environment of a workload's first pod."""
     container = container_of(workload)
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        found |= config_map(source["configMapRef"]["name"])
+        variables |= config_map(source["configMapRef"]["name"], found)
     for variable in container["env"]:
         if "value" in variable:
-            found[variable["name"]] = variable["value"]
+            variables[variable["name"]] = variable["value"]
         else:
             assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
-            found[variable["name"]] = f"{workload['metadata']['name']}-0"
-    return found
+            variables[variable["name"]] = f"{workload['metadata']['name']}-0"
+    return variables

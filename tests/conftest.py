@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio.constants
+import gc
+import itertools
 import logging
 import os
+import re
 import shutil
 import signal
-from collections.abc import Callable
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
+from tests.examples import examples
+
 # How fast a machine is must fail no test: others may be using it.
 hypothesis.settings.register_profile(
-    "any-speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "any-speed",
+    # `make fast` takes fewer, `make test` hypothesis' own number.
+    max_examples=examples(),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("any-speed")
 
@@ -23,10 +37,44 @@ def _is_not_about_speed(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Executing ")
 
 
+# The debug mode notes who made each handle, future and task. All frames of it, with a look at each
+# of their files, take a third of all the tests' time. Handles heed the constant; futures and tasks
+# ask traceback.extract_stack() for everything, which walks the stack with this function.
+_FRAMES = 2
+_whole_stack = traceback.walk_stack
+
+
+def _top_of_stack(f: types.FrameType | None) -> Iterator[tuple[types.FrameType, int]]:
+    return itertools.islice(_whole_stack(f or sys._getframe().f_back), _FRAMES)
+
+
+asyncio.constants.DEBUG_STACK_DEPTH = _FRAMES  # type: ignore[misc]
+traceback.walk_stack = _top_of_stack
+
 logging.getLogger("asyncio").addFilter(_is_not_about_speed)
 
 # What only `make kubernetes` runs: its servers take minutes to build.
 collect_ignore = [] if os.environ.get("RECODEX_TEST_KUBERNETES") == "1" else ["cluster_real"]
+
+_EXCLUDED = re.compile(r"not \w+(?: and not \w+)*")
+_MARK = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.(\w+)", re.M)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import a file whose mark deselects all of its tests."""
+    excluded = config.getoption("markexpr")
+    if collection_path.suffix != ".py" or not _EXCLUDED.fullmatch(excluded):
+        return None
+    mark = _MARK.search(collection_path.read_text(encoding="utf-8"))
+    # False would overrule --ignore.
+    return (mark is not None and f"not {mark[1]}" in excluded.split(" and ")) or None
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection look at what stays until the end."""
+    gc.collect()
+    gc.freeze()
+
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a shell's background job: what tests start would be deaf to Ctrl-C, too.

@@ -37,7 +37,7 @@ def tables_finding(found: Tables, expected: Tables, *, offsets: bool) -> Finding
         problems += [
             f"{name}: {key} is {ours[key]}, must be {theirs[key]}" for key in _first(differing)
         ]
-    counts = sum(metric[0] for (_, _, kind), metric in found.metrics.items() if kind == "minute")
+    counts = sum(metric[0] for (_, _, kind, _), metric in found.metrics.items() if kind == "minute")
     return Finding(
         "every result is counted once",
         f"{len(found.results)} raw results, {counts} counted in {len(found.metrics)} windows,"

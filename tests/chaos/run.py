@@ -27,6 +27,7 @@ from tests.chaos.peers import Peers
 from tests.chaos.plan import DAEMON_FAULTS, WORLD_FAULTS, plan
 from tests.chaos.probe_load import results_finding
 from tests.chaos.service import Resources, resources
+from tests.chaos.spool_tail import SpoolTail
 from tests.chaos.stage import Stage
 from tests.waiting import wait_for
 
@@ -55,6 +56,7 @@ class Run:
         self._loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self._run_loop, name="load", daemon=True)
         self._before: dict[str, Resources] = {}
+        self._tail: SpoolTail
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -71,6 +73,7 @@ class Run:
         stage.prepare()
         stage.start_daemons()
         stage.make_loads()
+        self._tail = SpoolTail(stage.services[0].state / "spool.db")
         for missing in stage.missing:
             self._say(f"  without: {missing}")
         self._say(
@@ -83,6 +86,7 @@ class Run:
             self._start_loads()
             peers.start()
             time.sleep(min(_WARM_S, self._duration_s / 3))  # the load alone, for so long
+            stage.alerts.start()
             self._before = {service.name: resources(service.pid) for service in stage.services}
             self._play_faults(faults)
         finally:
@@ -108,6 +112,8 @@ class Run:
 
         self._call(start())
         stage.cluster.start()
+        if not stage.servers:
+            self._tail.start()
         if stage.producers is not None:
             process = stage.services[0].process
             assert process is not None
@@ -143,6 +149,7 @@ class Run:
             ("the uploads", lambda: self._call(stage.logs.finish(_SETTLE_S), _SETTLE_S + 30)),
             ("the readers", lambda: self._call(stage.relay.finish(_SETTLE_S), _SETTLE_S + 30)),
             ("the cluster", self._settle_cluster),
+            ("the alerts", self._settle_alerts),
             ("the results", self._settle_results),
             ("the daemons", self._settle_health),
         ):
@@ -160,12 +167,25 @@ class Run:
         wait_for(stage.cluster.settled, "every change told", limit_s=_SETTLE_S)
         wait_for(lambda: stage.tables.unforwarded() == 0, "events forwarded", limit_s=_SETTLE_S)
 
+    def _settle_alerts(self) -> None:
+        """Wait until every site is well again, and everybody has heard of it."""
+        stage = self._stage
+        stage.alerts.calm()
+        seen = 0
+        until = time.monotonic() + _SETTLE_S
+        while seen < 3:
+            # Twice more: a result may still be on its way.
+            pending = stage.tables.alerts_pending()
+            seen = seen + 1 if pending == 0 else 0
+            assert time.monotonic() < until, f"{pending} incidents and messages are pending"
+            time.sleep(_LOOK_AGAIN_S)
+
     def _settle_results(self) -> None:
         stage = self._stage
         one = stage.services[0]
         # No new checks, so that there is an end.
         config = dict(one.config)
-        config["probes"] = {"jobs": stage.probes.jobs(active=False)}
+        config["probes"] = {"jobs": stage.jobs(active=False)}
         assert one.reload(config)
         wait_for(
             lambda: ", 0 open" in f", {self._summary(one.config, 'probes')}",
@@ -246,6 +266,7 @@ class Run:
             self._judge_relay,
             lambda: stage.logs.findings(stage.tables.log_texts()),
             self._judge_results,
+            self._judge_alerts,
             self._judge_cluster,
             self._judge_resources,
             lambda: [self._judge_processes(faults)],
@@ -288,6 +309,15 @@ class Run:
         # The spool keeps no more than it must: the raw results are what there is to count.
         expected = plain.plain_tables(_records_of(stage.services[0].state / "monitor.db"))
         return [checks, invariants.tables_finding(found, expected, offsets=False)]
+
+    def _judge_alerts(self) -> list[Finding]:
+        stage = self._stage
+        if stage.servers:
+            results = [found for found in map(_result_of, self.records) if found]
+        else:
+            self._tail.finish()
+            results = self._tail.results
+        return [stage.alerts.finding(results, stage.tables.alerts_sent())]
 
     async def _read_tables(self) -> plain.Tables:
         stage = self._stage
@@ -345,6 +375,15 @@ class Run:
             {service.name: service.history.problems for service in services},
             faults.problems,
         )
+
+
+def _result_of(record: Record) -> dict[str, Any] | None:
+    """Return the result in a message, or None."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(record.value)
+        if isinstance(found, dict) and "scheduled_at" in found:
+            return found
+    return None
 
 
 def _reached(offsets: dict[int, int] | None, wanted: dict[int, int]) -> bool:

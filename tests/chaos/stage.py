@@ -14,6 +14,7 @@ from typing import Any
 from monitor.store import DatabaseSettings, open_store
 from monitor.tokens import Role, create_token
 from tests.aggregation.producers import PARTITIONS, Producers
+from tests.chaos.alert_load import AlertLoad
 from tests.chaos.clock import Clock, build_clock
 from tests.chaos.cluster_load import ClusterLoad
 from tests.chaos.log_load import Instance, LogLoad
@@ -155,6 +156,8 @@ class Stage:
         """Make the loads' outer ends and the daemons' configs; start nothing."""
         self.probes = ProbeLoad(secret=self.secret("site"))
         self.held.callback(self.probes.close)
+        self.alerts = AlertLoad(self.seed)
+        self.held.callback(self.alerts.close)
         tokens = self.directory / "tokens.yml"
         self.admin = create_token(tokens, "chaos", Role.ADMIN)
         self.secrets.append(self.admin)
@@ -184,7 +187,7 @@ class Stage:
                     "keep_idle": _LONG_S,
                     "client_stall": 5,
                 },
-                "probes": {"jobs": self.probes.jobs()},
+                "probes": {"jobs": self.jobs()},
                 "cluster": {
                     "name": "chaos",
                     "kinds": ["Deployment", "Pod"],
@@ -201,8 +204,13 @@ class Stage:
         if self.servers:
             self.add_service("two", {"relay": False, **shared, "api": self._api(tokens)})
 
+    def jobs(self, *, active: bool = True) -> list[dict[str, Any]]:
+        """Return all jobs."""
+        return [*self.probes.jobs(active=active), *self.alerts.jobs(active=active)]
+
     def _shared(self) -> dict[str, Any]:
         shared: dict[str, Any] = {
+            "alerts": self.alerts.config(),
             "bus": {"max_bytes": 24 << 20},
             "aggregation": {"flush_interval": 0.5, "flush_messages": 500},
             "logs": {"timewindow": _LONG_S, "cleanup_interval": 2},

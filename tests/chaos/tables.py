@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.alert_load import Sent
 from tests.chaos.cluster_load import Told
 
 __all__ = ["Tables"]
@@ -87,6 +88,26 @@ class Tables:
             kind: Counter(text for (text,) in self.query(f"SELECT message FROM {table}"))
             for kind, table in (("logs", "log_entry"), ("notifications", "notification"))
         }
+
+    def alerts_pending(self) -> int | None:
+        """Count the incidents that are open or to be looked at, and the messages to be sent."""
+        rows = self.try_query(
+            "SELECT (SELECT count(*) FROM alert_incident WHERE resolved_at IS NULL"
+            " OR look_at IS NOT NULL) + (SELECT count(*) FROM alert_delivery"
+            " WHERE next_at IS NOT NULL)"
+        )
+        return None if rows is None else int(rows[0][0])
+
+    def alerts_sent(self) -> list[Sent]:
+        """Return what was to be sent of each incident, a row each; one at least."""
+        return [
+            Sent(*row)
+            for row in self.query(
+                "SELECT i.id, i.job_id, i.opened_at, d.receiver, d.event FROM alert_incident i"
+                " LEFT JOIN alert_notice n ON n.incident_id = i.id"
+                " LEFT JOIN alert_delivery d ON d.id = n.delivery_id"
+            )
+        ]
 
     def statuses(self, below: int) -> dict[int, Counter[int]]:
         """Return how often each job with a smaller id has each status among its raw results."""

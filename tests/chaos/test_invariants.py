@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.aggregation.plain import Tables, plain_tables, record, result
+from tests.chaos.alert_load import Sent, Took, alerts_finding, openings
 from tests.chaos.clock import Clock, build_clock
 from tests.chaos.findings import Finding
 from tests.chaos.invariants import (
@@ -27,6 +28,33 @@ from tests.chaos.service import Resources
 from tests.relay.readers import Old
 
 FINISHED = 1 << 30
+
+
+def test_each_incident_of_the_results_is_sent_and_each_event_arrives_as_one_message() -> None:
+    runs = [(301, 1.0, True), (301, 2.0, False), (301, 2.0, False), (301, 3.0, False)]
+    runs += [(301, 4.0, True), (301, 5.0, False), (999, 5.0, False)]
+    due = openings(
+        {"job_id": job, "scheduled_at": at, "checked_at": at, "up": up} for job, at, up in runs
+    )
+    assert due == {301: {2.0, 5.0}}
+    sent = [
+        Sent(str(at), 301, at, "a", event) for at in (2.0, 5.0) for event in ("opened", "resolved")
+    ]
+    took = [
+        Took("d1", "opened", ("2.0", "5.0"), accepted=False),
+        Took("d1", "opened", ("2.0", "5.0"), accepted=True),
+        Took("d2", "resolved", ("2.0", "5.0"), accepted=True),
+    ]
+    assert alerts_finding(due, sent, {"a": took}).holds
+    for wrong in (
+        alerts_finding({301: {2.0}}, sent, {"a": took}),
+        alerts_finding({301: {2.0, 5.0, 6.0}}, sent, {"a": took}),
+        alerts_finding(due, sent, {"a": took[:2]}),
+        alerts_finding(due, sent[:-1], {"a": took}),
+        alerts_finding(due, sent, {"a": [*took, took[1]._replace(delivery="d3")]}),
+        alerts_finding(due, [*sent, Sent("7", 301, 5.0, None, None)], {"a": took}),
+    ):
+        assert not wrong.holds
 
 
 def uploads(stored: Counter[str]) -> Finding:
@@ -88,7 +116,7 @@ def test_a_metric_that_counts_once_too_often_is_found() -> None:
     wrong = Tables(expected.results, more.metrics, expected.rejected, expected.offsets)
     problems = tables_finding(wrong, expected, offsets=True).problems
     assert len(problems) == 3
-    assert problems[0].startswith("metrics: (1, 0, 'day') is (3, 0,")
+    assert problems[0].startswith("metrics: (1, 0, 'day', '') is (3, 0,")
     assert not tables_finding(more, expected, offsets=True).holds
 
 

@@ -16,7 +16,7 @@ from tests.conftest import missing
 from tests.distro.built import copy_of_tree
 from tests.servers.debian import Machine
 
-__all__ = ["CheckoutPlace", "DebianPlace", "Place", "checkout"]
+__all__ = ["CheckoutPlace", "DebianPlace", "Place", "checkout", "has_socket", "listener", "stop"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Ctrl-C is for the command alone: what runs it stays to say how that ended.
@@ -59,6 +59,18 @@ def stop(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGIN
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(15)
     raise AssertionError("Ctrl-C did not end it")
+
+
+def has_socket(pid: int) -> bool:
+    """Return whether a process, or one that it started, has a socket."""
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                if str(descriptor.readlink()).startswith("socket:"):
+                    return True
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return any(has_socket(int(child)) for child in children)
+    return False
 
 
 def listener(place: Place) -> socket.socket:
@@ -119,9 +131,9 @@ def checkout(directory: Path) -> Iterator[CheckoutPlace]:
     tree = copy_of_tree(directory / "recodex-monitor")
     (tree / ".venv").mkdir()
     for item in Path(sys.prefix).iterdir():
-        if item.name != ".installed":
+        if item.name != ".dev":
             (tree / ".venv" / item.name).symlink_to(item)
-    (tree / ".venv" / ".installed").touch()
+    (tree / ".venv" / ".dev").touch()
     home = directory / "home"
     home.mkdir()
     holder = subprocess.Popen(

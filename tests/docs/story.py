@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from tests.docs.fences import Command, Fence, commands, shows
-from tests.docs.places import Place, listener, stop
+from tests.docs.places import Place, has_socket, listener, stop
 from tests.waiting import wait_for
 
 __all__ = ["Instead", "Story"]
@@ -40,6 +40,9 @@ _LOOKS = re.compile(
     r"|\S*recodex-monitor (topic|logs|job (list|show)|probe)) .*",
     re.S,
 )
+
+# Commands that have a connection while they run.
+_FOLLOWS = re.compile(r"(\S+=\S+ )*\S*recodex-monitor .*--follow.*")
 
 # Secrets that systemd gives the service are where root finds them.
 _CHECK = "CREDENTIALS_DIRECTORY=/etc/credstore recodex-monitor check-config -c {}"
@@ -151,6 +154,10 @@ class Story:
             wait_for(lambda: running.process.poll() is not None, f"the end of {where}")
         elif running.process.poll() is None:
             wait_for(lambda: running.shown, f"what the page shows of {where}")
+            if _FOLLOWS.fullmatch(running.command.text):
+                # Python itself answers to a Ctrl-C that comes before the program runs.
+                pid = running.process.pid
+                wait_for(lambda: has_socket(pid) or running.process.poll() is not None, where)
             status = stop(running.process)
             # make says that it was interrupted, and journalctl dies of it.
             assert status == 0 or not _LOOKS.fullmatch(running.command.text), where

@@ -23,12 +23,12 @@ from tests.docs.fences import Fence, commands, indented
 from tests.docs.unrun import NEEDS_A_CLUSTER, NOT_IN_A_CHECKOUT, UNRUN_PAGES, UNRUN_TOOLS
 
 LANGUAGES = {
-    *("apache", "console", "ini", "js", "json", "mermaid", "nginx", "python", "sh", "text"),
-    "yaml",
+    *("apache", "caddy", "console", "haproxy", "ini", "js", "json", "mermaid", "nginx", "python"),
+    *("sh", "text", "yaml"),
 }
 FENCES = all_fences()
-# Keys at the top of YAML that is not our config.
-FOREIGN = {"apiVersion", "scrape_configs"}
+# Keys at the top of YAML that is not our config; image: the chart's values.
+FOREIGN = {"apiVersion", "image", "scrape_configs"}
 
 # Words in backticks that stand for somebody else's things.
 FOREIGN_WORDS = {
@@ -41,10 +41,10 @@ FOREIGN_WORDS = {
 
 # What a contributor may add, and the one program without a file of its name.
 EXAMPLES = {
-    "monitor/alerts/part.py",
-    "monitor/alerts/settings.py",
-    "monitor.alerts",
-    "tests/alerts",
+    "monitor/reports/part.py",
+    "monitor/reports/settings.py",
+    "monitor.reports",
+    "tests/reports",
 }
 EXAMPLES |= {"monitor/probes/checks/finger.py", "tests/probes/test_finger.py", "benchmarks/run"}
 
@@ -98,7 +98,11 @@ def test_a_config_is_one_that_the_daemon_takes(
         return  # checked where it is used, with the files that it names
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     file = tmp_path / "config.yml"
-    file.write_text(fence.text)
+    text = fence.text
+    for name in re.findall(r"/etc/recodex/monitor/(\w+\.(?:urls|secret))", text):
+        (tmp_path / name).write_text("json://127.0.0.1:9\n")
+        text = text.replace(f"/etc/recodex/monitor/{name}", str(tmp_path / name))
+    file.write_text(text)
     load(str(file))
 
 

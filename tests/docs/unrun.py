@@ -32,6 +32,16 @@ UNRUN_TOOLS = r"(kubectl|oc|buildah|podman|docker) .*"
 
 # Pages whose commands nothing runs as written: pattern -> what shows them to be right.
 UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
+    "docs/reference/probes.md": {
+        r'curl -fsS "https://monitor.example.org/heartbeat/KEY.*': "tests/probes report by HTTP",
+    },
+    "docs/how-to/prometheus.md": {
+        r"recodex-monitor token create prometheus .*": "the page of the first token runs one",
+        r"promtool check rules .*": "tests/web/test_prometheus.py runs it",
+    },
+    "docs/deploy/relays.md": {
+        r"(systemctl restart|journalctl -u) recodex-monitor.*": "tests/relay/test_sharing.py",
+    },
     "CONTRIBUTING.md": {
         r"make (install|fast|check)": "CI runs them: fast is a part of test",
     },
@@ -42,10 +52,17 @@ UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
         r"make (deb|rpm)": "make repo makes both",
         r"sha256sum dist/\*\.deb dist/\*\.rpm": "tests/distro/test_build.py compares two builds",
         r"\.venv/bin/python -m (pip install build twine|build)": "they need an index",
+        r"make audit": "it needs pypi.org",
         r"\.venv/bin/python -m twine check .*": "it needs an index",
         r"make repo REPO_KEY=\S+ REPO_URL=\S+": "tests/servers/packages.py",
         r"systemctl status recodex-monitor": "docs/deploy/debian.md runs it",
         r"recodex-monitor --version": "tests/commands/test_main.py runs it",
+    },
+    "docs/how-to/backup.md": {r".*": "tests/docs/test_restore.py runs it"},
+    "docs/how-to/restore.md": {r".*": "tests/docs/test_restore.py runs it"},
+    "docs/how-to/moving.md": {
+        r"recodex-monitor configure-database .* --copy-from .*": "tests/store/test_copying.py",
+        r"recodex-monitor configure-database .*": "tests/commands/test_earlier_sites.py runs it",
     },
     # There is no Fedora or RHEL in a test.
     "docs/deploy/fedora.md": {
@@ -101,6 +118,35 @@ UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
         ),
         r"kubectl -n monitoring delete job recodex-monitor-database --ignore-not-found": (
             "tests/packaging/test_kubernetes.py: the job has that name"
+        ),
+    },
+    # tests/cluster_real/test_helm.py does it with a real API server, if one was built.
+    "docs/deploy/helm.md": {
+        r"mkdir secrets": "tests/packaging/test_kubernetes.py does it",
+        r"printf %s PASSWORD >secrets/database-password": "tests/packaging/test_kubernetes.py",
+        r"CREDENTIALS_DIRECTORY=\$PWD/secrets recodex-monitor token create .*": (
+            "tests/packaging/test_kubernetes.py runs it"
+        ),
+        r"kubectl (create|label) namespace monitoring.*": (
+            "tests/cluster_real/test_helm.py has one like it"
+        ),
+        r"kubectl -n monitoring create secret generic recodex-monitor --from-file=secrets/": (
+            "tests/packaging/test_kubernetes.py: all pods mount a secret of that name"
+        ),
+        r"helm (install|upgrade) recodex-monitor packaging/helm --namespace monitoring .*": (
+            "tests/cluster_real/test_helm.py runs it"
+        ),
+        r"helm rollback recodex-monitor --namespace monitoring": (
+            "tests/cluster_real/test_helm.py runs it"
+        ),
+    },
+    # Its receivers are other people's; tests/alerts has real ones.
+    "docs/how-to/alerts.md": {
+        r"install -m 0640 -o root -g recodex /dev/null \S+": "an empty file",
+        r"recodex-monitor check-config -c \S+": "docs/how-to/probes.md runs it",
+        r"systemctl restart recodex-monitor": "docs/how-to/probes.md runs it",
+        r"recodex-monitor alerts (test|list|acknowledge|silence) .*": (
+            "tests/alerts/test_daemon.py runs them"
         ),
     },
     "docs/deploy/openshift.md": {

@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.waiting import LIMIT_S
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
+
+
+LIMIT_MS = 60_000
+
+
+class Watched:
+    """A page, and everything that it said or asked for that it should not have."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.console: list[str] = []
+        self.foreign: list[str] = []
+        page.set_default_timeout(LIMIT_MS)
+        page.on("console", lambda message: self.console.append(message.text))
+        page.on("pageerror", lambda error: self.console.append(str(error)))
+        page.on("request", self._asked)
+
+    def _asked(self, request: Any) -> None:
+        host = self.url.removeprefix("http://")
+        if not request.url.startswith((self.url, f"ws://{host}", "blob:", "data:")):
+            self.foreign.append(request.url)
+
+    def open(self, fragment: str = "#/") -> Page:
+        self.page.goto(f"{self.url}/{fragment}")
+        self.page.wait_for_selector('body[data-connection="live"]')
+        return self.page
+
+    def assert_quiet(self) -> None:
+        assert self.console == []
+        assert self.foreign == []
+
+
+Open = Callable[..., Watched]
+
+
+def wait_for_count(found: Locator, count: int) -> None:
+    # wait_for_function() evaluates text in the page, which its policy forbids.
+    from playwright.sync_api import expect
+
+    expect(found).to_have_count(count, timeout=LIMIT_MS)
 
 
 # Not for longer than a module: while playwright runs, this thread has a running event loop,
@@ -45,3 +86,17 @@ def page(browser: Browser) -> Iterator[Page]:
     context.set_default_timeout(LIMIT_S * 1000)
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    contexts = []
+
+    def make(url: str, **options: Any) -> Watched:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        return Watched(context.new_page(), url)
+
+    yield make
+    for context in contexts:
+        context.close()

@@ -79,12 +79,12 @@ class Base:
 
 
 def _dependencies(control: str) -> tuple[str, ...]:
-    """Return the names of all Python packages that the control file depends on or recommends."""
+    """Return the names of all Python libraries that the control file depends on or recommends."""
     found: set[str] = set()
     for field in re.findall(
         r"^(?:Depends|Recommends|Suggests):((?:.*\n)(?:[ \t].*\n)*)", control, re.M
     ):
-        found.update(re.findall(r"\bpython3[-\w]*", field))
+        found.update(re.findall(r"\b(?:python3[-\w]*|apprise)", field))
     return tuple(sorted(found))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import gc
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.ports import free_port
+from tests.servers.kept import kept
 
 KAFKA_VERSION = "4.1.0"
 _START_S = 60.0
@@ -30,33 +30,20 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.
 """
 
 
-def cache_directory() -> Path:
-    """Where what is big to fetch is kept between runs."""
-    return Path(os.environ.get("RECODEX_TEST_CACHE") or Path.home() / ".cache" / "recodex-monitor")
-
-
 def find_jars(find: Callable[..., str]) -> Path:
     """Return the folder of Kafka's jars, fetched once."""
-    jars = cache_directory() / f"kafka-{KAFKA_VERSION}"
-    if jars.is_dir():
-        return jars
-    maven = find("mvn", package="maven")
-    part = jars.with_name(f"{jars.name}.{os.getpid()}")
-    part.mkdir(parents=True)
-    (part / "pom.xml").write_text(_POM)
-    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={part}"]
-    done = subprocess.run(
-        [maven, "-q", "-B", *goal], cwd=part, capture_output=True, text=True, timeout=600
-    )
-    if done.returncode != 0:
-        shutil.rmtree(part)
-        missing(f"Kafka's jars could not be fetched: {done.stdout[-300:]}")
-    try:
-        part.rename(jars)
-    except OSError:
-        # Somebody else was faster.
-        shutil.rmtree(part)
-    return jars
+
+    def fetch(folder: Path) -> None:
+        maven = find("mvn", package="maven")
+        (folder / "pom.xml").write_text(_POM)
+        goal = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+        done = subprocess.run(
+            [maven, "-q", "-B", *goal], cwd=folder, capture_output=True, text=True, timeout=600
+        )
+        if done.returncode != 0:
+            missing(f"Kafka's jars could not be fetched: {done.stdout[-300:]}")
+
+    return kept(f"kafka-{KAFKA_VERSION}", fetch)
 
 
 class Kafka:
@@ -166,6 +153,21 @@ class Kafka:
         """Continue it."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a bus keeps its spool. What its client leaves to the collector goes with the test."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    yield tmp_path
+    # here, where it is expected, and not in another module's test
+    gc.collect()
+
+
+@pytest.fixture
+def topic() -> str:
+    """Return the name of a topic that no other test has."""
+    return f"topic-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture(scope="session")

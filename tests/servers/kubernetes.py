@@ -30,7 +30,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +42,7 @@ import pytest
 __all__ = ["Break", "Fault", "KubernetesServer", "Request", "kubernetes_server"]
 
 Object = dict[str, Any]
+Backup = tuple[dict[tuple[str, str, str], Object], int]
 Break = Literal["end", "reset", "truncate", "silence", "gone", "error", "garbage"]
 
 _KINDS = {
@@ -50,6 +51,12 @@ _KINDS = {
     "pods": ("v1", "Pod"),
     "replicationcontrollers": ("v1", "ReplicationController"),
     "deploymentconfigs": ("apps.openshift.io/v1", "DeploymentConfig"),
+    "statefulsets": ("apps/v1", "StatefulSet"),
+    "daemonsets": ("apps/v1", "DaemonSet"),
+    "rollouts": ("argoproj.io/v1alpha1", "Rollout"),
+    "inferenceservices": ("serving.kserve.io/v1beta1", "InferenceService"),
+    "services": ("serving.knative.dev/v1", "Service"),
+    "modelservers": ("ml.example.org/v1", "ModelServer"),
 }
 _PATH = re.compile(
     r"^/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))"
@@ -73,10 +80,11 @@ class Fault:
     """What happens to the next ``times`` requests that match.
 
     ``how`` is an HTTP status, or ``reset`` (RST instead of an answer), ``silence`` (no answer
-    at all), ``truncate`` (half an answer), ``garbage`` (an answer that is not JSON).
+    at all), ``truncate`` (half an answer), ``garbage`` (an answer that is not JSON), or
+    bytes, which are the answer.
     """
 
-    how: int | Literal["reset", "silence", "truncate", "garbage"]
+    how: int | bytes | Literal["reset", "silence", "truncate", "garbage"]
     verb: Literal["list", "watch"] | None = None
     plural: str | None = None
     times: int = 1
@@ -116,8 +124,6 @@ class KubernetesServer:
         self.before_page: Callable[[str, int], None] | None = None
         """Called before each page with the plural and the number of the page's first object."""
         self.requests: list[Request] = []
-        self.deleted_at = 0
-        """The version of the last Deployment's deletion."""
         self.marked = 0
         """The version of the last bookmark that was sent on any stream."""
         self._changed = threading.Condition()
@@ -194,6 +200,11 @@ class KubernetesServer:
                 self._changed.wait(min(left, 0.05))
 
     @property
+    def version(self) -> int:
+        """Return the version of the last write."""
+        return self._version
+
+    @property
     def streams(self) -> int:
         """Return how many watches are open."""
         return self._streams
@@ -230,8 +241,6 @@ class KubernetesServer:
         with self._changed:
             before = self._objects.pop((plural, namespace, name))
             self._version += 1
-            if plural == "deployments":
-                self.deleted_at = self._version
             self._log.append(_Change(self._version, plural, namespace, before, None))
             self._changed.notify_all()
 
@@ -254,6 +263,30 @@ class KubernetesServer:
         with self._changed:
             self._floor = self.marked
             self._log = [change for change in self._log if change.version > self._floor]
+
+    # Backups.
+
+    def backup(self) -> Backup:
+        """Return everything as it is, as a backup of etcd has it."""
+        with self._changed:
+            return copy.deepcopy((self._objects, self._version))
+
+    def restore(self, backup: Backup) -> None:
+        """Go back to a backup: later versions and writes never were."""
+        with self._changed:
+            self._objects, self._version = copy.deepcopy(backup)
+            self._floor = min(self._floor, self._version)
+            self._log = [change for change in self._log if change.version <= self._version]
+            self._snapshots.clear()
+            self._changed.notify_all()
+
+    def replace_silently(self, steps: Iterable[Any]) -> None:
+        """Write the objects of the steps without any event of a watch."""
+        with self._changed:
+            for write in (write for step in steps for write in step if write.item is not None):
+                item = copy.deepcopy(write.item)
+                item["metadata"]["resourceVersion"] = str(self._version)
+                self._objects[(write.plural, write.namespace, write.name)] = item
 
     # Faults.
 
@@ -448,7 +481,9 @@ class _Handler(BaseHTTPRequestHandler):
             at=time.monotonic(),
         )
         fault = state.take_fault(request)
-        if fault is not None and not isinstance(fault.how, int):
+        if fault is not None and isinstance(fault.how, bytes):
+            return self._send(200, fault.how, "application/json", {})
+        if fault is not None and isinstance(fault.how, str):
             return self._fault(fault.how)
         if fault is not None and isinstance(fault.how, int):
             headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}

@@ -1,9 +1,13 @@
-"""Both packages and their signed repositories, built once for all tests that install them."""
+"""Both packages and their signed repositories, built once for all processes of a run."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +29,22 @@ def built(tmp_path_factory: pytest.TempPathFactory, program: Callable[..., str])
         ("gpg", "gnupg"),
     ):
         program(tool, package=package)
-    directory = tmp_path_factory.mktemp("built")
+    run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent  # what the processes of one run share
+    directory = run / "built"
+    with (run / "built.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "done").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+            _build(directory)
+            (directory / "done").touch()
+    tree = directory / "tree"
+    return Built(tree, version_of(tree))
+
+
+def _build(directory: Path) -> None:
     tree = copy_of_tree(directory / "tree")
     home = signing_home(directory / "gnupg", _KEY)
     url = "http://repository.invalid"
@@ -34,4 +53,3 @@ def built(tmp_path_factory: pytest.TempPathFactory, program: Callable[..., str])
     finally:
         # gpg leaves its agent running.
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True, timeout=60)
-    return Built(tree, version_of(tree))

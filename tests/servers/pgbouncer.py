@@ -30,6 +30,7 @@ auth_type = any
 pool_mode = session
 ignore_startup_parameters = options, extra_float_digits
 user = {user}
+{more}
 """
 
 
@@ -38,12 +39,15 @@ def start_pooler(program: Callable[..., str], tmp_path: Path) -> Iterator[StartP
     """Return a function that starts a pooler in front of a database's URL and gives its URL."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def start(url: str) -> str:
+    def start(url: str, **settings: object) -> str:
         parts, listen = urlsplit(url), free_port()
         file = tmp_path / "pgbouncer.ini"
         user = "postgres" if os.geteuid() == 0 else os.environ.get("USER", "")
         # All clients become this user at the server.
-        text = _CONFIG.format(host=parts.hostname, port=parts.port, listen=listen, user=user)
+        more = "\n".join(f"{key} = {value}" for key, value in settings.items())
+        text = _CONFIG.format(
+            host=parts.hostname, port=parts.port, listen=listen, user=user, more=more
+        )
         file.write_text(text.replace("\n[pgbouncer]", f" user={parts.username}\n[pgbouncer]"))
         # PgBouncer refuses to run as root, and reads its file as the other user.
         tmp_path.chmod(0o755)

@@ -36,9 +36,18 @@ def find_programs() -> Path | None:
 
 
 class PostgresServer:
-    """One throw-away cluster; superuser ``postgres``, everybody trusted on loopback."""
+    """One throw-away cluster; superuser ``postgres``, everybody trusted on loopback.
 
-    def __init__(self, programs: Path, *, settings: dict[str, str] | None = None) -> None:
+    With a ``primary`` it is a streaming standby of that.
+    """
+
+    def __init__(
+        self,
+        programs: Path,
+        *,
+        settings: dict[str, str] | None = None,
+        primary: PostgresServer | None = None,
+    ) -> None:
         self._programs = programs
         self.directory = Path(tempfile.mkdtemp(prefix="recodex-monitor-postgres-"))
         self.port = free_port()
@@ -51,6 +60,12 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
             shutil.chown(self.directory, *(["postgres"] * 2))
+        if primary is not None:
+            address = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres")
+            self._run_as_owner(
+                "pg_basebackup", *address, "-D", self._data, "-R", "-c", "fast", "--no-sync"
+            )
+            return
         self._run_as_owner(
             "initdb",
             "-D",
@@ -108,6 +123,14 @@ class PostgresServer:
     def crash(self) -> None:
         """Stop it as a power cut would, but for what the disk has."""
         self.stop(signal.SIGQUIT)
+
+    def standby(self) -> PostgresServer:
+        """Return a streaming standby of this one, not yet started."""
+        return PostgresServer(self._programs, settings={"fsync": "off"}, primary=self)
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.execute("SELECT pg_promote()")
 
     def remove(self) -> None:
         """Stop it and delete all of it."""

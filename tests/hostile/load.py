@@ -1,0 +1,98 @@
+"""An attacker: `python -m tests.hostile.load NUMBER PORT CONNECTIONS SECONDS TOKEN`.
+
+Keeps so many connections busy, and connects again when one is closed. Prints how many bytes were
+sent, how often it was closed, and the last thing that it got from a closed connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+
+from tests.hostile.attacks import ATTACKS, Attack
+
+__all__: list[str] = []
+
+
+@dataclass(slots=True)
+class Peer:
+    sock: socket.socket
+    data: memoryview
+    hello: bool = True
+    got: bytes = b""
+
+
+@dataclass(slots=True)
+class Attacker:
+    attack: Attack
+    port: int
+    token: str
+    sent: int = 0
+    closed: int = 0
+    last: bytes = b""
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+
+    def connect(self) -> None:
+        sock = socket.create_connection(("127.0.0.1", self.port), 10)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        hello = self.attack.hello
+        if self.token:
+            hello = hello.replace(
+                b"\r\n\r\n", f"\r\nAuthorization: Bearer {self.token}\r\n\r\n".encode(), 1
+            )
+        peer = Peer(sock, memoryview(hello))
+        self.selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, peer)
+
+    def run(self, connections: int, seconds: float) -> None:
+        for _ in range(connections):
+            self.connect()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for key, events in self.selector.select(0.1):
+                peer: Peer = key.data
+                try:
+                    if events & selectors.EVENT_READ:
+                        got = peer.sock.recv(65536)
+                        peer.got = (peer.got + got)[-600:]
+                        if not got:
+                            raise ConnectionResetError
+                    if events & selectors.EVENT_WRITE:
+                        if not peer.data:
+                            peer.data = memoryview(self.attack.again)
+                        sent = peer.sock.send(peer.data[: self.attack.piece_bytes])
+                        peer.data = peer.data[sent:]
+                        self.sent += sent
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    self.closed += 1
+                    self.last = peer.got
+                    self.selector.unregister(peer.sock)
+                    peer.sock.close()
+                    with contextlib.suppress(OSError):
+                        self.connect()
+
+
+def main() -> None:
+    number, port, connections, seconds, token = (*sys.argv[1:], "")[:5]
+    attacker = Attacker(ATTACKS[int(number)], int(port), token)
+    attacker.run(int(connections), float(seconds))
+    print(  # noqa: T201
+        json.dumps(
+            {
+                "sent": attacker.sent,
+                "closed": attacker.closed,
+                "last": attacker.last.decode("latin-1"),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -14,11 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import baseline_aggregation
+from benchmarks import aggregation_kafka, baseline_aggregation
 from monitor.bus import BusSettings
 from monitor.bus.spool import SpoolBus
 from monitor.messages import Phases, Result, encode
@@ -135,19 +135,51 @@ def kafka(server: PostgresServer, broker: Kafka, count: int) -> None:
         show(f"Kafka to PostgreSQL, {name}", count, consume(sections, count))
 
 
-def fill_topic(broker: Kafka, topic: str, count: int, minutes: int) -> None:
+def fill_topic(
+    broker: Kafka,
+    topic: str,
+    count: int,
+    minutes: int,
+    *,
+    partitions: int = 3,
+    compression: str | None = None,
+) -> None:
     from kafka import KafkaAdminClient, KafkaProducer
     from kafka.admin import NewTopic
 
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
-    admin.create_topics([NewTopic(topic, 3, 1)])
+    admin.create_topics([NewTopic(topic, partitions, 1)])
     admin.close()
-    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=50, batch_size=262_144)
+    producer = KafkaProducer(
+        bootstrap_servers=broker.bootstrap,
+        linger_ms=50,
+        batch_size=262_144,
+        compression_type=compression,
+    )
     for result in results(count, minutes=minutes):
         headers = [(name, value.encode()) for name, value in result.headers().items()]
         producer.send(topic, key=b"%d" % result.job_id, value=encode(result), headers=headers)
     producer.flush(timeout=120)
     producer.close()
+
+
+def kafka_cases(server: PostgresServer, broker: Kafka, count: int, cases: Sequence[str]) -> None:
+    def make_topic(topic: str, *, count: int, partitions: int, compression: str | None) -> None:
+        fill_topic(
+            broker, topic, count, count // JOBS, partitions=partitions, compression=compression
+        )
+
+    def make_database() -> dict[str, Any]:
+        database = {"url": server.url(server.create_database())}
+        asyncio.run(migrate(database))
+        return database
+
+    if "kafka" in cases:
+        kafka(server, broker, count)
+    if "codecs" in cases:
+        aggregation_kafka.codecs(make_topic, make_database, consume, broker, count)
+    if "consumers" in cases:
+        aggregation_kafka.consumers(make_topic, make_database, broker, count)
 
 
 def make_broker(directory: Path, *, core: int | None = None) -> Kafka:
@@ -218,7 +250,8 @@ async def purge(server: PostgresServer, rows: int) -> None:
         await store.close()
 
 
-CASES = ("plain", "kafka", "sqlite", "postgres", "purge")
+CASES = ("plain", "kafka", "codecs", "consumers", "sqlite", "postgres", "purge")
+_WITH_KAFKA = {"kafka", "codecs", "consumers"}
 
 
 def main() -> int:
@@ -230,18 +263,18 @@ def main() -> int:
     cases = arguments.cases or CASES
     if "sqlite" in cases:
         sqlite(arguments.results)
-    if {"plain", "kafka", "postgres", "purge"} & set(cases):
+    if set(cases) - {"sqlite"}:
         server = make_server()
         try:
             server.start()
             if "plain" in cases:
                 plain(server, max(arguments.results // 10, JOBS))
-            if "kafka" in cases:
+            if _WITH_KAFKA & set(cases):
                 with tempfile.TemporaryDirectory() as folder:
                     broker = make_broker(Path(folder))
                     try:
                         broker.start()
-                        kafka(server, broker, arguments.results)
+                        kafka_cases(server, broker, arguments.results, cases)
                     finally:
                         broker.kill()
             if "postgres" in cases:

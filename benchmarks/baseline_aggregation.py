@@ -24,7 +24,7 @@ _UPSERT = """INSERT INTO availability_metric AS m (job_id, dt, granularity, chec
     rt_min, rt_max, rt_sum, data, rt_buckets)
     VALUES (%(job_id)s, to_timestamp(%(start)s), %(granularity)s, 1, %(failed)s,
     %(response_time)s, %(response_time)s, coalesce(%(response_time)s, 0), %(data)s, %(buckets)s)
-    ON CONFLICT (job_id, dt, granularity) DO UPDATE SET checks = m.checks + 1,
+    ON CONFLICT (job_id, dt, granularity, location) DO UPDATE SET checks = m.checks + 1,
     failures = m.failures + excluded.failures, rt_min = least(m.rt_min, excluded.rt_min),
     rt_max = greatest(m.rt_max, excluded.rt_max), rt_sum = m.rt_sum + excluded.rt_sum,
     data = counts_add(m.data, excluded.data),

@@ -1,4 +1,4 @@
-"""The cluster part: time from a change to its event, memory with thousands of objects.
+"""The cluster part: from a change to its event, memory and turns of the loop with many objects.
 
 The Kubernetes API is the tests' server, in a process of its own; the part runs with a real
 store and a real spool, as in the daemon. Baselines: the same process before the part has any
@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +23,9 @@ from typing import Any
 
 import urllib3
 
+from monitor.daemon.allocator import give_memory_back
 from monitor.messages import decode_model_event
+from monitor.yielding import attending
 from tests.cluster.conftest import Lab
 from tests.cluster.plays import DeploymentPlay
 from tests.servers.kubernetes import KubernetesServer
@@ -75,6 +77,14 @@ def serve(pipe: Connection, objects: int, pods: int) -> None:
             lab.play(play.set_image(f"registry.example/models/m:{number}"))
             # The last write is what completes the rollout.
             pipe.send(time.time())
+        elif what == "expire":
+            server.break_watches("gone")
+            pipe.send(None)
+        elif what == "annotate":
+            server.replace_silently(step for play in plays for step in play.annotate("a", "b"))
+            pipe.send(None)
+        elif what == "lists":
+            pipe.send(len(server.requests_of("watch", "deployments")))
 
 
 def memory() -> float:
@@ -143,6 +153,7 @@ def watch(url: str, arrived: list[float], seen: threading.Event) -> None:
 
 async def footprint(server: Server, objects: int, kinds: Sequence[str]) -> dict[str, float]:
     """Return the MB of the process without the part, with it empty, and with all objects."""
+    give_memory_back()
     sizes = {"without": memory()}
     with tempfile.TemporaryDirectory() as directory:
         lab = Lab(Url(server.url), Path(directory))  # type: ignore[arg-type]
@@ -162,22 +173,80 @@ async def footprint(server: Server, objects: int, kinds: Sequence[str]) -> dict[
     return sizes
 
 
+async def relist(server: Server, objects: int, kinds: Sequence[str]) -> dict[str, float]:
+    """Return the longest turns of the loop, in ms: at rest, and while all is listed again.
+
+    First nothing has changed, then every Deployment has.
+    """
+    figures: dict[str, float] = {}
+    turns = Turns()
+    with tempfile.TemporaryDirectory() as directory, attending(asyncio.get_running_loop()):
+        lab = Lab(Url(server.url), Path(directory))  # type: ignore[arg-type]
+        async with lab.run(kinds=tuple(kinds)) as part:
+            while len(part.records) < objects:
+                await asyncio.sleep(0.05)
+            await part.healthy()
+            part.records.clear()
+            figures["at rest, longest"] = (await turns.during(asyncio.sleep(3.0)))[-1]
+            for name in ("nothing changed", "all changed"):
+                if name == "all changed":
+                    await asyncio.to_thread(server.ask, "annotate")
+                began = time.monotonic()
+                late = await turns.during(listed_again(server))
+                figures[f"{name}, longest"] = late[-1]
+                figures[f"{name}, 99 of 100 below"] = late[len(late) * 99 // 100]
+                figures[f"{name}, s"] = time.monotonic() - began
+    return figures
+
+
+async def listed_again(server: Server) -> None:
+    """Let the versions of all watches expire; return when the Deployments are watched again."""
+    before = await asyncio.to_thread(server.ask, "lists")
+    await asyncio.to_thread(server.ask, "expire")
+    while await asyncio.to_thread(server.ask, "lists") == before:
+        await asyncio.sleep(0.02)
+
+
+class Turns:
+    """Measures how late the loop is with what is due every 2 ms."""
+
+    async def during(self, work: Coroutine[Any, Any, None]) -> list[float]:
+        """Do the work, and return by how many ms each turn was late, sorted."""
+        late: list[float] = []
+        task = asyncio.create_task(work)
+        while not task.done():
+            due = time.monotonic() + 0.002
+            await asyncio.sleep(0.002)
+            late.append(max(0.0, time.monotonic() - due) * 1000)
+        await task
+        return sorted(late)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=5000)
     parser.add_argument("--pods", type=int, default=1, help="pods of each Deployment")
     parser.add_argument("--changes", type=int, default=100)
-    parser.add_argument("--only", choices=["latency", "memory"])
+    parser.add_argument("--only", choices=["latency", "memory", "relist"])
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        default=["Deployment", "Pod", "StatefulSet", "DaemonSet", "ReplicaSet"],
+        help="what is watched; the objects are Deployments",
+    )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
-    if arguments.only != "latency":
-        server = Server(arguments.objects, arguments.pods)
-        figures["memory_mb"] = asyncio.run(
-            footprint(server, arguments.objects, ("Deployment", "Pod"))
-        )
+    objects, kinds = arguments.objects, arguments.kinds
+    if arguments.only in {None, "memory"}:
+        server = Server(objects, arguments.pods)
+        figures["memory_mb"] = asyncio.run(footprint(server, objects, kinds))
         server.stop()
-    if arguments.only != "memory":
+    if arguments.only in {None, "relist"}:
+        server = Server(objects, arguments.pods)
+        figures["late_ms"] = asyncio.run(relist(server, objects, kinds))
+        server.stop()
+    if arguments.only in {None, "latency"}:
         server = Server(50, 2)
         ours, theirs = asyncio.run(latency(server, arguments.changes, 50))
         server.stop()

@@ -1,8 +1,10 @@
 """Probes: CPU a check compared with prometheus-blackbox-exporter, checks/s, 10,000 jobs, and Kafka.
 
+The kinds that are compared are http, https (a full handshake each), tcp, dns and ping.
+
 Subject and peer run pinned to core 0, one after the other; nginx, wrk and Kafka to core 1.
 Needs Debian's nginx-light, wrk and prometheus-blackbox-exporter (and for ``kafka`` what the
-tests take for Kafka). ``python -m benchmarks.probes`` runs all, in about three minutes.
+tests take for Kafka). ``python -m benchmarks.probes`` runs all, in about six minutes.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import trustme
+
+from benchmarks.process import resident_bytes
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = 1024
@@ -125,8 +130,8 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))]
 
 
-def own_cost(root: Path, url: str, rate: int, **fields: Any) -> tuple[float, float]:
-    """CPU s a check of ours, and checks/s."""
+def own_cost(root: Path, url: str, rate: int, **fields: Any) -> tuple[float, float, float]:
+    """CPU s a check of ours, checks/s, and resident MB."""
     directory = root / f"own-{time.monotonic_ns()}"
     config = {"probes": {"jobs": jobs(rate, url, interval=1, **fields)}}
     with daemon(directory, config) as pid:
@@ -134,32 +139,30 @@ def own_cost(root: Path, url: str, rate: int, **fields: Any) -> tuple[float, flo
         began, before = time.time(), cpu_s(pid)
         time.sleep(MEASURE_S)
         ended, after = time.time(), cpu_s(pid)
+        resident = resident_bytes(pid) / 2**20
         time.sleep(1)
     found = results(directory, began, ended)
     assert all(result["up"] for result in found), found[0]
-    return (after - before) / len(found), len(found) / (ended - began)
+    return (after - before) / len(found), len(found) / (ended - began), resident
 
 
-def peers_cost(root: Path, url: str, ca_file: str) -> tuple[float, float]:
+def module(kind: str, ca_file: str) -> dict[str, Any]:
+    """Return the module of prometheus-blackbox-exporter for a kind."""
+    ip4 = {"preferred_ip_protocol": "ip4"}
+    options: dict[str, Any] = {
+        "http": {**ip4, "tls_config": {"ca_file": ca_file}},
+        "tcp": ip4,
+        "dns": {**ip4, "transport_protocol": "udp", "query_name": "example.org", "query_type": "A"},
+        "icmp": ip4,
+    }
+    return {"prober": kind, "timeout": "10s", kind: options[kind]}
+
+
+def peers_cost(root: Path, kind: str, target: str, ca_file: str) -> tuple[float, float]:
     """CPU s a check of prometheus-blackbox-exporter, and checks/s."""
     port = free_port()
     config = root / "blackbox.yml"
-    config.write_text(
-        json.dumps(
-            {
-                "modules": {
-                    "page": {
-                        "prober": "http",
-                        "timeout": "10s",
-                        "http": {
-                            "preferred_ip_protocol": "ip4",
-                            "tls_config": {"ca_file": ca_file},
-                        },
-                    }
-                }
-            }
-        )
-    )
+    config.write_text(json.dumps({"modules": {"module": module(kind, ca_file)}}))
     program = shutil.which("prometheus-blackbox-exporter")
     assert program, "install prometheus-blackbox-exporter"
     command = [
@@ -168,11 +171,14 @@ def peers_cost(root: Path, url: str, ca_file: str) -> tuple[float, float]:
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=error",
     ]
-    target = f"http://127.0.0.1:{port}/probe?module=page&target={url}"
+    probe = f"http://127.0.0.1:{port}/probe?module=module&target="
+    answer = urllib.request.urlopen
     with started(command, core=0, port=port, env={**os.environ, "GOMAXPROCS": "1"}) as pid:
-        load(target, 2)
+        text = answer(probe + target, timeout=10).read().decode()
+        assert "\nprobe_success 1" in text, text
+        load(probe + target, 2)
         before = cpu_s(pid)
-        count = load(target, MEASURE_S)
+        count = load(probe + target, MEASURE_S)
         after = cpu_s(pid)
     return (after - before) / count, count / MEASURE_S
 
@@ -187,15 +193,42 @@ def load(target: str, seconds: float) -> int:
     return int(found[1])
 
 
-def compare(root: Path, name: str, url: str, authority: str, *, rate: int) -> None:
-    trusted = {"ca_file": authority} if name == "https" else {}
-    ours, our_rate = own_cost(root, url, rate, **trusted)
-    theirs, their_rate = peers_cost(root, url, authority)
+def compare(
+    root: Path,
+    name: str,
+    url: str,
+    authority: str,
+    *,
+    rate: int,
+    peer: tuple[str, str] | None = None,
+    **fields: Any,
+) -> None:
+    """Compare a kind; ``peer`` is the prober and the target of the other, by default http."""
+    ours, our_rate, resident = own_cost(root, url, rate, **fields)
+    prober, target = peer or ("http", url)
+    theirs, their_rate = peers_cost(root, prober, target, authority)
     print(
-        f"{name}: {ours * 1e6:.0f} us of CPU a check at {our_rate:.0f}/s; blackbox_exporter"
-        f" {theirs * 1e6:.0f} us at {their_rate:.0f}/s; {theirs / ours:.2f} times less",
+        f"{name}: {ours * 1e6:.0f} us of CPU a check at {our_rate:.0f}/s, {resident:.0f} MB;"
+        f" blackbox_exporter {theirs * 1e6:.0f} us at {their_rate:.0f}/s;"
+        f" {theirs / ours:.2f} times less",
         flush=True,
     )
+
+
+@contextmanager
+def name_server() -> Iterator[int]:
+    """Answer every DNS query with one address, on core 1; yield the port."""
+    port = free_port()
+    with started([sys.executable, "-m", "benchmarks.probes_dns", str(port)], core=1):
+        until = time.monotonic() + 10
+        with socket.socket(type=socket.SOCK_DGRAM) as query:
+            query.settimeout(0.1)
+            while time.monotonic() < until:
+                with suppress(OSError):
+                    query.sendto(bytes(12), ("127.0.0.1", port))
+                    query.recv(512)
+                    break
+        yield port
 
 
 def capacity(root: Path, url: str, rate: int) -> None:
@@ -224,10 +257,22 @@ def most_within(instants: Sequence[float], length_s: float) -> int:
     return max(bisect_right(found, start + length_s) - n for n, start in enumerate(found))
 
 
-def many_jobs(root: Path, url: str, count: int) -> None:
-    directory = root / "many"
-    interval = 60
-    with daemon(directory, {"probes": {"jobs": jobs(count, url, interval=interval)}}) as pid:
+def of_all_kinds(count: int, plain: int, secure: int, ca_file: str, dns: int) -> list[Any]:
+    """Return jobs of the kinds in turn."""
+    kinds: list[dict[str, Any]] = [
+        {"url": f"http://127.0.0.1:{plain}/page"},
+        {"url": f"https://127.0.0.1:{secure}/page", "ca_file": ca_file},
+        {"kind": "tcp", "url": f"tcp://127.0.0.1:{plain}"},
+        {"kind": "tls", "url": f"tls://127.0.0.1:{secure}", "ca_file": ca_file},
+        {"kind": "dns", "url": f"dns://127.0.0.1:{dns}/example.org"},
+        {"kind": "ping", "url": "ping://127.0.0.1"},
+    ]
+    return [{"id": i, "interval": 60, **kinds[i % len(kinds)]} for i in range(1, count + 1)]
+
+
+def many_jobs(root: Path, name: str, found_jobs: list[Any]) -> None:
+    directory, count, interval = root / f"many-{name.replace(' ', '-')}", len(found_jobs), 60
+    with daemon(directory, {"probes": {"jobs": found_jobs}}) as pid:
         began = time.time()
         time.sleep(interval + 3)
         status = Path(f"/proc/{pid}/status").read_text()
@@ -236,11 +281,14 @@ def many_jobs(root: Path, url: str, count: int) -> None:
     found = results(directory, began, ended)
     started_share = 100 * most_within([result["checked_at"] for result in found], 0.1) / count
     due_share = 100 * most_within([result["scheduled_at"] for result in found], 0.1) / count
+    lags = [result["checked_at"] - result["scheduled_at"] for result in found]
     memory = {
         name: int(size) // 1024 for name, size in re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status)
     }
     print(
-        f"{count} jobs every {interval} s: {len(found)} results, {memory['VmRSS']} MB resident"
+        f"{count} jobs, {name}, every {interval} s: {len(found)} results,"
+        f" {sum(result['up'] for result in found)} up, lag p99"
+        f" {percentile(lags, 0.99) * 1000:.0f} ms, {memory['VmRSS']} MB resident"
         f" (peak {memory['VmHWM']} MB), at most {due_share:.2f} % of a cycle due in any 100 ms,"
         f" {started_share:.2f} % started",
         flush=True,
@@ -272,7 +320,7 @@ def to_kafka(root: Path, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    loads = ("http", "https", "capacity", "jobs", "kafka")
+    loads = ("http", "https", "tcp", "dns", "ping", "capacity", "jobs", "kinds", "kafka")
     parser.add_argument("load", nargs="*", default=loads, help=f"of {', '.join(loads)}")
     parser.add_argument("--rate", type=int, default=2700, help="checks/s wanted of one core")
     args = parser.parse_args()
@@ -283,11 +331,27 @@ def main() -> None:
             if "http" in args.load:
                 compare(root, "http", page, ca_file, rate=1000)
             if "https" in args.load:
-                compare(root, "https", secure_page, ca_file, rate=500)
+                compare(root, "https", secure_page, ca_file, rate=500, ca_file=ca_file)
+            if "tcp" in args.load:
+                place = f"127.0.0.1:{plain}"
+                peer = ("tcp", place)
+                compare(root, "tcp", f"tcp://{place}", ca_file, rate=1000, peer=peer, kind="tcp")
+            if "dns" in args.load:
+                with name_server() as port:
+                    url, there = f"dns://127.0.0.1:{port}/example.org", f"127.0.0.1:{port}"
+                    peer = ("dns", there)
+                    compare(root, "dns", url, ca_file, rate=1000, peer=peer, kind="dns")
+            if "ping" in args.load:
+                url, peer = "ping://127.0.0.1", ("icmp", "127.0.0.1")
+                compare(root, "ping", url, ca_file, rate=1000, peer=peer, kind="ping")
             if "capacity" in args.load:
                 capacity(root, page, args.rate)
             if "jobs" in args.load:
-                many_jobs(root, page, 10_000)
+                many_jobs(root, "http", jobs(10_000, page, interval=60))
+            if "kinds" in args.load:
+                with name_server() as port:
+                    found = of_all_kinds(10_000, plain, secure, ca_file, port)
+                    many_jobs(root, "six kinds in turn", found)
         if "kafka" in args.load:
             to_kafka(root, 100_000)
 

@@ -53,7 +53,7 @@ async def main(server: str, count: int) -> None:
     await bus.committed()
     # Kafka has acknowledged what is no longer in the spool.
     spool = SpoolFile(settings.path(), max_bytes=settings.max_bytes)
-    while spool.read(None, 0, 1):
+    while spool.count():
         await asyncio.sleep(0.01)
     took, cpu = time.monotonic() - began, time.process_time() - cpu
     await bus.close()

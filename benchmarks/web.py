@@ -2,12 +2,19 @@
 
     python -m benchmarks.web api [--seconds S]
     python -m benchmarks.web page [--seconds S]
+    python -m benchmarks.web smooth [--seconds S]
+    python -m benchmarks.web slow [--sites N]
 
 ``api``: a daemon checks 1000 jobs a second and aggregates them; GET /job with all 1000 jobs is
 asked for 100 times a second, on a schedule that never waits (a late answer makes no later
 request late), and with it GET /healthz, the cheapest answer that there is, and GET /metrics.
 ``page``: a daemon with 1000 jobs of 60 s; Chromium opens the list of sites until it can be
-used, and then 20 pages stay open. Each prints one line of JSON.
+used, and then 20 pages stay open.
+``smooth``: Chromium shows 1000 sites of which one changes each second or more often, and then the
+log with 200 new lines a second: frames a second, and the tasks that took more than 50 ms.
+``slow``: Chromium opens the list of sites over a link of 80 kB/s and 60 ms, or with other
+``--sites`` than 1000 over loopback: to the first site, to all of them, and the heap then.
+Each prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -15,17 +22,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import requests
+from websockets.sync.client import connect
 
 from benchmarks.process import LOAD_CORE, SERVER_CORE, cpu_seconds
 from tests.ports import free_port
@@ -35,18 +45,25 @@ JOBS = 1000
 REQUESTS_PER_S = 100
 CONNECTIONS = 16
 PAGES = 20
+LINES_PER_S = 200
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["api", "page"], nargs="?", default="api")
+    parser.add_argument("what", choices=["api", "page", "smooth", "slow"], nargs="?", default="api")
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--sites", type=int, default=JOBS)
     args = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
     with target() as port:
-        figures = api(port, args.seconds) if args.what == "api" else page(port, args.seconds)
-    print(json.dumps({"benchmark": f"web {args.what}", "jobs": JOBS, **figures}))
+        if args.what == "slow":
+            figures = slow(port, args.sites)
+        else:
+            measure = {"api": api, "page": page, "smooth": smooth}[args.what]
+            figures = measure(port, args.seconds)
+    jobs = args.sites if args.what == "slow" else JOBS
+    print(json.dumps({"benchmark": f"web {args.what}", "jobs": jobs, **figures}))
 
 
 @contextlib.contextmanager
@@ -80,7 +97,9 @@ def serve(port: int) -> None:
 
 
 @contextlib.contextmanager
-def daemon(target_port: int, interval: float) -> Iterator[tuple[DaemonProcess, str]]:
+def daemon(
+    target_port: int, interval: float, count: int = JOBS
+) -> Iterator[tuple[DaemonProcess, str]]:
     port = free_port()
     jobs = [
         {
@@ -90,12 +109,13 @@ def daemon(target_port: int, interval: float) -> Iterator[tuple[DaemonProcess, s
             "interval": interval,
             "timeout": 5,
         }
-        for number in range(1, JOBS + 1)
+        for number in range(1, count + 1)
     ]
     config = {
         "relay": False,
         "probes": {"jobs": jobs},
         "aggregation": {},
+        "logs": {},
         "logger": {"level": "warning", "file": None},
         "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
     }
@@ -110,19 +130,19 @@ def daemon(target_port: int, interval: float) -> Iterator[tuple[DaemonProcess, s
                 with contextlib.suppress(ProcessLookupError):
                     os.sched_setaffinity(int(thread.name), {SERVER_CORE})
             url = f"http://127.0.0.1:{port}"
-            wait_until_checked(url)
+            wait_until_checked(url, count)
             yield running, url
             running.stop()
         finally:
             running.release()
 
 
-def wait_until_checked(url: str) -> None:
-    """Wait until every job has a result, for at most 90 s."""
-    deadline = time.monotonic() + 90
+def wait_until_checked(url: str, count: int) -> None:
+    """Wait until every job has a result, for some minutes at most."""
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         items = requests.get(f"{url}/job?limit=10000", timeout=10).json()["items"]
-        if len(items) == JOBS and all(item["last"] for item in items):
+        if len(items) == count and all(item["last"] for item in items):
             return
         time.sleep(0.5)
     raise TimeoutError("not every job was checked")
@@ -206,7 +226,8 @@ def page(target_port: int, seconds: float) -> dict[str, Any]:
             interactive.append(
                 tab.evaluate(
                     """() => new Promise(resolve => {
-                        const look = () => document.querySelectorAll('.sites li').length === 1000
+                        // Only the rows in sight are elements; each knows how many there are.
+                        const look = () => document.querySelector('.sites li[aria-setsize="1000"]')
                             ? requestIdleCallback(() => resolve(performance.now()))
                             : setTimeout(look, 5);
                         look();
@@ -230,6 +251,150 @@ def page(target_port: int, seconds: float) -> dict[str, Any]:
         f"core_with_{PAGES}_pages": round(busy, 4),
         "core_of_the_pages": round(busy - idle, 4),
     }
+
+
+SMOOTHNESS = """seconds => new Promise(resolve => {
+    const tasks = [];
+    new PerformanceObserver(list => list.getEntries().forEach(each => tasks.push(each.duration)))
+        .observe({type: 'longtask'});
+    let frames = 0;
+    const begun = performance.now();
+    const count = () => {
+        frames += 1;
+        const passed = performance.now() - begun;
+        if (passed < seconds * 1000) requestAnimationFrame(count);
+        else resolve({frames_per_s: Math.round(frames / passed * 10000) / 10,
+            long_tasks: tasks.length, longest_task_ms: Math.round(Math.max(0, ...tasks)),
+            rows: document.querySelectorAll('.virtual > li').length});
+    };
+    requestAnimationFrame(count);
+})"""
+
+
+def smooth(target_port: int, seconds: float) -> dict[str, Any]:
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    with daemon(target_port, 60.0) as (_, url), sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+        )
+        tab = chromium.new_page(viewport={"width": 1280, "height": 860})
+        tab.goto(f"{url}/#/sites")
+        tab.wait_for_selector('.sites li[aria-setsize="1000"]', timeout=120_000)
+        tab.wait_for_timeout(3000)
+
+        def watched() -> dict[str, Any]:
+            found: dict[str, Any] = tab.evaluate(SMOOTHNESS, seconds)
+            # Its own CPU time, which other programs change little; apart, as a trace costs some.
+            chromium.start_tracing(page=tab, categories=["toplevel"])
+            tab.wait_for_timeout(seconds * 1000)
+            tasks = main_thread_ms(chromium.stop_tracing())
+            return {
+                **found,
+                "core_of_the_main_thread": round(sum(tasks) / 1000 / seconds, 3),
+                "most_cpu_of_a_task_ms": round(max(tasks)),
+            }
+
+        sites = watched()
+        stop = threading.Event()
+        writer = threading.Thread(target=write_lines, args=(url, stop))
+        writer.start()
+        try:
+            tab.goto(f"{url}/#/logs")
+            tab.wait_for_selector(".log li", timeout=120_000)
+            tab.wait_for_timeout(3000)
+            logs = watched()
+            number = tab.locator(".title p").inner_text()
+        finally:
+            stop.set()
+            writer.join()
+        chromium.close()
+    return {"sites": sites, "logs": {**logs, "at_the_end": number}, "load": os.getloadavg()[0]}
+
+
+def main_thread_ms(trace: bytes) -> list[float]:
+    """Return the CPU time (ms) of each task of the page's main thread in a trace."""
+    events = json.loads(trace)["traceEvents"]
+    threads = [
+        (each["pid"], each["tid"])
+        for each in events
+        if each.get("name") == "thread_name" and each["args"]["name"] == "CrRendererMain"
+    ]
+    return [
+        each.get("tdur", 0) / 1000
+        for each in events
+        if each.get("ph") == "X"
+        and each["name"] == "ThreadControllerImpl::RunTask"
+        and (each["pid"], each["tid"]) in threads
+    ]
+
+
+# From navigation to the first site, and to all of them and an idle main thread.
+ARRIVAL = """count => new Promise(resolve => {
+    let first = null;
+    const look = () => {
+        const site = document.querySelector('.sites li .name b');
+        if (first === null && site) first = performance.now();
+        if (document.querySelector(`.sites li[aria-setsize="${count}"]`))
+            requestIdleCallback(() => resolve([first, performance.now()]));
+        else setTimeout(look, 5);
+    };
+    look();
+})"""
+
+
+def slow(target_port: int, count: int) -> dict[str, Any]:
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    with daemon(target_port, 60.0, count) as (_, url), sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+        )
+        times, heap = [], []
+        for _ in range(5):
+            context = chromium.new_context()
+            tab = context.new_page()
+            session = context.new_cdp_session(tab)
+            if count == JOBS:
+                session.send("Network.enable")
+                link = {"latency": 60, "downloadThroughput": 80_000, "uploadThroughput": 80_000}
+                session.send("Network.emulateNetworkConditions", {"offline": False, **link})
+            tab.goto(f"{url}/#/sites", wait_until="commit")
+            times.append(tab.evaluate(ARRIVAL, count))
+            session.send("HeapProfiler.collectGarbage")
+            heap.append(tab.evaluate("performance.memory.usedJSHeapSize"))
+            context.close()
+        chromium.close()
+    return {
+        "first_site_s": sorted(round(first / 1000, 2) for first, _ in times),
+        "all_sites_s": sorted(round(whole / 1000, 2) for _, whole in times),
+        "heap_mb": round(sorted(heap)[2] / 1e6, 1),
+        "load": os.getloadavg()[0],
+    }
+
+
+def write_lines(url: str, stop: threading.Event) -> None:
+    """Upload 200 lines a second until ``stop``, twenty at a time."""
+    levels = ("debug", "info", "info", "info", "warning", "error")
+    due = time.monotonic()
+    with connect(f"ws{url.removeprefix('http')}/ws") as socket:
+        for number in itertools.count():
+            if stop.wait(max(0.0, due - time.monotonic())):
+                return
+            due += 20 / LINES_PER_S
+            entries = [
+                {
+                    "level": levels[(number + each) % len(levels)],
+                    "time": time.time(),
+                    "sender": f"worker-{each % 5}",
+                    "message": f"job {number}.{each} was taken from the queue " + "x" * (each * 7),
+                }
+                for each in range(20)
+            ]
+            socket.send(json.dumps({"action": "uploadLogs", "logs": entries}))
+            socket.recv(timeout=60)
 
 
 def share(running: DaemonProcess, seconds: float) -> float:

@@ -1,8 +1,9 @@
 """``make demo``: the daemon with all its parts on, embedded, and with something to see.
 
 It probes sites of its own (some of which fail now and then), is sent the progress of jobs and
-the logs of a small fleet, and watches a Kubernetes API that plays rollouts of models. All of
-it stays on loopback and in one temporary folder, and ends with Ctrl-C.
+the logs of a small fleet, and watches a Kubernetes API that plays rollouts of models. Alerts go
+to a receiver that prints them. All of it stays on loopback and in one temporary folder, and ends
+with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from demo.fleet import Fleet
 from demo.models import Models
 from demo.past import write_past
 from demo.progress import Progress
+from demo.receiver import AlertReceiver
 from demo.sites import Sites
 
 _READY_S = 30.0
@@ -72,7 +74,7 @@ def _introduction(running: Demonstration) -> str:
         {program} topic website_availability -c {running.config}
         {program} logs --follow -c {running.config}
 
-    find it. Ctrl-C ends it.
+    find it. Alerts appear here. Ctrl-C ends it.
 """
 
 
@@ -85,6 +87,7 @@ def demonstration(port: int = 0) -> Iterator[Demonstration]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recodex-demo-")))
         sites = stack.enter_context(Sites())
         models = stack.enter_context(Models(folder))
+        receiver = stack.enter_context(AlertReceiver())
         asyncio.run(write_past(folder, sites.jobs()))
         config = folder / "config.yml"
         config.write_text(
@@ -100,7 +103,16 @@ def demonstration(port: int = 0) -> Iterator[Demonstration]:
                     "aggregation": {"flush_interval": 1},
                     "cluster": models.settings(),
                     "logs": {"timewindow": 900},
-                    "api": {"uri": ["127.0.0.1", port], "tokens_file": None, "website_mock": True},
+                    "alerts": receiver.settings(),
+                    "api": {
+                        "uri": ["127.0.0.1", port],
+                        "tokens_file": None,
+                        "website_mock": True,
+                        "status_page": {
+                            "title": "Services of the faculty",
+                            "match": {"tags": ["public"]},
+                        },
+                    },
                 },
                 sort_keys=False,
             )

@@ -74,6 +74,10 @@ def _views(
     for name in names:
         _shown(page, _VIEWS[name])
         page.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
+    if (size, scheme) in _KEPT:
+        page.goto(f"{url}/status")
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=folder / f"status-{size}-{scheme}.png")
     context.close()
 
 

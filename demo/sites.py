@@ -75,6 +75,7 @@ class Sites:
                 "url": f"http://127.0.0.1:{port}{path}",
                 "interval": interval,
                 "timeout": 2,
+                "tags": ["public"],
             }
             for number, (name, path, interval, *_) in enumerate(_SITES, 1)
         ]
@@ -97,6 +98,33 @@ class Sites:
                 "timeout": 2,
             }
         )
+        jobs += [
+            {
+                "id": 22,
+                "name": "Mirror of the old mirror",
+                "url": f"http://127.0.0.1:{port}/",
+                "interval": 7,
+                "timeout": 2,
+                "depends_on": [20],
+                "tags": ["mirrors"],
+            },
+            {
+                "id": 23,
+                "name": "Broker's answer",
+                "kind": "tcp",
+                "url": f"tcp://127.0.0.1:{port}",
+                "interval": 6,
+                "timeout": 2,
+                "dialogue": [{"send": "GET / HTTP/1.0\r\n\r\n"}, {"expect": "^HTTP/1"}],
+            },
+            {
+                "id": 24,
+                "name": "This host",
+                "kind": "ping",
+                "url": "ping://127.0.0.1",
+                "interval": 5,
+            },
+        ]
         return jobs
 
     def __enter__(self) -> Sites:

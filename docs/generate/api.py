@@ -8,11 +8,14 @@ from typing import Any
 from fastapi import FastAPI
 
 from docs.generate.daemon import assembled
+from monitor.bus.look import TopicLook
 from monitor.tokens import TokenFile
 from monitor.web.context import Context, PartsStatus
 from monitor.web.http.access import Access
 from monitor.web.http.app import Gate, make_app
+from monitor.web.http.attempts import Attempts
 from monitor.web.http.limits import Connections
+from monitor.web.http.sessions import Sessions
 from monitor.web.routes import served
 from monitor.web.routes.pages import OPEN_PATHS
 from monitor.web.settings import ApiSettings
@@ -33,9 +36,14 @@ def document() -> dict[str, Any]:
         parts=parts,
         status=PartsStatus(parts),
         tokens=tokens,
+        sessions=Sessions(tokens),
+        attempts=Attempts(),
         store=services.store(),
+        topics=TopicLook(services.config.bus, None),
     )
-    gate = make_app(Connections(context.settings), context.access, served(context).routers)
+    gate = make_app(
+        Connections(context.settings), context.access, context.attempts, served(context).routers
+    )
     assert isinstance(gate, Gate)
     app = gate._app
     assert isinstance(app, FastAPI)

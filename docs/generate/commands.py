@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from monitor.commands import COMMANDS
 from monitor.errors import MonitorError
 
-__all__ = ["command_sections", "exit_statuses"]
+__all__ = ["command_sections", "exit_statuses", "man_synopsis"]
 
 
 def command_sections() -> str:
@@ -27,6 +27,31 @@ def command_sections() -> str:
         lines += [f"| `{_name(action)}` | {_help(action)} |" for action in actions]
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def man_synopsis() -> str:
+    """Return the SYNOPSIS of the manual page in mdoc, with all options of all commands."""
+    lines = [".Nm", ".Op Fl c Ar FILE"]
+    for name, (module_name, _) in COMMANDS.items():
+        parser = argparse.ArgumentParser(add_help=False)
+        importlib.import_module(f"monitor.commands.{module_name}").add_arguments(parser)
+        lines += [".Nm", f".Cm {name}", *(_mdoc(action) for action in parser._actions)]
+    return "\n".join([*lines, ".Nm", ".Fl -version", ""])
+
+
+def _mdoc(action: argparse.Action) -> str:
+    flag = f"Fl {action.option_strings[0][1:]}" if action.option_strings else ""
+    if action.choices:
+        value = "Cm " + " | ".join(map(str, action.choices))
+    elif action.nargs == 0:
+        value = ""
+    else:
+        value = f"Ar {_value(action)}"
+    words = " ".join(filter(None, [flag, value]))
+    if action.nargs == "*":
+        words += " ..."
+    needed = action.required and action.nargs not in ("?", "*")
+    return f".{words}" if needed else f".Op {words}"
 
 
 def _value(action: argparse.Action) -> str:

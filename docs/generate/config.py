@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -13,8 +14,9 @@ __all__ = ["config_keys", "job_keys"]
 _MAN_PAGE = Path(__file__).resolve().parents[2] / "packaging" / "man" / "config-page"
 
 
-def _man_page() -> Any:
-    """Load the program that prints the manual page, which can read the source."""
+@cache
+def _source() -> Any:
+    """Read the source with the program that prints the manual page."""
     import sys
 
     loader = SourceFileLoader("config_page", str(_MAN_PAGE))
@@ -28,12 +30,12 @@ def _man_page() -> Any:
         loader.exec_module(module)
     finally:
         sys.dont_write_bytecode = writes
-    return module
+    return module.Source()
 
 
 def config_keys() -> str:
     """Return a table for each section."""
-    source = _man_page().Source()
+    source = _source()
     top = list(source.fields("Config"))
     lines = ["## Addresses", "", *_table([field for field in top if field.section is None], source)]
     for field in top:
@@ -45,14 +47,17 @@ def config_keys() -> str:
             for inner in fields:
                 if inner.section is None:
                     continue
+                tag = source.tag_field(inner.section)
                 for kind, own in source.kinds(inner.section, reload=inner.reload).items():
-                    lines += ["", f"### {inner.name} of kind {kind}", "", *_table(own, source)]
+                    if own:
+                        title = f"### {inner.name} of {tag} {kind}"
+                        lines += ["", title, "", *_table(own, source)]
     return "\n".join(lines)
 
 
 def job_keys() -> dict[str, str]:
     """Return a table of the keys that all jobs have, by "", and of each kind's own."""
-    source = _man_page().Source()
+    source = _source()
     tables = {
         "": list(source.fields("Job", reload=True)),
         **source.kinds("Job", reload=True),

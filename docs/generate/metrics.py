@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 from docs.generate.daemon import assembled
+from monitor.daemon.lateness import Lateness
 from monitor.metrics import Metric
 from monitor.part import Part
 from monitor.probes.part import Probes
+from monitor.transport.tls import Certificates, ServerContext
 from monitor.web.context import PartsStatus
 from monitor.web.routes.exposition import PREFIX, own_metrics
 
@@ -15,9 +18,12 @@ __all__ = ["all_metrics", "metrics_table"]
 
 # Labels whose values only appear at run time; a part that has not started has none.
 _LABELS = {
+    "alert_deliveries_total": ("receiver", "outcome"),
+    "alert_open_incidents": ("rule",),
     "build_info": ("version",),
     "bus_published_total": ("topic",),
     "cluster_watch_restarts_total": ("reason",),
+    "consumer_expired_total": ("topic",),
     "consumer_lag": ("topic", "partition"),
     "consumer_rejected_total": ("topic",),
     "log_rejected_total": ("reason",),
@@ -26,13 +32,17 @@ _LABELS = {
     "probe_results_total": ("up",),
     "relay_disconnects_total": ("code",),
     "relay_rejected_total": ("reason",),
+    "web_handshakes_refused_total": ("reason",),
 }
 
 
 def all_metrics() -> list[Metric]:
     """Return every metric of a daemon with all parts on."""
     services = assembled()
-    found = [*own_metrics(PartsStatus({})), *services.metrics()]
+    found = [*own_metrics(PartsStatus({})), *Lateness().metrics(), *services.metrics()]
+    for listener in ("relay", "web"):
+        certificates = Certificates(ServerContext(ssl.PROTOCOL_TLS_SERVER))
+        found.extend(certificates.metrics(f"{listener}_certificate_expires_at_seconds"))
     for part in services.parts:
         found.extend(asyncio.run(_of(part)))
     unique = {metric.name: metric for metric in found}

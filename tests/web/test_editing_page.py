@@ -60,9 +60,7 @@ def test_a_site_is_added_with_errors_at_their_fields_changed_and_undone(
     assert daemon.get(f"/job/{made['id']}")["interval"] == 60
 
 
-def test_a_copy_has_the_secrets_that_the_form_does_not_show(
-    daemon: Whole, log_in: LogIn
-) -> None:
+def test_a_copy_has_the_secrets_that_the_form_does_not_show(daemon: Whole, log_in: LogIn) -> None:
     page = log_in()
     page.goto(f"{daemon.url}/#/sites/1/copy")
     headers = page.locator("#key-headers")
@@ -106,9 +104,7 @@ def test_a_stop_can_be_undone(daemon: Whole, log_in: LogIn) -> None:
     daemon.wait_for_state(1, "up")
 
 
-def test_a_site_is_paused_until_a_time_and_that_can_be_undone(
-    daemon: Whole, log_in: LogIn
-) -> None:
+def test_a_site_is_paused_until_a_time_and_that_can_be_undone(daemon: Whole, log_in: LogIn) -> None:
     page = log_in(timezone_id="Asia/Tokyo")
     page.goto(f"{daemon.url}/#/sites/1")
     page.get_by_label("Pause the checks").select_option("for 4 hours")
@@ -160,9 +156,7 @@ def test_a_reader_sees_why_not(daemon: Whole, log_in: LogIn) -> None:
     assert daemon.request("GET", "/job/1/keys", role="reader").status_code == 403
 
 
-def test_sites_are_grouped_by_tags_and_the_address_has_it(
-    daemon: Whole, log_in: LogIn
-) -> None:
+def test_sites_are_grouped_by_tags_and_the_address_has_it(daemon: Whole, log_in: LogIn) -> None:
     made = {}
     for name, tags in (("one", ["<i>a</i>", "b"]), ("two", ["b"])):
         body = {"name": name, "tags": tags, **daemon.mock(), "interval": 3600, "active": False}

@@ -64,9 +64,7 @@ def daemon() -> Iterator[Whole]:
         server.server_close()
 
 
-def test_maintenance_of_a_site_is_planned_undone_and_ended(
-    daemon: Whole, log_in: LogIn
-) -> None:
+def test_maintenance_of_a_site_is_planned_undone_and_ended(daemon: Whole, log_in: LogIn) -> None:
     page = log_in(path=PLAN, timezone_id=ZONE)
     page.get_by_text("No maintenance is under way or planned.").wait_for()
     page.goto(f"{daemon.url}/#/sites/2")
@@ -128,9 +126,7 @@ def test_maintenance_of_a_tag_begins_now_and_is_chosen_by_keyboard(
     assert daemon.get("/silence")["items"] == []
 
 
-def test_a_receiver_gets_a_test_and_what_it_says_is_shown(
-    daemon: Whole, log_in: LogIn
-) -> None:
+def test_a_receiver_gets_a_test_and_what_it_says_is_shown(daemon: Whole, log_in: LogIn) -> None:
     page = log_in(path=PLAN)
     page.get_by_role("button", name="Send a test to on <call>").click()
     page.locator("li", has_text="on <call>").get_by_text("accepted", exact=True).wait_for()

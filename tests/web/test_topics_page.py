@@ -102,9 +102,7 @@ def test_a_message_that_comes_during_a_press_does_not_swallow_the_click(
     page.locator(".messages details[open]").wait_for()
 
 
-def test_consumers_of_the_spool_are_shown_with_what_is_left(
-    daemon: Whole, log_in: LogIn
-) -> None:
+def test_consumers_of_the_spool_are_shown_with_what_is_left(daemon: Whole, log_in: LogIn) -> None:
     def caught_up() -> bool:
         (found,) = daemon.get("/consumer")["items"]
         assert (found["topic"], found["active"]) == (TOPIC, None)
@@ -119,9 +117,7 @@ def test_consumers_of_the_spool_are_shown_with_what_is_left(
     assert daemon.request("GET", "/consumer", role="reader").status_code == 403
 
 
-def test_consumers_of_kafka_are_shown_and_that_nobody_reads(
-    kafka: Kafka, log_in: LogIn
-) -> None:
+def test_consumers_of_kafka_are_shown_and_that_nobody_reads(kafka: Kafka, log_in: LogIn) -> None:
     topic = f"consumers-{uuid.uuid4().hex[:8]}"
     own = {"topic": topic, "group": f"group-{topic}"}
     with whole(

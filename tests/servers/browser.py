@@ -48,7 +48,7 @@ Open = Callable[..., Watched]
 
 
 def wait_for_count(found: Locator, count: int) -> None:
-    # wait_for_function() evaluates text in the page, which its policy forbids.
+    # The page's policy forbids the expressions of wait_for_function().
     from playwright.sync_api import expect
 
     expect(found).to_have_count(count, timeout=LIMIT_MS)

@@ -331,7 +331,7 @@ def test_models_show_what_runs_and_all_are_searched(pages: Quiet) -> None:
     page.locator(".timeline li").first.get_by_role("link", name="churn").click()
     page.wait_for_selector("text=It does not run now.")
     page.wait_for_selector(".timeline li >> text=took 20 s")
-    page.wait_for_function("document.querySelectorAll('.tl-svg .tl-mark').length >= 2")
+    page.locator(".tl-svg .tl-mark").nth(1).wait_for(state="attached")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])

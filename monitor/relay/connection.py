@@ -33,7 +33,7 @@ class ConnectionOwner(Protocol):
         """A client connected; its handshake follows."""
 
     def is_from_proxy(self, connection: SubscriberConnection, /) -> bool:
-        """Return whether a trusted proxy connected."""
+        """Return whether a trusted proxy speaks, as far as is known."""
 
     def answer_plainly(self, connection: SubscriberConnection, method: str, /) -> bytes:
         """Return the answer to a request that is not for a WebSocket; then the connection ends."""
@@ -141,11 +141,11 @@ class SubscriberConnection(WebSocketConnection):
 
     def feed(self, data: bytes) -> None:
         """Note that the client sent something: a port scan is not a fault."""
-        self.heard = True
         preface = self._preface
         if preface is not None:
             try:
                 rest = preface.take(data)
+                self.heard = preface.heard
             except ValueError as problem:
                 self.refused = True
                 self._owner.refuse_preface(self, str(problem))

@@ -93,6 +93,7 @@ class Server:
                     limit_s=_TLS_S,
                     refused=self._refused_handshake,
                     full=self._is_overfull,
+                    is_proxy=self._is_proxy,
                 )
                 encrypted.start(_BACKLOG)
                 self._servers.append(encrypted)
@@ -154,8 +155,9 @@ class Server:
 
     # Clients
 
-    def _connection(self) -> SubscriberConnection:
+    def _connection(self, client: Address | None = None) -> SubscriberConnection:
         connection = SubscriberConnection(self)
+        connection.client = client
         connection.reader = LegacyReader(connection, self.delivery)
         return connection
 
@@ -169,10 +171,12 @@ class Server:
     def _is_overfull(self) -> bool:
         return len(self._connections) > self.delivery.limits.max_clients + _REFUSED_AT_ONCE
 
+    def _is_proxy(self, address: str) -> bool:
+        return is_trusted(address, self.delivery.limits.trusted_proxies)
+
     def is_from_proxy(self, connection: SubscriberConnection) -> bool:
-        proxies = self.delivery.limits.trusted_proxies
-        peer = connection.transport.get_extra_info("peername") if proxies else None
-        return isinstance(peer, tuple) and is_trusted(peer[0], proxies)
+        # A proxy that named its client passes on what the client says, and vouches for none of it.
+        return self._is_proxy(connection.client[0] if connection.client else connection.host)
 
     def refuse_preface(self, connection: SubscriberConnection, problem: str) -> None:
         self._refused("proxy", "invalid PROXY header from %s: %s", connection.peer, problem)
@@ -184,7 +188,7 @@ class Server:
     def answer(self, connection: SubscriberConnection, request: Request) -> Response:
         """Accept or refuse; a client that asks for the recovering protocol gets it."""
         limits = self.delivery.limits
-        if limits.trusted_proxies and self.is_from_proxy(connection):
+        if self.is_from_proxy(connection):
             forwarded = request.headers.get_all("X-Forwarded-For")
             connection.client = (
                 forwarded_for(forwarded, limits.trusted_proxies) or connection.client

@@ -29,6 +29,11 @@ class Preface:
         self._from_proxy = from_proxy
         self._data = b""
 
+    @property
+    def heard(self) -> bool:
+        """Whether anything came but a whole PROXY header: with that alone load balancers check."""
+        return self._from_proxy or bool(self._data)
+
     def take(self, data: bytes) -> bytes | None:
         """Return the bytes that follow the preface, or None while it is not over.
 

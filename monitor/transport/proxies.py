@@ -14,14 +14,21 @@ from functools import lru_cache
 from monitor.errors import SettingError
 from monitor.settings import Address
 
-__all__ = ["forwarded_for", "is_trusted", "read_proxy_header", "verify_proxies"]
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "forwarded_for",
+    "is_trusted",
+    "read_proxy_header",
+    "verify_proxies",
+]
+
+MAX_HEADER_BYTES = 4096
+"""Bytes of a PROXY header. No proxy sends longer extensions; version 2 allows 64 KiB."""
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _VERSION_1 = b"PROXY "
 # The longest header of version 1, with its end of line.
 _VERSION_1_BYTES = 107
-# No proxy sends longer extensions; version 2 allows 64 KiB.
-_VERSION_2_BYTES = 4096
 _ADDRESS_BYTES = {1: 4, 2: 16}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -87,13 +94,13 @@ def _version_1(data: bytes) -> tuple[int, Address | None] | None:
     end = data.find(b"\r\n", 0, _VERSION_1_BYTES)
     if end < 0:
         if len(data) >= _VERSION_1_BYTES:
-            raise ValueError("a PROXY header without an end")
+            raise ValueError(f"no end of line in {_VERSION_1_BYTES} bytes")
         return None
     words = data[:end].decode("ascii", "replace").split(" ")
     if words[1] == "UNKNOWN":
         return end + 2, None
     if len(words) != 6 or words[1] not in ("TCP4", "TCP6") or not words[4].isdecimal():
-        raise ValueError("an invalid PROXY header")
+        raise ValueError("not what version 1 allows")
     return end + 2, (str(ipaddress.ip_address(words[2])), int(words[4]))
 
 
@@ -102,8 +109,8 @@ def _version_2(data: bytes) -> tuple[int, Address | None] | None:
         return None
     version, command, family = data[12] >> 4, data[12] & 15, data[13] >> 4
     size = 16 + int.from_bytes(data[14:16])
-    if version != 2 or command > 1 or size > _VERSION_2_BYTES:
-        raise ValueError("an invalid PROXY header")
+    if version != 2 or command > 1 or size > MAX_HEADER_BYTES:
+        raise ValueError("not what version 2 allows")
     if len(data) < size:
         return None
     width = _ADDRESS_BYTES.get(family)
@@ -111,7 +118,7 @@ def _version_2(data: bytes) -> tuple[int, Address | None] | None:
         # The proxy's own connection, such as a health check, or not TCP.
         return size, None
     if size < 16 + 2 * width + 4:
-        raise ValueError("an invalid PROXY header")
+        raise ValueError("not what version 2 allows")
     port = int.from_bytes(data[16 + 2 * width : 18 + 2 * width])
     return size, (str(ipaddress.ip_address(data[16 : 16 + width])), port)
 

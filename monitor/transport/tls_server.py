@@ -1,7 +1,7 @@
 """A TLS server's listener: handshakes have limits, and those that fail are reported.
 
-asyncio's own server begins a handshake with everyone who connects, however many there are, and does
-not tell when one fails.
+asyncio's own server begins a handshake with everyone who connects, however many there are, does not
+tell when one fails, and takes a PROXY header for a part of it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Protocol
 
 from monitor.settings import Address
 from monitor.transport.fair import Turns
+from monitor.transport.proxies import MAX_HEADER_BYTES, read_proxy_header
 
 __all__ = ["MOST_HANDSHAKES", "TLSServer"]
 
@@ -39,7 +40,7 @@ class Refused(Protocol):
     """What is called for a handshake that failed."""
 
     def __call__(self, kind: str, text: str, peer: Address, /) -> object:
-        """Take what failed: ``tls``, ``tls-plain`` (HTTP) or ``tls-silent``, and why.
+        """Take what failed: ``tls``, ``tls-plain`` (HTTP), ``tls-silent`` or ``proxy``, and why.
 
         The text is empty for a client that left before it said anything, such as a load balancer
         that only looks whether the port is open.
@@ -57,6 +58,8 @@ class _Handshake:
     late: bool = False
     # Whether the connection belongs to a transport.
     handed_over: bool = False
+    # The client that a trusted proxy named.
+    client: Address | None = None
     task: asyncio.Task[None] | None = None
 
     def give_up(self) -> None:
@@ -73,19 +76,21 @@ class _Handshake:
 class TLSServer:
     """Accepts the connections of a socket that listens; owns them until they are encrypted.
 
-    ``factory`` makes the protocol of a connection, which may take ``limit_s`` for its handshake.
-    While ``full`` says so, connections are closed at once.
+    ``factory`` makes the protocol of a connection, which may take ``limit_s`` for its handshake; it
+    gets the client that a PROXY header before the handshake names. ``is_proxy`` says who may send
+    one. While ``full`` says so, connections are closed at once.
     """
 
     def __init__(
         self,
         listener: socket.socket,
-        factory: Callable[[], asyncio.BaseProtocol],
+        factory: Callable[[Address | None], asyncio.BaseProtocol],
         context: ssl.SSLContext,
         *,
         limit_s: float,
         refused: Refused,
         full: Callable[[], bool] = lambda: False,
+        is_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._listener = listener
         self._factory = factory
@@ -93,6 +98,7 @@ class TLSServer:
         self._limit_s = limit_s
         self._refused = refused
         self._full = full
+        self._is_proxy = is_proxy
         self._loop = asyncio.get_running_loop()
         self._turns = Turns.of(self._loop)
         # The oldest first.
@@ -189,7 +195,9 @@ class TLSServer:
             self._resume()
 
     async def _serve(self, handshake: _Handshake) -> None:
-        peer = handshake.peer
+        def refuse(kind: str, problem: str) -> None:
+            self._refused(kind, problem, handshake.peer)
+
         try:
             await self._shake(handshake)
         except asyncio.CancelledError:
@@ -197,22 +205,28 @@ class TLSServer:
                 raise
             took_s = self._loop.time() - (handshake.since or 0.0)
             if handshake.heard:
-                self._refused("tls", f"no TLS handshake in {took_s:.0f} s", peer)
+                refuse("tls", f"no TLS handshake in {took_s:.0f} s")
             else:
-                self._refused("tls-silent", f"nothing in {took_s:.0f} s", peer)
+                refuse("tls-silent", f"nothing in {took_s:.0f} s")
         except ssl.SSLError as error:
             if error.reason in _PLAIN:
-                self._refused("tls-plain", "plain HTTP where TLS is spoken", peer)
+                refuse("tls-plain", "plain HTTP where TLS is spoken")
             else:
                 reason = (error.reason or "unknown reason").replace("_", " ").lower()
-                self._refused("tls", f"the TLS handshake failed: {reason}", peer)
+                refuse("tls", f"the TLS handshake failed: {reason}")
         except OSError:
-            self._refused("tls", "the client left during the TLS handshake", peer)
+            refuse("tls", "the client left during the TLS handshake")
 
     async def _shake(self, handshake: _Handshake) -> None:
         # Until a client says something, it costs a descriptor, and no memory for TLS.
         with self._limited(handshake):
-            handshake.heard = await self._heard(handshake.connection)
+            if self._is_proxy(handshake.peer[0]):
+                try:
+                    await self._take_proxy_header(handshake)
+                except ValueError as problem:
+                    self._refused("proxy", f"invalid PROXY header: {problem}", handshake.peer)
+                    return
+            handshake.heard = bool(await self._peek(handshake.connection, 1))
         if not handshake.heard:
             self._refused("tls-silent", "", handshake.peer)
             return
@@ -222,7 +236,7 @@ class TLSServer:
         with self._limited(handshake):
             handshake.handed_over = True
             await self._loop.connect_accepted_socket(
-                self._factory,
+                functools.partial(self._factory, handshake.client),
                 handshake.connection,
                 ssl=self._context,
                 ssl_handshake_timeout=self._limit_s + 1,
@@ -236,8 +250,27 @@ class TLSServer:
         finally:
             timer.cancel()
 
-    async def _heard(self, connection: socket.socket) -> bool:
-        """Wait until the client says something; return False if it leaves before."""
+    async def _take_proxy_header(self, handshake: _Handshake) -> None:
+        """Read a PROXY header if there is one, and not a byte more; raises ValueError."""
+        header, connection = b"", handshake.connection
+        while data := await self._peek(connection, MAX_HEADER_BYTES):
+            found = read_proxy_header(header + data)
+            if found is None:
+                header += connection.recv(len(data))
+                continue
+            size, client = found
+            if header and not size:
+                raise ValueError("something else that begins like one")
+            if size:
+                connection.recv(size - len(header))
+            if client is not None:
+                handshake.peer = handshake.client = client
+            return
+        if header:
+            raise ValueError("it ends too early")
+
+    async def _peek(self, connection: socket.socket, size: int) -> bytes:
+        """Wait until the client says something, and leave it there; b"" if it leaves before."""
         while True:
             readable = self._loop.create_future()
             self._loop.add_reader(connection, _set, readable)
@@ -246,11 +279,11 @@ class TLSServer:
             finally:
                 self._loop.remove_reader(connection)
             try:
-                return bool(connection.recv(1, socket.MSG_PEEK))
+                return connection.recv(size, socket.MSG_PEEK)
             except (BlockingIOError, InterruptedError):
                 continue
             except OSError:
-                return False
+                return b""
 
 
 def _set(readable: asyncio.Future[None]) -> None:

@@ -187,6 +187,12 @@ class Web(Part):
         make = functools.partial(
             protocol, config=config, server_state=server.server_state, app_state={}
         )
+
+        def make_for(client: Address | None) -> LimitedHttp:
+            made: LimitedHttp = make()
+            made.proxied = client
+            return made
+
         servers: list[Any] = []
         for listener in listeners:
             if config.ssl is None:
@@ -198,10 +204,11 @@ class Web(Part):
             else:
                 encrypted = TLSServer(
                     listener,
-                    make,
+                    make_for,
                     config.ssl,
                     limit_s=settings.request_timeout,
                     refused=self._refused_handshake,
+                    is_proxy=self._connections.is_proxy,
                 )
                 encrypted.start(config.backlog)
                 servers.append(encrypted)

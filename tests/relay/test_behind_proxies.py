@@ -11,7 +11,7 @@ from websockets.sync.client import connect
 
 from tests.relay.conftest import Relay, StartRelay, everything
 from tests.relay.recovering import RecoveringClient
-from tests.transport.test_proxies import TCP4, TCP6
+from tests.transport.test_proxies import TCP4, TCP6, version_2
 
 pytestmark = pytest.mark.integration_test
 
@@ -27,7 +27,13 @@ def asked(relay: Relay, request: bytes) -> bytes:
 
 
 def test_a_health_check_gets_a_plain_answer_and_no_warning(start_relay: StartRelay) -> None:
-    relay = start_relay(max_clients=1)
+    relay = start_relay(max_clients=1, trusted_proxies=["127.0.0.1"])
+    # A check of TCP alone, by a proxy that would name its clients.
+    for header in (version_2(0, b"", command=0), b"PROXY UNKNOWN\r\n", TCP4):
+        with socket.create_connection(("127.0.0.1", relay.websocket_port), timeout=60) as peer:
+            peer.sendall(header)
+            peer.shutdown(socket.SHUT_WR)
+            assert peer.recv(1) == b""
     for method in (b"GET", b"HEAD", b"OPTIONS"):
         for version in (b"HTTP/1.0", b"HTTP/1.1"):
             answer = asked(relay, b"%b / %b\r\nHost: x\r\n\r\n" % (method, version))
@@ -64,6 +70,12 @@ def test_a_trusted_proxy_names_the_client(start_relay: StartRelay) -> None:
     relay.daemon.wait_log(
         "refused 198.51.100.4:0: the origin https://Evil.example is not in relay.origins"
     )
+    # Behind its word is only what the client says.
+    liar = socket.create_connection(("127.0.0.1", relay.websocket_port), timeout=60)
+    liar.sendall(TCP4)
+    with connect("ws://x/", sock=liar, compression=None, additional_headers=forwarded) as client:
+        client.send("liar")
+        relay.daemon.wait_log("192.0.2.7:5 subscribed to liar")
     assert asked(relay, b"PROXY nonsense\r\n") == b""
     relay.daemon.wait_log("invalid PROXY header from 127.0.0.1")
 

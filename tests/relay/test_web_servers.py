@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import re
 import socket
 import ssl
@@ -179,6 +180,28 @@ def test_the_relay_behind_a_web_server(
     assert "invalid WebSocket" not in relay.daemon.log
 
 
+def checked(admin_socket: Path) -> list[str]:
+    """Return the state and the last check of each of HAProxy's servers."""
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.connect(str(admin_socket))
+        admin.sendall(b"show stat\n")
+        answer = b""
+        while data := admin.recv(65536):
+            answer += data
+    rows = csv.DictReader(answer.decode().removeprefix("# ").splitlines())
+    return [
+        f"{row['status']} {row['check_status']}"
+        for row in rows
+        if row["svname"] not in ("FRONTEND", "BACKEND")
+    ]
+
+
+def warnings(relay: Relay) -> list[str]:
+    """Return warnings but those about the machine."""
+    lines = re.findall(r".*\[WARNING\].*", relay.daemon.log)
+    return [line for line in lines if "[asyncio]" not in line and "the hard limit" not in line]
+
+
 def test_haproxys_check_sees_the_relay_up(
     start_relay: StartRelay, tmp_path: Path, program: Callable[..., str]
 ) -> None:
@@ -195,21 +218,66 @@ def test_haproxys_check_sees_the_relay_up(
     text += f"frontend f\n    bind 127.0.0.1:{front.port}\n    default_backend b0\n"
     config = front.write("haproxy.cfg", f"global\n    stats socket {tmp_path}/s\n{text}")
     with front.running(binary, "-db", "-f", str(config)):
+        wait_for(lambda: checked(tmp_path / "s") == ["UP L7OK"] * 5, "all checks pass")
+    assert not warnings(relay)
 
-        def states() -> list[str]:
-            with socket.socket(socket.AF_UNIX) as admin:
-                admin.connect(f"{tmp_path}/s")
-                admin.sendall(b"show stat\n")
-                answer = b""
-                while data := admin.recv(65536):
-                    answer += data
-            rows = [line.split(",") for line in answer.decode().splitlines()]
-            return [f"{row[17]} {row[36]}" for row in rows if len(row) > 36 and row[1][:1] == "s"]
 
+def test_haproxy_names_the_client_where_tls_is_ours(
+    start_relay: StartRelay, tmp_path: Path, program: Callable[..., str]
+) -> None:
+    binary = program("haproxy", package="haproxy")
+    api_port = free_port()
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    encrypted = {
+        "tls": {"certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")},
+        "trusted_proxies": ["127.0.0.1"],
+    }
+    relay = start_relay(
+        sections={"api": {"uri": ["127.0.0.1", api_port], **encrypted}}, **encrypted
+    )
+    headers = ("send-proxy", "send-proxy-v2", "send-proxy-v2-ssl-cn")
+    ways = [
+        (f"{header} {check}", port, free_port())
+        for header in headers
+        for port in (relay.websocket_port, api_port)
+        for check in ("check inter 200ms", "check inter 200ms check-ssl verify none")
+    ]
+    front = Front(tmp_path, relay)
+    front.port = ways[-1][2]
+    text = f"global\n    stats socket {tmp_path}/s\ndefaults\n    mode tcp\n"
+    text += "    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n"
+    for number, (options, to, port) in enumerate(ways):
+        text += f"listen l{number}\n    bind 127.0.0.1:{port}\n"
+        text += f"    server s{number} 127.0.0.1:{to} {options}\n"
+    # What a client says of itself is not the proxy's word.
+    lies = "X-Forwarded-For: 192.0.2.1\r\n"
+    with front.running(binary, "-db", "-f", str(front.write("haproxy.cfg", text))):
+        for number, (_, to, port) in enumerate(ways):
+            # All of 127/8 is this machine.
+            source = (f"127.0.0.{number + 10}", 0)
+            peer = socket.create_connection(("127.0.0.1", port), 60, source_address=source)
+            if to == api_port:
+                with trust.wrap_socket(peer, server_hostname="localhost") as client:
+                    client.sendall(f"PUT /job/1 HTTP/1.1\r\nHost: x\r\n{lies}\r\n".encode())
+                    assert client.recv(100)
+                relay.daemon.wait_log(f"by nobody from {source[0]}: ")
+                continue
+            lying = {"X-Forwarded-For": "192.0.2.1"}
+            url = "wss://localhost/"
+            with connect(url, sock=peer, ssl=trust, additional_headers=lying) as socket_:
+                socket_.send(f"c{number}")
+                relay.daemon.wait_log(rf"{source[0]}:")
+                relay.wait_subscribed(f"c{number}")
+                relay.broker.send(f"c{number}", "FINISHED")
+                assert everything(socket_)[1] == 1000
         wait_for(
-            lambda: [state for state in states() if state == "UP L7OK"] == ["UP L7OK"] * 5,
+            lambda: {state.split()[0] for state in checked(tmp_path / "s")} == {"UP"},
             "all checks pass",
         )
-    assert "WARNING" not in relay.daemon.log.replace("[asyncio] [WARNING]", "").replace(
-        "[monitor.daemon] [WARNING] the hard limit", ""
-    )
+    assert "192.0.2.1" not in relay.daemon.log
+    assert not warnings(relay)

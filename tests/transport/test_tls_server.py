@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +18,7 @@ from monitor.daemon.lifecycle import new_event_loop
 from monitor.settings import Address
 from monitor.transport import tls_server
 from monitor.transport.tls_server import TLSServer
+from tests.transport.test_proxies import HEADERS, TCP4
 from tests.waiting import LIMIT_S, until
 
 pytestmark = pytest.mark.integration_test
@@ -47,10 +49,18 @@ class Listening:
         self.refused: list[tuple[str, str]] = []
         self.peers: list[Address] = []
         self.opened: list[socket.socket] = []
+        self.clients: list[Address | None] = []
         self.server = TLSServer(
-            listener, Echo, context, **{"limit_s": LIMIT_S, "refused": self._refuse, **options}
+            listener,
+            self._echo,
+            context,
+            **{"limit_s": LIMIT_S, "refused": self._refuse, **options},
         )
         self.server.start(100)
+
+    def _echo(self, client: Address | None) -> Echo:
+        self.clients.append(client)
+        return Echo()
 
     def _refuse(self, kind: str, text: str, peer: Address) -> None:
         self.refused.append((kind, text))
@@ -59,6 +69,22 @@ class Listening:
     async def wait_refused(self, count: int = 1) -> list[tuple[str, str]]:
         await until(lambda: len(self.refused) >= count)
         return self.refused
+
+    def has_read(self, count: int) -> bool:
+        """Whether one client is connected that sent so many bytes, and none waits to be read."""
+        handshakes = list(self.server._handshakes)
+        if len(handshakes) != 1:
+            return False
+        connection = handshakes[0].connection
+        # struct tcp_info of linux/tcp.h: tcpi_bytes_received.
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+        if struct.unpack_from("Q", info, 128)[0] != count:
+            return False
+        try:
+            connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        return False
 
     def connect(self) -> socket.socket:
         self.opened.append(socket.create_connection(("127.0.0.1", self.port), LIMIT_S))
@@ -69,13 +95,17 @@ class Listening:
         await asyncio.to_thread(client.sendall, data)
         return client
 
-    async def echo(self, *, trusted: bool = True) -> None:
+    async def echo(self, *header: bytes, trusted: bool = True) -> None:
         context = ssl.create_default_context()
         if trusted:
             AUTHORITY.configure_trust(context)
 
         def talk() -> None:
-            with context.wrap_socket(self.connect(), server_hostname="localhost") as client:
+            connection = self.connect()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in header:
+                connection.sendall(piece)
+            with context.wrap_socket(connection, server_hostname="localhost") as client:
                 client.sendall(b"hello")
                 assert client.recv(5) == b"hello"
 
@@ -158,6 +188,48 @@ async def test_handshakes_have_a_limit(server: Listening) -> None:
     slow = await server.say(HELLO)
     assert (await server.wait_refused(2))[1] == ("tls", "no TLS handshake in 0 s")
     assert await asyncio.to_thread(slow.recv, 1) == b""
+
+
+def from_proxies(address: str) -> bool:
+    return address == "127.0.0.1"
+
+
+@both_loops(is_proxy=from_proxies)
+async def test_a_proxy_names_the_client_before_tls(server: Listening) -> None:
+    for header, client in HEADERS:
+        await server.echo(header)
+        await server.echo(*(header[at : at + 1] for at in range(len(header))))
+        assert server.clients[-2:] == [client] * 2
+    await server.echo()
+    assert server.clients[-1] is None
+    await server.say(TCP4 + b"\xff" * 100)
+    await server.wait_refused(1)
+    assert server.peers == [("192.0.2.7", 5)]
+
+
+@both_loops(is_proxy=from_proxies)
+async def test_a_header_before_tls_that_is_none_is_refused(server: Listening) -> None:
+    for header in (b"PROXY nonsense\r\n", TCP4[:12] + b"\x11\x11\0\x0c" + bytes(12)):
+        await server.say(header)
+    await server.wait_refused(2)
+    split = await server.say(TCP4[:3])
+    # What has arrived is taken, so the loop has nothing to do until there is more.
+    await until(lambda: server.has_read(3))
+    await asyncio.to_thread(split.sendall, HELLO)
+    (await server.say(TCP4[:20])).close()
+    kinds = [kind for kind, _ in await server.wait_refused(4)]
+    assert kinds == ["proxy"] * 4
+    # A check of a load balancer says whose it is, and leaves.
+    (await server.say(TCP4)).close()
+    assert (await server.wait_refused(5))[4] == ("tls-silent", "")
+
+
+@both_loops()
+async def test_nobody_else_names_the_client_before_tls(server: Listening) -> None:
+    await server.say(TCP4)
+    assert [kind for kind, _ in await server.wait_refused(1)] == ["tls"]
+    assert server.clients == [None]
+    assert server.peers[0][0] == "127.0.0.1"
 
 
 @both_loops(full=lambda: True)

@@ -122,6 +122,8 @@ class LimitedHttp(H11Protocol):
 
     limits: Connections  # set by the subclass that the server makes for its settings
 
+    # the client that a proxy named before TLS
+    proxied: Address | None = None
     # the address under which it is idle
     idle_at = ""
 
@@ -139,6 +141,8 @@ class LimitedHttp(H11Protocol):
         self._linger: asyncio.TimerHandle | None = None
         # The beginning of a PROXY header, from a peer that may send one.
         self._preface: bytes | None = None
+        if self.proxied is not None:
+            self._for_client(self.proxied)
         if self.client is not None and self.limits.is_proxy(self.client[0]):
             self._preface = b""
         if not self.limits.add(self):
@@ -183,9 +187,12 @@ class LimitedHttp(H11Protocol):
         size, client = found
         data, self._preface = self._preface[size:], None
         if client is not None:
-            self.client = client
-            self.limits.name(self.transport, client)
+            self._for_client(client)
         return data
+
+    def _for_client(self, client: Address) -> None:
+        self.client = client
+        self.limits.name(self.transport, client)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, with a problem."""

@@ -69,8 +69,9 @@ class Sockets:
             return Refusal(503, "the server is stopping")
         peer = socket.transport.get_extra_info("peername")
         peer = peer[:2] if isinstance(peer, tuple) else None
-        socket.client = self._connections.named(socket.transport) or self._connections.forwarded(
-            peer, socket.headers.get("x-forwarded-for")
+        socket.client = self._connections.forwarded(
+            self._connections.named(socket.transport) or peer,
+            socket.headers.get("x-forwarded-for"),
         )
         socket.path = inner_path(self._connections.settings.root_path, socket.path)
         found = self._access.check("GET", socket.path, socket.headers, websocket=True)

@@ -35,7 +35,7 @@ from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
-from monitor.store import Store
+from monitor.store import RETRY_S, Store
 from monitor.yielding import in_slices, lower_priority
 
 __all__ = ["Aggregation"]
@@ -48,7 +48,6 @@ _PENDING_BYTES = 33_554_432
 _OFFSETS_TIMEOUT_S = 3.0
 _REVOKE_TIMEOUT_S = 8.0
 _IDLE_INTERVAL_S = 30.0
-_RETRY_S = (0.2, 6.0)
 _LAG_INTERVAL_S = 5.0
 _PURGE_INTERVAL_S = 300.0
 # Of flush_interval; the rest is for the transaction itself.
@@ -192,7 +191,7 @@ class Aggregation(Part):
 
     async def _consume(self, consumer: Consumer) -> None:
         loop = asyncio.get_running_loop()
-        backoff = Backoff(*_RETRY_S)
+        backoff = Backoff(*RETRY_S)
         lag_at = idle_at = loop.time()
         while not self._stopping.is_set():
             if loop.time() >= idle_at + _IDLE_INTERVAL_S:
@@ -332,7 +331,7 @@ class Aggregation(Part):
     # Writing
 
     async def _write(self) -> None:
-        backoff = Backoff(*_RETRY_S)
+        backoff = Backoff(*RETRY_S)
         while True:
             await self._until_due()
             if await self._flush():

@@ -24,7 +24,7 @@ from monitor.alerts.tables import CHANNEL
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
-from monitor.store import Connection, Store
+from monitor.store import RETRY_S, Connection, Store
 from monitor.store.purge import delete_in_steps
 
 __all__ = ["Notifier"]
@@ -36,7 +36,6 @@ _RENEW_S = 5.0
 _ACQUIRE_S = 2.0
 # Without a notification of a commit, incidents are looked for this often.
 _LOOK_S = 1.0
-_RETRY_S = (0.2, 5.0)
 _PURGE_S = 3600.0
 _COUNT_S = 5.0
 
@@ -92,6 +91,8 @@ class Notifier:
         self._started_at = clock()
         self.outage = OutageLog(logger, outcome="trying again", level=logging.ERROR)
         self.leads = False
+        # Whether the log says that this instance sends. An outage of the database has its own line.
+        self._said = False
 
     def problems(self) -> list[str]:
         """Return what keeps receivers from getting their messages."""
@@ -114,6 +115,7 @@ class Notifier:
                 if await self._acquire():
                     await self._lead()
                 else:
+                    self._follow()
                     await self._pause(_ACQUIRE_S)
             listening.cancel()
 
@@ -142,7 +144,7 @@ class Notifier:
                 functools.partial(acquire, name=_LEASE, me=self._me), timeout=_RENEW_S
             )
         except MonitorError as error:
-            self.outage.failed(str(error))
+            self.outage.failed(str(error), cause=error)
             return False
         self.outage.recovered("the database is available again")
         return found
@@ -158,7 +160,9 @@ class Notifier:
 
     async def _lead(self) -> None:
         self.leads = True
-        logger.info("sending the messages of this group of instances")
+        if not self._said:
+            self._said = True
+            logger.info("sending the messages of this group of instances")
         try:
             async with asyncio.TaskGroup() as tasks:
                 renew = tasks.create_task(self._renew(), name="alerts:lease")
@@ -169,13 +173,16 @@ class Notifier:
                 renew.cancel()
                 await asyncio.Event().wait()  # drained: wait for the daemon to cancel this task
         except* _LostError:
-            if self.outage.problem is None:
-                logger.warning("another instance sends the messages now")
-            else:
-                logger.warning("sending no messages until the database is available again")
+            self._follow()
         finally:
             self.leads = False
             self._senders.clear()
+
+    def _follow(self) -> None:
+        """Say that another instance has the lease, if it is known to."""
+        if self._said and self.outage.problem is None:
+            self._said = False
+            logger.warning("another instance sends the messages now")
 
     async def _listen(self) -> None:
         async with contextlib.aclosing(self._store.listen(CHANNEL)) as payloads:
@@ -191,7 +198,7 @@ class Notifier:
 
     async def _plan(self, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
-        backoff = Backoff(*_RETRY_S)
+        backoff = Backoff(*RETRY_S)
         count_at = 0.0
         self._adopted.set()
         while True:
@@ -207,7 +214,7 @@ class Notifier:
                 self.outage.recovered("the database is available again")
                 backoff.reset()
             except MonitorError as error:
-                self.outage.failed(str(error))
+                self.outage.failed(str(error), cause=error)
                 await asyncio.sleep(backoff.next_delay())
                 continue
             pause = _LOOK_S if next_at is None else min(max(next_at - self._clock(), 0), _LOOK_S)
@@ -324,5 +331,5 @@ class Notifier:
                 )
                 outage.recovered("purging resumed")
             except MonitorError as error:
-                outage.failed(f"cannot purge: {error}")
+                outage.failed(f"cannot purge: {error}", cause=error)
             await asyncio.sleep(_PURGE_S)

@@ -22,7 +22,7 @@ from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer, Record
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
-from monitor.store import Connection, Store
+from monitor.store import RETRY_S, Connection, Store
 
 __all__ = ["Judge", "TopicReader", "log_changes"]
 
@@ -30,7 +30,6 @@ logger = logging.getLogger("monitor.alerts")
 
 _POLL_RECORDS = 2000
 _POLL_S = 0.5
-_RETRY_S = (0.2, 10.0)
 _TIMEOUT_S = 20.0
 # What was published longer ago than this is late.
 _LATE_S = 30.0
@@ -109,6 +108,8 @@ class TopicReader:
         self._assigned_at: dict[int, float] = {}
         self._behind: set[int] = set()
         self._full = False
+        # The partitions that the log names.
+        self._said: list[int] = []
         self.outage = OutageLog(logger, outcome="judging paused, trying again", level=logging.ERROR)
         self.stopping = asyncio.Event()
         self.ended = asyncio.Event()
@@ -154,7 +155,7 @@ class TopicReader:
 
     async def _read(self, consumer: Consumer) -> None:
         loop = asyncio.get_running_loop()
-        backoff = Backoff(*_RETRY_S)
+        backoff = Backoff(*RETRY_S)
         while not self.stopping.is_set():
             try:
                 if not self._in_step and consumer.assignment():
@@ -184,7 +185,7 @@ class TopicReader:
                 logger.warning("%s; continuing from the stored offsets", error)
                 self._in_step = False
             except MonitorError as error:
-                self.outage.failed(str(error))
+                self.outage.failed(str(error), cause=error)
                 self._in_step = False
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff.next_delay()):
@@ -269,7 +270,9 @@ class TopicReader:
             await consumer.seek(place, self._start[place], again=_AGAIN_RECORDS)
         self._in_step = consumer.assignment() == frozenset(places)
         self.outage.recovered("judging resumed: the database is available again")
-        logger.info("%s: judging partitions %s", self._topic, places)
+        if places != self._said:
+            self._said = places
+            logger.info("%s: judging partitions %s", self._topic, places)
 
     async def _commit(
         self, changes: Changes, consumer: Consumer, records: Sequence[Record]

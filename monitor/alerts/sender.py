@@ -19,7 +19,7 @@ from monitor.alerts.statistics import Statistics
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
-from monitor.store import Store
+from monitor.store import RETRY_S, Store
 
 __all__ = ["Sender"]
 
@@ -30,7 +30,6 @@ T = TypeVar("T")
 _READ_AT_ONCE = 20
 # Without news, the outbox is read this often: another instance may have written.
 _LOOK_S = 10.0
-_STORE_RETRY_S = (0.2, 5.0)
 _REFRESH_ID = "refresh"
 # Another instance may have noted some of them: they are forgotten at last.
 _MOST_UNNOTED = 1000
@@ -230,7 +229,7 @@ class Sender:
 
     async def _until_done(self, act: Callable[[], Awaitable[T]]) -> T:
         """Repeat a transaction until the database takes it."""
-        backoff = Backoff(*_STORE_RETRY_S)
+        backoff = Backoff(*RETRY_S)
         while True:
             try:
                 return await act()

@@ -22,13 +22,12 @@ from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.part import Health
 from monitor.part import State as PartState
-from monitor.store import Connection, Store
+from monitor.store import RETRY_S, Connection, Store
 
 __all__ = ["SilenceWatch", "Surroundings", "Watch"]
 
 logger = logging.getLogger("monitor.alerts")
 
-_RETRY_S = (0.5, 10.0)
 # Between two looks for results that stay away.
 _LONGEST_S = 15.0
 # Between a result and the row that shows it to other instances.
@@ -62,7 +61,7 @@ class Watch(ABC):
     async def run(self) -> None:
         """Look until cancelled."""
         self.states = None
-        backoff = Backoff(*_RETRY_S)
+        backoff = Backoff(*RETRY_S)
         while True:
             try:
                 await self._turn()
@@ -71,7 +70,7 @@ class Watch(ABC):
             except MonitorError as error:
                 # What was committed, if anything, shows when the states are read again.
                 self.states = None
-                self.outage.failed(str(error))
+                self.outage.failed(str(error), cause=error)
                 await asyncio.sleep(backoff.next_delay())
                 continue
             await asyncio.sleep(self.interval_s)

@@ -21,7 +21,7 @@ from monitor.cluster.watch import Scope
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.messages import cloud_event, encode
-from monitor.store import Connection, Row, Store
+from monitor.store import RETRY_S, Connection, Row, Store
 from monitor.store.purge import delete_in_steps
 
 __all__ = ["Journal"]
@@ -35,7 +35,6 @@ _FORWARD = 1000
 _PUBLISH = 100  # of them, published in one turn of the loop
 _MARK = 200  # of them, marked in one transaction: some ms on SQLite, where all other writers wait
 _BUS_RETRY_S = (0.5, 10.0)
-_STORE_RETRY_S = (0.2, 10.0)
 
 
 class Journal:
@@ -219,7 +218,7 @@ class Journal:
 
     async def _until_done(self, action: Callable[[], Awaitable[T]]) -> T:
         """Run an action on the store; if the store is unavailable, retry until it is back."""
-        backoff = Backoff(*_STORE_RETRY_S)
+        backoff = Backoff(*RETRY_S)
         while True:
             try:
                 result = await action()

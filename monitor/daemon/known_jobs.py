@@ -11,6 +11,7 @@ from monitor.alerts.jobs import JobFacts
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
+from monitor.store import RETRY_S
 
 if TYPE_CHECKING:
     from monitor.probes.job import Job
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["NoJobs", "ProbesJobs", "TableJobs"]
 
 logger = logging.getLogger("monitor.alerts")
-
-_RETRY_S = (1.0, 10.0)
 
 
 class NoJobs:
@@ -76,12 +75,12 @@ class TableJobs:
 
         source = DatabaseJobs(self._store)
         outage = OutageLog(logger, outcome="keeping the current jobs")
-        backoff = Backoff(*_RETRY_S)
+        backoff = Backoff(*RETRY_S)
         while True:
             try:
                 listed = await source.load()
             except MonitorError as error:
-                outage.failed(f"cannot load the jobs: {error}")
+                outage.failed(f"cannot load the jobs: {error}", cause=error)
                 await asyncio.sleep(backoff.next_delay())
                 continue
             outage.recovered("jobs loaded again")

@@ -14,11 +14,12 @@ import logging
 from collections import OrderedDict
 from typing import Final
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
-from monitor.log_limits import RateLimitedLog
+from monitor.log_limits import OutageLog
 from monitor.logs.service import LogService
 from monitor.logs.tables import CHANNEL, entries_of_block, entries_since_block, last_block
-from monitor.store import Store
+from monitor.store import RETRY_S, Store
 
 __all__ = ["Instances"]
 
@@ -36,7 +37,7 @@ class Instances:
     def __init__(self, service: LogService, store: Store) -> None:
         self._service = service
         self._store = store
-        self._log = RateLimitedLog(logger)
+        self._outage = OutageLog(logger)
         self._seen: OrderedDict[int, None] = OrderedDict()
         # The last block allocated before this instance listened; None until then.
         self._base: int | None = None
@@ -55,14 +56,28 @@ class Instances:
         async with contextlib.aclosing(self._store.listen(CHANNEL)) as payloads:
             async for payload in payloads:
                 try:
-                    if payload is None:
-                        await self._catch_up()
-                    else:
+                    if payload is not None:
                         await self._read(payload)
+                        continue
                 except MonitorError as error:
-                    self._log.warning(
-                        "live", "the live tail misses entries of other instances: %s", error
-                    )
+                    self._failed(error)
+                await self._until_caught_up()
+
+    async def _until_caught_up(self) -> None:
+        backoff = Backoff(*RETRY_S)
+        while True:
+            try:
+                await self._catch_up()
+            except MonitorError as error:
+                self._failed(error)
+                await asyncio.sleep(backoff.next_delay())
+            else:
+                self._outage.recovered("the live tail has the entries of other instances again")
+                return
+
+    def _failed(self, error: MonitorError) -> None:
+        problem = f"the live tail lacks entries of other instances: {error}"
+        self._outage.failed(problem, cause=error)
 
     async def _read(self, payload: str) -> None:
         instance, _, text = payload.partition(" ")
@@ -75,9 +90,13 @@ class Instances:
             await self._service.committer.settled()
         if not self._first(block) or not len(self._service.tail):
             return
-        entries = await self._store.read(
-            lambda connection: entries_of_block(connection, block), timeout=_READ_TIMEOUT_S
-        )
+        try:
+            entries = await self._store.read(
+                lambda connection: entries_of_block(connection, block), timeout=_READ_TIMEOUT_S
+            )
+        except MonitorError:
+            del self._seen[block]
+            raise
         self._service.publish(entries)
 
     async def _catch_up(self) -> None:

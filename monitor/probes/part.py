@@ -24,12 +24,13 @@ from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
 from monitor.probes.turns import Turns
+from monitor.store import RETRY_S
 
 __all__ = ["Probes", "make_source", "own_jobs"]
 
 logger = logging.getLogger("monitor.probes")
 
-_RETRY_S = (1.0, 5.0)
+_RETRY_S = RETRY_S
 # Log lines about the jobs that one load leaves out.
 _MOST_REFUSED_LINES = 100
 # Within what the daemon allows for draining, with time left to cut off the rest.

@@ -10,10 +10,19 @@ The tables come from the numbered files in ``migrations/``.
 """
 
 from monitor.libraries import needed_by
-from monitor.store.interface import Connection, Dialect, LoginError, Row, Store, TablesError
+from monitor.store.interface import (
+    RETRY_S,
+    Connection,
+    Dialect,
+    LoginError,
+    Row,
+    Store,
+    TablesError,
+)
 from monitor.store.settings import DatabaseSettings
 
 __all__ = [
+    "RETRY_S",
     "Connection",
     "DatabaseSettings",
     "Dialect",

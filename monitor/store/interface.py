@@ -14,7 +14,13 @@ from typing import Any, ClassVar, Literal, TypeVar
 from monitor.errors import MonitorError, UnavailableError
 from monitor.sqlite.file import OpenFile
 
-__all__ = ["Connection", "Dialect", "LoginError", "Row", "Store", "TablesError"]
+__all__ = ["RETRY_S", "Connection", "Dialect", "LoginError", "Row", "Store", "TablesError"]
+
+RETRY_S = (0.2, 4.0)
+"""The first and the longest pause (s) until another try of what the database did not do.
+
+With the time that a try may take, everything continues within 10 s of the database being well.
+"""
 
 Dialect = Literal["postgresql", "sqlite"]
 Row = tuple[Any, ...]

@@ -18,6 +18,7 @@ import psycopg2.errorcodes
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError, UnavailableError
 from monitor.log_limits import OutageLog
+from monitor.store.interface import RETRY_S
 from monitor.store.listeners import Listeners
 from monitor.store.postgres_connecting import Connector
 from monitor.store.postgres_errors import is_lost
@@ -31,7 +32,6 @@ logger = logging.getLogger("monitor.store")
 
 _SILENCE_S = 15.0  # without data for so long, a statement tests the connection
 _CLOSE_S = 0.9
-_RETRY_S = (0.1, 6.0)
 
 
 class NotificationThread:
@@ -41,7 +41,7 @@ class NotificationThread:
         self._server = connector.server
         self._connector = connector
         self._outage = OutageLog(logger, subject=self._server)
-        self._backoff = Backoff(*_RETRY_S)
+        self._backoff = Backoff(*RETRY_S)
         self._listeners = Listeners()
         self._loop = asyncio.get_running_loop()
         self._wanted: frozenset[str] = frozenset()

@@ -47,14 +47,15 @@ _SESSION = {
     "TimeZone": "UTC",
     "transaction_timeout": "0",
 }
+# A server that vanished without a word must not hold a connection for longer than a new one takes.
 _CONNECTION: dict[str, Any] = {
     "application_name": "recodex-monitor",
     "client_encoding": "UTF8",
     "keepalives": 1,
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 4,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 8_000,
 }
 # A statement_timeout of the database may cancel the very statement that turns it off.
 _PIN_TRIES = 20
@@ -104,6 +105,8 @@ class Connector:
         except psycopg2.Error as error:
             translated = self.translate(error) or UnavailableError(self.server, self.text(error))
             raise self.away(translated) from error
+        except UnavailableError as error:
+            raise self.away(error) from None
         with self._lock:
             self._away.recovered("available again")
         return raw

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import re
 import threading
+from typing import Any
 
 import pytest
 
+from monitor.errors import UnavailableError
+from monitor.logs import instances
 from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind
 from monitor.logs.part import Logs
@@ -201,6 +204,43 @@ async def test_what_another_instance_stored_while_the_listener_was_away_is_shown
         expected = ["a", *map(str, range(20))]
         await until(lambda: len(follower.followed()) >= len(expected))
         assert sorted(follower.followed()) == sorted(expected)
+
+
+@pytest.mark.integration_test
+async def test_what_could_not_be_read_of_another_instance_is_read_later(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the server has no connection left for a moment."""
+    failed: list[str] = []
+
+    def failing(name: str) -> None:
+        read = getattr(instances, name)
+
+        def once(*arguments: Any, **options: Any) -> Any:
+            if name not in failed:
+                failed.append(name)
+                raise UnavailableError("database", "too many clients")
+            return read(*arguments, **options)
+
+        monkeypatch.setattr(instances, name, once)
+
+    for name in ("last_block", "entries_of_block", "entries_since_block"):
+        failing(name)
+    database = DatabaseSettings(url=postgres_url)
+    async with (
+        opened(database) as one,
+        opened(database) as two,
+        running(one, Clock()) as here,
+        running(two, Clock()) as there,
+    ):
+        follower, sender = Client(there), Client(here)
+        await until(lambda: there._instances.listening)
+        await follower.ask("followLogs")
+        await sender.upload("a")
+        await until(lambda: follower.followed() == ["a"])
+        await sender.upload("b")
+        await until(lambda: follower.followed() == ["a", "b"])
+    assert failed == ["last_block", "entries_of_block", "entries_since_block"]
 
 
 @pytest.mark.integration_test

@@ -16,8 +16,6 @@ from tests.waiting import wait_for
 
 __all__ = ["StartPooler"]
 
-StartPooler = Callable[..., str]
-
 # PgBouncer's documentation recommends these for drivers that send startup parameters.
 _CONFIG = """
 [databases]
@@ -34,14 +32,17 @@ user = {user}
 """
 
 
-@pytest.fixture
-def start_pooler(program: Callable[..., str], tmp_path: Path) -> Iterator[StartPooler]:
-    """Return a function that starts a pooler in front of a database's URL and gives its URL."""
-    running: list[subprocess.Popen[bytes]] = []
+class StartPooler:
+    """Starts a pooler in front of a database's URL and gives its URL."""
 
-    def start(url: str, **settings: object) -> str:
+    def __init__(self, binary: str, folder: Path) -> None:
+        self._binary = binary
+        self._folder = folder
+        self._running: list[tuple[Path, str, subprocess.Popen[bytes]]] = []
+
+    def __call__(self, url: str, **settings: object) -> str:
         parts, listen = urlsplit(url), free_port()
-        file = tmp_path / "pgbouncer.ini"
+        file = self._folder / f"pgbouncer-{listen}.ini"
         user = "postgres" if os.geteuid() == 0 else os.environ.get("USER", "")
         # All clients become this user at the server.
         more = "\n".join(f"{key} = {value}" for key, value in settings.items())
@@ -50,24 +51,42 @@ def start_pooler(program: Callable[..., str], tmp_path: Path) -> Iterator[StartP
         )
         file.write_text(text.replace("\n[pgbouncer]", f" user={parts.username}\n[pgbouncer]"))
         # PgBouncer refuses to run as root, and reads its file as the other user.
-        tmp_path.chmod(0o755)
-        for folder in tmp_path.parents[:2]:
+        self._folder.chmod(0o755)
+        for folder in self._folder.parents[:2]:
             folder.chmod(folder.stat().st_mode | 0o055)
-        command = [program("pgbouncer", package="pgbouncer"), "--quiet", str(file)]
-        running.append(subprocess.Popen(command, cwd="/"))
         found = urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{listen}"))
+        self._start(file, found)
+        return found
+
+    def _start(self, file: Path, url: str) -> None:
+        command = [self._binary, "--quiet", str(file)]
+        self._running.append((file, url, subprocess.Popen(command, cwd="/")))
 
         def answers() -> bool:
             try:
-                psycopg2.connect(found, connect_timeout=5).close()
+                psycopg2.connect(url, connect_timeout=5).close()
             except psycopg2.OperationalError:
                 return False
             return True
 
         wait_for(answers, "PgBouncer")
-        return found
 
-    yield start
-    for process in running:
-        process.terminate()
-        process.wait(60)
+    def stop(self) -> None:
+        """Stop all of them."""
+        for _, _, process in self._running:
+            process.terminate()
+            process.wait(60)
+
+    def start_again(self) -> None:
+        """Start those that were stopped."""
+        stopped, self._running = self._running, []
+        for file, url, _ in stopped:
+            self._start(file, url)
+
+
+@pytest.fixture
+def start_pooler(program: Callable[..., str], tmp_path: Path) -> Iterator[StartPooler]:
+    """Return what starts poolers, which end after the test."""
+    poolers = StartPooler(program("pgbouncer", package="pgbouncer"), tmp_path)
+    yield poolers
+    poolers.stop()

@@ -282,7 +282,8 @@ async def test_sequences_that_start_over_after_a_switch_over_are_moved_behind_th
     primary: PostgresServer,
 ) -> None:
     name = primary.create_database()
-    settings = DatabaseSettings(url=primary.url(name))
+    # One connection: a second one would look at the sequences when it is made.
+    settings = DatabaseSettings(url=primary.url(name), connections=1)
 
     def notify(connection: Connection) -> list[Any]:
         return connection.query(

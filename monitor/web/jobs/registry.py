@@ -28,7 +28,7 @@ from monitor.probes.job import Job
 from monitor.probes.runner import Runner
 from monitor.probes.schedule import due_after
 from monitor.probes.source import JobList
-from monitor.store import Store
+from monitor.store import RETRY_S, Store
 from monitor.web.jobs.elsewhere import Elsewhere
 from monitor.web.jobs.history import Last, last_known, silent_after
 from monitor.web.jobs.shared import SharedJobs
@@ -42,7 +42,7 @@ logger = logging.getLogger("monitor.web")
 _encode = msgspec.json.Encoder().encode
 # How many jobs' past is read in one transaction.
 _RESTORED_AT_ONCE = 50
-# The pause between two reads of previous job states: the first, and the longest.
+# The pause after a successful read of previous job states: the first, and the longest.
 _LOOK_S = (1.0, 15.0)
 # How long to wait for the probes to load changed jobs.
 _SETTLE_S = 2.0
@@ -138,7 +138,7 @@ class JobRegistry:
         if self._shared is not None:
             await self._shared.asked()
         outage = OutageLog(logger)
-        backoff = Backoff(*_LOOK_S)
+        pauses, backoff = Backoff(*_LOOK_S), Backoff(*RETRY_S)
         while True:
             pause_ends = math.inf
             try:
@@ -146,13 +146,16 @@ class JobRegistry:
                 await self._end_pauses()
                 pause_ends = self._stopped.next_end()
                 outage.recovered("previous job states loaded")
+                backoff.reset()
+                pause_s = pauses.next_delay()
             except MonitorError as error:
                 outage.failed(f"cannot load previous job states: {error}", cause=error)
+                pause_s = backoff.next_delay()
             try:
-                limit = min(backoff.next_delay(), max(0.0, pause_ends - time.time()))
+                limit = min(pause_s, max(0.0, pause_ends - time.time()))
                 async with asyncio.timeout(limit):
                     await self._look_again.wait()
-                backoff.reset()
+                pauses.reset()
             except TimeoutError:
                 pass
             self._look_again.clear()

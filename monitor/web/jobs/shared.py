@@ -19,7 +19,7 @@ from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.probes.jobs_table import DatabaseJobs
 from monitor.probes.source import JobList
-from monitor.store import Connection, Store
+from monitor.store import RETRY_S, Connection, Store
 from monitor.web.jobs.elsewhere import Elsewhere
 from monitor.web.jobs.history import latest_results, results_before, silent_after
 
@@ -29,7 +29,6 @@ logger = logging.getLogger("monitor.web")
 
 # For how long results are recent enough.
 _FRESH_S = 2.0
-_RETRY_S = (1.0, 5.0)
 _TIMEOUT_S = 5.0
 # How far back to look for the last result of a job, at least.
 _LOOK_BACK_S = 86400.0
@@ -69,9 +68,10 @@ class SharedJobs:
         """Follow changes of the sites, from the first :meth:`refresh` on, until cancelled."""
         await self._asked.wait()
         outage = OutageLog(logger, outcome="keeping the previous sites")
-        backoff = Backoff(*_RETRY_S)
+        backoff = Backoff(*RETRY_S)
         while True:
-            await self._source.changed()
+            if outage.problem is None:
+                await self._source.changed()
             try:
                 self.jobs = await self._source.load()
                 outage.recovered("sites loaded again")

@@ -12,10 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.files.threads import call_aside
 from monitor.log_limits import OutageLog
 from monitor.probes.job import Job
+from monitor.store import RETRY_S
 from monitor.web.jobs.registry import JobRegistry
 from monitor.web.public.past import Past
 from monitor.web.public.status import (
@@ -40,7 +42,6 @@ logger = logging.getLogger("monitor.web")
 
 _FRESH_S = 5.0
 _HISTORY_FRESH_S = 300.0
-_RETRY_S = 15.0
 # How long the first visitor waits for the days and uptimes.
 _PATIENCE_S = 10.0
 _MOST_MAINTENANCE = 20
@@ -105,6 +106,7 @@ class PublicBook:
             self._tried.set()
             return
         outage = OutageLog(logger, subject="status page", outcome="showing an older history")
+        backoff = Backoff(*RETRY_S)
         while True:
             await self._asked.wait()
             self._asked.clear()
@@ -119,9 +121,10 @@ class PublicBook:
                         self._outages = await past.outages(ids, now)
                     self._histories, self._history_from, self._of = found, now, page
                     outage.recovered("history read again")
+                    backoff.reset()
                 except MonitorError as error:
                     outage.failed(f"cannot read the history: {error}", cause=error)
-                    pause_s = _RETRY_S
+                    pause_s = backoff.next_delay()
                 self._rendered = None
             self._tried.set()
             with contextlib.suppress(TimeoutError):

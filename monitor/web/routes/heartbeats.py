@@ -15,7 +15,7 @@ from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.probes.beats import Beat
 from monitor.probes.beats_table import load_beats, new_key, take_beat
-from monitor.store import Store
+from monitor.store import RETRY_S, Store
 from monitor.web.http.answers import json_answer
 from monitor.web.http.app import audited
 from monitor.web.http.parameters import known_parameters
@@ -35,7 +35,6 @@ _TIMEOUT_S = 10.0
 
 Status = Literal["up", "down"]
 Message = Annotated[str, Query(max_length=_LONGEST_MESSAGE)]
-_RETRY_S = (1.0, 15.0)
 
 
 class HeartbeatKey(msgspec.Struct, frozen=True):
@@ -61,13 +60,13 @@ class Heartbeats:
 
     async def load(self) -> None:
         """Read the last beats from the database, and try until that succeeds."""
-        outage, backoff = OutageLog(logger), Backoff(*_RETRY_S)
+        outage, backoff = OutageLog(logger), Backoff(*RETRY_S)
         while True:
             try:
                 found = await self._store.read(load_beats, timeout=_TIMEOUT_S)
                 break
             except MonitorError as error:
-                outage.failed(f"cannot load the last heartbeats: {error}")
+                outage.failed(f"cannot load the last heartbeats: {error}", cause=error)
                 await asyncio.sleep(backoff.next_delay())
         outage.recovered("last heartbeats loaded")
         runner = self._book.probes.runner

@@ -53,21 +53,13 @@ class Peers:
     but not when its handshake succeeds (libzmq, zmq_socket_monitor(3)); a failed handshake is
     reported right before its disconnection. So while several connections are in their handshake,
     a success may belong to any of them, and only the number of brokers is known.
-
-    The handshakes of ZMTP 1.0 and 2.0 are not reported, except as failed when the connection
-    ends. Such a peer is a broker once it has delivered a message.
     """
 
     def __init__(self) -> None:
         self._greeting: set[int] = set()
         self._brokers: set[int] = set()
-        # How many of those in _greeting have succeeded, and how many of these by a message.
+        # How many of those in _greeting have succeeded.
         self._unclaimed = 0
-        self._old_unclaimed = 0
-        # Brokers that may be such peers.
-        self._old: set[int] = set()
-        # Such peers that have delivered something since a connection came or went.
-        self._old_names: set[bytes] = set()
         self._failed = False
 
     @property
@@ -75,29 +67,14 @@ class Peers:
         """How many brokers are connected."""
         return len(self._brokers) + self._unclaimed
 
-    @property
-    def any_old(self) -> bool:
-        """Whether a peer of ZMTP 1.0 or 2.0 may be connected."""
-        return bool(self._greeting or self._old)
-
     def accepted(self, descriptor: int) -> None:
         """A connection was accepted."""
         self._greeting.add(descriptor)
-        self._old_names.clear()
 
     def succeeded(self) -> None:
         """Some handshake succeeded."""
         if self._unclaimed < len(self._greeting):
             self._unclaimed += 1
-        self._settle()
-
-    def delivered(self, name: bytes) -> None:
-        """A peer of ZMTP 1.0 or 2.0 delivered a message; ``name`` is its identity."""
-        if name in self._old_names or self._unclaimed >= len(self._greeting):
-            return
-        self._old_names.add(name)
-        self._unclaimed += 1
-        self._old_unclaimed += 1
         self._settle()
 
     def failed(self) -> None:
@@ -107,16 +84,10 @@ class Peers:
     def disconnected(self, descriptor: int) -> bool:
         """A connection is lost; return whether it was a broker's."""
         failed, self._failed = self._failed, False
-        self._old_names.clear()
         if descriptor in self._brokers:
             self._brokers.discard(descriptor)
-            self._old.discard(descriptor)
             return True
         self._greeting.discard(descriptor)
-        if failed and self._old_unclaimed:
-            # It may also be one that never succeeded; a gap too many harms nobody.
-            self._old_unclaimed -= 1
-            failed = False
         was_broker = not failed and self._unclaimed > 0
         if was_broker:
             self._unclaimed -= 1
@@ -126,10 +97,8 @@ class Peers:
     def _settle(self) -> None:
         if self._unclaimed and self._unclaimed == len(self._greeting):
             self._brokers |= self._greeting
-            if self._old_unclaimed:
-                self._old |= self._greeting
             self._greeting.clear()
-            self._unclaimed = self._old_unclaimed = 0
+            self._unclaimed = 0
 
 
 class Outage(NamedTuple):

@@ -118,14 +118,15 @@ class OpenReceiver(Receiver):
     def _came(self, connection: ZmtpConnection) -> None:
         self._brokers += 1
         if connection.identity:
-            # A broker that comes back under its name replaces the connection that it lost.
-            for other in list(self._server.connections.values()):
+            # A broker that comes back under its name may have lost its connection; or there are two
+            # of one name.
+            for other in self._server.connections.values():
                 if (
                     other is not connection
                     and other.is_ready
                     and (other.identity, other.address) == (connection.identity, connection.address)
                 ):
-                    other.transport.abort()
+                    other.ask_kernel()
         self._log_connected(self._brokers)
         self._brokers_changed(self._brokers)
 

@@ -14,7 +14,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from monitor.relay.feed import Peers
-from monitor.relay.incoming import Incoming, names_its_sender, waits
+from monitor.relay.incoming import Incoming, waits
 from monitor.relay.protocol import Malformed, Message, decode
 from monitor.relay.receiver import IDENTITY, Receiver
 from monitor.transport.curve import CurveKeys, CurveSettings, read_curve_keys
@@ -81,8 +81,6 @@ class RouterReceiver(Receiver):
         )
         self._incoming: Incoming
         self.peers = Peers()
-        # Peers of ZMTP 1.0 and 2.0 that have just delivered something.
-        self._old_peers: set[bytes] = set()
         # How the handshake of the connection that is lost next failed.
         self._failed = 0
 
@@ -130,26 +128,21 @@ class RouterReceiver(Receiver):
         if monitor is None:
             return
         try:
-            # A peer of an old protocol may have come, which decides how its messages are read.
-            self._receive(careful=waits(monitor))
+            self._receive()
         finally:
             # Who hears of these messages hears first of the broker that came with them.
             if waits(monitor):
                 self._drain_monitor()
-            self._count_old_peers()
             self._delivered()
 
-    def _receive(self, *, careful: bool = False) -> None:
+    def _receive(self) -> None:
         incoming, deliver = self._incoming, self._deliver
-        careful = incoming.careful = careful or self.peers.any_old
         unfinished, heard = self._unfinished, self._unfinished.heard
         until = time.thread_time() + _BATCH_S
         try:
             for count, (identity, frames, last) in enumerate(
                 incoming.read(min(_BATCH, self._batch())), 1
             ):
-                if careful and last is not None and not names_its_sender(last):
-                    self._old_peers.add(identity)
                 if identity not in heard:
                     unfinished.finished(identity, last)
                 if incoming.dropping:
@@ -169,15 +162,6 @@ class RouterReceiver(Receiver):
             # Whatever went wrong with one message, the others are not left waiting.
             if not incoming.empty:
                 self._router.drain_soon()
-
-    def _count_old_peers(self) -> None:
-        peers = self.peers
-        before = peers.count
-        while self._old_peers:
-            peers.delivered(self._old_peers.pop())
-        if peers.count != before:
-            self._log_connected(peers.count)
-            self._brokers_changed(peers.count)
 
     def _drain_monitor(self) -> None:
         monitor = self._router.monitor
@@ -201,7 +185,6 @@ class RouterReceiver(Receiver):
                 # The peer's messages come before the notice that it is lost.
                 self._unfinished.gone(event["value"])
                 self._receive()
-                self._count_old_peers()
                 self._delivered()
                 failed, self._failed = self._failed, 0
                 if peers.disconnected(event["value"]):
@@ -224,9 +207,8 @@ class RouterReceiver(Receiver):
             self._refused("handshake", "incompatible protocol or security mechanism")
 
 
-def _address(frame: zmq.Frame | None) -> str:
+def _address(frame: zmq.Frame) -> str:
     """Return the address that sent a frame, as far as it is known."""
-    if frame is not None:
-        with contextlib.suppress(zmq.ZMQError):
-            return peer_address(frame)
+    with contextlib.suppress(zmq.ZMQError):
+        return peer_address(frame)
     return "an unknown address"

@@ -52,8 +52,6 @@ class _Peer:
     finished_at: float
     received_bytes: int
     heard: bool = False
-    # Whether it ever finished a message.
-    is_known: bool = False
 
     def unfinished_bytes(self, now: float) -> float:
         return (
@@ -82,9 +80,6 @@ class Unfinished:
         self._base_bytes = self._resident()
         # Identities that finished a message since the last look at all.
         self.heard: set[bytes] = set()
-        # Whether one of them is a peer of ZMTP 1.0 or 2.0, whose messages do not tell where they
-        # are from.
-        self._old_heard = False
         self._timer: asyncio.TimerHandle | None = None
         self._next_look = 0.0
         self._looking: list[int] = []
@@ -113,23 +108,20 @@ class Unfinished:
         """Watch a connection no more."""
         self._peers.pop(descriptor, None)
 
-    def finished(self, identity: bytes, frame: zmq.Frame | None) -> None:
+    def finished(self, identity: bytes, frame: zmq.Frame) -> None:
         """Note that a peer that is not in :attr:`heard` finished a message with this frame."""
-        if frame is None:
-            return
         self.heard.add(identity)
         try:
             peer = self._peers.get(int(frame.get(zmq.SRCFD)))
         except (zmq.ZMQError, ValueError):
-            self._old_heard = True
             return
         if peer is not None:
-            peer.heard = peer.is_known = True
+            peer.heard = True
 
-    def too_long(self, frame: zmq.Frame | None) -> None:
+    def too_long(self, frame: zmq.Frame) -> None:
         """Cut off the peer that sent this frame, in a message of very many."""
         try:
-            descriptor = int(frame.get(zmq.SRCFD)) if frame is not None else -1
+            descriptor = int(frame.get(zmq.SRCFD))
         except (zmq.ZMQError, ValueError):
             return
         if descriptor in self._peers:
@@ -154,7 +146,6 @@ class Unfinished:
         self._next_look = now + _LOOK_AT_ALL_S
         self._judge(now, resident, grown)
         self.heard.clear()
-        self._old_heard = False
 
     def _look_at(self, descriptor: int, now: float) -> None:
         peer, found = self._peers.get(descriptor), _look(descriptor)
@@ -179,8 +170,6 @@ class Unfinished:
             pressing = grown >= _GROWTH_BYTES and freed < grown and count > _LEAST_BYTES
             if not pressing and count <= self._limit_bytes:
                 break
-            if not pressing and self._old_heard and not self._peers[descriptor].is_known:
-                continue
             freed += count * _GAIN
             self._cut_off(descriptor, f"{count:.0f} bytes of a message without an end")
         if not freed and grown >= _GROWTH_BYTES:

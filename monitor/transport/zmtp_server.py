@@ -43,6 +43,12 @@ _KEEPALIVE: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
 )
+# Of a peer that may be gone.
+_DOUBTED: Final = (
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000),
+)
 
 
 class ZmtpServer:
@@ -205,9 +211,7 @@ class ZmtpConnection(FairReading):
         if not (self._server.reading and self._server.admit()):
             self.transport.abort()
             return
-        raw = transport.get_extra_info("socket")
-        for level, option, value in _KEEPALIVE:
-            raw.setsockopt(level, option, value)
+        self._set_options(_KEEPALIVE)
         self.number = self._server.connected(self)
         if not self._held:
             self._expect_handshake()
@@ -285,6 +289,16 @@ class ZmtpConnection(FairReading):
             self.drop_input()
             self._zmtp = self._server.zmtp()
             self._hold(0)
+
+    def ask_kernel(self) -> None:
+        """Find out in 3 s whether the peer is still there; if it is, nothing is lost."""
+        if not self.transport.is_closing():
+            self._set_options(_DOUBTED)
+
+    def _set_options(self, options: Sequence[tuple[int, int, int]]) -> None:
+        raw = self.transport.get_extra_info("socket")
+        for level, option, value in options:
+            raw.setsockopt(level, option, value)
 
     # What the turns call.
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.commands.api import Api, add_api_arguments
-from monitor.commands.arguments import plain_text
+from monitor.commands.arguments import instant, local_time, plain_text
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.commands.wording import span
 from monitor.errors import MonitorError, UsageError
@@ -44,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="S",
         help="silence: for so many seconds (default: 3600)",
+    )
+    parser.add_argument("--until", metavar="TIME", help="silence: until this time, not --for")
+    parser.add_argument(
+        "--from",
+        dest="since",
+        metavar="TIME",
+        help="silence: from this time on, as planned maintenance: s, ms or ISO 8601 (default: now)",
     )
     parser.add_argument("--tag", action="append", type=plain_text, help="silence: jobs with a tag")
     parser.add_argument(
@@ -159,16 +166,31 @@ def _silence(api: Api, args: argparse.Namespace) -> int:
         "rule": args.rule,
     }
     match = {key: value for key, value in match.items() if value is not None}
-    if not match and args.for_ is None:
+    if args.for_ is not None and args.until is not None:
+        raise UsageError("--for and --until do not go together")
+    if not match and args.for_ is None and args.until is None:
         raise UsageError(
-            "silence: expected --job, --tag, --subject or --rule; all subjects need --for"
+            "silence: expected --job, --tag, --subject or --rule;"
+            " all subjects need --for or --until"
         )
-    body = {"for": args.for_ or _HOUR_S, "match": match, "comment": args.comment}
+    body: dict[str, Any] = {"match": match, "comment": args.comment}
+    if args.until is None:
+        body["for"] = args.for_ or _HOUR_S
+    else:
+        body["until"] = instant("--until", args.until)
+    if args.since is not None:
+        body["from"] = instant("--from", args.since)
     found = api.request("POST", "/silence", body=body)
     if args.json:
         print(_json(found))
-    else:
+    elif args.since is None:
         print(f"silence {found['id']} lasts for {span(found['until'] - time.time())}")
+    else:
+        begins, ends = found["starts_at"], found["until"]
+        print(
+            f"silence {found['id']} begins at {local_time(begins)}"
+            f" and lasts for {span(ends - begins)}"
+        )
     return 0
 
 

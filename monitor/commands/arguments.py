@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import argparse
 import math
+from datetime import UTC, datetime
 from urllib.parse import SplitResult, urlsplit
 
 from monitor.errors import UsageError
+from monitor.logs.times import seconds_of
 from monitor.settings import hide_url_secrets
 
-__all__ = ["channel_name", "log_text", "plain_text", "seconds", "server_url"]
+__all__ = [
+    "channel_name",
+    "instant",
+    "local_time",
+    "log_text",
+    "plain_text",
+    "seconds",
+    "server_url",
+]
 
 # A week: more is a typing error, and timeouts in ms are limited to 2**31.
 _MAX_WAIT_S = 604800.0
@@ -28,6 +38,26 @@ def seconds(text: str) -> float:
     if not 0 <= value <= _MAX_WAIT_S:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to a week")
     return value
+
+
+def instant(option: str, text: str) -> float:
+    """Return a time in s since the epoch; without an offset it is local; raises UsageError."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    try:
+        if at is not None and at.tzinfo is None and not text.isdigit():
+            return at.astimezone().timestamp()
+        return seconds_of(text)
+    except (ValueError, OverflowError, OSError):
+        problem = "expected s or ms since the epoch, or ISO 8601 such as 2027-06-30T12:00"
+        raise UsageError(f"{option}: {problem}, not {text[:40]!r}") from None
+
+
+def local_time(at: float) -> str:
+    """Return a time (s since the epoch) as people here read it, to the second."""
+    return datetime.fromtimestamp(at, UTC).astimezone().isoformat(" ", "seconds")
 
 
 def plain_text(text: str) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.commands.api import Api, add_api_arguments
+from monitor.commands.arguments import instant, local_time
 from monitor.commands.job_import import import_jobs
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.commands.wording import span
@@ -38,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " a file of Prometheus, Gatus or Uptime Kuma, whose jobs are printed as a jobs file",
     )
     parser.add_argument("--state", choices=_STATES, help="list only jobs in this state")
+    parser.add_argument(
+        "--until", metavar="TIME", help="stop: start again at this time: s, ms or ISO 8601"
+    )
     parser.add_argument("--json", action="store_true", help="print jobs as JSON, one per line")
     add_api_arguments(parser)
 
@@ -47,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises UnavailableError if the daemon is unavailable.
     """
+    until = _until(args)
     if args.action == "list":
         if args.id:
             raise UsageError("list expects no id; use `job show ID`")
@@ -69,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     said: set[str] = set()
     for job_id in ids:
         try:
-            job = _asked(api, args.action, job_id)
+            job = _asked(api, args.action, job_id, until)
         except UnavailableError:
             raise
         except MonitorError as error:
@@ -89,8 +94,20 @@ def run(args: argparse.Namespace) -> int:
             print(_json(job))
         else:
             word = "started" if args.action == "start" else "stopped"
-            print(f"job {job_id} ({terminal_text(job['name'] or job['url'])}) is {word}")
+            end = "" if until is None else f" until {local_time(until)}"
+            print(f"job {job_id} ({terminal_text(job['name'] or job['url'])}) is {word}{end}")
     return 1 if said else 0
+
+
+def _until(args: argparse.Namespace) -> float | None:
+    if args.until is None:
+        return None
+    if args.action != "stop":
+        raise UsageError("--until goes with stop")
+    until = instant("--until", args.until)
+    if until <= time.time():
+        raise UsageError(f"--until: {args.until} is in the past")
+    return until
 
 
 def _id(text: str) -> int:
@@ -141,12 +158,12 @@ def _print_check(result: dict[str, Any], *, as_json: bool) -> None:
     print(f"job {result['job_id']} is {terminal_text(said)}, {took}")
 
 
-def _asked(api: Api, action: str, job_id: int) -> Any:
+def _asked(api: Api, action: str, job_id: int, until: float | None) -> Any:
     if action == "show":
         return api.request("GET", f"/job/{job_id}")
     if action == "remove":
         return api.request("DELETE", f"/job/{job_id}")
-    return api.request("POST", f"/job/{job_id}/{action}")
+    return api.request("POST", f"/job/{job_id}/{action}", {"until": until})
 
 
 def _all(api: Api) -> Iterator[dict[str, Any]]:
@@ -239,7 +256,7 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
     lines = {
         "job": f"{job['id']} {job['name']}",
         "url": job["url"] if job["kind"] != "http" else f"{job['method']} {job['url']}",
-        "state": f"{job['state']}, {_since(job)}",
+        "state": f"{job['state']}, {_since(job)}{_stopped_until(job)}",
         "interval": f"{job['interval']:g} s, timeout {job['timeout']:g} s",
         "next run": "-" if job["next_run"] is None else f"in {span(job['next_run'] - time.time())}",
         "last run": f"{_ago(last.get('checked_at'))} ago" if last else "none yet",
@@ -260,8 +277,13 @@ def _since(job: dict[str, Any]) -> str:
     return "since an unknown time" if job["since"] is None else f"for {_ago(job['since'])}"
 
 
-def _ago(instant: float | None) -> str:
-    return "-" if instant is None else span(time.time() - instant)
+def _stopped_until(job: dict[str, Any]) -> str:
+    until = job["stopped_until"]
+    return "" if until is None else f", until {local_time(until)}"
+
+
+def _ago(at: float | None) -> str:
+    return "-" if at is None else span(time.time() - at)
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -31,11 +31,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from monitor.backoff import Backoff
 from monitor.commands.api import TLS_FAILED, Api, add_api_arguments
-from monitor.commands.arguments import log_text, seconds
+from monitor.commands.arguments import instant, log_text, seconds
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.logs.levels import LEVELS, level_name
-from monitor.logs.times import seconds_of
 from monitor.part import counted
 from monitor.transport.environment_proxy import environment_proxy, through
 
@@ -119,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     if args.excludes:
         filter_["not"] = args.excludes
     times = {
-        key: _time(f"--{key}", value)
+        key: instant(f"--{key}", value)
         for key, value in (("from", args.since), ("until", args.until), ("around", args.around))
         if value is not None
     }
@@ -137,21 +136,6 @@ def run(args: argparse.Namespace) -> int:
     asked = args.limit or (_PAGE if window is not None else _LAST_LINES)
     _Tail(api, view, filter_, window=window, limit=min(asked, 10_000)).run(args.wait)
     return 0
-
-
-def _time(option: str, text: str) -> float:
-    """Return a time of the command line in s; without an offset it is local."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    try:
-        if at is not None and at.tzinfo is None and not text.isdigit():
-            return at.astimezone().timestamp()
-        return seconds_of(text)
-    except (ValueError, OverflowError, OSError):
-        problem = "expected s or ms since the epoch, or ISO 8601 such as 2027-06-30T12:00"
-        raise UsageError(f"{option}: {problem}, not {text[:40]!r}") from None
 
 
 def _level(key: str, text: str) -> str:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from monitor.commands.arguments import plain_text
+from monitor.commands.arguments import local_time, plain_text
 from monitor.commands.found_config import find_config
 from monitor.commands.terminal_text import terminal_text
 from monitor.daemon.config import LoadedConfig
@@ -97,7 +97,7 @@ def _create(args: argparse.Namespace, file: str) -> None:
     expires = None if args.expires is None else _end(args.expires, time.time())
     token = create_token(file, args.name, Role(args.role), expires=expires)
     print(token, flush=True)
-    until = "" if expires is None else f" It expires at {_time(expires)}."
+    until = "" if expires is None else f" It expires at {local_time(expires)}."
     print(
         f"added to {file}; {_APPLIED}. Keep the token: it is not shown again.{until}",
         file=sys.stderr,
@@ -110,8 +110,8 @@ def _list(file: str) -> None:
     rows = [("NAME", "ROLE", "EXPIRES", "LAST USE")]
     for line in listed_tokens(file):
         end, used = line.end(), uses.of(line.digest)
-        ends = "never" if end is None else f"{_time(end)}{' (expired)' if end <= now else ''}"
-        last = "-" if used is None else _time(used)
+        ends = "never" if end is None else f"{local_time(end)}{' (expired)' if end <= now else ''}"
+        last = "-" if used is None else local_time(used)
         rows.append((terminal_text(line.name), line.role.value, ends, last))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
@@ -141,7 +141,3 @@ def _end(text: str, now: float) -> float:
     if end <= now:
         raise UsageError(f"--expires: {text} is in the past")
     return end
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).astimezone().isoformat(" ", "seconds")

@@ -23,8 +23,8 @@ _recodex_monitor() {
         status) words "-h --help --json --api -c --config --ca-file --client-certificate" ;;
         follow) words "-h --help --expect --url --wait --json -c --config" ;;
         play) words_or_files "-h --help --channel --uri --speed --wait --key --server-key -c --config" ;;
-        job) words "-h --help list show start stop check add change remove import --state --json --api -c --config --ca-file --client-certificate" ;;
-        alerts) words "-h --help list test acknowledge silence --state --rule --job --limit --for --tag --subject --comment --end --json --api -c --config --ca-file --client-certificate" ;;
+        job) words "-h --help list show start stop check add change remove import --state --until --json --api -c --config --ca-file --client-certificate" ;;
+        alerts) words "-h --help list test acknowledge silence --state --rule --job --limit --for --until --from --tag --subject --comment --end --json --api -c --config --ca-file --client-certificate" ;;
         logs) words "-h --help --timewindow --sender --level --min-level --contains --not --regexp --from --until --around --limit --follow --wait --json --api -c --config --ca-file --client-certificate" ;;
         token) words "-h --help create list revoke --role --expires -c --config" ;;
         rejected) words "-h --help list replay --topic --partition --offset --reason --json --api -c --config --ca-file --client-certificate" ;;

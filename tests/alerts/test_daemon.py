@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,18 @@ async def test_from_a_site_that_goes_down_to_one_who_acknowledges_it(
         done = await client.run("alerts", "silence", "--end", silence)
         assert done.returncode == 0, done.stderr
         assert (await client("DELETE", f"/silence/{silence}"))[0] == 404
+        # Planned maintenance begins later, and ends at a time or after one.
+        begin = datetime.fromtimestamp(time.time() // 1 + 7200).astimezone()
+        for end in (["--for", "600"], ["--until", f"{begin.timestamp() + 600:.0f}"]):
+            planned = ["alerts", "silence", "--job", "1", "--from", begin.isoformat(), *end]
+            done = await client.run(*planned)
+            silence = done.stdout.split()[1]
+            said = f"silence {silence} begins at {begin.isoformat(' ')} and lasts for 10 min\n"
+            assert done.stdout == said, done.stderr
+            (listed,) = (await client("GET", "/silence"))[1]["items"]
+            assert listed["until"] - listed["starts_at"] == 600
+            assert (await client.run("alerts", "silence", "--end", silence)).returncode == 0
+        assert (await client.run(*planned, "--for", "600")).returncode == 2
         assert (await client.run("alerts", "list", "something")).returncode == 2
         assert (await client.run("alerts", "test")).returncode == 2
         assert (await client.run("alerts", "silence")).returncode == 2

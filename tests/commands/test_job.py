@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -80,6 +81,25 @@ def test_stop_and_start_and_what_is_refused(daemon: Whole) -> None:
     assert "there is no job 9" in job(daemon, "show", "9")[2]
     assert "only an admin" in job(daemon, "stop", "1", role="reader")[2]
     assert "RECODEX_MONITOR_TOKEN" in job(daemon, "list", role=None)[2]
+
+
+@pytest.mark.integration_test
+def test_a_job_stops_until_a_time_of_here(daemon: Whole) -> None:
+    until = datetime.fromtimestamp(time.time() // 1 + 3600).astimezone()
+    said = f"job 1 (first) is stopped until {until.isoformat(' ')}\n"
+    for text in (f"{until.timestamp():.0f}", until.isoformat(), f"{until:%Y-%m-%dT%H:%M:%S}"):
+        assert job(daemon, "stop", "1", "--until", text)[:2] == (0, said)
+        assert daemon.get("/job/1")["stopped_until"] == until.timestamp()
+        assert f", until {until.isoformat(' ')}\n" in job(daemon, "show", "1")[1]
+        assert job(daemon, "start", "1")[0] == 0
+    for arguments, problem in (
+        (("stop", "1", "--until", "soon"), "expected s or ms"),
+        (("stop", "1", "--until", "2020-01-01"), "is in the past"),
+        (("start", "1", "--until", "2999-01-01"), "--until goes with stop"),
+    ):
+        status, _, error = job(daemon, *arguments)
+        assert (status, error.count("\n")) == (2, 1)
+        assert problem in error
 
 
 @pytest.mark.integration_test

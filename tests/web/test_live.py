@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from monitor.relay.client_position import End, Event, Gap, Message, Position, Reset
+from monitor.web.live.page import LivePage
 from tests.relay.broker import Broker
 from tests.waiting import LIMIT_S, wait_for
 from tests.web.whole import Whole, whole
@@ -94,12 +97,36 @@ def test_a_snapshot_comes_in_pieces_and_compressed_if_the_page_asks(daemon: Whol
             message = json.loads(gzip.decompress(data) if isinstance(data, bytes) else data)
             if message["type"] != "jobs" or "left" not in message:
                 continue
-            assert len(message["items"]) <= 200
+            # The first piece is small, so that there is something to see at once.
+            assert len(message["items"]) <= (200 if ids else 40)
             ids |= {job["id"] for job in message["items"]}
             left = message["left"]
             pieces += isinstance(data, bytes)
         assert ids >= set(range(1000, 1000 + count))
-        assert pieces == 3
+        assert pieces == 4
+
+
+def test_what_is_down_comes_first(daemon: Whole) -> None:
+    for job_id in (900, 901):
+        body = {"id": job_id, **daemon.mock("status=500&delay=0")}
+        assert daemon.request("POST", "/job", json=body).status_code == 201
+        daemon.wait_for_state(job_id, "down")
+    with page(daemon) as client:
+        first = until(client, lambda m: m.get("type") == "jobs" and m.get("add"))
+    assert [job["id"] for job in first["items"][:2]] == [900, 901]
+    assert {job["state"] for job in first["items"][2:]} - {"down"}
+
+
+async def test_news_never_overtakes_the_snapshot_that_it_changes() -> None:
+    """A large message is compressed in a thread; what is sent meanwhile is newer."""
+    frames: list[bytes] = []
+    connection = SimpleNamespace(query="gzip", write=frames.append)
+    shown = LivePage(connection, relay=None, logs=None)  # type: ignore[arg-type]
+    large = asyncio.create_task(shown.write_large({"items": "x" * 100_000}))
+    await asyncio.sleep(0)
+    shown.write({"type": "news"})
+    await large
+    assert [frame[0] & 0xF for frame in frames] == [2, 1]  # binary, then text
 
 
 def test_who_may_not_see_channels_gets_none(daemon: Whole) -> None:

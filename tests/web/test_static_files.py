@@ -7,17 +7,21 @@ import http.client
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 from fastapi import APIRouter, Request, Response
 
+import monitor.web
 from monitor.web.http.answers import json_answer
 from monitor.web.http.compression import accepts_gzip
 from monitor.web.http.static_files import version, with_version
 from tests.web.serving import Serving, serving
 
 pytestmark = pytest.mark.integration_test
+
+STATIC = Path(monitor.web.__file__).parent / "static"
 
 
 class Items(msgspec.Struct):
@@ -85,6 +89,32 @@ def test_files_of_another_version_are_not_there_and_not_kept(server: Serving) ->
     assert "another version" in json.loads(body)["detail"]
     for path in (f"/static/{version()}/../app.py", f"/static/{version()}/%2e%2e/%2e%2e/part.py"):
         assert get(server, path)[0].status == 404
+
+
+def imports(path: Path) -> set[Path]:
+    """Return a module and all that it imports, not those that it loads later."""
+    found, left = set(), [path.resolve()]
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            names = re.findall(r"^import [^;]*from '(\.[^']+)'", module.read_text(), re.MULTILINE)
+            left += [(module.parent / name).resolve() for name in names]
+    return found
+
+
+def test_the_page_asks_at_once_for_each_module_that_it_begins_with() -> None:
+    html = (STATIC / "index.html").read_text()
+    asked = re.findall(r'<(?:link rel="modulepreload" href|script [^>]*src)="static/([^"]+)"', html)
+    assert {(STATIC / each).resolve() for each in asked} == imports(STATIC / "app.js")
+
+
+@pytest.mark.parametrize("view", sorted(each.stem for each in (STATIC / "views").iterdir()))
+def test_a_first_visit_is_small(view: str) -> None:
+    modules = imports(STATIC / "app.js") | imports(STATIC / "views" / f"{view}.js")
+    page = [STATIC / "index.html", *STATIC.glob("page.css"), *STATIC.glob("manage.css")]
+    files = {*modules, *page, STATIC / "timeline.css"}
+    assert sum(len(gzip.compress(each.read_bytes(), 4)) for each in files) < 60_000
 
 
 def test_only_links_to_files_are_renamed() -> None:

@@ -64,8 +64,8 @@ class LiveFeed:
         self._relay = relay
         self._logs = logs
         self._pages: set[LivePage] = set()
-        # Set when a page begins to wait for a snapshot.
-        self._unsent = asyncio.Event()
+        # Set when a page begins to wait for a snapshot, or for more of it.
+        self._wanted = asyncio.Event()
         self._changes = Changes()
         self._told_changes = 0
         self._jobs = None
@@ -90,7 +90,7 @@ class LiveFeed:
         return [
             self._update_all,
             self._follow_others,
-            *([self._send_snapshots] if self._jobs is not None else []),
+            self._send_snapshots,
             *([self._follow_channels] if self._relay is not None else []),
             *([self._watch_notifications] if self._notifications is not None else []),
         ]
@@ -105,7 +105,7 @@ class LiveFeed:
             async with asyncio.timeout(_FIRST_S):
                 await self._refresh()
         self._pages.add(page)
-        self._greet(page)
+        self._wanted.set()
         try:
             while True:
                 asked = await page.take(await connection.receive())
@@ -134,16 +134,27 @@ class LiveFeed:
             await asyncio.sleep(_OTHERS_S)
 
     async def _send_snapshots(self) -> None:
-        """Send new pages their jobs, piece by piece, as fast as each one reads."""
-        assert self._jobs is not None
+        """Send new pages, and those that missed something, all that there is.
+
+        Their jobs piece by piece, as fast as each one reads.
+        """
         while True:
-            await self._unsent.wait()
-            self._unsent.clear()
+            await self._wanted.wait()
+            self._wanted.clear()
+            for page in list(self._pages):
+                if page.behind and not page.is_full and page.connection.principal.may_read:
+                    await self._greet(page)
             while unsent := [page for page in self._pages if page.unsent]:
                 ready = [page for page in unsent if page.connection.buffered_bytes < _PIECE_BYTES]
                 for page in ready:
-                    await self._jobs.go_on(page)
+                    await self._send_piece(page)
                 await asyncio.sleep(0 if ready else _FULL_S)
+                if self._wanted.is_set():
+                    break
+
+    async def _send_piece(self, page: LivePage) -> None:
+        if self._jobs is not None and page.unsent:
+            await self._jobs.go_on(page)
 
     async def _refresh(self) -> None:
         try:
@@ -181,7 +192,7 @@ class LiveFeed:
             if self._watching("notifications") and await found.changed():
                 frame = frame_of(found.message())
                 for page in self._watching("notifications"):
-                    page.connection.write(frame)
+                    page.write_frame(frame)
             await asyncio.sleep(_UPDATE_S)
 
     def _watching(self, what: str) -> list[LivePage]:
@@ -189,11 +200,13 @@ class LiveFeed:
 
     # What pages get
 
-    def _greet(self, page: LivePage) -> None:
+    async def _greet(self, page: LivePage) -> None:
         who = page.connection.principal
         context = self._context
         older = () if self._jobs is None else self._jobs.older_changes()
-        page.write(
+        # What happens from now on is sent after it.
+        page.behind, page.greeted = False, who
+        await page.write_large(
             {
                 "type": "hello",
                 "version": __version__,
@@ -217,10 +230,9 @@ class LiveFeed:
         page.write(self._status())
         if self._jobs is not None:
             self._jobs.begin(page)
-            self._unsent.set()
+        await self._send_piece(page)
         if self._incidents is not None:
-            page.write(self._incidents.all())
-        page.behind, page.greeted = False, who
+            await page.write_large(self._incidents.all())
 
     def _update(self) -> None:
         status = self._status()
@@ -244,13 +256,14 @@ class LiveFeed:
             elif page.is_full:
                 page.behind = True
             elif page.behind or page.greeted != who:
-                self._greet(page)
+                page.behind = True
+                self._wanted.set()
             else:
                 for frame in frames:
-                    page.connection.write(frame)
+                    page.write_frame(frame)
                 if again and self._jobs is not None:
                     self._jobs.begin(page)
-                    self._unsent.set()
+                    self._wanted.set()
         self._send_channels(self._watching("channels"))
 
     def _status(self) -> dict[str, Any]:
@@ -297,4 +310,4 @@ class LiveFeed:
         ]
         frame = frame_of({"type": "channels", "items": entries})
         for page in pages:
-            page.connection.write(frame)
+            page.write_frame(frame)

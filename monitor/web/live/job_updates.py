@@ -15,8 +15,9 @@ from monitor.web.live.page import LivePage
 
 __all__ = ["JobFeed"]
 
-# Jobs in one message of a snapshot: 140 KB of JSON, 15 KB compressed.
+# Jobs in one message of a snapshot: 140 KB of JSON, 15 KB compressed. The first one fills a screen.
 _PIECE = 200
+_FIRST_PIECE = 40
 
 
 class _JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,14 +50,17 @@ class JobFeed:
         await self._book.refresh()
 
     def begin(self, page: LivePage) -> None:
-        """Begin a snapshot for a page, which :meth:`go_on` sends in pieces."""
+        """Begin a snapshot for a page, which :meth:`go_on` sends in pieces, what is down first."""
         ids = self._book.ids()
-        page.unsent = deque(ids)
+        down = self._book.down_since()
+        page.unsent = deque(sorted(ids, key=lambda job_id: job_id not in down))
+        page.piece = _FIRST_PIECE
         page.write({"type": "jobs", "reset": True, "items": [], "left": len(ids)})
 
     async def go_on(self, page: LivePage) -> None:
         """Send the next piece of a page's snapshot."""
-        ids = [page.unsent.popleft() for _ in range(min(_PIECE, len(page.unsent)))]
+        ids = [page.unsent.popleft() for _ in range(min(page.piece, len(page.unsent)))]
+        page.piece = _PIECE
         await page.write_large(self._added(ids, left=len(page.unsent)))
 
     def news(self) -> tuple[dict[str, object] | None, bool]:

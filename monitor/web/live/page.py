@@ -24,6 +24,8 @@ __all__ = ["LivePage", "frame_of"]
 
 # A page with more unread data than this gets no updates, and a snapshot later.
 _BEHIND_BYTES = 1024 * 1024
+# A shorter message fits in one packet.
+_LEAST_GZIP_BYTES = 1400
 # Frames of a followed channel, 16 KB each, that are made for one page in one turn of the loop.
 _FRAMES_A_TURN = 16
 _WATCHES: Final = frozenset(("channels", "notifications"))
@@ -51,16 +53,20 @@ class LivePage:
         self, connection: WebSocket, *, relay: Relay | None, logs: Logs | LogReader | None
     ) -> None:
         self.connection = connection
-        self.behind = False
+        self.behind = True
         """Whether the page missed something, and needs a snapshot."""
         self.greeted: Principal | None = None
         """The principal that the last snapshot was for."""
         self.watches: frozenset[str] = frozenset()
         self.unsent: deque[int] = deque()
         """The ids of jobs that the page's snapshot still lacks."""
+        self.piece = 0
+        """How many of them are sent next."""
         self.takes_gzip = "gzip" in connection.query
         self._relay = relay
         self._logs = logs
+        # What is sent after the large message that is being compressed.
+        self._held: list[bytes] | None = None
         self._following: ChannelReader | None = None
         self._session: Session | None = None
 
@@ -75,17 +81,32 @@ class LivePage:
         return self.connection.buffered_bytes > _BEHIND_BYTES
 
     def write(self, message: dict[str, Any]) -> None:
-        """Send a message at once."""
-        self.connection.write(frame_of(message))
+        """Send a message."""
+        self.write_frame(frame_of(message))
+
+    def write_frame(self, frame: bytes) -> None:
+        """Send a message that is encoded already."""
+        if self._held is None:
+            self.connection.write(frame)
+        else:
+            self._held.append(frame)
 
     async def write_large(self, message: dict[str, Any]) -> None:
-        """Send a message, compressed if the page has asked for that."""
+        """Send a message, compressed if the page has asked for that; one at a time.
+
+        What is sent meanwhile follows it, as it may be newer than what it says.
+        """
         data = _encode(message)
-        if self.takes_gzip:
+        if not self.takes_gzip or len(data) < _LEAST_GZIP_BYTES:
+            self.write_frame(text_frame(data))
+            return
+        self._held = held = []
+        try:
             data = await asyncio.to_thread(gzip.compress, data, 4, mtime=0)
-            self.connection.write(binary_frame(data))
-        else:
-            self.connection.write(text_frame(data))
+        finally:
+            self._held = None
+        for frame in (binary_frame(data), *held):
+            self.connection.write(frame)
 
     def close(self) -> None:
         """End its use of the logs."""

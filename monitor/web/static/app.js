@@ -9,18 +9,10 @@ import { Live } from './live.js';
 import { Places } from './places.js';
 import { Picture, setLost } from './picture.js';
 import { params, parse } from './route.js';
+import { session } from './start.js';
 import { State, tally, title as jobTitle } from './state.js';
-import { overview } from './views/overview.js';
+import { VIEWS, known, load, loadAll } from './views.js';
 
-const VIEWS = [
-  ['', 'Overview', 'overview', async () => overview],
-  ['sites', 'Sites', 'sites', async () => (await import('./views/sites.js')).sites],
-  ['incidents', 'Incidents', 'incidents', async () => (await import('./views/incidents.js')).incidents],
-  ['models', 'Models', 'models', async () => (await import('./views/models.js')).models],
-  ['logs', 'Logs', 'logs', async () => (await import('./views/logs.js')).logs],
-  ['relay', 'Relay', 'relay', async () => (await import('./views/relay.js')).relay],
-  ['topics', 'Topics', 'topics', async () => (await import('./views/topics.js')).topics],
-];
 // More changes at once are only counted by the voice.
 const SPOKEN = 3;
 const NEEDS = { sites: 'jobs', incidents: 'past', models: 'models', logs: 'logs', relay: 'relay' };
@@ -37,7 +29,7 @@ const context = { state, live, get, request, show, params, settle: () => places.
 
 let shown = null;
 let turn = 0;
-let known = null;
+let offered = null;
 let preloading = false;
 let current = ''; // the name of the view that is shown
 
@@ -47,34 +39,9 @@ async function show() {
   if (state.hello === null) return;
   const mine = (turn += 1);
   const { name: wanted, rest } = parse(location.hash);
-  const [name, , , main] = VIEWS.find(([each]) => each === wanted) ?? VIEWS[0];
-  let load = main;
+  const name = known(wanted);
   const off = NEEDS[name] && !state.has(NEEDS[name]);
-  if (off) {
-    load = async () => isOff;
-  } else if (name === 'sites' && (rest[0] === 'new' || rest[1] === 'edit' || rest[1] === 'copy')) {
-    load = async () => (await import('./views/editor.js')).editor;
-  } else if (name === 'sites' && rest[0] === 'import') {
-    load = async () => (await import('./views/importing.js')).importing;
-  } else if (name === 'sites' && rest[0] === 'certificates') {
-    load = async () => (await import('./views/certificates.js')).certificates;
-  } else if (name === 'incidents' && rest[0] === 'maintenance') {
-    load = async () => (await import('./views/maintenance.js')).maintenance;
-  } else if (name === 'logs' && rest[0]) {
-    load = async () => (await import('./views/sender.js')).sender;
-  } else if (name === 'topics' && rest[0]) {
-    load = async () => (await import('./views/topic.js')).topic;
-  } else if (name === 'sites' && rest[0]) {
-    load = async () => (await import('./views/site.js')).site;
-  } else if (name === 'relay' && rest[0]) {
-    load = async () => (await import('./views/channel.js')).channel;
-  }
-  let view;
-  try {
-    view = await load();
-  } catch {
-    view = failed;
-  }
+  const view = off ? isOff : await load({ name, rest }).catch(() => failed);
   if (mine !== turn) return;
   shown?.destroy?.();
   root.replaceChildren();
@@ -116,12 +83,8 @@ function sayOutdated() {
   if (old) lost.after(h('div', { class: 'outdated', role: 'status' }, 'The daemon was upgraded; this page is of the version before. ', h('button', { type: 'button', onclick: () => location.reload() }, 'Reload')));
 }
 
-/** Load all views while there is a connection, so that each one opens without. */
 async function preload() {
-  const others = ['site', 'channel', 'sender', 'certificates', 'editor', 'topic', 'maintenance', 'importing'];
-  const all = [...VIEWS.map(([, , , load]) => load()), ...others.map((name) => import(`./views/${name}.js`))];
-  const done = await Promise.allSettled(all);
-  if (done.every((each) => each.status === 'fulfilled')) body.dataset.views = 'loaded';
+  if (await loadAll()) body.dataset.views = 'loaded';
 }
 
 function makeTabs() {
@@ -246,12 +209,12 @@ state.addEventListener('update', ({ detail }) => {
     setTimeout(preload, 500);
   }
   if (detail.has('hello')) {
-    const offered = JSON.stringify([state.hello.has, state.hello.role, state.hello.version]);
+    const offers = JSON.stringify([state.hello.has, state.hello.role, state.hello.version]);
     makeTabs();
-    if (shown === null || offered !== known) {
+    if (shown === null || offers !== offered) {
       sayOutdated();
       sayZone();
-      known = offered;
+      offered = offers;
       show();
       return;
     }
@@ -380,6 +343,6 @@ document.querySelector('.skip').addEventListener('click', (event) => {
   root.focus();
 });
 
-const session = await get('/session').catch(() => ({ role: 'unknown', login: false }));
-if (session.role === null) askToLogIn();
-else begin(session);
+const who = (await session) ?? { role: 'unknown', login: false };
+if (who.role === null) askToLogIn();
+else begin(who);

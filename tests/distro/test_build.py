@@ -168,7 +168,6 @@ def test_the_package_lists_the_libraries_that_it_bundles(built: Built, tmp_path:
     subprocess.run(["dpkg-deb", "--extract", built.deb, tmp_path], check=True, timeout=60)
     bundled = json.loads((tmp_path / "usr/share/doc/recodex-monitor/sbom.cdx.json").read_text())
     assert bundled["bomFormat"] == "CycloneDX"
-    assert {each["name"] for each in bundled["components"]} == {
-        *("kafka-python", "pywhatwgurl", "uPlot")
-    }
+    names = {each["name"] for each in bundled["components"]}
+    assert names == {"kafka-python", "pywhatwgurl"}
     assert all(each["version"] and each["licenses"] for each in bundled["components"])

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.end_to_end
 VIEWS = {
     "overview": ("#/", "text=2 sites are down"),
     "sites": ("#/sites", ".sites .uptime"),
-    "site": ("#/sites/1", ".uplot canvas"),
+    "site": ("#/sites/1", ".chart path"),
     "models": ("#/models", ".timeline li"),
     "logs": ("#/logs", ".log li.error"),
     "relay": ("#/relay", "text=student_1"),
@@ -134,7 +134,7 @@ def test_the_policy_forbids_scripts_in_the_page_and_the_page_has_none(
 ) -> None:
     watched = open_page(daemon.url)
     page = watched.open("#/sites/1")
-    page.wait_for_selector(".uplot canvas")
+    page.wait_for_selector(".chart path")
     watched.assert_quiet()
     page.evaluate(
         "const script = document.createElement('script');"

@@ -34,7 +34,7 @@ SAID = "front page went down 2 min after churn 1.5 rolled out"
 VIEWS = {
     "#/?time=21600": ".tl-said",
     "#/incidents": ".incidents li",
-    "#/sites/1": ".uplot canvas",
+    "#/sites/1": ".chart path",
     "#/sites/certificates": ".picture[data-kind=empty]",
     "#/models": ".table.models tbody tr",
     "#/models/models/hints": ".table.models tbody tr",
@@ -287,15 +287,15 @@ def test_a_site_shows_its_uptime_by_time_and_what_is_measured(pages: Quiet) -> N
     spans.get_by_text("down 10 min").first.wait_for()
     page.get_by_text("By time, not by checks").click()
     page.wait_for_selector("text=Each hour counts for an hour")
-    page.wait_for_selector(".uplot canvas")
+    page.wait_for_selector(".chart path")
     choice = page.get_by_label("What the chart shows")
     choice.select_option("duration")
-    page.wait_for_selector(".u-legend >> text=max")
+    page.wait_for_selector(".chart .legend >> text=max")
     page.wait_for_url("**field=duration*")
     choice.select_option("")
-    page.wait_for_selector(".u-legend >> text=p50")
+    page.wait_for_selector(".chart .legend >> text=p50")
     # A zoom outlives the next refresh.
-    over = page.locator(".u-over")
+    over = page.locator(".plot")
     over.scroll_into_view_if_needed()
     box = over.bounding_box()
     assert box is not None
@@ -307,6 +307,19 @@ def test_a_site_shows_its_uptime_by_time_and_what_is_measured(pages: Quiet) -> N
         page.wait_for_selector('.chart[data-zoomed="true"]')
     page.wait_for_load_state("networkidle")
     assert page.locator(".chart").get_attribute("data-zoomed") == "true"
+    # The keyboard does the same, and reads each window.
+    over.press("Escape")
+    page.wait_for_selector('.chart[data-zoomed="false"]')
+    over.press("End")
+    words = page.locator(".chart .bar-words")
+    words.get_by_text("p50").wait_for()
+    last = words.inner_text()
+    over.press("ArrowLeft")
+    assert words.inner_text() != last
+    over.press("+")
+    page.get_by_role("button", name="Show all").press("Enter")
+    page.wait_for_selector('.chart[data-zoomed="false"]')
+    page.wait_for_selector(".plot:focus")
 
 
 def test_a_site_that_was_never_checked_is_checked_now(pages: Quiet) -> None:

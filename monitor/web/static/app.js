@@ -259,7 +259,6 @@ function setTheme(theme) {
   } catch {
     // Where nothing may be kept, the choice lasts as long as the page.
   }
-  shown?.theme?.();
 }
 
 themeButton.addEventListener('click', () => {
@@ -274,7 +273,6 @@ try {
   // As above.
 }
 setTheme(THEMES.includes(kept) ? kept : 'auto');
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => shown?.theme?.());
 
 // Login
 

@@ -2,7 +2,7 @@
 
 import { ReadableBars } from '../bars.js';
 import { certificateText } from '../certificates.js';
-import { fieldsOf, responseChart } from '../chart.js';
+import { ResponseChart, fieldsOf } from '../chart.js';
 import { conditionOf, problemOf } from '../conditions.js';
 import { ago, h, segments, setText, stateMark, sync } from '../dom.js';
 import { clock, date, dayName, duration, milliseconds } from '../format.js';
@@ -25,7 +25,6 @@ export function site(root, context, [id]) {
   const jobId = Number(id);
   let span = SPANS.some(([each]) => each === params.get('span')) ? params.get('span') : 'minute';
   let gone = false;
-  let chart = null;
   let lastSeen = null;
 
   if (!state.jobs.has(jobId)) {
@@ -66,7 +65,7 @@ export function site(root, context, [id]) {
   const readable = new ReadableBars();
   const uptimeBox = readable.element;
   const scale = h('div', { class: 'scale' }, h('span', {}), h('span', {}, 'now'));
-  const chartBox = h('div', { class: 'chart' });
+  const chart = new ResponseChart();
   const phaseBox = h('div', { class: 'body' });
   const locationBody = h('tbody', {});
   const locationBox = h(
@@ -88,14 +87,14 @@ export function site(root, context, [id]) {
   const figures = new UptimeFigures();
   const uptimeBody = h('div', { class: 'body' }, figures.element, uptimeBox, scale, legend());
   let field = params.get('field') || null;
-  const fieldChoice = h('select', { 'aria-label': 'What the chart shows', hidden: true, onchange: () => {
+  const fieldChoice = h('select', { class: 'more', 'aria-label': 'What the chart shows', hidden: true, onchange: () => {
     field = fieldChoice.value || null;
     params.set({ field });
     refresh();
   } });
   const open = state.has('incidents') ? new IncidentList(context, { wanted: (each) => each.job === jobId, title: 'Open incidents of this site' }) : null;
   const timeline = TimelinePanel.isOf(state) ? new TimelinePanel(context, { job: jobId }, { title: 'What happened' }) : null;
-  const chartBody = h('div', { class: 'body' }, chartBox);
+  const chartBody = h('div', { class: 'body' }, chart.element);
   const resultBox = h(
     'div',
     { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Last results' },
@@ -143,7 +142,7 @@ export function site(root, context, [id]) {
           uptimePicture.element,
           uptimeBody,
         ),
-        h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Response time'), h('span', { class: 'more muted wide-only' }, 'drag to zoom, double click to see all; gaps were not checked'), fieldChoice), chartPicture.element, chartBody),
+        h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Response time'), fieldChoice), chartPicture.element, chartBody),
         h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Phases of the last check')), phasePicture.element, phaseBox),
         h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'Last results')), resultPicture.element, resultBox),
       ),
@@ -336,10 +335,8 @@ export function site(root, context, [id]) {
         else picture.empty('It was not checked in this time.');
         if (problem !== null) picture.away(`The newest checks may be missing. ${problem.words}`);
       }
-      if (metrics.items.length > 0) {
-        chart ??= responseChart(chartBox);
-        await chart.draw(metrics.items, uptime.items[0], field);
-      } else if (checked) chartPicture.empty('No check was answered in this time.');
+      if (metrics.items.length > 0) chart.draw(metrics.items, uptime.items[0], field);
+      else if (checked) chartPicture.empty('No check was answered in this time.');
     } catch (error) {
       if (gone || asked !== span) return;
       uptimePicture.failed(error, 'The uptime');
@@ -376,13 +373,10 @@ export function site(root, context, [id]) {
         refreshCheck();
       }
     },
-    theme() {
-      chart?.redraw();
-    },
     destroy() {
       gone = true;
       clearInterval(timer);
-      chart?.destroy();
+      chart.destroy();
       timeline?.destroy();
       for (const each of [uptimePicture, chartPicture, phasePicture, resultPicture]) each.destroy();
     },

@@ -99,7 +99,8 @@ def demonstration(port: int = 0) -> Iterator[Demonstration]:
                     # By their whole names, which commands find without STATE_DIRECTORY.
                     "bus": {"file": str(folder / "spool.db")},
                     "database": {"file": str(folder / "monitor.db")},
-                    "probes": {"jobs": sites.jobs()},
+                    # So that they can be changed on the page.
+                    "probes": {"source": "database"},
                     "aggregation": {"flush_interval": 1},
                     "cluster": models.settings(),
                     "logs": {"timewindow": 900},
@@ -125,6 +126,8 @@ def demonstration(port: int = 0) -> Iterator[Demonstration]:
         stack.callback(_end, process)
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process, folder)
+        for job in sites.jobs():
+            requests.post(f"{url}/job", json=job, timeout=10).raise_for_status()
         stack.enter_context(Fleet(url))
         zeromq = f"tcp://127.0.0.1:{zeromq_port}"
         stack.enter_context(Progress(zeromq))

@@ -35,6 +35,14 @@ class AlertReceiver:
             "receivers": [{"name": "terminal", "webhook": self.url}],
             "rules": [{**rule, "receivers": ["terminal"]} for rule in rules],
             "group_wait": 2,
+            "maintenance": [
+                {
+                    "name": "nightly copy",
+                    "from": "02:00",
+                    "until": "03:30",
+                    "match": {"tags": ["mirrors"]},
+                }
+            ],
         }
 
     def __enter__(self) -> AlertReceiver:

@@ -21,6 +21,10 @@ _VIEWS = {
     "logs": "#/logs",
     "relay": "#/relay",
     "channel": "#/relay/student_4201",
+    "incidents": "#/incidents",
+    "maintenance": "#/incidents/maintenance",
+    "topics": "#/topics",
+    "editor": "#/sites/5/edit",
 }
 _SIZES = {"desktop": (1280, 860), "phone": (390, 844)}
 # Each view by day on a desktop and by night on a phone; the overview both ways.

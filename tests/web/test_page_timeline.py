@@ -272,7 +272,8 @@ def test_open_incidents_lead_and_are_acknowledged_and_silenced(pages: Quiet, dae
     page.wait_for_selector("dd:has-text('by anyone')")
     page.wait_for_selector(".tl-svg")
     ill = other.locator(".incidents li", has_text="ill is down")
-    ill.get_by_role("combobox").select_option("3600")
+    ill.get_by_role("button", name="Silence").click()
+    ill.get_by_role("button", name="for 1 hour").click()
     other.locator(".incidents li.quiet", has_text="ill is down").wait_for()
     (silence,) = daemon.get("/silence")["items"]
     assert silence["match"]["jobs"] == [2]

@@ -69,6 +69,12 @@ def test_a_browser_keeps_a_file_for_good_under_the_name_of_its_content(server: S
         assert answer.status == 200
         assert body
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        same, squeezed = get(server, f"/{link}", accept_encoding="gzip")
+        if same.headers["content-encoding"] == "gzip":
+            squeezed = gzip.decompress(squeezed)
+        assert squeezed == body
+        assert same.headers["content-type"] == answer.headers["content-type"]
+        assert get(server, f"/{link}", if_none_match=answer.headers["etag"])[0].status == 304
     # The modules of a module are named by it, relative to its own name.
     module = get(server, f"/static/{version()}/app.js")[1].decode()
     assert all(path.startswith("./") for path in re.findall(r"from '([^']+)'", module))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import mimetypes
 import re
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from monitor.web.http.compression import accepts_gzip
 
 __all__ = ["PageFiles", "manifest", "page", "version", "with_version"]
 
@@ -23,9 +28,9 @@ _NAME = re.compile(r"v-[0-9a-f]{12}")
 class PageFiles(StaticFiles):
     """The folder ``static``; no path leads out of it.
 
-    Below the current version's name a file is kept for good. Below another one there is nothing:
-    a page that is open during an upgrade must not mix its modules with new ones. Without such a
-    name a file is kept, too, but revalidated each time.
+    Below the current version's name a file is kept for good, and served from memory, compressed
+    once. Below another one there is nothing: a page that is open during an upgrade must not mix its
+    modules with new ones. Without such a name a file is kept, too, but revalidated each time.
     """
 
     def __init__(self) -> None:
@@ -34,19 +39,20 @@ class PageFiles(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return the file of a path, or 304 if the client has it already."""
         name, _, rest = path.partition("/")
-        named = _NAME.fullmatch(name) is not None
-        if named and name != version():
+        if _NAME.fullmatch(name) is None:
+            found = await super().get_response(path, scope)
+            found.headers["cache-control"] = "no-cache"
+            return found
+        if name != version():
             raise HTTPException(404, "this file is of another version of the page")
-        found = await super().get_response(rest if named else path, scope)
-        found.headers["cache-control"] = _FOREVER if named else "no-cache"
-        return found
+        return _kept(rest, Headers(scope=scope))
 
 
 @cache
 def version() -> str:
     """Return the name of the files' content: another content, another name."""
     digest = hashlib.blake2b(digest_size=6)
-    for name, content in sorted(_contents(_folder())):
+    for name, content in sorted(_files().items()):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return f"v-{digest.hexdigest()}"
 
@@ -66,6 +72,32 @@ def manifest() -> bytes:
 def with_version(html: str) -> str:
     """Return a page whose links to ``static/`` lead to the current version."""
     return _LINK.sub(rf"\1static/{version()}/", html)
+
+
+def _kept(path: str, asked: Headers) -> Response:
+    content = _files().get(path)
+    if content is None:
+        raise HTTPException(404)
+    media_type = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    headers = {"cache-control": _FOREVER, "etag": f'W/"{version()}"', "vary": "accept-encoding"}
+    if headers["etag"] in asked.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    squeezed = _squeezed(path)
+    if len(squeezed) < len(content) and accepts_gzip(asked.get("accept-encoding", "")):
+        return Response(
+            squeezed, headers=headers | {"content-encoding": "gzip"}, media_type=media_type
+        )
+    return Response(content, headers=headers, media_type=media_type)
+
+
+@cache
+def _squeezed(path: str) -> bytes:
+    return gzip.compress(_files()[path], mtime=0)
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    return dict(_contents(_folder()))
 
 
 def _folder() -> Traversable:

@@ -192,7 +192,7 @@ class LiveFeed:
             if self._watching("notifications") and await found.changed():
                 frame = frame_of(found.message())
                 for page in self._watching("notifications"):
-                    page.write_frame(frame)
+                    page.write_frames(frame)
             await asyncio.sleep(_UPDATE_S)
 
     def _watching(self, what: str) -> list[LivePage]:
@@ -249,6 +249,7 @@ class LiveFeed:
             frames.append(frame_of(jobs))
         if incidents is not None:
             frames.append(frame_of(incidents))
+        joined = b"".join(frames)
         for page in self._pages:
             who = page.connection.principal
             if not who.may_read:
@@ -259,8 +260,7 @@ class LiveFeed:
                 page.behind = True
                 self._wanted.set()
             else:
-                for frame in frames:
-                    page.write_frame(frame)
+                page.write_frames(joined)
                 if again and self._jobs is not None:
                     self._jobs.begin(page)
                     self._wanted.set()
@@ -310,4 +310,4 @@ class LiveFeed:
         ]
         frame = frame_of({"type": "channels", "items": entries})
         for page in pages:
-            page.write_frame(frame)
+            page.write_frames(frame)

@@ -82,14 +82,14 @@ class LivePage:
 
     def write(self, message: dict[str, Any]) -> None:
         """Send a message."""
-        self.write_frame(frame_of(message))
+        self.write_frames(frame_of(message))
 
-    def write_frame(self, frame: bytes) -> None:
-        """Send a message that is encoded already."""
+    def write_frames(self, frames: bytes) -> None:
+        """Send messages that are encoded already."""
         if self._held is None:
-            self.connection.write(frame)
+            self.connection.write(frames)
         else:
-            self._held.append(frame)
+            self._held.append(frames)
 
     async def write_large(self, message: dict[str, Any]) -> None:
         """Send a message, compressed if the page has asked for that; one at a time.
@@ -98,15 +98,14 @@ class LivePage:
         """
         data = _encode(message)
         if not self.takes_gzip or len(data) < _LEAST_GZIP_BYTES:
-            self.write_frame(text_frame(data))
+            self.write_frames(text_frame(data))
             return
         self._held = held = []
         try:
             data = await asyncio.to_thread(gzip.compress, data, 4, mtime=0)
         finally:
             self._held = None
-        for frame in (binary_frame(data), *held):
-            self.connection.write(frame)
+        self.connection.write(b"".join((binary_frame(data), *held)))
 
     def close(self) -> None:
         """End its use of the logs."""

@@ -2,7 +2,9 @@
 
 import { ago, h, icon, setText, sync } from './dom.js';
 import { clock, date, duration, now } from './format.js';
+import { menu } from './menu.js';
 import { kindOfError } from './troubles.js';
+import { offerUndo } from './undo.js';
 
 const NAMED = 4;
 const SILENCES = [[3600, '1 hour'], [14400, '4 hours'], [86400, '1 day'], [604800, '7 days']];
@@ -116,12 +118,7 @@ export class IncidentList {
 
   #actions(incidents, how) {
     const many = incidents.length > 1 ? ` ${incidents.length}` : '';
-    const silence = h(
-      'select',
-      { 'aria-label': `Silence ${incidents[0].title}${many ? ' and others' : ''}`, onchange: (event) => event.target.value && this.#silence(incidents, Number(event.target.value)) },
-      h('option', { value: '' }, 'Silence…'),
-      ...SILENCES.map(([seconds, text]) => h('option', { value: seconds }, `for ${text}`)),
-    );
+    const silence = menu(`Silence ${incidents[0].title}${many ? ' and others' : ''}`, 'Silence…', SILENCES.map(([seconds, text]) => [`for ${text}`, () => this.#silence(incidents, seconds, text)]));
     return h(
       'div',
       { class: 'acts' },
@@ -143,14 +140,21 @@ export class IncidentList {
       await Promise.all(Array.from({ length: AT_ONCE }, work));
     });
     button.disabled = false;
+    const focused = document.activeElement === button || document.activeElement === document.body;
     this.#show();
+    // Its row is another one now: the keyboard goes on there.
+    if (focused) this.list.querySelector(`a[href="#/incidents/${incidents[0].id}"]`)?.focus();
   }
 
-  async #silence(incidents, seconds) {
+  async #silence(incidents, seconds, text) {
+    const made = [];
     await this.#try('silenced', async () => {
       const jobs = incidents.map((each) => each.job);
       const matches = jobs.every((job) => job !== null) ? [{ jobs }] : incidents.map((each) => ({ subject: literal(each.subject), rule: literal(each.rule) }));
-      for (const match of matches) await this.#request('POST', '/silence', { for: seconds, match, comment: incidents[0].title });
+      for (const match of matches) made.push(await this.#request('POST', '/silence', { for: seconds, match, comment: incidents[0].title }));
+      offerUndo(`${incidents[0].title}${incidents.length > 1 ? ' and others' : ''}: silent for ${text}.`, async () => {
+        for (const each of made) await this.#request('DELETE', `/silence/${each.id}`);
+      });
     });
   }
 

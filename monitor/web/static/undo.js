@@ -8,10 +8,10 @@ let timer = 0;
 
 /** Say what was done; `undo` takes it back, and returns what to say then (or a promise of it). */
 export function offerUndo(words, undo) {
-  const button = h('button', { type: 'button', onclick: takeBack }, 'Undo');
+  const button = h('button', { type: 'button', title: 'Ctrl+Z', 'aria-keyshortcuts': 'Control+Z Meta+Z', onclick: takeBack }, 'Undo');
   const close = h('button', { type: 'button', class: 'quiet', 'aria-label': 'Close', onclick: hide }, '×');
   const said = h('span', { dir: 'auto' }, words);
-  box ??= document.body.appendChild(h('div', { class: 'undo', role: 'status', hidden: true }));
+  box ??= make();
   box.replaceChildren(said, button, close);
   box.hidden = false;
   wait();
@@ -29,6 +29,18 @@ export function offerUndo(words, undo) {
     }
     wait();
   }
+}
+
+/** What was done may be far from where the keyboard is: it takes it back from anywhere but a field. */
+function make() {
+  addEventListener('keydown', (event) => {
+    const isUndo = event.key.toLowerCase() === 'z' && (event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey;
+    const button = box.querySelector('[aria-keyshortcuts]');
+    if (!isUndo || button === null || event.target.closest('input, textarea, select')) return;
+    event.preventDefault();
+    button.click();
+  });
+  return document.body.appendChild(h('div', { class: 'undo', role: 'status', hidden: true }));
 }
 
 function wait() {

@@ -2,6 +2,7 @@
 
 import { h, setText } from './dom.js';
 import { now } from './format.js';
+import { menu } from './menu.js';
 
 const SPANS = [[3600, '1 hour'], [14400, '4 hours'], [86400, '1 day'], [604800, '7 days']];
 
@@ -14,33 +15,26 @@ export function localTime(seconds) {
 /** The time of such an input in s since the epoch; NaN if there is none. */
 export const timeOf = (input) => new Date(input.value).getTime() / 1000;
 
-/** A select named `title` that does `act` ("Pause"): `choose(until)` gets the end, in s since the epoch. */
+/** A menu named `title` that does `act` ("Pause"): `choose(until)` gets the end, in s since the epoch. */
 export function untilChoice(title, act, choose) {
   const time = h('input', { type: 'datetime-local', 'aria-label': `${act} until`, onkeydown: (event) => event.key === 'Enter' && take() });
   const own = h('span', { class: 'own-time', hidden: true }, time, h('button', { type: 'button', class: 'primary', onclick: take }, act));
   const wrong = h('span', { class: 'tone-down', role: 'alert' });
-  const select = h(
-    'select',
-    {
-      'aria-label': title,
-      onchange: () => {
-        const { value } = select;
-        own.hidden = value !== 'own';
-        setText(wrong, '');
-        if (value === 'own') {
-          time.min = localTime(now());
-          time.value = localTime(now() + 3600);
-          time.focus();
-        } else if (value) {
-          select.value = '';
-          choose(now() + Number(value));
-        }
-      },
-    },
-    h('option', { value: '' }, `${act}…`),
-    ...SPANS.map(([seconds, text]) => h('option', { value: seconds }, `for ${text}`)),
-    h('option', { value: 'own' }, 'until a time…'),
-  );
+  const choice = menu(title, `${act}…`, [
+    ...SPANS.map(([seconds, text]) => [`for ${text}`, () => {
+      own.hidden = true;
+      choose(now() + seconds);
+    }]),
+    ['until a time…', askTime],
+  ]);
+
+  function askTime() {
+    setText(wrong, '');
+    own.hidden = false;
+    time.min = localTime(now());
+    time.value = localTime(now() + 3600);
+    time.focus();
+  }
 
   function take() {
     const until = timeOf(time);
@@ -48,8 +42,7 @@ export function untilChoice(title, act, choose) {
     setText(wrong, isLater ? '' : 'Choose a time that is still to come.');
     if (!isLater) return;
     own.hidden = true;
-    select.value = '';
     choose(until);
   }
-  return h('span', { class: 'until' }, select, own, wrong);
+  return h('span', { class: 'until' }, choice, own, wrong);
 }

@@ -91,7 +91,8 @@ def test_a_snapshot_comes_in_pieces_and_compressed_if_the_page_asks(daemon: Whol
         body = {"id": job_id, "url": "http://127.0.0.1:1/", "active": False}
         assert daemon.request("POST", "/job", json=body).status_code == 201
     with page(daemon, query="?gzip") as client:
-        left, ids, pieces = -1, set(), 0
+        ids: set[int] = set()
+        left, pieces = -1, 0
         while left != 0:
             data = client.recv(timeout=LIMIT_S)
             message = json.loads(gzip.decompress(data) if isinstance(data, bytes) else data)

@@ -100,7 +100,8 @@ class LivePage:
         if not self.takes_gzip or len(data) < _LEAST_GZIP_BYTES:
             self.write_frames(text_frame(data))
             return
-        self._held = held = []
+        held: list[bytes] = []
+        self._held = held
         try:
             data = await asyncio.to_thread(gzip.compress, data, 4, mtime=0)
         finally:

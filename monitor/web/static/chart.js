@@ -134,7 +134,7 @@ export class ResponseChart {
         'svg',
         { class: 'lines', width, height: HEIGHT + AXIS, viewBox: `0 0 ${width} ${HEIGHT + AXIS}`, 'aria-hidden': 'true' },
         ...grid,
-        // The first one is the one to look at: it lies on top.
+        // The first one is the one to look at: it is on top.
         ...this.#lines.map((line, i) => this.#line(line, i, inside)).reverse(),
         this.#over,
       ),
@@ -192,7 +192,7 @@ export class ResponseChart {
     if (until - since < least) [since, until] = [(since + until - least) / 2, (since + until + least) / 2];
     since = Math.max(since, full[0]);
     until = Math.min(until, full[1]);
-    // The button is gone then, and the keyboard goes on here.
+    // The button is gone then, and the keyboard continues here.
     if (document.activeElement === this.all) this.box.focus({ preventScroll: true });
     this.#range = since <= full[0] && until >= full[1] ? null : [since, until];
     this.#paint();

@@ -23,6 +23,9 @@ export function duration(seconds) {
   return `${Math.floor(value / 86400)} d${hours ? ` ${hours} h` : ''}`;
 }
 
+/** A sentence whose times are not cut between the number and its unit. */
+export const unbroken = (text) => text.replace(/(\d) (?=(?:ms|s|min|h|d)\b)/g, '$1\u00a0');
+
 /** A response time: three figures that matter. */
 export function milliseconds(seconds) {
   if (seconds === null || seconds === undefined) return '–';

@@ -142,7 +142,7 @@ export class IncidentList {
     button.disabled = false;
     const focused = document.activeElement === button || document.activeElement === document.body;
     this.#show();
-    // Its row is another one now: the keyboard goes on there.
+    // Its row is another one now: the keyboard continues there.
     if (focused) this.list.querySelector(`a[href="#/incidents/${incidents[0].id}"]`)?.focus();
   }
 

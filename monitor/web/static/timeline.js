@@ -1,7 +1,7 @@
 // The timeline: what happened on one clock, over a range that one drags, with the pointer or by keys.
 
 import { h, icon, segments, setText, sync } from './dom.js';
-import { clock, date, duration, now } from './format.js';
+import { clock, date, duration, now, unbroken } from './format.js';
 import { Picture } from './picture.js';
 import { link, params } from './route.js';
 import { LANES, MARGIN, draw, rangeText, toneOf } from './timeline-drawing.js';
@@ -227,7 +227,7 @@ export class TimelinePanel {
           {},
           h('time', { datetime: new Date(event.start * 1000).toISOString() }, when),
           h('span', { class: `tl-dot tl-${toneOf(event)}` }),
-          h('span', {}, place ? h('a', { href: place }, h('bdi', {}, what)) : h('bdi', {}, what), more ? h('span', { class: 'muted' }, ' · ', h('bdi', {}, more)) : null, event.said ? h('b', { class: 'tl-follow' }, h('bdi', {}, event.said)) : null),
+          h('span', {}, place ? h('a', { href: place }, h('bdi', {}, what)) : h('bdi', {}, what), more ? h('span', { class: 'muted' }, ' · ', h('bdi', {}, more)) : null, event.said ? h('b', { class: 'tl-follow' }, h('bdi', {}, unbroken(event.said))) : null),
         );
       },
     );
@@ -241,7 +241,7 @@ export class TimelinePanel {
       this.said,
       shown,
       (event) => `${event.id} ${event.said}`,
-      (event) => h('li', { class: `tl-${toneOf(event)}` }, h('button', { type: 'button', onclick: () => this.#choose(event.id) }, h('bdi', {}, event.said)), h('time', {}, `${date(event.start) === date(now()) ? '' : `${date(event.start)} `}${clock(event.start).slice(0, 5)}`)),
+      (event) => h('li', { class: `tl-${toneOf(event)}` }, h('button', { type: 'button', onclick: () => this.#choose(event.id) }, h('bdi', {}, unbroken(event.said))), h('time', {}, `${date(event.start) === date(now()) ? '' : `${date(event.start)} `}${clock(event.start).slice(0, 5)}`)),
     );
   }
 
@@ -253,7 +253,7 @@ export class TimelinePanel {
     const { when, what, more } = wordsOf(event);
     const place = placeOf(event, this.#about);
     this.words.replaceChildren(
-      h('b', {}, when), ' ', h('bdi', {}, what), more ? ` · ${more}` : '', event.said ? '. ' : '', h('b', {}, event.said),
+      h('b', {}, when), ' ', h('bdi', {}, what), more ? ` · ${more}` : '', event.said ? '. ' : '', h('b', {}, unbroken(event.said ?? '')),
       ...(place ? [' ', h('a', { href: place }, 'Show')] : []),
     );
   }

@@ -2,7 +2,7 @@
 
 import { conditionOf } from '../conditions.js';
 import { h, icon, setText, stateMark, sync } from '../dom.js';
-import { clock, date, duration, now } from '../format.js';
+import { clock, date, duration, now, unbroken } from '../format.js';
 import { IncidentList, lengthOf, moment, subjectPlace } from '../incident-list.js';
 import { Picture } from '../picture.js';
 import { TimelinePanel, placeOf } from '../timeline.js';
@@ -77,7 +77,7 @@ function all(root, context) {
           {},
           h('td', { class: 'nowrap' }, `${date(event.start)} ${clock(event.start).slice(0, 5)}`),
           h('td', { class: 'nowrap' }, event.end === null ? stateMark('down', `open, ${duration(now() - event.start)}`) : `${event.rough ? 'about ' : ''}${duration(event.end - event.start)}`),
-          h('td', {}, place ? h('a', { href: place }, h('bdi', {}, event.title)) : h('bdi', {}, event.title), event.count > 1 ? h('p', { class: 'muted' }, h('bdi', {}, `${event.names.join(', ')}${event.count > event.names.length ? ' …' : ''}`)) : null, event.said ? h('p', { class: 'follow' }, h('bdi', {}, event.said)) : null),
+          h('td', {}, place ? h('a', { href: place }, h('bdi', {}, event.title)) : h('bdi', {}, event.title), event.count > 1 ? h('p', { class: 'muted' }, h('bdi', {}, `${event.names.join(', ')}${event.count > event.names.length ? ' …' : ''}`)) : null, event.said ? h('p', { class: 'follow' }, h('bdi', {}, unbroken(event.said))) : null),
           h('td', {}, h('bdi', {}, event.detail), event.acknowledged_by ? h('p', { class: 'muted' }, `acknowledged by ${event.acknowledged_by}`) : null),
         );
       },

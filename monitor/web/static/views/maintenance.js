@@ -1,12 +1,12 @@
 // Maintenance: what is under way and planned, a form for more, and the receivers with a test of each.
 
 import { conditionOf } from '../conditions.js';
-import { h, setText, stateMark, sync } from '../dom.js';
+import { h, icon, setText, stateMark, sync } from '../dom.js';
 import { now } from '../format.js';
-import { moment } from '../incident-list.js';
 import { Picture } from '../picture.js';
 import { Several, nameOf, tagsOf } from '../subjects.js';
 import { title } from '../state.js';
+import { rangeText } from '../timeline-drawing.js';
 import { offerUndo } from '../undo.js';
 import { localTime, timeOf } from '../until.js';
 
@@ -87,7 +87,7 @@ export function maintenance(root, { state, get, request, admin, params, settle }
 
   function row({ match }, from, until, what, ...acts) {
     const isNow = from <= now();
-    return h('li', {}, stateMark(isNow ? 'stopped' : 'late', isNow ? 'under way' : 'planned'), h('div', { class: 'what' }, h('p', {}, what, what ? ' ' : '', h('bdi', {}, words(match))), h('p', { class: 'muted' }, `${moment(from)} – ${moment(until)}`)), h('div', { class: 'acts' }, ...acts));
+    return h('li', {}, h('span', { class: 'state stopped' }, icon(isNow ? 'stopped' : 'late'), isNow ? 'under way' : 'planned'), h('div', { class: 'what' }, h('p', {}, what, what ? ' ' : '', h('bdi', {}, words(match))), h('p', { class: 'muted' }, rangeText(from, until))), h('div', { class: 'acts' }, ...acts));
   }
 
   /** Whom a match is of, in words. */

@@ -1,7 +1,7 @@
 // Model services: what runs now, searched over all by the daemon, and what happened, by service.
 
 import { ago, h, icon, setText, stateMark, sync } from '../dom.js';
-import { clock, dayName, duration } from '../format.js';
+import { clock, dayName, duration, unbroken } from '../format.js';
 import { IncidentList } from '../incident-list.js';
 import { Picture } from '../picture.js';
 import { TimelinePanel } from '../timeline.js';
@@ -26,7 +26,7 @@ export function models(root, context, [namespace, name]) {
   const pods = h('input', { type: 'checkbox', id: 'pods', checked: params.get('pods') === '1', onchange: () => { params.set({ pods: pods.checked ? 1 : '' }); past.draw(); } });
   let wait = 0;
   const search = h('input', {
-    class: 'grow', type: 'search', value: params.get('q'), placeholder: 'Model, version, image, namespace, who changed it', 'aria-label': 'Search models and their events',
+    class: 'grow', type: 'search', value: params.get('q'), placeholder: 'Model, version, image, person', 'aria-label': 'Search models and their events',
     oninput: () => {
       clearTimeout(wait);
       wait = setTimeout(() => {
@@ -137,7 +137,7 @@ class Running {
           h('td', {}, each.version ? h('span', { class: 'tag' }, each.version) : '–', each.traffic_percent !== null && each.traffic_percent < 100 ? h('p', { class: 'muted' }, `${each.traffic_percent} % of the traffic`) : null),
           h('td', { class: 'nowrap' }, each.since === null ? '–' : ago(each.since)),
           h('td', { class: 'nowrap' }, all === null ? '–' : ready === all ? `${ready} of ${all}` : stateMark('degraded', `${ready ?? 0} of ${all}`)),
-          h('td', {}, last === null ? h('span', { class: 'muted' }, 'none seen') : [stateMark(tone, word), h('p', { class: 'muted' }, ...[ago(last.at), last.duration === null ? null : `, took ${duration(last.duration)}`, last.changed_by ? `, by ${last.changed_by}` : null].filter(Boolean))]),
+          h('td', {}, last === null ? h('span', { class: 'muted' }, 'none seen') : [stateMark(tone, word), h('p', { class: 'muted' }, ...[ago(last.at), last.duration === null ? null : unbroken(`, took ${duration(last.duration)}`), last.changed_by ? `, by ${last.changed_by}` : null].filter(Boolean))]),
         );
       },
     );

@@ -44,7 +44,7 @@ export function sender(root, context, [name]) {
         body,
         found.logs.map((entry, i) => ({ ...entry, key: `${entry.time} ${entry.message} ${found.logs.slice(0, i).filter((each) => each.time === entry.time && each.message === entry.message).length}` })),
         (entry) => entry.key,
-        (entry) => h('tr', {}, h('td', { class: 'nowrap' }, `${date(entry.time)} ${clock(entry.time, true)}`), h('td', {}, entry.level), h('td', {}, h('bdi', {}, entry.message))),
+        (entry) => h('tr', {}, h('td', { class: 'nowrap' }, `${date(entry.time)} ${clock(entry.time, true)}`), h('td', {}, entry.level), h('td', { class: 'long' }, h('bdi', {}, entry.message))),
       );
       settle();
     } catch (error) {

@@ -100,7 +100,7 @@ export function site(root, context, [id]) {
     { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Last results' },
     h(
       'table',
-      { class: 'table' },
+      { class: 'table results' },
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Time'), h('th', { scope: 'col' }, 'State'), h('th', { scope: 'col', class: 'n' }, 'Status'), h('th', { scope: 'col', class: 'n' }, 'Response'), h('th', { scope: 'col' }, 'Error'))),
       resultBody,
     ),
@@ -115,7 +115,7 @@ export function site(root, context, [id]) {
       'div',
       { class: 'title' },
       h('div', {}, h('p', { class: 'crumb' }, h('a', { href: '#/sites' }, 'Sites')), name, address, tagLine),
-      h('div', { class: 'actions' }, admin() ? [checkButton, pause, button] : null),
+      h('div', { class: 'actions' }, admin() ? [checkButton, button, pause] : null),
     ),
     siteActions({ state, get, request, admin }, jobId),
     problem,
@@ -292,7 +292,7 @@ export function site(root, context, [id]) {
           h('td', {}, ago(item.checked_at)),
           h('td', { class: 'n' }, item.status ?? '–'),
           h('td', { class: 'n' }, milliseconds(item.response_time)),
-          h('td', {}, item.error ?? ''),
+          h('td', { class: 'long' }, item.error ?? ''),
         ),
     );
   }
@@ -311,9 +311,9 @@ export function site(root, context, [id]) {
           {},
           h('td', {}, h('time', {}, `${dayName(item.checked_at) === 'Today' ? '' : `${date(item.checked_at)} `}${clock(item.checked_at, true)}`)),
           h('td', {}, stateMark(item.up ? (item.degraded ? 'degraded' : 'up') : 'down')),
-          h('td', { class: 'n' }, item.status ?? '–'),
+          h('td', { class: 'n status' }, item.status ?? '–'),
           h('td', { class: 'n' }, milliseconds(item.response_time)),
-          h('td', {}, item.location ? h('span', { class: 'muted' }, `${item.location} `) : null, item.error ?? '', item.missed ? h('span', { class: 'muted' }, ` ${item.missed} missed before`) : null),
+          h('td', { class: 'long' }, item.location ? h('span', { class: 'muted' }, `${item.location} `) : null, item.error ?? '', item.missed ? h('span', { class: 'muted' }, ` ${item.missed} missed before`) : null),
         ),
     );
   }

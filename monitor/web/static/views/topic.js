@@ -1,7 +1,7 @@
 // The messages of one topic: from an offset on, or the newest, which can be followed.
 
 import { h, setText, sync } from '../dom.js';
-import { clock, date } from '../format.js';
+import { clock, date, dayName } from '../format.js';
 import { Picture } from '../picture.js';
 import { pretty } from './topics.js';
 
@@ -93,7 +93,7 @@ const key = (each) => `${each.partition}:${each.offset}`;
 
 function row(each) {
   const headers = Object.entries(each.headers);
-  const box = h('details', {}, h('summary', {}, h('b', { class: 'mono' }, key(each)), ` ${date(each.timestamp)} ${clock(each.timestamp, true)} `, h('bdi', { class: 'muted' }, each.key ?? '')));
+  const box = h('details', {}, h('summary', {}, h('b', { class: 'mono' }, key(each)), ' ', h('time', {}, `${dayName(each.timestamp) === 'Today' ? '' : `${date(each.timestamp)} `}${clock(each.timestamp, true)}`), ' ', h('bdi', { class: 'muted' }, each.key ?? '')));
   // What is folded costs nothing until somebody opens it.
   box.addEventListener('toggle', () => {
     if (!box.open || box.childElementCount > 1) return;

@@ -121,7 +121,7 @@ export function topics(root, { get, request, settle }) {
 }
 
 const topicRow = (row) =>
-  h('tr', {}, h('td', {}, h('a', { href: link(`topics/${encodeURIComponent(row.topic)}`, { partition: row.partition || '' }) }, h('bdi', {}, row.topic))), h('td', { class: 'n' }, String(row.partition)), h('td', { class: 'n' }), h('td', { class: 'n' }), h('td', { class: 'n' }));
+  h('tr', {}, h('td', {}, h('a', { href: link(`topics/${encodeURIComponent(row.topic)}`, { partition: row.partition || '' }) }, h('bdi', {}, row.topic))), h('td', { class: 'n' }, String(row.partition)), h('td', { class: 'n wide-only' }), h('td', { class: 'n wide-only' }), h('td', { class: 'n' }));
 
 const consumerRow = (each) => h('tr', {}, h('td', {}, h('bdi', {}, each.group), h('p', {})), h('td', {}, h('a', { href: link(`topics/${encodeURIComponent(each.topic)}`) }, h('bdi', {}, each.topic))), h('td', { class: 'n' }, h('b', {}), h('p', { class: 'muted' })));
 
@@ -136,7 +136,7 @@ function fillConsumer(row, { active, lag, partitions }) {
 }
 
 function table(label, titles, body) {
-  return h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': label }, h('table', { class: 'table' }, h('thead', {}, h('tr', {}, titles.map((text, at) => h('th', { scope: 'col', class: at && text !== 'Topic' ? 'n' : null }, text)))), body));
+  return h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': label }, h('table', { class: 'table' }, h('thead', {}, h('tr', {}, titles.map((text, at) => h('th', { scope: 'col', class: `${at && text !== 'Topic' ? 'n' : ''} ${text.endsWith('offset') ? 'wide-only' : ''}` }, text)))), body));
 }
 
 /** JSON made readable; other text as it is. Control characters are shown as pictures. */

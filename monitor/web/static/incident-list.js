@@ -112,7 +112,7 @@ export class IncidentList {
         h('p', { class: 'muted' }, h('bdi', {}, notes.join(' · '))),
       ),
       ago(since, 'for'),
-      this.#admin() ? this.#actions(incidents, how) : null,
+      this.#admin() && how !== 2 ? this.#actions(incidents, how) : null,
     );
   }
 
@@ -123,7 +123,7 @@ export class IncidentList {
       'div',
       { class: 'acts' },
       how === 0 ? h('button', { type: 'button', onclick: (event) => this.#acknowledge(event.currentTarget, incidents) }, `Acknowledge${many}`) : null,
-      how === 2 ? null : silence,
+      silence,
     );
   }
 

@@ -5,13 +5,15 @@ import { h, setText } from '../dom.js';
 import { Picture } from '../picture.js';
 import { fieldOf } from '../schema-form.js';
 import { whyNot } from '../site-actions.js';
+import { title } from '../state.js';
 import { offerUndo } from '../undo.js';
 
 const ALWAYS = ['name', 'url', 'interval', 'timeout', 'tags'];
 
-export function editor(root, { get, request, admin }, [id, what = 'new']) {
+export function editor(root, { state, get, request, admin }, [id, what = 'new']) {
   const jobId = id === 'new' ? null : Number(id);
-  const heading = { new: 'Add a site', edit: 'Edit the site', copy: 'Copy the site' }[what];
+  const heading = h('h1', { dir: 'auto' });
+  const crumb = h('a', { dir: 'auto' });
   const back = jobId === null ? '#/sites' : `#/sites/${jobId}`;
   const form = h('form', { class: 'panel editor', novalidate: true, onsubmit: save });
   const picture = new Picture(form, { retry: load });
@@ -22,11 +24,21 @@ export function editor(root, { get, request, admin }, [id, what = 'new']) {
   let problem = null;
   let button = null;
 
+  crumb.setAttribute('href', back);
+  sayName();
   root.append(
-    h('div', { class: 'title' }, h('div', {}, h('p', { class: 'crumb' }, h('a', { href: back }, jobId === null ? 'Sites' : 'The site')), h('h1', {}, heading))),
+    h('div', { class: 'title' }, h('div', {}, h('p', { class: 'crumb' }, crumb), heading)),
     picture.element,
     form,
   );
+
+  /** The sites may come after the form. */
+  function sayName() {
+    const job = state.jobs.get(jobId);
+    const name = job === undefined ? `site ${jobId}` : title(job);
+    setText(crumb, jobId === null ? 'Sites' : name);
+    setText(heading, { new: 'Add a site', edit: `Edit ${name}`, copy: `Copy ${name}` }[what]);
+  }
 
   async function load() {
     try {
@@ -166,6 +178,9 @@ export function editor(root, { get, request, admin }, [id, what = 'new']) {
 
   load();
   return {
+    update(kinds) {
+      if (kinds.has('list')) sayName();
+    },
     destroy() {
       gone = true;
       picture.destroy();

@@ -128,7 +128,7 @@ def test_sites_are_imported(daemon: Whole, page: Page) -> None:
 
 def test_an_incident_is_acknowledged_and_silenced(daemon: Whole, page: Page) -> None:
     press(page, "Incidents")
-    press(page, "Acknowledge")
+    press(page, "Acknowledge ill")
     page.locator(".incidents li.known", has_text="ill is down").wait_for()
     # Its row is another one now, and still has the focus.
     page.wait_for_selector(".incidents li.known a:focus")

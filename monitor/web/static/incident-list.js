@@ -118,11 +118,12 @@ export class IncidentList {
 
   #actions(incidents, how) {
     const many = incidents.length > 1 ? ` ${incidents.length}` : '';
-    const silence = menu(`Silence ${incidents[0].title}${many ? ' and others' : ''}`, 'Silence…', SILENCES.map(([seconds, text]) => [`for ${text}`, () => this.#silence(incidents, seconds, text)]));
+    const whom = `${incidents[0].title}${many ? ' and others' : ''}`;
+    const silence = menu(`Silence ${whom}`, 'Silence…', SILENCES.map(([seconds, text]) => [`for ${text}`, () => this.#silence(incidents, seconds, text)]));
     return h(
       'div',
       { class: 'acts' },
-      how === 0 ? h('button', { type: 'button', onclick: (event) => this.#acknowledge(event.currentTarget, incidents) }, `Acknowledge${many}`) : null,
+      how === 0 ? h('button', { type: 'button', 'aria-label': `Acknowledge${many}${many && ':'} ${whom}`, onclick: (event) => this.#acknowledge(event.currentTarget, incidents) }, `Acknowledge${many}`) : null,
       silence,
     );
   }

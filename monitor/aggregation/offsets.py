@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from monitor.store import Connection, TablesError
+from monitor.store import Connection, expect_rows
 
 __all__ = ["OffsetsMovedError", "Place", "advance", "stored_places"]
 
@@ -79,9 +79,7 @@ def advance(
         )
         if changed != 1:
             if expected[partition] is not None or partition not in stored_places(connection, topic):
-                raise TablesError(
-                    "table consumed_offset", "a trigger, rule or policy of it left out a row"
-                )
+                expect_rows("consumed_offset", 1)
             raise OffsetsMovedError(f"{topic}, partition {partition}: another consumer wrote first")
     return True
 

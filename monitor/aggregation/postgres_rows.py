@@ -13,7 +13,7 @@ from monitor.aggregation.refusals import refusing
 from monitor.aggregation.result_columns import COLUMN_LIST, COLUMN_TYPES
 from monitor.aggregation.windows import Counters, Window
 from monitor.messages import Result
-from monitor.store import Connection, TablesError
+from monitor.store import Connection, expect_rows
 from monitor.store.partitions import create_partitions
 from monitor.yielding import in_slices
 
@@ -125,7 +125,9 @@ def insert_results(
                 if (result.job_id, result.scheduled_at, result.location) in inserted
             ]
             # Of the others each must be there already.
-            _expect("availability_result", connection.query(_LEFT_OUT.format(staged=staged))[0][0])
+            expect_rows(
+                "availability_result", connection.query(_LEFT_OUT.format(staged=staged))[0][0]
+            )
     _unstage(connection, staged)
     return new
 
@@ -136,7 +138,7 @@ def add_metrics(connection: Connection, rows: bytes) -> None:
         return
     staged = _stage(connection, "metric", _METRIC_TYPES, rows)
     written = connection.execute(_UPSERT.format(staged=staged))
-    _expect("availability_metric", rows.count(b"\n") - written)
+    expect_rows("availability_metric", rows.count(b"\n") - written)
     _unstage(connection, staged)
 
 
@@ -162,13 +164,6 @@ def _stage(connection: Connection, what: str, types: Mapping[str, str], rows: by
     with connection.raw.cursor() as cursor, refusing(connection):
         cursor.copy_expert(f"COPY {table} ({', '.join(types)}) FROM STDIN", io.BytesIO(rows))
     return table
-
-
-def _expect(table: str, left_out: int) -> None:
-    if left_out:
-        raise TablesError(
-            f"table {table}", f"a trigger, rule or policy of it left out {left_out} rows"
-        )
 
 
 def _unstage(connection: Connection, table: str) -> None:

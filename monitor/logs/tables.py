@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from monitor.logs.entries import Entry
 from monitor.logs.filters import Kind
-from monitor.store import Connection
+from monitor.store import Connection, expect_rows
 from monitor.store.partitions import create_partitions
 from monitor.yielding import in_slices
 
@@ -176,6 +176,7 @@ def _copy(
             io.BytesIO("".join(lines).encode()),
             65536,
         )
+        expect_rows("log_entry", len(entries) - cursor.rowcount)
     return int(block)
 
 

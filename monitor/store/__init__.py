@@ -18,6 +18,7 @@ from monitor.store.interface import (
     Row,
     Store,
     TablesError,
+    expect_rows,
 )
 from monitor.store.settings import DatabaseSettings
 
@@ -30,6 +31,7 @@ __all__ = [
     "Row",
     "Store",
     "TablesError",
+    "expect_rows",
     "open_store",
 ]
 

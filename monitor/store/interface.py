@@ -14,7 +14,16 @@ from typing import Any, ClassVar, Literal, TypeVar
 from monitor.errors import MonitorError, UnavailableError
 from monitor.sqlite.file import OpenFile
 
-__all__ = ["RETRY_S", "Connection", "Dialect", "LoginError", "Row", "Store", "TablesError"]
+__all__ = [
+    "RETRY_S",
+    "Connection",
+    "Dialect",
+    "LoginError",
+    "Row",
+    "Store",
+    "TablesError",
+    "expect_rows",
+]
 
 RETRY_S = (0.2, 4.0)
 """The first and the longest pause (s) until another try of what the database did not do.
@@ -36,6 +45,13 @@ class TablesError(MonitorError):
 
     def __str__(self) -> str:
         return f"{self.server}: {self.problem}"
+
+
+def expect_rows(table: str, left_out: int) -> None:
+    """Raise TablesError if a table took fewer rows than it was given, and said nothing."""
+    if left_out:
+        rows = "a row" if left_out == 1 else f"{left_out} rows"
+        raise TablesError(f"table {table}", f"a trigger, rule or policy of it left out {rows}")
 
 
 class LoginError(UnavailableError):
@@ -69,7 +85,10 @@ class Connection(ABC):
     def insert(
         self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], suffix: str = ""
     ) -> None:
-        """Insert many rows; ``suffix`` may be ``ON CONFLICT ...``. Names are SQL, not input."""
+        """Insert many rows; ``suffix`` may be ``ON CONFLICT ...``. Names are SQL, not input.
+
+        Raises TablesError if the table left out rows, unless the suffix says DO NOTHING.
+        """
 
     @abstractmethod
     def notify(self, channel: str, payload: str) -> None:

@@ -11,6 +11,7 @@ import select
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 import psycopg2
@@ -20,7 +21,14 @@ import psycopg2.extras
 
 from monitor.errors import MonitorError, UnavailableError
 from monitor.store import locks, migrate, sequences
-from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
+from monitor.store.interface import (
+    Connection,
+    Dialect,
+    Row,
+    Store,
+    TablesError,
+    expect_rows,
+)
 from monitor.store.notifications import NotificationThread
 from monitor.store.postgres_connecting import Connector
 from monitor.store.postgres_errors import is_lost
@@ -59,8 +67,14 @@ class PostgresConnection(Connection):
         self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], suffix: str = ""
     ) -> None:
         statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES %s {suffix}"  # noqa: S608
+        left_out = 0
+        waiting = iter(rows)
         with self.raw.cursor() as cursor:
-            psycopg2.extras.execute_values(cursor, statement, rows, page_size=_INSERT_PAGE)
+            while page := list(islice(waiting, _INSERT_PAGE)):
+                psycopg2.extras.execute_values(cursor, statement, page, page_size=len(page))
+                left_out += len(page) - cursor.rowcount
+        if "DO NOTHING" not in suffix:
+            expect_rows(table, left_out)
 
     def notify(self, channel: str, payload: str) -> None:
         self.query("SELECT pg_notify(%s, %s)", (channel, payload))

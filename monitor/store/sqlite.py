@@ -24,7 +24,7 @@ from monitor.sqlite.file import OpenFile
 from monitor.sqlite.own_file import create
 from monitor.store import migrate
 from monitor.store.checkpoints import Checkpoints, copy_log
-from monitor.store.interface import Connection, Dialect, Row, Store, TablesError
+from monitor.store.interface import Connection, Dialect, Row, Store, TablesError, expect_rows
 from monitor.store.listeners import Listeners
 from monitor.store.threads import Session, Threads
 
@@ -60,7 +60,10 @@ class SqliteConnection(Connection):
     ) -> None:
         values = ", ".join("?" * len(columns))
         statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values}) {suffix}"  # noqa: S608
-        self.raw.executemany(statement, rows)
+        given = list(rows)
+        left_out = len(given) - self.raw.executemany(statement, given).rowcount if given else 0
+        if "DO NOTHING" not in suffix:
+            expect_rows(table, left_out)
 
     def notify(self, channel: str, payload: str) -> None:
         self.notifications.append((channel, payload))

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitor.logs.part import Logs
-from monitor.store import DatabaseSettings, Store
+from monitor.store import Connection, DatabaseSettings, Store
 from tests.examples import examples
 from tests.logs.running import NOW, Client, Clock, line, running, until
 from tests.logs.test_actions import messages
@@ -177,6 +177,29 @@ async def test_whatever_is_asked_is_answered_once_and_the_service_lives(
                 assert answer["error"]["message"]
         assert (await client.upload("alive"))["accepted"] == 1
         assert "alive" in await client.texts()
+
+
+@pytest.mark.parametrize("kind", ["log_entry", "notification"])
+async def test_an_upload_of_which_the_table_leaves_out_entries_is_not_answered_with_ok(
+    logs: Logs, store: Store, kind: str
+) -> None:
+    def leave_out(connection: Connection) -> None:
+        if connection.dialect == "sqlite":
+            connection.execute(
+                f"CREATE TRIGGER few BEFORE INSERT ON {kind} BEGIN SELECT RAISE(IGNORE); END"
+            )
+            return
+        connection.execute(
+            "CREATE FUNCTION few() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RETURN NULL; END $$;"
+            f"CREATE TRIGGER few BEFORE INSERT ON {kind} FOR EACH ROW EXECUTE FUNCTION few()"
+        )
+
+    await store.transaction(leave_out)
+    action = "uploadLogs" if kind == "log_entry" else "uploadNotifications"
+    answer = await Client(logs).ask(action, **line("a"))
+    assert answer["error"]["code"] == "unavailable"
+    assert f"table {kind}: a trigger" in logs.state().summary
 
 
 async def test_a_group_with_entries_that_the_database_refuses_sinks_only_theirs(

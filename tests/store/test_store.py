@@ -56,6 +56,31 @@ async def test_many_rows_parameters_and_percent_signs(store: Store) -> None:
     ]
 
 
+async def test_rows_that_a_table_leaves_out_in_silence_are_an_error(store: Store) -> None:
+    def refuse(connection: Connection) -> None:
+        if connection.dialect == "sqlite":
+            connection.execute(
+                "CREATE TRIGGER few BEFORE INSERT ON job_state WHEN new.job_id = 7"
+                " BEGIN SELECT RAISE(IGNORE); END"
+            )
+            return
+        connection.execute(
+            "CREATE FUNCTION few() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN IF new.job_id = 7 THEN RETURN NULL; END IF; RETURN new; END $$;"
+            "CREATE TRIGGER few BEFORE INSERT ON job_state FOR EACH ROW EXECUTE FUNCTION few()"
+        )
+
+    def insert(connection: Connection, suffix: str) -> None:
+        rows = [(job, 0.0) for job in range(2500)]
+        connection.insert("job_state", ("job_id", "stopped_at"), rows, suffix)
+
+    await store.transaction(refuse)
+    for suffix in ("", "ON CONFLICT (job_id) DO UPDATE SET stopped_at = 1"):
+        with pytest.raises(TablesError, match="table job_state: a trigger, rule or policy of it"):
+            await store.transaction(lambda connection, suffix=suffix: insert(connection, suffix))  # type: ignore[misc]
+        assert await store.read(jobs) == []
+
+
 async def test_a_reader_can_change_nothing(store: Store) -> None:
     with pytest.raises(UnavailableError, match=r"read.?only"):
         await store.read(stop_job)

@@ -194,6 +194,12 @@ class FairReading(asyncio.BufferedProtocol, ABC):
             self._input, self._at = b"", 0
         return found
 
+    def put_back(self, data: bytes) -> None:
+        """Parse the end of a slice later."""
+        if data:
+            self._input = data + self._input[self._at :]
+            self._at = 0
+
     def feed(self, data: bytes) -> None:
         """Take what was read; parse it now if the turn has room."""
         self._input = self._input[self._at :] + data if self.has_work else data

@@ -29,6 +29,7 @@ _library_log.setLevel(logging.WARNING)
 
 # Bytes of the handshake's request.
 _MAX_HANDSHAKE_BYTES = 16 * 1024
+_HANDSHAKE_END = b"\r\n\r\n"
 _OVER_BUDGET = 1008
 
 
@@ -54,6 +55,8 @@ class WebSocketConnection(FairReading):
         # Frames that are parsed and not taken yet.
         self._events: deque[object] = deque()
         self._handshake_bytes = 0
+        # The last bytes of the request that may begin its end.
+        self._handshake_end = b""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         # The client that a trusted proxy named.
         self.client: Address | None = None
@@ -192,9 +195,9 @@ class WebSocketConnection(FairReading):
                     self._refuse_handshake()
                     return
                 self._handshake_bytes += len(data)
+                data = self._request_in(data)
             protocol.receive_data(data)
             events.extend(protocol.events_received())
-            # The answer to the handshake comes before all else.
             if protocol.state is not State.CONNECTING:
                 self.flush()
             if protocol.state is not State.OPEN:
@@ -234,13 +237,26 @@ class WebSocketConnection(FairReading):
 
     # Inside.
 
+    def _request_in(self, data: bytes) -> bytes:
+        """Return what is of the handshake's request; what follows it waits for the answer.
+
+        The library would answer frames, such as a ping, before the request.
+        """
+        before = self._handshake_end
+        end = (before + data).find(_HANDSHAKE_END)
+        if end < 0:
+            self._handshake_end = (before + data)[1 - len(_HANDSHAKE_END) :]
+            return data
+        size = end + len(_HANDSHAKE_END) - len(before)
+        self.put_back(data[size:])
+        return data[:size]
+
     def _shake_hands(self, request: Request) -> None:
         response = self.answer(request)
         self.protocol.send_response(response)
         self.flush()
         if self.protocol.state is State.OPEN:
-            # A frame that came with the request may have ended the connection already.
-            self.is_open = not self.protocol.eof_sent
+            self.is_open = True
             self.opened()
         else:
             self._end()

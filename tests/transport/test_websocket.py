@@ -76,6 +76,18 @@ async def test_frames_in_the_segment_of_the_handshake_are_answered_after_it() ->
         assert await reader.readexactly(14) == b"\x81\x05hello\x81\x05first"
 
 
+@pytest.mark.parametrize("cut", [1, len(HANDSHAKE) - 3, len(HANDSHAKE) - 1, len(HANDSHAKE)])
+async def test_a_ping_that_does_not_wait_for_the_handshake_is_answered_after_it(cut: int) -> None:
+    async with connected() as (_, reader, writer):
+        sent = HANDSHAKE + masked(0x9, b"ping") + masked(0x1, b"x" * 100) * 30
+        for piece in (sent[:cut], sent[cut:]):
+            writer.write(piece)
+            await asyncio.sleep(0)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert await reader.readexactly(13) == b"\x81\x05hello\x8a\x04ping"
+        assert await reader.readexactly(102 * 30) == text_frame(b"x" * 100) * 30
+
+
 @pytest.mark.parametrize("end", [CLOSE_1000, b"\xff" * 10], ids=["a close", "rubbish"])
 async def test_an_end_in_the_segment_of_the_handshake_does_not_lose_the_answer(end: bytes) -> None:
     async with connected() as (echo, reader, writer):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from monitor.alerts.incidents import Changes, Opened, Resolved, State, new_id
-from monitor.alerts.judging import printable
+from monitor.alerts.texts import printable
 
 __all__ = ["Condition", "judge_conditions"]
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from monitor.alerts.incidents import Changes, State
 from monitor.alerts.jobs import JobFacts
-from monitor.alerts.judging import Judged, Observed, ResultJudge
+from monitor.alerts.judging import Judged, ResultJudge
 from monitor.alerts.result_view import RESULT_TYPE, ResultView, read_result
 from monitor.alerts.rollouts import RolloutEvent, judge_rollouts, read_event
 from monitor.alerts.settings import RolloutRule, Rule, SilenceRule
 from monitor.alerts.tables import note_seen
+from monitor.alerts.transitions import Observed
 from monitor.bus import Record
 from monitor.messages import unwrap
 from monitor.store import Connection

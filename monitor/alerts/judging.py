@@ -3,9 +3,6 @@
 :meth:`ResultJudge.judge` changes nothing. The caller commits the changes that it returns, together
 with the offsets of the messages, and then calls :meth:`ResultJudge.apply`. If the commit fails, the
 same messages are judged again from the same states.
-
-A job that others depend on has one more state, under the rule ``""``: whether its last result was
-good (``failures`` is 0), since when, and when it was checked last (``bad_at``).
 """
 
 from __future__ import annotations
@@ -13,51 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
-from monitor.alerts.incidents import (
-    Changes,
-    LocationState,
-    Opened,
-    Resolved,
-    State,
-    new_id,
-)
+from monitor.alerts.incidents import Changes, Resolved, State
 from monitor.alerts.jobs import JobFacts
-from monitor.alerts.located import (
-    LOCATIONS,
-    Locations,
-    counted,
-    known_locations,
-    with_location,
-)
+from monitor.alerts.located import LOCATIONS, Locations, known_locations
 from monitor.alerts.matching import matches
 from monitor.alerts.result_view import ResultView
 from monitor.alerts.settings import CertificateRule, Rule, SiteRule
+from monitor.alerts.transitions import Observed, Transition
 from monitor.locations import silent_after_s
 
-__all__ = ["DEPENDENCY", "Judged", "Observed", "ResultJudge", "printable"]
+__all__ = ["Judged", "ResultJudge"]
 
-DEPENDENCY = ""
-"""The rule of the states of jobs that others depend on."""
-
-_DAY_S = 86400.0
 # How many results of a job are remembered, to recognize one that is delivered again.
 _RECENT = 16
-_MOST_TEXT = 500
 # After which a location does not count for a job that is not known.
 _SILENT_S = 3600.0
 
 _Seen = int | tuple[int, str]
 """A job, or one of its locations."""
-
-
-class Observed(msgspec.Struct, frozen=True, gc=False):
-    """A result, when it was published (s since the epoch), and whether that was long ago."""
-
-    result: ResultView
-    published_at: float
-    late: bool
 
 
 @dataclass(slots=True)
@@ -164,7 +134,7 @@ class ResultJudge:
             site, certificate = self._rules_of.get(job_id) or self._rules_of_job(job_id)
             if job_id in dependencies:
                 states = pending[job_id] = dict(states)
-                self._note(states, result, located, judged)
+                Transition(each, states, judged, None).note_dependency(located)
             if (
                 result.up
                 and not result.degraded
@@ -174,16 +144,17 @@ class ResultJudge:
                 continue
             if job_id not in pending:
                 states = pending[job_id] = dict(states)
+            transition = Transition(each, states, judged, (self._jobs or {}).get(job_id))
             for rule in site:
                 if located is None:
-                    self._judge_site(rule, each, states, judged)
+                    transition.judge_site(rule)
                 else:
-                    self._judge_located(rule, each, located, states, judged)
+                    transition.judge_located(rule, located)
             for cert_rule in certificate:
-                self._judge_certificate(cert_rule, each, located, states, judged)
+                transition.judge_certificate(cert_rule, located)
             applied = {rule.name for rule in (*site, *certificate)}
             for name in [name for name in states if name and name not in applied]:
-                self._judge_orphan(name, each, states, judged)
+                transition.judge_orphan(name, removed=name not in self._names)
         return judged
 
     def remember(self, results: Iterable[ResultView]) -> None:
@@ -246,218 +217,3 @@ class ResultJudge:
         if found.heard_at.keys() != known.heard_at.keys():
             judged.state(LOCATIONS, str(job_id), found.state())
         return found
-
-    def _note(
-        self,
-        states: dict[str, State],
-        result: ResultView,
-        located: Locations | None,
-        judged: Judged,
-    ) -> None:
-        before = states.get(DEPENDENCY)
-        down, locations = not result.up, {}
-        if located is not None:
-            after = LocationState(bad=True) if down else None
-            locations = with_location(
-                before or State(), result.location or "", after, located.heard_at
-            )
-            down = located.is_down(len(locations), result.quorum)
-        failures = 1 if down else 0
-        since = result.checked_at
-        if before is not None and before.failures == failures:
-            since = before.since or since
-        state = State(
-            watch="",
-            failures=failures,
-            since=since,
-            bad_at=result.checked_at,
-            locations=locations,
-        )
-        _set(states, judged, DEPENDENCY, result.job_id, state)
-
-    def _judge_site(
-        self, rule: SiteRule, each: Observed, states: dict[str, State], judged: Judged
-    ) -> None:
-        result = each.result
-        state = states.get(rule.name)
-        if result.up and not (rule.degraded and result.degraded):
-            if state is not None:
-                self._better(rule.name, rule.successes, each, states, judged)
-            return
-        state = State() if state is None else state
-        failures = state.failures + 1
-        since = result.checked_at if state.since is None else state.since
-        incident = state.incident
-        if incident is None and failures >= rule.failures:
-            what = "down" if not result.up else "degraded"
-            why = printable(result.error or what)
-            in_a_row = f" ({failures} failed checks in a row)" if failures > 1 else ""
-            incident = self._open(rule, each, f"is {what}", f"{why}{in_a_row}", judged)
-        state = State(failures=failures, since=since, bad_at=result.checked_at, incident=incident)
-        _set(states, judged, rule.name, result.job_id, state)
-
-    def _judge_located(
-        self,
-        rule: SiteRule,
-        each: Observed,
-        located: Locations,
-        states: dict[str, State],
-        judged: Judged,
-    ) -> None:
-        """Judge a site that is checked from several locations, by a quorum of them."""
-        result = each.result
-        good = result.up and not (rule.degraded and result.degraded)
-        state = states.get(rule.name)
-        if state is None:
-            if good:
-                return
-            state = State()
-        where, incident = result.location or "", state.incident
-        before = state.locations.get(where)
-        if before is None and incident is not None and not state.locations:
-            # It opened before its results had locations.
-            before = LocationState(bad=True)
-        after = counted(before, good=good, failures=rule.failures, successes=rule.successes)
-        locations = with_location(state, where, after, located.heard_at)
-        bad = sorted(name for name, known in locations.items() if known.bad)
-        if not located.is_down(len(bad), result.quorum):
-            if incident is not None:
-                judged.resolved.append(Resolved(incident, result.checked_at))
-                incident = None
-        elif incident is None:
-            what = "down" if not result.up else "degraded"
-            shown = ", ".join(name or "no location" for name in bad)
-            why = (
-                f"{result.error or what} ({shown}: {len(bad)} of {len(located.heard_at)} locations)"
-            )
-            incident = self._open(rule, each, f"is {what}", printable(why), judged)
-        if not locations and incident is None:
-            _set(states, judged, rule.name, result.job_id, None)
-            return
-        state = State(
-            since=result.checked_at if state.since is None else state.since,
-            bad_at=state.bad_at if good else result.checked_at,
-            incident=incident,
-            locations=locations,
-        )
-        _set(states, judged, rule.name, result.job_id, state)
-
-    def _better(
-        self, name: str, successes: int, each: Observed, states: dict[str, State], judged: Judged
-    ) -> None:
-        """Take a good result of a site that was in trouble."""
-        state = states[name]
-        job_id = each.result.job_id
-        if state.incident is None:
-            _set(states, judged, name, job_id, None)
-        elif state.successes + 1 < successes:
-            better = State(
-                successes=state.successes + 1,
-                failures=state.failures,
-                since=state.since,
-                bad_at=state.bad_at,
-                incident=state.incident,
-            )
-            _set(states, judged, name, job_id, better)
-        else:
-            judged.resolved.append(Resolved(state.incident, each.result.checked_at))
-            _set(states, judged, name, job_id, None)
-
-    def _judge_certificate(
-        self,
-        rule: CertificateRule,
-        each: Observed,
-        located: Locations | None,
-        states: dict[str, State],
-        judged: Judged,
-    ) -> None:
-        result = each.result
-        expires_at = result.certificate_expires_at
-        if expires_at is None:
-            return
-        state = states.get(rule.name)
-        incident = None if state is None else state.incident
-        left = (expires_at - result.checked_at) / _DAY_S
-        locations = {}
-        if located is not None:
-            # One location that gets an old certificate is enough.
-            after = LocationState(bad=True) if left < rule.days else None
-            locations = with_location(
-                state or State(), result.location or "", after, located.heard_at
-            )
-        if state is not None and incident is not None:
-            if locations or left < rule.days:
-                if locations == state.locations:
-                    return
-                state = msgspec.structs.replace(state, locations=locations)
-                _set(states, judged, rule.name, result.job_id, state)
-            else:
-                judged.resolved.append(Resolved(incident, result.checked_at))
-                _set(states, judged, rule.name, result.job_id, None)
-            return
-        if left >= rule.days:
-            return
-        what = "expired" if left <= 0 else f"expires in {_days(left)}"
-        incident = self._open(
-            rule, each, f"has a certificate that {what}", f"fewer than {rule.days:g} days", judged
-        )
-        state = State(
-            watch="certificate", since=result.checked_at, incident=incident, locations=locations
-        )
-        _set(states, judged, rule.name, result.job_id, state)
-
-    def _judge_orphan(
-        self, name: str, each: Observed, states: dict[str, State], judged: Judged
-    ) -> None:
-        """Judge by a rule that is removed, or no longer applies: it ends what it opened."""
-        state = states[name]
-        if state.incident is None:
-            _set(states, judged, name, each.result.job_id, None)
-        elif state.watch == "certificate":
-            if name not in self._names and each.result.certificate_expires_at is not None:
-                judged.resolved.append(
-                    Resolved(state.incident, each.result.checked_at, "the rule was removed")
-                )
-                _set(states, judged, name, each.result.job_id, None)
-        elif each.result.up:
-            self._better(name, 1, each, states, judged)
-
-    def _open(self, rule: Rule, each: Observed, what: str, reason: str, judged: Judged) -> str:
-        result = each.result
-        facts = (self._jobs or {}).get(result.job_id)
-        title = facts.title if facts is not None else result.url or f"job {result.job_id}"
-        opened = Opened(
-            id=new_id(),
-            rule=rule.name,
-            watch=rule.watch,
-            subject=str(result.job_id),
-            job_id=result.job_id,
-            title=printable(f"{title} {what}"),
-            reason=reason,
-            opened_at=result.checked_at,
-            caused_at=each.published_at,
-            late=each.late,
-        )
-        judged.opened.append(opened)
-        return opened.id
-
-
-def printable(text: str) -> str:
-    """Return at most 500 characters of ``text``, with ``?`` for unprintable ones."""
-    return "".join(c if c.isprintable() else "?" for c in text[:_MOST_TEXT])
-
-
-def _set(
-    states: dict[str, State], judged: Judged, rule: str, job_id: int, state: State | None
-) -> None:
-    if state is None:
-        states.pop(rule, None)
-    else:
-        states[rule] = state
-    judged.state(rule, str(job_id), state)
-
-
-def _days(left: float) -> str:
-    if left < 1:
-        return f"{max(1, int(left * 24))} h"
-    return f"{int(left)} day{'' if int(left) == 1 else 's'}"

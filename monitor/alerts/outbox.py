@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from monitor.alerts.incidents import Event, State, new_id
-from monitor.alerts.judging import DEPENDENCY
 from monitor.alerts.planning import Looks, Plan, Waiting
 from monitor.alerts.suppression import Dependency
 from monitor.alerts.tables import CHANNEL, execute_many
+from monitor.alerts.transitions import DEPENDENCY
 from monitor.store import Connection
 
 __all__ = [

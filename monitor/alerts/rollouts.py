@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import msgspec
 
 from monitor.alerts.incidents import Changes, Opened, Resolved, State, new_id
-from monitor.alerts.judging import printable
 from monitor.alerts.matching import matches
 from monitor.alerts.settings import RolloutRule
+from monitor.alerts.texts import printable
 from monitor.messages import ModelEvent, decode_model_event
 
 __all__ = ["RolloutEvent", "judge_rollouts", "read_event"]

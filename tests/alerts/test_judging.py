@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from monitor.alerts.incidents import Changes
 from monitor.alerts.jobs import JobFacts
-from monitor.alerts.judging import DEPENDENCY, Observed, ResultJudge
+from monitor.alerts.judging import ResultJudge
 from monitor.alerts.result_view import ResultView
 from monitor.alerts.settings import CertificateRule, Match, Rule, SiteRule
+from monitor.alerts.transitions import DEPENDENCY, Observed
 
 DAY_S = 86400.0
 SITE = SiteRule(name="site", failures=2)

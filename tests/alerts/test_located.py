@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.alerts.judging import DEPENDENCY, Observed
 from monitor.alerts.settings import CertificateRule, SiteRule
+from monitor.alerts.transitions import DEPENDENCY, Observed
 from tests.alerts.test_judging import DAY_S, facts, feed, make, observed
 
 

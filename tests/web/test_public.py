@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from monitor.messages import Phases, Result
 from monitor.probes.checks.http import HttpJob
-from monitor.web.jobs.registry import JobEntry
+from monitor.web.jobs.entries import JobEntry
 from monitor.web.jobs.uptime import Counted
 from monitor.web.public.badges import state_badge, uptime_badge
 from monitor.web.public.bars import day_bars, days_in_words

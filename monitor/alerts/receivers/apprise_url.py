@@ -14,9 +14,8 @@ from concurrent.futures import Future
 from typing import Any
 from urllib.parse import unquote
 
-from monitor.alerts.judging import printable
 from monitor.alerts.receivers import Message, Outcome
-from monitor.alerts.texts import body_of, title_of
+from monitor.alerts.texts import body_of, printable, title_of
 from monitor.files.threads import begin_aside
 
 __all__ = ["AppriseUrl", "problem_of"]

@@ -12,7 +12,7 @@ import msgspec
 import pycurl
 
 from monitor import __version__
-from monitor.alerts.judging import printable
+from monitor.alerts.texts import printable
 
 __all__ = ["Answer", "Body", "encoded_pieces", "post"]
 

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -30,12 +30,13 @@ from monitor.probes.schedule import due_after
 from monitor.probes.source import JobList
 from monitor.store import RETRY_S, Store
 from monitor.web.jobs.elsewhere import Elsewhere
+from monitor.web.jobs.entries import JobEntry, JobState
 from monitor.web.jobs.history import Last, last_known, silent_after
 from monitor.web.jobs.shared import SharedJobs
 from monitor.web.jobs.states import JobStates
 from monitor.web.jobs.stopped import StoppedJobs
 
-__all__ = ["JobEntry", "JobRegistry", "JobState", "Probing"]
+__all__ = ["JobRegistry", "Probing"]
 
 logger = logging.getLogger("monitor.web")
 
@@ -46,38 +47,6 @@ _RESTORED_AT_ONCE = 50
 _LOOK_S = (1.0, 15.0)
 # How long to wait for the probes to load changed jobs.
 _SETTLE_S = 2.0
-
-
-JobState = Literal["up", "down", "unknown", "stopped", "inactive"]
-"""``unknown``: no result yet, or a job that it depends on is down; ``stopped``: by hand."""
-
-
-class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A job and its state; ``since`` is unknown if the state is older than the look back.
-
-    The state is a JobState; while job N is down, that of each job that depends on it is
-    ``unknown: depends on N``. ``stopped_until`` is when a stopped job starts by itself.
-
-    A site that is checked from several locations is down where a quorum of them says so: ``last``
-    is the newest result that agrees with the state, ``locations`` has the last result of each.
-    """
-
-    id: int
-    name: str
-    kind: str
-    url: str
-    method: str
-    interval: float
-    timeout: float
-    active: bool
-    tags: list[str]
-    depends_on: list[int]
-    state: str
-    since: float | None
-    next_run: float | None
-    last: Result | None
-    locations: list[Result] = []
-    stopped_until: float | None = None
 
 
 class Probing(Protocol):

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from monitor.probes.job import Job
-from monitor.web.jobs.registry import JobEntry
+from monitor.web.jobs.entries import JobEntry
 
 __all__ = [
     "Maintained",

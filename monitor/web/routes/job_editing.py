@@ -13,8 +13,9 @@ from monitor.web.http.answers import json_answer
 from monitor.web.http.app import admin_only, audited
 from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
 from monitor.web.http.schemas import JSON, answer
+from monitor.web.jobs.entries import JobEntry
 from monitor.web.jobs.keys import JobKeys, JobKind, job_keys, kinds
-from monitor.web.jobs.registry import JobEntry, JobRegistry
+from monitor.web.jobs.registry import JobRegistry
 from monitor.web.jobs.sites import Sites
 from monitor.web.routes.job_bodies import given_keys, require_dependencies, verified_job
 

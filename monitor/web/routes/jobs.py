@@ -21,7 +21,8 @@ from monitor.web.http.app import audited
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
 from monitor.web.http.schemas import JSON, answer, body, listed
-from monitor.web.jobs.registry import JobEntry, JobRegistry, JobState
+from monitor.web.jobs.entries import JobEntry, JobState
+from monitor.web.jobs.registry import JobRegistry
 from monitor.web.jobs.sites import Sites
 from monitor.web.routes.job_bodies import (
     changed_keys,

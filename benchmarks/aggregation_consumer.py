@@ -15,7 +15,7 @@ import time
 from monitor.aggregation.part import Aggregation
 from monitor.bus import create_bus
 from monitor.daemon.config import Config, load
-from monitor.daemon.lifecycle import new_event_loop
+from monitor.daemon.interpreter import new_event_loop
 from monitor.store import open_store
 from monitor.yielding import attending
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from monitor.daemon.lifecycle import new_event_loop, settle_garbage
+from monitor.daemon.interpreter import new_event_loop, settle_garbage
 from monitor.logs.part import Logs
 from monitor.logs.settings import LogsSettings
 from monitor.logs.tables import partition_width_s

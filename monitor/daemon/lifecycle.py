@@ -7,12 +7,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from monitor import __version__
@@ -21,9 +19,11 @@ from monitor.daemon.assembly import Services, check_parts, make_parts
 from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
 from monitor.daemon.descriptors import Descriptors
+from monitor.daemon.interpreter import new_event_loop, settle_garbage, take_short_turns
 from monitor.daemon.lateness import Lateness
 from monitor.daemon.logfile import DaemonLog
 from monitor.daemon.signals import Signals, hold_signals
+from monitor.daemon.steps import all_within, unless_set
 from monitor.daemon.supervision import Supervisor
 from monitor.daemon.systemd import ServiceManager, watchdog_interval
 from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
@@ -33,7 +33,7 @@ from monitor.metrics import Metric
 from monitor.part import Health, Part, State
 from monitor.yielding import attending
 
-__all__ = ["Daemon", "new_event_loop", "run_daemon", "settle_garbage"]
+__all__ = ["Daemon", "run_daemon"]
 
 logger = logging.getLogger("monitor.daemon")
 
@@ -42,36 +42,11 @@ _END_S = 5.0
 _DRAIN_S = 3.5
 _CLOSE_S = 1.0
 _LEAST_CLOSE_S = 0.25
-# For a step that is cut off to notice.
-_CUT_OFF_S = 0.1
 # For a start that is under way when a signal asks to stop.
 _START_S = 1.0
 _RESTART_PAUSE_S = (1.0, 30.0)
 _HEARTBEAT_S = 2.0
 _LOOK_AT_FILES_S = 1.0
-# Thresholds of the garbage collector's generations (gc.set_threshold). With the default of 700 new
-# objects it would run thousands of times while thousands of clients connect, and find nothing:
-# the relay creates no reference cycles.
-_GARBAGE = (20_000, 5, 10)
-
-
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop of uvloop if it is installed, else of asyncio."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-def settle_garbage() -> None:
-    """Exclude existing objects from garbage collection, and collect less often.
-
-    Objects from the start of the daemon stay. Each full collection would scan them, which blocks
-    the loop for about 50 ms.
-    """
-    gc.freeze()
-    gc.set_threshold(*_GARBAGE)
 
 
 class Daemon:
@@ -116,7 +91,7 @@ class Daemon:
         """Start, serve until stopped, and shut down; raises MonitorError if it cannot start."""
         tasks: list[asyncio.Task[None]] = []
         try:
-            if not await self._unless_stopped(self._start(), grace_s=_START_S):
+            if not await unless_set(self._stopping, self._start(), grace_s=_START_S):
                 return self._exit_status
             tasks = [
                 asyncio.create_task(each.run(), name=f"part:{each.part.name}")
@@ -142,8 +117,7 @@ class Daemon:
         logger.info(
             "recodex-monitor %s starts with %s", __version__, self._loaded.file or "the defaults"
         )
-        # At the default of 5 ms, a busy thread would delay the loop for so long.
-        sys.setswitchinterval(0.0005)
+        take_short_turns()
         give_memory_back()
         for part in make_parts(self._loaded, self._services):
             self.parts.append(part)
@@ -176,26 +150,7 @@ class Daemon:
             self._wake.clear()
             if self._reload_wanted and self._stop_reason is None:
                 self._reload_wanted = False
-                await self._unless_stopped(self.reload())
-
-    async def _unless_stopped(
-        self, step: Coroutine[Any, Any, None], *, grace_s: float = 0.0
-    ) -> bool:
-        """Do a step; False where it was cut off, ``grace_s`` after somebody asked to stop."""
-        doing = asyncio.ensure_future(step)
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done() and grace_s:
-                await asyncio.wait({doing}, timeout=grace_s)
-        finally:
-            stopping.cancel()
-            cut_off = doing.cancel()
-        if cut_off:
-            await asyncio.wait({doing}, timeout=_CUT_OFF_S)
-            return False
-        doing.result()
-        return True
+                await unless_set(self._stopping, self.reload())
 
     async def _beat(self) -> None:
         watchdog = watchdog_interval(os.environ)
@@ -342,40 +297,21 @@ class Daemon:
         if self.ready:
             self._manager.stopping()
             # All parts drain concurrently.
-            await self._bounded(
+            await all_within(
                 [(part.name, part.drain()) for part in self.parts], "draining", _DRAIN_S
             )
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_LEAST_CLOSE_S)
-        await self._bounded([(part.name, part.close()) for part in self.parts], "closing", _CLOSE_S)
+        await all_within([(part.name, part.close()) for part in self.parts], "closing", _CLOSE_S)
         # Bus and store are last: the parts have flushed into them.
         for service in reversed(self._services.opened):
             limit_s = min(_CLOSE_S, max(_LEAST_CLOSE_S, until - time.monotonic()))
-            await self._bounded([(type(service).__name__, service.close())], "closing", limit_s)
+            await all_within([(type(service).__name__, service.close())], "closing", limit_s)
         if self.ready:
             logger.info("stopped")
         self._manager.close()
-
-    async def _bounded(self, steps: Sequence[tuple[str, Any]], what: str, limit_s: float) -> None:
-        if not steps:
-            return
-        running = {asyncio.ensure_future(step): name for name, step in steps}
-        done, late = await asyncio.wait(running, timeout=limit_s)
-        for task in late:
-            task.cancel()
-            logger.warning(
-                "%s %s took longer than %.1f s; continuing without it", what, running[task], limit_s
-            )
-        for task in done:
-            error = asyncio.CancelledError() if task.cancelled() else task.exception()
-            if error is not None:
-                logger.error(
-                    "%s %s failed: %s: %s", what, running[task], type(error).__name__, error
-                )
-        if late:
-            await asyncio.wait(late, timeout=_CUT_OFF_S)
 
 
 def run_daemon(

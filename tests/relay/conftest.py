@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from monitor.daemon.lifecycle import new_event_loop
+from monitor.daemon.interpreter import new_event_loop
 from monitor.part import counted
 from tests.ports import free_port
 from tests.relay.broker import Broker

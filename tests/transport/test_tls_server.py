@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 import trustme
 
-from monitor.daemon.lifecycle import new_event_loop
+from monitor.daemon.interpreter import new_event_loop
 from monitor.settings import Address
 from monitor.transport import tls_server
 from monitor.transport.tls_server import TLSServer

@@ -27,6 +27,7 @@ from kafka.structs import OffsetAndMetadata
 from monitor.bus.interface import Record
 from monitor.bus.kafka_aside import PartitionsAside, pending_error, undecodable
 from monitor.bus.kafka_client import ClientOptions
+from monitor.bus.kafka_lost import OFFSETS_MS, LostPlaces
 from monitor.bus.kafka_records import record_of
 from monitor.bus.kafka_topics import ensure_topic
 from monitor.bus.settings import KafkaSettings
@@ -38,7 +39,6 @@ logger = logging.getLogger("monitor.bus")
 
 _COMMIT_MS = 5000
 _CLOSE_MS = 2000
-_OFFSETS_MS = 10_000
 # Records that the client decodes, in Python, before the loop gets a turn: about 2 ms.
 _PIECE_RECORDS = 50
 _SESSION_MS = 30_000
@@ -93,7 +93,6 @@ class TopicReader:
         self._group = group
         self._since = since
         self._rebalances = rebalances
-        self._expired = expired
         self._options = ClientOptions(settings)
         self._client: Any = None
         self._cluster: Any = None
@@ -101,11 +100,10 @@ class TopicReader:
         self.partitions: frozenset[int] = frozenset()
         self._unfinished: set[int] = set()
         self.topic_id: str | None = None
-        # By partition, the offset up to which expired messages are counted.
-        self._counted: dict[int, int] = {}
         # Counts rebalances: records from before the last one are dropped.
         self._changes = 0
         self._aside = PartitionsAside(topic, trouble)
+        self._lost = LostPlaces(topic, expired if group is not None else None)
         self.stopping = False
 
     @property
@@ -140,14 +138,16 @@ class TopicReader:
         try:
             batches = self._client.poll(timeout_ms=wait_ms, max_records=limit)
         except kafka_errors.OffsetOutOfRangeError as error:
-            self._move(error.args[0])
+            self._refresh()
+            self._look_at_topic()
+            self._lost.move(self._client, error.args[0])
             return []
         except kafka_errors.NoOffsetForPartitionError as error:
             # The group has committed nothing there.
             self._client.seek_to_beginning(*error.args[0])
             return []
         except kafka_errors.LogTruncationError as error:
-            self._after_truncation(error.divergent_offsets)
+            self._lost.after_truncation(self._client, error.divergent_offsets)
             return []
         except Exception as error:
             if not self._set_aside(error):
@@ -196,7 +196,7 @@ class TopicReader:
         place = TopicPartition(self._topic, partition)
         if again and offset:
             # A place before the earliest message would count as messages that were lost.
-            earliest = self._client.beginning_offsets([place], timeout_ms=_OFFSETS_MS)[place]
+            earliest = self._client.beginning_offsets([place], timeout_ms=OFFSETS_MS)[place]
             offset = min(offset, max(earliest, offset - again))
         self._client.seek(place, offset)
 
@@ -273,7 +273,7 @@ class TopicReader:
             )
             # What was read of the old topic is finished under its id.
             self.revoked(sorted(self._unfinished))
-            self._counted.clear()
+            self._lost.clear()
         self.topic_id = found
 
     def _found_topic_id(self) -> str | None:
@@ -325,56 +325,14 @@ class TopicReader:
         if self._since is None or not places:
             return {}
         wanted = dict.fromkeys(places, round(self._since * 1000))
-        found = self._client.offsets_for_times(wanted, timeout_ms=_OFFSETS_MS)
+        found = self._client.offsets_for_times(wanted, timeout_ms=OFFSETS_MS)
         late = [place for place in places if found.get(place) is None]
         # All that a partition has is older, or it has nothing.
-        ends = self._client.end_offsets(late, timeout_ms=_OFFSETS_MS) if late else {}
+        ends = self._client.end_offsets(late, timeout_ms=OFFSETS_MS) if late else {}
         return {place: found[place].offset for place in places if found.get(place)} | dict(ends)
 
     def _places(self, partitions: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, partition) for partition in partitions]
-
-    # Places that cannot be read
-
-    def _move(self, places: Mapping[TopicPartition, int]) -> None:
-        """Continue at the earliest message, at places that Kafka does not have."""
-        self._refresh()
-        self._look_at_topic()
-        earliest = self._client.beginning_offsets(list(places), timeout_ms=_OFFSETS_MS)
-        for place, offset in places.items():
-            start = earliest[place]
-            if offset >= start:
-                logger.warning(
-                    "%s, partition %d: offset %d is past the end; reading from the earliest, %d",
-                    self._topic, place.partition, offset, start,
-                )  # fmt: skip
-            elif offset > 0 and self._group is not None:
-                self._count_expired(place.partition, offset, start)
-            self._client.seek(place, start)
-
-    def _count_expired(self, partition: int, offset: int, start: int) -> None:
-        # A rebalance leads to the same place again, until a message after it is stored.
-        count = start - max(offset, self._counted.get(partition, 0))
-        self._counted[partition] = start
-        if count > 0:
-            logger.warning(
-                "%s, partition %d: Kafka deleted %d messages before they were read (retention);"
-                " continuing at offset %d",
-                self._topic, partition, count, start,
-            )  # fmt: skip
-            self._expired(count)
-
-    def _after_truncation(self, places: Mapping[TopicPartition, Any]) -> None:
-        """Continue where the log still agrees with what was read (an unclean leader election)."""
-        for place, agreed in places.items():
-            logger.warning(
-                "%s, partition %d: Kafka lost messages that were read; continuing with its others",
-                self._topic, place.partition,
-            )  # fmt: skip
-            if agreed is None:
-                self._client.seek_to_beginning(place)
-            else:
-                self._client.seek(place, agreed.offset)
 
     # Rebalances
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import aggregation_kafka, baseline_aggregation
+from benchmarks.example_result import example_result
 from monitor.bus import BusSettings
 from monitor.bus.spool import SpoolBus
-from monitor.messages import Phases, Result, encode
+from monitor.messages import Result, encode
 from monitor.store import DatabaseSettings, open_store
 from monitor.store.partitions import create_partitions, drop_partitions
 from tests.servers.kafka import Kafka, find_jars
@@ -40,21 +41,7 @@ def results(count: int, *, minutes: int) -> Iterator[Result]:
         scheduled = end - 60.0 * (minutes - window) + (turn * 7919 % 59000) / 1000
         for job in range(1, JOBS + 1):
             number = turn * JOBS + job
-            up = number % 50 != 0
-            yield Result(
-                job_id=job,
-                url=f"https://www.example-{job}.org/",
-                scheduled_at=scheduled + job / 1e5,
-                checked_at=scheduled + 0.0123 + job / 1e5,
-                kind="http",
-                up=up,
-                status=(200, 200, 200, 301, 404)[number % 5] if up else None,
-                response_time=0.001 + (number * 31 % 997) / 1000 if up else None,
-                duration=0.002 + (number * 31 % 997) / 1000,
-                error=None if up else "timeout: no answer in 10 s",
-                matched=True if up else None,
-                phases=Phases(0.001, 0.0123, 0.0, 0.1 + number % 7 / 100, 0.0004),
-            )
+            yield example_result(number, job=job, scheduled_at=scheduled + job / 1e5)
 
 
 def consume(sections: dict[str, Any], messages: int) -> dict[str, float]:

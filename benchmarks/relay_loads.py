@@ -93,36 +93,20 @@ def replay(load: Load, *, subscribers: int = 100, messages: int = 2000) -> Resul
 
 def steady(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 10.0) -> Result:
     """An even stream over many channels; the time from each send to its receipt."""
-    total = int(rate * seconds)
-    channels = [Channel(i, total // count + 1, nchan=load.nchan) for i in range(count)]
-    start(load, channels, 1)
-    load.rest(0.01)
-    for channel in channels:
-        channel.sent_at = [0.0]  # the first message is through
-    rounds = range(1, total // count + 1)
-    order = [(channel, channel.published[i]) for i in rounds for channel in channels]
-    load.mark()
-    load.run(
-        ((i / rate, channel, data) for i, (channel, data) in enumerate(order)),
-        latencies=True,
-    )
-    load.mark()
-    load.finish(channels)
-    ordered = sorted(load.latencies)
-    assert len(ordered) == total
-    return load.result(
-        total,
-        p50_s=ordered[total // 2],
-        p99_s=ordered[total * 99 // 100],
-        max_s=ordered[-1],
-    )
+    return _stream(load, count, rate, seconds, sleeps=False)
 
 
 def beside(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 15.0) -> Result:
     """The same stream while the daemon's other parts run, on a core that others use too."""
+    return _stream(load, count, rate, seconds, sleeps=True)
+
+
+def _stream(load: Load, count: int, rate: int, seconds: float, *, sleeps: bool) -> Result:
     total = int(rate * seconds)
     channels = [Channel(i, total // count + 1, nchan=load.nchan) for i in range(count)]
     start(load, channels, 1)
+    if not sleeps:
+        load.rest(0.01)
     for channel in channels:
         channel.sent_at = [0.0]  # the first message is through
     rounds = range(1, total // count + 1)
@@ -131,7 +115,7 @@ def beside(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 1
     load.run(
         ((i / rate, channel, data) for i, (channel, data) in enumerate(order)),
         latencies=True,
-        sleeps=True,
+        sleeps=sleeps,
     )
     load.mark()
     load.finish(channels)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.example_result import example_result
 from benchmarks.relay_load import Load
 from benchmarks.relay_streams import Channel, Subscriber
 from monitor.bus import BusSettings
 from monitor.bus.spool import SpoolBus
-from monitor.messages import Phases, Result, encode
+from monitor.messages import Result, encode
 from monitor.store import DatabaseSettings, open_store
 
 __all__ = ["TOPIC", "entries", "relay_channels", "results"]
@@ -103,21 +104,7 @@ def _count_checks(connection: object) -> int:
 def _result(number: int, since: float) -> Result:
     """Return a result: of 1000 jobs in turn, each checked every 0.1 s since an instant."""
     job, turn = number % _JOBS + 1, number // _JOBS
-    up = number % 50 != 0
-    scheduled_at = since + turn / 10
-    return Result(
-        job_id=job,
-        url=f"https://www.example-{job}.org/",
-        scheduled_at=scheduled_at,
-        checked_at=scheduled_at + 0.0123,
-        up=up,
-        status=(200, 200, 200, 301, 404)[number % 5] if up else None,
-        response_time=0.001 + (number * 31 % 997) / 1000 if up else None,
-        duration=0.002 + (number * 31 % 997) / 1000,
-        error=None if up else "timeout: no answer in 10 s",
-        matched=True if up else None,
-        phases=Phases(0.001, 0.0123, 0.0, 0.1 + number % 7 / 100, 0.0004),
-    )
+    return example_result(number, job=job, scheduled_at=since + turn / 10)
 
 
 def entries(port: int, first: int, count: int) -> float:

@@ -28,7 +28,7 @@ from tests.bus.kafka_steps import create_topic
 from tests.servers.cut import CutProxy
 from tests.servers.daemon import DaemonProcess, StartDaemon
 from tests.servers.kafka import Kafka
-from tests.servers.postgres import PostgresServer, make_server
+from tests.servers.postgres import PostgresServer, own_server
 from tests.store.opened import opened
 from tests.store.test_foreign_settings import SETTINGS
 from tests.waiting import wait_for
@@ -48,12 +48,8 @@ Produce = Callable[[str, int], "Producers"]
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
-    server = make_server({"fsync": "off", "shared_buffers": "64MB"})
-    try:
-        server.start()
+    with own_server(shared_buffers="64MB") as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

@@ -20,6 +20,15 @@ ROLLED_BACK = ("rolledback", "rollback")
 KINDS = ("Deployment", "DeploymentConfig", "StatefulSet")
 
 
+def deployed(kind: type[Play] = DeploymentPlay) -> tuple[MemoryCluster, Play]:
+    """Return a cluster that is watched, and a play whose first version runs there."""
+    cluster = MemoryCluster(*KINDS)
+    cluster.start()
+    play = kind()
+    cluster.play(play.create(V[1]))
+    return cluster, play
+
+
 def restored_play(cluster: MemoryCluster, backup: tuple[Backup, Play]) -> Play:
     """Put back the objects; return the play that continues from there."""
     cluster.restore(backup[0])
@@ -29,10 +38,8 @@ def restored_play(cluster: MemoryCluster, backup: tuple[Backup, Play]) -> Play:
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("kind", [DeploymentPlay, DeploymentConfigPlay, StatefulSetPlay])
 def test_a_restored_cluster_is_told_from_its_first_list_on(kind: type[Play], restart: bool) -> None:
-    cluster = MemoryCluster(*KINDS)
-    cluster.start()
-    play = kind()
-    cluster.play(play.create(V[1]), play.set_image(V[2]))
+    cluster, play = deployed(kind)
+    cluster.play(play.set_image(V[2]))
     backup = cluster.backup(), play.copy()
     cluster.play(play.set_image(V[3]), play.set_image(V[4]))
     restored = restored_play(cluster, backup)
@@ -50,10 +57,7 @@ def test_a_restored_cluster_is_told_from_its_first_list_on(kind: type[Play], res
 
 @pytest.mark.parametrize("kind", [DeploymentPlay, StatefulSetPlay])
 def test_what_was_rolled_out_again_under_the_same_number_is_told(kind: type[Play]) -> None:
-    cluster = MemoryCluster(*KINDS)
-    cluster.start()
-    play = kind()
-    cluster.play(play.create(V[1]))
+    cluster, play = deployed(kind)
     backup = cluster.backup(), play.copy()
     cluster.play(play.set_image(V[2]))
     cluster.stop()
@@ -67,10 +71,7 @@ def test_what_was_rolled_out_again_under_the_same_number_is_told(kind: type[Play
 
 
 def test_a_cluster_that_is_restored_twice_is_told_twice() -> None:
-    cluster = MemoryCluster()
-    cluster.start()
-    play: Play = DeploymentPlay()
-    cluster.play(play.create(V[1]))
+    cluster, play = deployed()
     backup = cluster.backup(), play.copy()
     for number in (2, 3):
         cluster.play(play.set_image(V[number]))
@@ -81,10 +82,7 @@ def test_a_cluster_that_is_restored_twice_is_told_twice() -> None:
 
 
 def test_a_backup_from_the_middle_of_a_rollout_goes_on_from_there() -> None:
-    cluster = MemoryCluster()
-    cluster.start()
-    play = DeploymentPlay()
-    cluster.play(play.create(V[1]))
+    cluster, play = deployed()
     steps = play.set_image(V[2])
     for _ in range(5):
         cluster.step(next(steps))
@@ -100,10 +98,7 @@ FAILED = ("failed", "failed")
 
 
 def test_the_end_of_a_failure_is_told_where_the_cluster_goes_back_to_before_it() -> None:
-    cluster = MemoryCluster()
-    cluster.start()
-    play: Play = DeploymentPlay()
-    cluster.play(play.create(V[1]))
+    cluster, play = deployed()
     backup = cluster.backup(), play.copy()
     for number in (2, 3):
         cluster.play(play.fail(V[number]))
@@ -116,10 +111,8 @@ def test_the_end_of_a_failure_is_told_where_the_cluster_goes_back_to_before_it()
 
 
 def test_a_failure_to_which_the_cluster_goes_back_is_told_again() -> None:
-    cluster = MemoryCluster()
-    cluster.start()
-    play = DeploymentPlay()
-    cluster.play(play.create(V[1]), play.fail(V[2]))
+    cluster, play = deployed()
+    cluster.play(play.fail(V[2]))
     backup = cluster.backup(), play.copy()
     cluster.play(play.set_image(V[3]))
     restored_play(cluster, backup)
@@ -131,10 +124,7 @@ def test_a_failure_to_which_the_cluster_goes_back_is_told_again() -> None:
 
 @pytest.mark.parametrize("kind", [DeploymentPlay, DeploymentConfigPlay])
 def test_another_template_that_failed_under_the_same_number_is_told(kind: type[Play]) -> None:
-    cluster = MemoryCluster(*KINDS)
-    cluster.start()
-    play = kind()
-    cluster.play(play.create(V[1]))
+    cluster, play = deployed(kind)
     backup = cluster.backup(), play.copy()
     cluster.play(play.fail(V[2]))
     cluster.stop()
@@ -161,10 +151,7 @@ def test_a_statefulset_whose_only_pod_is_not_ready_yet_is_not_rolled_out_after_a
 
 
 def test_a_list_skips_what_is_the_same_and_misses_nothing_that_changed_in_between() -> None:
-    cluster = MemoryCluster()
-    cluster.start()
-    play = DeploymentPlay()
-    cluster.play(play.create(V[1]))
+    cluster, play = deployed()
     backup = cluster.backup(), play.copy()
     cluster.relist()
     cluster.play(play.set_image(V[2]))

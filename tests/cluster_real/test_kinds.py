@@ -73,6 +73,22 @@ def workload(models: Namespace, class_: type[Deployment], name: str) -> Subject:
     return Subject(name, create, go)
 
 
+def described(
+    made: Resource, name: str, spec: Callable[[int], dict[str, Any]], follow: Callable[[int], None]
+) -> Subject:
+    """Return a resource by its spec, and what its controller would write (``follow``)."""
+
+    def create() -> None:
+        made.create(**spec(1))
+        follow(1)
+
+    def go(version: int) -> None:
+        made.change(**spec(version))
+        follow(version)
+
+    return Subject(name, create, go)
+
+
 def rollout(models: Namespace, name: str) -> Subject:
     """A Rollout whose ReplicaSets are real; what Argo's controller writes, this writes."""
     made = Resource(models, definitions.ROLLOUT, name)
@@ -137,15 +153,7 @@ def rollout(models: Namespace, name: str) -> Subject:
         )
         made.reach(phase="Healthy", currentPodHash=hashed, stableRS=hashed, **counts)
 
-    def create() -> None:
-        made.create(**spec(1))
-        follow(1)
-
-    def go(version: int) -> None:
-        made.change(**spec(version))
-        follow(version)
-
-    return Subject(name, create, go)
+    return described(made, name, spec, follow)
 
 
 def inference_service(models: Namespace, name: str) -> Subject:
@@ -155,16 +163,12 @@ def inference_service(models: Namespace, name: str) -> Subject:
         uri = f"s3://models/{version}"
         return {"predictor": {"model": {"modelFormat": {"name": "sklearn"}, "storageUri": uri}}}
 
-    def create() -> None:
-        made.create(**spec(1))
+    def follow(version: int) -> None:
+        if version > 1:
+            made.reach(conditions=READY, modelStatus={"transitionStatus": "InProgress"})
         made.reach(conditions=READY, modelStatus={"transitionStatus": "UpToDate"})
 
-    def go(version: int) -> None:
-        made.change(**spec(version))
-        made.reach(conditions=READY, modelStatus={"transitionStatus": "InProgress"})
-        made.reach(conditions=READY, modelStatus={"transitionStatus": "UpToDate"})
-
-    return Subject(name, create, go)
+    return described(made, name, spec, follow)
 
 
 def knative_service(models: Namespace, name: str) -> Subject:
@@ -180,29 +184,20 @@ def knative_service(models: Namespace, name: str) -> Subject:
         latest = {"latestCreatedRevisionName": revision, "latestReadyRevisionName": revision}
         made.reach(conditions=READY, traffic=shares, **latest)
 
-    def create() -> None:
-        made.create(**spec(1))
-        follow(1)
-
-    def go(version: int) -> None:
-        made.change(**spec(version))
-        follow(version)
-
-    return Subject(name, create, go)
+    return described(made, name, spec, follow)
 
 
 def model_server(models: Namespace, name: str) -> Subject:
     made = Resource(models, definitions.MODEL_SERVER, name)
 
-    def create() -> None:
-        made.create(model={"version": "1"})
+    def spec(version: int) -> dict[str, Any]:
+        return {"model": {"version": str(version)}}
+
+    def follow(version: int) -> None:
+        del version
         made.reach(conditions=READY)
 
-    def go(version: int) -> None:
-        made.change(model={"version": str(version)})
-        made.reach(conditions=READY)
-
-    return Subject(name, create, go)
+    return described(made, name, spec, follow)
 
 
 def all_of(models: Namespace) -> list[Subject]:

@@ -11,7 +11,7 @@ from typing import Any
 from monitor.logs.followers import LiveMessage
 from monitor.logs.part import Logs
 from monitor.logs.settings import LogsSettings
-from monitor.store import Store
+from monitor.store import DatabaseSettings, Store
 from monitor.tokens import ANYONE, Principal, TokenFile
 from tests.store.opened import opened
 from tests.waiting import until
@@ -119,4 +119,19 @@ async def running(
     assert isinstance(outcome, asyncio.CancelledError), outcome
 
 
-__all__ = ["NOW", "Client", "Clock", "line", "opened", "running", "until"]
+@contextlib.asynccontextmanager
+async def two_instances(
+    url: str, *, timewindows: tuple[float, float] = (60, 60)
+) -> AsyncIterator[tuple[Logs, Logs]]:
+    """Run the part twice on one PostgreSQL database."""
+    database = DatabaseSettings(url=url)
+    async with (
+        opened(database) as one,
+        opened(database) as two,
+        running(one, Clock(), timewindow=timewindows[0]) as here,
+        running(two, Clock(), timewindow=timewindows[1]) as there,
+    ):
+        yield here, there
+
+
+__all__ = ["NOW", "Client", "Clock", "line", "opened", "running", "two_instances", "until"]

@@ -15,7 +15,7 @@ from monitor.logs.filters import Kind
 from monitor.logs.part import Logs
 from monitor.logs.tables import AcceptedUpload, commit
 from monitor.store import Connection, DatabaseSettings, open_store
-from tests.logs.running import NOW, Client, Clock, line, running, until
+from tests.logs.running import NOW, Client, Clock, line, running, two_instances, until
 from tests.servers.cut import CutProxy
 from tests.servers.postgres import PostgresServer, make_server
 from tests.store.opened import opened
@@ -117,13 +117,7 @@ async def test_large_live_messages_are_split(scratch: DatabaseSettings) -> None:
 
 @pytest.mark.integration_test
 async def test_an_instance_with_a_smaller_window_shows_nothing_older(postgres_url: str) -> None:
-    database = DatabaseSettings(url=postgres_url)
-    async with (
-        opened(database) as one,
-        opened(database) as two,
-        running(one, Clock(), timewindow=3600) as here,
-        running(two, Clock(), timewindow=60) as there,
-    ):
+    async with two_instances(postgres_url, timewindows=(3600, 60)) as (here, there):
         follower, own, sender = Client(there), Client(here), Client(here)
         await follower.ask("followLogs")
         await own.ask("followLogs")
@@ -139,12 +133,9 @@ async def test_an_instance_with_a_smaller_window_shows_nothing_older(postgres_ur
 async def test_uploads_to_one_instance_are_followed_on_another_in_spite_of_commit_order(
     postgres_url: str,
 ) -> None:
-    database = DatabaseSettings(url=postgres_url)
     async with (
-        opened(database) as one,
-        opened(database) as two,
-        running(one, Clock()) as here,
-        running(two, Clock()) as there,
+        opened(DatabaseSettings(url=postgres_url)) as other,
+        two_instances(postgres_url) as (here, there),
     ):
         follower, own = Client(there), Client(here)
         await follower.ask("followLogs")
@@ -160,7 +151,7 @@ async def test_uploads_to_one_instance_are_followed_on_another_in_spite_of_commi
             taken.set()
             go.wait(60)
 
-        transaction = asyncio.create_task(one.transaction(slow))
+        transaction = asyncio.create_task(other.transaction(slow))
         assert await asyncio.to_thread(taken.wait, 20)
         for number in range(50):
             for side, sender in enumerate(senders):
@@ -179,13 +170,7 @@ async def test_uploads_to_one_instance_are_followed_on_another_in_spite_of_commi
 async def test_what_another_instance_stored_while_the_listener_was_away_is_shown_once(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    database = DatabaseSettings(url=postgres_url)
-    async with (
-        opened(database) as one,
-        opened(database) as two,
-        running(one, Clock()) as here,
-        running(two, Clock()) as there,
-    ):
+    async with two_instances(postgres_url) as (here, there):
         follower, sender = Client(there), Client(here)
         await follower.ask("followLogs")
         await until(lambda: there._instances.listening)

@@ -15,7 +15,7 @@ from monitor.logs.entries import UploadDigest
 from monitor.logs.part import Logs
 from monitor.store import Connection, DatabaseSettings, Store
 from monitor.tokens import Principal, Role
-from tests.logs.running import NOW, Client, Clock, line, running
+from tests.logs.running import NOW, Client, Clock, line, running, two_instances
 from tests.logs.test_entries import json_values
 from tests.store.opened import opened
 
@@ -62,13 +62,7 @@ async def test_a_repeated_upload_answers_as_before_and_stores_nothing(store: Sto
 
 @pytest.mark.integration_test
 async def test_one_upload_to_two_instances_at_once_is_stored_once(postgres_url: str) -> None:
-    database = DatabaseSettings(url=postgres_url)
-    async with (
-        opened(database) as one,
-        opened(database) as two,
-        running(one, Clock()) as here,
-        running(two, Clock()) as there,
-    ):
+    async with two_instances(postgres_url) as (here, there):
         clients = [Client(logs) for logs in (here, there) for _ in range(5)]
         # Each in an order of its own, so that their commits hold some and want others.
         for client in clients:
@@ -160,13 +154,7 @@ async def test_uploads_under_one_id_at_once_are_told_apart(logs: Logs) -> None:
 
 @pytest.mark.integration_test
 async def test_of_two_uploads_to_two_instances_one_has_the_id(postgres_url: str) -> None:
-    database = DatabaseSettings(url=postgres_url)
-    async with (
-        opened(database) as one,
-        opened(database) as two,
-        running(one, Clock()) as here,
-        running(two, Clock()) as there,
-    ):
+    async with two_instances(postgres_url) as (here, there):
         clients = [Client(here), Client(there)]
 
         async def upload_all(text: str, client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +43,24 @@ class Watched:
     def assert_quiet(self) -> None:
         assert self.console == []
         assert self.foreign == []
+
+
+def assert_usable(page: Page, where: str = "", *, impacts: str = "serious critical") -> None:
+    """Find that a page is no wider than the screen, and that axe finds nothing of these impacts.
+
+    Its context has to bypass the policy, for axe alone.
+    """
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0, f"{where} is {wide} px wider than the screen"
+    page.add_script_tag(content=(files("axe_playwright_python") / "axe.min.js").read_text())
+    found = page.evaluate(
+        "impacts => axe.run(document, {resultTypes: ['violations']})"
+        ".then(result => result.violations"
+        ".filter(each => impacts.includes(each.impact))"
+        ".map(each => [each.id, each.nodes.slice(0, 3).map(node => node.html)]))",
+        impacts.split(),
+    )
+    assert found == [], where
 
 
 Open = Callable[..., Watched]

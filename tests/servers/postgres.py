@@ -190,16 +190,23 @@ def make_server(settings: dict[str, str] | None = None) -> PostgresServer:
     return PostgresServer(programs, settings=settings)
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """One PostgreSQL for all tests; a test that stops it starts it again."""
+@contextlib.contextmanager
+def own_server(**settings: str) -> Iterator[PostgresServer]:
+    """Give a server with small buffers, or skip the test."""
     # A crash of the server is survived without fsync; only one of the machine is not.
-    server = make_server({"fsync": "off", "max_connections": "60", "shared_buffers": "64MB"})
+    server = make_server({"fsync": "off", "shared_buffers": "32MB"} | settings)
     try:
         server.start()
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests; a test that stops it starts it again."""
+    with own_server(max_connections="60", shared_buffers="64MB") as server:
+        yield server
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from monitor.errors import UnavailableError
 from monitor.store import Connection, DatabaseSettings, LoginError, Store, open_store
 from tests.servers.cut import CutProxy
 from tests.servers.pgbouncer import StartPooler
-from tests.servers.postgres import PostgresServer, make_server
+from tests.servers.postgres import PostgresServer, own_server
 from tests.store.opened import opened
 from tests.waiting import until
 
@@ -27,12 +27,8 @@ LIMIT_S = 60
 
 @pytest.fixture(scope="module")
 def primary() -> Iterator[PostgresServer]:
-    server = make_server({"fsync": "off", "shared_buffers": "32MB"})
-    try:
-        server.start()
+    with own_server() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
@@ -209,9 +205,7 @@ async def test_a_pooler_with_one_connection_serves_all(
 async def test_a_restart_costs_one_line_when_it_begins_and_one_when_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server = make_server({"fsync": "off", "shared_buffers": "32MB"})
-    try:
-        server.start()
+    with own_server() as server:
         settings = DatabaseSettings(url=server.url(server.create_database()))
         async with opened(settings):
             pass
@@ -231,8 +225,6 @@ async def test_a_restart_costs_one_line_when_it_begins_and_one_when_it_is_over(
                 assert await asyncio.wait_for(anext(news), LIMIT_S) is None
         finally:
             await store.close()
-    finally:
-        server.remove()
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2, lines
     assert lines[0].endswith("; trying again")

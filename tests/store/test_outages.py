@@ -14,7 +14,7 @@ import pytest
 from monitor.errors import UnavailableError
 from monitor.store import Connection, DatabaseSettings, Store, open_store
 from tests.servers.cut import CutProxy
-from tests.servers.postgres import PostgresServer, make_server
+from tests.servers.postgres import PostgresServer, own_server
 from tests.store.opened import opened
 
 pytestmark = pytest.mark.integration_test
@@ -22,12 +22,8 @@ pytestmark = pytest.mark.integration_test
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    server = make_server({"fsync": "off", "shared_buffers": "32MB"})
-    try:
-        server.start()
+    with own_server() as server:
         yield server
-    finally:
-        server.remove()
 
 
 def stop_job(connection: Connection, job: int) -> None:

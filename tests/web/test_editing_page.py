@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from importlib.resources import files
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from tests.servers.browser import assert_usable
 from tests.waiting import wait_for
 from tests.web.conftest import LogIn
 from tests.web.whole import Whole, whole
@@ -200,11 +200,4 @@ def test_the_form_fits_and_can_be_used_by_all(
     page.get_by_label("Name", exact=True).wait_for()
     for fold in page.locator("details summary").all():
         fold.click()
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    page.add_script_tag(content=(files("axe_playwright_python") / "axe.min.js").read_text())
-    found = page.evaluate(
-        "axe.run(document, {resultTypes: ['violations']}).then(result => result.violations"
-        ".filter(each => ['serious', 'critical'].includes(each.impact))"
-        ".map(each => [each.id, each.nodes.slice(0, 3).map(node => node.html)]))"
-    )
-    assert found == []
+    assert_usable(page)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from tests.ports import free_port
+from tests.servers.browser import assert_usable
 from tests.waiting import wait_for
 from tests.web.conftest import LogIn
 from tests.web.whole import Whole, whole
@@ -192,11 +192,4 @@ def test_the_view_fits_and_can_be_used_by_all(
     )
     page.get_by_text("nights").wait_for()
     page.get_by_role("button", name="Send a test to nobody").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    page.add_script_tag(content=(files("axe_playwright_python") / "axe.min.js").read_text())
-    found = page.evaluate(
-        "axe.run(document, {resultTypes: ['violations']}).then(result => result.violations"
-        ".filter(each => ['serious', 'critical'].includes(each.impact))"
-        ".map(each => [each.id, each.nodes.slice(0, 3).map(node => node.html)]))"
-    )
-    assert found == []
+    assert_usable(page)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from websockets.sync.client import connect
 from tests.cluster.plays import DeploymentPlay
 from tests.ports import free_port
 from tests.relay.broker import Broker
-from tests.servers.browser import LIMIT_MS, Open, wait_for_count
+from tests.servers.browser import LIMIT_MS, Open, assert_usable, wait_for_count
 from tests.servers.daemon import StartDaemon
 from tests.servers.kubernetes import KubernetesServer
 from tests.web.whole import Whole, whole
@@ -113,19 +112,10 @@ def test_every_view_shows_what_is_there_and_can_be_used_by_all(
         bypass_csp=True,  # for axe alone; the policy has a test of its own
     )
     page = watched.open()
-    axe = (files("axe_playwright_python") / "axe.min.js").read_text()
     for name, (fragment, selector) in VIEWS.items():
         page.goto(f"{daemon.url}/{fragment}")
         page.wait_for_selector(selector)
-        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, f"{name} is {wide} px wider than the screen"
-        page.add_script_tag(content=axe)
-        found = page.evaluate(
-            "axe.run(document, {resultTypes: ['violations']}).then(result => result.violations"
-            ".filter(each => ['serious', 'critical'].includes(each.impact))"
-            ".map(each => [each.id, each.nodes.slice(0, 3).map(node => node.html)]))"
-        )
-        assert found == [], f"{name}, {scheme}, {width}"
+        assert_usable(page, f"{name}, {scheme}, {width}")
     watched.assert_quiet()
 
 

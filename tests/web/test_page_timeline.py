@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from monitor.messages import ModelEvent, Phases, Result
 from monitor.store import Connection, DatabaseSettings, open_store
 from tests.cluster.plays import DeploymentPlay
 from tests.ports import free_port
+from tests.servers.browser import assert_usable
 from tests.servers.kubernetes import KubernetesServer
 from tests.web.whole import Whole, whole
 
@@ -359,16 +359,7 @@ def test_the_views_can_be_used_by_all(pages: Quiet, width: int, scheme: str) -> 
         reduced_motion="reduce",
         bypass_csp=True,  # for axe alone
     )
-    axe = (files("axe_playwright_python") / "axe.min.js").read_text()
     for fragment, selector in VIEWS.items():
         page.evaluate("fragment => { location.hash = fragment; }", fragment)
         page.locator(selector).first.wait_for()
-        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, f"{fragment} is {wide} px wider than the screen"
-        page.add_script_tag(content=axe)
-        found = page.evaluate(
-            "axe.run(document, {resultTypes: ['violations']}).then(result => result.violations"
-            ".filter(each => ['serious', 'critical'].includes(each.impact))"
-            ".map(each => [each.id, each.nodes.slice(0, 3).map(node => node.html)]))"
-        )
-        assert found == [], f"{fragment}, {scheme}, {width}"
+        assert_usable(page, f"{fragment}, {scheme}, {width}")

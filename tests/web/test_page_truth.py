@@ -15,7 +15,7 @@ from monitor.store import DatabaseSettings
 from tests.ports import free_port
 from tests.servers.browser import LIMIT_MS, Open, wait_for_count
 from tests.servers.daemon import StartDaemon
-from tests.servers.postgres import PostgresServer, make_server
+from tests.servers.postgres import PostgresServer, own_server
 from tests.store.opened import opened
 from tests.web.whole import whole
 
@@ -190,16 +190,12 @@ async def make_tables(url: str) -> None:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[tuple[PostgresServer, str]]:
     """A PostgreSQL of these tests' own, to be stopped, and the URL of a database with tables."""
-    server = make_server({"fsync": "off"})
-    try:
-        server.start()
+    with own_server() as server:
         url = server.url(server.create_database())
         # In another thread: playwright has an event loop in this one.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, make_tables(url)).result()
         yield server, url
-    finally:
-        server.remove()
 
 
 def test_panels_say_that_the_database_is_unavailable_and_show_data_when_it_is_back(

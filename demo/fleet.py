@@ -8,7 +8,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
@@ -77,11 +76,6 @@ class Fleet:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(5)

@@ -8,7 +8,6 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tests.cluster.plays import DeploymentPlay, Step
@@ -98,12 +97,7 @@ class Models:
         self._kubeconfig.write_text(json.dumps(content))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from types import TracebackType
 from typing import Any
 
 from websockets.sync.client import connect
@@ -48,12 +47,7 @@ class Steady:
         self._start(self._send)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         for thread in reversed(self._threads):
             thread.join(60)

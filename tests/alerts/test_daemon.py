@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from websockets.asyncio.client import connect
 from monitor.tokens import Role, create_token
 from tests.alerts.receiver import HttpReceiver, Request, response
 from tests.ports import free_port
-from tests.servers.daemon import ROOT, DaemonProcess, StartDaemon
+from tests.servers.daemon import DaemonProcess, StartDaemon, run_program
 
 pytestmark = pytest.mark.end_to_end
 
@@ -56,16 +55,8 @@ class Client:
                 await asyncio.sleep(0.1)
 
     async def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "main.py"), *arguments, "--api", self.url]
-        return await asyncio.to_thread(
-            lambda: subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=100,
-                env={**os.environ, "RECODEX_MONITOR_TOKEN": self.token},
-            )
-        )
+        environ = {**os.environ, "RECODEX_MONITOR_TOKEN": self.token}
+        return await asyncio.to_thread(run_program, *arguments, "--api", self.url, env=environ)
 
 
 async def test_from_a_site_that_goes_down_to_one_who_acknowledges_it(
@@ -231,12 +222,7 @@ def test_a_wrong_config_is_one_line_with_its_key(
 ) -> None:
     file = tmp_path / "config.yml"
     file.write_text(json.dumps({"alerts": alerts}))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), "check-config", "-c", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = run_program("check-config", "-c", str(file))
     assert done.returncode == 78
     assert problem in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -254,12 +240,7 @@ def test_check_config_shows_no_secret_and_names_a_url_that_apprise_does_not_unde
 
     def check(*more: dict[str, str]) -> subprocess.CompletedProcess[str]:
         file.write_text(json.dumps({"alerts": {"receivers": [*receivers, *more]}}))
-        return subprocess.run(
-            [sys.executable, str(ROOT / "main.py"), "check-config", "-c", str(file)],
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
+        return run_program("check-config", "-c", str(file))
 
     done = check()
     assert done.returncode == 0, done.stderr

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 from tests.conftest import missing
-from tests.servers.daemon import ROOT
+from tests.servers.daemon import run_program
 
 pytestmark = pytest.mark.integration_test
 
@@ -22,13 +21,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def script_for(shell: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), "completion", shell],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = run_program("completion", shell)
+    done.check_returncode()
     return done.stdout
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,7 +12,7 @@ import pytest
 
 from monitor.main import main
 from tests.ports import free_port
-from tests.servers.daemon import ROOT, StartDaemon
+from tests.servers.daemon import StartDaemon, run_program
 from tests.waiting import wait_for
 from tests.web.whole import Whole, whole
 
@@ -37,13 +35,7 @@ def command(daemon: Whole, *arguments: str, token: str | None) -> tuple[int, str
     environ = {key: value for key, value in os.environ.items() if key != "RECODEX_MONITOR_TOKEN"}
     if token is not None:
         environ["RECODEX_MONITOR_TOKEN"] = token
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments, "--api", daemon.url],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environ,
-    )
+    done = run_program(*arguments, "--api", daemon.url, env=environ)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout, done.stderr
 

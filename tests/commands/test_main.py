@@ -24,7 +24,7 @@ from monitor.commands.progress import Progress
 from monitor.main import main
 from tests.ports import free_port
 from tests.relay.broker import Broker
-from tests.servers.daemon import ROOT, DaemonProcess, StartDaemon
+from tests.servers.daemon import ROOT, DaemonProcess, StartDaemon, run_program
 from tests.waiting import wait_for
 
 NO_MESSAGE_YET = (
@@ -246,14 +246,7 @@ def config() -> dict[str, Any]:
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, **environ},
-    )
+    return run_program(*arguments, env={**os.environ, **environ})
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -16,7 +14,7 @@ from monitor.errors import MonitorError
 from monitor.transport.environment_proxy import environment_proxy
 from tests.ports import free_port
 from tests.relay.broker import Broker
-from tests.servers.daemon import ROOT, StartDaemon
+from tests.servers.daemon import StartDaemon, run_program
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy", "no_proxy")
 TOKEN = "a-token-that-nobody-else-may-see"
@@ -51,13 +49,7 @@ def command(proxy: Proxy, *arguments: str) -> tuple[int, str, str]:
     environ = {key: value for key, value in os.environ.items() if key.lower() not in VARIABLES}
     environ |= dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy.url)
     environ["RECODEX_MONITOR_TOKEN"] = TOKEN
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environ,
-    )
+    done = run_program(*arguments, env=environ)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout, done.stderr
 

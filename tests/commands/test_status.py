@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.ports import free_port
-from tests.servers.daemon import ROOT
+from tests.servers.daemon import run_program
 from tests.web.whole import Whole, whole
 
 
@@ -29,13 +28,8 @@ def daemon() -> Iterator[Whole]:
 
 
 def status(daemon: Whole, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), "status", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "RECODEX_MONITOR_TOKEN": daemon.tokens["reader"]},
-    )
+    environ = {**os.environ, "RECODEX_MONITOR_TOKEN": daemon.tokens["reader"]}
+    return run_program("status", *arguments, env=environ)
 
 
 @pytest.mark.integration_test

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from monitor.daemon.config import load
 from monitor.daemon.config_warnings import remarks
 from monitor.tokens import Role, create_token
 from tests.ports import free_port
-from tests.servers.daemon import ROOT, StartDaemon
+from tests.servers.daemon import StartDaemon, run_program
 
 UNREACHABLE = "logs: logs cannot be uploaded or read"
 
@@ -90,13 +88,8 @@ def test_zeromq_sockets_on_loopback_or_with_curve_are_fine(tmp_path: Path) -> No
 def test_check_config_says_it_and_calls_the_config_good(tmp_path: Path) -> None:
     file = tmp_path / "config.yml"
     file.write_text("logs: {}")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), "check-config", "-c", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "STATE_DIRECTORY": str(tmp_path)},
-    )
+    environ = {**os.environ, "STATE_DIRECTORY": str(tmp_path)}
+    done = run_program("check-config", "-c", str(file), env=environ)
     assert done.returncode == 0
     assert done.stderr.startswith(f"recodex-monitor: {file}:1: {UNREACHABLE}")
     assert done.stderr.count("\n") == 1

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from tests.ports import free_port
 from tests.relay.broker import Broker
-from tests.servers.daemon import ROOT, StartDaemon
+from tests.servers.daemon import ROOT, StartDaemon, run_program
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration_test
@@ -188,17 +188,6 @@ def test_the_log_level_reloads(start_daemon: StartDaemon, ports: dict[str, Any])
     assert "quiet" not in daemon.log
 
 
-def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **options,
-    )
-
-
 @pytest.mark.parametrize("key", ["websocket_uri", "zeromq_uri"])
 def test_a_port_in_use_ends_it_with_1_and_a_line(
     tmp_path: Path, ports: dict[str, Any], key: str
@@ -209,7 +198,7 @@ def test_a_port_in_use_ends_it_with_1_and_a_line(
         ports[key] = ["127.0.0.1", holder.getsockname()[1]]
         file = tmp_path / "config.yml"
         file.write_text(json.dumps({**ports, "logger": {"file": str(tmp_path / "log")}}))
-        done = run("-c", str(file))
+        done = run_program("-c", str(file))
     assert done.returncode == 1
     address = f"127.0.0.1:{ports[key][1]}"
     assert (
@@ -240,7 +229,7 @@ def test_a_bad_config_ends_it_with_78_and_a_line(tmp_path: Path, config: str, li
     file = tmp_path / "config.yml"
     file.write_text(config)
     for arguments in (("-c", str(file)), ("check-config", "-c", str(file))):
-        done = run(*arguments)
+        done = run_program(*arguments)
         assert done.returncode == 78
         assert len(done.stderr.splitlines()) == 1
         assert done.stderr.startswith(f"recodex-monitor: {file}{line}")
@@ -269,14 +258,14 @@ def test_what_the_start_refuses_check_config_refuses_in_the_same_words(
         config.format(**names) + "".join(f"\n{key}: {json.dumps(rest[key])}" for key in rest)
     )
     environ = {**os.environ, "STATE_DIRECTORY": str(state)}
-    checked = run("check-config", "-c", str(file), env=environ)
+    checked = run_program("check-config", "-c", str(file), env=environ)
     assert checked.returncode == 78
     said = checked.stderr.removeprefix("recodex-monitor: ")
     assert said.startswith(f"{file}{line.format(**names)}")
     assert (checked.stdout, said.count("\n")) == ("", 1)
     assert not state.exists()
     assert not (tmp_path / "log").exists()
-    started = run("-c", str(file), env=environ)
+    started = run_program("-c", str(file), env=environ)
     assert started.returncode == 78
     assert said in started.stderr
     # It is refused before anything is open.
@@ -306,7 +295,7 @@ def test_check_config_of_a_good_config_with_all_parts_writes_and_binds_nothing(
     # While the daemon runs, its addresses are in use.
     listeners = [socket.create_server(tuple(uri)) for uri in uris]
     try:
-        checked = run("check-config", "-c", str(file), env=environ)
+        checked = run_program("check-config", "-c", str(file), env=environ)
     finally:
         for listener in listeners:
             listener.close()
@@ -316,7 +305,7 @@ def test_check_config_of_a_good_config_with_all_parts_writes_and_binds_nothing(
 
 
 def test_a_missing_file_is_a_bad_config(tmp_path: Path) -> None:
-    done = run("-c", str(tmp_path / "none.yml"))
+    done = run_program("-c", str(tmp_path / "none.yml"))
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr == (
         f"recodex-monitor: {tmp_path}/none.yml: cannot read the file: No such file or directory\n"

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
 from monitor.errors import ConfigError
 from tests.examples import examples
-from tests.servers.daemon import ROOT, StartDaemon
+from tests.servers.daemon import StartDaemon, run_program
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _SIZES = {"max-size": 1048576, "rotations": 3}
@@ -219,13 +217,8 @@ def test_mutated_configs_have_the_effect_that_they_had_with_version_1(
 def test_check_config_shows_the_warnings_with_status_0(tmp_path: Path) -> None:
     file = tmp_path / "config.yml"
     file.write_text("logger:\n  level: nonexisting\n  max-size: 10M\nlogger_path: /x\n")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), "check-config", "-c", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "STATE_DIRECTORY": str(tmp_path)},
-    )
+    environ = {**os.environ, "STATE_DIRECTORY": str(tmp_path)}
+    done = run_program("check-config", "-c", str(file), env=environ)
     assert done.returncode == 0
     lines = done.stderr.splitlines()
     assert [line.split(": ")[1:3] for line in lines] == [

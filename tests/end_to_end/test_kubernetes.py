@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ from tests.packaging.workloads import (
 )
 from tests.ports import free_port
 from tests.probes.misbehaving import Misbehaving
-from tests.servers.daemon import ROOT, DaemonProcess
+from tests.servers.daemon import DaemonProcess, run_program
 from tests.servers.kafka import Kafka
 from tests.servers.kubernetes import KubernetesServer
 from tests.servers.postgres import PostgresServer
@@ -137,13 +136,7 @@ class Pod:
 
 def run(pod: Pod, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a pod, as `kubectl exec` would."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments],
-        env={**pod.environment, "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_program(*arguments, env={**pod.environment, "PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stderr
     return done
 

@@ -25,7 +25,7 @@ from monitor.store import DatabaseSettings
 from monitor.tokens import Role, create_token
 from tests.chaos.clock import Clock, build_clock
 from tests.ports import free_port
-from tests.servers.daemon import ROOT, StartDaemon
+from tests.servers.daemon import ROOT, StartDaemon, run_program
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.end_to_end
@@ -48,13 +48,8 @@ def config(port: int, database: DatabaseSettings | None = None, **sections: Any)
 def program(
     *arguments: str, file: Path | None = None, environ: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments, *(["-c", str(file)] if file else [])],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **(environ or {})},
-    )
+    of_file = () if file is None else ("-c", str(file))
+    return run_program(*arguments, *of_file, env={**os.environ, **(environ or {})})
 
 
 def configured(daemon_config: dict[str, Any], directory: Path) -> None:

@@ -22,6 +22,19 @@ from tests.waiting import LIMIT_S, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def run_program(
+    *arguments: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python main.py`` to its end, in this environment or the tests' own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=env,
+    )
+
+
 class DaemonProcess:
     """One run of ``python main.py``; what it notifies is in :attr:`notified`, in order."""
 

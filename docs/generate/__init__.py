@@ -1,8 +1,8 @@
 """The parts of the reference that are generated from the code.
 
 ``python -m docs.generate`` writes them into the pages, between ``<!-- generated: NAME -->`` and
-``<!-- end -->``, into the manual page of the commands, and the completion scripts. A test checks
-that the committed files are up to date.
+``<!-- end -->``, into the manual page of the commands, the packaged config, and the completion
+scripts. A test checks that the committed files are up to date.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from docs.generate.commands import command_sections, exit_statuses, man_synopsis
 from docs.generate.config import config_keys, job_keys
 from docs.generate.errors import error_table
 from docs.generate.metrics import metrics_table
+from docs.generate.packaged_config import PACKAGED_CONFIG, with_every_key
 from docs.generate.results import result_columns, result_keys
 from monitor.commands.completion import SHELLS, script
 
@@ -53,6 +54,8 @@ def renewed() -> Iterator[tuple[Path, str, str]]:
     """Yield each page with generated blocks: its file, its text, and the text it should have."""
     manual = _MANUAL.read_text(encoding="utf-8")
     yield _MANUAL, manual, _SYNOPSIS.sub(lambda _: man_synopsis(), manual)
+    config = PACKAGED_CONFIG.read_text(encoding="utf-8")
+    yield PACKAGED_CONFIG, config, with_every_key(config)
     for shell in SHELLS:
         file = _COMPLETIONS / f"recodex-monitor.{shell}"
         yield file, file.read_text(encoding="utf-8") if file.exists() else "", script(shell)

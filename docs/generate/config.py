@@ -9,7 +9,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
-__all__ = ["config_keys", "job_keys"]
+__all__ = ["config_fields", "config_keys", "job_keys"]
 
 _MAN_PAGE = Path(__file__).resolve().parents[2] / "packaging" / "man" / "config-page"
 
@@ -31,6 +31,16 @@ def _source() -> Any:
     finally:
         sys.dont_write_bytecode = writes
     return module.Source()
+
+
+def config_fields() -> dict[str, list[Any]]:
+    """Return the keys of each section, by its name."""
+    source = _source()
+    return {
+        field.name: list(source.fields(field.section))
+        for field in source.fields("Config")
+        if field.section is not None
+    }
 
 
 def config_keys() -> str:

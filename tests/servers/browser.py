@@ -46,7 +46,7 @@ class Watched:
 
 
 def assert_usable(page: Page, where: str = "", *, impacts: str = "serious critical") -> None:
-    """Find that a page is no wider than the screen, and that axe finds nothing of these impacts.
+    """Check that a page fits the screen, and that axe finds nothing of these impacts.
 
     Its context has to bypass the policy, for axe alone.
     """

@@ -17,6 +17,7 @@ __all__ = [
     "decoding_problem",
     "did_you_mean",
     "expectation",
+    "one_line",
     "place_and_problem",
     "printable",
     "unknown_key",
@@ -39,6 +40,7 @@ _EXPECTED: Final = re.compile(
 # The last one, because the data may contain the same text.
 _AT: Final = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
 _MOST_SHOWN: Final = 100
+_LONGEST_LINE: Final = 500
 
 
 def decoding_problem(error: Exception, kind: type[msgspec.Struct] | None = None) -> str:
@@ -94,6 +96,11 @@ def unknown_tagged_key(name: str, field: str, tag: str, keys: Mapping[str, Seque
     if others:
         return f"unknown key for {field} {tag}; known by {', '.join(others)}"
     return f"unknown key; {did_you_mean(name, list(keys[tag]))}"
+
+
+def one_line(text: str) -> str:
+    """Return at most 500 characters of a text from outside, with ``?`` for unprintable ones."""
+    return "".join(c if c.isprintable() else "?" for c in text[:_LONGEST_LINE])
 
 
 def printable(name: str) -> str:

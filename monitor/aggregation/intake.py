@@ -13,8 +13,9 @@ import msgspec
 
 from monitor.aggregation.result_columns import row_of
 from monitor.messages import RESULT_TYPE, Result, decode_result, unwrap
+from monitor.validation import one_line
 
-__all__ = ["FUTURE_LIMIT_S", "parse_result", "printable"]
+__all__ = ["FUTURE_LIMIT_S", "parse_result"]
 
 FUTURE_LIMIT_S = 86400
 """A result scheduled further ahead (s) than this was made with a wrong clock."""
@@ -31,17 +32,17 @@ def parse_result(
     try:
         value, headers = unwrap(value, headers)
     except ValueError as error:
-        return printable(f"not-a-result: {error}")
+        return one_line(f"not-a-result: {error}")
     kind = headers.get("ce_type", RESULT_TYPE)
     if kind != RESULT_TYPE:
-        return printable(f"unknown-type: {kind}")
+        return one_line(f"unknown-type: {kind}")
     version = headers.get("ce_specversion", "1.0")
     if not version.startswith("1."):
-        return printable(f"unknown-version: CloudEvents {version}")
+        return one_line(f"unknown-version: CloudEvents {version}")
     try:
         result = decode_result(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return printable(f"not-a-result: {error}")
+        return one_line(f"not-a-result: {error}")
     if b"\\u" in value and not _storable(result):
         return "bad-text: contains NUL or an unpaired surrogate"
     if result.scheduled_at < now - keep_s:
@@ -49,11 +50,6 @@ def parse_result(
     if result.scheduled_at > now + FUTURE_LIMIT_S:
         return f"in-future: scheduled at {result.scheduled_at:.3f}"
     return result
-
-
-def printable(reason: str) -> str:
-    """Return at most 500 characters of ``reason``, with ``?`` for unprintable ones."""
-    return "".join(c if c.isprintable() else "?" for c in reason[:500])
 
 
 def _storable(result: Result) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
 from monitor.aggregation.batch import Batch, Entry, Rejected
-from monitor.aggregation.intake import printable
 from monitor.aggregation.offsets import Place
 from monitor.aggregation.refusals import RefusedError
 from monitor.aggregation.settings import AggregationSettings
@@ -17,6 +16,7 @@ from monitor.aggregation.writer import Written, prepare, write_batch
 from monitor.errors import MonitorError
 from monitor.messages import encode
 from monitor.store import Store
+from monitor.validation import one_line
 
 __all__ = ["TooSlowError", "Transactions"]
 
@@ -117,7 +117,7 @@ class Transactions:
             if isinstance(entry.content, Rejected):
                 raise
             rejected = Rejected(
-                printable(f"refused-by-database: {error}"),
+                one_line(f"refused-by-database: {error}"),
                 encode(entry.content),
             )
             refused = Entry(entry.partition, entry.offset, rejected, entry.size_bytes)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from monitor.alerts.incidents import Changes, Opened, Resolved, State, new_id
-from monitor.alerts.texts import printable
+from monitor.validation import one_line
 
 __all__ = ["Condition", "judge_conditions"]
 
@@ -57,8 +57,8 @@ def judge_conditions(
                 watch=each.watch,
                 subject=each.subject,
                 job_id=each.job_id,
-                title=printable(each.title),
-                reason=printable(each.reason),
+                title=one_line(each.title),
+                reason=one_line(each.reason),
                 opened_at=now,
                 caused_at=now,
             )

@@ -10,8 +10,8 @@ import msgspec
 from monitor.alerts.incidents import Changes, Opened, Resolved, State, new_id
 from monitor.alerts.matching import matches
 from monitor.alerts.settings import RolloutRule
-from monitor.alerts.texts import printable
 from monitor.messages import ModelEvent, decode_model_event
+from monitor.validation import one_line
 
 __all__ = ["RolloutEvent", "judge_rollouts", "read_event"]
 
@@ -32,7 +32,7 @@ class RolloutEvent:
     @property
     def service(self) -> str:
         """The service, as the subject of an incident."""
-        return printable(f"{self.event.namespace}/{self.event.name}")
+        return one_line(f"{self.event.namespace}/{self.event.name}")
 
 
 def read_event(value: bytes, kind: str) -> ModelEvent | None:
@@ -82,7 +82,7 @@ def judge_rollouts(
                 subject=subject,
                 job_id=None,
                 title=f"{subject}: the rollout failed",
-                reason=printable(why or event.cause),
+                reason=one_line(why or event.cause),
                 opened_at=each.at,
                 caused_at=each.published_at,
                 late=each.late,

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 from monitor.alerts.incidents import Event, Incident
 
-__all__ = ["body_of", "link_to", "printable", "title_of", "when"]
+__all__ = ["body_of", "link_to", "title_of", "when"]
 
-_MOST_TEXT = 500
 _MOST_SHOWN = 20
 _WORDS = {"opened": "", "repeated": "still open: ", "resolved": "resolved: ", "test": "test: "}
 
@@ -35,11 +34,6 @@ def body_of(event: Event, incidents: Sequence[Incident], page: str | None) -> st
 def link_to(incident: Incident, page: str | None) -> str | None:
     """Return the URL of an incident on the live page, if the page's URL is known."""
     return None if page is None else f"{_root(page)}#/incident/{incident.id}"
-
-
-def printable(text: str) -> str:
-    """Return at most 500 characters of ``text``, with ``?`` for unprintable ones."""
-    return "".join(c if c.isprintable() else "?" for c in text[:_MOST_TEXT])
 
 
 def when(instant: float) -> str:

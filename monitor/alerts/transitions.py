@@ -11,7 +11,7 @@ from monitor.alerts.jobs import JobFacts
 from monitor.alerts.located import Locations, counted, with_location
 from monitor.alerts.result_view import ResultView
 from monitor.alerts.settings import CertificateRule, Rule, SiteRule
-from monitor.alerts.texts import printable
+from monitor.validation import one_line
 
 __all__ = ["DEPENDENCY", "Observed", "Transition"]
 
@@ -81,7 +81,7 @@ class Transition:
         incident = state.incident
         if incident is None and failures >= rule.failures:
             what = "down" if not result.up else "degraded"
-            why = printable(result.error or what)
+            why = one_line(result.error or what)
             in_a_row = f" ({failures} failed checks in a row)" if failures > 1 else ""
             incident = self._open(rule, f"is {what}", f"{why}{in_a_row}")
         state = State(failures=failures, since=since, bad_at=result.checked_at, incident=incident)
@@ -113,7 +113,7 @@ class Transition:
             why = (
                 f"{result.error or what} ({shown}: {len(bad)} of {len(located.heard_at)} locations)"
             )
-            incident = self._open(rule, f"is {what}", printable(why))
+            incident = self._open(rule, f"is {what}", one_line(why))
         if not locations and incident is None:
             self._set(rule.name, None)
             return
@@ -197,7 +197,7 @@ class Transition:
             watch=rule.watch,
             subject=str(result.job_id),
             job_id=result.job_id,
-            title=printable(f"{title} {what}"),
+            title=one_line(f"{title} {what}"),
             reason=reason,
             opened_at=result.checked_at,
             caused_at=self.observed.published_at,

@@ -15,8 +15,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from monitor.alerts.receivers import Message, Outcome
-from monitor.alerts.texts import body_of, printable, title_of
+from monitor.alerts.texts import body_of, title_of
 from monitor.files.threads import begin_aside
+from monitor.validation import one_line
 
 __all__ = ["AppriseUrl", "problem_of"]
 
@@ -138,7 +139,7 @@ def _without_secrets(text: str, url: str) -> str:
     for piece in sorted(pieces, key=len, reverse=True):
         if len(piece) >= _LEAST_SECRET:
             text = text.replace(piece, "***")
-    return printable(text[:300])
+    return one_line(text[:300])
 
 
 def _own_message_ids(server: Any) -> None:

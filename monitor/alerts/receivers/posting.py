@@ -12,7 +12,7 @@ import msgspec
 import pycurl
 
 from monitor import __version__
-from monitor.alerts.texts import printable
+from monitor.validation import one_line
 
 __all__ = ["Answer", "Body", "encoded_pieces", "post"]
 
@@ -72,7 +72,7 @@ def post(url: str, body: Body, headers: Mapping[str, str]) -> Answer:
             downgrade = url.startswith("https:") and target.scheme != "https"
             if status < 307 or downgrade or target.scheme not in ("http", "https"):
                 said = f"{status}, redirects to {shown}, which is not followed; change the URL"
-                return Answer(status, printable(said))
+                return Answer(status, one_line(said))
             url = target.geturl()
             continue
         return Answer(status, said, _retry_after(found.get("retry-after")))
@@ -117,12 +117,12 @@ def _post(url: str, body: Body, headers: Mapping[str, str]) -> tuple[int, str, d
             curl.perform()
         except pycurl.error as error:
             # The status says whether it was accepted; the body need not come.
-            problem = printable(str(error.args[1]))
+            problem = one_line(str(error.args[1]))
         status = int(curl.getinfo(pycurl.RESPONSE_CODE))
         if not 200 <= status < 600:
             return 0, problem or f"answered with the status {status}", {}
         text = " ".join(bytes(content).decode("utf-8", "replace").split())[:_SHOWN]
-        return status, printable(f"{status} {text}".strip()), found
+        return status, one_line(f"{status} {text}".strip()), found
     finally:
         curl.close()
 

@@ -10,6 +10,8 @@ JOBS ?= 4
 # machine's load: a defect of the test or of the daemon, so both reports name it.
 AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none --maxfail 5 -rap
 FAST := not integration_test and not end_to_end and not distro
+# Without compiled modules, each start of Python would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help docs reference run demo screenshots test fast coverage chaos hostile kubernetes check \
     audit bench clean install runtime deb rpm repo

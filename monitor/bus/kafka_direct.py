@@ -20,7 +20,7 @@ from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from monitor.bus.interface import Assignment, Consumer, DirectTopic
-from monitor.bus.kafka_client import FAILURES, ClientOptions, describe
+from monitor.bus.kafka_client import FAILURES, ClientOptions, describe, make_client
 from monitor.bus.kafka_consumer import TopicConsumer
 from monitor.bus.kafka_topics import ensure_topic
 from monitor.bus.settings import KafkaSettings
@@ -98,8 +98,9 @@ class KafkaTopic(DirectTopic):
             raise UnavailableError("kafka", describe(error, self._settings)) from None
 
     def _connect(self) -> Any:
-        return KafkaProducer(
-            **self._options(),
+        return make_client(
+            KafkaProducer,
+            self._options,
             acks="all",
             enable_idempotence=True,
             linger_ms=0,

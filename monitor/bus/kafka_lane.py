@@ -26,7 +26,7 @@ from kafka import errors as kafka_errors
 
 from monitor.backoff import Backoff
 from monitor.bus.interface import Record
-from monitor.bus.kafka_client import FAILURES, ClientOptions
+from monitor.bus.kafka_client import FAILURES, ClientOptions, make_client
 from monitor.bus.kafka_topics import ensure_topic
 from monitor.bus.kafka_troubles import Troubles
 from monitor.bus.settings import KafkaSettings
@@ -143,8 +143,9 @@ class Lane:
                 producer.close(timeout=patience)
 
     def _producer(self) -> Any:
-        return KafkaProducer(
-            **self._options(),
+        return make_client(
+            KafkaProducer,
+            self._options,
             acks="all",
             enable_idempotence=True,
             max_in_flight_requests_per_connection=5,

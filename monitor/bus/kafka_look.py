@@ -20,7 +20,7 @@ from monitor.bus.extents import (
     UnknownTopicError,
 )
 from monitor.bus.interface import Record
-from monitor.bus.kafka_client import FAILURES, ClientOptions, describe, reach
+from monitor.bus.kafka_client import FAILURES, ClientOptions, describe, make_client, reach
 from monitor.bus.kafka_records import record_of
 from monitor.bus.kafka_topics import admin_client
 from monitor.bus.settings import KafkaSettings
@@ -127,8 +127,9 @@ class KafkaLook:
     def _client(self) -> Iterator[Any]:
         with self._failures():
             reach(self._settings)
-            client: Any = KafkaConsumer(
-                **ClientOptions(self._settings)(),
+            client = make_client(
+                KafkaConsumer,
+                ClientOptions(self._settings),
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",

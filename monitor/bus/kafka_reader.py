@@ -26,7 +26,7 @@ from kafka.structs import OffsetAndMetadata
 
 from monitor.bus.interface import Record
 from monitor.bus.kafka_aside import PartitionsAside, pending_error, undecodable
-from monitor.bus.kafka_client import ClientOptions
+from monitor.bus.kafka_client import ClientOptions, make_client
 from monitor.bus.kafka_lost import OFFSETS_MS, LostPlaces
 from monitor.bus.kafka_records import record_of
 from monitor.bus.kafka_topics import ensure_topic
@@ -235,8 +235,9 @@ class TopicReader:
 
     def _connect(self) -> None:
         ensure_topic(self._settings, self._options, self._topic, configs=self._configs)
-        client = KafkaConsumer(
-            **self._options(),
+        client = make_client(
+            KafkaConsumer,
+            self._options,
             group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="none",

@@ -18,6 +18,7 @@ from monitor.bus.kafka_client import (
     ClientOptions,
     TopicError,
     describe,
+    make_client,
     probe,
     reach,
 )
@@ -92,7 +93,7 @@ def list_topics(settings: KafkaSettings) -> list[str]:
 def admin_client(settings: KafkaSettings, options: ClientOptions) -> Iterator[Any]:
     """Return a client of Kafka's own requests, after looking at the addresses."""
     reach(settings)
-    admin = KafkaAdminClient(**options())
+    admin = make_client(KafkaAdminClient, options)
     try:
         _resolve(admin, settings)
         yield admin

@@ -326,7 +326,7 @@ async def test_an_advertised_listener_that_does_not_work_is_named(
     assert problem in summary
 
 
-async def test_a_broker_that_announces_gigabytes_costs_no_memory() -> None:
+async def test_a_broker_that_announces_gigabytes_costs_no_memory_and_no_threads() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     sent = connections = 0
 
@@ -353,6 +353,7 @@ async def test_a_broker_that_announces_gigabytes_costs_no_memory() -> None:
     threading.Thread(target=lie, daemon=True).start()
     # The largest that this process was before other tests may hide it: 5 GB more may not.
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    threads = set(threading.enumerate())
     bus = make(f"127.0.0.1:{listener.getsockname()[1]}")
     await bus.start()
     bus.publish("t", value=b"1", key=None, headers={})
@@ -366,3 +367,6 @@ async def test_a_broker_that_announces_gigabytes_costs_no_memory() -> None:
     listener.close()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 200_000, f"{grown} KiB for {sent} bytes"
+    # Nor a thread for each attempt.
+    left = set(threading.enumerate()) - threads
+    assert not [each for each in left if each.name.startswith("kafka-io")]

@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -39,7 +39,8 @@ def _is_not_about_speed(record: logging.LogRecord) -> bool:
 
 # The debug mode notes who made each handle, future and task. All frames of it, with a look at each
 # of their files, take a third of all the tests' time. Handles heed the constant; futures and tasks
-# ask traceback.extract_stack() for everything, which walks the stack with this function.
+# ask traceback.extract_stack() for everything, which walks the stack with the first function, and
+# looks at the files in the second.
 _FRAMES = 2
 _whole_stack = traceback.walk_stack
 
@@ -48,8 +49,26 @@ def _top_of_stack(f: types.FrameType | None) -> Iterator[tuple[types.FrameType, 
     return itertools.islice(_whole_stack(f or sys._getframe().f_back), _FRAMES)
 
 
+def _extract(
+    frames: Iterable[tuple[types.FrameType, int]],
+    *,
+    limit: int | None = None,
+    lookup_lines: bool = True,
+    capture_locals: bool = False,
+) -> traceback.StackSummary:
+    """Return the frames; their lines are read when they are shown."""
+    del limit, lookup_lines, capture_locals  # no test asks for them, and _FRAMES are few
+    return traceback.StackSummary(
+        traceback.FrameSummary(
+            frame.f_code.co_filename, line, frame.f_code.co_name, lookup_line=False
+        )
+        for frame, line in frames
+    )
+
+
 asyncio.constants.DEBUG_STACK_DEPTH = _FRAMES  # type: ignore[misc]
 traceback.walk_stack = _top_of_stack
+traceback.StackSummary.extract = _extract  # type: ignore[method-assign, assignment]
 
 logging.getLogger("asyncio").addFilter(_is_not_about_speed)
 

@@ -354,6 +354,7 @@ def test_only_the_newest_damaged_spool_stays(state: Path) -> None:
     assert (state / "spool.db.corrupt").read_bytes() == b"second" * 1000
 
 
+@pytest.mark.integration_test
 def test_a_full_disk_is_not_the_configs_fault(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

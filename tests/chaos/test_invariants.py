@@ -175,6 +175,7 @@ def test_what_a_process_keeps_is_found() -> None:
     assert judge(61_000_000, 26, 13) == 3
 
 
+@pytest.mark.integration_test
 def test_a_process_takes_the_time_that_its_clock_is_set_to(
     program: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def kept_kib(how: str) -> int:
     return said_by(SCRIPT, how)
 
 
+@pytest.mark.integration_test
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_a_thread_needed_for_a_moment_is_given_back() -> None:
     if platform.libc_ver()[0] != "glibc":
@@ -88,6 +89,7 @@ def test_what_a_thread_needed_for_a_moment_is_given_back() -> None:
     assert kept_kib("leave") > 30_000
 
 
+@pytest.mark.integration_test
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_many_threads_share_two_arenas() -> None:
     if platform.libc_ver()[0] != "glibc":

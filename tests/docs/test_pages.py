@@ -78,6 +78,7 @@ def test_python_compiles(fence: Fence) -> None:
     compile(fence.text, fence.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
+@pytest.mark.integration_test
 @pytest.mark.parametrize("fence", of("js"), ids=place)
 def test_javascript_parses(fence: Fence, program: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "snippet.mjs"
@@ -146,6 +147,7 @@ def test_every_file_and_test_that_is_named_is_there(page: str) -> None:
     assert lost == []
 
 
+@pytest.mark.integration_test
 def test_every_benchmark_that_is_named_is_one() -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--list"],

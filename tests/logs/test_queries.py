@@ -209,6 +209,7 @@ async def test_a_page_is_bounded_in_bytes_and_goes_on_where_it_ended(store: Stor
         assert second["cursor"] is not None
 
 
+@pytest.mark.integration_test
 async def test_a_query_that_the_database_refuses_is_an_error_on_a_connection_that_lives(
     postgres_server: Any,
 ) -> None:

@@ -67,6 +67,7 @@ def test_openshift_differs_by_routes_and_by_groups_alone() -> None:
 
 
 # To make sure of the renderer in tests/packaging; it needs no cluster.
+@pytest.mark.integration_test
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl to compare with")
 @pytest.mark.parametrize("directory", [KUBERNETES, OPENSHIFT], ids=lambda path: path.name)
 def test_kubectl_renders_the_same(directory: Path) -> None:
@@ -243,6 +244,7 @@ def test_every_pod_writes_only_where_a_volume_is() -> None:
         assert mounts[str(SECRETS)]["readOnly"]
 
 
+@pytest.mark.integration_test
 def test_the_first_token_is_made_as_the_page_says(tmp_path: Path) -> None:
     page = (PACKAGING.parent / "docs" / "deploy" / "kubernetes.md").read_text()
     (line,) = [each.strip() for each in page.splitlines() if "token create" in each]

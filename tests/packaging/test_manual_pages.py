@@ -71,6 +71,7 @@ def described(page: list[str]) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.integration_test
 def test_every_key_is_described_with_what_applies_it_and_no_other(config_page: list[str]) -> None:
     keys = dict(keys_of(msgspec.inspect.type_info(Config)))
     sections = {key for key in keys if "." not in key} - {"websocket_uri", "zeromq_uri"}
@@ -81,6 +82,7 @@ def test_every_key_is_described_with_what_applies_it_and_no_other(config_page: l
     }
 
 
+@pytest.mark.integration_test
 def test_every_key_says_what_it_is_for_beside_its_default(config_page: list[str]) -> None:
     # A comment above the field in its settings.py is what it takes.
     silent = [
@@ -96,6 +98,7 @@ def test_every_command_is_in_the_programs_page() -> None:
     assert [name for name in COMMANDS if f".It Cm {name}" not in page] == []
 
 
+@pytest.mark.integration_test
 @pytest.mark.parametrize("page", ["recodex-monitor.8", "recodex-monitor.yml.5"])
 def test_the_page_is_sound(
     program: Callable[..., str], config_page: list[str], tmp_path: Path, page: str

@@ -24,6 +24,7 @@ def test_instances_are_run_as_the_service_is() -> None:
     assert [line.partition("=")[0] for line in only_template] == ["Description", "ExecStart"]
 
 
+@pytest.mark.integration_test
 @pytest.mark.parametrize(
     ("instance", "expected"),
     [
@@ -39,6 +40,7 @@ def test_an_instances_name_says_what_it_runs(tmp_path: Path, instance: str, expe
     assert ran(tmp_path, instance) == (0, expected)
 
 
+@pytest.mark.integration_test
 def test_an_instance_prefers_a_config_of_its_own_then_its_kinds(tmp_path: Path) -> None:
     (tmp_path / "producer.yml").touch()
     assert ran(tmp_path, "producer-3") == (0, "start-producer producer.yml 3")
@@ -47,6 +49,7 @@ def test_an_instance_prefers_a_config_of_its_own_then_its_kinds(tmp_path: Path) 
     assert ran(tmp_path, "producer-4") == (0, "start-producer producer.yml 4")
 
 
+@pytest.mark.integration_test
 @pytest.mark.parametrize("instance", ["producer-", "producer-0", "consumer-x", "producer-1x"])
 def test_an_instance_without_a_sound_number_is_a_config_error(
     tmp_path: Path, instance: str

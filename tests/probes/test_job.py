@@ -230,6 +230,7 @@ def test_a_jobs_file_that_is_none_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.integration_test
 def test_an_expression_is_compiled_within_bounds() -> None:
     ranges = "".join(f"{chr(256 + n)}-\uffff" for n in range(1500))
     for expression, said in (

@@ -151,7 +151,9 @@ class SubscriberConnection(WebSocketConnection):
                 self._owner.refuse_preface(self, str(problem))
                 self.transport.abort()
                 return
-            self.client = self.client or preface.client
+            if preface.client is not None and self.client is None:
+                self.client = preface.client
+                self.belongs_to(preface.client[0])
             if rest is None:
                 return
             self._preface = None

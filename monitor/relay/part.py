@@ -31,7 +31,7 @@ from monitor.settings import Address, address_text, state_directory
 from monitor.sqlite.file import OpenFile
 from monitor.transport.curve import keys_after_reload
 from monitor.transport.tls import Certificates, read_tls
-from monitor.transport.tls_server import MOST_HANDSHAKES
+from monitor.transport.tls_server import MOST_HANDSHAKES, MOST_WAITING
 
 __all__ = ["Relay"]
 
@@ -112,7 +112,7 @@ class Relay(Part):
 
     def descriptors(self) -> int:
         """One descriptor per client, and some for clients that are connecting."""
-        handshakes = 0 if self._tls is None else MOST_HANDSHAKES
+        handshakes = 0 if self._tls is None else MOST_HANDSHAKES + MOST_WAITING
         return self._settings.max_clients + _SPARE_DESCRIPTORS + handshakes
 
     async def start(self) -> None:

@@ -340,6 +340,35 @@ def test_zeromq_peers_beyond_the_limit_take_the_place_of_who_was_silent(
         assert len(running_service.logs.zeromq or ()) == 2
 
 
+def test_strangers_of_zeromq_leave_room_for_who_has_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zeromq, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(zeromq, "_MAX_PEERS", 2)
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "ops", Role.ADMIN)
+    with (
+        service(tmp_path, tokens=TokenFile(file)) as running_service,
+        contextlib.ExitStack() as stack,
+    ):
+
+        def another() -> zmq.Socket[bytes]:
+            return stack.enter_context(peer(running_service.endpoint))
+
+        first = another()
+        assert ask(first, "uploadLogs", token=token, **entry("x"))["accepted"] == 1
+        for _ in range(6):
+            # One that is cut off connects again.
+            assert ask(another(), "getLogs")["error"]["code"] == "unauthorized"
+        assert ask(another(), "uploadLogs", token=token, **entry("x"))["accepted"] == 1
+        assert ask(first, "uploadLogs", token=token, **entry("x"))["accepted"] == 1
+        # A long message is not even decoded without a token.
+        long = {"id": 7, **entry("x" * 100_000)}
+        refused = ask(another(), "uploadLogs", **long)
+        assert (refused["error"]["code"], refused.get("id")) == ("unauthorized", None)
+        assert ask(first, "uploadLogs", token=token, **long)["id"] == 7
+
+
 def test_a_zeromq_follower_that_is_gone_is_found_though_nothing_matches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

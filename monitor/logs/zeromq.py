@@ -17,6 +17,7 @@ from collections import deque
 from typing import Final
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from monitor.files.threads import call_aside
 from monitor.log_limits import RateLimitedLog
@@ -28,6 +29,7 @@ from monitor.tokens import TokenFile
 from monitor.transport.crowds import Crowds
 from monitor.transport.curve import CurveKeys, read_curve_keys
 from monitor.transport.router import Router, peer_address, reason
+from monitor.transport.strangers import Strangers
 from monitor.transport.zmtp import Zmtp
 from monitor.transport.zmtp_server import ZmtpConnection, ZmtpServer
 
@@ -49,6 +51,8 @@ _MAX_PEERS: Final = 10_000
 MOST_CONNECTIONS: Final = _MAX_PEERS + 500
 """Connections at once, some of which have sent nothing yet."""
 
+# With CURVE, connections that have sent nothing yet.
+_MOST_SILENT: Final = 500
 _MAX_INBOX: Final = 64
 # Bytes in all inboxes; beyond that the socket is not read.
 _MAX_INBOX_BYTES: Final = 64 * 1024 * 1024
@@ -90,7 +94,9 @@ class ZeroMq:
                     # Sending to a peer that is gone or takes nothing fails, instead of dropping.
                     zmq.ROUTER_MANDATORY: 1,
                 },
+                events=zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED,
             )
+        self._silent = Strangers(logger, _MOST_SILENT)
         self._peers: dict[bytes, Peer] = {}
         # Connections on which no valid token came yet, and how many others there are.
         self._strangers: Crowds[ZmtpConnection] = Crowds()
@@ -119,7 +125,7 @@ class ZeroMq:
             words = ", with CURVE" if self._curve is not None else ""
             logger.info("serving the log actions on %s%s", endpoint, words)
         if self._router is not None:
-            self._router.read(self._drain)
+            self._router.read(self._drain, self._drain_monitor)
 
     def adopt_keys(self, keys: CurveKeys) -> None:
         """Accept peers with these keys from now on; the own key stays."""
@@ -241,6 +247,22 @@ class ZeroMq:
             router.drain_soon()
         return True
 
+    def _drain_monitor(self) -> None:
+        monitor = None if self._router is None else self._router.monitor
+        if monitor is None:
+            return
+        for _ in range(_BATCH):
+            try:
+                event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.ZMQError:
+                return
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._silent.accepted(event["value"])
+            else:
+                self._silent.gone(event["value"])
+        # No further edge tells of what is left.
+        asyncio.get_running_loop().call_soon(self._drain_monitor)
+
     def _drain(self) -> None:
         router = self._router
         socket = None if router is None else router.socket
@@ -252,6 +274,7 @@ class ZeroMq:
                     self._full = True
                     return
                 (identity, *rest), first = _receive(socket)
+                self._silent.heard(first)
                 address = ""
                 if self._tokens.current:
                     # For the log, if the message is refused.

@@ -1,4 +1,4 @@
-"""Who holds how much of what all share, so that whoever holds most of it makes room.
+"""Who holds how much of what all share, so that the one who holds most of it makes room.
 
 The holder is the host that a peer connects from, or of IPv6 the network, of which a host may have
 all addresses. Pure.

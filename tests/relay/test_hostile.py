@@ -345,6 +345,19 @@ def test_curve_lets_in_only_whom_it_knows(start_daemon: StartDaemon, tmp_path: P
     with connect(f"ws://127.0.0.1:{websocket_port}/") as client:
         client.send("c")
         assert everything(client) == (['{"command": "FINISHED"}'], 1000)
+    # Connections that never show a key are few.
+    with contextlib.ExitStack() as stack:
+        for _ in range(400):
+            silent = socket.create_connection(
+                ("127.0.0.1", zeromq_port), 60, source_address=("127.0.0.2", 0)
+            )
+            stack.enter_context(silent)
+        wait_for(
+            lambda: 256 < len(list(Path(f"/proc/{daemon.pid}/fd").iterdir())) < 330,
+            "some are closed",
+        )
+        daemon.wait_log("a ZeroMQ connection of 127.0.0.2: too many that say nothing")
+        Broker(uri, prepare=use("broker")).close()
     # A key that is allowed later is let in after a reload.
     (keys / "stranger.key").rename(allowed / "stranger.key")
     daemon.reload()

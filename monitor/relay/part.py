@@ -32,6 +32,7 @@ from monitor.sqlite.file import OpenFile
 from monitor.transport.curve import keys_after_reload
 from monitor.transport.tls import Certificates, read_tls
 from monitor.transport.tls_server import MOST_HANDSHAKES, MOST_WAITING
+from monitor.yielding import over_turns
 
 __all__ = ["Relay"]
 
@@ -153,11 +154,13 @@ class Relay(Part):
             for channel in self.channels.expire(self._clock()):
                 logger.info("channel %s ended: no more messages came", shown(channel.name))
                 self.delivery.changed(channel)
-            for subscriber in self.channels.unheard(self._clock()):
-                subscriber.give_up()
+            async for subscriber in over_turns(self.channels.unheard(self._clock())):
+                # A message may have come meanwhile.
+                if subscriber.channel is not None and subscriber.channel.is_empty:
+                    subscriber.give_up()
             if self._sharing is not None:
                 self._sharing.wake()
-            self.delivery.sweep()
+            await self.delivery.sweep()
             await asyncio.sleep(1)
 
     async def drain(self) -> None:

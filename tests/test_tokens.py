@@ -108,6 +108,8 @@ def test_tokens_created_at_once_are_all_kept(tmp_path: Path) -> None:
         "- a",
         "\0",
         "tokens: 7",
+        r'"\ud800"',
+        r'tokens: [{name: "\ud800"}]',
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line_without_its_content(

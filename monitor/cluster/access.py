@@ -94,6 +94,10 @@ def load_access(
         token, authority = str(service_account / "token"), str(service_account / "ca.crt")
         files += [token, authority]
         stamps = {file: file_stamp(file) for file in files}
+        for file in files:
+            if Path(file).exists():
+                # The package would read whatever it is, without an end.
+                _read(file)
         in_cluster(token_filename=token, cert_filename=authority).load_and_set(configuration)
     else:
         files.append(str(kubeconfig))
@@ -112,6 +116,7 @@ def load_access(
                     # Before it is read: a change in between is found by the next comparison.
                     file = os.path.normpath(kubeconfig.parent / name)
                     stamps[file] = file_stamp(file)
+        _read_token(user, kubeconfig.parent)
         if "exec" in user and not user.keys() & {"token", "tokenFile", "auth-provider"}:
             credential = plugin.run(user.pop("exec"), cluster, kubeconfig.parent)
             if credential.token:
@@ -185,6 +190,18 @@ def _decoded(cluster: dict[str, Any], user: dict[str, Any], key: str) -> bytes |
         return base64.standard_b64decode(data)
     except (binascii.Error, TypeError, ValueError):
         raise AccessError(f"{key}-data is not base64") from None
+
+
+def _read_token(user: dict[str, Any], folder: Path) -> None:
+    """Read ``tokenFile`` with a limit: the package would read whatever it is, without an end."""
+    name = user.get("tokenFile")
+    if not isinstance(name, str) or not name or "token" in user:
+        return
+    file = os.path.normpath(folder / name)
+    try:
+        user["token"] = (_read(file) or b"").decode()
+    except UnicodeDecodeError:
+        raise AccessError(f"{file} is not UTF-8 text") from None
 
 
 def _read(file: str | None) -> bytes | None:

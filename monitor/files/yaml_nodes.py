@@ -61,6 +61,7 @@ _NUMBERS: Final = {
         r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
     ),
 }
+_HALF: Final = re.compile("[\ud800-\udfff]")
 _BOOLEANS: Final = {
     "yes": True, "no": False, "true": True, "false": False, "on": True, "off": False
 }  # fmt: skip
@@ -153,6 +154,8 @@ class _Composer:
             elif isinstance(event, yaml.AliasEvent):
                 self._alias(event)
             elif isinstance(event, yaml.ScalarEvent):
+                if event.style == '"' and _HALF.search(event.value):
+                    event.value = _joined(event.value)
                 tag = event.tag
                 if tag is None or tag == "!":
                     tag = self._loader.resolve(yaml.ScalarNode, event.value, event.implicit)
@@ -314,6 +317,12 @@ def _number(text: str, kind: str) -> int | float:
         base = 16 if "0x" in digits else 2 if "0b" in digits else 10
         return int(digits, base)
     return float(digits.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _joined(text: str) -> str:
+    """Join pairs of halves of characters, which are escapes of JSON."""
+    halves = text.encode("utf-16-le", "surrogatepass")
+    return halves.decode("utf-16-le", "surrogatepass")
 
 
 def _shown(tag: str) -> str:

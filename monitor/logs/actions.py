@@ -7,7 +7,8 @@ whose ``answer`` is the response to the client. An invalid message never ends th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
@@ -37,6 +38,7 @@ __all__ = [
     "parse",
     "parse_upload",
     "query",
+    "tokens_in",
 ]
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -47,6 +49,11 @@ MAX_EXCLUDES: Final = 10
 _MAX_ID_BYTES: Final = 256
 _MAX_TEXT: Final = 4096
 _NOTHING: Final = Raw()
+# A long message with more objects than one in so many bytes cannot be an upload: decoding it takes
+# very long for what it can say.
+_LONG_BYTES: Final = 256 * 1024
+_BYTES_AN_OBJECT: Final = 32
+_MAX_TOKENS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,7 @@ class _List(_Filter, forbid_unknown_fields=True):
     cursor: str | None = None
 
 
+_TOKEN = re.compile(rb'"token"\s{0,8}:\s{0,8}"([\x20-!#-\[\]-~]{1,200})"')
 _decode_sender = msgspec.json.Decoder(_Sender).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
@@ -151,6 +159,9 @@ def head(data: bytes) -> Head:
     """Return the common part of a message; raises ActionError if it is not a JSON object."""
     if not data:
         raise _bad("the message is empty")
+    if _is_dense(data):
+        problem = "too many objects for a message of this length"
+        raise ActionError(ErrorCode.TOO_LARGE, problem)
     raw = _decode(data, _Head)
     return Head(_string(raw.action, "action"), _echo(raw.id), _string(raw.token, "token"))
 
@@ -158,12 +169,31 @@ def head(data: bytes) -> Head:
 def echo(data: bytes) -> Head:
     """Return the valid parts of the head, for an error response; never raises."""
     found = Head()
+    if _is_dense(data):
+        return found
     with suppress(ActionError):
         raw = _decode(data, _Head)
         found = Head(_string(raw.action, "action"))
         found = Head(found.action, _echo(raw.id))
         found = Head(found.action, found.id, _string(raw.token, "token"))
     return found
+
+
+def tokens_in(data: bytes) -> Iterator[str]:
+    """Yield what may be the token of a message, without decoding it; a few at most."""
+    at = 0
+    for _ in range(_MAX_TOKENS):
+        at = data.find(b'"token"', at)
+        if at < 0:
+            return
+        found = _TOKEN.match(data, at)
+        if found is not None:
+            yield found[1].decode()
+        at += 1
+
+
+def _is_dense(data: bytes) -> bool:
+    return len(data) > _LONG_BYTES and data.count(b"}") * _BYTES_AN_OBJECT > len(data)
 
 
 def _string(raw: Raw, key: str) -> str | None:

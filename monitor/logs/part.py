@@ -81,6 +81,14 @@ class Logs(Part):
     async def attend(self) -> None:
         """Nothing to do: the part receives all commits while it runs."""
 
+    def descriptors(self) -> int:
+        """One descriptor per connection of ZeroMQ."""
+        if self._settings.zeromq_uri is None:
+            return super().descriptors()
+        from monitor.logs.zeromq import MOST_CONNECTIONS
+
+        return super().descriptors() + MOST_CONNECTIONS
+
     async def check(self) -> None:
         """Read the tokens if there is a ZeroMQ socket: beyond loopback it requires some."""
         address = self._settings.zeromq_uri

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from monitor.logs.actions import echo
+from monitor.logs.actions import echo, tokens_in
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.followers import LiveMessage
 from monitor.logs.service import LogService
@@ -16,6 +16,7 @@ from monitor.tokens import TokenFile, Tokens
 
 __all__ = ["Peer"]
 
+_LONG_BYTES: Final = 64 * 1024
 # After so long without a message, a follower gets an empty one: libzmq only reports at a send that
 # a peer is gone.
 _PROBE_S: Final = 60.0
@@ -40,6 +41,8 @@ class Peer:
         self.identity = identity
         self.address = "an unknown address"
         self.delimited = False
+        self.is_known = False
+        """Whether its last message had a valid token."""
         self.inbox: deque[bytes] = deque()
         self.task: asyncio.Task[None] | None = None
         self._clock = service.clock
@@ -60,9 +63,18 @@ class Peer:
         return self.task is None and not session.unanswered and not session.following
 
     async def serve(self, data: bytes) -> None:
-        """Answer one message, which has its own token."""
-        token, tokens, follows = echo(data).token, self._tokens.current, self.session.follows
+        """Answer one message, which has its own token.
+
+        A long one is decoded only if it has a valid token: it could hold up everybody else.
+        """
+        tokens, follows = self._tokens.current, self.session.follows
+        if len(data) > _LONG_BYTES and not any(
+            tokens.identify(each) for each in (None, *tokens_in(data))
+        ):
+            data = data[:_LONG_BYTES]
+        token = echo(data).token
         principal = tokens.identify(token)
+        self.is_known = principal is not None
         if principal is None:
             self._refused(self, "its token is not valid" if token else "it has no token")
         await self.session.receive(data, principal)

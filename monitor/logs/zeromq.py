@@ -17,6 +17,7 @@ from collections import deque
 from typing import Final
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from monitor.files.threads import call_aside
 from monitor.log_limits import RateLimitedLog
@@ -25,12 +26,14 @@ from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.peers import Peer
 from monitor.logs.service import LogService
 from monitor.tokens import TokenFile
+from monitor.transport.crowds import Crowds
 from monitor.transport.curve import CurveKeys, read_curve_keys
 from monitor.transport.router import Router, peer_address, reason
+from monitor.transport.strangers import Strangers
 from monitor.transport.zmtp import Zmtp
 from monitor.transport.zmtp_server import ZmtpConnection, ZmtpServer
 
-__all__ = ["ZeroMq"]
+__all__ = ["MOST_CONNECTIONS", "ZeroMq"]
 
 logger = logging.getLogger("monitor.logs")
 
@@ -45,8 +48,11 @@ _OVERSIZE: Final = 2
 # Frames of a message.
 _MAX_FRAMES: Final = 64
 _MAX_PEERS: Final = 10_000
-# Connections that have sent nothing yet.
-_SPARE_CONNECTIONS: Final = 500
+MOST_CONNECTIONS: Final = _MAX_PEERS + 500
+"""Connections at once, some of which have sent nothing yet."""
+
+# With CURVE, connections that have sent nothing yet.
+_MOST_SILENT: Final = 500
 _MAX_INBOX: Final = 64
 # Bytes in all inboxes; beyond that the socket is not read.
 _MAX_INBOX_BYTES: Final = 64 * 1024 * 1024
@@ -74,7 +80,7 @@ class ZeroMq:
                 ),
                 admit=self._admit,
                 received=self._received,
-                lost=lambda connection: self._lost(connection.number),
+                lost=self._lost,
             )
         else:
             self._router = Router(
@@ -88,8 +94,13 @@ class ZeroMq:
                     # Sending to a peer that is gone or takes nothing fails, instead of dropping.
                     zmq.ROUTER_MANDATORY: 1,
                 },
+                events=zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED,
             )
+        self._silent = Strangers(logger, _MOST_SILENT)
         self._peers: dict[bytes, Peer] = {}
+        # Connections on which no valid token came yet, and how many others there are.
+        self._strangers: Crowds[ZmtpConnection] = Crowds()
+        self._known = 0
         self._inbox_bytes = 0
         self._full = False
         self._peers_log = RateLimitedLog(logger)
@@ -114,7 +125,7 @@ class ZeroMq:
             words = ", with CURVE" if self._curve is not None else ""
             logger.info("serving the log actions on %s%s", endpoint, words)
         if self._router is not None:
-            self._router.read(self._drain)
+            self._router.read(self._drain, self._drain_monitor)
 
     def adopt_keys(self, keys: CurveKeys) -> None:
         """Accept peers with these keys from now on; the own key stays."""
@@ -182,16 +193,26 @@ class ZeroMq:
 
     # Without CURVE
 
-    def _admit(self) -> bool:
-        """Return whether there is room for a connection; the first that sent nothing makes it."""
+    def _admit(self, connection: ZmtpConnection) -> bool:
+        """Return whether there is room; a stranger of the host with most of them makes it."""
         assert self._server is not None
-        connections = self._server.connections
-        if len(connections) < _MAX_PEERS + _SPARE_CONNECTIONS:
-            return True
-        silent = next((each for name, each in connections.items() if name not in self._peers), None)
-        if silent is not None:
-            silent.drop("too many connections, and this one sends nothing")
-        return silent is not None
+        strangers = self._strangers
+        if len(strangers) + self._known >= MOST_CONNECTIONS:
+            oldest = next(iter(strangers.largest()), None)
+            if oldest is None:
+                return False
+            strangers.discard(oldest)
+            oldest.drop("too many connections, and no valid token came on this one")
+        strangers.add(connection, connection.address)
+        return True
+
+    def _recognize(self, peer: Peer) -> None:
+        """Note that a peer has sent a valid token: its connection is nobody's to take."""
+        connection = None if self._server is None else self._server.connections.get(peer.identity)
+        if connection is not None and not connection.is_known:
+            connection.is_known = True
+            self._known += 1
+            self._strangers.discard(connection)
 
     def _received(self, connection: ZmtpConnection, messages: deque[list[bytes]]) -> bool:
         while messages:
@@ -202,9 +223,11 @@ class ZeroMq:
                 return False
         return True
 
-    def _lost(self, identity: bytes) -> None:
+    def _lost(self, connection: ZmtpConnection) -> None:
         """The connection is lost: its live tail ends, and what it sent is still stored."""
-        peer = self._peers.pop(identity, None)
+        self._known -= connection.is_known
+        self._strangers.discard(connection)
+        peer = self._peers.pop(connection.number, None)
         if peer is not None:
             peer.session.close()
 
@@ -224,6 +247,22 @@ class ZeroMq:
             router.drain_soon()
         return True
 
+    def _drain_monitor(self) -> None:
+        monitor = None if self._router is None else self._router.monitor
+        if monitor is None:
+            return
+        for _ in range(_BATCH):
+            try:
+                event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.ZMQError:
+                return
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._silent.accepted(event["value"])
+            else:
+                self._silent.gone(event["value"])
+        # No further edge tells of what is left.
+        asyncio.get_running_loop().call_soon(self._drain_monitor)
+
     def _drain(self) -> None:
         router = self._router
         socket = None if router is None else router.socket
@@ -235,6 +274,7 @@ class ZeroMq:
                     self._full = True
                     return
                 (identity, *rest), first = _receive(socket)
+                self._silent.heard(first)
                 address = ""
                 if self._tokens.current:
                     # For the log, if the message is refused.
@@ -285,7 +325,10 @@ class ZeroMq:
         peer.last_heard = self._service.clock()
         if len(self._peers) >= _MAX_PEERS:
             # The first is the one that has been silent for longest.
-            idle = next((each for each in self._peers.values() if each.idle), None)
+            # Those without a valid token go before others.
+            peers = self._peers.values()
+            idle = next((each for each in peers if each.idle and not each.is_known), None)
+            idle = idle or next((each for each in peers if each.idle), None)
             if idle is None:
                 self._peers_log.warning("peers", "more than %d ZeroMQ peers", _MAX_PEERS)
                 return peer
@@ -313,6 +356,8 @@ class ZeroMq:
                 data = peer.inbox.popleft()
                 self._inbox_bytes -= len(data)
                 await peer.serve(data)
+                if peer.is_known:
+                    self._recognize(peer)
                 self._read_on(peer)
         except Exception as error:  # noqa: BLE001 - must not affect other peers
             logger.error("serving a ZeroMQ peer failed: %s: %s", type(error).__name__, error)

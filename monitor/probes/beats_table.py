@@ -8,7 +8,7 @@ import secrets
 from monitor.probes.beats import Beat
 from monitor.store import Connection
 
-__all__ = ["load_beats", "new_key", "take_beat"]
+__all__ = ["key_hash", "load_beats", "load_keys", "new_key", "take_beat"]
 
 _KEY_BYTES = 24
 
@@ -19,14 +19,14 @@ def new_key(connection: Connection, job_id: int) -> str:
     connection.execute(
         "INSERT INTO heartbeat (job_id, key_hash) VALUES (%s, %s)"
         " ON CONFLICT (job_id) DO UPDATE SET key_hash = excluded.key_hash",
-        (job_id, _hash(key)),
+        (job_id, key_hash(key)),
     )
     return key
 
 
 def take_beat(connection: Connection, key: str, beat: Beat) -> int | None:
     """Store a beat; return its job's id, or None for an unknown key."""
-    rows = connection.query("SELECT job_id FROM heartbeat WHERE key_hash = %s", (_hash(key),))
+    rows = connection.query("SELECT job_id FROM heartbeat WHERE key_hash = %s", (key_hash(key),))
     if not rows:
         return None
     connection.execute(
@@ -44,6 +44,12 @@ def load_beats(connection: Connection) -> dict[int, Beat]:
     return {int(job_id): Beat(at, bool(up), message or "") for job_id, at, up, message in rows}
 
 
-def _hash(key: str) -> str:
+def load_keys(connection: Connection) -> set[str]:
+    """Return the hashes of all keys."""
+    return {hash_ for (hash_,) in connection.query("SELECT key_hash FROM heartbeat")}
+
+
+def key_hash(key: str) -> str:
+    """Return what is stored of a key."""
     # A random key needs no salt.
     return hashlib.sha256(key.encode()).hexdigest()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -19,12 +20,13 @@ from monitor.metrics import Metric
 from monitor.part import Health, Part, State, counted
 from monitor.probes.checks import load_kinds
 from monitor.probes.job import Job
-from monitor.probes.runner import RESOLVER_THREADS, Runner
+from monitor.probes.runner import RESOLVER_THREADS, Prepared, Runner
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
 from monitor.probes.turns import Turns
 from monitor.store import RETRY_S
+from monitor.yielding import over_turns
 
 __all__ = ["Probes", "make_source", "own_jobs"]
 
@@ -103,7 +105,7 @@ class Probes(Part):
         except MonitorError as error:
             self._outage.failed(f"cannot load the jobs: {error}", cause=error)
             return
-        self._adopt(*checked)
+        self._adopt(await self._prepared(*checked))
 
     @property
     def source(self) -> str:
@@ -139,7 +141,9 @@ class Probes(Part):
                 continue
             backoff.reset()
             if source is self._source:
-                self._adopt(jobs, mine)
+                loaded = await self._prepared(jobs, mine)
+                if source is self._source:
+                    self._adopt(loaded)
 
     async def _wait_for_change(self) -> None:
         """Return when the source has changed, or a reload has replaced it."""
@@ -159,18 +163,26 @@ class Probes(Part):
             for task in waits:
                 task.cancel()
 
-    def _adopt(self, jobs: JobList, mine: Sequence[Job]) -> None:
+    async def _prepared(self, jobs: JobList, mine: Sequence[Job]) -> _Loaded:
+        """Do all that takes long with many jobs, so that adopting them holds up nobody."""
+        assert self.runner is not None
+        prepared = await self.runner.prepare(mine)
+        # After a restart the grid is as it was; no site is new then.
+        at_once = await _new_sites(self.jobs, mine) if self._logged is not None else ()
+        return _Loaded(jobs, mine, prepared, at_once)
+
+    def _adopt(self, loaded: _Loaded) -> None:
         assert self.runner is not None
         self._outage.recovered("jobs loaded again")
-        before, self.jobs = self.jobs, jobs
+        jobs, mine, prepared = loaded.jobs, loaded.mine, loaded.prepared
+        self.jobs = jobs
         self.runner.producer = self._settings.id or 1
         self.runner.location = self._settings.location or ""
         self.runner.quorum = self._settings.quorum
         self.runner.set_concurrency(self._settings.concurrency)
-        # After a restart the grid is as it was; no site is new then.
-        at_once = _new_sites(before, mine) if self._logged is not None else ()
-        left_out = self.runner.set_jobs(mine, at_once=at_once)
-        self._names = {job.id: job.name or job.shown_url for job in mine}
+        left_out = prepared.left_out
+        self.runner.set_jobs(prepared, at_once=loaded.at_once)
+        self._names = prepared.names()
         self._turns.keep(self._names)
         producer = "" if self._settings.id is None else f" as producer {self._settings.id}"
         where = f" from {self._settings.location}" if self._settings.location else ""
@@ -193,12 +205,12 @@ class Probes(Part):
         """Load the jobs of new settings; see :meth:`Part.prepare`."""
         adopted = self._settings.adopting(settings)
         source = make_source(adopted, database=self._database)
-        jobs, mine = await _load(source, adopted)
+        loaded = await self._prepared(*await _load(source, adopted))
 
         def switch() -> None:
             self._settings, self._source = adopted, source
             self._source_changed.set()
-            self._adopt(jobs, mine)
+            self._adopt(loaded)
 
         return switch
 
@@ -238,10 +250,25 @@ class Probes(Part):
         return self.runner.metrics() if self.runner is not None else ()
 
 
-def _new_sites(before: JobList, jobs: Iterable[Job]) -> Collection[int]:
+async def _new_sites(before: JobList, jobs: Iterable[Job]) -> Collection[int]:
     """Return the ids of the jobs that were not checked before, or in another way."""
-    known = {job.id: _question(job) for job in before.active() if job.id not in before.stopped}
-    return [job.id for job in jobs if known.get(job.id) != _question(job)]
+    known = {job.id: job for job in before.active() if job.id not in before.stopped}
+    found = []
+    async for job in over_turns(jobs):
+        old = known.get(job.id)
+        if old is None or (old != job and _question(old) != _question(job)):
+            found.append(job.id)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """Jobs that were loaded: all, those of this producer, and the ids that are checked at once."""
+
+    jobs: JobList
+    mine: Sequence[Job]
+    prepared: Prepared
+    at_once: Collection[int]
 
 
 def _question(job: Job) -> Job:

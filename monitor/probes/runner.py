@@ -22,8 +22,9 @@ from monitor.probes.job import Job
 from monitor.probes.no_result import NoResultError, OwnTroubleError
 from monitor.probes.schedule import Run, Schedule
 from monitor.probes.slots import Slots
+from monitor.yielding import over_turns
 
-__all__ = ["RESOLVER_THREADS", "JobStatus", "Runner"]
+__all__ = ["RESOLVER_THREADS", "JobStatus", "Prepared", "Runner"]
 
 logger = logging.getLogger("monitor.probes")
 
@@ -56,6 +57,18 @@ class _Active:
         self.last: Result | None = None
         # The check that is running.
         self.task: asyncio.Task[Result] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Jobs that can be run, by id, and a line for each that cannot, which is left out."""
+
+    active: dict[int, _Active]
+    left_out: list[str]
+
+    def names(self) -> dict[int, str]:
+        """Return what people call the jobs."""
+        return {job_id: each.job.name or each.url for job_id, each in self.active.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,30 +129,36 @@ class Runner:
 
     # Jobs
 
-    def set_jobs(self, jobs: Sequence[Job], *, at_once: Collection[int] = ()) -> list[str]:
-        """Run exactly these verified, active jobs; unchanged ones keep running as they are.
+    async def prepare(self, jobs: Sequence[Job]) -> Prepared:
+        """Prepare these verified, active jobs for :meth:`set_jobs`, over as many turns as it takes.
 
-        Those whose ids are in ``at_once`` are checked now, and then on their grid.
-        Returns a line for each job that cannot be prepared, which is left out.
+        Unchanged ones stay as they are.
         """
         active = {}
         left_out = []
-        for job in jobs:
+        async for job in over_turns(jobs):
             known = self._jobs.get(job.id)
             if known is not None and known.job == job:
                 active[job.id] = known
                 continue
-            self._checks.forget(job.id)
             try:
                 active[job.id] = _Active(job, self._checks.prepare(job))
             except MonitorError as error:
                 left_out.append(str(error))
-        for job_id in self._jobs.keys() - active.keys():
-            self._checks.forget(job_id)
-            self._stopped.discard(job_id)
-        self._jobs = active
+        return Prepared(active, left_out)
+
+    def set_jobs(self, prepared: Prepared, *, at_once: Collection[int] = ()) -> None:
+        """Run exactly these jobs; unchanged ones keep running as they are.
+
+        Those whose ids are in ``at_once`` are checked now, and then on their grid.
+        """
+        before, self._jobs = self._jobs, prepared.active
+        for job_id, active in before.items():
+            if self._jobs.get(job_id) is not active:
+                self._checks.forget(job_id)
+            if job_id not in self._jobs:
+                self._stopped.discard(job_id)
         self._reschedule(at_once)
-        return left_out
 
     def _reschedule(self, at_once: Collection[int] = ()) -> None:
         intervals = (

@@ -32,8 +32,9 @@ __all__ = [
 # usual length (measured).
 CHANNEL_BYTES = 1100
 _USUAL_NAME_BYTES = 64
-# What a subscription costs: the client's position, and its places in sets and dictionaries.
-SUBSCRIPTION_BYTES = 400
+# What a subscription costs: the position of the client, and its places in sets and dictionaries
+# (measured).
+SUBSCRIPTION_BYTES = 600
 # What a message costs in addition to its frame: where it ends, and when it came.
 MESSAGE_BYTES = 16
 # How many earlier epochs a channel keeps; each is a crash, or another relay that took over.

@@ -67,7 +67,7 @@ _ROWS = (
     CloseCode(TOO_LONG, "the client's message is too long", ComeBack.NEVER),
     CloseCode(1011, "an internal error of the relay", ComeBack.LATER, _LATER_S),
     CloseCode(1012, "a proxy in between restarts", ComeBack.LATER, _RESTART_S),
-    CloseCode(TRY_AGAIN_LATER, "the client read too slowly", ComeBack.LATER, _LATER_S),
+    CloseCode(TRY_AGAIN_LATER, "the client is too slow, or one too many", ComeBack.LATER, _LATER_S),
 )
 CLOSE_CODES = {row.code: row for row in _ROWS}
 

@@ -78,8 +78,8 @@ class Reader(ABC):
         """Write what the client has not got yet, as far as it reads."""
 
     @abstractmethod
-    def feed_changed(self, state: str) -> None:
-        """Tell the client that the feed is ``up`` or ``down``, or that a broker is ``lost``."""
+    def tell_feed(self, frame: bytes, change: int) -> None:
+        """Tell the client of a change of the feed, by its frame in the recovering protocol."""
 
     @property
     @abstractmethod
@@ -151,7 +151,9 @@ class SubscriberConnection(WebSocketConnection):
                 self._owner.refuse_preface(self, str(problem))
                 self.transport.abort()
                 return
-            self.client = self.client or preface.client
+            if preface.client is not None and self.client is None:
+                self.client = preface.client
+                self.belongs_to(preface.client[0])
             if rest is None:
                 return
             self._preface = None

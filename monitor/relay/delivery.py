@@ -2,7 +2,8 @@
 
 One path serves replay, live messages and clients that were slow: a reader writes the messages
 from its position to the channel's end. The messages of one turn of the loop go out in one write
-per client; under load, those of several turns are joined.
+per client; under load, those of several turns are joined. What goes to very many clients is
+written over several turns, so that nobody else waits for it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from monitor.log_limits import RateLimitedLog
 from monitor.relay.channel import Channel, Subscriber
@@ -20,13 +21,21 @@ from monitor.relay.codes import TRY_AGAIN_LATER
 from monitor.relay.connection import SubscriberConnection
 from monitor.relay.feed import Feed
 from monitor.relay.frame_cache import FrameCache, TurnFrames
+from monitor.relay.protocol_v2 import feed_frame
 from monitor.relay.settings import RelaySettings
+from monitor.transport.fair import Budget
 from monitor.transport.frames import PING
+from monitor.yielding import over_turns
 
 __all__ = ["Delivery", "shown"]
 
 logger = logging.getLogger("monitor.relay")
 
+T = TypeVar("T")
+
+# s of a turn of the loop for what goes to many clients, and after how many the clock is asked for.
+_PIECE_S = 0.005
+_ASK_EVERY = 8
 _PING_TURNS = 20
 # A frame that nobody has read for so long is made again for the next reader.
 _FRAMES_KEPT_S = 20
@@ -38,6 +47,11 @@ _REST_FACTOR = 4
 _LONG_FLUSH_S = 0.005
 _LONG_REST_FACTOR = 8
 _REST_MAX_S = 0.1
+# Notices about the feed may take so much (s) at once, and this share of the time in the long run;
+# past it there is a rest after each piece.
+_FEED_BURST_S = 0.02
+_FEED_SHARE = 0.05
+_FEED_REST_S = 0.05
 # A rest ends early when so much waits. No frame is shorter than 16 bytes, so half as many bytes
 # as this for each message that a channel keeps are less than half of a channel's history.
 _WAITING_MAX_BYTES = 1_048_576
@@ -64,6 +78,21 @@ class Delivery:
         self._rested_at = 0.0
         # Frames that came since the last flush.
         self._waiting_bytes = 0
+        # Whom the flush has not written to yet, what it took so far (s), and whether another one is
+        # to follow at once.
+        self._unwritten: Iterator[Subscriber] | None = None
+        self._flush_took = 0.0
+        self._again = False
+        # What the clients are to get about the feed, the last change last, and whom the last such
+        # notice has not reached yet.
+        self._feed_states: list[str] = []
+        self._feed_frame = b""
+        self._feed_budget = Budget()
+        # How many changes there were, and how many when the notice was made.
+        self.feed_changes = 0
+        self._feed_noticed = 0
+        self._untold: Iterator[SubscriberConnection] | None = None
+        self._feed_handle: asyncio.Handle | None = None
         self._frames = FrameCache()
         # What readers get in this turn of the loop, and what clears it outside of a flush.
         self.turn = TurnFrames(self._frames)
@@ -124,10 +153,41 @@ class Delivery:
         self.faults_log.warning(kind, "%s %s", connection.peer, text)
 
     def feed_changed(self, state: str) -> None:
-        """Tell the clients that the feed is ``up`` or ``down``, or that a broker is ``lost``."""
-        for connections in self._ping_turns:
-            for connection in connections:
-                connection.reader.feed_changed(state)
+        """Tell the clients that the feed is ``up`` or ``down``, or that a broker is ``lost``.
+
+        Brokers may come and go faster than very many clients can hear of each change: they get
+        the latest, and that one was lost.
+        """
+        self.feed_changes += 1
+        self._feed_states = [each for each in self._feed_states if each != state] + [state]
+        if self._feed_handle is None:
+            self._tell_feed()
+
+    def _tell_feed(self) -> None:
+        self._feed_handle = None
+        if self._untold is None:
+            states, self._feed_states = self._feed_states, []
+            if not states:
+                return
+            self._feed_noticed = self.feed_changes
+            at, brokers = self.time(), self.feed.brokers
+            self._feed_frame = b"".join(feed_frame(state, brokers, at) for state in states)
+            self._untold = iter([each for turn in self._ping_turns for each in turn])
+        began = time.thread_time()
+        if _do_some(self._untold, self._tell):
+            self._untold = None
+        took = time.thread_time() - began
+        loop = asyncio.get_running_loop()
+        if not self._feed_budget.spend(
+            took, self._clock(), burst_s=_FEED_BURST_S, share=_FEED_SHARE
+        ):
+            # Also if there is no more to tell for now.
+            self._feed_handle = loop.call_later(_FEED_REST_S, self._tell_feed)
+        elif self._untold is not None:
+            self._feed_handle = loop.call_soon(self._tell_feed)
+
+    def _tell(self, connection: SubscriberConnection) -> None:
+        connection.reader.tell_feed(self._feed_frame, self._feed_noticed)
 
     # Messages
 
@@ -144,11 +204,14 @@ class Delivery:
     def changed(self, channel: Channel) -> None:
         """Note that a channel has news, to be written in this turn of the loop or after a rest."""
         self._dirty[channel] = None
+        self._again = True
         if self._may_begin() and not self._rest():
             self._flush_handle = asyncio.get_running_loop().call_soon(self.flush)
 
     def _may_begin(self) -> bool:
-        """Whether no flush is scheduled, or one that rests although enough waits by now."""
+        """Whether no flush is under way or scheduled, or one rests although enough waits by now."""
+        if self._unwritten is not None:
+            return False
         return self._flush_handle is None or (self._resting and self._enough_waits())
 
     def _enough_waits(self) -> bool:
@@ -166,34 +229,48 @@ class Delivery:
         return self._resting
 
     def flush(self) -> None:
-        """Write to every subscriber of a changed channel what it has not got yet."""
+        """Write to every subscriber of a changed channel what it has not got yet.
+
+        After some ms the rest follows in the next turn of the loop.
+        """
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
+        if self._unwritten is None:
+            dirty, self._dirty = self._dirty, {}
+            self._unwritten = _subscribers(dirty)
+            self._waiting_bytes = 0
+            self._flush_took = 0.0
+            self._again = False
         self._flushing = True
         self.turn.resuming = False
         started = time.thread_time()
-        dirty, self._dirty = self._dirty, {}
-        self._waiting_bytes = 0
-        begun = 0
+        finished = False
         try:
-            for channel in dirty:
-                begun += 1
-                subscribers = channel.subscribers
-                # At the end they leave.
-                for subscriber in list(subscribers) if channel.ended else subscribers:
-                    subscriber.advance()
+            finished = _do_some(self._unwritten, _advance)
         finally:
+            # If a subscriber failed, the loop logs it, and the others follow.
             self.turn.clear()
             self.turn.resuming = True
             self._flushing = False
             # Of this thread's own time: what other threads took meanwhile is no reason to rest.
-            took = time.thread_time() - started
-            factor = _REST_FACTOR if took < _LONG_FLUSH_S else _LONG_REST_FACTOR
-            self._rested_at = self._clock() + min(factor * took, _REST_MAX_S)
-            # The loop logs a defect with one channel; the others continue without it.
-            for channel in islice(dirty, begun, None):
-                self.changed(channel)
+            self._flush_took += time.thread_time() - started
+            if finished:
+                self._flushed()
+            else:
+                self._flush_handle = asyncio.get_running_loop().call_soon(self.flush)
+
+    def _flushed(self) -> None:
+        """Rest after a flush, and begin the next one if that is due."""
+        self._unwritten = None
+        took = self._flush_took
+        factor = _REST_FACTOR if took < _LONG_FLUSH_S else _LONG_REST_FACTOR
+        rested_at = self._clock() + min(factor * took, _REST_MAX_S)
+        if not self._again:
+            self._rested_at = rested_at
+        if self._dirty and not self._rest():
+            self._flush_handle = asyncio.get_running_loop().call_soon(self.flush)
+        self._rested_at = rested_at
 
     def begin_turn(self) -> None:
         """Let readers that advance outside of a flush share their frames in this turn."""
@@ -206,8 +283,9 @@ class Delivery:
 
     def stop(self) -> None:
         """Flush no more."""
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
+        for handle in (self._flush_handle, self._feed_handle):
+            if handle is not None:
+                handle.cancel()
 
     # Slow clients
 
@@ -220,10 +298,12 @@ class Delivery:
         self._stalled.pop(connection, None)
         asyncio.get_running_loop().call_soon(connection.reader.advance_all)
 
-    def sweep(self) -> None:
+    async def sweep(self) -> None:
         """Do what is due each second: close stalled clients, ping a share of the others."""
         now = self._clock()
-        for connection, (waiting, since) in list(self._stalled.items()):
+        async for connection, (waiting, since) in over_turns(list(self._stalled.items())):
+            if connection not in self._stalled:
+                continue
             left = connection.unread_bytes()
             if left < waiting:
                 self._stalled[connection] = (left, now)
@@ -241,9 +321,28 @@ class Delivery:
             self._pinged_at = now
         for _ in range(due):
             self._ping_turn = (self._ping_turn + 1) % _PING_TURNS
-            for connection in self._ping_turns[self._ping_turn]:
+            async for connection in over_turns(list(self._ping_turns[self._ping_turn])):
                 if connection.is_open and not connection.paused:
                     connection.transport.write(PING)
+
+
+def _do_some(items: Iterator[T], act: Callable[[T], None]) -> bool:
+    """Act on items for some ms; return whether none is left."""
+    until = time.thread_time() + _PIECE_S
+    for number, each in enumerate(items, 1):
+        act(each)
+        if not number % _ASK_EVERY and time.thread_time() >= until:
+            return False
+    return True
+
+
+def _subscribers(channels: Iterable[Channel]) -> Iterator[Subscriber]:
+    # Lists: subscribers come and go meanwhile.
+    return (subscriber for channel in channels for subscriber in list(channel.subscribers))
+
+
+def _advance(subscriber: Subscriber) -> None:
+    subscriber.advance()
 
 
 def shown(name: bytes) -> str:

@@ -85,7 +85,7 @@ class LegacyReader(Reader):
         self._delivery.begin_turn()
         self.advance()
 
-    def feed_changed(self, state: str) -> None:
+    def tell_feed(self, frame: bytes, change: int) -> None:
         """Do nothing: the old protocol has no word for it."""
 
     @property

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from monitor.relay.protocol import Malformed, Message, decode
 from monitor.relay.receiver import IDENTITY, Receiver
+from monitor.transport.crowds import Crowds
 from monitor.transport.zmtp import Zmtp
 from monitor.transport.zmtp_server import ZmtpConnection, ZmtpServer
 
@@ -42,6 +43,7 @@ class OpenReceiver(Receiver):
         # Messages since the last call of delivered().
         self._waiting = 0
         self._brokers = 0
+        self._peers: Crowds[ZmtpConnection] = Crowds()
         self._server = ZmtpServer(
             address,
             key="zeromq_uri",
@@ -99,21 +101,18 @@ class OpenReceiver(Receiver):
 
     # Who is connected
 
-    def _admit(self) -> bool:
-        """Return whether there is room; the address with most connections makes it."""
-        connections = self._server.connections
-        if len(connections) < MOST_PEERS:
-            return True
-        by_address: dict[str, list[ZmtpConnection]] = {}
-        for connection in connections.values():
-            if not connection.transport.is_closing():
-                by_address.setdefault(connection.address, []).append(connection)
-        most = max(by_address.values(), key=len, default=[])
-        if most:
+    def _admit(self, connection: ZmtpConnection) -> bool:
+        """Count a connection; if there are too many, the host with most of them makes room."""
+        peers = self._peers
+        if len(peers) >= MOST_PEERS:
+            most = peers.largest()
             # A broker is ready, and was there before those that crowd it out.
             unready = (each for each in most if not each.is_ready)
-            next(unready, most[-1]).drop("too many connections")
-        return bool(most)
+            excess = next(unready, next(reversed(most)))
+            peers.discard(excess)
+            excess.drop("too many connections")
+        peers.add(connection, connection.address)
+        return True
 
     def _came(self, connection: ZmtpConnection) -> None:
         self._brokers += 1
@@ -132,6 +131,7 @@ class OpenReceiver(Receiver):
 
     def _lost(self, connection: ZmtpConnection) -> None:
         self._all_delivered()
+        self._peers.discard(connection)
         if connection.is_ready:
             self._brokers -= 1
             self._log_disconnected(self._brokers)

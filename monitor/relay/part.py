@@ -31,7 +31,8 @@ from monitor.settings import Address, address_text, state_directory
 from monitor.sqlite.file import OpenFile
 from monitor.transport.curve import keys_after_reload
 from monitor.transport.tls import Certificates, read_tls
-from monitor.transport.tls_server import MOST_HANDSHAKES
+from monitor.transport.tls_server import MOST_HANDSHAKES, MOST_WAITING
+from monitor.yielding import over_turns
 
 __all__ = ["Relay"]
 
@@ -112,7 +113,7 @@ class Relay(Part):
 
     def descriptors(self) -> int:
         """One descriptor per client, and some for clients that are connecting."""
-        handshakes = 0 if self._tls is None else MOST_HANDSHAKES
+        handshakes = 0 if self._tls is None else MOST_HANDSHAKES + MOST_WAITING
         return self._settings.max_clients + _SPARE_DESCRIPTORS + handshakes
 
     async def start(self) -> None:
@@ -153,11 +154,13 @@ class Relay(Part):
             for channel in self.channels.expire(self._clock()):
                 logger.info("channel %s ended: no more messages came", shown(channel.name))
                 self.delivery.changed(channel)
-            for subscriber in self.channels.unheard(self._clock()):
-                subscriber.give_up()
+            async for subscriber in over_turns(self.channels.unheard(self._clock())):
+                # A message may have come meanwhile.
+                if subscriber.channel is not None and subscriber.channel.is_empty:
+                    subscriber.give_up()
             if self._sharing is not None:
                 self._sharing.wake()
-            self.delivery.sweep()
+            await self.delivery.sweep()
             await asyncio.sleep(1)
 
     async def drain(self) -> None:

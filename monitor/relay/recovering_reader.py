@@ -36,7 +36,14 @@ _WRITTEN_BYTES = 65536
 class RecoveringReader(Reader):
     """A client of the recovering protocol, and its subscriptions."""
 
-    __slots__ = ("_connection", "_delivery", "_fragments", "_subscriptions")
+    __slots__ = (
+        "_connection",
+        "_delivery",
+        "_feed_change",
+        "_feed_missed",
+        "_fragments",
+        "_subscriptions",
+    )
 
     def __init__(self, connection: SubscriberConnection, delivery: Delivery) -> None:
         self.held_bytes = 0
@@ -44,12 +51,15 @@ class RecoveringReader(Reader):
         self._delivery = delivery
         self._subscriptions: dict[bytes, ClientSubscription] = {}
         self._fragments = b""
+        # The last change of the feed that the client got, and whether it missed one.
+        self._feed_change = 0
+        self._feed_missed = False
 
     def opened(self) -> None:
         """Send how the feed is, and limit the time for the first request."""
         delivery = self._delivery
         delivery.serve(self._connection)
-        self.feed_changed("up" if delivery.feed.up else "down")
+        self._tell_feed_now()
         limit_s = delivery.limits.subscribe_timeout
         self._connection.set_timer("subscribe", limit_s, self._request_missing)
 
@@ -65,12 +75,27 @@ class RecoveringReader(Reader):
             self._answer(request)
 
     def advance_all(self) -> None:
+        if self._feed_missed:
+            self._tell_feed_now()
         self._delivery.begin_turn()
         for subscription in list(self._subscriptions.values()):
             self.advance(subscription)
 
-    def feed_changed(self, state: str) -> None:
+    def tell_feed(self, frame: bytes, change: int) -> None:
+        if change <= self._feed_change:
+            # It has heard of a later state when it connected.
+            return
+        self._feed_change = change
+        # A client that does not read hears of it when it does.
+        self._feed_missed = self._connection.paused
+        if not self._feed_missed:
+            self._connection.write(frame)
+
+    def _tell_feed_now(self) -> None:
         feed = self._delivery.feed
+        state = "up" if feed.up else "down"
+        self._feed_change = self._delivery.feed_changes
+        self._feed_missed = False
         self._connection.write(feed_frame(state, feed.brokers, self._delivery.time()))
 
     @property

@@ -19,6 +19,7 @@ from monitor.relay.protocol import Malformed, Message, decode
 from monitor.relay.receiver import IDENTITY, Receiver
 from monitor.transport.curve import CurveKeys, CurveSettings, read_curve_keys
 from monitor.transport.router import Router, peer_address, reason
+from monitor.transport.strangers import Strangers
 from monitor.transport.unfinished import Unfinished
 
 __all__ = ["RouterReceiver"]
@@ -34,6 +35,8 @@ _ASK_EVERY = 32
 _EVENTS_A_TURN = 100
 # A message has a few frames, and its peer may have sent the next one in part.
 _UNFINISHED_FRAMES = 8
+# Connections that delivered nothing yet; a site has a few brokers.
+_MOST_STRANGERS = 256
 # Complete messages that libzmq may hold for one peer while the loop is busy elsewhere.
 _RECEIVE_QUEUE = 1000
 _EVENTS = (
@@ -79,6 +82,7 @@ class RouterReceiver(Receiver):
         self._unfinished = Unfinished(
             logger, limit_bytes=2**20 + _UNFINISHED_FRAMES * max_frame_bytes
         )
+        self._strangers = Strangers(logger, _MOST_STRANGERS)
         self._incoming: Incoming
         self.peers = Peers()
         # How the handshake of the connection that is lost next failed.
@@ -145,6 +149,7 @@ class RouterReceiver(Receiver):
             ):
                 if identity not in heard:
                     unfinished.finished(identity, last)
+                    self._strangers.heard(last)
                 if incoming.dropping:
                     unfinished.too_long(last)
                 try:
@@ -178,12 +183,14 @@ class RouterReceiver(Receiver):
             if kind == zmq.EVENT_ACCEPTED:
                 peers.accepted(event["value"])
                 self._unfinished.accepted(event["value"])
+                self._strangers.accepted(event["value"])
             elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 peers.succeeded()
                 self._log_connected(peers.count)
             elif kind == zmq.EVENT_DISCONNECTED:
                 # The peer's messages come before the notice that it is lost.
                 self._unfinished.gone(event["value"])
+                self._strangers.gone(event["value"])
                 self._receive()
                 self._delivered()
                 failed, self._failed = self._failed, 0

@@ -16,13 +16,14 @@ from collections.abc import Callable
 
 from websockets.http11 import Request, Response
 
-from monitor.relay.codes import CLOSE_CODES, GOING_AWAY
+from monitor.relay.codes import CLOSE_CODES, GOING_AWAY, TRY_AGAIN_LATER
 from monitor.relay.connection import SubscriberConnection
 from monitor.relay.delivery import Delivery, shown
 from monitor.relay.legacy_reader import LegacyReader
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.relay.recovering_reader import RecoveringReader
 from monitor.settings import Address, address_text
+from monitor.transport.crowds import Crowds
 from monitor.transport.listen import listening_sockets
 from monitor.transport.origins import is_allowed, shown_origin
 from monitor.transport.preface import plain_answer
@@ -40,8 +41,9 @@ _BACKLOG = 4096
 _UNACKNOWLEDGED_S = 60.0
 # s for the handshake of TLS.
 _TLS_S = 10.0
-# Connections beyond max_clients that get an answer; more are dropped without one.
-_REFUSED_AT_ONCE = 256
+# Connections beyond max_clients that are not accepted yet, or closing. The host with most of these
+# loses one to a newcomer, without an answer.
+_SPARE = 256
 # At a stop clients are disconnected one after the other, so that they do not come back all at
 # once: so many a second, or more where that would take longer than this share of the time.
 _GOODBYES_PER_SECOND = 1000
@@ -65,6 +67,9 @@ class Server:
         self._clock = clock
         self._servers: list[asyncio.Server | TLSServer] = []
         self._connections: set[SubscriberConnection] = set()
+        # Clients, and connections that are not accepted yet or are closed for others.
+        self._clients: Crowds[SubscriberConnection] = Crowds()
+        self._others: Crowds[SubscriberConnection] = Crowds()
         self._draining = False
         # Why clients have to wait: they get 503.
         self.unready = ""
@@ -92,7 +97,7 @@ class Server:
                     self._tls,
                     limit_s=_TLS_S,
                     refused=self._refused_handshake,
-                    full=self._is_overfull,
+                    full=lambda address: self._is_overfull() and self._is_full(address),
                     is_proxy=self._is_proxy,
                 )
                 encrypted.start(_BACKLOG)
@@ -162,14 +167,35 @@ class Server:
         return connection
 
     def connected(self, connection: SubscriberConnection) -> None:
-        """Count a connection; far beyond the limit it gets no answer."""
+        """Count a connection; far beyond the limit another one is dropped without an answer."""
         self._connections.add(connection)
+        self._others.add(connection, _address(connection))
+        if connection.client is not None:
+            connection.belongs_to(connection.client[0])
         if self._is_overfull():
-            self._refused("max-clients", "dropped %s: too many clients", connection.peer)
-            connection.transport.abort()
+            oldest = next(iter(self._others.largest()))
+            self._others.discard(oldest)
+            self._refused("max-clients", "dropped %s: too many clients", oldest.peer)
+            oldest.transport.abort()
 
     def _is_overfull(self) -> bool:
-        return len(self._connections) > self.delivery.limits.max_clients + _REFUSED_AT_ONCE
+        return len(self._connections) > self.delivery.limits.max_clients + _SPARE
+
+    def _is_full(self, address: str) -> bool:
+        """Whether there is no room for a client: its host would have as much as any other."""
+        clients = self._clients
+        if len(clients) < self.delivery.limits.max_clients:
+            return False
+        return len(clients.largest()) <= clients.count(address) + 1
+
+    def _make_room(self) -> None:
+        """If there are max_clients, close the newest one of the host with most."""
+        if len(self._clients) >= self.delivery.limits.max_clients:
+            newest = next(reversed(self._clients.largest()))
+            self._clients.discard(newest)
+            self._others.add(newest, _address(newest))
+            self.delivery.fault(newest, "max-clients", "is one of too many from its host: 1013")
+            newest.begin_close(TRY_AGAIN_LATER, "too many clients from this address")
 
     def _is_proxy(self, address: str) -> bool:
         return is_trusted(address, self.delivery.limits.trusted_proxies)
@@ -182,7 +208,7 @@ class Server:
         self._refused("proxy", "invalid PROXY header from %s: %s", connection.peer, problem)
 
     def answer_plainly(self, connection: SubscriberConnection, method: str) -> bytes:
-        full = len(self._connections) > self.delivery.limits.max_clients
+        full = self._is_full(_address(connection))
         return plain_answer(method, available=not (self._draining or full or self.unready))
 
     def answer(self, connection: SubscriberConnection, request: Request) -> Response:
@@ -193,23 +219,26 @@ class Server:
             connection.client = (
                 forwarded_for(forwarded, limits.trusted_proxies) or connection.client
             )
+            connection.belongs_to(_address(connection))
         unavailable = http.HTTPStatus.SERVICE_UNAVAILABLE
         if self._draining:
             return self._refuse(connection, unavailable, "draining", "restarting")
         if self.unready:
             return self._refuse(connection, unavailable, "starting", self.unready)
-        if len(self._connections) > limits.max_clients:
+        if self._is_full(_address(connection)):
             return self._refuse(connection, unavailable, "max-clients", "too many clients")
         for origin in request.headers.get_all("Origin") if limits.origins else ():
             if not is_allowed(origin, limits.origins):
                 text = f"the origin {shown_origin(origin)} is not in relay.origins"
                 return self._refuse(connection, http.HTTPStatus.FORBIDDEN, "origin", text)
         response = connection.protocol.accept(request)
-        if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS and _offers_recovery(
-            request
-        ):
-            response.headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL
-            connection.reader = RecoveringReader(connection, self.delivery)
+        if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            self._make_room()
+            self._others.discard(connection)
+            self._clients.add(connection, _address(connection))
+            if _offers_recovery(request):
+                response.headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL
+                connection.reader = RecoveringReader(connection, self.delivery)
         return response
 
     def paused(self, connection: SubscriberConnection) -> None:
@@ -224,6 +253,8 @@ class Server:
     def lost(self, connection: SubscriberConnection) -> None:
         """Forget a connection that is lost; log what it sent if that was not WebSocket."""
         self._connections.discard(connection)
+        self._clients.discard(connection)
+        self._others.discard(connection)
         problem = connection.violation()
         if problem:
             self._refused("rubbish", "invalid WebSocket from %s: %s", connection.peer, problem)
@@ -256,6 +287,10 @@ class Server:
         faults[kind] = faults.get(kind, 0) + 1
         if text:
             self.delivery.faults_log.warning(kind, text, *args)
+
+
+def _address(connection: SubscriberConnection) -> str:
+    return connection.host if connection.client is None else connection.client[0]
 
 
 def _offers_recovery(request: Request) -> bool:

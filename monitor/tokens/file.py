@@ -221,6 +221,8 @@ def _lines(path: Path) -> list[TokenLine] | None:
         lines = msgspec.convert(found, _File).tokens
     except msgspec.ValidationError as error:
         raise _wrong(f"{path}: {decoding_problem(error)}") from None
+    except UnicodeEncodeError:
+        raise _wrong(f"{path}: not valid Unicode: half of a surrogate pair") from None
     for line in lines:
         try:
             line.end()

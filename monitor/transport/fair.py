@@ -2,9 +2,10 @@
 
 One readable socket can bring megabytes at once (uvloop reads up to 32 times in a row), and a few
 bytes can take long to parse. So a connection reads little at a time, parses it in small slices, and
-stops when its share of this turn of the loop is used; the rest waits in a queue of all connections
-for a later turn. All of them together use a limited part of each turn. While connections are within
-their shares, as honest ones are, everything is parsed as it arrives.
+stops when its share of this turn of the loop is used; the rest waits for a later turn. All of them
+together use a limited part of each turn, in which hosts take turns, and of each host its
+connections: so a thousand connections of one host wait for each other, and others do not. While
+connections are within their shares, as honest ones are, everything is parsed as it arrives.
 
 A connection that keeps using more than its share is closed.
 """
@@ -14,12 +15,16 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable
-from typing import ClassVar, cast
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import ClassVar, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from monitor.transport.crowds import holder
+
 __all__ = ["SLICE_BYTES", "Budget", "FairReading", "Turns"]
+
+T = TypeVar("T")
 
 # What is parsed between two looks at the clock. The smallest frames and chunks of a slice take
 # about 2 ms.
@@ -52,6 +57,30 @@ class Budget:
         return self.used_s <= burst_s
 
 
+class _Lines(Generic[T]):
+    """A line for each owner; the head of each line goes next, line by line."""
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[Hashable, deque[T]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def add(self, owner: Hashable, each: T) -> None:
+        """Put it at the end of its owner's line."""
+        self._lines.setdefault(owner, deque()).append(each)
+
+    def next(self) -> T:
+        """Return who goes next."""
+        owner, line = next(iter(self._lines.items()))
+        each = line.popleft()
+        if line:
+            self._lines.move_to_end(owner)
+        else:
+            del self._lines[owner]
+        return each
+
+
 class Turns:
     """The turns of one loop: which connections wait, and what this turn has left for them."""
 
@@ -67,8 +96,8 @@ class Turns:
         # The connection that is served, for the log of what holds the loop.
         self.serving: FairReading | None = None
         self._loop = loop
-        self._queue: deque[FairReading] = deque()
-        self._requests: deque[asyncio.Future[None]] = deque()
+        self._queue: _Lines[FairReading] = _Lines()
+        self._requests: _Lines[asyncio.Future[None]] = _Lines()
         self._used_s = 0.0
         self._begun = 0
         self._next: asyncio.Handle | None = None
@@ -93,14 +122,14 @@ class Turns:
 
     def wait(self, reading: FairReading) -> None:
         """Serve a connection when its turn comes."""
-        self._queue.append(reading)
+        self._queue.add(reading.owner, reading)
         self._expect_next()
 
-    async def begin_request(self) -> None:
-        """Wait until a turn has room for one more request."""
+    async def begin_request(self, address: str) -> None:
+        """Wait until a turn has room for one more request of a peer's IP address."""
         if self._requests or self._begun >= _REQUESTS:
             turn: asyncio.Future[None] = self._loop.create_future()
-            self._requests.append(turn)
+            self._requests.add(holder(address), turn)
             self._expect_next()
             await turn
         else:
@@ -117,9 +146,9 @@ class Turns:
         self._begun = 0
         queue, requests = self._queue, self._requests
         while queue and self._used_s < _TURN_S:
-            queue.popleft().take_turn()
+            queue.next().take_turn()
         while requests and self._begun < _REQUESTS:
-            request = requests.popleft()
+            request = requests.next()
             if not request.done():
                 self._begun += 1
                 request.set_result(None)
@@ -134,6 +163,9 @@ class FairReading(asyncio.BufferedProtocol, ABC):
     """
 
     transport: asyncio.Transport
+
+    # Whose turn its turns are: the connections of one host to one kind of listener.
+    owner: Hashable = ""
 
     # The budget: s of the loop's time, at once and in the long run.
     burst_s: ClassVar[float] = 2.0
@@ -226,6 +258,12 @@ class FairReading(asyncio.BufferedProtocol, ABC):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection over."""
         self.transport = cast("asyncio.Transport", transport)
+        found = transport.get_extra_info("peername")
+        self.belongs_to(str(found[0]) if isinstance(found, tuple) else "")
+
+    def belongs_to(self, address: str) -> None:
+        """Let it take the turns of the host at an IP address."""
+        self.owner = type(self), holder(address)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where to read into."""

@@ -12,24 +12,27 @@ import errno
 import functools
 import socket
 import ssl
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from monitor.settings import Address
+from monitor.transport.crowds import Crowds
 from monitor.transport.fair import Turns
 from monitor.transport.proxies import MAX_HEADER_BYTES, read_proxy_header
 
-__all__ = ["MOST_HANDSHAKES", "TLSServer"]
+__all__ = ["MOST_HANDSHAKES", "MOST_WAITING", "TLSServer"]
 
 MOST_HANDSHAKES = 1024
-"""Connections of a listener at once that have not finished their handshake."""
+"""Connections of a listener at once that are in their handshake."""
 
-# With so many, one that we have waited for so long (s) makes room for the next. Until then the next
-# waits in the kernel's queue, as most do where thousands of clients come back at once.
+MOST_WAITING = 4096
+"""Connections of a listener at once that wait for that, as where thousands come back at once."""
+
+# If there are too many handshakes, one that we have waited for so long (s) makes room.
 _LEAST_S = 3.0
-_ACCEPTED_PER_TURN = 64
+_ACCEPTED_PER_TURN = 32
 # s until the next look where the process lacks descriptors or memory.
 _PAUSE_S = 1.0
 _LACKING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -40,7 +43,10 @@ class Refused(Protocol):
     """What is called for a handshake that failed."""
 
     def __call__(self, kind: str, text: str, peer: Address, /) -> object:
-        """Take what failed: ``tls``, ``tls-plain`` (HTTP), ``tls-silent`` or ``proxy``, and why.
+        """Take what failed, and why.
+
+        Kinds are ``tls``, ``tls-plain`` (HTTP), ``tls-silent``, ``tls-many``, ``proxy`` and
+        ``max-clients``.
 
         The text is empty for a client that left before it said anything, such as a load balancer
         that only looks whether the port is open.
@@ -78,7 +84,8 @@ class TLSServer:
 
     ``factory`` makes the protocol of a connection, which may take ``limit_s`` for its handshake; it
     gets the client that a PROXY header before the handshake names. ``is_proxy`` says who may send
-    one. While ``full`` says so, connections are closed at once.
+    one. If ``full`` says so for its address, a connection is closed at once. If there are too many,
+    the host with most of them makes room, or waits itself: others do not wait for it.
     """
 
     def __init__(
@@ -89,7 +96,7 @@ class TLSServer:
         *,
         limit_s: float,
         refused: Refused,
-        full: Callable[[], bool] = lambda: False,
+        full: Callable[[str], bool] = lambda _: False,
         is_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._listener = listener
@@ -101,12 +108,13 @@ class TLSServer:
         self._is_proxy = is_proxy
         self._loop = asyncio.get_running_loop()
         self._turns = Turns.of(self._loop)
-        # The oldest first.
+        # The oldest first; the same by hosts; and those that wait to begin.
         self._handshakes: dict[_Handshake, None] = {}
+        self._crowds: Crowds[_Handshake] = Crowds()
+        self._waiting: deque[_Handshake] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
-        # Whether the pause is for handshakes to end.
-        self._lacks_room = False
+        self._look: asyncio.TimerHandle | None = None
         self._closed = False
 
     def start(self, backlog: int) -> None:
@@ -120,9 +128,12 @@ class TLSServer:
         if self._closed:
             return
         self._closed = True
-        self._lacks_room = False
-        if self._pause is not None:
-            self._pause.cancel()
+        for timer in (self._pause, self._look):
+            if timer is not None:
+                timer.cancel()
+        for waiting in self._waiting:
+            waiting.connection.close()
+        self._waiting.clear()
         self._loop.remove_reader(self._listener)
         self._listener.close()
         for handshake in self._handshakes:
@@ -135,52 +146,84 @@ class TLSServer:
 
     def _resume(self) -> None:
         self._pause = None
-        self._lacks_room = False
         self._loop.add_reader(self._listener, self._accept)
-
-    def _pause_for(self, delay_s: float) -> None:
-        self._loop.remove_reader(self._listener)
-        self._pause = self._loop.call_later(delay_s, self._resume)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTED_PER_TURN):
-            late = None
-            if len(self._handshakes) >= MOST_HANDSHAKES:
-                late = self._longest_late()
-                if late is None:
-                    self._pause_for(_PAUSE_S)
-                    self._lacks_room = True
-                    return
             try:
                 connection, peer = self._listener.accept()
             except OSError as error:
                 if error.errno in _LACKING:
-                    self._pause_for(_PAUSE_S)
+                    self._loop.remove_reader(self._listener)
+                    self._pause = self._loop.call_later(_PAUSE_S, self._resume)
                 return
-            if self._full():
+            if self._full(peer[0]):
                 connection.close()
                 self._refused("max-clients", "too many clients", peer[:2])
                 continue
-            if late is not None:
-                del self._handshakes[late]
-                late.give_up()
             connection.setblocking(False)
-            self._begin(_Handshake(connection, peer[:2], self._loop.time()))
+            self._admit(_Handshake(connection, peer[:2], self._loop.time()))
 
-    def _longest_late(self) -> _Handshake | None:
-        """Return who makes room: of the host with the most, who said nothing for the longest."""
+    def _admit(self, handshake: _Handshake) -> None:
+        """Begin a handshake, or let it wait if its host has as many as any other."""
+        if len(self._handshakes) < MOST_HANDSHAKES or self._make_room(handshake.peer[0]):
+            self._begin(handshake)
+        elif len(self._waiting) < MOST_WAITING:
+            self._waiting.append(handshake)
+            self._look_later()
+        else:
+            handshake.connection.close()
+            self._refused("tls-many", "too many handshakes from one host", handshake.peer)
+
+    def _make_room(self, address: str) -> bool:
+        late = self._late()
+        if late:
+            ((host, _),) = Counter(each.peer[0] for each in late).most_common(1)
+            self._give_up(next(each for each in late if each.peer[0] == host))
+            return True
+        crowd = self._crowds.largest()
+        if len(crowd) <= self._crowds.count(address) + 1:
+            return False
+        idle = [each for each in crowd if each.since is not None]
+        if idle:
+            self._give_up(next((each for each in idle if not each.heard), idle[0]))
+        return bool(idle)
+
+    def _late(self) -> list[_Handshake]:
+        """Return those whose clients make us wait, of all that said nothing if there are any."""
         before = self._loop.time() - _LEAST_S
         late = [
             each for each in self._handshakes if each.since is not None and each.since <= before
         ]
-        late = [each for each in late if not each.heard] or late
-        if not late:
-            return None
-        ((host, _),) = Counter(each.peer[0] for each in late).most_common(1)
-        return next(each for each in late if each.peer[0] == host)
+        return [each for each in late if not each.heard] or late
+
+    def _give_up(self, handshake: _Handshake) -> None:
+        del self._handshakes[handshake]
+        self._crowds.discard(handshake)
+        handshake.give_up()
+
+    def _look_later(self) -> None:
+        if self._look is None:
+            self._look = self._loop.call_later(_LEAST_S / 3, self._look_now)
+
+    def _look_now(self) -> None:
+        """Let those that wait begin instead of those that are late."""
+        self._look = None
+        for late in self._late()[: len(self._waiting)]:
+            self._give_up(late)
+        self._begin_waiting()
+        if self._waiting:
+            self._look_later()
+
+    def _begin_waiting(self) -> None:
+        while self._waiting and len(self._handshakes) < MOST_HANDSHAKES:
+            handshake = self._waiting.popleft()
+            handshake.since = self._loop.time()
+            self._begin(handshake)
 
     def _begin(self, handshake: _Handshake) -> None:
         self._handshakes[handshake] = None
+        self._crowds.add(handshake, handshake.peer[0])
         task = handshake.task = self._loop.create_task(self._serve(handshake), name="tls")
         self._tasks.add(task)
         task.add_done_callback(functools.partial(self._over, handshake))
@@ -188,11 +231,10 @@ class TLSServer:
     def _over(self, handshake: _Handshake, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._handshakes.pop(handshake, None)
+        self._crowds.discard(handshake)
         if not handshake.handed_over:
             handshake.connection.close()
-        if self._lacks_room and self._pause is not None:
-            self._pause.cancel()
-            self._resume()
+        self._begin_waiting()
 
     async def _serve(self, handshake: _Handshake) -> None:
         def refuse(kind: str, problem: str) -> None:
@@ -231,7 +273,7 @@ class TLSServer:
             self._refused("tls-silent", "", handshake.peer)
             return
         handshake.since = None
-        await self._turns.begin_request()
+        await self._turns.begin_request(handshake.peer[0])
         handshake.since = self._loop.time()
         with self._limited(handshake):
             handshake.handed_over = True
@@ -265,6 +307,7 @@ class TLSServer:
                 connection.recv(size - len(header))
             if client is not None:
                 handshake.peer = handshake.client = client
+                self._crowds.add(handshake, client[0])
             return
         if header:
             raise ValueError("it ends too early")

@@ -23,6 +23,7 @@ import zmq
 
 from monitor.log_limits import RateLimitedLog
 from monitor.settings import address_text
+from monitor.transport.strangers import connection_of, cut_off
 
 __all__ = ["LOOK_S", "Unfinished", "resident_bytes"]
 
@@ -186,14 +187,7 @@ class Unfinished:
             address_text(peer.address),
             problem,
         )
-        connection = _connection(descriptor)
-        if connection is not None:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            finally:
-                connection.detach()
+        cut_off(descriptor)
 
 
 def resident_bytes() -> int:
@@ -206,17 +200,9 @@ def _statm(pid: int) -> int:
     return os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _connection(descriptor: int) -> socket.socket | None:
-    """Return a connection by its descriptor, which stays libzmq's; detach it."""
-    try:
-        return socket.socket(fileno=descriptor)
-    except OSError:
-        return None
-
-
 def _look(descriptor: int) -> tuple[tuple[str, int], int] | None:
     """Return the peer's address, and how many bytes came from it; None if it is gone."""
-    connection = _connection(descriptor)
+    connection = connection_of(descriptor)
     if connection is None:
         return None
     try:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import itertools
 import logging
 import math
 import os
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from monitor.log_limits import RateLimitedLog
 from monitor.settings import address_text
+from monitor.transport.crowds import holder
 from monitor.transport.fair import FairReading
 from monitor.transport.listen import listening_sockets
 from monitor.transport.zmtp import Zmtp, ZmtpError, message
@@ -28,6 +30,9 @@ _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
 # Bytes of unfinished messages in all connections together.
 _MAX_HELD_BYTES: Final = 64 * 1024 * 1024
+# Past it so many connections are dropped at once, until this share of it is held.
+_DROPPED_AT_ONCE: Final = 16
+_HELD_SHARE: Final = 7 / 8
 # A peer that reads nothing may have so many bytes waiting, and one message more.
 _MAX_UNSENT_BYTES: Final = 1024 * 1024
 _STALL_S: Final = 60.0
@@ -56,7 +61,7 @@ class ZmtpServer:
 
     ``zmtp`` makes the parser of a connection. ``received`` takes messages (the first frames of
     each) of a connection out of a queue, and returns whether it may be read on; if not, call
-    :meth:`ZmtpConnection.resume` later. ``admit`` is called for each new connection and returns
+    :meth:`ZmtpConnection.resume` later. ``admit`` is called with each new connection and returns
     whether there is room, ``ready`` after its handshake, ``served`` after some messages of it, and
     ``lost`` when it is lost. ``fault`` gets the reason why one is closed; by default it is logged.
     """
@@ -67,7 +72,7 @@ class ZmtpServer:
         *,
         key: str,
         zmtp: Callable[[], Zmtp],
-        admit: Callable[[], bool],
+        admit: Callable[[ZmtpConnection], bool],
         received: Callable[[ZmtpConnection, deque[list[bytes]]], bool],
         lost: Callable[[ZmtpConnection], None],
         ready: Callable[[ZmtpConnection], None] = lambda connection: None,
@@ -130,11 +135,24 @@ class ZmtpServer:
             self._lost(connection)
 
     def hold(self, change: int) -> None:
-        """Count bytes of unfinished messages; drops the connection with most of them if needed."""
+        """Count bytes of unfinished messages; drops connections if there are too many."""
         self.held_bytes += change
         if change > 0 and self.held_bytes > _MAX_HELD_BYTES:
-            largest = max(self.connections.values(), key=lambda each: each.held_bytes)
-            largest.drop("too many bytes of unfinished messages")
+            self._drop_some()
+
+    def _drop_some(self) -> None:
+        """Drop the largest of the host with most bytes; who is known comes last."""
+        holding = [each for each in self.connections.values() if each.held_bytes]
+        holding = [each for each in holding if not each.is_known] or holding
+        by_host: Counter[str] = Counter()
+        for each in holding:
+            by_host[holder(each.address)] += each.held_bytes
+        ((host, _),) = by_host.most_common(1)
+        of_host = (each for each in holding if holder(each.address) == host)
+        for each in heapq.nlargest(_DROPPED_AT_ONCE, of_host, key=lambda each: each.held_bytes):
+            if self.held_bytes <= _MAX_HELD_BYTES * _HELD_SHARE:
+                break
+            each.drop("too many bytes of unfinished messages")
 
     def stop_reading(self) -> None:
         """Accept no peer and read nothing more."""
@@ -187,6 +205,8 @@ class ZmtpConnection(FairReading):
         """The name that the peer set for itself, which others may have, too."""
         self.is_ready = False
         """Whether the handshake is complete."""
+        self.is_known = False
+        """Whether the server's owner knows who it is."""
         self.held_bytes = 0
         # What is wrong with what it sent after the messages that are complete.
         self._problem = ""
@@ -208,7 +228,7 @@ class ZmtpConnection(FairReading):
         super().connection_made(transport)
         found = transport.get_extra_info("peername")
         self.address = str(found[0]) if isinstance(found, tuple) else "unknown"
-        if not (self._server.reading and self._server.admit()):
+        if not (self._server.reading and self._server.admit(self)):
             self.transport.abort()
             return
         self._set_options(_KEEPALIVE)

@@ -22,7 +22,7 @@ from monitor.store import Store
 from monitor.tokens import TokenFile, require_tokens
 from monitor.transport.listen import give_up_after, listening_sockets
 from monitor.transport.tls import Certificates, read_tls
-from monitor.transport.tls_server import MOST_HANDSHAKES, TLSServer
+from monitor.transport.tls_server import MOST_HANDSHAKES, MOST_WAITING, TLSServer
 from monitor.web.context import Context, DaemonStatus, PartsStatus
 from monitor.web.http.access import Access
 from monitor.web.http.app import make_app
@@ -92,7 +92,7 @@ class Web(Part):
 
     def descriptors(self) -> int:
         """One descriptor per connection, and some for clients that are connecting."""
-        handshakes = 0 if self._tls is None else MOST_HANDSHAKES
+        handshakes = 0 if self._tls is None else MOST_HANDSHAKES + MOST_WAITING
         return self._settings.max_connections + _SPARE_DESCRIPTORS + handshakes
 
     async def check(self) -> None:

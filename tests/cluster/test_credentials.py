@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import ssl
 import stat
 import tempfile
@@ -18,7 +19,7 @@ import pytest
 import trustme
 from kubernetes.config import kube_config
 
-from monitor.cluster.access import load_access
+from monitor.cluster.access import AccessError, load_access
 from monitor.cluster.part import Cluster
 from monitor.cluster.plugin import Plugin, PluginError
 from monitor.cluster.settings import ClusterSettings
@@ -271,6 +272,27 @@ def loaded(file: Path) -> Any:
     access = load_access(file, service_account=file.parent, plugin=Plugin(), connections=2)
     access.close()
     return access
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "file"])
+def test_a_token_is_read_from_a_regular_file_only(tmp_path: Path, what: str) -> None:
+    kubeconfig, token = tmp_path / "kubeconfig", tmp_path / "token"
+    kubeconfig.write_text(
+        "current-context: c\n"
+        "contexts: [{name: c, context: {cluster: k, user: u}}]\n"
+        "clusters: [{name: k, cluster: {server: 'http://127.0.0.1:1'}}]\n"
+        "users: [{name: u, user: {tokenFile: token}}]\n"
+    )
+    if what == "file":
+        token.write_text("a-token\n")
+        assert loaded(kubeconfig).headers == {"authorization": "Bearer a-token"}
+        return
+    if what == "pipe":
+        os.mkfifo(token)
+    else:
+        token.symlink_to("/dev/zero")
+    with pytest.raises(AccessError, match=f"cannot read {token}: a {what}"):
+        loaded(kubeconfig)
 
 
 def test_the_proxy_is_that_of_the_kubeconfig_or_of_the_environment(

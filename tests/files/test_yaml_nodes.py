@@ -63,6 +63,7 @@ def test_merged_keys_are_as_in_pyyaml() -> None:
         ("1.5e+3", 1500.0),
         ("-.inf", -math.inf),
         ("=", "="),
+        (r'"\ud83d\ude00"', "\U0001f600"),
         ("[<<]", ["<<"]),
         ("[yes, Off, TRUE, ~, 'no']", [True, False, True, None, "no"]),
         ("!!str 12", "12"),

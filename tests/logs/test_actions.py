@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from monitor.logs.actions import Follow, ListRequest, Unfollow, Upload, echo, parse
+from monitor.logs.actions import Follow, ListRequest, Unfollow, Upload, echo, parse, tokens_in
 from monitor.logs.answers import ActionError, ErrorCode, Head, listed, live, stored
 from monitor.logs.entries import Entry, Reason, Rejected
 from monitor.logs.filters import Cursor, Filter, Kind, Query, folded
@@ -147,6 +147,29 @@ def test_what_is_wrong_is_said(message: object, code: str, words: str) -> None:
 
 sound_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 sound_floats = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def test_a_long_message_of_tiny_objects_is_refused_before_it_is_decoded() -> None:
+    dense = b'{"id":1,"action":"uploadLogs","logs":[' + b"{}," * 200_000 + b"{}]}"
+    assert refused(dense).code is ErrorCode.TOO_LARGE
+    assert echo(dense) == Head()
+    braces = {"action": "uploadLogs", "logs": [{"message": "{}" * 100 + "x" * 10_000}] * 100}
+    assert len(read(braces, max_batch=100).items) == 100
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"token": "a_b-c", "x": 1}', ["a_b-c"]),
+        (b'{"token":1,"token":"b"}', ["b"]),
+        (b'{"token":"' + b"x" * 201 + b'"}', []),
+        (b'{"token":"\xff"}', []),
+        (b'"token":"a"' * 20, ["a"] * 8),
+        (b"", []),
+    ],
+)
+def test_tokens_are_found_without_decoding(data: bytes, expected: list[str]) -> None:
+    assert list(tokens_in(data)) == expected
 
 
 @given(st.none() | st.booleans() | st.integers(-(2**70), 2**70) | sound_floats | sound_texts)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -340,6 +341,35 @@ def test_zeromq_peers_beyond_the_limit_take_the_place_of_who_was_silent(
         assert len(running_service.logs.zeromq or ()) == 2
 
 
+def test_strangers_of_zeromq_leave_room_for_who_has_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zeromq, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(zeromq, "_MAX_PEERS", 2)
+    file = tmp_path / "tokens.yml"
+    token = create_token(file, "ops", Role.ADMIN)
+    with (
+        service(tmp_path, tokens=TokenFile(file)) as running_service,
+        contextlib.ExitStack() as stack,
+    ):
+
+        def another() -> zmq.Socket[bytes]:
+            return stack.enter_context(peer(running_service.endpoint))
+
+        first = another()
+        assert ask(first, "uploadLogs", token=token, **entry("x"))["accepted"] == 1
+        for _ in range(6):
+            # One that is cut off connects again.
+            assert ask(another(), "getLogs")["error"]["code"] == "unauthorized"
+        assert ask(another(), "uploadLogs", token=token, **entry("x"))["accepted"] == 1
+        assert ask(first, "uploadLogs", token=token, **entry("x"))["accepted"] == 1
+        # A long message is not even decoded without a token.
+        long = {"id": 7, **entry("x" * 100_000)}
+        refused = ask(another(), "uploadLogs", **long)
+        assert (refused["error"]["code"], refused.get("id")) == ("unauthorized", None)
+        assert ask(first, "uploadLogs", token=token, **long)["id"] == 7
+
+
 def test_a_zeromq_follower_that_is_gone_is_found_though_nothing_matches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,7 +554,10 @@ def test_a_stop_commits_what_was_taken_and_answers_it(tmp_path: Path) -> None:
     assert sorted(map(int, stored)) == sorted(accepted)
 
 
-def test_curve_admits_known_peers_only_and_a_reload_changes_which(tmp_path: Path) -> None:
+def test_curve_admits_known_peers_only_and_a_reload_changes_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(zeromq, "_MOST_SILENT", 5)
     keys = tmp_path / "keys"
     keys.mkdir()
     public, secret = zmq.auth.create_certificates(tmp_path, "server")
@@ -536,13 +569,13 @@ def test_curve_admits_known_peers_only_and_a_reload_changes_which(tmp_path: Path
     @contextlib.contextmanager
     def known(endpoint: str, file: Path) -> Iterator[zmq.Socket[bytes]]:
         own = zmq.auth.load_certificate(file)
-        with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.RCVTIMEO, LIMIT_S * 1000)
-            socket.curve_serverkey = zmq.auth.load_certificate(public)[0]
-            socket.curve_publickey, socket.curve_secretkey = own[0], own[1] or b""
-            socket.connect(endpoint)
-            yield socket
+        with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+            dealer.setsockopt(zmq.LINGER, 0)
+            dealer.setsockopt(zmq.RCVTIMEO, LIMIT_S * 1000)
+            dealer.curve_serverkey = zmq.auth.load_certificate(public)[0]
+            dealer.curve_publickey, dealer.curve_secretkey = own[0], own[1] or b""
+            dealer.connect(endpoint)
+            yield dealer
 
     with service(tmp_path, curve=curve) as found:
         with known(found.endpoint, keys / "first.key_secret") as first:
@@ -560,6 +593,12 @@ def test_curve_admits_known_peers_only_and_a_reload_changes_which(tmp_path: Path
                 for stranger in (plain, second):
                     with pytest.raises(zmq.Again):
                         stranger.recv(zmq.NOBLOCK)
+            port = int(found.endpoint.rpartition(":")[2])
+            silent = [socket.create_connection(("127.0.0.1", port), LIMIT_S) for _ in range(10)]
+            wait_for(lambda: "too many that say nothing" in caplog.text, "the log")
+            assert texts(ask(first, "getLogs")) == ["one"]
+            for raw in silent:
+                raw.close()
         shutil.copy(tmp_path / "others" / "second.key", keys)
 
         async def reload() -> None:
@@ -572,12 +611,12 @@ def test_curve_admits_known_peers_only_and_a_reload_changes_which(tmp_path: Path
 
 @contextlib.contextmanager
 def named(endpoint: str, identity: bytes) -> Iterator[zmq.Socket[bytes]]:
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.RCVTIMEO, LIMIT_S * 1000)
-        socket.setsockopt(zmq.IDENTITY, identity)
-        socket.connect(endpoint)
-        yield socket
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.setsockopt(zmq.RCVTIMEO, LIMIT_S * 1000)
+        dealer.setsockopt(zmq.IDENTITY, identity)
+        dealer.connect(endpoint)
+        yield dealer
 
 
 def test_a_live_tail_belongs_to_who_showed_the_token_and_not_to_a_name(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_a_job_is_up_while_its_beats_come(daemon: Whole) -> None:
     assert daemon.request("GET", renewed["path"], role=None).status_code == 200
     daemon.wait_for_state(job_id, "up")
     assert daemon.request("GET", "/heartbeat/x?status=odd", role=None).status_code == 422
+    # Guesses are few, and hold up nobody who has a key.
+    guesses = [
+        daemon.request("GET", f"/heartbeat/{number}", role=None).status_code for number in range(25)
+    ]
+    assert set(guesses[:15]) == {404}
+    assert guesses[-1] == 429
+    assert daemon.request("GET", renewed["path"], role=None).status_code == 200
     daemon.request("DELETE", f"/job/{job_id}")
     assert daemon.request("GET", renewed["path"], role=None).status_code == 404
 

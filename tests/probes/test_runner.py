@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
+from monitor import yielding
 from monitor.bus import BusSettings, Consumer, create_bus
 from monitor.bus.spool import SpoolBus
 from monitor.errors import SettingError
@@ -144,15 +145,36 @@ async def test_a_job_that_cannot_be_prepared_is_left_out_and_the_others_keep_run
     async with running(ProbesSettings(jobs=good)) as probes:
         settings = ProbesSettings(jobs=[*good, bad])
         settings.verify()
-        switch = await probes.part.prepare(settings)
         authority.unlink()
-        switch()
+        (await probes.part.prepare(settings))()
         line = "job 2 (live): cannot prepare its check: FileNotFoundError"
         assert caplog.messages.count(f"job left out: {line}") == 1
         assert "checking 1 of 2 jobs" in caplog.messages
         state = probes.part.state()
         assert (state.health, "1 job left out" in state.summary) == (Health.DEGRADED, True)
         await probes.more(lambda results: results)
+
+
+async def test_many_jobs_are_prepared_over_many_turns_of_the_loop(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yielding, "_PIECE_S", 0.0)
+    async with running(ProbesSettings(jobs=jobs(1, server.url("/ok")))) as probes:
+        turns = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        turning = asyncio.create_task(turn())
+        await probes.reload(ProbesSettings(jobs=jobs(300, server.url("/ok"), interval=60)))
+        turning.cancel()
+        # As new ones, and to find out which are new.
+        assert turns >= 600
+        assert probes.part.runner is not None
+        assert len(probes.part.runner.job_ids()) == 300
 
 
 async def test_sites_that_hang_do_not_keep_the_others_from_being_checked(

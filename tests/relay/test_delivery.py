@@ -7,10 +7,12 @@ import json
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from monitor.relay import delivery as module
 from monitor.relay.channel import Channel
+from monitor.relay.protocol_v2 import SUBPROTOCOL
 from tests.relay.serving import reader, say, serving
 
 pytestmark = pytest.mark.integration_test
@@ -30,6 +32,29 @@ class Defect:
 
     def advance(self) -> None:
         raise RuntimeError("a defect")
+
+
+class Noting(Defect):
+    """A subscriber that notes in which turn of the loop it got what."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.turns: list[int] = []
+        channel.subscribers.add(self)
+
+    def advance(self) -> None:
+        assert self.channel is not None
+        if self.position < self.channel.end:
+            self.position = self.channel.end
+            self.turns.append(Noting.turn)
+
+    turn = 0
+
+    @classmethod
+    async def count(cls) -> None:
+        while True:
+            cls.turn += 1
+            await asyncio.sleep(0)
 
 
 async def turns() -> None:
@@ -89,6 +114,59 @@ async def test_a_rest_lasts_unless_much_waits(monkeypatch: pytest.MonkeyPatch) -
         assert server.delivery.deliveries == 4
         assert await task(client) == "second"
         assert [(await task(client))[0] for _ in range(2)] == ["x", "y"]
+
+
+async def test_what_goes_to_very_many_is_written_over_several_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PIECE_S", 0.0)
+    async with serving() as server:
+        client = await reader(server, "c")
+        counting = asyncio.create_task(Noting.count())
+        channel = server.delivery.channels.get(b"c")
+        assert channel is not None
+        many = [Noting(channel) for _ in range(400)]
+        say(server, "c", "first")
+        while not any(each.turns for each in many):
+            await asyncio.sleep(0)
+        assert not all(each.turns for each in many)
+        # It reaches those who were written to as well as the others.
+        say(server, "c", "second")
+        assert [await task(client), await task(client)] == ["first", "second"]
+        while any(each.position < 2 for each in many):
+            await asyncio.sleep(0.01)
+        counting.cancel()
+        first = [each.turns[0] for each in many]
+        assert max(first.count(turn) for turn in first) <= 8
+
+
+async def test_clients_hear_of_the_feed_over_several_turns_and_its_last_state_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PIECE_S", 0.0)
+    monkeypatch.setattr(module, "_ASK_EVERY", 1)
+    monkeypatch.setattr(module, "_FEED_REST_S", 0.001)
+    async with serving() as server:
+        host, port = server.addresses[0]
+        clients = [
+            await connect(f"ws://{host}:{port}/", subprotocols=[Subprotocol(SUBPROTOCOL)])
+            for _ in range(5)
+        ]
+        for client in clients:
+            assert json.loads(await client.recv())["state"] == "down"
+        for _ in range(100):
+            for state, brokers in (("up", 1), ("down", 0), ("up", 1), ("lost", 1)):
+                server.delivery.feed.brokers = brokers
+                server.delivery.feed_changed(state)
+            await asyncio.sleep(0)
+        server.delivery.feed_changed("up")
+        for client in clients:
+            got: list[str] = []
+            while got[-2:] != ["lost", "up"]:
+                got.append(json.loads(await client.recv())["state"])
+            assert len(got) < 200
+        for client in clients:
+            await client.close()
 
 
 async def test_a_defect_with_one_channel_keeps_nothing_from_the_others() -> None:

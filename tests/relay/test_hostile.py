@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import ssl
@@ -15,7 +16,8 @@ import pytest
 import trustme
 import zmq
 import zmq.auth
-from websockets.sync.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 from tests.ports import free_port
 from tests.relay.broker import Broker
@@ -193,6 +195,33 @@ def test_what_is_no_zeromq_is_one_line(relay: Relay, said: bytes) -> None:
     assert len(complaints(relay)) == 1
 
 
+def test_a_host_with_most_clients_makes_room_for_others(start_relay: StartRelay) -> None:
+    relay = start_relay(max_clients=4)
+    here = ("127.0.0.1", relay.websocket_port)
+
+    def other(channel: str) -> ClientConnection:
+        return relay.client(
+            channel, sock=socket.create_connection(here, 60, source_address=("127.0.0.2", 0))
+        )
+
+    clients = [relay.client("c") for _ in range(4)]
+    relay.wait_subscribed("c", 4)
+    with contextlib.ExitStack() as stack:
+        # Connections without a handshake are not clients, and take nobody's place.
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(here, 60))
+        clients += [other("c"), other("c")]
+        for refused in (relay.client, other):
+            with pytest.raises(InvalidStatus, match="503"):
+                refused("c")
+        # The newest made room.
+        for client in clients[2:4]:
+            assert everything(client)[1] == 1013
+        relay.wait_subscribed("c", 6)
+        relay.broker.send("c", "FINISHED")
+        assert [everything(client)[1] for client in clients[:2] + clients[4:]] == [1000] * 4
+
+
 def test_a_flood_of_new_channels_is_bounded(start_relay: StartRelay) -> None:
     relay = start_relay(max_history_bytes=2 * KILO * KILO)
     # The first flood warms up what the process keeps for its own use.
@@ -316,6 +345,19 @@ def test_curve_lets_in_only_whom_it_knows(start_daemon: StartDaemon, tmp_path: P
     with connect(f"ws://127.0.0.1:{websocket_port}/") as client:
         client.send("c")
         assert everything(client) == (['{"command": "FINISHED"}'], 1000)
+    # Connections that never show a key are few.
+    with contextlib.ExitStack() as stack:
+        for _ in range(400):
+            silent = socket.create_connection(
+                ("127.0.0.1", zeromq_port), 60, source_address=("127.0.0.2", 0)
+            )
+            stack.enter_context(silent)
+        wait_for(
+            lambda: 256 < len(list(Path(f"/proc/{daemon.pid}/fd").iterdir())) < 330,
+            "some are closed",
+        )
+        daemon.wait_log("a ZeroMQ connection of 127.0.0.2: too many that say nothing")
+        Broker(uri, prepare=use("broker")).close()
     # A key that is allowed later is let in after a reload.
     (keys / "stranger.key").rename(allowed / "stranger.key")
     daemon.reload()

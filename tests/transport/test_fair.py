@@ -36,6 +36,10 @@ class Pipe:
     def is_closing(self) -> bool:
         return self.aborted
 
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        assert name == "peername"
+        return ("192.0.2.1", 1)
+
     def abort(self) -> None:
         self.aborted = True
 
@@ -129,6 +133,22 @@ async def test_an_honest_peer_waits_for_one_slice_of_each_other_at_most(clock: C
     assert sum(parser.slices for parser in flood) - before <= 16 + 2
 
 
+async def test_the_connections_of_one_host_wait_for_each_other_and_others_do_not(
+    clock: Clock,
+) -> None:
+    flood = [Parser(clock, 0.001) for _ in range(1000)]
+    for parser in flood:
+        parser.feed(b"x")
+    honest = Parser(clock, 0.00001)
+    honest.belongs_to("192.0.2.2")
+    honest.feed(b"hello")
+    await turns(2)
+    assert honest.parsed
+    assert not all(parser.parsed for parser in flood)
+    await turns(1000)
+    assert all(parser.parsed for parser in flood)
+
+
 async def test_a_connection_that_stays_over_its_share_is_ended(clock: Clock) -> None:
     parser = Parser(clock, 0.01)
     fed = 0
@@ -170,7 +190,7 @@ async def test_requests_begin_a_few_a_turn_in_their_order() -> None:
     begun: list[int] = []
 
     async def request(number: int) -> None:
-        await all_turns.begin_request()
+        await all_turns.begin_request("")
         begun.append(number)
 
     tasks = [asyncio.create_task(request(number)) for number in range(100)]
@@ -182,6 +202,18 @@ async def test_requests_begin_a_few_a_turn_in_their_order() -> None:
         assert len(begun) - seen <= 16
         seen = len(begun)
     assert begun == [number for number in range(100) if number != 50]
+
+
+async def test_requests_of_one_host_wait_for_each_other_and_others_do_not() -> None:
+    all_turns = Turns.of(asyncio.get_running_loop())
+    flood = [asyncio.create_task(all_turns.begin_request("192.0.2.1")) for _ in range(1000)]
+    await turns(2)
+    honest = asyncio.create_task(all_turns.begin_request("192.0.2.2"))
+    await turns(4)
+    assert honest.done()
+    assert not all(task.done() for task in flood)
+    for task in flood:
+        await task
 
 
 def budgets() -> Iterator[tuple[float, bool]]:

@@ -86,8 +86,9 @@ class Listening:
             return True
         return False
 
-    def connect(self) -> socket.socket:
-        self.opened.append(socket.create_connection(("127.0.0.1", self.port), LIMIT_S))
+    def connect(self, host: str = "127.0.0.1") -> socket.socket:
+        to = ("127.0.0.1", self.port)
+        self.opened.append(socket.create_connection(to, LIMIT_S, source_address=(host, 0)))
         return self.opened[-1]
 
     async def say(self, data: bytes) -> socket.socket:
@@ -95,13 +96,13 @@ class Listening:
         await asyncio.to_thread(client.sendall, data)
         return client
 
-    async def echo(self, *header: bytes, trusted: bool = True) -> None:
+    async def echo(self, *header: bytes, trusted: bool = True, host: str = "127.0.0.1") -> None:
         context = ssl.create_default_context()
         if trusted:
             AUTHORITY.configure_trust(context)
 
         def talk() -> None:
-            connection = self.connect()
+            connection = self.connect(host)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for piece in header:
                 connection.sendall(piece)
@@ -232,7 +233,7 @@ async def test_nobody_else_names_the_client_before_tls(server: Listening) -> Non
     assert server.peers[0][0] == "127.0.0.1"
 
 
-@both_loops(full=lambda: True)
+@both_loops(full=lambda address: address == "127.0.0.1")
 async def test_where_there_is_no_room_there_is_no_handshake(server: Listening) -> None:
     client = server.connect()
     assert await server.wait_refused() == [("max-clients", "too many clients")]
@@ -271,6 +272,19 @@ async def test_clients_that_come_all_at_once_are_served_one_after_the_other(
     with patch.multiple(tls_server, MOST_HANDSHAKES=3):
         await asyncio.gather(*(server.echo() for _ in range(30)))
     assert server.refused == []
+
+
+@both_loops()
+async def test_a_host_with_most_handshakes_makes_room_or_waits(server: Listening) -> None:
+    with patch.multiple(tls_server, MOST_HANDSHAKES=10, MOST_WAITING=5, _LEAST_S=10 * LIMIT_S):
+        for _ in range(30):
+            server.connect()
+        assert (
+            await server.wait_refused(15)
+            == [("tls-many", "too many handshakes from one host")] * 15
+        )
+        await server.echo(host="127.0.0.2")
+        assert server.refused[15:] == [("tls-silent", "nothing in 0 s")]
 
 
 @both_loops()

@@ -115,7 +115,7 @@ class Peers:
             ("127.0.0.1", 0),
             key="uri",
             zmtp=lambda: Zmtp(max_frame_bytes=1 << 20, max_message_bytes=1 << 20, max_frames=64),
-            admit=lambda: True,
+            admit=lambda _: True,
             received=self._received,
             lost=lambda connection: self.lost.append(connection.address),
         )
@@ -129,9 +129,11 @@ class Peers:
                 return False
         return True
 
-    async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def raw(
+        self, source: str = "127.0.0.1"
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = self.server.endpoints[0].removeprefix("tcp://").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
         assert await reader.readexactly(len(hello())) == hello()
         return reader, writer
 
@@ -215,6 +217,34 @@ async def test_unfinished_messages_are_bounded_in_all(
         with contextlib.suppress(ConnectionError):
             await writer.drain()
     await until(lambda: len(peers.lost) >= 6)
+    assert peers.server.held_bytes <= 1 << 20
+    for writer in writers:
+        writer.close()
+
+
+async def test_a_host_with_most_unfinished_bytes_makes_room_and_strangers_first(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zmtp_server, "_MAX_HELD_BYTES", 1 << 20)
+    begun = struct.pack("!BQ", 2, 1 << 20)
+    writers = []
+
+    async def hold(host: str, size: int) -> None:
+        _, writer = await peers.raw(host)
+        writers.append(writer)
+        writer.write(GREETING + ready() + begun + bytes(size))
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+
+    await hold("127.0.0.2", 300 << 10)
+    for _ in range(40):
+        await hold("127.0.0.3", 40 << 10)
+    await until(lambda: len(peers.lost) >= 16)
+    assert set(peers.lost) == {"127.0.0.3"}
+    for connection in peers.server.connections.values():
+        connection.is_known = connection.address == "127.0.0.3"
+    await hold("127.0.0.4", 400 << 10)
+    await until(lambda: peers.lost[-1] != "127.0.0.3")
     assert peers.server.held_bytes <= 1 << 20
     for writer in writers:
         writer.close()

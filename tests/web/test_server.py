@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from monitor.web.http.app import Requester
 from monitor.web.part import Web
 from monitor.web.settings import ApiSettings
 from tests.waiting import LIMIT_S, wait_for
-from tests.web.serving import serving
+from tests.web.serving import Serving, serving
 
 routes = APIRouter()
 
@@ -252,24 +253,50 @@ def test_the_longest_idle_connection_makes_room_for_another() -> None:
             session.close()
 
 
-def test_the_last_connections_are_for_health_checks_and_tokens(tmp_path: Path) -> None:
+GET = b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n%b\r\n"
+
+
+@contextlib.contextmanager
+def crowded(
+    tmp_path: Path, begun: Callable[[bytes], bytes]
+) -> Iterator[tuple[Serving, bytes, Callable[[], socket.socket]]]:
+    """Serve with all connections taken by what ``begun`` makes of a token's header."""
     file = tmp_path / "tokens.yml"
-    token = create_token(file, "ops", Role.ADMIN)
-    head = b"POST /session HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n"
+    bearer = f"authorization: Bearer {create_token(file, 'ops', Role.ADMIN)}\r\n".encode()
     with (
         serving(routers=[routes], tokens=TokenFile(file), max_connections=2) as server,
         contextlib.ExitStack() as stack,
     ):
+
+        def connect() -> socket.socket:
+            peer = socket.create_connection(("127.0.0.1", server.port), LIMIT_S)
+            peer.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert peer.recv(1000).startswith(b"HTTP/1.1 200")
+            peer.sendall(begun(bearer))
+            return stack.enter_context(peer)
+
         for _ in range(2):
-            busy = socket.create_connection(("127.0.0.1", server.port), LIMIT_S)
-            stack.enter_context(busy)
-            busy.sendall(head[:20])
-        wait_for(lambda: "2 connections" in server.web.state().summary, "the busy ones")
-        get = b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n%b\r\n"
-        bearer = f"authorization: Bearer {token}\r\n".encode()
-        assert exchange(server.port, get % (b"/healthz", b"")).startswith(b"HTTP/1.1 200")
-        assert exchange(server.port, get % (b"/whoami", bearer)).startswith(b"HTTP/1.1 200")
-        assert exchange(server.port, get % (b"/session", b"")).startswith(b"HTTP/1.1 503")
+            connect()
+        wait_for(lambda: "2 connections" in server.web.state().summary, "the others")
+        yield server, bearer, connect
+
+
+def test_who_has_no_valid_token_makes_room_however_busy(tmp_path: Path) -> None:
+    with crowded(tmp_path, lambda _: b"POST /session HTTP/1.1\r\n") as (server, bearer, connect):
+        for _ in range(70):
+            connect()
+            assert exchange(server.port, GET % (b"/healthz", b"")).startswith(b"HTTP/1.1 200")
+        assert exchange(server.port, GET % (b"/whoami", bearer)).startswith(b"HTTP/1.1 200")
+
+
+def test_the_last_connections_are_for_health_checks_and_tokens(tmp_path: Path) -> None:
+    def begun(bearer: bytes) -> bytes:
+        return b"POST /length HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n%b\r\nx" % bearer
+
+    with crowded(tmp_path, begun) as (server, bearer, _):
+        assert exchange(server.port, GET % (b"/healthz", b"")).startswith(b"HTTP/1.1 200")
+        assert exchange(server.port, GET % (b"/whoami", bearer)).startswith(b"HTTP/1.1 200")
+        assert exchange(server.port, GET % (b"/session", b"")).startswith(b"HTTP/1.1 503")
 
 
 def test_tokens_are_asked_for_and_taken_up_by_a_reload(tmp_path: Path) -> None:

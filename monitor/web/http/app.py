@@ -27,7 +27,7 @@ from monitor.web.http.access import (
 )
 from monitor.web.http.attempts import Attempts
 from monitor.web.http.compression import Compression
-from monitor.web.http.limits import RESERVED, Connections
+from monitor.web.http.limits import CONNECTION, Connections
 from monitor.web.http.problems import ERRORS, Problem, install, problem_response
 from monitor.web.http.schemas import Schemas
 from monitor.web.http.static_files import PageFiles
@@ -162,14 +162,17 @@ class Gate:
             (key.decode("latin-1"), value.decode("latin-1")) for key, value in scope["headers"]
         )
         answered = _Answer(send)
-        await Turns.of(asyncio.get_running_loop()).begin_request()
         client = self._connections.forwarded(scope.get("client"), headers.get("x-forwarded-for"))
+        turns = Turns.of(asyncio.get_running_loop())
+        await turns.begin_request(client[0] if client else "")
         root_path = self._connections.settings.root_path
         path = inner_path(root_path, scope["path"])
         scope = {**scope, "client": client, "path": path, "raw_path": path.encode()}
         found = self._access.check(scope["method"], scope["path"], headers)
         if credentials_in(headers) and scope["path"] not in _NEVER_LIMITED:
             found = self._limited(scope, found)
+        if isinstance(found, Principal):
+            self._connections.known(_connection(scope))
         scope["audit"] = []
         try:
             await self._serve(scope, headers, found, receive, answered)
@@ -204,7 +207,8 @@ class Gate:
             more = {"www-authenticate": "Bearer"} if found.status == 401 else found.headers
             await problem_response(found.status, found.detail, more)(scope, receive, send)
             return
-        if found is None and scope["path"] not in _HEALTH and scope.get("state", {}).get(RESERVED):
+        reserved = self._connections.is_reserved(_connection(scope))
+        if found is None and scope["path"] not in _HEALTH and reserved:
             refusal = problem_response(
                 503, "too many connections", {"retry-after": "5", "connection": "close"}
             )
@@ -255,6 +259,10 @@ class Gate:
             _audit_log.info(_AUDIT, *words)
         else:
             self._nobodys_log.info("audit of nobody", _AUDIT, *words)
+
+
+def _connection(scope: Scope) -> Any:
+    return scope.get("state", {}).get(CONNECTION)
 
 
 def _shown(scope: Scope) -> str:

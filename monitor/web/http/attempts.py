@@ -6,8 +6,9 @@ one. The limit keeps guesses from costing much.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
+
+from monitor.transport.crowds import holder
 
 __all__ = ["Attempts"]
 
@@ -36,6 +37,10 @@ class _Bucket:
         self._left -= 1
         return 0.0
 
+    def give_back(self) -> None:
+        """Undo a :meth:`take`."""
+        self._left = min(float(self._size), self._left + 1)
+
 
 class Attempts:
     """Counts failures; ``now`` is in s on a clock that does not go back."""
@@ -49,7 +54,7 @@ class Attempts:
     def fail(self, address: str, now: float) -> float:
         """Count a failure; return 0, or how many s this address has to wait."""
         self.failed += 1
-        source = _network(address)
+        source = holder(address)
         bucket = self._addresses.pop(source, None) or _Bucket(_BY_ADDRESS, now)
         if len(self._addresses) >= _MAX_ADDRESSES:
             del self._addresses[next(iter(self._addresses))]
@@ -61,12 +66,10 @@ class Attempts:
             self._all = _Bucket(_IN_ALL, now)
         return self._all.take(now)
 
-
-def _network(address: str) -> str:
-    """Return an address, of IPv6 the network: a host may have all of its addresses."""
-    if ":" not in address:
-        return address
-    try:
-        return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return address
+    def forgive(self, address: str) -> None:
+        """Undo a failure that turned out not to be one, and did not have to wait."""
+        self.failed -= 1
+        bucket = self._addresses.get(holder(address))
+        for each in (bucket, self._all):
+            if each is not None:
+                each.give_back()

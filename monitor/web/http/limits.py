@@ -13,12 +13,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from monitor.log_limits import RateLimitedLog
 from monitor.settings import Address, address_text
+from monitor.transport.crowds import Crowds
 from monitor.transport.fair import FairReading
 from monitor.transport.proxies import forwarded_for, is_trusted, read_proxy_header
 from monitor.web.http.problems import MEDIA_TYPE, problem_body
 from monitor.web.settings import ApiSettings
 
-__all__ = ["MAX_HEADER_BYTES", "RESERVED", "Connections", "LimitedHttp"]
+__all__ = ["CONNECTION", "MAX_HEADER_BYTES", "Connections", "LimitedHttp"]
 
 logger = logging.getLogger("monitor.web")
 
@@ -29,24 +30,27 @@ MAX_HEADER_BYTES = 16 * 1024
 _LINGER_S = 2.0
 # Connections over max_connections, for health checks and valid tokens.
 _RESERVE = 64
-RESERVED = "reserved"
-"""The key in a request's ``state`` if it came on one of them."""
+CONNECTION = "connection"
+"""The key in a request's ``state`` of the connection that it came on."""
 
 
 class Connections:
     """All open connections, HTTP and WebSocket, by their transports.
 
-    When there are ``max_connections``, the one that is idle for longest makes room, of the address
-    that has most idle ones. If none is idle, a few more are accepted, but only health checks and
-    valid tokens get an answer on them.
+    When there are ``max_connections``, one makes room that has no valid token, of the host that has
+    most of these: first one that waits for a request, then one whose request or answer takes
+    longest. If all have valid tokens, a few more are accepted, but only health checks and valid
+    tokens get an answer on them.
     """
 
     def __init__(self, settings: ApiSettings) -> None:
         self.settings = settings
         self.faults_log = RateLimitedLog(logger)
         self._transports: set[Any] = set()
-        # By address; in each, the longest idle first.
-        self._idle: dict[str, dict[LimitedHttp, None]] = {}
+        self._reserved: set[Any] = set()
+        # Those that wait for a request, and those with one of which no valid token is known.
+        self._idle: Crowds[Any] = Crowds()
+        self._unknown: Crowds[Any] = Crowds()
         # The clients that proxies named by the PROXY protocol.
         self._named: dict[Any, Address] = {}
 
@@ -61,35 +65,54 @@ class Connections:
         if excess >= _RESERVE:
             return False
         if excess >= 0:
-            http.app_state = {**http.app_state, RESERVED: True}
+            self._reserved.add(http.transport)
         self._transports.add(http.transport)
         self.idle(http)
         return True
 
     def idle(self, http: LimitedHttp) -> None:
         """Note that a connection waits for a request."""
-        http.idle_at = "" if http.client is None else http.client[0]
-        self._idle.setdefault(http.idle_at, {})[http] = None
+        self._unknown.discard(http.transport)
+        if http.transport in self._transports:
+            self._idle.add(http.transport, "" if http.client is None else http.client[0])
 
     def busy(self, http: LimitedHttp) -> None:
-        """Note that a connection has a request, or is lost."""
-        of_address = self._idle.get(http.idle_at)
-        if of_address is not None:
-            of_address.pop(http, None)
-            if not of_address:
-                del self._idle[http.idle_at]
+        """Note that a connection has a request, or the beginning of one, of somebody."""
+        if http.transport in self._idle:
+            self.unknown(http)
+
+    def unknown(self, http: LimitedHttp) -> None:
+        """Note that nobody knows who made the request of a connection."""
+        self._idle.discard(http.transport)
+        if http.transport in self._transports:
+            self._unknown.add(http.transport, "" if http.client is None else http.client[0])
+
+    def known(self, transport: asyncio.BaseTransport) -> None:
+        """Note that the request of a connection has a valid token: it stays."""
+        self._unknown.discard(transport)
+
+    def is_reserved(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether a connection is for health checks and valid tokens."""
+        return transport in self._reserved
 
     def _make_room(self) -> None:
-        if self._idle:
-            of_address = max(self._idle.values(), key=len)
-            oldest = next(iter(of_address))
-            self.busy(oldest)
-            self.discard(oldest.transport)
-            oldest.transport.close()
+        crowd = self._idle.largest() or self._unknown.largest()
+        oldest = next(iter(crowd), None)
+        if oldest is None:
+            return
+        waits = oldest in self._idle and not oldest.get_write_buffer_size()
+        self.discard(oldest)
+        if waits:
+            oldest.close()
+        else:
+            oldest.abort()
 
     def discard(self, transport: asyncio.BaseTransport) -> None:
         """Count a connection out."""
         self._transports.discard(transport)
+        self._reserved.discard(transport)
+        self._idle.discard(transport)
+        self._unknown.discard(transport)
         self._named.pop(transport, None)
 
     def name(self, transport: asyncio.BaseTransport, client: Address) -> None:
@@ -124,12 +147,11 @@ class LimitedHttp(H11Protocol):
 
     # the client that a proxy named before TLS
     proxied: Address | None = None
-    # the address under which it is idle
-    idle_at = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock, or refuse where there are too many connections."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, CONNECTION: transport}
         self._reads = _Reads(self)
         self._reads.connection_made(transport)
         transport.set_protocol(self._reads)
@@ -188,10 +210,12 @@ class LimitedHttp(H11Protocol):
         data, self._preface = self._preface[size:], None
         if client is not None:
             self._for_client(client)
+            self.limits.unknown(self)
         return data
 
     def _for_client(self, client: Address) -> None:
         self.client = client
+        self._reads.belongs_to(client[0])
         self.limits.name(self.transport, client)
 
     def send_400_response(self, msg: str) -> None:
@@ -230,6 +254,7 @@ class LimitedHttp(H11Protocol):
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self._end_unread()
             return
+        self.limits.unknown(self)
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
             self.limits.idle(self)
@@ -258,7 +283,6 @@ class LimitedHttp(H11Protocol):
             if timer is not None:
                 timer.cancel()
         self._reads.drop_input()
-        self.limits.busy(self)
         self.limits.discard(self.transport)
         super().connection_lost(exc)
 

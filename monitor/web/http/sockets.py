@@ -73,6 +73,8 @@ class Sockets:
             self._connections.named(socket.transport) or peer,
             socket.headers.get("x-forwarded-for"),
         )
+        if socket.client is not None:
+            socket.belongs_to(socket.client[0])
         socket.path = inner_path(self._connections.settings.root_path, socket.path)
         found = self._access.check("GET", socket.path, socket.headers, websocket=True)
         if isinstance(found, Refusal):
@@ -87,6 +89,7 @@ class Sockets:
             return Refusal(404, "there is no WebSocket here")
         if found is not None:
             socket.principal = found
+        self._connections.known(socket.transport)
         return None
 
     def accepted(self, socket: WebSocket) -> None:

@@ -166,7 +166,7 @@ def _jobs(context: Context, found: Served) -> JobRegistry | None:
     if store is not None:
         from monitor.web.routes.heartbeats import Heartbeats
 
-        heartbeats = Heartbeats(book, store)
+        heartbeats = Heartbeats(book, store, context.attempts)
         found.routers.append(heartbeats.router())
         found.tasks.append(heartbeats.load)
     found.tasks.append(book.run)

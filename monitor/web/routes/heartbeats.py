@@ -14,12 +14,14 @@ from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.probes.beats import Beat
-from monitor.probes.beats_table import load_beats, new_key, take_beat
+from monitor.probes.beats_table import key_hash, load_beats, load_keys, new_key, take_beat
 from monitor.store import RETRY_S, Store
+from monitor.web.http.access import too_many
 from monitor.web.http.answers import json_answer
 from monitor.web.http.app import audited
+from monitor.web.http.attempts import Attempts
 from monitor.web.http.parameters import known_parameters
-from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
+from monitor.web.http.problems import CONFLICT, NOT_FOUND, TOO_MANY_REQUESTS, Problem, from_database
 from monitor.web.http.schemas import answer
 from monitor.web.jobs.registry import JobRegistry
 from monitor.web.routes.jobs import JobId, no_job
@@ -52,11 +54,18 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Heartbeats:
-    """The routes, and what reads the last beats after a start."""
+    """The routes, and what reads the last beats after a start.
 
-    def __init__(self, book: JobRegistry, store: Store) -> None:
+    Each request without a key that is known costs a transaction, so these are counted as
+    ``attempts``.
+    """
+
+    def __init__(self, book: JobRegistry, store: Store, attempts: Attempts) -> None:
         self._book = book
         self._store = store
+        self._attempts = attempts
+        # Hashes of keys that were valid when they were last seen; None before they are loaded.
+        self._keys: set[str] | None = None
 
     async def load(self) -> None:
         """Read the last beats from the database, and try until that succeeds."""
@@ -64,6 +73,7 @@ class Heartbeats:
         while True:
             try:
                 found = await self._store.read(load_beats, timeout=_TIMEOUT_S)
+                self._keys = await self._store.read(load_keys, timeout=_TIMEOUT_S)
                 break
             except MonitorError as error:
                 outage.failed(f"cannot load the last heartbeats: {error}", cause=error)
@@ -100,7 +110,11 @@ class Heartbeats:
             _FOLDER + "{key}",
             summary="Report a heartbeat; the key is the credential",
             response_class=Response,
-            responses={**answer(Taken, "The heartbeat was taken"), **NOT_FOUND},
+            responses={
+                **answer(Taken, "The heartbeat was taken"),
+                **NOT_FOUND,
+                **TOO_MANY_REQUESTS,
+            },
         )
         async def beat(
             request: Request, key: str, status: Status = "up", message: Message = ""
@@ -111,7 +125,11 @@ class Heartbeats:
             _FOLDER + "{key}",
             summary="Report a heartbeat, as GET does",
             response_class=Response,
-            responses={**answer(Taken, "The heartbeat was taken"), **NOT_FOUND},
+            responses={
+                **answer(Taken, "The heartbeat was taken"),
+                **NOT_FOUND,
+                **TOO_MANY_REQUESTS,
+            },
         )
         async def posted(
             request: Request, key: str, status: Status = "up", message: Message = ""
@@ -122,12 +140,25 @@ class Heartbeats:
 
     async def _take(self, request: Request, key: str, status: str, message: str) -> Response:
         taken = Beat(time.time(), status == "up", message.replace("\0", ""))
+        hash_, keys = key_hash(key), self._keys
+        host = request.client.host if request.client is not None else ""
+        is_new = keys is not None and hash_ not in keys
+        if is_new:
+            wait_s = self._attempts.fail(host, time.monotonic())
+            if wait_s:
+                refusal = too_many(wait_s)
+                raise Problem(refusal.status, refusal.detail, headers=refusal.headers)
         with from_database():
             job_id = await self._store.transaction(
                 lambda found: take_beat(found, key, taken), timeout=_TIMEOUT_S
             )
         if job_id is None:
+            if keys is not None:
+                keys.discard(hash_)
             raise Problem(404, "no job has this key")
+        if is_new and keys is not None:
+            self._attempts.forgive(host)
+            keys.add(hash_)
         runner = self._book.probes.runner
         if runner is not None:
             runner.beat(job_id, taken)

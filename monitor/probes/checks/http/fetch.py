@@ -256,7 +256,7 @@ class Fetch:
             visit.matched = problem is None if ended else None
         if self._job.stream and not visit.body.streaming:
             problem = "bad-answer: the answer ended without a body"
-        if visit.status not in self._expected:
+        if not any(visit.status in codes for codes in self._expected):
             problem = f"bad-status: {visit.status}"
         visit.error = problem
 

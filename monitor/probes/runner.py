@@ -113,6 +113,7 @@ class Runner:
         self._running: set[asyncio.Task[Result]] = set()
         self._changed = asyncio.Event()
         self._starting = False
+        self._ran = False
         # Starts the rest in the next turn of the loop.
         self._more: asyncio.Handle | None = None
         self._wanting = OutageLog(
@@ -223,6 +224,10 @@ class Runner:
     async def run(self) -> None:
         """Start runs when they are due, until cancelled."""
         self._starting = True
+        if not self._ran:
+            # What was due while the daemon started is neither late nor missed.
+            self._ran = True
+            self._schedule.start(self._clock())
         while True:
             self._changed.clear()
             for run in self._schedule.due(self._clock()):

@@ -110,6 +110,14 @@ class Schedule:
         self._entries = entries
         self._rebuild()
 
+    def start(self, now: float) -> None:
+        """Take the next times on the grid after ``now``: those before were nobody's to run."""
+        now_ms = int(now * 1000)
+        for job_id, entry in self._entries.items():
+            if not entry.at_once:
+                entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
+        self._rebuild()
+
     def _rebuild(self) -> None:
         self._heap = [(entry.due_ms, job_id) for job_id, entry in self._entries.items()]
         heapq.heapify(self._heap)

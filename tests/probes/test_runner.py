@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -27,6 +28,7 @@ from monitor.probes.checks import read_job
 from monitor.probes.checks.http import HttpJob
 from monitor.probes.job import Job
 from monitor.probes.part import Probes
+from monitor.probes.runner import Runner
 from monitor.probes.settings import ProbesSettings
 from tests.probes.misbehaving import Misbehaving
 from tests.waiting import LIMIT_S, until
@@ -109,6 +111,33 @@ async def test_every_job_gives_one_result_a_time_on_its_grid(server: Misbehaving
                 assert step == pytest.approx(0.5 * (1 + two.missed), abs=0.002)
         assert all(result.checked_at >= result.scheduled_at for result in probes.results)
         assert {result.producer for result in probes.results} == {1}
+
+
+async def test_what_was_due_while_the_daemon_started_is_neither_late_nor_missed(
+    server: Misbehaving,
+) -> None:
+    bus = create_bus(BusSettings())
+    await bus.start()
+    results: list[Result] = []
+    late_s = 0.0
+    runner = Runner(
+        bus,
+        topic="results",
+        concurrency=500,
+        on_result=results.append,
+        clock=lambda: time.time() + late_s,
+    )
+    try:
+        runner.set_jobs(jobs(50, server.url("/ok"), interval=5))
+        late_s = 10.0
+        task = asyncio.create_task(runner.run())
+        await until(lambda: results)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    finally:
+        await runner.close()
+        await bus.close()
+    assert results[0].missed == 0
 
 
 async def test_retries_come_before_down_and_the_result_says_which_attempt(

@@ -51,7 +51,7 @@ class Sockets:
                 return
 
     async def receive(self, connection: socket.socket, most: int) -> bytes:
-        """Return what comes next, up to so many bytes."""
+        """Return the next bytes that the socket gets, ``most`` at most."""
         while True:
             await self._ready(connection, select.EPOLLIN)
             try:

@@ -106,7 +106,8 @@ class Fetch:
             await self._hop(visit, easy, request)
             if visit.error is not None:
                 return False
-            location = header_values(visit.lines, "location")
+            # As curl and browsers do, ignore an empty one.
+            location = list(filter(None, header_values(visit.lines, "location")))
             if visit.status not in _REDIRECTS or not location or not job.follow_redirects:
                 return True
             if redirects == job.max_redirects:

@@ -26,8 +26,8 @@ _DELAY_S = 0.25
 
 def interleaved(addresses: Sequence[str]) -> list[str]:
     """Return the addresses with the families in turns, that of the first one first."""
-    if not addresses:
-        return []
+    if len(addresses) < 2:
+        return list(addresses)
     first = ":" in addresses[0]
     same = [address for address in addresses if (":" in address) == first]
     other = [address for address in addresses if (":" in address) != first]
@@ -51,9 +51,9 @@ async def first_success(
     be tried, else of the first that failed; another error of an attempt at once. The caller bounds
     the time.
     """
+    if len(addresses) == 1:
+        return await attempt(addresses[0])
     waiting = interleaved(addresses)
-    if len(waiting) == 1:
-        return await attempt(waiting[0])
     running: set[asyncio.Task[T]] = set()
     failure: OSError | None = None
     try:

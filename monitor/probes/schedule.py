@@ -143,10 +143,14 @@ class Schedule:
             entry = self._entries[job_id]
             # The last time on the grid up to now; earlier ones are missed.
             at_once = entry.at_once
-            late = 0 if at_once else (now_ms - due_ms) // entry.interval_ms
-            last_ms = due_ms + late * entry.interval_ms
-            entry.due_ms = due_after(job_id, entry.interval_ms, now_ms if at_once else last_ms)
-            entry.at_once = False
+            if at_once:
+                late, last_ms = 0, due_ms
+                entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
+                entry.at_once = False
+            else:
+                late = (now_ms - due_ms) // entry.interval_ms
+                last_ms = due_ms + late * entry.interval_ms
+                entry.due_ms = last_ms + entry.interval_ms
             heapq.heapreplace(heap, (entry.due_ms, job_id))
             self._miss(entry, late)
             if at_once and job_id in self._running:

@@ -9,7 +9,7 @@ import re
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
@@ -127,6 +127,9 @@ class Jumping:
             bus, topic="results", concurrency=500, on_result=self._take, clock=self._now
         )
 
+    async def set_jobs(self, jobs: Sequence[Job]) -> None:
+        self.runner.set_jobs(await self.runner.prepare(jobs))
+
     def start(self) -> None:
         self._running = asyncio.create_task(self.runner.run())
 
@@ -159,7 +162,7 @@ async def jumping() -> AsyncIterator[Jumping]:
 async def test_what_was_due_while_the_daemon_started_is_neither_late_nor_missed(
     server: Misbehaving, jumping: Jumping
 ) -> None:
-    jumping.runner.set_jobs(jobs(50, server.url("/ok"), interval=5))
+    await jumping.set_jobs(jobs(50, server.url("/ok"), interval=5))
     jumping.later_s = 10.0
     jumping.start()
     await until(lambda: jumping.results)
@@ -170,7 +173,7 @@ async def test_runs_that_are_late_are_not_all_open_at_once(jumping: Jumping) -> 
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
         url = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         late = [TcpJob(id=i, url=url, interval=10) for i in range(1, 1001)]
-        jumping.runner.set_jobs(late)
+        await jumping.set_jobs(late)
         jumping.start()
         await until(lambda: jumping.results)
         # All of a second come due at once: about a hundred.

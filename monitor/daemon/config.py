@@ -84,7 +84,11 @@ class LoadedConfig:
         """Return an error of a setting with its file and line."""
         if self._document is not None:
             return self._document.placed(error)
-        return ConfigError(error.problem, file="defaults", key=key_text(error.path))
+        return ConfigError(error.problem, file=self.file or "defaults", key=key_text(error.path))
+
+    def forget_lines(self) -> None:
+        """Forget what is in the file but the settings: it takes much more memory than these."""
+        self._document = None
 
 
 def load(

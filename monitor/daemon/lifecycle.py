@@ -102,6 +102,7 @@ class Daemon:
             tasks.append(asyncio.create_task(self._look_at_files(), name="files"))
             for task in tasks:
                 task.add_done_callback(self._on_task_ended)
+            self._loaded.forget_lines()
             settle_garbage()
             self.ready = True
             self._manager.ready()
@@ -217,6 +218,7 @@ class Daemon:
             loaded.config = self._narrow(loaded.config)
             await self._adopt(loaded)
             await self._remark()
+            loaded.forget_lines()
             self._descriptors.raise_limit(self.parts)
         except MonitorError as error:
             self.last_reload_successful = False

@@ -288,7 +288,7 @@ class _Constructor:
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         tag, text = node.tag, node.value
         if tag in KEY_TAGS:
-            return text
+            return _copied(text)
         if tag == NULL_TAG:
             return None
         kind = tag.removeprefix(_PREFIX)
@@ -309,6 +309,11 @@ class _Constructor:
 
     def _refuse(self, problem: str, node: yaml.Node) -> ConfigError:
         return ConfigError(problem, file=self._file, line=node.start_mark.line + 1)
+
+
+def _copied(text: str) -> str:
+    """Return a copy: a node's own text would keep the memory of the nodes around it."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass")
 
 
 def _number(text: str, kind: str) -> int | float:

@@ -13,7 +13,7 @@ from monitor.probes.job import Job, Option
 if TYPE_CHECKING:
     from monitor.probes.beats import Beats
     from monitor.probes.matching import Matcher
-    from monitor.probes.resolver import Resolver
+    from monitor.probes.network import Network
 
 __all__ = ["ERRORS", "OS_ERRORS", "Attempt", "Check", "Outcome"]
 
@@ -70,8 +70,8 @@ class Check(ABC, Generic[J]):
     beats: Beats
     """The last heartbeats; set before the first prepare()."""
 
-    def __init__(self, *, resolver: Resolver, matcher: Matcher) -> None:
-        self.resolver = resolver
+    def __init__(self, *, network: Network, matcher: Matcher) -> None:
+        self.network = network
         self.matcher = matcher
 
     @classmethod

@@ -18,8 +18,8 @@ from monitor.probes.checks import KINDS
 from monitor.probes.degraded import judged
 from monitor.probes.job import Job
 from monitor.probes.matching import Matcher
+from monitor.probes.network import Network
 from monitor.probes.no_result import NoResultError, OwnTroubleError, own_trouble
-from monitor.probes.resolver import Resolver
 from monitor.probes.schedule import Run
 
 __all__ = ["Checks", "check_job", "result_of"]
@@ -34,7 +34,7 @@ class Checks:
     """One check of each kind in use, and what they share."""
 
     def __init__(self, *, resolver_threads: int) -> None:
-        self._resolver = Resolver(threads=resolver_threads)
+        self._network = Network(resolver_threads=resolver_threads)
         self._matcher = Matcher()
         self._checks: dict[str, Check[Any]] = {}
         self.beats = Beats()
@@ -44,7 +44,7 @@ class Checks:
         try:
             check = self._checks.get(job.kind)
             if check is None:
-                check = KINDS[job.kind](resolver=self._resolver, matcher=self._matcher)
+                check = KINDS[job.kind](network=self._network, matcher=self._matcher)
                 check.beats = self.beats
                 self._checks[job.kind] = check
             return check.prepare(job)
@@ -65,7 +65,7 @@ class Checks:
         for check in self._checks.values():
             await check.close()
         await self._matcher.close()
-        self._resolver.close()
+        self._network.close()
 
 
 async def check_job(job: Job, attempt: Attempt) -> tuple[Outcome, int]:

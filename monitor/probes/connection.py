@@ -14,9 +14,10 @@ from monitor.messages import Phases
 from monitor.probes.chains import expiries
 from monitor.probes.check import OS_ERRORS, Outcome
 from monitor.probes.job import Job
+from monitor.probes.network import Network
 from monitor.probes.no_result import own_trouble
 from monitor.probes.racing import connect_first
-from monitor.probes.resolver import ResolveError, Resolver
+from monitor.probes.resolver import ResolveError
 from monitor.probes.tls import TlsClient, sent_certificates
 
 __all__ = ["Connection", "ProbeError", "Streams", "converse"]
@@ -36,10 +37,10 @@ class Connection:
     """
 
     def __init__(
-        self, job: Job, resolver: Resolver, *, timeout_s: float | None = None, verify: bool = True
+        self, job: Job, network: Network, *, timeout_s: float | None = None, verify: bool = True
     ) -> None:
         self._job = job
-        self._resolver = resolver
+        self._network = network
         self._verify = verify
         # Not the loop's clock: uvloop's has whole milliseconds only.
         self._began = self._mark = time.monotonic()
@@ -47,7 +48,7 @@ class Connection:
         self._phase = "resolve"
         self._limit = asyncio.timeout(job.timeout if timeout_s is None else timeout_s)
         self._socket: socket.socket | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._streams: Streams | None = None
         self.error: str | None = None
         self.status: int | None = None
         self.matched: bool | None = None
@@ -71,45 +72,51 @@ class Connection:
     async def open(self, host: str, port: int, *, tls: TlsClient | None) -> Streams:
         """Connect to the first of the host's addresses that accepts, with or without TLS."""
         await self.connect(host, port)
-        return await self.streams(tls)
+        if tls is not None:
+            await self.secure(tls)
+        return await self.streams()
 
     async def addresses(self, host: str) -> list[str]:
         """Resolve only, for datagrams."""
-        found = await self._resolver.resolve(host, str(self._job.ip_version))
+        found = await self._network.resolver.resolve(host, str(self._job.ip_version))
         self._enter("processing")
         return found
 
     async def connect(self, host: str, port: int) -> socket.socket:
-        """Connect only, for a dialogue before TLS. The socket stays this object's."""
+        """Connect only. The socket stays this object's."""
         addresses = await self.addresses(host)
         self._enter("connect")
-        self._socket = await connect_first(addresses, port)
+        self._socket = await connect_first(self._network.sockets, addresses, port)
         self._enter("processing")
         return self._socket
 
-    async def streams(self, tls: TlsClient | None) -> Streams:
-        """Return reader and writer of the connection, after a handshake with ``tls``."""
+    async def secure(self, tls: TlsClient) -> None:
+        """Shake hands over the connection, and look at the server's certificates."""
         assert self._socket is not None
-        options: dict[str, Any] = {}
-        if tls is not None:
-            self._enter("tls")
-            context = tls.verified if self._verify else tls.unverified
-            options = {"ssl": context, "server_hostname": tls.name}
-        reader, self._writer = await asyncio.open_connection(sock=self._socket, **options)
-        if tls is not None:
-            self._enter("processing")
-            sent = sent_certificates(self._writer.get_extra_info("ssl_object"))
-            self.expiry, self.chain_expiry = expiries(sent, tls.trusted)
-        return reader, self._writer
+        self._enter("tls")
+        context = tls.verified if self._verify else tls.unverified
+        _, writer = self._streams = await asyncio.open_connection(
+            sock=self._socket, ssl=context, server_hostname=tls.name
+        )
+        self._enter("processing")
+        sent = sent_certificates(writer.get_extra_info("ssl_object"))
+        self.expiry, self.chain_expiry = expiries(sent, tls.trusted)
+
+    async def streams(self) -> Streams:
+        """Return reader and writer of the connection."""
+        if self._streams is None:
+            assert self._socket is not None
+            self._streams = await asyncio.open_connection(sock=self._socket)
+        return self._streams
 
     async def __aenter__(self) -> Connection:
         await self._limit.__aenter__()
         return self
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if self._writer is not None:
+        if self._streams is not None:
             # No goodbye: no peer may make us wait.
-            self._writer.transport.abort()
+            self._streams[1].transport.abort()
         elif self._socket is not None:
             self._socket.close()
         try:
@@ -150,23 +157,24 @@ class Connection:
 
 async def converse(
     job: Job,
-    resolver: Resolver,
-    opened: Callable[[Connection], Awaitable[Streams]],
-    talk: Callable[[Connection, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    network: Network,
+    establish: Callable[[Connection], Awaitable[None]],
+    talk: Callable[[Connection], Awaitable[None]],
 ) -> Outcome:
-    """Make an attempt: open a connection, and talk over it.
+    """Make an attempt: establish a connection, and talk over it.
 
     After a certificate that is refused it connects again and says nothing, for its expiry: Python
     does not show the certificate of a failed handshake.
     """
-    async with Connection(job, resolver) as connection:
-        await talk(connection, *await opened(connection))
+    async with Connection(job, network) as connection:
+        await establish(connection)
+        await talk(connection)
     left_s = connection.left_s
     if connection.certificate_refused and left_s > 0:
-        again = Connection(job, resolver, timeout_s=left_s, verify=False)
+        again = Connection(job, network, timeout_s=left_s, verify=False)
         try:
             async with again:
-                await opened(again)
+                await establish(again)
         except Exception as error:
             # That the certificate is refused is known, all the same.
             if own_trouble(error) is None:

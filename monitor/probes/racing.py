@@ -7,7 +7,6 @@ refuses not at all.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from itertools import chain, zip_longest
 from typing import Any, TypeVar
 
 from monitor.probes.no_result import own_trouble
+from monitor.probes.sockets import Sockets
 
 __all__ = ["connect_first", "first_success", "interleaved"]
 
@@ -26,8 +26,8 @@ _DELAY_S = 0.25
 
 def interleaved(addresses: Sequence[str]) -> list[str]:
     """Return the addresses with the families in turns, that of the first one first."""
-    if not addresses:
-        return []
+    if len(addresses) < 2:
+        return list(addresses)
     first = ":" in addresses[0]
     same = [address for address in addresses if (":" in address) == first]
     other = [address for address in addresses if (":" in address) != first]
@@ -35,9 +35,9 @@ def interleaved(addresses: Sequence[str]) -> list[str]:
     return [address for address in pairs if address is not None]
 
 
-async def connect_first(addresses: Sequence[str], port: int) -> socket.socket:
+async def connect_first(sockets: Sockets, addresses: Sequence[str], port: int) -> socket.socket:
     """Return a connection to the first address that accepts; raises as :func:`first_success`."""
-    return await first_success(addresses, partial(_connect, port), socket.socket.close)
+    return await first_success(addresses, partial(_connect, sockets, port), socket.socket.close)
 
 
 async def first_success(
@@ -51,9 +51,9 @@ async def first_success(
     be tried, else of the first that failed; another error of an attempt at once. The caller bounds
     the time.
     """
+    if len(addresses) == 1:
+        return await attempt(addresses[0])
     waiting = interleaved(addresses)
-    if len(waiting) == 1:
-        return await attempt(waiting[0])
     running: set[asyncio.Task[T]] = set()
     failure: OSError | None = None
     try:
@@ -88,11 +88,12 @@ async def first_success(
     raise failure
 
 
-async def _connect(port: int, address: str) -> socket.socket:
+async def _connect(sockets: Sockets, port: int, address: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with contextlib.ExitStack() as stack:
-        connection = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, (address, port))
-        stack.pop_all()
+    connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await sockets.connect(connection, address, port)
+    except BaseException:
+        connection.close()
+        raise
     return connection

@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 from monitor.probes.no_result import OwnTroubleError, own_trouble
 
@@ -56,6 +57,7 @@ class Resolver:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+@lru_cache(maxsize=4096)
 def address_version(host: str) -> str:
     """Return "4" or "6" for an address, "" for a name."""
     with contextlib.suppress(ValueError):

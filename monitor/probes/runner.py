@@ -32,8 +32,9 @@ logger = logging.getLogger("monitor.probes")
 _LOOK_S = 0.5
 # Starts are gathered for this long, which is not late for a job and saves turns of the loop.
 _TICK_S = 0.01
-# Runs started in one turn of the loop, so that it takes a few milliseconds even with many late.
-_MOST_STARTS = 16
+# Runs started in one turn of the loop, which are fewer than it can bring to their ends. Otherwise
+# all runs that are late would be open at once: they would take memory, and wait for each other.
+_MOST_STARTS = 4
 # Lookups at once; a thread starts only where all others are busy.
 RESOLVER_THREADS = 512
 # A job whose last attempt took longer than this shares half of the slots with its likes.
@@ -113,6 +114,7 @@ class Runner:
         self._running: set[asyncio.Task[Result]] = set()
         self._changed = asyncio.Event()
         self._starting = False
+        self._ran = False
         # Starts the rest in the next turn of the loop.
         self._more: asyncio.Handle | None = None
         self._wanting = OutageLog(
@@ -223,6 +225,10 @@ class Runner:
     async def run(self) -> None:
         """Start runs when they are due, until cancelled."""
         self._starting = True
+        if not self._ran:
+            # What was due while the daemon started is neither late nor missed.
+            self._ran = True
+            self._schedule.start(self._clock())
         while True:
             self._changed.clear()
             for run in self._schedule.due(self._clock()):

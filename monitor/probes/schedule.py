@@ -110,6 +110,14 @@ class Schedule:
         self._entries = entries
         self._rebuild()
 
+    def start(self, now: float) -> None:
+        """Take the next times on the grid after ``now``: those before were nobody's to run."""
+        now_ms = int(now * 1000)
+        for job_id, entry in self._entries.items():
+            if not entry.at_once:
+                entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
+        self._rebuild()
+
     def _rebuild(self) -> None:
         self._heap = [(entry.due_ms, job_id) for job_id, entry in self._entries.items()]
         heapq.heapify(self._heap)
@@ -135,10 +143,14 @@ class Schedule:
             entry = self._entries[job_id]
             # The last time on the grid up to now; earlier ones are missed.
             at_once = entry.at_once
-            late = 0 if at_once else (now_ms - due_ms) // entry.interval_ms
-            last_ms = due_ms + late * entry.interval_ms
-            entry.due_ms = due_after(job_id, entry.interval_ms, now_ms if at_once else last_ms)
-            entry.at_once = False
+            if at_once:
+                late, last_ms = 0, due_ms
+                entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
+                entry.at_once = False
+            else:
+                late = (now_ms - due_ms) // entry.interval_ms
+                last_ms = due_ms + late * entry.interval_ms
+                entry.due_ms = last_ms + entry.interval_ms
             heapq.heapreplace(heap, (entry.due_ms, job_id))
             self._miss(entry, late)
             if at_once and job_id in self._running:

@@ -33,10 +33,12 @@ class Turns:
         self._down_since[result.job_id] = (
             None if result.up else since if since is not None else result.checked_at
         )
+        if result.up == (since is None):
+            return
         title = f"job {result.job_id} ({_printable(name)})"
-        if not result.up and since is None:
+        if since is None:
             self._log.warning("went down", "%s is down: %s", title, _printable(result.error or ""))
-        elif result.up and since is not None:
+        else:
             lasted = max(0, round(result.checked_at - since))
             self._log.info("came up", "%s is up again after %d s", title, lasted)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import gc
 import http.client
 import inspect
 import json
@@ -619,6 +620,21 @@ async def not_adopted(now: Running, key: str) -> AsyncIterator[str]:
     expected = in_config(now.daemon.config, seen)
     if in_force != expected:
         yield f"{key} is {in_force} in force, and the config has {expected}"
+
+
+@pytest.mark.integration_test
+async def test_a_daemon_that_runs_keeps_the_settings_and_not_the_file(tmp_path: Path) -> None:
+    def nodes() -> int:
+        gc.unfreeze()
+        gc.collect()
+        return sum(isinstance(found, yaml.Node) for found in gc.get_objects())
+
+    before = nodes()
+    config = {"relay": False, "logger": {"level": "info"}}
+    async with running(tmp_path, config) as now:
+        assert nodes() == before
+        await now.reload(config)
+        assert nodes() == before
 
 
 @pytest.mark.integration_test

@@ -156,6 +156,14 @@ def test_many_aliases_of_little_are_little() -> None:
     assert all(each is found[0] for each in found)
 
 
+def test_data_shares_no_text_with_the_nodes() -> None:
+    root: Any = compose("f", "key: some text\n")
+    [(_, value)] = root.value
+    data = construct("f", root)
+    assert data == {"key": "some text"}
+    assert data["key"] is not value.value
+
+
 def test_text_is_utf_8_with_or_without_a_mark() -> None:
     assert decode("f", b"\xef\xbb\xbfa: 1") == "a: 1"
     with pytest.raises(ConfigError, match="f:3: not UTF-8 text"):

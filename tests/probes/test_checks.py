@@ -56,6 +56,7 @@ async def test_a_page_is_up_and_its_phases_sum_to_the_response_time(server: Misb
         ("/redirect/3", {"max_redirects": 2}, "too-many-redirects: more than 2", 302),
         ("/redirect/3", {"follow_redirects": False}, "bad-status: 302", 302),
         ("/see/302/file:///etc/passwd", {}, "bad-redirect: ", 302),
+        ("/see/302/", {}, "bad-status: 302", 302),
         ("/ok", {"body_regexp": "h[aeiou]llo"}, None, 200),
         ("/ok", {"body_regexp": "goodbye"}, "body-mismatch: ", 200),
         ("/ok", {"max_body_bytes": 10}, "body-too-large: ", 200),

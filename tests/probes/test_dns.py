@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
@@ -15,6 +16,7 @@ import dns.rrset
 import pytest
 
 from monitor.errors import SettingError
+from monitor.probes.checking import Checks
 from monitor.probes.checks import read_job
 from monitor.probes.resolver import Resolver
 from tests.ports import free_port
@@ -29,6 +31,8 @@ RECORDS = {
     (".", "NS"): ["ns.test."],
     ("long.test.", "A"): ["192.0.2.9"],
 }
+# In turns.
+CHANGING = [["192.0.2.1"], ["192.0.2.1"], ["192.0.2.2"], ["192.0.2.1"]]
 
 
 class NameServer:
@@ -41,6 +45,7 @@ class NameServer:
         self.udp.bind(("127.0.0.1", self.port))
         self.asked: list[str] = []
         self._lost = 0
+        self._changing = itertools.cycle(CHANGING)
         self._threads = [
             threading.Thread(target=self._serve_udp),
             threading.Thread(target=self._serve_tcp),
@@ -95,6 +100,8 @@ class NameServer:
             answer.flags |= dns.flags.TC
             return [answer.to_wire()]
         found = RECORDS.get((name, kind))
+        if name == "changing.test.":
+            found = next(self._changing)
         if found is not None:
             answer.answer.append(dns.rrset.from_text(name, 60, "IN", kind, *found))
         elif name.startswith("nowhere"):
@@ -144,6 +151,17 @@ async def test_an_answer_has_its_result(
     if error is None:
         assert outcome.matched
         assert outcome.response_time == pytest.approx(sum(phases(outcome)))
+
+
+@served
+async def test_each_attempt_looks_at_its_own_answer(server: NameServer) -> None:
+    url = f"dns://127.0.0.1:{server.port}/changing.test"
+    checks = Checks(resolver_threads=1)
+    try:
+        attempt = checks.prepare(read_job({"id": 1, "kind": "dns", "url": url, "expected": ["1$"]}))
+        assert [(await attempt()).up for _ in CHANGING] == [True, True, False, True]
+    finally:
+        await checks.close()
 
 
 @served

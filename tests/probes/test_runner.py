@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
@@ -18,15 +20,17 @@ import pytest
 import trustme
 
 from monitor import yielding
-from monitor.bus import BusSettings, Consumer, create_bus
+from monitor.bus import Bus, BusSettings, Consumer, create_bus
 from monitor.bus.spool import SpoolBus
 from monitor.errors import SettingError
 from monitor.messages import Result, decode_result
 from monitor.part import Health
 from monitor.probes.checks import read_job
 from monitor.probes.checks.http import HttpJob
+from monitor.probes.checks.tcp import TcpJob
 from monitor.probes.job import Job
 from monitor.probes.part import Probes
+from monitor.probes.runner import Runner
 from monitor.probes.settings import ProbesSettings
 from tests.probes.misbehaving import Misbehaving
 from tests.waiting import LIMIT_S, until
@@ -109,6 +113,74 @@ async def test_every_job_gives_one_result_a_time_on_its_grid(server: Misbehaving
                 assert step == pytest.approx(0.5 * (1 + two.missed), abs=0.002)
         assert all(result.checked_at >= result.scheduled_at for result in probes.results)
         assert {result.producer for result in probes.results} == {1}
+
+
+class Jumping:
+    """A runner with a clock of its own, and what it has found."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.later_s = 0.0
+        self.results: list[Result] = []
+        self.most_open = 0
+        self._running: asyncio.Task[None] | None = None
+        self.runner = Runner(
+            bus, topic="results", concurrency=500, on_result=self._take, clock=self._now
+        )
+
+    async def set_jobs(self, jobs: Sequence[Job]) -> None:
+        self.runner.set_jobs(await self.runner.prepare(jobs))
+
+    def start(self) -> None:
+        self._running = asyncio.create_task(self.runner.run())
+
+    async def close(self) -> None:
+        assert self._running is not None
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+        await self.runner.close()
+
+    def _now(self) -> float:
+        return time.time() + self.later_s
+
+    def _take(self, result: Result) -> None:
+        self.results.append(result)
+        found = re.search(r"(\d+) open", self.runner.summary())
+        assert found
+        self.most_open = max(self.most_open, int(found[1]))
+
+
+@pytest.fixture
+async def jumping() -> AsyncIterator[Jumping]:
+    bus = create_bus(BusSettings())
+    await bus.start()
+    jumping = Jumping(bus)
+    yield jumping
+    await jumping.close()
+    await bus.close()
+
+
+async def test_what_was_due_while_the_daemon_started_is_neither_late_nor_missed(
+    server: Misbehaving, jumping: Jumping
+) -> None:
+    await jumping.set_jobs(jobs(50, server.url("/ok"), interval=5))
+    jumping.later_s = 10.0
+    jumping.start()
+    await until(lambda: jumping.results)
+    assert jumping.results[0].missed == 0
+
+
+async def test_runs_that_are_late_are_not_all_open_at_once(jumping: Jumping) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
+        url = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        late = [TcpJob(id=i, url=url, interval=10) for i in range(1, 1001)]
+        await jumping.set_jobs(late)
+        jumping.start()
+        await until(lambda: jumping.results)
+        # All of a second come due at once: about a hundred.
+        jumping.later_s = 0.9
+        before = len(jumping.results)
+        await until(lambda: len(jumping.results) > before + 60)
+    assert jumping.most_open < 32
 
 
 async def test_retries_come_before_down_and_the_result_says_which_attempt(

@@ -126,6 +126,18 @@ def test_a_reload_keeps_the_grid_what_runs_and_what_was_missed() -> None:
     assert run == Run(1, due + 2, 1)
 
 
+def test_what_was_due_before_the_start_is_neither_late_nor_missed() -> None:
+    jobs = [(number, 10.0) for number in range(1, 101)]
+    schedule = Schedule()
+    schedule.set_jobs(jobs, NOW, at_once=(1,))
+    schedule.start(NOW + 25)
+    asked_for, *others = schedule.due(NOW + 25.9)
+    assert asked_for == Run(1, NOW, 0)
+    assert others
+    assert all(run.scheduled_at > NOW + 25 for run in others)
+    assert schedule.missed_total == 0
+
+
 def test_a_job_that_goes_and_comes_back_does_not_overlap_its_last_run() -> None:
     schedule = Schedule()
     schedule.set_jobs([(1, 1.0)], NOW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
 from contextlib import closing
 
 import pytest
@@ -13,6 +14,7 @@ from monitor.errors import SettingError
 from monitor.probes.checks import KINDS
 from monitor.probes.racing import connect_first, interleaved
 from monitor.probes.resolver import Resolver
+from monitor.probes.sockets import Sockets
 from monitor.probes.urls import ascii_host, joined_url, parse_url, shown_url
 from tests.probes.attempts import check
 from tests.probes.misbehaving import Misbehaving
@@ -129,7 +131,16 @@ def full_listener() -> socket.socket:
     return listener
 
 
-async def test_an_address_that_does_not_answer_holds_up_the_next_one_only_for_a_moment() -> None:
+@pytest.fixture
+async def sockets() -> AsyncIterator[Sockets]:
+    sockets = Sockets()
+    yield sockets
+    sockets.close()
+
+
+async def test_an_address_that_does_not_answer_holds_up_the_next_one_only_for_a_moment(
+    sockets: Sockets,
+) -> None:
     with closing(full_listener()) as dead:
         port = dead.getsockname()[1]
         fillers = [socket.socket() for _ in range(8)]
@@ -137,15 +148,16 @@ async def test_an_address_that_does_not_answer_holds_up_the_next_one_only_for_a_
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.3", port))
         # A refusal, silence, and then the one that accepts.
+        addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
         with (
             socket.create_server(("127.0.0.1", port)),
-            await connect_first(["127.0.0.2", "127.0.0.3", "127.0.0.1"], port) as connection,
+            await connect_first(sockets, addresses, port) as connection,
         ):
             assert connection.getpeername()[0] == "127.0.0.1"
         for filler in fillers:
             filler.close()
     with pytest.raises(ConnectionRefusedError):
-        await connect_first(["127.0.0.2", "127.0.0.1"], port)
+        await connect_first(sockets, ["127.0.0.2", "127.0.0.1"], port)
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "ws"])

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote
@@ -19,15 +21,19 @@ from monitor.probes.connection import Connection, ProbeError
 from monitor.probes.job import Job, Option
 from monitor.probes.matching import verify_expression
 from monitor.probes.racing import first_success
+from monitor.probes.sockets import Sockets
 from monitor.probes.urls import Url, ascii_host, parse_url
 
 if TYPE_CHECKING:
     from dns.message import Message
+    from dns.rcode import Rcode
 
 __all__ = ["DnsCheck", "DnsJob"]
 
 _PORT = 53
 _MOST_EXPRESSIONS = 100
+_ID_BYTES = 2
+_MOST_KEPT_BYTES = 1232
 _MOST_ANSWER_BYTES = 65535
 # After how long a question is sent again, in s: datagrams get lost.
 _AGAIN_S = 1.0
@@ -100,36 +106,29 @@ class DnsCheck(Check[DnsJob]):
         import dns.message  # noqa: F401 - for what it raises
 
     def prepare(self, job: DnsJob) -> Attempt:
+        import dns.rcode
+
         url = parse_url(job.url, job.schemes)
-        question, port = _question(url), url.port or _PORT
+        question, port = _Question(_question(url)), url.port or _PORT
+        rcode = dns.rcode.from_text(job.expected_rcode)
 
         async def attempt() -> Outcome:
-            import dns.flags
-            import dns.message
-
-            async with Connection(job, self.resolver) as connection:
-                # Another id for each attempt, as answers may come late.
-                asked = dns.message.make_query(
-                    question.question[0].name, question.question[0].rdtype, use_edns=0
-                )
+            async with Connection(job, self.network) as connection:
                 answer = None
                 if job.transport == "udp":
-                    answer = await _over_udp(connection, url.host, port, asked)
-                if answer is None or answer.flags & dns.flags.TC:
-                    answer = await _over_tcp(connection, url.host, port, asked)
-                await self._compare(job, connection, answer)
+                    answer = await self._over_udp(connection, url.host, port, question)
+                if answer is None or answer.truncated:
+                    answer = await _over_tcp(connection, url.host, port, question)
+                connection.matched = False
+                if answer.rcode != rcode:
+                    raise ProbeError(f"bad-rcode: {dns.rcode.to_text(answer.rcode)}")
+                await self._compare(job, connection, answer.records)
+                connection.matched = True
             return connection.outcome()
 
         return attempt
 
-    async def _compare(self, job: DnsJob, connection: Connection, answer: Message) -> None:
-        import dns.rcode
-
-        code = dns.rcode.to_text(answer.rcode())
-        connection.matched = False
-        if answer.rcode() != dns.rcode.from_text(job.expected_rcode):
-            raise ProbeError(f"bad-rcode: {code}")
-        records = [record.to_text() for each in answer.answer for record in each]
+    async def _compare(self, job: DnsJob, connection: Connection, records: list[str]) -> None:
         for expression in job.expected:
             for record in records:
                 if await self.matcher.search(
@@ -143,28 +142,79 @@ class DnsCheck(Check[DnsJob]):
             else:
                 shown = ", ".join(records)[:200].encode("ascii", "backslashreplace").decode()
                 raise ProbeError(f"body-mismatch: no record matches; {shown or 'there is none'}")
-        connection.matched = True
+
+    async def _over_udp(
+        self, connection: Connection, host: str, port: int, question: _Question
+    ) -> _Answer:
+        """Ask the host's addresses until one of them answers."""
+        addresses = await connection.addresses(host)
+        return await first_success(addresses, partial(_ask, self.network.sockets, port, question))
 
 
-async def _over_udp(connection: Connection, host: str, port: int, asked: Message) -> Message:
-    """Ask the host's addresses until one of them answers."""
-    return await first_success(await connection.addresses(host), partial(_ask, port, asked))
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer, as far as checks look at it; ``records`` are the data of those in its answer."""
+
+    rcode: Rcode
+    truncated: bool
+    records: list[str]
 
 
-async def _ask(port: int, asked: Message, address: str) -> Message:
-    loop = asyncio.get_running_loop()
+class _Question:
+    """A question, prepared once."""
+
+    __slots__ = ("_last", "_message", "_wire")
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self._wire = message.to_wire()
+        # Taking an answer apart costs more than all the rest, and most servers repeat theirs.
+        self._last: tuple[bytes, _Answer] | None = None
+
+    def asked(self) -> bytes:
+        """Return what to send, each time with another id, as answers may come late."""
+        return os.urandom(_ID_BYTES) + self._wire[_ID_BYTES:]
+
+    def answer(self, data: bytes, asked: bytes) -> _Answer | None:
+        """Return the answer to what was asked, or None for other data; raise ProbeError."""
+        if data[:_ID_BYTES] != asked[:_ID_BYTES]:
+            return None
+        # The prepared message has an id of its own.
+        data = self._wire[:_ID_BYTES] + data[_ID_BYTES:]
+        if self._last is not None and self._last[0] == data:
+            return self._last[1]
+        answer = self._read(data)
+        if answer is not None and len(data) <= _MOST_KEPT_BYTES:
+            self._last = data, answer
+        return answer
+
+    def _read(self, data: bytes) -> _Answer | None:
+        import dns.exception
+        import dns.flags
+        import dns.message
+
+        try:
+            found: Any = dns.message.from_wire(data, ignore_trailing=True)
+        except (dns.exception.DNSException, ValueError):
+            raise ProbeError("bad-answer: not a DNS message") from None
+        if not self._message.is_response(found):
+            return None
+        records = [record.to_text() for each in found.answer for record in each]
+        return _Answer(found.rcode(), bool(found.flags & dns.flags.TC), records)
+
+
+async def _ask(sockets: Sockets, port: int, question: _Question, address: str) -> _Answer:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
-        datagrams.setblocking(False)
-        datagrams.connect((address, port))
-        wire = asked.to_wire()
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as datagrams:
+        await sockets.connect(datagrams, address, port)
+        asked = question.asked()
         while True:
-            await loop.sock_sendall(datagrams, wire)
+            await sockets.send(datagrams, asked)
             try:
                 async with asyncio.timeout(_AGAIN_S):
                     while True:
-                        data = await loop.sock_recv(datagrams, _MOST_ANSWER_BYTES)
-                        answer = _answer(data, asked)
+                        data = await sockets.receive(datagrams, _MOST_ANSWER_BYTES)
+                        answer = question.answer(data, asked)
                         # Anything else is not for us, or forged.
                         if answer is not None:
                             return answer
@@ -172,26 +222,12 @@ async def _ask(port: int, asked: Message, address: str) -> Message:
                 continue
 
 
-async def _over_tcp(connection: Connection, host: str, port: int, asked: Message) -> Message:
+async def _over_tcp(connection: Connection, host: str, port: int, question: _Question) -> _Answer:
     reader, writer = await connection.open(host, port, tls=None)
-    wire = asked.to_wire()
-    writer.write(len(wire).to_bytes(2, "big") + wire)
+    asked = question.asked()
+    writer.write(len(asked).to_bytes(2, "big") + asked)
     size = int.from_bytes(await reader.readexactly(2), "big")
-    answer = _answer(await reader.readexactly(size), asked)
+    answer = question.answer(await reader.readexactly(size), asked)
     if answer is None:
         raise ProbeError("bad-answer: not an answer to the question")
     return answer
-
-
-def _answer(data: bytes, asked: Message) -> Message | None:
-    """Return the answer to a question, or None for other data."""
-    import dns.exception
-    import dns.message
-
-    try:
-        answer: Any = dns.message.from_wire(data, ignore_trailing=True)
-    except (dns.exception.DNSException, ValueError):
-        if data[:2] != asked.id.to_bytes(2, "big"):
-            return None
-        raise ProbeError("bad-answer: not a DNS message") from None
-    return answer if asked.is_response(answer) else None

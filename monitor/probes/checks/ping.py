@@ -20,9 +20,10 @@ from monitor.errors import SettingError
 from monitor.messages import Phases
 from monitor.probes.check import OS_ERRORS, Attempt, Check, Outcome
 from monitor.probes.job import Job, Option
+from monitor.probes.network import Network
 from monitor.probes.no_result import own_trouble
 from monitor.probes.racing import interleaved
-from monitor.probes.resolver import ResolveError, Resolver
+from monitor.probes.resolver import ResolveError
 from monitor.probes.urls import parse_url
 
 __all__ = ["PingCheck", "PingJob"]
@@ -67,8 +68,7 @@ class PingCheck(Check[PingJob]):
         host = parse_url(job.url, job.schemes).host
 
         async def attempt() -> Outcome:
-            ping = _Ping(job)
-            return await ping.run(self.resolver, host)
+            return await _Ping(job, self.network).run(host)
 
         return attempt
 
@@ -80,17 +80,18 @@ class _NotPermittedError(Exception):
 class _Ping:
     """One attempt."""
 
-    def __init__(self, job: PingJob) -> None:
+    def __init__(self, job: PingJob, network: Network) -> None:
         self._job = job
+        self._network = network
         self._began = time.monotonic()
         self._resolve_s = 0.0
         self._answers_s: list[float] = []
 
-    async def run(self, resolver: Resolver, host: str) -> Outcome:
+    async def run(self, host: str) -> Outcome:
         job, error = self._job, None
         try:
             async with asyncio.timeout(job.timeout):
-                addresses = await resolver.resolve(host, str(job.ip_version))
+                addresses = await self._network.resolver.resolve(host, str(job.ip_version))
                 self._resolve_s = time.monotonic() - self._began
                 await self._ping(interleaved(addresses)[:_MOST_ADDRESSES])
         except ResolveError as failure:
@@ -138,24 +139,25 @@ class _Ping:
 
     async def _ping_address(self, address: str, most_s: float) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        loop = asyncio.get_running_loop()
+        sockets = self._network.sockets
         wait_s = min(most_s, self._job.timeout / self._job.count)
         try:
-            made = socket.socket(family, socket.SOCK_DGRAM, _PROTOCOL[family])
+            made = socket.socket(
+                family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, _PROTOCOL[family]
+            )
         except PermissionError:
             raise _NotPermittedError from None
         with made as connection:
-            connection.setblocking(False)
-            connection.connect((address, 0))
+            await sockets.connect(connection, address, 0)
             for number in range(1, self._job.count + 1):
                 payload = os.urandom(_PAYLOAD_BYTES)
                 request = _HEADER.pack(_REQUEST[family], 0, 0, 0, number) + payload
                 sent_at = time.monotonic()
-                await loop.sock_sendall(connection, request)
+                await sockets.send(connection, request)
                 try:
                     async with asyncio.timeout(wait_s):
                         while True:
-                            answer = await loop.sock_recv(connection, 1500)
+                            answer = await sockets.receive(connection, 1500)
                             if answer[:1] == bytes([_REPLY[family]]) and answer[8:] == payload:
                                 break
                 except TimeoutError:

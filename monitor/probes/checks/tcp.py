@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import ClassVar
 
 import msgspec
 
 from monitor.errors import SettingError
 from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.connection import Connection, Streams, converse
+from monitor.probes.connection import Connection, converse
 from monitor.probes.dialogue import Listening, Step, verify_dialogue
 from monitor.probes.job import Option
 from monitor.probes.matching import REGEXP_OPTION, verify_expression
@@ -73,15 +72,20 @@ class TcpCheck(Check[TcpJob]):
         host, port = host_and_port(job.url, job.schemes)
         tls = TlsClient.of(job, host) if job.tls or job.starttls else None
 
-        async def opened(connection: Connection) -> Streams:
+        async def establish(connection: Connection) -> None:
             plain = await connection.connect(host, port)
             if job.starttls is not None:
                 await start_tls(job.starttls, plain)
-            return await connection.streams(tls)
+            if tls is not None:
+                await connection.secure(tls)
 
-        async def talk(
-            connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-        ) -> None:
+        async def talk(connection: Connection) -> None:
+            if job.body_regexp is not None or job.dialogue:
+                await hold_dialogue(connection)
+            connection.matched = True
+
+        async def hold_dialogue(connection: Connection) -> None:
+            reader, writer = await connection.streams()
             listening = Listening(
                 connection, self.matcher, job.id, lambda: reader.read(_BANNER_BYTES)
             )
@@ -93,9 +97,8 @@ class TcpCheck(Check[TcpJob]):
             if job.body_regexp is not None:
                 await listening.expect(job.body_regexp, "the banner", most=_BANNER_BYTES)
             await listening.hold(job.dialogue, send)
-            connection.matched = True
 
         async def attempt() -> Outcome:
-            return await converse(job, self.resolver, opened, talk)
+            return await converse(job, self.network, establish, talk)
 
         return attempt

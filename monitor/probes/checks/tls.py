@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import ClassVar
 
 from monitor.probes.check import Attempt, Check, Outcome
 from monitor.probes.checks.tcp import STARTTLS_OPTION
-from monitor.probes.connection import Connection, Streams, converse
+from monitor.probes.connection import Connection, converse
 from monitor.probes.starttls import StartTls, start_tls
 from monitor.probes.tls import TLS_OPTIONS, TlsClient, TlsKeys
 from monitor.probes.urls import host_and_port
@@ -40,19 +39,16 @@ class TlsCheck(Check[TlsJob]):
         host, port = host_and_port(job.url, job.schemes)
         tls = TlsClient.of(job, host)
 
-        async def opened(connection: Connection) -> Streams:
+        async def establish(connection: Connection) -> None:
             plain = await connection.connect(host, port)
             if job.starttls is not None:
                 await start_tls(job.starttls, plain)
-            return await connection.streams(tls)
+            await connection.secure(tls)
 
-        async def talk(
-            connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-        ) -> None:
-            del reader, writer
+        async def talk(connection: Connection) -> None:
             connection.matched = True
 
         async def attempt() -> Outcome:
-            return await converse(job, self.resolver, opened, talk)
+            return await converse(job, self.network, establish, talk)
 
         return attempt

@@ -14,7 +14,7 @@ import msgspec
 
 from monitor.errors import SettingError
 from monitor.probes.check import Attempt, Check, Outcome
-from monitor.probes.connection import Connection, ProbeError, Streams, converse
+from monitor.probes.connection import Connection, ProbeError, converse
 from monitor.probes.dialogue import MOST_RECEIVED_BYTES, Listening, Step, verify_dialogue
 from monitor.probes.headers import verify_headers, verify_length, verify_name
 from monitor.probes.job import Option
@@ -121,24 +121,23 @@ class WebsocketCheck(Check[WebsocketJob]):
         tls = TlsClient.of(job, url.host) if url.scheme == "wss" else None
         tunnel = None if job.proxy is None else Tunnel.of(job.proxy)
 
-        async def opened(connection: Connection) -> Streams:
+        async def establish(connection: Connection) -> None:
             if tunnel is None:
                 await connection.connect(url.host, url.port)
             else:
                 await tunnel.connect(connection, url.host, url.port)
-            return await connection.streams(tls)
+            if tls is not None:
+                await connection.secure(tls)
 
-        async def talk(
-            connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-        ) -> None:
-            peer = _Peer(job, url, reader, writer)
+        async def talk(connection: Connection) -> None:
+            peer = _Peer(job, url, *await connection.streams())
             await peer.handshake(connection)
             listening = Listening(connection, self.matcher, job.id, peer.message)
             await listening.hold(job.dialogue, peer.send)
             connection.matched = True
 
         async def attempt() -> Outcome:
-            return await converse(job, self.resolver, opened, talk)
+            return await converse(job, self.network, establish, talk)
 
         return attempt
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from monitor.errors import SettingError
 from monitor.probes.check import Attempt, Check
 from monitor.probes.matching import Matcher
-from monitor.probes.resolver import Resolver
+from monitor.probes.network import Network
 from monitor.probes.tls import TLS_OPTIONS, TlsKeys
 from monitor.probes.urls import parse_url
 
@@ -46,8 +46,8 @@ class GrpcCheck(Check[GrpcJob]):
     errors: ClassVar = {"not-serving": "the service says that it is not serving, or is not known"}
     options = TLS_OPTIONS
 
-    def __init__(self, *, resolver: Resolver, matcher: Matcher) -> None:
-        super().__init__(resolver=resolver, matcher=matcher)
+    def __init__(self, *, network: Network, matcher: Matcher) -> None:
+        super().__init__(network=network, matcher=matcher)
         self._handles: CurlHandles | None = None
 
     @classmethod
@@ -61,7 +61,7 @@ class GrpcCheck(Check[GrpcJob]):
         if self._handles is None:
             self._handles = CurlHandles()
         return HealthFetch(
-            job, handles=self._handles, resolver=self.resolver, matcher=self.matcher
+            job, handles=self._handles, resolver=self.network.resolver, matcher=self.matcher
         ).attempt
 
     async def close(self) -> None:

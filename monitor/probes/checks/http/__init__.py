@@ -10,7 +10,7 @@ from monitor.probes.check import Attempt, Check
 from monitor.probes.checks.http.job import HttpJob
 from monitor.probes.job import Option
 from monitor.probes.matching import REGEXP_OPTION, Matcher
-from monitor.probes.resolver import Resolver
+from monitor.probes.network import Network
 from monitor.probes.tls import TLS_OPTIONS
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class HttpCheck(Check[HttpJob]):
         *TLS_OPTIONS,
     )
 
-    def __init__(self, *, resolver: Resolver, matcher: Matcher) -> None:
-        super().__init__(resolver=resolver, matcher=matcher)
+    def __init__(self, *, network: Network, matcher: Matcher) -> None:
+        super().__init__(network=network, matcher=matcher)
         self._handles: CurlHandles | None = None
 
     @classmethod
@@ -52,7 +52,7 @@ class HttpCheck(Check[HttpJob]):
         if self._handles is None:
             self._handles = CurlHandles()
         return Fetch(
-            job, handles=self._handles, resolver=self.resolver, matcher=self.matcher
+            job, handles=self._handles, resolver=self.network.resolver, matcher=self.matcher
         ).attempt
 
     async def close(self) -> None:

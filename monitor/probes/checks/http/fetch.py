@@ -106,7 +106,8 @@ class Fetch:
             await self._hop(visit, easy, request)
             if visit.error is not None:
                 return False
-            location = header_values(visit.lines, "location")
+            # As curl and browsers do, ignore an empty one.
+            location = list(filter(None, header_values(visit.lines, "location")))
             if visit.status not in _REDIRECTS or not location or not job.follow_redirects:
                 return True
             if redirects == job.max_redirects:
@@ -256,7 +257,7 @@ class Fetch:
             visit.matched = problem is None if ended else None
         if self._job.stream and not visit.body.streaming:
             problem = "bad-answer: the answer ended without a body"
-        if visit.status not in self._expected:
+        if not any(visit.status in codes for codes in self._expected):
             problem = f"bad-status: {visit.status}"
         visit.error = problem
 

@@ -105,11 +105,11 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
         return redirects or proxy or parse_url(self.url, self.schemes).scheme == "https"
 
 
-def expected_codes(items: list[int | str]) -> frozenset[int]:
+def expected_codes(items: list[int | str]) -> tuple[range, ...]:
     """Read codes and ranges such as ``[204, "200-299"]``; raise SettingError with the item."""
     if not items:
         raise SettingError(("expected_status",), "must name at least one status")
-    return frozenset().union(*(_parse_range(item, number) for number, item in enumerate(items)))
+    return tuple(_parse_range(item, number) for number, item in enumerate(items))
 
 
 def _parse_range(item: int | str, number: int) -> range:

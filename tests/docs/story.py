@@ -32,7 +32,7 @@ _GOES_ON = re.compile(
 )
 # ... of which these are daemons, that say when they are ready...
 _DAEMON = re.compile(r"make (run|demo)|\S*recodex-monitor (-c \S+|start-\w+ .*)")
-# ... and these end by themselves, when what they follow has ended.
+# ... and these say at once what is there, and end by themselves, when what they follow has ended.
 _ENDS = re.compile(r"\S*recodex-monitor follow .*")
 # Commands that only look, and may look again until there is something to see.
 _LOOKS = re.compile(
@@ -138,6 +138,9 @@ class Story:
         with output.open("wb") as file:
             running = _Running(fence, command, self._place.start(command.text, file), output)
         self._running.append(running)
+        if _ENDS.fullmatch(command.text):
+            # The page's next command comes when it follows already.
+            wait_for(lambda: running.printed, f"a first line of {fence.place}: {command.text}")
         if ready is not None:
             with ready:
                 try:

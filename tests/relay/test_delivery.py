@@ -148,10 +148,8 @@ async def test_clients_hear_of_the_feed_over_several_turns_and_its_last_state_la
     monkeypatch.setattr(module, "_FEED_REST_S", 0.001)
     async with serving() as server:
         host, port = server.addresses[0]
-        clients = [
-            await connect(f"ws://{host}:{port}/", subprotocols=[Subprotocol(SUBPROTOCOL)])
-            for _ in range(5)
-        ]
+        url, offers = f"ws://{host}:{port}/", [Subprotocol(SUBPROTOCOL)]
+        clients = [await connect(url, subprotocols=offers, max_queue=None) for _ in range(5)]
         for client in clients:
             assert json.loads(await client.recv())["state"] == "down"
         for _ in range(100):

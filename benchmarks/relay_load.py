@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 from benchmarks import relay_wire as wire
 from benchmarks.process import cpu_seconds
+from benchmarks.relay_dialects import RELAY, Dialect
 from benchmarks.relay_streams import Channel, StreamError, Subscriber
 
 __all__ = ["Load", "Result"]
@@ -25,6 +26,7 @@ __all__ = ["Load", "Result"]
 Result = dict[str, float]
 STALL_S = 30.0
 NAP_S = 0.0005
+REFUSED = (b"HTTP/1.1 4", b"HTTP/1.1 5", b'"error"')
 OPEN_AT_ONCE = 64  # less than asyncio's backlog of 100
 
 
@@ -32,10 +34,16 @@ class Load:
     """The sockets of one load, and the loop that drives them."""
 
     def __init__(
-        self, pid: int, websocket_port: int, publish_port: int, *, nchan: bool, compression: bool
+        self,
+        pid: int,
+        websocket_port: int,
+        publish_port: int,
+        *,
+        compression: bool,
+        dialect: Dialect = RELAY,
     ) -> None:
         self.pid = pid
-        self.nchan = nchan
+        self.dialect = dialect
         self.compression = compression
         self.websocket = ("127.0.0.1", websocket_port)
         self.epoll = select.epoll()
@@ -45,7 +53,7 @@ class Load:
         self.read_size = 16384
         self.outgoing: deque[memoryview] = deque()
         self.incoming = b""
-        self.answers = 0  # of nchan's publisher, still to come
+        self.answers = 0  # over HTTP, still to come
         self.publisher = self._open_publisher(publish_port)
         self.idle_s = 0.0  # spent on finding nothing to do
         self._marked: list[tuple[float, float, float]] = []
@@ -55,7 +63,7 @@ class Load:
     def _open_publisher(self, port: int) -> socket.socket:
         publisher = socket.create_connection(("127.0.0.1", port), 10)
         publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not self.nchan:
+        if not self.dialect.http:
             publisher.sendall(wire.ZMTP_HELLO)
             while len(self.incoming) < 64:
                 self.incoming += publisher.recv(4096)
@@ -67,7 +75,7 @@ class Load:
     def publish(self, data: bytes) -> None:
         """Send encoded messages; what the socket does not take goes out from :meth:`run`."""
         self.outgoing.append(memoryview(data))
-        if self.nchan:
+        if self.dialect.http:
             self.answers += data.count(b"POST ")
         self._flush()
 
@@ -90,10 +98,10 @@ class Load:
             if not data:
                 raise StreamError("the server closed the publisher's connection")
             self.incoming += data
-        if self.nchan:
+        if self.dialect.http:
             head = b"HTTP/1.1 20"
             self.answers -= self.incoming.count(head)
-            if b"HTTP/1.1 4" in self.incoming or b"HTTP/1.1 5" in self.incoming:
+            if any(sign in self.incoming for sign in REFUSED):
                 raise StreamError(f"not published: {self.incoming[:200]!r}")
             # Keep what may be the beginning of the next answer, never a whole one.
             self.incoming = self.incoming[-(len(head) - 1) :]
@@ -114,7 +122,7 @@ class Load:
             for one in now:
                 one.socket = socket.create_connection(self.websocket, 10)
                 one.receive = one.socket.recv
-                path = f"/sub/{one.channel.name}" if self.nchan else "/"
+                path = self.dialect.path(one.channel.name)
                 one.socket.sendall(wire.upgrade(path, compression=self.compression))
             for one in now:
                 head = b""
@@ -139,9 +147,8 @@ class Load:
             self._poll(0)
 
     def subscribe(self, one: Subscriber) -> None:
-        """Name the subscriber's channel (with nchan the path has done so)."""
-        if not self.nchan:
-            one.socket.send(wire.subscription(one.channel.name))
+        """Name the subscriber's channel."""
+        one.receive = self.dialect.subscribe(one.socket, one.channel.name)
 
     def expect(self, subscriber: Subscriber, messages: int, *, closed: bool = False) -> None:
         """Let :meth:`run` wait until the subscriber has got its first ``messages``."""
@@ -213,15 +220,15 @@ class Load:
                 one.position = end = position + len(data)
                 if position < one.target <= end:
                     self.unmet -= 1
-                if latencies:
-                    now = time.perf_counter()
-                    while one.count < len(one.ends) and one.ends[one.count] <= end:
-                        self.latencies.append(now - one.channel.sent_at[one.count])
-                        one.count += 1
             elif data:
                 self._take(one, data)
             else:
                 raise StreamError(f"{one.channel.name}: the server vanished at byte {one.position}")
+            if latencies:
+                now, end = time.perf_counter(), one.position
+                while one.count < len(one.ends) and one.ends[one.count] <= end:
+                    self.latencies.append(now - one.channel.sent_at[one.count])
+                    one.count += 1
         return bool(events)
 
     def run(
@@ -287,9 +294,9 @@ class Load:
 
     def finish(self, channels: Iterable[Channel]) -> None:
         """End the channels, and see that every subscriber gets that and a close with 1000."""
-        if self.nchan:
-            return  # it has no such end
+        if not self.dialect.finishes:
+            return
         for one in self.subscribers.values():
             self.expect(one, len(one.ends), closed=True)
-        self.publish(b"".join(channel.published[-1] for channel in channels))
+        self.publish(self.dialect.joined(channel.published[-1] for channel in channels))
         self.run()

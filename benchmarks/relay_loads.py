@@ -1,6 +1,6 @@
 """The loads that the relay benchmarks put on a server: each a process of its own, on its own core.
 
-Usage: ``relay_loads.py LOAD --pid PID --websocket-port P --publish-port P [--nchan]``; prints
+Usage: ``relay_loads.py LOAD --pid PID --websocket-port P --publish-port P``; prints
 one line of JSON. CPU and memory are those of the server, process PID, between the first
 message that counts and the last one received.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.process import raise_descriptors, resident_bytes
+from benchmarks.relay_dialects import DIALECTS
 from benchmarks.relay_load import Load, Result
 from benchmarks.relay_streams import Channel, StreamError, Subscriber
 
@@ -32,25 +33,37 @@ def start(load: Load, channels: Iterable[Channel], each: int) -> None:
     load.connect(subscribers)
     for one in subscribers:
         load.expect(one, 1)
-    load.publish(b"".join(channel.published[0] for channel in channels))
+    load.publish(load.dialect.joined(channel.published[0] for channel in channels))
     load.run()
     for one in subscribers:
         one.count = 1
         load.expect(one, len(one.ends) - 1)
 
 
+def percentiles(load: Load, total: int) -> Result:
+    """Return what the latencies of so many deliveries come to."""
+    ordered = sorted(load.latencies)
+    assert len(ordered) == total
+    return {
+        "p50_s": ordered[total // 2],
+        "p99_s": ordered[total * 99 // 100],
+        "max_s": ordered[-1],
+    }
+
+
 def jobs(load: Load, *, count: int = 1000, messages: int = 200) -> Result:
     """Many jobs at once, as fast as the server takes them, one subscriber each, interleaved."""
-    channels = [Channel(i, messages + 1, nchan=load.nchan) for i in range(count)]
+    channels = [Channel(i, messages + 1, load.dialect) for i in range(count)]
     start(load, channels, 1)
     load.rest()
-    burst = b"".join(c.published[i] for i in range(1, messages + 1) for c in channels)
+    burst = load.dialect.joined(c.published[i] for i in range(1, messages + 1) for c in channels)
     load.mark()
     load.publish(burst)
     load.run()
     load.mark()
+    resident = resident_bytes(load.pid)
     load.finish(channels)
-    return load.result(count * messages)
+    return load.result(count * messages, resident_bytes=resident)
 
 
 def fan_out(
@@ -58,30 +71,37 @@ def fan_out(
 ) -> Result:
     """One channel with many subscribers, a message every 10 ms."""
     messages = int(rate * seconds)
-    channel = Channel(0, messages + 1, nchan=load.nchan)
+    channel = Channel(0, messages + 1, load.dialect)
     start(load, [channel], subscribers)
     load.rest()
+    channel.sent_at = [0.0]  # the first message is through
+    order = [load.dialect.joined([one]) for one in channel.published[1 : messages + 1]]
     load.mark()
-    load.run((i / rate, channel, channel.published[i + 1]) for i in range(messages))
+    load.run(((i / rate, channel, data) for i, data in enumerate(order)), latencies=True)
     load.mark()
     load.finish([channel])
-    return load.result(subscribers * messages)
+    return load.result(subscribers * messages, **percentiles(load, subscribers * messages))
+
+
+def fan_out_300(load: Load) -> Result:
+    """The same with fewer subscribers, so that the load reads them in less time than there is."""
+    return fan_out(load, subscribers=300)
 
 
 def replay(load: Load, *, subscribers: int = 100, messages: int = 2000) -> Result:
     """Late subscribers to a channel with a long history; their handshakes are not counted."""
     load.read_size = 65536
-    channel = Channel(0, messages, nchan=load.nchan)
+    channel = Channel(0, messages, load.dialect)
     start(load, [channel], 1)
-    load.publish(b"".join(channel.published[1:-1]))
+    load.publish(load.dialect.joined(channel.published[1:-1]))
     load.run()
     late = [Subscriber(channel) for _ in range(subscribers)]
-    if not load.nchan:
+    if not load.dialect.by_path:
         load.connect(late, subscribe=False)
     load.rest(0.01)
     load.mark()
-    if load.nchan:
-        load.connect(late)  # there the handshake is the subscription
+    if load.dialect.by_path:
+        load.connect(late)
     for one in late:
         load.subscribe(one)
         load.expect(one, messages)
@@ -103,14 +123,15 @@ def beside(load: Load, *, count: int = 100, rate: int = 1000, seconds: float = 1
 
 def _stream(load: Load, count: int, rate: int, seconds: float, *, sleeps: bool) -> Result:
     total = int(rate * seconds)
-    channels = [Channel(i, total // count + 1, nchan=load.nchan) for i in range(count)]
+    channels = [Channel(i, total // count + 1, load.dialect) for i in range(count)]
     start(load, channels, 1)
     if not sleeps:
         load.rest(0.01)
     for channel in channels:
         channel.sent_at = [0.0]  # the first message is through
     rounds = range(1, total // count + 1)
-    order = [(channel, channel.published[i]) for i in rounds for channel in channels]
+    joined = load.dialect.joined
+    order = [(channel, joined([channel.published[i]])) for i in rounds for channel in channels]
     load.mark()
     load.run(
         ((i / rate, channel, data) for i, (channel, data) in enumerate(order)),
@@ -119,19 +140,12 @@ def _stream(load: Load, count: int, rate: int, seconds: float, *, sleeps: bool) 
     )
     load.mark()
     load.finish(channels)
-    ordered = sorted(load.latencies)
-    assert len(ordered) == total
-    return load.result(
-        total,
-        p50_s=ordered[total // 2],
-        p99_s=ordered[total * 99 // 100],
-        max_s=ordered[-1],
-    )
+    return load.result(total, **percentiles(load, total))
 
 
 def idle(load: Load, *, subscribers: int = 10_000) -> Result:
     """Subscribers that wait, each for a channel of its own; and that all of them still listen."""
-    channels = [Channel(i, 1, nchan=load.nchan) for i in range(subscribers)]
+    channels = [Channel(i, 1, load.dialect) for i in range(subscribers)]
     load.rest(0.01)
     before = resident_bytes(load.pid)
     load.mark()
@@ -142,7 +156,7 @@ def idle(load: Load, *, subscribers: int = 10_000) -> Result:
     load.mark()
     for one in waiting:
         load.expect(one, 1)
-    load.publish(b"".join(channel.published[0] for channel in channels))
+    load.publish(load.dialect.joined(channel.published[0] for channel in channels))
     load.run()
     load.finish(channels)
     return load.result(subscribers, resident_bytes=after, bytes_each=(after - before) / subscribers)
@@ -151,6 +165,7 @@ def idle(load: Load, *, subscribers: int = 10_000) -> Result:
 LOADS: dict[str, Callable[[Load], Result]] = {
     "jobs": jobs,
     "fan-out": fan_out,
+    "fan-out-300": fan_out_300,
     "replay": replay,
     "steady": steady,
     "beside": beside,
@@ -166,7 +181,7 @@ def run() -> None:
     parser.add_argument("--websocket-port", type=int, required=True)
     parser.add_argument("--publish-port", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=15.0, help="of the other load")
-    parser.add_argument("--nchan", action="store_true", help="publish by HTTP, as nginx's nchan")
+    parser.add_argument("--dialect", choices=DIALECTS, default="relay", help="what PID speaks")
     parser.add_argument(
         "--compression", action="store_true", help="offer permessage-deflate, as browsers do"
     )
@@ -176,8 +191,8 @@ def run() -> None:
         arguments.pid,
         arguments.websocket_port,
         arguments.publish_port,
-        nchan=arguments.nchan,
         compression=arguments.compression,
+        dialect=DIALECTS[arguments.dialect],
     )
     try:
         chosen = LOADS[arguments.load]

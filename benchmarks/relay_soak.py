@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from benchmarks.process import free_ports, raise_descriptors, resident_bytes, running
-from benchmarks.relay import Ports, config_of
 from benchmarks.relay_load import Load
+from benchmarks.relay_sides import Ports, config_of
 from benchmarks.relay_streams import Channel, Subscriber
 
 __all__ = ["main"]
@@ -25,7 +25,7 @@ MESSAGES = 20
 
 def wave(load: Load, first: int, count: int) -> None:
     """Let so many clients come and go, each with a channel of its own."""
-    channels = [Channel(first + i, MESSAGES, nchan=False) for i in range(count)]
+    channels = [Channel(first + i, MESSAGES) for i in range(count)]
     subscribers = [Subscriber(channel) for channel in channels]
     load.connect(subscribers)
     spoken = [one for i, one in enumerate(subscribers) if i % 4 != 2]
@@ -55,7 +55,7 @@ def main() -> None:
             directory=directory,
             environment={"STATE_DIRECTORY": name},
         ) as server:
-            load = Load(server.pid, ports.websocket, ports.publish, nchan=False, compression=True)
+            load = Load(server.pid, ports.websocket, ports.publish, compression=True)
             waves = arguments.clients // arguments.at_once
             print(f"fresh: {resident_bytes(server.pid) / 1e6:.1f} MB resident")
             for number in range(waves):

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterable
 
 from benchmarks import relay_wire as wire
+from benchmarks.relay_dialects import RELAY, Dialect
 
 __all__ = ["Channel", "Stream", "StreamError", "Subscriber"]
 
@@ -30,18 +31,19 @@ class Stream:
 class Channel:
     """One channel's messages, FINISHED the last, as they are published and as they arrive."""
 
-    def __init__(self, number: int, messages: int, *, nchan: bool) -> None:
+    def __init__(self, number: int, messages: int, dialect: Dialect = RELAY) -> None:
         self.name = f"job_{number:05}"
+        self._dialect = dialect
         fields = [*(wire.task(number, i) for i in range(messages)), wire.FINISHED]
-        publish = wire.http_publish if nchan else wire.zmtp_message
-        self.published = [publish(self.name, one) for one in fields]
+        self.published = [dialect.published(self.name, one) for one in fields]
         self._texts = [wire.text(one) for one in fields]
         self.sent_at: list[float] = []
 
     @functools.cached_property
     def plain(self) -> Stream:
         """The stream of a connection without compression."""
-        return Stream(map(wire.server_frame, self._texts))
+        numbered = enumerate(self._texts, 1)
+        return Stream(self._dialect.received(self.name, i, text) for i, text in numbered)
 
     @functools.cached_property
     def deflated(self) -> Stream:

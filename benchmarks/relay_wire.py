@@ -1,8 +1,9 @@
-"""The bytes of the relay's two protocols, made by hand so that a load costs next to nothing.
+"""The bytes of the servers' protocols, made by hand so that a load costs next to nothing.
 
-ZMTP 3.0 (rfc.zeromq.org/spec/23) towards the relay's ROUTER, the WebSocket (RFC 6455)
-towards its subscribers, and the HTTP publisher of nginx's nchan module in place of
-ZMTP. Everything here is a pure function; the sockets are in ``relay_load``.
+ZMTP 3.0 (rfc.zeromq.org/spec/23) towards the relay's ROUTER and the WebSocket (RFC 6455)
+towards its subscribers. In place of ZMTP the HTTP publisher of nginx's nchan module, and
+Centrifugo's batches with its JSON protocol. Everything here is a pure function; the sockets
+are in ``relay_load``.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ __all__ = [
     "CLOSE_1000",
     "FINISHED",
     "ZMTP_HELLO",
+    "centrifugo_batch",
+    "centrifugo_command",
+    "centrifugo_line",
+    "centrifugo_subscription",
     "client_frame",
     "compression_taken",
     "deflated",
     "http_publish",
     "server_frame",
+    "server_frame_size",
     "subscription",
     "task",
     "text",
@@ -98,6 +104,36 @@ def http_publish(channel: str, fields: tuple[str, ...]) -> bytes:
     return head.encode() + body
 
 
+def centrifugo_command(channel: str, fields: tuple[str, ...]) -> bytes:
+    """Return the command of a batch that publishes the same message through Centrifugo."""
+    return b'{"publish":{"channel":"%s","data":%s}}' % (channel.encode(), text(fields))
+
+
+def centrifugo_batch(commands: Iterable[bytes]) -> bytes:
+    """Return the request that has Centrifugo execute commands, one after another."""
+    body = b'{"commands":[' + b",".join(commands) + b"]}"
+    head = (
+        "POST /api/batch HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def centrifugo_subscription(channel: str) -> bytes:
+    """Return the two frames with which a client connects to Centrifugo and subscribes."""
+    subscribe = b'{"id":2,"subscribe":{"channel":"%s"}}' % channel.encode()
+    return client_frame(0x1, b'{"id":1,"connect":{}}') + client_frame(0x1, subscribe)
+
+
+def centrifugo_line(channel: str, number: int, data: bytes) -> bytes:
+    """Return the line that a subscriber gets for a channel's message of this number."""
+    return b'{"push":{"channel":"%s","pub":{"data":%s,"offset":%d}}}\n' % (
+        channel.encode(),
+        data,
+        number,
+    )
+
+
 def upgrade(path: str, *, compression: bool) -> bytes:
     """Return the request that opens a WebSocket, offering ``compression`` as browsers do."""
     offer = f"Sec-WebSocket-Extensions: {OFFER}\r\n" if compression else ""
@@ -149,3 +185,19 @@ def server_frame(payload: bytes) -> bytes:
     if len(payload) < 126:
         return bytes([0x81, len(payload)]) + payload
     return b"\x81\x7e" + struct.pack("!H", len(payload)) + payload
+
+
+def server_frame_size(data: bytes, place: int) -> tuple[int, int] | None:
+    """Return the sizes of the header and the payload of a text frame that begins there.
+
+    None if not all of the header is there; raises ConnectionError for another kind of frame.
+    """
+    if data[place] != 0x81:
+        raise ConnectionError(f"no text frame: {data[place : place + 80]!r}")
+    if len(data) < place + 2:
+        return None
+    size = data[place + 1]
+    more = {126: 2, 127: 8}.get(size, 0)
+    if len(data) < place + 2 + more:
+        return None
+    return 2 + more, int.from_bytes(data[place + 2 : place + 2 + more], "big") if more else size

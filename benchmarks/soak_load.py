@@ -38,10 +38,10 @@ _WAIT_S = 120.0
 def relay_channels(pid: int, ports: tuple[int, int], first: int, count: int) -> float:
     """Tell of so many jobs from their first message to FINISHED; some are followed all along."""
     began = time.monotonic()
-    load = Load(pid, *ports, nchan=False, compression=False)
+    load = Load(pid, *ports, compression=False)
     for start in range(first, first + count, _WAVE):
         size = min(_WAVE, first + count - start)
-        channels = [Channel(start + i, _MESSAGES, nchan=False) for i in range(size)]
+        channels = [Channel(start + i, _MESSAGES) for i in range(size)]
         followed = [Subscriber(channel) for channel in channels[-_FOLLOWED:]]
         load.connect(followed)
         load.publish(b"".join(b"".join(channel.published[:-1]) for channel in channels))

@@ -142,7 +142,7 @@ def table(results: dict[str, dict[str, list[Result]]], sides: Sequence[str]) -> 
         less = f"{plain / ours:.1f}" if ours and plain else ""
         times = f"{ours / floor:.1f}" if ours and floor else ""
         shares = [r["load_share"] for r in of_side.get(DAEMON, []) if "load_share" in r]
-        counts = shares and row.load != "idle" and "latency" not in row.measure
+        counts = shares and row.measure.startswith("CPU")
         share = f"{statistics.median(shares):.0%}" if counts else ""
         values = [f"{value:.3g}" if value is not None else "" for value in medians.values()]
         lines.append(

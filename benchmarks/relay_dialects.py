@@ -110,10 +110,10 @@ class _Lines:
         self._socket = connection
         self._head = b""  # of a frame whose header has not come as a whole
         self._epochs = 0
-        self._left = 0  # bytes of the frame that begins before what comes next
+        self._left = 0  # bytes of a frame whose beginning was read
 
     def receive(self, size: int) -> bytes:
-        """Return what came, without headers, a newline at each frame's end; nothing at the end."""
+        """Return text without headers, with a newline at each frame's end; none at the end."""
         while data := self._socket.recv(size):
             if text := self._text(self._head + data):
                 if not self._epochs:

@@ -178,9 +178,9 @@ def _build_floor(program: Path) -> str:
     """Build the floor; return what the compiler says where it cannot."""
     if not shutil.which("gcc"):
         return "gcc is not installed"
-    source = HERE / "relay_floor.c"
-    command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", program, source]
-    done = subprocess.run([*command, "-lzmq"], stderr=subprocess.PIPE, check=False, text=True)
+    source = str(HERE / "relay_floor.c")
+    command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", source, "-o", str(program), "-lzmq"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, check=False, text=True)
     if not done.returncode:
         return ""
     return next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)

@@ -41,11 +41,11 @@ _PING_TURNS = 20
 _FRAMES_KEPT_S = 20
 # A flush is followed by a rest of so many times what it took, but no longer than this: a send
 # costs the kernel more than everything else costs the relay, so under load the messages of
-# several turns go out joined. Writing takes a fifth of the time at most, and about a ninth if a
-# flush is so long that it writes to hundreds of clients.
-_REST_FACTOR = 4
+# several turns go out joined. Writing takes half of the time at most, and a fifth if a flush is so
+# long that it writes to hundreds of clients.
+_REST_FACTOR = 1
 _LONG_FLUSH_S = 0.005
-_LONG_REST_FACTOR = 8
+_LONG_REST_FACTOR = 4
 _REST_MAX_S = 0.1
 # Notices about the feed may take so much (s) at once, and this share of the time in the long run;
 # past it there is a rest after each piece.

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.end_to_end
 VIEWS = {
     "overview": ("#/", "text=2 sites are down"),
     "sites": ("#/sites", ".sites .uptime"),
-    "site": ("#/sites/1", ".chart svg.lines"),
+    "site": ("#/sites/1", ".chart svg:has(path)"),
     "models": ("#/models", ".timeline li"),
     "logs": ("#/logs", ".log li.error"),
     "relay": ("#/relay", "text=student_1"),
@@ -124,7 +124,7 @@ def test_the_policy_forbids_scripts_in_the_page_and_the_page_has_none(
 ) -> None:
     watched = open_page(daemon.url)
     page = watched.open("#/sites/1")
-    page.wait_for_selector(".chart svg.lines")
+    page.wait_for_selector(".chart svg:has(path)")
     watched.assert_quiet()
     page.evaluate(
         "const script = document.createElement('script');"

@@ -34,7 +34,7 @@ SAID = "front page went down 2 min after churn 1.5 rolled out"
 VIEWS = {
     "#/?time=21600": ".tl-said",
     "#/incidents": ".incidents li",
-    "#/sites/1": ".chart svg.lines",
+    "#/sites/1": ".chart svg:has(path)",
     "#/sites/certificates": ".picture[data-kind=empty]",
     "#/models": ".table.models tbody tr",
     "#/models/models/hints": ".table.models tbody tr",
@@ -290,7 +290,7 @@ def test_a_site_shows_its_uptime_by_time_and_what_is_measured(pages: Quiet) -> N
     spans.get_by_text("down 10 min").first.wait_for()
     page.get_by_text("By time, not by checks").click()
     page.wait_for_selector("text=Each hour counts for an hour")
-    page.wait_for_selector(".chart svg.lines")
+    page.wait_for_selector(".chart svg:has(path)")
     choice = page.get_by_label("What the chart shows")
     choice.select_option("duration")
     page.wait_for_selector(".chart .legend >> text=max")

@@ -71,7 +71,10 @@ class Relay:
     def client(self, channel: str | None, path: str = "/", **options: Any) -> ClientConnection:
         # A connection of its own, not a context: tests decide how each ends.
         manager: Any = connect(
-            f"ws://127.0.0.1:{self.websocket_port}{path}", compression=None, **options
+            f"ws://127.0.0.1:{self.websocket_port}{path}",
+            compression=None,
+            open_timeout=60,
+            **options,
         )
         connection: ClientConnection = manager.__enter__()
         self.clients.append(connection)

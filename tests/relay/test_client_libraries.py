@@ -35,7 +35,6 @@ socket.onmessage = ({ data }) => {
   console.log(data);
   if (protocol && JSON.parse(data).type === 'finished') socket.close();
 };
-socket.onclose = () => process.exit();
 """
 _TORNADO = """
 import asyncio, json, sys

@@ -162,6 +162,7 @@ def test_the_relay_behind_a_web_server(
                     sock=peer,
                     ssl=front.trust,
                     origin=Origin(f"https://{HOST}"),
+                    open_timeout=60,
                 )
                 with client as connection:
                     connection.send(f"c{number}")

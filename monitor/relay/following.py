@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from monitor.bus.interface import Assignment, DirectTopic, Record
 from monitor.log_limits import RateLimitedLog
 from monitor.relay.channel import Channel
-from monitor.relay.channels import Channels
 from monitor.relay.publishing import HEARTBEAT_S
 from monitor.relay.replicas import Again, Replicas
+from monitor.relay.shared_channels import SharedChannels
 from monitor.relay.topic_records import BrokersRecord, ChannelRecord, decode_record
 
 __all__ = ["Following"]
@@ -55,7 +55,7 @@ class Following:
     def __init__(
         self,
         topic: DirectTopic,
-        channels: Channels,
+        channels: SharedChannels,
         *,
         changed: Callable[[Channel, int], None],
         applied: Callable[[], None],

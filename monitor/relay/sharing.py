@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 
 from monitor.bus.interface import DirectTopic
 from monitor.metrics import Metric
-from monitor.relay.channels import Channels
 from monitor.relay.delivery import Delivery
 from monitor.relay.feed import SteadyTime
 from monitor.relay.following import Following
 from monitor.relay.publishing import Publishing
 from monitor.relay.replicas import Again
+from monitor.relay.shared_channels import SharedChannels
 
 __all__ = ["Sharing"]
 
@@ -33,7 +33,7 @@ class Sharing:
     def __init__(
         self,
         topic: DirectTopic,
-        channels: Channels,
+        channels: SharedChannels,
         delivery: Delivery,
         *,
         brokers: Callable[[], int],

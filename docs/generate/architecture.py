@@ -51,10 +51,10 @@ FLOWS: dict[str, Sequence[Arrow]] = {
         Arrow("probes/runner", "results", "bus"),
     ],
     "aggregation": [
-        Arrow("bus", "results", "aggregation/part"),
-        Arrow("aggregation/part", "messages", "aggregation/batch"),
+        Arrow("bus", "results", "aggregation/consuming"),
+        Arrow("aggregation/consuming", "messages", "aggregation/batch"),
         Arrow("aggregation/batch", "one message", "aggregation/intake"),
-        Arrow("aggregation/part", "batches", "aggregation/transactions"),
+        Arrow("aggregation/consuming", "batches", "aggregation/transactions"),
         Arrow("aggregation/transactions", "batches", "aggregation/writer"),
         Arrow("aggregation/writer", "new results", "aggregation/windows"),
         Arrow("aggregation/writer", "rows, metrics and offsets", "store"),

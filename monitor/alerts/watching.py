@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 from monitor.alerts.conditions import Condition, judge_conditions
+from monitor.alerts.incident_log import log_changes
 from monitor.alerts.incidents import Changes, State
 from monitor.alerts.jobs import JobFacts
 from monitor.alerts.matching import matches
-from monitor.alerts.reader import log_changes
 from monitor.alerts.settings import FeedRule, Match, PartRule, Rule, SilenceRule
 from monitor.alerts.tables import load_states, write_changes
 from monitor.backoff import Backoff

@@ -36,10 +36,11 @@ FLOWS: dict[str, Sequence[Arrow]] = {
         Arrow("relay/connection", "WebSocket", "clients"),
         Arrow("relay/channels", "histories", "relay/saving"),
         Arrow("relay/saving", "rows", "relay/history_file"),
-        Arrow("relay/channels", "histories", "relay/publishing"),
+        Arrow("relay/shared_channels", "histories", "relay/publishing"),
         Arrow("relay/publishing", "records", "Kafka"),
         Arrow("Kafka", "records of all relays", "relay/following"),
         Arrow("relay/following", "records", "relay/replicas"),
+        Arrow("relay/replicas", "messages of other relays", "relay/shared_channels"),
     ],
     "probes": [
         Arrow("config, file or database", "jobs", "probes/source"),

@@ -108,7 +108,7 @@ class Consuming:
         return len(self._pending)
 
     def adopt(self, settings: AggregationSettings) -> None:
-        """Go on with other settings."""
+        """Take other settings from now on."""
         self._settings = settings
         self._changed.set()
 

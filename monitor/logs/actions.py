@@ -49,7 +49,7 @@ MAX_EXCLUDES: Final = 10
 _MAX_ID_BYTES: Final = 256
 _MAX_TEXT: Final = 4096
 _NOTHING: Final = Raw()
-# A long message with more objects than one in so many bytes cannot be an upload: decoding it takes
+# A long message with more than one object in this many bytes cannot be an upload: decoding it takes
 # very long for what it can say.
 _LONG_BYTES: Final = 256 * 1024
 _BYTES_AN_OBJECT: Final = 32

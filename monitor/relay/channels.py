@@ -56,7 +56,7 @@ class Channels:
         self._awaited: OrderedDict[Channel, float] = OrderedDict()
         # Subscribers of channels without a message, in the order in which they came.
         self._silent: OrderedDict[Subscriber, float] = OrderedDict()
-        # Epochs are unique, also over the restarts of a daemon.
+        # Epochs are unique, even across restarts of a daemon.
         self.run = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         # If histories are saved: what has to be saved, and the keys of what has to be deleted.

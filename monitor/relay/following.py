@@ -23,7 +23,7 @@ __all__ = ["Following"]
 
 logger = logging.getLogger("monitor.relay")
 
-# A relay that says nothing for so long (s) is gone, and its brokers with it.
+# A relay that says nothing for this long (s) is gone, and its brokers with it.
 _SILENT_S = 3.5 * HEARTBEAT_S
 # How long the start waits for an unavailable Kafka.
 _PATIENCE_S = 10.0

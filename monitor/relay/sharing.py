@@ -18,7 +18,7 @@ from monitor.relay.shared_channels import SharedChannels
 __all__ = ["Sharing"]
 
 _GOODBYE_S = 2.0
-# The time of day of another host is believed if it is at most so many s ahead.
+# The time of day of another host is believed if it is at most this many s ahead.
 _AHEAD_S = 60.0
 
 

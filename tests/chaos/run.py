@@ -85,7 +85,7 @@ class Run:
         try:
             self._start_loads()
             peers.start()
-            time.sleep(min(_WARM_S, self._duration_s / 3))  # the load alone, for so long
+            time.sleep(min(_WARM_S, self._duration_s / 3))  # the load alone, for this long
             stage.alerts.start()
             self._before = {service.name: resources(service.pid) for service in stage.services}
             self._play_faults(faults)

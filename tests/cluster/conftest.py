@@ -90,7 +90,7 @@ class Run:
         await until(lambda: self.part.state().health is Health.OK)
 
     async def count(self, number: int) -> None:
-        """Wait until so many events came, and make sure of the message where they don't."""
+        """Wait until this many events came, and make sure of the message where they don't."""
         try:
             await until(lambda: len(self.records) >= number)
         except TimeoutError:

@@ -609,7 +609,7 @@ class StatefulSetPlay(Play):
 
 
 class DaemonSetPlay(StatefulSetPlay):
-    """A DaemonSet with a pod for each of so many nodes."""
+    """A DaemonSet with a pod for each of this many nodes."""
 
     plural = "daemonsets"
 

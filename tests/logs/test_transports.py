@@ -156,7 +156,7 @@ def test_followers_that_go_away_are_forgotten(tmp_path: Path) -> None:
             assert len(running_service.logs.service.tail) == 2
 
         def gone() -> bool:
-            ask(sender, "uploadLogs", **entry("x"))  # libzmq tells of a lost peer at a send
+            ask(sender, "uploadLogs", **entry("x"))  # libzmq reports a lost peer at a send
             return len(running_service.logs.service.tail) == 0
 
         wait_for(gone, "both are forgotten")
@@ -393,7 +393,7 @@ def test_a_token_that_is_taken_away_ends_a_live_tail_over_zeromq(tmp_path: Path)
     ):
         for client, role in ((stays, "admin"), (goes, "reader")):
             assert ask(client, "followLogs", token=made[role])["status"] == "ok"
-            # Another message's token, also a wrong one, is not the one that it follows by.
+            # Another message's token, even a wrong one, is not the one that it follows by.
             assert ask(client, "followLogs", token="wrong")["error"]["code"] == "unauthorized"
             assert ask(client, "getLogs", token=made["reader"])["status"] == "ok"
         lines = yaml.safe_load(file.read_text())["tokens"]

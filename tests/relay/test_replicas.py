@@ -69,7 +69,7 @@ class Node:
         assert asyncio.run(self.publishing.publish())
 
     def read(self, count: int = 2**31) -> bool:
-        """Read so many records; return whether there was one."""
+        """Read this many records; return whether there was one."""
         records = self._log.records[self._read : self._read + count]
         self._read += len(records)
         for key, value in records:

@@ -114,7 +114,7 @@ class KubernetesServer:
         self.gone_as: Literal["status", "event"] = "status"
         self.bookmark_every_s = 60.0
         self.chunk_bytes: int | None = None
-        """Where set, lines are cut into chunks of so many bytes."""
+        """Where set, lines are cut into chunks of this many bytes."""
         self.page_limit: int | None = None
         """Where set, pages are no longer than this, whatever the client asks for."""
         self.tokens: set[str] | None = None

@@ -21,8 +21,8 @@ from zmq.utils.monitor import parse_monitor_message
 
 from monitor.files.threads import call_aside
 from monitor.log_limits import RateLimitedLog
-from monitor.logs.actions import echo
 from monitor.logs.answers import ActionError, ErrorCode, Head
+from monitor.logs.heads import echo
 from monitor.logs.peers import Peer
 from monitor.logs.service import LogService
 from monitor.tokens import TokenFile

@@ -19,7 +19,7 @@ from monitor.cluster.watch import Timing
 from monitor.messages import ModelEvent, decode_model_event
 from monitor.part import Health
 from monitor.store import DatabaseSettings, Store
-from tests.cluster.plays import Step
+from tests.cluster.play import Step
 from tests.servers.kubernetes import KubernetesServer
 from tests.store.opened import opened
 from tests.waiting import until

@@ -55,7 +55,7 @@ def test_a_topic_of_the_relay_needs_kafka_and_no_file(file: Path) -> None:
     with pytest.raises(ConfigError, match=r":2: relay\.topic: needs the section kafka"):
         load(str(file))
     file.write_text("kafka: {}\nrelay:\n  topic: relay\n  history_file: h.db\n")
-    with pytest.raises(ConfigError, match=r":4: relay\.history_file: not together with topic"):
+    with pytest.raises(ConfigError, match=r":4: relay\.history_file: conflicts with topic"):
         load(str(file))
     file.write_text("kafka: {}\nrelay:\n  topic: a/b\n")
     with pytest.raises(ConfigError, match=r":3: relay\.topic: a topic has letters"):

@@ -73,7 +73,7 @@ async def test_after_whatever_a_jobs_file_held_the_next_good_one_is_read(
         for number, (content, said) in enumerate(
             [
                 (line % "!!timestamp 2024-13-45", ":1: the tag !!timestamp"),
-                (line % "!!int ''", ":1: !!int stands before"),
+                (line % "!!int ''", ":1: the value after !!int"),
                 ("- " + "[" * 5000, "nest"),
                 ("- &a [x, x]\n" + "- &a [*a, *a]\n" * 30, "more than 1000000 values"),
                 (None, "a pipe, not a regular file"),

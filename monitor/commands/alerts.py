@@ -167,7 +167,7 @@ def _silence(api: Api, args: argparse.Namespace) -> int:
     }
     match = {key: value for key, value in match.items() if value is not None}
     if args.for_ is not None and args.until is not None:
-        raise UsageError("--for and --until do not go together")
+        raise UsageError("--for and --until cannot be used together")
     if not match and args.for_ is None and args.until is None:
         raise UsageError(
             "silence: expected --job, --tag, --subject or --rule;"

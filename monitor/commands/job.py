@@ -103,7 +103,7 @@ def _until(args: argparse.Namespace) -> float | None:
     if args.until is None:
         return None
     if args.action != "stop":
-        raise UsageError("--until goes with stop")
+        raise UsageError("--until is only for stop")
     until = instant("--until", args.until)
     if until <= time.time():
         raise UsageError(f"--until: {args.until} is in the past")

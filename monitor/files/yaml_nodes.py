@@ -196,7 +196,7 @@ class _Composer:
         named = self._anchors.get(event.anchor)
         if named is None:
             if any(each.anchor == event.anchor for each in self._open):
-                raise self._refuse("not YAML: an alias within what it repeats", event)
+                raise self._refuse("not YAML: an alias that contains itself", event)
             raise self._refuse("not YAML: found undefined alias", event)
         node, values, depth = named
         if len(self._open) + depth > _MAX_DEPTH:
@@ -213,7 +213,7 @@ class _Composer:
         parent.values += values
         parent.depth = max(parent.depth, depth + 1)
         if parent.values > _MAX_VALUES:
-            problem = f"more than {_MAX_VALUES} values, all that aliases repeat counted"
+            problem = f"more than {_MAX_VALUES} values, counting those that aliases repeat"
             raise self._refuse(problem, event or node)
         if isinstance(parent.node, yaml.SequenceNode):
             parent.node.value.append(node)
@@ -279,7 +279,7 @@ class _Constructor:
                 # The first of several wins, and the mapping's own keys over all of them.
                 for source in reversed(sources):
                     if not isinstance(source, yaml.MappingNode):
-                        raise self._refuse("<< merges keys and values, or a list of such", source)
+                        raise self._refuse("<< needs a section, or a list of sections", source)
                     merged.update(self.data(source))
             else:
                 own[self._scalar(key)] = self.data(value)
@@ -298,12 +298,12 @@ class _Constructor:
                 raise self._refuse(f"a number of more than {_MAX_NUMBER} characters", node)
             # With a tag in front it may be any text.
             if not form.match(text):
-                raise self._refuse(f"!!{kind} stands before what is no such number", node)
+                raise self._refuse(f"the value after !!{kind} is not of this type", node)
             return _number(text, kind)
         if kind == "bool":
             found = _BOOLEANS.get(text.lower())
             if found is None:
-                raise self._refuse("!!bool stands before what is neither true nor false", node)
+                raise self._refuse("the value after !!bool is neither true nor false", node)
             return found
         raise self._refuse(f"the tag {_shown(tag)} is not supported here", node)
 

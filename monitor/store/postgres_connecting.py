@@ -127,7 +127,7 @@ class Connector:
     def takes_writes(self) -> None:
         """Log the end of that."""
         with self._lock:
-            self._read_only.recovered("takes writes again")
+            self._read_only.recovered("accepts writes again")
 
     def translate(
         self, error: psycopg2.Error, raw: psycopg2.extensions.connection | None = None

@@ -162,7 +162,7 @@ class PartRule(Rule, frozen=True, tag="part"):
 
 
 class SilenceRule(Rule, frozen=True, tag="silence"):
-    """Sites whose results stay away."""
+    """Sites whose results are missing."""
 
     # intervals of the job without a result
     intervals: _Few = 3

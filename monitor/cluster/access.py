@@ -34,7 +34,7 @@ __all__ = ["SERVICE_ACCOUNT", "Access", "AccessError", "load_access"]
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
-# Credentials are renewed so many s before they expire.
+# Credentials are renewed this many s before they expire.
 _EARLY_S = 10.0
 # Three unanswered probes: a lost peer is detected within 30 s.
 _KEEPALIVE = [

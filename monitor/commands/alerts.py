@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="for_",
         type=float,
         metavar="S",
-        help="silence: for so many seconds (default: 3600)",
+        help="silence: for how many seconds (default: 3600)",
     )
     parser.add_argument("--until", metavar="TIME", help="silence: until this time, not --for")
     parser.add_argument(

@@ -72,7 +72,7 @@ class Daemon:
         # The config in effect; after a reload the file may differ in keys that need a restart.
         self.config = loaded.config
         self._log = log
-        # start-producer and start-consumer run one part of a config, also after a reload.
+        # start-producer and start-consumer run one part of a config, even after a reload.
         self._narrow = narrow
         # Called as shutdown begins, from when on the time is limited.
         self._ending = ending
@@ -335,7 +335,7 @@ def run_daemon(
 ) -> int:
     """Run the daemon with ``file`` or the defaults, and return its exit status.
 
-    ``narrow`` derives the config to run from that of the file, also after each reload. ``remark``
+    ``narrow`` derives the config to run from that of the file, again after each reload. ``remark``
     returns a first line for the log about the config, if any. Raises MonitorError, already logged,
     if the daemon cannot start.
     """

@@ -64,7 +64,7 @@ class Document:
         return cls(file, root, empty=not text.strip())
 
     def substitute(self, environ: Mapping[str, str]) -> Iterator[SettingError]:
-        """Substitute environment variables; yield errors, also of keys and of letters."""
+        """Substitute environment variables; yield errors, including those of keys and letters."""
         for path, node in self._nodes():
             if isinstance(node, yaml.MappingNode):
                 yield from _key_errors(path, node)

@@ -47,7 +47,7 @@ class _Plain:
         await self._loop.sock_sendall(self._connection, text)
 
     async def read(self, size: int) -> bytes:
-        """Return exactly so many bytes."""
+        """Return exactly ``size`` bytes."""
         while len(self._received) < size:
             await self._more()
         found, self._received = self._received[:size], self._received[size:]

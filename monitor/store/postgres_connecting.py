@@ -88,8 +88,8 @@ class Connector:
     def connect(self) -> psycopg2.extensions.connection:
         """Return a new connection in autocommit mode; blocks for at most connect_timeout.
 
-        Raises UnavailableError, also as LoginError, and MonitorError for a URL that libpq cannot
-        parse.
+        Raises UnavailableError (or its subclass LoginError), and MonitorError for a URL that libpq
+        cannot parse.
         """
         try:
             self._password = self._settings.password()

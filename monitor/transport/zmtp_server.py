@@ -30,10 +30,10 @@ _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
 # Bytes of unfinished messages in all connections together.
 _MAX_HELD_BYTES: Final = 64 * 1024 * 1024
-# Past it so many connections are dropped at once, until this share of it is held.
+# Past it this many connections are dropped at once, until this share of it is held.
 _DROPPED_AT_ONCE: Final = 16
 _HELD_SHARE: Final = 7 / 8
-# A peer that reads nothing may have so many bytes waiting, and one message more.
+# A peer that reads nothing may have this many bytes waiting, and one message more.
 _MAX_UNSENT_BYTES: Final = 1024 * 1024
 _STALL_S: Final = 60.0
 _UNACKNOWLEDGED_S: Final = 60.0

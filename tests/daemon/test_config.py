@@ -15,7 +15,8 @@ import zmq.auth
 from hypothesis import given, settings
 
 from monitor.daemon.assembly import PARTS, Services
-from monitor.daemon.config import Config, load, settings_in_force
+from monitor.daemon.config import Config, load
+from monitor.daemon.shown_settings import settings_in_force
 from monitor.errors import ConfigError, SettingError
 from monitor.logs.settings import LogsSettings
 from monitor.settings import Section, hide_url_secrets

@@ -27,7 +27,7 @@ from monitor.web.http.access import (
 )
 from monitor.web.http.attempts import Attempts
 from monitor.web.http.compression import Compression
-from monitor.web.http.limits import CONNECTION, Connections
+from monitor.web.http.connections import CONNECTION, Connections
 from monitor.web.http.problems import ERRORS, Problem, install, problem_response
 from monitor.web.http.schemas import Schemas
 from monitor.web.http.static_files import PageFiles

@@ -47,7 +47,7 @@ class Owner(Protocol):
         """The handshake is done: serve it."""
 
     def holds(self, socket: WebSocket, change: int, /) -> None:
-        """The connection has so many bytes more of a message that is not complete."""
+        """The connection has this many more bytes of a message that is not complete."""
 
     def lost(self, socket: WebSocket, /) -> None:
         """The connection is lost."""

@@ -217,7 +217,8 @@ def router(store: Store, part: Alerts | None) -> APIRouter:
             now = time.time()
             found = []
             for window in part.maintenance:
-                begins_at, ends_at = occurrences(window, now, now + _WEEK_S)[0]
+                # Of the one week, clocks that are set may leave out the hour.
+                begins_at, ends_at = occurrences(window, now, now + 2 * _WEEK_S)[0]
                 found.append(
                     Window(
                         name=window.name,

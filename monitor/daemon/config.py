@@ -84,8 +84,13 @@ class LoadedConfig:
         return ConfigError(error.problem, file=self.file or "defaults", key=key_text(error.path))
 
     def forget_lines(self) -> None:
-        """Forget what is in the file but the settings: it takes much more memory than these."""
-        self._document = None
+        """Forget what is in the file but the settings: it takes much more memory than these.
+
+        To be called in a thread, where it takes as long as it takes.
+        """
+        document, self._document = self._document, None
+        if document is not None:
+            document.take_apart()
 
 
 def load(
@@ -103,14 +108,26 @@ def load(
     if file is None:
         return LoadedConfig(Config(), None)
     document = Document.read(file)
+    try:
+        return _load(document, environ, keys)
+    except BaseException:
+        document.take_apart()
+        raise
+
+
+def _load(
+    document: Document, environ: Mapping[str, str], keys: Collection[str] | None
+) -> LoadedConfig:
     loaded = LoadedConfig(Config(), document)
     old = OldKeys(document, [field.encode_name for field in msgspec.structs.fields(Config)])
     old.drop_ignored()
     omissions = Omissions()
-    unset = list(document.substitute(environ))
-    if keys is None:
-        for error in unset:
-            omissions.add(error)
+    unset = []
+    for error in document.substitute(environ):
+        unset.append(error)
+        # Past the most that are shown, the rest costs a line each, and nobody reads them.
+        if keys is None and not omissions.add(error) and omissions.is_full:
+            break
     try:
         loaded.config = _checked(document, old, omissions, files=keys is None)
     except SettingError as error:

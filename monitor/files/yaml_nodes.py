@@ -29,6 +29,7 @@ __all__ = [
     "construct",
     "decode",
     "plain_tag",
+    "take_apart",
 ]
 
 _MAX_DEPTH: Final = 50
@@ -143,6 +144,15 @@ class _Composer:
         self._root: yaml.Node | None = None
 
     def compose(self) -> yaml.Node | None:
+        try:
+            return self._compose()
+        except BaseException:
+            self._anchors.clear()
+            for root in (self._root, *(each.node for each in self._open)):
+                take_apart(root)
+            raise
+
+    def _compose(self) -> yaml.Node | None:
         documents = 0
         for number, event in enumerate(in_slices(self._events())):
             if not number % 1024 and time.monotonic() > self._until:
@@ -246,6 +256,18 @@ def construct(file: str, root: yaml.Node | None) -> Any:
     What aliases repeat is one object, at each of its places.
     """
     return None if root is None else _Constructor(file).data(root)
+
+
+def take_apart(root: yaml.Node | None) -> None:
+    """Free the nodes below ``root`` in slices; freed at once, a million would hold all threads."""
+    waiting = [] if root is None else [root]
+    for _ in in_slices(iter(lambda: bool(waiting), False)):
+        node = waiting[-1]
+        if isinstance(node, yaml.CollectionNode) and node.value:
+            below = node.value.pop()
+            waiting.extend(below if isinstance(below, tuple) else (below,))
+        else:
+            waiting.pop()
 
 
 class _Constructor:

@@ -341,3 +341,9 @@ def test_a_file_full_of_errors_gives_a_bounded_number_of_lines(file: Path) -> No
     with pytest.raises(ConfigError) as error:
         load(str(file))
     assert len(error.value.lines()) == 20
+
+
+def test_a_value_as_long_as_the_file_is_shown_in_part(file: Path) -> None:
+    said = complaint(file, f"relay: {{origins: ['{'x' * 100_000}']}}")
+    assert "relay.origins[0]: expected" in said
+    assert len(said) < 5000

@@ -25,11 +25,18 @@ from monitor.daemon.logfile import LoggerSettings
 from monitor.daemon.old_keys import OldKeys
 from monitor.daemon.omissions import Omissions
 from monitor.daemon.yaml_document import Document
-from monitor.errors import ConfigError, SettingError, all_of, key_text
+from monitor.errors import ConfigError, SettingError, SettingPath, all_of, key_text
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
-from monitor.settings import Address, Section, check_host, hide_url_secrets, is_marked
+from monitor.settings import (
+    Address,
+    ListenAddress,
+    Section,
+    check_host,
+    hide_url_secrets,
+    is_marked,
+)
 from monitor.store.settings import DatabaseSettings
 from monitor.validation import did_you_mean, expectation, unknown_tagged_key
 from monitor.web.settings import ApiSettings
@@ -40,8 +47,9 @@ __all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The config. A part runs if its section is present; the relay unless it is ``false``."""
 
-    # where web pages subscribe, over WebSocket; "*" and "" mean all addresses, IPv4 and IPv6
-    websocket_uri: Address = ("127.0.0.1", 4567)
+    # where web pages subscribe, over WebSocket; "*" and "" mean all addresses, IPv4 and IPv6, and
+    # a list of hosts means each
+    websocket_uri: ListenAddress = ("127.0.0.1", 4567)
     # where brokers send, over ZeroMQ
     zeromq_uri: Address = ("127.0.0.1", 7894)
     logger: LoggerSettings = LoggerSettings()
@@ -159,7 +167,7 @@ def _checked(document: Document, old: OldKeys, omissions: Omissions, *, files: b
     while True:
         config = _convert(document, old, omissions)
         for problem in _hosts_problems(config):
-            omissions.add(problem, problem.path[:-1])
+            omissions.add(problem, problem.path[: problem.path.index(0)])
         if not files:
             return config
         for name, section in config.sections():
@@ -191,9 +199,13 @@ def _hosts_problems(section: Section, *path: str) -> Iterator[SettingError]:
         if isinstance(value, Section):
             yield from _hosts_problems(value, *place)
         elif isinstance(value, tuple) and _is_address(list(place)):
-            problem = check_host(value[0])
-            if problem:
-                yield SettingError((*place, 0), problem)
+            hosts: dict[SettingPath, str] = {(*place, 0): value[0]}
+            if isinstance(value[0], tuple):
+                hosts = {(*place, 0, at): host for at, host in enumerate(value[0])}
+            for where, host in hosts.items():
+                problem = check_host(host)
+                if problem:
+                    yield SettingError(where, problem)
 
 
 def _completed(data: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from monitor.errors import ConfigError
 from monitor.yielding import in_slices
 
 __all__ = [
+    "BOOL_TAG",
     "FLOAT_TAG",
     "INT_TAG",
     "KEY_TAGS",
@@ -49,6 +50,7 @@ NULL_TAG: Final = f"{_PREFIX}null"
 MERGE_TAG: Final = f"{_PREFIX}merge"
 INT_TAG: Final = f"{_PREFIX}int"
 FLOAT_TAG: Final = f"{_PREFIX}float"
+BOOL_TAG: Final = f"{_PREFIX}bool"
 _SEQUENCE: Final = f"{_PREFIX}seq"
 _MAPPING: Final = f"{_PREFIX}map"
 KEY_TAGS: Final = (TEXT_TAG, MERGE_TAG)
@@ -70,7 +72,7 @@ _BOOLEANS: Final = {
 
 class _PlainLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]
-        first: [each for each in resolvers if each[0] in (NULL_TAG, MERGE_TAG, f"{_PREFIX}bool")]
+        first: [each for each in resolvers if each[0] in (NULL_TAG, MERGE_TAG, BOOL_TAG)]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from monitor.errors import ConfigError, SettingError
+from monitor.files.json_keys import Twice, each_key_once, require_each_key_once
 from monitor.files.reading import FileStamp, file_stamp, read_file
 from monitor.files.threads import call_aside
 from monitor.files.yaml_nodes import MERGE_TAG, compose, construct, decode
@@ -73,7 +74,7 @@ def read_jobs(file: Path, *, own: bool = False) -> JobList:
         if time.monotonic() > until:
             raise _refusal(f"{place(number)}: its jobs are not checked within {_MAX_S:g} s")
         try:
-            _require_each_key_once(item)
+            require_each_key_once(item)
             job = read_job(item)
             if job.id in jobs:
                 raise SettingError(("id",), f"another job also has the id {job.id}")
@@ -132,7 +133,7 @@ def _json_items(file: Path, raw: bytes) -> list[Any]:
             found = msgspec.json.decode(found.get("jobs", b"null"), type=list[msgspec.Raw])
         # One by one, so that the loop has its turns in between.
         return [
-            json.loads(bytes(item), object_pairs_hook=_each_key_once) for item in in_slices(found)
+            json.loads(bytes(item), object_pairs_hook=each_key_once) for item in in_slices(found)
         ]
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # Python's reader takes half of a surrogate pair, of which one job alone is refused.
@@ -140,7 +141,7 @@ def _json_items(file: Path, raw: bytes) -> list[Any]:
 
 
 def _listed(file: Path, data: Any) -> list[Any]:
-    if isinstance(data, _Twice):
+    if isinstance(data, Twice):
         raise _refusal(f"{file}: {printable(data.key)}: duplicate key")
     data = data.get("jobs") if isinstance(data, dict) else data
     if not isinstance(data, list):
@@ -150,28 +151,12 @@ def _listed(file: Path, data: Any) -> list[Any]:
 
 def _python_json(file: Path, raw: bytes) -> Any:
     try:
-        return json.loads(raw, object_pairs_hook=_each_key_once)
+        return json.loads(raw, object_pairs_hook=each_key_once)
     except json.JSONDecodeError as error:
         raise _NotJsonError(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise _NotJsonError(f"{file}: not JSON: {problem}") from None
-
-
-class _Twice(dict[str, Any]):
-    """An object that has a key twice."""
-
-    key = ""
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    names = [name for name, _ in pairs]
-    twice = _Twice(found)
-    twice.key = next(name for name in names if names.count(name) > 1)
-    return twice
 
 
 def _marked(item: Any, node: yaml.Node) -> Any:
@@ -186,22 +171,7 @@ def _marked(item: Any, node: yaml.Node) -> Any:
     found = {
         key: _marked(value, below[key]) if key in below else value for key, value in item.items()
     }
-    if len(set(names)) == len(names):
-        return found
-    twice = _Twice(found)
-    twice.key = next(name for name in names if names.count(name) > 1)
-    return twice
-
-
-def _require_each_key_once(item: Any, *path: str | int) -> None:
-    if isinstance(item, _Twice):
-        raise SettingError((*path, printable(str(item.key))), "duplicate key")
-    if isinstance(item, dict):
-        for key, value in item.items():
-            _require_each_key_once(value, *path, printable(str(key)))
-    if isinstance(item, list):
-        for number, each in enumerate(item):
-            _require_each_key_once(each, *path, number)
+    return Twice.of(found, names)
 
 
 class _NotJsonError(Exception):

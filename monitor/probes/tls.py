@@ -124,8 +124,10 @@ class TlsClient:
         verified, unverified = (
             _context(files, changes, job.tls_min_version, verify) for verify in (True, False)
         )
+        name = host if job.server_name is None else ascii_host(job.server_name)
         return cls(
-            host if job.server_name is None else ascii_host(job.server_name),
+            # Without the dot at the end of a full name. Source: RFC 6066, 3.
+            name.removesuffix("."),
             verified if job.verify_tls else unverified,
             unverified,
             trusted_in(job.ca_file),
@@ -142,6 +144,10 @@ def _context(files: _Files, changes: tuple[int, ...], version: str, verify: bool
     ca_file, certificate, key = files
     context = ssl.create_default_context(cafile=authorities(ca_file))
     context.minimum_version = _VERSIONS[version]
+    # As libcurl does it, in all versions of Python: an authority in the file may be any certificate
+    # of the chain, and need not keep to all of RFC 5280.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

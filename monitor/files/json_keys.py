@@ -1,4 +1,4 @@
-"""Keys that stand twice in an object of JSON, of which a reader would silently take the last."""
+"""Keys that an object of JSON has twice, of which a reader would silently take the last."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def _prometheus(groups: list[dict[str, Any]]) -> Iterator[Found]:
     for number, group in enumerate(groups, 1):
         labels, targets = group.get("labels") or {}, group["targets"]
         if not isinstance(labels, dict) or not isinstance(targets, list):
-            yield f"group {number}", None, ["its targets are no list, or its labels no object"]
+            yield f"group {number}", None, ["targets must be a list and labels an object"]
             continue
         for target in map(str, targets):
             lost: list[str] = []

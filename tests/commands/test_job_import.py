@@ -89,8 +89,8 @@ def test_targets_of_prometheus(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [line.partition("group ")[2] for line in lost] == [
         "4: e.example: not taken: its module own is not known",
         "5: f.example: not taken: the label __metrics_path__",
-        "6: not taken: its targets are no list, or its labels no object",
-        "7: not taken: its targets are no list, or its labels no object",
+        "6: not taken: targets must be a list and labels an object",
+        "7: not taken: targets must be a list and labels an object",
     ]
     assert jobs[-1]["interval"] == 90
 

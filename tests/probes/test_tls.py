@@ -113,7 +113,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         ("localhost", "localhost", True),
         # The full name, with which neither SNI nor certificates end.
         ("localhost", "localhost.", True),
-        # The subject is no name where there are others.
+        # The subject does not count where there are other names.
         ("127.0.0.1", "localhost", False),
         ("127.0.0.1", "127.0.0.1", True),
     ],

@@ -12,7 +12,7 @@ _CHARSET = re.compile(
     rb';\s*charset\s*=\s*"?([\w.:+-]{1,64})(?:["\s;]|$)', re.ASCII | re.IGNORECASE
 )
 
-# The others are no redirects to browsers. Source: the WHATWG's fetch standard, 2.2.3.
+# Browsers do not follow the others. Source: the WHATWG's fetch standard, 2.2.3.
 _REDIRECTS = {b"301", b"302", b"303", b"307", b"308"}
 _EMPTY_LINES = (b"\r\n", b"\n")
 
@@ -32,7 +32,7 @@ def is_whole(answer: Sequence[bytes]) -> bool:
 
 
 def redirect_target(answer: Sequence[bytes]) -> bytes | None:
-    """Return where an answer leads; None if it is no redirect."""
+    """Return where a redirect leads; None for any other answer."""
     if not _REDIRECTS.intersection(answer[0].split(maxsplit=2)[1:2] if answer else ()):
         return None
     # As curl and browsers do, ignore an empty one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["charset_of", "header_values", "is_whole", "last_answer", "redirect_target"]
+__all__ = ["charset_of", "header_values", "is_whole", "redirect_target"]
 
 # RFC 9110, 8.3.1; names of charsets are tokens (RFC 2978, 2.3).
 _CHARSET = re.compile(
@@ -15,15 +15,6 @@ _CHARSET = re.compile(
 # Browsers do not follow the others. Source: the WHATWG's fetch standard, 2.2.3.
 _REDIRECTS = {b"301", b"302", b"303", b"307", b"308"}
 _EMPTY_LINES = (b"\r\n", b"\n")
-
-
-def last_answer(lines: Sequence[bytes]) -> list[bytes]:
-    """Return the lines of the last answer; others are of a proxy, or interim (1xx)."""
-    start = 0
-    for number, line in enumerate(lines):
-        if line.startswith(b"HTTP/"):
-            start = number
-    return list(lines[start:])
 
 
 def is_whole(answer: Sequence[bytes]) -> bool:
@@ -42,12 +33,12 @@ def redirect_target(answer: Sequence[bytes]) -> bytes | None:
 def header_values(lines: Sequence[bytes], name: str) -> list[bytes]:
     """Return the values of a header, in any case of its name, in their order."""
     wanted = name.lower().encode()
-    found = []
-    for line in lines:
-        key, colon, value = line.partition(b":")
-        if colon and key.strip().lower() == wanted:
-            found.append(value.strip())
-    return found
+    size = len(wanted)
+    return [
+        line.partition(b":")[2].strip()
+        for line in lines
+        if line[:size].lower() == wanted and line[size:].lstrip().startswith(b":")
+    ]
 
 
 def charset_of(lines: Sequence[bytes]) -> str:

@@ -17,7 +17,7 @@ from monitor.errors import SettingError
 from monitor.messages import Phases
 from monitor.probes.chains import expiries
 from monitor.probes.check import Outcome
-from monitor.probes.checks.http.answer_headers import is_whole, last_answer
+from monitor.probes.checks.http.answer_headers import is_whole
 from monitor.probes.checks.http.assertions import mismatch
 from monitor.probes.checks.http.body import Body
 from monitor.probes.checks.http.curl_answer import error_text, hop_phases, lacking, sent_chain
@@ -147,7 +147,7 @@ class Fetch:
             raise OwnTroubleError(trouble)
         visit.add(*hop_phases(easy))
         visit.status = easy.getinfo(pycurl.RESPONSE_CODE) or None
-        visit.lines = last_answer(body.lines)
+        visit.lines = body.lines
         if body.streaming or body.target is not None:
             errno = 0
         if request.secure:

@@ -66,7 +66,7 @@ class Setup:
         job, place = self._job, request.place
         for option, value in self._options:
             easy.setopt(option, value)
-        url, headers = place.bare, list(request.headers)
+        url, headers = request.url, list(request.headers)
         own = place.host == self._first.host
         if request.secure:
             for option, value in self._tls_options:

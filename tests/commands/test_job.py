@@ -236,7 +236,15 @@ def test_a_job_is_added_changed_checked_and_removed(daemon: Whole) -> None:
 @pytest.mark.integration_test
 @pytest.mark.parametrize(
     "arguments",
-    [("add",), ("change",), ("change", "x", "a=1"), ("add", "http://x/", "y"), ("check",)],
+    [
+        ("add",),
+        ("change",),
+        ("change", "x", "a=1"),
+        ("add", "http://x/", "y"),
+        ("check",),
+        ("change", "1", "name=a", "name=b"),
+        ("change", "1", 'headers={"A": "1", "A": "2"}'),
+    ],
 )
 def test_what_add_and_change_need_is_a_usage_error(
     daemon: Whole, arguments: tuple[str, ...]

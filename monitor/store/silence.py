@@ -26,7 +26,7 @@ class Silence:
         self._asking = asyncio.Lock()
 
     async def explain(self, error: TimedOutError) -> UnavailableError:
-        """Return what to raise for a timeout; its error is logged already if the server is away."""
+        """Return what to raise for a timeout, marked as logged if the server is unavailable."""
         async with self._asking:
             silence = None if self._connector.is_away else await self._ask()
             if silence is not None:

@@ -187,7 +187,7 @@ def test_a_daemon_without_probes_says_so(
     port = free_port()
     start_daemon({"relay": False, "api": {"uri": ["127.0.0.1", port]}}).wait_ready()
     assert main(["job", "list", "--api", f"http://127.0.0.1:{port}"]) == 1
-    assert "does not serve /job; is the part" in capsys.readouterr().err
+    assert "the part probes is off; a section probes in" in capsys.readouterr().err
 
 
 @pytest.mark.integration_test

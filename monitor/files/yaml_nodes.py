@@ -19,6 +19,7 @@ from monitor.errors import ConfigError
 from monitor.yielding import in_slices
 
 __all__ = [
+    "BOOL_TAG",
     "FLOAT_TAG",
     "INT_TAG",
     "KEY_TAGS",
@@ -29,6 +30,7 @@ __all__ = [
     "construct",
     "decode",
     "plain_tag",
+    "take_apart",
 ]
 
 _MAX_DEPTH: Final = 50
@@ -48,6 +50,7 @@ NULL_TAG: Final = f"{_PREFIX}null"
 MERGE_TAG: Final = f"{_PREFIX}merge"
 INT_TAG: Final = f"{_PREFIX}int"
 FLOAT_TAG: Final = f"{_PREFIX}float"
+BOOL_TAG: Final = f"{_PREFIX}bool"
 _SEQUENCE: Final = f"{_PREFIX}seq"
 _MAPPING: Final = f"{_PREFIX}map"
 KEY_TAGS: Final = (TEXT_TAG, MERGE_TAG)
@@ -69,7 +72,7 @@ _BOOLEANS: Final = {
 
 class _PlainLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]
-        first: [each for each in resolvers if each[0] in (NULL_TAG, MERGE_TAG, f"{_PREFIX}bool")]
+        first: [each for each in resolvers if each[0] in (NULL_TAG, MERGE_TAG, BOOL_TAG)]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -143,6 +146,15 @@ class _Composer:
         self._root: yaml.Node | None = None
 
     def compose(self) -> yaml.Node | None:
+        try:
+            return self._compose()
+        except BaseException:
+            self._anchors.clear()
+            for root in (self._root, *(each.node for each in self._open)):
+                take_apart(root)
+            raise
+
+    def _compose(self) -> yaml.Node | None:
         documents = 0
         for number, event in enumerate(in_slices(self._events())):
             if not number % 1024 and time.monotonic() > self._until:
@@ -246,6 +258,18 @@ def construct(file: str, root: yaml.Node | None) -> Any:
     What aliases repeat is one object, at each of its places.
     """
     return None if root is None else _Constructor(file).data(root)
+
+
+def take_apart(root: yaml.Node | None) -> None:
+    """Free the nodes below ``root`` in slices; freed at once, a million would hold all threads."""
+    waiting = [] if root is None else [root]
+    for _ in in_slices(iter(lambda: bool(waiting), False)):
+        node = waiting[-1]
+        if isinstance(node, yaml.CollectionNode) and node.value:
+            below = node.value.pop()
+            waiting.extend(below if isinstance(below, tuple) else (below,))
+        else:
+            waiting.pop()
 
 
 class _Constructor:

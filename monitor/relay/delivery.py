@@ -106,6 +106,11 @@ class Delivery:
         self._pinged_at = self._expired_at = clock()
 
     @property
+    def unread_bytes(self) -> int:
+        """How much waits in memory for clients that do not read."""
+        return sum(connection.buffered_bytes for connection in self._stalled)
+
+    @property
     def limits(self) -> RelaySettings:
         """The limits in force."""
         return self.channels.limits

@@ -119,18 +119,30 @@ class ZmtpConnection(FairReading):
         self._answer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take what was read, and forget the connection."""
+        """Take what was read, and forget the connection; in later turns if that takes long."""
         del exc
+        self.turns.end(self._end)
+
+    def _end(self) -> bool:
+        """Take a slice of what was read, or forget the connection; return whether there is more."""
         try:
-            if self.number:
-                self._finish_input()
-        finally:
-            self._hold(0)
-            for handle in (self._deadline, self._stall):
-                if handle is not None:
-                    handle.cancel()
-            self.closed.set()
-            self._server.disconnected(self)
+            if self.number and self.has_work and not self._held and not self.fault:
+                self.step()
+                return True
+        except BaseException:
+            self.drop_input()
+            self._forget()
+            raise
+        self._forget()
+        return False
+
+    def _forget(self) -> None:
+        self._hold(0)
+        for handle in (self._deadline, self._stall):
+            if handle is not None:
+                handle.cancel()
+        self.closed.set()
+        self._server.disconnected(self)
 
     def pause_writing(self) -> None:
         """Limit the time for which a peer reads nothing."""

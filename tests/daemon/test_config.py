@@ -69,7 +69,7 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("webscoket_uri: [a, 1]", ":1: webscoket_uri: unknown key; did you mean websocket_uri?"),
+        ("aggregatoin: {}", ":1: aggregatoin: unknown key; did you mean aggregation?"),
         ("relay:\n  max_client: 3", ":2: relay.max_client: unknown key; did you mean max_clients?"),
         (
             "relay:\n  tls: {certificat: x}",
@@ -92,8 +92,8 @@ def test_the_relay_can_be_turned_off(file: Path) -> None:
         ("relay: {origins: {}}", ":1: relay.origins: expected a list, not a section of keys"),
         ("relay: {max_clients: []}", ":1: relay.max_clients: expected a whole number, not a list"),
         (
-            "zeromq_uri: [127.0.0.1, 70000]",
-            ":1: zeromq_uri[1]: expected a whole number, at most 65535, not 70000",
+            "websocket_uri: [127.0.0.1, 70000]",
+            ":1: websocket_uri[1]: expected a whole number, at most 65535, not 70000",
         ),
         ("zeromq_uri: 7894", ':1: zeromq_uri: expected ["HOST", PORT], not a whole number'),
         ("websocket_uri: '127.0.0.1:80'", ':1: websocket_uri: expected ["HOST", PORT], not a text'),
@@ -341,3 +341,9 @@ def test_a_file_full_of_errors_gives_a_bounded_number_of_lines(file: Path) -> No
     with pytest.raises(ConfigError) as error:
         load(str(file))
     assert len(error.value.lines()) == 20
+
+
+def test_a_value_as_long_as_the_file_is_shown_in_part(file: Path) -> None:
+    said = complaint(file, f"relay: {{origins: ['{'x' * 100_000}']}}")
+    assert "relay.origins[0]: expected" in said
+    assert len(said) < 5000

@@ -180,6 +180,17 @@ def test_sigusr1_opens_the_log_again_and_ends_nothing(
     assert daemon.stop() == 0
 
 
+def test_signals_of_other_daemons_and_many_reloads_end_nothing(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon({}).wait_ready()
+    for number in (signal.SIGUSR2, signal.SIGIO, signal.SIGPWR):
+        daemon.process.send_signal(number)
+        daemon.wait_log(f"{number.name} has no meaning here")
+    for _ in range(50):
+        daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_log("reloaded")
+    assert daemon.stop() == 0
+
+
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", ">&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_are_no_others(tmp_path: Path, closed: str) -> None:
     file = tmp_path / "config.yml"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.errors import ConfigError
-from monitor.files.yaml_nodes import compose, construct, decode
+from monitor.files.yaml_nodes import compose, construct, decode, take_apart
 from tests.examples import examples
 from tests.files.broken import pieces
 
@@ -179,3 +179,12 @@ def test_any_text_is_data_or_one_line(text: str) -> None:
         read(text)
     except ConfigError as error:
         assert str(error).isprintable()
+
+
+def test_nodes_that_were_taken_apart_hold_nothing() -> None:
+    root = compose("f", "a: &a [1, {b: 2}]\nc: *a\n? d\n: [[[[]]]]\n")
+    assert isinstance(root, yaml.MappingNode)
+    below = [value for _, value in root.value]
+    take_apart(root)
+    assert not any(node.value for node in (root, *below))
+    take_apart(None)

@@ -189,9 +189,9 @@ class WebSocket(WebSocketConnection):
         self._writable.set()
         self.cancel_timer("stall")
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def release(self) -> None:
         """Wake the handler."""
-        super().connection_lost(exc)
+        super().release()
         self._fragments.clear()
         held, self.held_bytes = self.held_bytes, 0
         self._owner.holds(self, -held)

@@ -18,6 +18,7 @@ from monitor.alerts.reading import IncidentState, find_incident, list_incidents
 from monitor.alerts.settings import Match
 from monitor.alerts.silences import Silence, add_silence, delete_silence, list_silences
 from monitor.errors import SettingError
+from monitor.files.json_keys import require_keys_once
 from monitor.store import Connection, Store
 from monitor.store.cursor import Number, cursor_of
 from monitor.validation import decoding_problem
@@ -268,11 +269,16 @@ async def _write(store: Store, function: Callable[[Connection], T]) -> T:
 
 
 async def _given(request: Request) -> NewSilence:
+    body = await request.body()
     try:
-        given = msgspec.json.decode(await request.body(), type=NewSilence)
-        given.match.verify()
+        given = msgspec.json.decode(body, type=NewSilence)
+        require_keys_once(body)
+    except SettingError as error:
+        raise Problem(422, str(error.under("body"))) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(422, f"body: {decoding_problem(error, NewSilence)}") from None
+    try:
+        given.match.verify()
     except SettingError as error:
         raise Problem(422, str(error.under("body", "match"))) from None
     texts: list[Any] = [given.comment, *given.match.tags, given.match.sender]

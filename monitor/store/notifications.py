@@ -30,7 +30,7 @@ __all__ = ["NotificationThread"]
 
 logger = logging.getLogger("monitor.store")
 
-_SILENCE_S = 15.0  # without data for so long, a statement tests the connection
+_SILENCE_S = 15.0  # without data for this long, a statement tests the connection
 _CLOSE_S = 0.9
 
 

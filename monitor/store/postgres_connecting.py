@@ -93,8 +93,8 @@ class Connector:
     def connect(self) -> psycopg2.extensions.connection:
         """Return a new connection in autocommit mode; blocks for at most connect_timeout.
 
-        Raises UnavailableError, also as LoginError, and MonitorError for a URL that libpq cannot
-        parse.
+        Raises UnavailableError (or its subclass LoginError), and MonitorError for a URL that libpq
+        cannot parse.
         """
         try:
             self._password = self._settings.password()
@@ -167,7 +167,7 @@ class Connector:
     def takes_writes(self) -> None:
         """Log the end of that."""
         with self._lock:
-            self._read_only.recovered("takes writes again")
+            self._read_only.recovered("accepts writes again")
 
     def translate(
         self, error: psycopg2.Error, raw: psycopg2.extensions.connection | None = None

@@ -117,7 +117,7 @@ async def test_an_address_that_moves_from_a_standby_to_the_primary_is_followed_b
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2, lines
     assert "a standby, in recovery, which takes no writes" in lines[0]
-    assert lines[1].endswith("takes writes again")
+    assert lines[1].endswith("accepts writes again")
 
 
 async def test_listening_on_a_standby_costs_one_line_and_goes_on_once_it_is_promoted(

@@ -15,7 +15,7 @@ const AROUND = 200;
 const BARS = 90;
 const BARS_MS = 10000;
 const TYPING_MS = 250;
-// New entries are drawn so often: to read them as they come, more would not help. On a machine that is
+// New entries are drawn this often: to read them as they come, more would not help. On a machine that is
 // busy or slow it is seldom, so that drawing takes a tenth of the time at most.
 const DRAW_MS = [200, 1000];
 const DRAW_SHARE = 10;

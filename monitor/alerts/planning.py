@@ -26,7 +26,7 @@ AWAITED = "awaited"
 """How what suppresses an incident ends if it is only held until more is known."""
 
 STORM = 10
-"""From so many incidents on, a message is one of a storm, and the next waits longer."""
+"""From this many incidents on, a message is one of a storm, and the next waits longer."""
 
 _STORM_WAITS = 6.0
 _CATCHING_UP_LOOK_S = 1.0

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="for_",
         type=float,
         metavar="S",
-        help="silence: for so many seconds (default: 3600)",
+        help="silence: for how many seconds (default: 3600)",
     )
     parser.add_argument("--until", metavar="TIME", help="silence: until this time, not --for")
     parser.add_argument(
@@ -183,7 +183,7 @@ def _silence(api: Api, args: argparse.Namespace) -> int:
     }
     match = {key: value for key, value in match.items() if value is not None}
     if args.for_ is not None and args.until is not None:
-        raise UsageError("--for and --until do not go together")
+        raise UsageError("--for and --until cannot be used together")
     if not match and args.for_ is None and args.until is None:
         raise UsageError(
             "silence: expected --job, --tag, --subject or --rule;"

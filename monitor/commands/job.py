@@ -17,7 +17,8 @@ from monitor.commands.job_import import import_jobs
 from monitor.commands.screen import Column, print_folded, print_table
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.commands.wording import span
-from monitor.errors import MonitorError, UnavailableError, UsageError
+from monitor.errors import MonitorError, SettingError, UnavailableError, UsageError
+from monitor.files.json_keys import each_key_once, require_each_key_once
 from monitor.probes.checks import DEFAULT_KIND, kind_of
 
 __all__ = ["COLUMNS", "add_arguments", "run"]
@@ -112,7 +113,7 @@ def _until(args: argparse.Namespace) -> float | None:
     if args.until is None:
         return None
     if args.action != "stop":
-        raise UsageError("--until goes with stop")
+        raise UsageError("--until is only for stop")
     until = instant("--until", args.until)
     if until <= time.time():
         raise UsageError(f"--until: {args.until} is in the past")
@@ -135,7 +136,9 @@ def _save(args: argparse.Namespace) -> int:
         key, equals, value = each.partition("=")
         if not equals:
             raise UsageError(f"{args.action}: expected KEY=VALUE, not {each!r}")
-        keys[key] = _value(value)
+        if key in keys:
+            raise UsageError(f"{args.action}: {key} is given twice")
+        keys[key] = _value(key, value)
     api = Api(args)
     if args.action == "add":
         kind = {} if "kind" in keys else {"kind": kind_of(first) or DEFAULT_KIND}
@@ -150,12 +153,17 @@ def _save(args: argparse.Namespace) -> int:
     return 0
 
 
-def _value(text: str) -> Any:
+def _value(key: str, text: str) -> Any:
     """Return a value: JSON if it is that, else the text itself."""
     try:
-        return json.loads(text)
+        found = json.loads(text, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError):
         return text
+    try:
+        require_each_key_once(found, key)
+    except SettingError as error:
+        raise UsageError(str(error)) from None
+    return found
 
 
 def _print_check(result: dict[str, Any], *, as_json: bool) -> None:

@@ -43,7 +43,7 @@ complete -c recodex-monitor -n '__fish_seen_subcommand_from alerts' -l state -x 
 complete -c recodex-monitor -n '__fish_seen_subcommand_from alerts' -l rule -x -d 'list, silence: of this rule'
 complete -c recodex-monitor -n '__fish_seen_subcommand_from alerts' -l job -x -d 'list, silence: of this job'
 complete -c recodex-monitor -n '__fish_seen_subcommand_from alerts' -l limit -x -d 'list: this many (default: 100)'
-complete -c recodex-monitor -n '__fish_seen_subcommand_from alerts' -l for -x -d 'silence: for so many seconds (default: 3600)'
+complete -c recodex-monitor -n '__fish_seen_subcommand_from alerts' -l for -x -d 'silence: for how many seconds (default: 3600)'
 complete -c recodex-monitor -n '__fish_seen_subcommand_from alerts' -l until -x -d 'silence: until this time, not --for'
 complete -c recodex-monitor -n '__fish_seen_subcommand_from alerts' -l from -x -d 'silence: from this time on, as planned maintenance: s, ms or ISO 8601 (default: now)'
 complete -c recodex-monitor -n '__fish_seen_subcommand_from alerts' -l tag -x -d 'silence: jobs with a tag'

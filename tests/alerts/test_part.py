@@ -133,7 +133,7 @@ async def test_a_clock_that_is_set_back_holds_up_no_message(tmp_path: Path) -> N
         config = webhook(receiver.url, {**SITE, "failures": 1}, group_wait=1)
         async with running(tmp_path, config, clock=clock) as now:
             await now.check((1, True))
-            await until(lambda: not now.part._readers[TOPIC]._begin)
+            await until(lambda: not now.part._readers[TOPIC]._intake._begin)
             clock.ahead = 7000
             await now.check((1, False))
             await now.until(len)

@@ -162,6 +162,11 @@ def test_a_job_that_is_stopped_until_a_time_starts_again_by_itself(daemon: Whole
         ({"url": "http://x/", "intervall": 1}, "did you mean interval?"),
         ({"url": "http://x/", "body_regexp": "("}, "body_regexp"),
         ({"url": "http://x/", "id": 0}, "id"),
+        (b'{"url": "http://x/", "url": "http://y/"}', "body.url: duplicate key"),
+        (
+            b'{"url": "http://x/", "headers": {"A": "1", "A": "2"}}',
+            "body.headers.A: duplicate key",
+        ),
         ({"url": "http://x/", "name": "a\0b"}, "name"),
         (
             {"kind": "tcp", "url": "tcp://x:1", "method": "PUT"},

@@ -6,7 +6,7 @@ same, and the process ends.
 ============== ===============================================================
 SIGTERM SIGINT stop in order, within a limit; a second one ends the process
 SIGHUP         reload
-SIGUSR1        open the log file again
+SIGUSR1 and 2  open the log file again, as programs that rotate logs ask for
 ============== ===============================================================
 """
 
@@ -28,7 +28,8 @@ __all__ = ["Signals", "hold_signals"]
 
 logger = logging.getLogger("monitor.daemon")
 
-_TAKEN = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
+_REOPEN = frozenset({signal.SIGUSR1, signal.SIGUSR2})
+_TAKEN = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP}) | _REOPEN
 # The steps of an orderly end have limits of their own, which are shorter.
 _END_S = 6.0
 # For the last lines of the log, where the process ends at once.
@@ -36,8 +37,8 @@ _LAST_LINES_S = 0.2
 
 
 def hold_signals() -> None:
-    """Let SIGHUP and SIGUSR1 wait until the daemon takes them: they would end its start."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
+    """Let signals that end no daemon wait until it takes them: they would end its start."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, *_REOPEN})
 
 
 class Signals:
@@ -101,7 +102,7 @@ class Signals:
                 return
             # The loop may be closed already.
             with contextlib.suppress(RuntimeError):
-                if number == signal.SIGUSR1:
+                if number in _REOPEN:
                     self._log.reopen()
                 elif number == signal.SIGHUP:
                     loop.call_soon_threadsafe(reload)

@@ -168,13 +168,14 @@ def test_a_log_file_that_takes_nothing_holds_up_neither_stderr_nor_the_end(
         os.close(reading)
 
 
-def test_sigusr1_opens_the_log_again_and_ends_nothing(
-    start_daemon: StartDaemon, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_what_rotates_logs_opens_the_log_again_and_ends_nothing(
+    start_daemon: StartDaemon, tmp_path: Path, number: signal.Signals
 ) -> None:
     daemon = start_daemon({}).wait_ready()
     daemon.wait_log("ready: ")
     daemon.log_file.rename(tmp_path / "moved.log")
-    daemon.process.send_signal(signal.SIGUSR1)
+    daemon.process.send_signal(number)
     daemon.reload()
     daemon.wait_log("reloaded")
     assert daemon.stop() == 0

@@ -6,8 +6,13 @@ same, and the process ends.
 ============== ===============================================================
 SIGTERM SIGINT stop in order, within a limit; a second one ends the process
 SIGHUP         reload
-SIGUSR1 and 2  open the log file again, as programs that rotate logs ask for
+SIGUSR1        open the log file again
+SIGUSR2 SIGIO  nothing but a line in the log: they may have a meaning for other
+SIGPWR         daemons, and would end this one without a word
 ============== ===============================================================
+
+Others have their usual effect. Those of timers do so because child processes, which inherit what is
+blocked, end themselves with them.
 """
 
 from __future__ import annotations
@@ -28,8 +33,9 @@ __all__ = ["Signals", "hold_signals"]
 
 logger = logging.getLogger("monitor.daemon")
 
-_REOPEN = frozenset({signal.SIGUSR1, signal.SIGUSR2})
-_TAKEN = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP}) | _REOPEN
+_IGNORED = frozenset({signal.SIGUSR2, signal.SIGIO, signal.SIGPWR})
+_HELD = frozenset({signal.SIGHUP, signal.SIGUSR1}) | _IGNORED
+_TAKEN = frozenset({signal.SIGTERM, signal.SIGINT}) | _HELD
 # The steps of an orderly end have limits of their own, which are shorter.
 _END_S = 6.0
 # For the last lines of the log, where the process ends at once.
@@ -37,8 +43,8 @@ _LAST_LINES_S = 0.2
 
 
 def hold_signals() -> None:
-    """Let signals that end no daemon wait until it takes them: they would end its start."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, *_REOPEN})
+    """Let SIGHUP and the like wait until the daemon takes them: they would end its start."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
 class Signals:
@@ -102,8 +108,10 @@ class Signals:
                 return
             # The loop may be closed already.
             with contextlib.suppress(RuntimeError):
-                if number in _REOPEN:
+                if number == signal.SIGUSR1:
                     self._log.reopen()
+                elif number in _IGNORED:
+                    logger.warning("%s has no meaning here", signal.Signals(number).name)
                 elif number == signal.SIGHUP:
                     loop.call_soon_threadsafe(reload)
                 else:

@@ -35,6 +35,8 @@ class Request:
     body: bytes | None
     credentials: tuple[bytes, bytes] | None
     address_version: str
+    # The place without credentials.
+    url: str
     # The request for the job's own URL, if this one follows a redirect.
     first: Request | None = None
 
@@ -68,7 +70,7 @@ class Request:
             body = b""
         own = None if cookie is None else cookie.partition(":")[2].strip().encode()
         place = parse_url(job.url, HttpJob.schemes)
-        return cls(place, job.method, lines, own, body, None, "").at(place)
+        return cls(place, job.method, lines, own, body, None, "", "").at(place)
 
     def at(self, place: Url) -> Request:
         """Return the same request for another place, with the credentials of its URL."""
@@ -77,13 +79,14 @@ class Request:
             place=place,
             credentials=place.credentials,
             address_version=address_version(place.host),
+            url=place.bare,
         )
 
     def redirected(self, status: int, location: bytes) -> Request:
         """Return the request after a redirect; raise SettingError if it leads to no web page.
 
         Credentials, the job's cookies and its Host header stay with the host of the job's URL: with
-        its port and scheme, or from http to https, also after a visit to another host. Source:
+        its port and scheme, or from http to https, even after a visit to another host. Source:
         RFC 9110 15.4; browsers do the same.
         """
         first = self.first or self

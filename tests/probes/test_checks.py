@@ -294,6 +294,7 @@ def banner() -> Iterator[Callable[[bytes, bool], int]]:
     [
         (b"SSH-2.0-OpenSSH_9\r\n", True, r"^SSH-2\.0", None),
         (b"220 mail ESMTP\r\n", True, "ESMTP", None),
+        (b"220 mail ESMTP\r\n", True, "^220 .*ESMTP$", None),
         (b"421 too busy\r\n", False, "^220 ", "body-mismatch: the banner was b'421 too busy"),
         (b"", False, "x", "body-mismatch: the banner was b''"),
         (b"hello", True, "x", "body-mismatch: the banner was b'hello'"),
@@ -382,7 +383,7 @@ async def test_a_websocket_job_sends_what_an_http_job_sends() -> None:
             assert sent[name].encode("latin-1").decode() == value
 
 
-@pytest.mark.parametrize("argument", ["long", "many", "interim"])
+@pytest.mark.parametrize("argument", ["long", "many", "interim", "lines"])
 async def test_a_websocket_is_up_whatever_else_is_in_the_answer(
     server: Misbehaving, argument: str
 ) -> None:
@@ -393,9 +394,13 @@ async def test_a_websocket_is_up_whatever_else_is_in_the_answer(
 
 @pytest.mark.parametrize(
     ("argument", "error"),
-    [("says", "body-mismatch: the answer at step 1 was b'421"), ("", "timeout")],
+    [
+        ("says", "body-mismatch: the answer at step 1 was b'421"),
+        ("", "timeout"),
+        ("masks", "bad-answer: incorrect masking"),
+    ],
 )
-async def test_a_dialogue_that_ends_with_the_timeout_has_no_response_time(
+async def test_a_dialogue_without_a_whole_answer_has_no_response_time(
     server: Misbehaving, argument: str, error: str
 ) -> None:
     url = server.url(f"/websocket/{argument}").replace("http:", "ws:")

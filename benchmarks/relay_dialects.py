@@ -93,7 +93,7 @@ class Centrifugo(Dialect):
         return wire.centrifugo_command(channel, fields)
 
     def joined(self, messages: Iterable[bytes]) -> bytes:
-        """Return requests of so many commands, pipelined."""
+        """Return requests of this many commands, pipelined."""
         commands, size = list(messages), self._MOST_OF_A_BATCH
         batches = (commands[i : i + size] for i in range(0, len(commands), size))
         return b"".join(map(wire.centrifugo_batch, batches))

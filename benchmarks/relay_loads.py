@@ -41,7 +41,7 @@ def start(load: Load, channels: Iterable[Channel], each: int) -> None:
 
 
 def percentiles(load: Load, total: int) -> Result:
-    """Return what the latencies of so many deliveries come to."""
+    """Return what the latencies of this many deliveries come to."""
     ordered = sorted(load.latencies)
     assert len(ordered) == total
     return {

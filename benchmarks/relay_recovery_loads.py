@@ -154,7 +154,7 @@ LOADS = {"jobs": jobs, "fan-out": fan_out, "replay": replay, "steady": steady}
 def in_turn(
     load: Load, act: Callable[[Load, str], Result], *, turns: int, cpu_s: float
 ) -> dict[str, list[Result]]:
-    """Return what each turn of each protocol cost: so many turns, and so much CPU, at least."""
+    """Return what each turn of each protocol cost: this many turns, and this much CPU, at least."""
     results: dict[str, list[Result]] = {OLD: [], RECOVERING: []}
     order = [OLD, RECOVERING]
     while len(results[OLD]) < turns or any(

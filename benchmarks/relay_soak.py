@@ -24,7 +24,7 @@ MESSAGES = 20
 
 
 def wave(load: Load, first: int, count: int) -> None:
-    """Let so many clients come and go, each with a channel of its own."""
+    """Let this many clients come and go, each with a channel of its own."""
     channels = [Channel(first + i, MESSAGES) for i in range(count)]
     subscribers = [Subscriber(channel) for channel in channels]
     load.connect(subscribers)

@@ -1,6 +1,6 @@
 """The loads of the soak, each run by a process of its own for a share of the whole.
 
-Each function puts so many things through a daemon, counts that all of them were taken, and
+Each function puts a number of things through a daemon, counts that all of them were taken, and
 returns the seconds it took. None keeps anything between two calls.
 """
 
@@ -36,7 +36,7 @@ _WAIT_S = 120.0
 
 
 def relay_channels(pid: int, ports: tuple[int, int], first: int, count: int) -> float:
-    """Tell of so many jobs from their first message to FINISHED; some are followed all along."""
+    """Report this many jobs from their first message to FINISHED; some are followed all along."""
     began = time.monotonic()
     load = Load(pid, *ports, compression=False)
     for start in range(first, first + count, _WAVE):
@@ -53,7 +53,7 @@ def relay_channels(pid: int, ports: tuple[int, int], first: int, count: int) -> 
 
 
 def results(spool: str, url: str, seconds_since: float, first: int, count: int) -> float:
-    """Publish so many results to the spool, never far ahead of what is consumed."""
+    """Publish this many results to the spool, never far ahead of what is consumed."""
     began = time.monotonic()
     asyncio.run(_results(spool, url, seconds_since, first, count))
     return time.monotonic() - began
@@ -80,7 +80,7 @@ async def _results(spool: str, url: str, since: float, first: int, count: int) -
 
 
 async def _until_counted(store: object, wanted: int, first: int) -> None:
-    """Wait until so many of these results are rows: progress within the limit, or it fails."""
+    """Wait until that many of these results are rows: progress within the limit, or it fails."""
     last, deadline = -1, time.monotonic() + _WAIT_S
     while True:
         counted = await store.read(_count_checks) - first  # type: ignore[attr-defined]
@@ -108,7 +108,7 @@ def _result(number: int, since: float) -> Result:
 
 
 def entries(port: int, first: int, count: int) -> float:
-    """Upload so many log entries over a few connections; each batch is acknowledged."""
+    """Upload this many log entries over a few connections; each batch is acknowledged."""
     began = time.monotonic()
     asyncio.run(_entries(port, first, count))
     return time.monotonic() - began

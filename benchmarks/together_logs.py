@@ -51,7 +51,7 @@ async def device(
 
 
 async def run(url: str, rate: int, connections: int, seconds: float) -> dict[str, float]:
-    """Upload for so many seconds."""
+    """Upload for this many seconds."""
     sockets = [await connect(url, compression=None) for _ in range(connections)]
     batch = round(rate / connections / _BATCHES_PER_S)
     begin = time.perf_counter() + 0.2

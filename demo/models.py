@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.plays import DeploymentPlay, Step
+from tests.cluster.play import Step
+from tests.cluster.plays import DeploymentPlay
 from tests.servers.kubernetes import KubernetesServer
 
 __all__ = ["Models"]

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from typing import TypeVar
 
 __all__ = [
     "ConfigError",
@@ -29,6 +30,7 @@ __all__ = [
     "UnavailableError",
     "UsageError",
     "all_of",
+    "without_traces",
 ]
 
 SettingPath = tuple[str | int, ...]
@@ -42,8 +44,14 @@ def key_text(path: SettingPath) -> str:
     return text
 
 
+# A value, such as a list of hosts, may be as long as its file.
+_MOST_LETTERS = 2000
+
+
 def _in_a_line(text: str) -> str:
     # Keys, hosts and names of files may have any characters.
+    if len(text) > _MOST_LETTERS:
+        text = f"{text[:_MOST_LETTERS]}..."
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
@@ -57,6 +65,18 @@ class MonitorError(Exception):
     def lines(self) -> list[str]:
         """Return the lines for stderr and the log."""
         return [str(self)]
+
+
+T = TypeVar("T", bound=MonitorError)
+
+
+def without_traces(error: T) -> T:
+    """Return the same error without what it came from.
+
+    This would keep alive all that was read, until the loop frees it at once.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 class UsageError(MonitorError):

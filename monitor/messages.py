@@ -92,7 +92,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     chain_expires_at: Annotated[
         float | None,
         Meta(
-            description="the earliest expiry of all certificates that were sent, also of those"
+            description="the earliest expiry of all certificates that were sent, including those"
             " that verification does not need"
         ),
     ] = None
@@ -279,5 +279,5 @@ def _without_nulls(fields: Mapping[str, Any], kind: type) -> dict[str, Any]:
 
 
 def decode_model_event(value: bytes) -> ModelEvent:
-    """Decode the data of a model event; raise msgspec.DecodeError, also for invalid data."""
+    """Decode the data of a model event; raise msgspec.DecodeError, even for invalid data."""
     return _model_event_decoder.decode(value)

@@ -78,7 +78,7 @@ class Part(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Release everything at once; called last, also after a failed start."""
+        """Release everything at once; called last, even after a failed start."""
 
     @abstractmethod
     def state(self) -> State:

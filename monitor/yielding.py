@@ -4,19 +4,31 @@ Threads share the interpreter lock with the loop, which gets it back from a busy
 ``sys.getswitchinterval()``, and has to do so whenever it has released it (to send, to wait). So a
 busy thread works in slices of a few milliseconds, and between two of them waits until the loop
 has turned. A busy loop slows it down; an idle loop costs it almost nothing.
+
+The garbage collector does not work in slices: while it looks at all objects of the process, every
+thread stands still.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["attending", "in_slices", "lower_priority", "over_turns", "yield_to_loop"]
+__all__ = [
+    "attending",
+    "in_slices",
+    "large_load",
+    "lower_priority",
+    "over_turns",
+    "yield_to_loop",
+]
 
 T = TypeVar("T")
 
@@ -25,6 +37,10 @@ _PIECE_S = 0.002
 _NICE = 10
 # How long a thread waits for a loop that does not turn.
 _PATIENCE_S = 0.05
+# A load that leaves so many blocks of memory is large: about 1000 jobs.
+_MANY_BLOCKS = 50_000
+# More collections of the middle generation than ever come.
+_NEVER = 2**31 - 1
 
 # The loop of this process that has priority, and its thread. There is one, like the interpreter
 # lock.
@@ -40,6 +56,37 @@ def attending(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         yield
     finally:
         _attended = before
+
+
+class _Loads:
+    """How many large loads are under way, and what they change of the garbage collector."""
+
+    under_way = 0
+    full = 0
+    blocks = 0
+
+
+@contextlib.contextmanager
+def large_load() -> Iterator[None]:
+    """Make many objects that stay, in the loop's thread or for it, without full collections.
+
+    One would hold every thread for some 100 ms for a million objects. Young garbage is collected
+    all the same. If much is left at the end, later collections do not look at what is there now.
+    """
+    if not _Loads.under_way:
+        young, middle, _Loads.full = gc.get_threshold()
+        gc.set_threshold(young, middle, _NEVER)
+        _Loads.blocks = sys.getallocatedblocks()
+    _Loads.under_way += 1
+    try:
+        yield
+    finally:
+        _Loads.under_way -= 1
+        if not _Loads.under_way:
+            if sys.getallocatedblocks() - _Loads.blocks > _MANY_BLOCKS:
+                gc.freeze()
+            young, middle, _ = gc.get_threshold()
+            gc.set_threshold(young, middle, _Loads.full)
 
 
 def lower_priority() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
@@ -86,3 +87,18 @@ async def test_the_loops_own_thread_and_one_without_a_loop_never_wait(
         thread.start()
         thread.join(FOR_EVER_S)
         assert not thread.is_alive()
+
+
+def test_a_large_load_is_looked_at_by_no_full_collection() -> None:
+    before = gc.get_threshold()
+    frozen = gc.get_freeze_count()
+    with yielding.large_load():
+        few = [[]]
+    assert gc.get_freeze_count() == frozen
+    with yielding.large_load():
+        assert gc.get_threshold()[:2] == before[:2]
+        with yielding.large_load():
+            many = [[number] for number in range(100_000)]
+        assert gc.get_threshold()[2] > 10**9
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() >= frozen + len(many) + len(few)

@@ -14,7 +14,7 @@ from monitor.web.context import Context, PartsStatus
 from monitor.web.http.access import Access
 from monitor.web.http.app import Gate, make_app
 from monitor.web.http.attempts import Attempts
-from monitor.web.http.limits import Connections
+from monitor.web.http.connections import Connections
 from monitor.web.http.sessions import Sessions
 from monitor.web.routes import served
 from monitor.web.routes.pages import OPEN_PATHS

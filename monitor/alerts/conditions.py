@@ -1,4 +1,4 @@
-"""Conditions that last: a part is degraded, no broker is connected, results stay away. Pure.
+"""Conditions that last: a part is degraded, no broker is connected, results are missing. Pure.
 
 Each look gives the conditions that hold now. An incident is opened once a condition has held for
 long enough, and resolved at the first look at which it does not hold.

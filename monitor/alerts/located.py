@@ -38,7 +38,7 @@ class Locations:
         return Locations(heard_at)
 
     def is_down(self, bad: int, quorum: int | None) -> bool:
-        """Return whether so many of them are a quorum."""
+        """Return whether this many of them are a quorum."""
         return is_down(bad, len(self.heard_at), quorum)
 
     def state(self) -> State:

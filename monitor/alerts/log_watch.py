@@ -17,7 +17,7 @@ __all__ = ["LogWatch"]
 # At least the entries of one commit.
 _AT_ONCE = 20_000
 # The ids of one commit in PostgreSQL have this many bits; commits may become visible in another
-# order than their numbers, but not by more than so many.
+# order than their numbers, but not by more than this many.
 _BLOCK_BITS = 16
 _BLOCKS_BACK = 256
 _COLUMNS = "id, level, received_at, sender, substr(message, 1, 200)"

@@ -310,10 +310,15 @@ class Notifier:
             )
             task = tasks.create_task(sender.run(), name=f"alerts:send:{target.receiver}")
             self._senders[key] = sender, task
-        lost = await self._store.transaction(functools.partial(outbox.abandon, known=list(targets)))
+        lost = await self._store.transaction(
+            functools.partial(outbox.adopt_targets, known=list(targets))
+        )
         for receiver, count in lost:
             logger.warning(
-                "receiver %s was removed from the config: gave up %d messages", receiver, count
+                "receiver %s, or a URL of it, was removed from the config: dropped %d message%s",
+                receiver,
+                count,
+                "" if count == 1 else "s",
             )
         now = self._clock()
         await self._store.transaction(lambda connection: look_again(connection, now))

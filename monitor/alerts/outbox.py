@@ -5,7 +5,7 @@ Runs in threads of the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,7 +19,7 @@ from monitor.store import Connection
 
 __all__ = [
     "Delivery",
-    "abandon",
+    "adopt_targets",
     "carry_out",
     "companions",
     "dependencies",
@@ -244,22 +244,41 @@ def note_attempt(
         )
 
 
-def abandon(connection: Connection, known: Iterable[tuple[str, str]]) -> list[tuple[str, int]]:
-    """Give up messages to targets that are no longer configured; return receivers and counts."""
-    known = set(known)
+def adopt_targets(
+    connection: Connection, known: Sequence[tuple[str, str]]
+) -> list[tuple[str, int]]:
+    """Find a target for messages whose own is no longer configured, or give them up.
+
+    A new target of the same receiver takes them: its URL was changed, perhaps for a new password.
+    Returns the receivers and counts of those that are given up.
+    """
     rows = connection.query(
         "SELECT receiver, target, count(*) FROM alert_delivery WHERE next_at IS NOT NULL"
-        " GROUP BY receiver, target"
+        " GROUP BY receiver, target ORDER BY count(*) DESC"
     )
-    lost = [(receiver, target, count) for receiver, target, count in rows]
-    lost = [row for row in lost if (row[0], row[1]) not in known]
-    for receiver, target, _ in lost:
+    orphaned = [row for row in rows if (row[0], row[1]) not in set(known)]
+    if not orphaned:
+        return []
+    used = set(connection.query("SELECT DISTINCT receiver, target FROM alert_delivery"))
+    new = [target for target in known if target not in used]
+    lost = []
+    for receiver, target, count in orphaned:
+        heir = next((each for each in new if each[0] == receiver), None)
+        if heir is None:
+            lost.append((receiver, count))
+            changed: tuple[str, Sequence[Any]] = (
+                "next_at = NULL, error = %s",
+                ("the receiver was removed from the config",),
+            )
+        else:
+            new.remove(heir)
+            changed = ("target = %s", (heir[1],))
         connection.execute(
-            "UPDATE alert_delivery SET next_at = NULL, error = %s"
+            f"UPDATE alert_delivery SET {changed[0]}"  # noqa: S608 - our own text
             " WHERE receiver = %s AND target = %s AND next_at IS NOT NULL",
-            ("the receiver was removed from the config", receiver, target),
+            (*changed[1], receiver, target),
         )
-    return [(receiver, count) for receiver, _, count in lost]
+    return lost
 
 
 def open_counts(connection: Connection) -> dict[str, int]:

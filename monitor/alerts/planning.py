@@ -26,7 +26,7 @@ AWAITED = "awaited"
 """How what suppresses an incident ends if it is only held until more is known."""
 
 STORM = 10
-"""From so many incidents on, a message is one of a storm, and the next waits longer."""
+"""From this many incidents on, a message is one of a storm, and the next waits longer."""
 
 _STORM_WAITS = 6.0
 _CATCHING_UP_LOOK_S = 1.0
@@ -113,19 +113,20 @@ class Brake:
     """Spaces the messages of a storm: what opens within a minute is a few messages at most."""
 
     def __init__(self) -> None:
-        self._until: dict[Event, float] = {}
+        # By event, when such a message was sent, and how long (s) the next waits.
+        self._sent: dict[Event, tuple[float, float]] = {}
 
     def sent(self, made: Plan, *, now: float, group_wait: float) -> None:
         """Take note of a plan that was carried out."""
         for (_, event), incidents in made.messages.items():
             if len(incidents) >= STORM:
-                self._until[event] = now + group_wait * _STORM_WAITS
+                self._sent[event] = now, group_wait * _STORM_WAITS
 
     def until(self, event: Event, now: float) -> float | None:
         """Return when the next message of an event may go, if not now."""
-        until = self._until.get(event, 0.0)
-        # A clock that was set back must not make it longer than it was.
-        return until if now < until <= now + 3600 * _STORM_WAITS else None
+        sent_at, wait = self._sent.get(event, (0.0, 0.0))
+        # A clock that was set back ends it.
+        return sent_at + wait if sent_at <= now < sent_at + wait else None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,30 +17,28 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from monitor.alerts import tables
+from monitor.alerts.incident_log import log_changes
 from monitor.alerts.incidents import Changes, State
+from monitor.alerts.intake import Intake
 from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer, Record
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.store import RETRY_S, Connection, Store
 
-__all__ = ["Judge", "TopicReader", "log_changes"]
+__all__ = ["Judge", "TopicReader"]
 
 logger = logging.getLogger("monitor.alerts")
 
 _POLL_RECORDS = 2000
 _POLL_S = 0.5
 _TIMEOUT_S = 20.0
-# What was published longer ago than this is late.
-_LATE_S = 30.0
 # Offsets of messages that change nothing are committed this often.
 _OFFSETS_S = 5.0
 # How often judges look for what changes without a message.
 _IDLE_S = 5.0
 # Judged messages that are read again, to recognize those that a producer publishes twice.
 _AGAIN_RECORDS = 2000
-# Incidents of one commit that the log names.
-_MOST_LINES = 20
 
 
 class Judge(Protocol):
@@ -100,13 +98,8 @@ class TopicReader:
         self._judged: dict[int, int] = {}
         self._committed_at = 0.0
         self._idle_at = 0.0
-        # By partition, what is to be read; messages before it were judged, and are remembered.
-        self._start: dict[int, int] = {}
+        self._intake = Intake()
         self._topic_id: str | None = None
-        # By partition, before when messages are not judged: it was never read before.
-        self._begin: dict[int, float] = {}
-        self._assigned_at: dict[int, float] = {}
-        self._behind: set[int] = set()
         self._full = False
         # The partitions that the log names.
         self._said: list[int] = []
@@ -118,7 +111,7 @@ class TopicReader:
     @property
     def catching_up(self) -> bool:
         """Whether it still reads messages from before it could read them."""
-        return bool(self._behind)
+        return bool(self._intake.behind)
 
     @property
     def busy(self) -> bool:
@@ -149,7 +142,7 @@ class TopicReader:
             try:
                 await consumer.close()
             finally:
-                self._behind.clear()
+                self._intake.behind.clear()
                 self._full = False
                 self.ended.set()
 
@@ -172,7 +165,7 @@ class TopicReader:
                     judge = functools.partial(self._judge_all, records)
                     changes = await loop.run_in_executor(self._thread, judge)
                 else:
-                    self._behind.clear()
+                    self._intake.behind.clear()
                 if not changes and loop.time() >= self._idle_at + _IDLE_S:
                     self._idle_at = loop.time()
                     changes = await loop.run_in_executor(self._thread, self._judge.idle)
@@ -193,51 +186,12 @@ class TopicReader:
 
     def _judge_all(self, records: Sequence[Record]) -> Changes:
         """Judge messages, in the thread; the loop touches nothing of this reader meanwhile."""
-        if self._start:
-            records = self._unjudged(records)
-        judged = {record.partition: record.offset + 1 for record in records}
-        if self._begin:
-            records = self._begun(records)
-        changes = self._judge_new(records) if records else Changes()
-        self._judged.update(judged)
+        taken = self._intake.take(records, now=self._clock())
+        if taken.known:
+            self._judge.remember(taken.known)
+        changes = self._judge.judge(taken.new, taken.late) if taken.new else Changes()
+        self._judged.update(taken.judged)
         return changes
-
-    def _judge_new(self, records: Sequence[Record]) -> Changes:
-        old = self._clock() - _LATE_S
-        late_before = {place: max(at, old) for place, at in self._assigned_at.items()}
-        late = [record.timestamp < late_before.get(record.partition, old) for record in records]
-        if self._behind:
-            self._behind.difference_update(
-                record.partition
-                for record, is_late in zip(records, late, strict=True)
-                if not is_late
-            )
-        return self._judge.judge(records, late)
-
-    def _unjudged(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Remember the messages that were judged before, and return the others."""
-        known: list[Record] = []
-        new: list[Record] = []
-        for record in records:
-            is_known = record.offset < self._start.get(record.partition, 0)
-            (known if is_known else new).append(record)
-        if known:
-            self._judge.remember(known)
-        for place in {record.partition for record in new}:
-            self._start.pop(place, None)
-        return new
-
-    def _begun(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Return the messages to judge; a partition begins with the first of them."""
-        begun = []
-        for record in records:
-            begin = self._begin.get(record.partition)
-            if begin is not None:
-                if record.timestamp < begin:
-                    continue
-                del self._begin[record.partition]
-            begun.append(record)
-        return begun
 
     async def _resynchronize(self, consumer: Consumer) -> None:
         """Continue at the stored offsets, from the stored states."""
@@ -259,15 +213,13 @@ class TopicReader:
         self._judged.clear()
         self._topic_id = consumer.topic_id()
         self._stored = {place: offsets[place].next_offset for place in places}
-        self._start = {place: offsets[place].start(self._topic_id) for place in places}
-        self._begin = {
+        start = {place: offsets[place].start(self._topic_id) for place in places}
+        begin = {
             place: offsets[place].began_at for place in places if offsets[place].next_offset == 0
         }
+        self._intake.begin_at(start, begin, now=now)
         for place in places:
-            if place not in self._assigned_at:
-                self._assigned_at[place] = now
-                self._behind.add(place)
-            await consumer.seek(place, self._start[place], again=_AGAIN_RECORDS)
+            await consumer.seek(place, start[place], again=_AGAIN_RECORDS)
         self._in_step = consumer.assignment() == frozenset(places)
         self.outage.recovered("judging resumed: the database is available again")
         if places != self._said:
@@ -327,25 +279,4 @@ class TopicReader:
         self._in_step = False
         for place in places:
             self._stored.pop(place, None)
-            self._assigned_at.pop(place, None)
-            self._behind.discard(place)
-
-
-def log_changes(changes: Changes) -> None:
-    """Log incidents that were opened and resolved, a few of them by name."""
-    for opened in changes.opened[:_MOST_LINES]:
-        logger.warning(
-            "incident %s opened by rule %s: %s: %s",
-            opened.id,
-            opened.rule,
-            opened.title,
-            opened.reason,
-        )
-    if len(changes.opened) > _MOST_LINES:
-        logger.warning("%d more incidents opened", len(changes.opened) - _MOST_LINES)
-    for resolved in changes.resolved[:_MOST_LINES]:
-        logger.info(
-            "incident %s resolved%s", resolved.id, f": {resolved.note}" * bool(resolved.note)
-        )
-    if len(changes.resolved) > _MOST_LINES:
-        logger.info("%d more incidents resolved", len(changes.resolved) - _MOST_LINES)
+        self._intake.forget(places)

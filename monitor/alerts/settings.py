@@ -162,7 +162,7 @@ class PartRule(Rule, frozen=True, tag="part"):
 
 
 class SilenceRule(Rule, frozen=True, tag="silence"):
-    """Sites whose results stay away."""
+    """Sites whose results are missing."""
 
     # intervals of the job without a result
     intervals: _Few = 3
@@ -299,7 +299,7 @@ def _verify_unique(key: str, items: Iterable[Receiver | Rule | Maintenance]) -> 
     seen: set[str] = set()
     for number, item in enumerate(items):
         if item.name in seen:
-            raise SettingError((key, number, "name"), f"another one has the name {item.name!r}")
+            raise SettingError((key, number, "name"), f"duplicate name {item.name!r}")
         seen.add(item.name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from monitor.alerts.incidents import Event, Incident
@@ -21,14 +21,26 @@ def title_of(event: Event, incidents: Sequence[Incident]) -> str:
     return f"{_WORDS[event]}{len(incidents)} incidents: {first}, and {len(incidents) - 1} more"
 
 
-def body_of(event: Event, incidents: Sequence[Incident], page: str | None) -> str:
-    """Return a few lines for each incident, and how many more there are."""
+def body_of(
+    event: Event,
+    incidents: Sequence[Incident],
+    page: str | None,
+    *,
+    fits: Callable[[str], bool] = lambda _: True,
+) -> str:
+    """Return a few lines for each incident, and how many more there are.
+
+    It has as many as fit, and one at least.
+    """
     del event
-    shown = [_about(incident, page) for incident in incidents[:_MOST_SHOWN]]
-    more = len(incidents) - len(shown)
-    if more > 0:
-        shown.append(f"and {more} more" + (f": {_root(page)}#/incidents" if page else ""))
-    return "\n\n".join(shown)
+    texts = [_about(incident, page) for incident in incidents[:_MOST_SHOWN]]
+    while True:
+        more = len(incidents) - len(texts)
+        rest = f"and {more} more" + (f": {_root(page)}#/incidents" if page else "")
+        body = "\n\n".join([*texts, *([rest] if more else [])])
+        if len(texts) == 1 or fits(body):
+            return body
+        texts.pop()
 
 
 def link_to(incident: Incident, page: str | None) -> str | None:

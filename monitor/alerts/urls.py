@@ -11,7 +11,7 @@ _MOST = 100
 
 
 def read_urls(file: str, *, path: tuple[str | int, ...]) -> tuple[str, ...]:
-    """Return the URLs in ``file``, one a line; ``#`` begins a comment, also after a URL.
+    """Return the URLs in ``file``, one a line; ``#`` begins a comment, even after a URL.
 
     Raises SettingError at ``path`` with the number of the line, never with its text.
     """

@@ -1,4 +1,4 @@
-"""Looks at what is not on the bus: the parts of this daemon, its relay, results that stay away."""
+"""Looks at what is not on the bus: the parts of this daemon, its relay, missing results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 from monitor.alerts.conditions import Condition, judge_conditions
+from monitor.alerts.incident_log import log_changes
 from monitor.alerts.incidents import Changes, State
 from monitor.alerts.jobs import JobFacts
 from monitor.alerts.matching import matches
-from monitor.alerts.reader import log_changes
 from monitor.alerts.settings import FeedRule, Match, PartRule, Rule, SilenceRule
 from monitor.alerts.tables import load_states, write_changes
 from monitor.backoff import Backoff
@@ -28,7 +28,7 @@ __all__ = ["SilenceWatch", "Surroundings", "Watch"]
 
 logger = logging.getLogger("monitor.alerts")
 
-# Between two looks for results that stay away.
+# Between two looks for missing results.
 _LONGEST_S = 15.0
 # Between a result and the row that shows it to other instances.
 _UNSEEN_S = 6.0
@@ -178,7 +178,7 @@ class Surroundings(Watch):
 
 
 class SilenceWatch(Watch):
-    """Watches for jobs whose results stay away; one instance at a time does.
+    """Watches for jobs without recent results; one instance at a time does.
 
     ``seen`` has when the last result of jobs was made, as far as this instance read them.
     ``catching_up`` says whether it still reads old ones.

@@ -34,7 +34,7 @@ __all__ = ["SERVICE_ACCOUNT", "Access", "AccessError", "load_access"]
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
-# Credentials are renewed so many s before they expire.
+# Credentials are renewed this many s before they expire.
 _EARLY_S = 10.0
 # Three unanswered probes: a lost peer is detected within 30 s.
 _KEEPALIVE = [
@@ -233,7 +233,7 @@ def _tls_context(
                 context.load_cert_chain(file, password=lambda: "")
         except (ssl.SSLError, ValueError):
             raise AccessError(
-                "the client certificate and its key do not fit, or are not PEM"
+                "the client certificate and its key do not match, or are not PEM"
             ) from None
     return context
 

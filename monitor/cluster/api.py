@@ -125,7 +125,7 @@ class Api:
     def stream(self, path: str, query: Mapping[str, str], *, read_s: float) -> Iterator[Any]:
         """Open a watch and return its response; ``read_s`` limits each read.
 
-        Raises ApiError, also for errors while the watch is open.
+        Raises ApiError, even for errors while the watch is open.
         """
         with self._request(path, query, read_s=read_s) as response:
             yield response

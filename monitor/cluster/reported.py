@@ -89,7 +89,7 @@ class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def latest(self) -> int:
-        """The last number that was reported, also of a rollout that failed."""
+        """The last number that was reported, even for a rollout that failed."""
         return max(self.number, self.failed_revision or 0)
 
 

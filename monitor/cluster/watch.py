@@ -77,7 +77,7 @@ class Timing:
     longest_pause_s: float = 30.0
     """The longest pause after a failure."""
     healthy_s: float = 10.0
-    """A watch that was open for so long restarts without a pause, and resets it."""
+    """A watch that was open for this long restarts without a pause, and resets it."""
     lasting_s: float = 120.0
     """The pause while access is forbidden, or the kind is not served."""
     doubt_s: float = 30.0

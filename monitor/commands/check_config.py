@@ -9,8 +9,9 @@ import sys
 
 from monitor.commands.terminal_text import terminal_text
 from monitor.daemon.assembly import check
-from monitor.daemon.config import load, settings_in_force
+from monitor.daemon.config import load
 from monitor.daemon.config_warnings import remarks
+from monitor.daemon.shown_settings import settings_in_force
 
 __all__ = ["add_arguments", "run"]
 

@@ -7,41 +7,39 @@ known one.
 
 from __future__ import annotations
 
-import functools
 import operator
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
-import yaml
 
 from monitor.aggregation.settings import AggregationSettings
 from monitor.alerts.settings import AlertsSettings
 from monitor.bus.settings import BusSettings, KafkaSettings
 from monitor.cluster.settings import ClusterSettings
+from monitor.daemon.config_errors import is_address, setting_error
 from monitor.daemon.logfile import LoggerSettings
 from monitor.daemon.old_keys import OldKeys
 from monitor.daemon.omissions import Omissions
 from monitor.daemon.yaml_document import Document
-from monitor.errors import ConfigError, SettingError, all_of, key_text
+from monitor.errors import ConfigError, SettingError, SettingPath, all_of, key_text
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
-from monitor.settings import Address, Section, check_host, hide_url_secrets, is_marked
+from monitor.settings import Address, ListenAddress, Section, check_host
 from monitor.store.settings import DatabaseSettings
-from monitor.validation import did_you_mean, expectation, unknown_tagged_key
 from monitor.web.settings import ApiSettings
 
-__all__ = ["Config", "LoadedConfig", "load", "settings_in_force"]
+__all__ = ["Config", "LoadedConfig", "load"]
 
 
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The config. A part runs if its section is present; the relay unless it is ``false``."""
 
-    # where web pages subscribe, over WebSocket; "*" and "" mean all addresses, IPv4 and IPv6
-    websocket_uri: Address = ("127.0.0.1", 4567)
+    # where web pages subscribe, over WebSocket; "*" and "" mean all addresses, IPv4 and IPv6, and
+    # a list of hosts means each
+    websocket_uri: ListenAddress = ("127.0.0.1", 4567)
     # where brokers send, over ZeroMQ
     zeromq_uri: Address = ("127.0.0.1", 7894)
     logger: LoggerSettings = LoggerSettings()
@@ -87,8 +85,13 @@ class LoadedConfig:
         return ConfigError(error.problem, file=self.file or "defaults", key=key_text(error.path))
 
     def forget_lines(self) -> None:
-        """Forget what is in the file but the settings: it takes much more memory than these."""
-        self._document = None
+        """Forget what is in the file but the settings: it takes much more memory than these.
+
+        To be called in a thread, where it takes as long as it takes.
+        """
+        document, self._document = self._document, None
+        if document is not None:
+            document.take_apart()
 
 
 def load(
@@ -106,14 +109,26 @@ def load(
     if file is None:
         return LoadedConfig(Config(), None)
     document = Document.read(file)
+    try:
+        return _load(document, environ, keys)
+    except BaseException:
+        document.take_apart()
+        raise
+
+
+def _load(
+    document: Document, environ: Mapping[str, str], keys: Collection[str] | None
+) -> LoadedConfig:
     loaded = LoadedConfig(Config(), document)
     old = OldKeys(document, [field.encode_name for field in msgspec.structs.fields(Config)])
     old.drop_ignored()
     omissions = Omissions()
-    unset = list(document.substitute(environ))
-    if keys is None:
-        for error in unset:
-            omissions.add(error)
+    unset = []
+    for error in document.substitute(environ):
+        unset.append(error)
+        # Past the most that are shown, the rest costs a line each, and nobody reads them.
+        if keys is None and not omissions.add(error) and omissions.is_full:
+            break
     try:
         loaded.config = _checked(document, old, omissions, files=keys is None)
     except SettingError as error:
@@ -159,7 +174,7 @@ def _checked(document: Document, old: OldKeys, omissions: Omissions, *, files: b
     while True:
         config = _convert(document, old, omissions)
         for problem in _hosts_problems(config):
-            omissions.add(problem, problem.path[:-1])
+            omissions.add(problem, problem.path[: problem.path.index(0)])
         if not files:
             return config
         for name, section in config.sections():
@@ -178,22 +193,20 @@ def _checked(document: Document, old: OldKeys, omissions: Omissions, *, files: b
             return config
 
 
-def settings_in_force(config: Config) -> str:
-    """Return all settings as YAML, including defaults, without secrets."""
-    data = {name: value for name, value in _shown(config).items() if value is not None}
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False)
-
-
 def _hosts_problems(section: Section, *path: str) -> Iterator[SettingError]:
     """Yield what is wrong with the host of each address, all of which the daemon listens on."""
     for field in msgspec.structs.fields(section):
         value, place = getattr(section, field.name), (*path, field.encode_name)
         if isinstance(value, Section):
             yield from _hosts_problems(value, *place)
-        elif isinstance(value, tuple) and _is_address(list(place)):
-            problem = check_host(value[0])
-            if problem:
-                yield SettingError((*place, 0), problem)
+        elif isinstance(value, tuple) and is_address(Config, list(place)):
+            hosts: dict[SettingPath, str] = {(*place, 0): value[0]}
+            if isinstance(value[0], tuple):
+                hosts = {(*place, 0, at): host for at, host in enumerate(value[0])}
+            for where, host in hosts.items():
+                problem = check_host(host)
+                if problem:
+                    yield SettingError(where, problem)
 
 
 def _completed(data: dict[str, Any]) -> dict[str, Any]:
@@ -224,169 +237,10 @@ def _convert(document: Document, old: OldKeys, omissions: Omissions) -> Config:
         try:
             return msgspec.convert(data, Config)
         except msgspec.ValidationError as error:
-            wrong = _setting_error(str(error), data)
+            wrong = setting_error(str(error), data, Config)
             # The value of a variable is text, unless a number, a flag or nothing is expected.
             if document.reinterpret(omissions.original(wrong.path)):
                 continue
             if not omissions.add(wrong):
                 omissions.gave_up = True
                 return Config()
-
-
-def _setting_error(text: str, data: Any) -> SettingError:
-    """Return path and problem of an error of msgspec: ``... - at `$.a.b[2]` ``."""
-    problem, _, place = text.partition(" - at `")
-    path: list[str | int] = []
-    for name, index, anything in re.findall(r"\.([^.\[`]+)|\[(\d+)\]|(\[\.\.\.\])", place):
-        if anything:
-            break
-        path.append(int(index) if index else name)
-    unknown = re.search(r"unknown field `(.*)`", problem, re.DOTALL)
-    if unknown:
-        return SettingError((*path, unknown[1]), _unknown_key(unknown[1], path, data))
-    missing = re.search(r"missing required field `(.*)`", problem)
-    if missing:
-        return SettingError(tuple(path), f"the key {missing[1]} is missing")
-    value = _value_at(data, path)
-    if problem.startswith("Invalid value") and path:
-        # A tag, which selects one of several kinds of sections.
-        tags = [str(option.tag) for option in _sections_at(path[:-1])]
-        problem = f"unknown {path[-1]} {value!r}; {did_you_mean(str(value), tags)}"
-        return SettingError(tuple(path), problem)
-    if problem.startswith("Invalid enum value"):
-        allowed = _allowed_values(path)
-        if allowed:
-            return SettingError(tuple(path), f"expected one of {', '.join(allowed)}, not {value!r}")
-    shown = f", not {value!r}" if isinstance(value, (int, float)) or value is None else ""
-    problem = _in_plain_words(problem, path, value)
-    if problem == "expected a whole number, not a number":
-        problem = "expected a whole number"
-    if " not " in problem:
-        shown = ""
-    return SettingError(tuple(path), problem + shown)
-
-
-# As YAML's users call what msgspec calls an object.
-_YAML_WORDS = {"object": "a section of keys"}
-_WITH_UNIT = re.compile(
-    r"[\d.]+ ?(?:[kKMGT]i?B?|B|m?s|m|h|d|secs?|min|(?:second|minute|hour|day)s?)"
-)
-
-
-def _in_plain_words(problem: str, path: list[str | int], value: Any) -> str:
-    words = _YAML_WORDS
-    if _is_address(path):
-        if "of length" in problem:
-            return 'expected ["HOST", PORT]'
-        words = {**words, "array": '["HOST", PORT]'}
-    said = expectation(problem, words)
-    if said is None:
-        return problem.replace("`", "")
-    if isinstance(value, str) and "number" in said and _WITH_UNIT.fullmatch(value):
-        return "expected a number without a unit; times are in seconds, sizes in bytes"
-    return said
-
-
-def _is_address(path: list[str | int]) -> bool:
-    return any(
-        isinstance(option, msgspec.inspect.TupleType) and len(option.item_types) == 2
-        for option in _types_at(path)
-    )
-
-
-def _value_at(data: Any, path: list[str | int]) -> Any:
-    for step in path:
-        try:
-            data = data[step]
-        except (KeyError, IndexError, TypeError):
-            return ...
-    return data
-
-
-def _unknown_key(key: str, path: list[str | int], data: Any) -> str:
-    """Return the error for an unknown ``key`` in the section at ``path``."""
-    sections = _sections_at(path)
-    tag_field = sections[0].tag_field if sections else None
-    if tag_field is None:
-        known = [field.encode_name for section in sections for field in section.fields]
-        return f"unknown key; {did_you_mean(key, known)}"
-    keys = {
-        str(section.tag): [tag_field, *(field.encode_name for field in section.fields)]
-        for section in sections
-    }
-    return unknown_tagged_key(key, tag_field, _value_at(data, path)[tag_field], keys)
-
-
-def _sections_at(path: list[str | int]) -> list[msgspec.inspect.StructType]:
-    """Return the possible types of the section at ``path``."""
-    return [option for option in _types_at(path) if isinstance(option, msgspec.inspect.StructType)]
-
-
-def _allowed_values(path: list[str | int]) -> list[str]:
-    """Return the allowed values at ``path`` if they are fixed."""
-    allowed: list[str] = []
-    for option in _types_at(path):
-        if isinstance(option, msgspec.inspect.LiteralType):
-            allowed += [str(value) for value in option.values]
-        elif isinstance(option, msgspec.inspect.EnumType):
-            allowed += [str(member.value) for member in option.cls]
-    return list(dict.fromkeys(allowed))
-
-
-def _types_at(path: list[str | int]) -> tuple[msgspec.inspect.Type, ...]:
-    """Return the possible types of the value at ``path``."""
-    kind = _config_type()
-    for step in path:
-        for option in _options(kind):
-            if isinstance(option, msgspec.inspect.StructType) and isinstance(step, str):
-                found = [field.type for field in option.fields if field.encode_name == step]
-                if found:
-                    kind = found[0]
-                    break
-            if isinstance(step, int):
-                item = getattr(option, "item_type", None)
-                if item is not None:
-                    kind = item
-                    break
-        else:
-            return ()
-    return _options(kind)
-
-
-@functools.cache
-def _config_type() -> msgspec.inspect.Type:
-    return msgspec.inspect.type_info(Config)
-
-
-def _options(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:
-    """Return the types of a union, or the type itself, without bounds."""
-    if isinstance(kind, msgspec.inspect.Metadata):
-        return _options(kind.type)
-    if isinstance(kind, msgspec.inspect.UnionType):
-        return tuple(option for one in kind.types for option in _options(one))
-    return (kind,)
-
-
-def _shown(section: Section) -> dict[str, Any]:
-    config = section.__struct_config__
-    shown: dict[str, Any] = {} if config.tag_field is None else {config.tag_field: config.tag}
-    types = {field.name: field for field in msgspec.inspect.type_info(type(section)).fields}  # type: ignore[attr-defined]
-    for name in section.__struct_fields__:
-        value = getattr(section, name)
-        hidden = is_marked(types[name].type, "secret")
-        shown[types[name].encode_name] = "***" if hidden and value else _plain(value)
-    return shown
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Section):
-        return _shown(value)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, str) and "://" in value:
-        return hide_url_secrets(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return msgspec.to_builtins(value)

@@ -12,7 +12,7 @@ __all__ = ["new_event_loop", "settle_garbage", "take_short_turns"]
 # objects it would run thousands of times while thousands of clients connect, and find nothing:
 # the relay creates no reference cycles.
 _GARBAGE = (20_000, 5, 10)
-# At the default of 5 ms, a busy thread would delay the loop for so long.
+# At the default of 5 ms, a busy thread would delay the loop for that long.
 _TURN_S = 0.0005
 
 

@@ -26,12 +26,18 @@ from monitor.daemon.signals import Signals, hold_signals
 from monitor.daemon.steps import all_within, unless_set
 from monitor.daemon.supervision import Supervisor
 from monitor.daemon.systemd import ServiceManager, watchdog_interval
-from monitor.errors import ConfigError, MonitorError, SettingError, UnavailableError
+from monitor.errors import (
+    ConfigError,
+    MonitorError,
+    SettingError,
+    UnavailableError,
+    without_traces,
+)
 from monitor.files.threads import call_aside
 from monitor.libraries import needed_by
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
-from monitor.yielding import attending
+from monitor.yielding import attending, large_load
 
 __all__ = ["Daemon", "run_daemon"]
 
@@ -66,7 +72,7 @@ class Daemon:
         # The config in effect; after a reload the file may differ in keys that need a restart.
         self.config = loaded.config
         self._log = log
-        # start-producer and start-consumer run one part of a config, also after a reload.
+        # start-producer and start-consumer run one part of a config, even after a reload.
         self._narrow = narrow
         # Called as shutdown begins, from when on the time is limited.
         self._ending = ending
@@ -102,7 +108,7 @@ class Daemon:
             tasks.append(asyncio.create_task(self._look_at_files(), name="files"))
             for task in tasks:
                 task.add_done_callback(self._on_task_ended)
-            self._loaded.forget_lines()
+            await call_aside(self._loaded.forget_lines)
             settle_garbage()
             self.ready = True
             self._manager.ready()
@@ -209,6 +215,13 @@ class Daemon:
         """Read and adopt the file, or log an error and change nothing."""
         self._manager.reloading()
         try:
+            with large_load():
+                await self._reload()
+        finally:
+            self._manager.ready()
+
+    async def _reload(self) -> None:
+        try:
             loaded = await call_aside(self._load)
             if loaded.empty and not self._loaded.empty:
                 # It may be empty for a moment while an editor or cp writes it.
@@ -218,7 +231,7 @@ class Daemon:
             loaded.config = self._narrow(loaded.config)
             await self._adopt(loaded)
             await self._remark()
-            loaded.forget_lines()
+            await call_aside(loaded.forget_lines)
             self._descriptors.raise_limit(self.parts)
         except MonitorError as error:
             self.last_reload_successful = False
@@ -227,14 +240,12 @@ class Daemon:
         except Exception as error:  # a defect here must not end the daemon
             self.last_reload_successful = False
             logger.error("reload failed: %s", type(error).__name__, exc_info=error)
-        finally:
-            self._manager.ready()
 
     def _load(self) -> LoadedConfig:
         try:
             return load(self._file)
-        except MonitorError:
-            raise
+        except MonitorError as error:
+            raise without_traces(error) from None
         except Exception as error:  # a defect here must not end the daemon
             logger.error("the config could not be read", exc_info=error)
             raise ConfigError(
@@ -324,7 +335,7 @@ def run_daemon(
 ) -> int:
     """Run the daemon with ``file`` or the defaults, and return its exit status.
 
-    ``narrow`` derives the config to run from that of the file, also after each reload. ``remark``
+    ``narrow`` derives the config to run from that of the file, again after each reload. ``remark``
     returns a first line for the log about the config, if any. Raises MonitorError, already logged,
     if the daemon cannot start.
     """

@@ -22,6 +22,9 @@ from monitor.settings import Reloadable, Section
 
 __all__ = ["LEVELS", "DaemonLog", "LoggerSettings"]
 
+# Longer messages are cut: looking for line breaks in a megabyte holds the loop.
+_MOST_LETTERS = 10_000
+
 FORMAT = "[%(asctime)s] [%(name)s] [%(levelname)s] %(message)s"
 
 LEVELS = {
@@ -61,6 +64,8 @@ class _OneLine(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             text += f": {type(error).__name__}: {error}"
+        if len(text) > _MOST_LETTERS:
+            text = f"{text[:_MOST_LETTERS]}... ({len(text)} characters)"
         # Escape line breaks from peers, which could fake log lines.
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
         if record.exc_info and logging.getLogger("monitor").level == logging.DEBUG:

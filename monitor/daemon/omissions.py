@@ -35,10 +35,15 @@ class Omissions:
         if not found and (*original, missing) not in self._paths and original not in self._lists():
             self.errors.append(SettingError(original, error.problem, whole=error.whole))
         gone = original if path is None else self.original(path)
-        if not gone or gone in self._paths or len(self.errors) >= _MOST_ERRORS:
+        if not gone or gone in self._paths or self.is_full:
             return False
         self._paths.add(gone)
         return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many errors that no more are looked for."""
+        return len(self.errors) >= _MOST_ERRORS
 
     def touches(self, section: str) -> bool:
         """Return whether something in ``section`` is left out."""

@@ -7,7 +7,12 @@ same, and the process ends.
 SIGTERM SIGINT stop in order, within a limit; a second one ends the process
 SIGHUP         reload
 SIGUSR1        open the log file again
+SIGUSR2 SIGIO  nothing but a line in the log: they may have a meaning for other
+SIGPWR         daemons, and would end this one without a word
 ============== ===============================================================
+
+Others have their usual effect. Those of timers do so because child processes, which inherit what is
+blocked, end themselves with them.
 """
 
 from __future__ import annotations
@@ -28,7 +33,9 @@ __all__ = ["Signals", "hold_signals"]
 
 logger = logging.getLogger("monitor.daemon")
 
-_TAKEN = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
+_IGNORED = frozenset({signal.SIGUSR2, signal.SIGIO, signal.SIGPWR})
+_HELD = frozenset({signal.SIGHUP, signal.SIGUSR1}) | _IGNORED
+_TAKEN = frozenset({signal.SIGTERM, signal.SIGINT}) | _HELD
 # The steps of an orderly end have limits of their own, which are shorter.
 _END_S = 6.0
 # For the last lines of the log, where the process ends at once.
@@ -36,8 +43,8 @@ _LAST_LINES_S = 0.2
 
 
 def hold_signals() -> None:
-    """Let SIGHUP and SIGUSR1 wait until the daemon takes them: they would end its start."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
+    """Let SIGHUP and the like wait until the daemon takes them: they would end its start."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
 class Signals:
@@ -103,6 +110,8 @@ class Signals:
             with contextlib.suppress(RuntimeError):
                 if number == signal.SIGUSR1:
                     self._log.reopen()
+                elif number in _IGNORED:
+                    logger.warning("%s has no meaning here", signal.Signals(number).name)
                 elif number == signal.SIGHUP:
                     loop.call_soon_threadsafe(reload)
                 else:

@@ -18,7 +18,7 @@ __all__ = ["RESTART_PAUSE_S", "SETTLED_S", "Supervisor", "first_cause"]
 logger = logging.getLogger("monitor.daemon")
 
 RESTART_PAUSE_S: Final = (1.0, 30.0)
-# A part that was restarted works again once it has run for so long.
+# A part that was restarted works again once it has run for this long.
 SETTLED_S: Final = 5.0
 _BACKOFF_RESET_S: Final = 60.0
 

@@ -51,7 +51,7 @@ class ServiceManager:
         self._notify("READY=1")
 
     def reloading(self) -> None:
-        """Notify the start of a reload; ready() must follow, also after a failure."""
+        """Notify the start of a reload; ready() must follow, even after a failure."""
         # notify-reload matches the notification with its signal by this time.
         self._notify(
             f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"

@@ -21,6 +21,7 @@ from monitor.files.yaml_nodes import (
     construct,
     decode,
     plain_tag,
+    take_apart,
 )
 
 __all__ = ["Document"]
@@ -63,7 +64,7 @@ class Document:
         return cls(file, root, empty=not text.strip())
 
     def substitute(self, environ: Mapping[str, str]) -> Iterator[SettingError]:
-        """Substitute environment variables; yield errors, also of keys and of letters."""
+        """Substitute environment variables; yield errors, including those of keys and letters."""
         for path, node in self._nodes():
             if isinstance(node, yaml.MappingNode):
                 yield from _key_errors(path, node)
@@ -130,6 +131,12 @@ class Document:
     def data(self) -> dict[str, Any]:
         """Return the values as Python objects; raises ConfigError."""
         return cast("dict[str, Any]", construct(self.file, self._root) or {})
+
+    def take_apart(self) -> None:
+        """Free the nodes, in slices; it has no values and no lines any more."""
+        root, self._root = self._root, None
+        self._written = {}
+        take_apart(root)
 
     def line(self, path: SettingPath) -> int | None:
         """Return the line (from 1) of the deepest part of ``path`` that is in the file."""

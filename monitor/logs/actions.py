@@ -7,11 +7,9 @@ whose ``answer`` is the response to the client. An invalid message never ends th
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -19,10 +17,10 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.entries import DECODING_ERRORS, is_sender
 from monitor.logs.filters import Cursor, Filter, Kind, Query
+from monitor.logs.heads import MAX_TEXT, NOTHING, MessageHead, bad, decode, head
 from monitor.logs.levels import LEVELS, level_name
 from monitor.logs.times import seconds_of
 from monitor.store.cursor import read_cursor
-from monitor.validation import decoding_problem
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -33,27 +31,15 @@ __all__ = [
     "Request",
     "Unfollow",
     "Upload",
-    "echo",
     "filter_of",
     "parse",
     "parse_upload",
     "query",
-    "tokens_in",
 ]
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 DEFAULT_LIMIT: Final = 1000
 MAX_LIMIT: Final = 10_000
 MAX_EXCLUDES: Final = 10
-_MAX_ID_BYTES: Final = 256
-_MAX_TEXT: Final = 4096
-_NOTHING: Final = Raw()
-# A long message with more objects than one in so many bytes cannot be an upload: decoding it takes
-# very long for what it can say.
-_LONG_BYTES: Final = 256 * 1024
-_BYTES_AN_OBJECT: Final = 32
-_MAX_TOKENS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +83,7 @@ class Unfollow:
 Request = Upload | ListRequest | Follow | Unfollow
 
 
-class _Head(msgspec.Struct):
-    action: Raw = _NOTHING
-    id: Raw = _NOTHING
-    token: Raw = _NOTHING
-
-
-class _Plain(_Head, forbid_unknown_fields=True):
+class _Plain(MessageHead, forbid_unknown_fields=True):
     pass
 
 
@@ -112,16 +92,16 @@ class _Upload(msgspec.Struct):
     upload_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     logs: list[Raw] | UnsetType = UNSET
     notifications: list[Raw] | UnsetType = UNSET
-    level: Raw = _NOTHING
-    time: Raw = _NOTHING
-    message: Raw = _NOTHING
+    level: Raw = NOTHING
+    time: Raw = NOTHING
+    message: Raw = NOTHING
 
 
 class _Sender(msgspec.Struct):
     sender: str = ""
 
 
-_Text = Annotated[str, Meta(max_length=_MAX_TEXT)]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 
 
 class _Filter(_Plain, forbid_unknown_fields=True):
@@ -145,78 +125,7 @@ class _List(_Filter, forbid_unknown_fields=True):
     cursor: str | None = None
 
 
-_TOKEN = re.compile(rb'"token"\s{0,8}:\s{0,8}"([\x20-!#-\[\]-~]{1,200})"')
 _decode_sender = msgspec.json.Decoder(_Sender).decode
-_decode_string = msgspec.json.Decoder(str).decode
-_encode = msgspec.json.Encoder().encode
-
-
-def _bad(problem: str) -> ActionError:
-    return ActionError(ErrorCode.BAD_REQUEST, problem)
-
-
-def head(data: bytes) -> Head:
-    """Return the common part of a message; raises ActionError if it is not a JSON object."""
-    if not data:
-        raise _bad("the message is empty")
-    if _is_dense(data):
-        problem = "too many objects for a message of this length"
-        raise ActionError(ErrorCode.TOO_LARGE, problem)
-    raw = _decode(data, _Head)
-    return Head(_string(raw.action, "action"), _echo(raw.id), _string(raw.token, "token"))
-
-
-def echo(data: bytes) -> Head:
-    """Return the valid parts of the head, for an error response; never raises."""
-    found = Head()
-    if _is_dense(data):
-        return found
-    with suppress(ActionError):
-        raw = _decode(data, _Head)
-        found = Head(_string(raw.action, "action"))
-        found = Head(found.action, _echo(raw.id))
-        found = Head(found.action, found.id, _string(raw.token, "token"))
-    return found
-
-
-def tokens_in(data: bytes) -> Iterator[str]:
-    """Yield what may be the token of a message, without decoding it; a few at most."""
-    at = 0
-    for _ in range(_MAX_TOKENS):
-        at = data.find(b'"token"', at)
-        if at < 0:
-            return
-        found = _TOKEN.match(data, at)
-        if found is not None:
-            yield found[1].decode()
-        at += 1
-
-
-def _is_dense(data: bytes) -> bool:
-    return len(data) > _LONG_BYTES and data.count(b"}") * _BYTES_AN_OBJECT > len(data)
-
-
-def _string(raw: Raw, key: str) -> str | None:
-    if not bytes(raw):
-        return None
-    try:
-        text = _decode_string(raw)
-    except DECODING_ERRORS as error:
-        raise _bad(f"{key}: {decoding_problem(error)}") from None
-    if len(text) > _MAX_TEXT:
-        raise _bad(f"{key}: longer than {_MAX_TEXT} characters")
-    return text
-
-
-def _echo(raw: Raw) -> bytes:
-    text = bytes(raw)
-    if text[:1] in (b"{", b"[") or len(text) > _MAX_ID_BYTES:
-        problem = f"id: expected a string, number, boolean or null of at most {_MAX_ID_BYTES} bytes"
-        raise _bad(problem)
-    if text[:1] == b'"':
-        # The response must be valid JSON, and an undecoded string may contain anything.
-        return _encode(_string(raw, "id"))
-    return text
 
 
 def parse(data: bytes, *, max_batch: int) -> Request:
@@ -224,7 +133,7 @@ def parse(data: bytes, *, max_batch: int) -> Request:
     found = head(data)
     match found.action:
         case None:
-            raise _bad("action: missing")
+            raise bad("action: missing")
         case "uploadLogs":
             return _upload(data, found, Kind.LOGS, max_batch)
         case "uploadNotifications":
@@ -234,9 +143,9 @@ def parse(data: bytes, *, max_batch: int) -> Request:
         case "getNotifications":
             return _list(data, found, Kind.NOTIFICATIONS)
         case "followLogs":
-            return Follow(found, _filter(_decode(data, _Filter)))
+            return Follow(found, _filter(decode(data, _Filter)))
         case "unfollowLogs":
-            _decode(data, _Plain)
+            decode(data, _Plain)
             return Unfollow(found)
         case action:
             raise ActionError(ErrorCode.UNKNOWN_ACTION, f"unknown action {action[:64]!r}")
@@ -247,30 +156,23 @@ def parse_upload(data: bytes, kind: Kind, *, max_batch: int) -> Upload:
     found = head(data)
     expected = "uploadLogs" if kind is Kind.LOGS else "uploadNotifications"
     if found.action not in (None, expected):
-        raise _bad(f"action: expected {expected} or nothing here")
+        raise bad(f"action: expected {expected} or nothing here")
     return _upload(data, Head(expected, found.id, found.token), kind, max_batch)
 
 
-def _decode(data: bytes, type_: type[T]) -> T:
-    try:
-        return msgspec.json.decode(data, type=type_)
-    except DECODING_ERRORS as error:
-        raise _bad(decoding_problem(error, type_)) from None
-
-
 def _upload(data: bytes, found: Head, kind: Kind, max_batch: int) -> Upload:
-    given = _decode(data, _Upload)
+    given = decode(data, _Upload)
     if given.upload_id is not None and "\0" in given.upload_id:
-        raise _bad("upload_id: must not contain NUL")
+        raise bad("upload_id: must not contain NUL")
     batch = given.logs if kind is Kind.LOGS else given.notifications
     other = given.notifications if kind is Kind.LOGS else given.logs
     if other is not UNSET:
-        raise _bad(f"{found.action} expects its entries in {kind}")
+        raise bad(f"{found.action} expects its entries in {kind}")
     if batch is UNSET:
         sender = "" if given.upload_id is None else _sender_of((data,))
         return Upload(found, kind, (data,), True, given.upload_id, sender)
     if any(map(bytes, (given.level, given.time, given.message))):
-        raise _bad(f"expected one entry in the message itself or a list in {kind}, not both")
+        raise bad(f"expected one entry in the message itself or a list in {kind}, not both")
     if len(batch) > max_batch:
         problem = f"{len(batch)} entries in {kind}; at most {max_batch} are allowed"
         raise ActionError(ErrorCode.TOO_LARGE, problem)
@@ -291,7 +193,7 @@ def _sender_of(items: Sequence[bytes | Raw]) -> str:
 
 
 def _list(data: bytes, found: Head, kind: Kind) -> ListRequest:
-    given = _decode(data, _List)
+    given = decode(data, _List)
     chosen = query(
         kind,
         _filter(given),
@@ -318,17 +220,17 @@ def query(
 ) -> Query:
     """Make a query from the values of a client; raises ActionError for invalid values."""
     if timewindow is not None and not (math.isfinite(timewindow) and timewindow > 0):
-        raise _bad("timewindow: expected a number of seconds above 0")
+        raise bad("timewindow: expected a number of seconds above 0")
     limit = DEFAULT_LIMIT if limit is None else limit
     if not 1 <= limit <= MAX_LIMIT:
-        raise _bad(f"limit: expected 1 to {MAX_LIMIT}")
+        raise bad(f"limit: expected 1 to {MAX_LIMIT}")
     try:
         position = None if cursor is None else read_cursor(cursor, Cursor)
     except ValueError as error:
-        raise _bad(str(error)) from None
+        raise bad(str(error)) from None
     begin, end, middle = _time("from", since), _time("until", until), _time("around", around)
     if middle is not None and (end is not None or position is not None):
-        raise _bad("around: not together with until or cursor")
+        raise bad("around: conflicts with until and cursor")
     return Query(kind, filter_, limit, timewindow, position, begin, end, middle)
 
 
@@ -336,7 +238,7 @@ def _time(key: str, given: float | str | None) -> float | None:
     try:
         return None if given is None else seconds_of(given)
     except ValueError as error:
-        raise _bad(f"{key} {error}") from None
+        raise bad(f"{key} {error}") from None
 
 
 def _filter(given: _Filter) -> Filter:
@@ -361,10 +263,10 @@ def filter_of(
     for key, value in (("level", level), ("min_level", min_level)):
         name = None if value is None else level_name(value)
         if value is not None and name is None:
-            raise _bad(f"{key}: expected one of {', '.join(LEVELS)}, or 10 to 50 in tens")
+            raise bad(f"{key}: expected one of {', '.join(LEVELS)}, or 10 to 50 in tens")
         names.append(name)
     if len(excludes) > MAX_EXCLUDES:
-        raise _bad(f"not: at most {MAX_EXCLUDES} texts")
+        raise bad(f"not: at most {MAX_EXCLUDES} texts")
     texts = (
         ("sender", sender),
         ("contains", contains),
@@ -373,9 +275,9 @@ def filter_of(
     )
     for key, text in texts:
         if text is not None and "\0" in text:
-            raise _bad(f"{key}: must not contain NUL")
-    if regexp is not None and len(regexp) > _MAX_TEXT:
-        raise _bad(f"regexp: longer than {_MAX_TEXT} characters")
+            raise bad(f"{key}: must not contain NUL")
+    if regexp is not None and len(regexp) > MAX_TEXT:
+        raise bad(f"regexp: longer than {MAX_TEXT} characters")
     # An empty text is in every message.
     without = tuple(filter(None, excludes))
     return Filter(sender, names[0], names[1], contains or None, without, regexp or None)

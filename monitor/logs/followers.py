@@ -105,7 +105,7 @@ class _Feed:
         return some
 
     def forget_unmatched(self, count: int) -> None:
-        """Remove so many of them."""
+        """Remove this many of them."""
         for _ in range(count):
             self.unmatched_characters -= len(self.unmatched.popleft().message)
 
@@ -204,7 +204,7 @@ class LiveTail:
         self._gather(self._by_sender.get(None, ()), entries)
 
     def _is_little(self, count: int) -> bool:
-        """Return whether so many entries can be looked at in this turn."""
+        """Return whether this many entries can be looked at in this turn."""
         return count * len(self._searching) <= _AT_ONCE
 
     def _search(self, feeds: Iterable[_Feed], entries: Sequence[Entry]) -> None:

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from monitor.logs.actions import echo, tokens_in
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.followers import LiveMessage
+from monitor.logs.heads import echo, tokens_in
 from monitor.logs.service import LogService
 from monitor.logs.session import Session
 from monitor.tokens import TokenFile, Tokens

@@ -18,7 +18,7 @@ KEEP_UPLOAD_IDS_S: Final = 3600.0
 """How long a repeated upload is recognized, at least."""
 
 _HEAD_ROWS: Final = 20_000
-# A purge that waits for a query blocks uploads for so long.
+# A purge that waits for a query blocks uploads for this long.
 _LOCK_TIMEOUT_MS: Final = 50
 _AHEAD: Final = 2  # partitions to create in advance
 
@@ -47,8 +47,8 @@ async def purge(
 ) -> int:
     """Delete old entries in steps that block nobody; return the number of deleted log entries.
 
-    ``ahead_s`` returns by how much the clock jumped ahead in the last so many s; entries that are
-    too old only because of that are kept.
+    ``ahead_s`` gets a number of s and returns by how many s the clock jumped ahead in that time.
+    Entries that are too old only because of such a jump are kept.
 
     In PostgreSQL whole partitions are dropped, whose number of rows is an estimate of the server.
     Rows are only deleted from the oldest remaining partition.

@@ -1,7 +1,7 @@
 """Takes turns at searches: queries that have to look at the messages of all entries.
 
 They run one at a time, so that every other query finds a free connection, and each token waits for
-its own ones first.
+its own searches first.
 """
 
 from __future__ import annotations

@@ -252,7 +252,7 @@ class LogService:
         return await self._read(read_and_encode, query, principal)
 
     async def histogram(self, query: Query, principal: Principal, *, bars: int) -> Histogram:
-        """Count the entries of a query in so many equal spans; raises ActionError."""
+        """Count the entries of a query in ``bars`` equal spans; raises ActionError."""
 
         def span(connection: Connection) -> tuple[float, float]:
             end = self.now() if query.until is None else query.until
@@ -329,7 +329,8 @@ class LogService:
         except ActionError:
             raise
         except MonitorError as error:
-            self._queries_log.warning("query", "a query failed: %s", error)
+            if not error.logged:
+                self._queries_log.warning("query", "a query failed: %s", error)
             problem = str(error)  # for example a missing file or directory
             if isinstance(error, UnavailableError):
                 problem = (

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from monitor.logs import answers
-from monitor.logs.actions import Follow, ListRequest, Request, Unfollow, Upload, echo, parse
+from monitor.logs.actions import Follow, ListRequest, Request, Unfollow, Upload, parse
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.followers import Follower
+from monitor.logs.heads import echo
 from monitor.logs.limits import Allowances
 from monitor.logs.service import LogService
 from monitor.tokens import ANYONE, Principal

@@ -21,8 +21,8 @@ from zmq.utils.monitor import parse_monitor_message
 
 from monitor.files.threads import call_aside
 from monitor.log_limits import RateLimitedLog
-from monitor.logs.actions import echo
 from monitor.logs.answers import ActionError, ErrorCode, Head
+from monitor.logs.heads import echo
 from monitor.logs.peers import Peer
 from monitor.logs.service import LogService
 from monitor.tokens import TokenFile
@@ -31,7 +31,8 @@ from monitor.transport.curve import CurveKeys, read_curve_keys
 from monitor.transport.router import Router, peer_address, reason
 from monitor.transport.strangers import Strangers
 from monitor.transport.zmtp import Zmtp
-from monitor.transport.zmtp_server import ZmtpConnection, ZmtpServer
+from monitor.transport.zmtp_connection import ZmtpConnection
+from monitor.transport.zmtp_server import ZmtpServer
 
 __all__ = ["MOST_CONNECTIONS", "ZeroMq"]
 
@@ -42,7 +43,7 @@ _BATCH: Final = 100
 # How many answers to, and messages from, one peer libzmq may queue.
 _SEND_QUEUE: Final = 100
 _RECEIVE_QUEUE: Final = 8
-# A frame over max_message_bytes is answered with an error; for one over so many times that,
+# A frame over max_message_bytes is answered with an error; for one over this many times that,
 # libzmq closes the connection.
 _OVERSIZE: Final = 2
 # Frames of a message.
@@ -260,7 +261,7 @@ class ZeroMq:
                 self._silent.accepted(event["value"])
             else:
                 self._silent.gone(event["value"])
-        # No further edge tells of what is left.
+        # No further edge signals what is left.
         asyncio.get_running_loop().call_soon(self._drain_monitor)
 
     def _drain(self) -> None:

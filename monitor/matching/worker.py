@@ -139,7 +139,7 @@ def _end(expression: str, body: bytes) -> int:
     found = pattern.search("\n".join(lines))
     if found is None:
         return NO_MATCH
-    # The ends of lines before the match's end were a byte longer in what came.
+    # In the body, each end of a line before the match's end is a byte longer.
     ends = list(accumulate(len(line) + 1 for line in lines[:-1]))
     matched = found.string[: found.end()].encode("utf-8", "surrogateescape")
     return len(matched) + bisect_right(ends, found.end())

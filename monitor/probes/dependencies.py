@@ -8,25 +8,30 @@ from monitor.probes.job import Job
 
 __all__ = ["CIRCULAR", "Dependents", "circular_jobs", "failed_dependency"]
 
-CIRCULAR = "jobs depend on each other in a circle"
+# Each round ends every chain at both sides. What a job depends on is followed at each of its
+# results, so a chain of thousands would cost thousands of steps for each of its jobs.
+_ROUNDS = 50
+CIRCULAR = f"jobs depend on each other in a circle, or in a chain of more than {2 * _ROUNDS}"
 
 
 def circular_jobs(jobs: Iterable[Job]) -> set[int]:
     """Return the ids of the jobs that depend on each other in a circle.
 
-    They would hide each other's outage. A job on the way from one circle to another is included.
+    They would hide each other's outage. A job on the way from one circle to another is included,
+    and what is left of a chain that is too long.
     """
     depends = {job.id: set(job.depends_on) for job in jobs if job.depends_on}
     # What is left when nothing more ends the chains downwards, then upwards, is circles alone
     # and what connects them.
-    while True:
+    for _ in range(_ROUNDS):
         ends = {job_id for job_id, on in depends.items() if not on & depends.keys()}
         named = set().union(*depends.values())
         ends |= depends.keys() - named
         if not ends:
-            return set(depends)
+            break
         for job_id in ends:
             del depends[job_id]
+    return set(depends)
 
 
 def failed_dependency(

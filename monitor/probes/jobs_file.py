@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import yaml
 
-from monitor.errors import ConfigError, SettingError
+from monitor.errors import ConfigError, SettingError, without_traces
 from monitor.files.json_keys import Twice, each_key_once, require_each_key_once
 from monitor.files.reading import FileStamp, file_stamp, read_file
 from monitor.files.threads import call_aside
-from monitor.files.yaml_nodes import MERGE_TAG, compose, construct, decode
+from monitor.files.yaml_nodes import MERGE_TAG, compose, construct, decode, take_apart
 from monitor.probes.checks import read_job
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
@@ -31,6 +31,8 @@ _MAX_FILE_BYTES = 64 * 1024 * 1024
 _MAX_YAML_BYTES = 16 * 1024 * 1024
 _MOST_JOBS = 200_000
 _MOST_JSON_VALUES = 3_000_000
+# Decoding one job holds all threads.
+_MAX_JOB_BYTES = 1024 * 1024
 _MAX_S = 120.0
 _LOOK_S = 2.0
 _MOST_SHOWN = 200
@@ -48,7 +50,7 @@ class FileJobs(JobSource):
         stamp = await call_aside(file_stamp, self._file)
         # Until it is read whole, whatever is there is new.
         self._seen = None
-        jobs = await call_aside(read_jobs, self._file)
+        jobs = await call_aside(_read_aside, self._file)
         self._seen = stamp
         return jobs
 
@@ -56,6 +58,13 @@ class FileJobs(JobSource):
         """Look at the file every two seconds; return once it has changed."""
         while await call_aside(file_stamp, self._file) == self._seen:
             await asyncio.sleep(_LOOK_S)
+
+
+def _read_aside(file: Path) -> JobList:
+    try:
+        return read_jobs(file)
+    except SettingError as error:
+        raise without_traces(error) from None
 
 
 def read_jobs(file: Path, *, own: bool = False) -> JobList:
@@ -70,10 +79,14 @@ def read_jobs(file: Path, *, own: bool = False) -> JobList:
     jobs: dict[int, Job] = {}
     refused = []
     until = time.monotonic() + _MAX_S
-    for number, item in enumerate(in_slices(items)):
+    for number in in_slices(range(len(items))):
+        # What was read is freed piece by piece.
+        item, items[number] = items[number], None
         if time.monotonic() > until:
             raise _refusal(f"{place(number)}: its jobs are not checked within {_MAX_S:g} s")
         try:
+            if item is _TOO_LONG:
+                raise SettingError((), f"longer than {_MAX_JOB_BYTES} bytes")
             require_each_key_once(item)
             job = read_job(item)
             if job.id in jobs:
@@ -108,18 +121,28 @@ def _items(file: Path, *, own: bool) -> tuple[list[Any], Callable[[int], str]]:
         if len(raw) > _MAX_YAML_BYTES:
             raise ConfigError(f"longer than {_MAX_YAML_BYTES} bytes, and not JSON", file=str(file))
         root = compose(str(file), decode(str(file), raw))
-        data = construct(str(file), root)
     except ConfigError as error:
         raise _refusal(not_json or str(error)) from None
+    try:
+        return _yaml_items(file, root)
+    except ConfigError as error:
+        raise _refusal(not_json or str(error)) from None
+    finally:
+        take_apart(root)
+
+
+def _yaml_items(file: Path, root: yaml.Node | None) -> tuple[list[Any], Callable[[int], str]]:
+    found = [root]
     if isinstance(root, yaml.MappingNode):
-        root = next((value for key, value in root.value if key.value == "jobs"), None)
-        data = data.get("jobs")
-    if not isinstance(data, list) or not isinstance(root, yaml.SequenceNode):
+        found = [value for key, value in root.value if key.value == "jobs"]
+    if len(found) > 1:
+        raise _refusal(f"{file}: jobs: duplicate key")
+    if not found or not isinstance(found[0], yaml.SequenceNode):
         raise _refusal(f"{file} holds no list of jobs")
-    nodes = root.value
-    pairs = list(zip(data, nodes, strict=True))
-    data = [_marked(item, node) for item, node in in_slices(pairs)]
-    return data, lambda number: f"{file}:{nodes[number].start_mark.line + 1}"
+    nodes = found[0].value
+    data = [_marked(construct(str(file), node), node) for node in in_slices(nodes)]
+    lines = [node.start_mark.line + 1 for node in nodes]
+    return data, lambda number: f"{file}:{lines[number]}"
 
 
 def _json_items(file: Path, raw: bytes) -> list[Any]:
@@ -132,12 +155,19 @@ def _json_items(file: Path, raw: bytes) -> list[Any]:
                 return _listed(file, _python_json(file, raw))
             found = msgspec.json.decode(found.get("jobs", b"null"), type=list[msgspec.Raw])
         # One by one, so that the loop has its turns in between.
-        return [
-            json.loads(bytes(item), object_pairs_hook=each_key_once) for item in in_slices(found)
-        ]
+        return [_decoded(item) for item in in_slices(found)]
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # Python's reader takes half of a surrogate pair, of which one job alone is refused.
         return _listed(file, _python_json(file, raw))
+
+
+def _decoded(item: msgspec.Raw) -> Any:
+    raw = bytes(item)
+    return _TOO_LONG if len(raw) > _MAX_JOB_BYTES else _read_json(raw)
+
+
+def _read_json(raw: bytes) -> Any:
+    return json.loads(raw, object_pairs_hook=each_key_once)
 
 
 def _listed(file: Path, data: Any) -> list[Any]:
@@ -151,12 +181,16 @@ def _listed(file: Path, data: Any) -> list[Any]:
 
 def _python_json(file: Path, raw: bytes) -> Any:
     try:
-        return json.loads(raw, object_pairs_hook=each_key_once)
+        return _read_json(raw)
     except json.JSONDecodeError as error:
         raise _NotJsonError(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise _NotJsonError(f"{file}: not JSON: {problem}") from None
+
+
+# Stands for a job that was not decoded.
+_TOO_LONG = object()
 
 
 def _marked(item: Any, node: yaml.Node) -> Any:

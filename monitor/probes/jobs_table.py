@@ -203,7 +203,7 @@ def stopped_jobs(connection: Connection, *, now: float | None = None) -> frozens
 def stop_job(
     connection: Connection, job_id: int, *, until: float | None = None, now: float | None = None
 ) -> bool:
-    """Stop a job, beyond restarts too; return False if it already was stopped.
+    """Stop a job, even across restarts; return False if it was stopped already.
 
     It starts again at ``until`` (s since the epoch), or else when it is started by hand.
     """

@@ -26,7 +26,7 @@ from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
 from monitor.probes.turns import Turns
 from monitor.store import RETRY_S
-from monitor.yielding import over_turns
+from monitor.yielding import large_load, over_turns
 
 __all__ = ["Probes", "make_source", "own_jobs"]
 
@@ -134,16 +134,15 @@ class Probes(Part):
             await self._wait_for_change()
             source, settings = self._source, self._settings
             try:
-                jobs, mine = await _load(source, settings)
+                with large_load():
+                    loaded = await self._prepared(*await _load(source, settings))
             except MonitorError as error:
                 self._outage.failed(f"cannot load the jobs: {error}", cause=error)
                 await asyncio.sleep(backoff.next_delay())
                 continue
             backoff.reset()
             if source is self._source:
-                loaded = await self._prepared(jobs, mine)
-                if source is self._source:
-                    self._adopt(loaded)
+                self._adopt(loaded)
 
     async def _wait_for_change(self) -> None:
         """Return when the source has changed, or a reload has replaced it."""

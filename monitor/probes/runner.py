@@ -39,7 +39,7 @@ _MOST_STARTS = 4
 RESOLVER_THREADS = 512
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
-# Checks can be made again if none failed for want of something for this long.
+# Checks can be made again once none has failed for lack of a resource for this long.
 _WANTING_S = 30.0
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 

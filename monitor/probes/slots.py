@@ -1,4 +1,4 @@
-"""Which of the due runs may start, as only so many may be open at once; pure."""
+"""Which of the due runs may start, as only a limited number may be open at once; pure."""
 
 from __future__ import annotations
 

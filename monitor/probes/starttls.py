@@ -47,7 +47,7 @@ class _Plain:
         await self._loop.sock_sendall(self._connection, text)
 
     async def read(self, size: int) -> bytes:
-        """Return exactly so many bytes."""
+        """Return exactly ``size`` bytes."""
         while len(self._received) < size:
             await self._more()
         found, self._received = self._received[:size], self._received[size:]
@@ -77,7 +77,7 @@ class _Plain:
     async def finished(self) -> None:
         """Refuse plain text after the last answer. Source: CVE-2021-33515."""
         if self._received:
-            raise ProbeError("bad-answer: more came before TLS than the answer")
+            raise ProbeError("bad-answer: unexpected data before TLS")
 
 
 def _refusal(answer: bytes) -> ProbeError:

@@ -39,7 +39,7 @@ SUBSCRIPTION_BYTES = 600
 MESSAGE_BYTES = 16
 # How many earlier epochs a channel keeps; each is a crash, or another relay that took over.
 ANCESTORS_KEPT = 4
-# Trimmed frames are deleted once there are at least so many, and a quarter of all.
+# Trimmed frames are deleted once there are at least this many, and a quarter of all.
 _DEAD_AT_LEAST = 64
 
 

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -57,16 +56,12 @@ class Channels:
         self._awaited: OrderedDict[Channel, float] = OrderedDict()
         # Subscribers of channels without a message, in the order in which they came.
         self._silent: OrderedDict[Subscriber, float] = OrderedDict()
-        # Epochs are unique, also over the restarts of a daemon.
+        # Epochs are unique, even across restarts of a daemon.
         self.run = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         # If histories are saved: what has to be saved, and the keys of what has to be deleted.
         self.unsaved: dict[Channel, None] | None = None
         self.forgotten: list[int] = []
-        # If they are shared: epochs whose begin was published here and not yet read again.
-        self.announced: set[str] = set()
-        # If they are shared: told of a channel that is forgotten before all of it was saved.
-        self.left_unsaved: Callable[[Channel], None] | None = None
 
     @property
     def history_bytes(self) -> int:
@@ -251,98 +246,6 @@ class Channels:
         """Return an epoch that no channel has had before."""
         return f"{self.run}-{next(self._numbers):x}"
 
-    # What another relay published
-
-    def is_own(self, channel: Channel) -> bool:
-        """Whether the channel's epoch is from this run."""
-        return channel.epoch.partition("-")[0] == self.run
-
-    def take_over(self, channel: Channel) -> None:
-        """Let a channel of another relay continue here, with the next message."""
-        channel.continue_as(self.new_epoch(), (*channel.ancestors, (channel.epoch, channel.end)))
-        channel.saved = channel.end
-
-    def begin(self, name: bytes, epoch: str, *, first: int) -> Channel:
-        """Add a channel whose history begins at a position; it must not be there."""
-        channel = self._by_name[name] = Channel(name, epoch, first=first)
-        self._empty_bytes += channel.fixed_bytes
-        return channel
-
-    def restart(self, channel: Channel, first: int) -> None:
-        """Let a channel continue at a position, without what it has."""
-        if not channel.is_empty:
-            self._trim(channel, len(channel))
-        channel.compact()
-        channel.restart(first)
-        for subscriber in channel.subscribers if channel.is_empty else ():
-            subscriber.moved(first)
-
-    def cut_back(self, channel: Channel, position: int) -> None:
-        """Drop a channel's messages from a position on; readers who had them continue there."""
-        before = channel.size_bytes
-        channel.cut_back(position)
-        if not channel.is_empty:
-            self._kept_bytes += channel.size_bytes - before
-        for subscriber in channel.subscribers:
-            if subscriber.position > position:
-                subscriber.moved(position)
-
-    def extend(
-        self,
-        channel: Channel,
-        frames: bytes,
-        sizes: array[int],
-        times: array[float],
-        now: float,
-        *,
-        failed: bool,
-        end: End | None,
-    ) -> None:
-        """Add messages at a channel's end, and its end if there is one.
-
-        ``failed`` says whether FAILED is the last command.
-        """
-        if channel.is_empty:
-            self._fill(channel)
-        if channel.ended:
-            # Another relay had more patience.
-            channel.end_kind = None
-            self._ended.pop(channel, None)
-        channel.extend(frames, sizes, times)
-        self._kept_bytes += len(frames) + MESSAGE_BYTES * len(sizes)
-        if len(channel) > self.limits.max_messages:
-            self._trim(channel, len(channel) - self.limits.max_messages)
-        self._failed.pop(channel, None)
-        channel.failed = failed
-        if end is not None:
-            self._end(channel, end, now)
-        else:
-            self._open[channel] = now
-            self._open.move_to_end(channel)
-            if failed:
-                self._failed[channel] = now
-        if self._is_over():
-            self._evict(channel)
-
-    def forget(self, channel: Channel) -> None:
-        """Remove a channel that ended, for another one under its name."""
-        self._forget(channel)
-
-    def forget_if_over(self, name: bytes, now: float) -> None:
-        """Forget a channel that ended longer ago than it is kept, and that nobody reads."""
-        channel = self._by_name.get(name)
-        if channel is not None and not channel.subscribers:
-            ended = self._ended.get(channel)
-            if ended is not None and now - ended >= self.limits.keep_finished:
-                self._forget(channel)
-
-    def put_in_order(self) -> None:
-        """Order the channels by their times again, after many were added in another order."""
-        for order in (self._open, self._failed, self._ended):
-            entries = sorted(order.items(), key=lambda entry: entry[1])
-            order.clear()
-            order.update(entries)
-
     def _due(self, order: OrderedDict[T, float], before: float) -> list[T]:
         due = itertools.takewhile(lambda item: item[1] <= before, order.items())
         return [each for each, _ in due]
@@ -388,8 +291,6 @@ class Channels:
         self._ended.pop(channel, None)
         self._awaited.pop(channel, None)
         if self.unsaved is not None:
-            if channel in self.unsaved and self.left_unsaved is not None:
-                self.left_unsaved(channel)
             self.unsaved.pop(channel, None)
             if channel.key:
                 self.forgotten.append(channel.key)

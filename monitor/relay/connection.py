@@ -177,8 +177,8 @@ class SubscriberConnection(WebSocketConnection):
         super().resume_writing()
         self._owner.resumed(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+    def release(self) -> None:
+        super().release()
         self._owner.lost(self)
         # The reader refers to its connection, too.
         del self.reader

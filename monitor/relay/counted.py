@@ -33,6 +33,12 @@ def relay_metrics(
         "Subscriptions and channels without a message, which relay_history_bytes includes",
         [({}, channels.waiting_bytes)],
     )
+    yield Metric(
+        "relay_connection_bytes",
+        "gauge",
+        "Connections, and what waits in them for clients that do not read",
+        [({}, server.connection_bytes)],
+    )
     yield Metric("relay_messages_total", "counter", "Messages received", [({}, receiver.received)])
     yield Metric(
         "relay_deliveries_total",

@@ -37,9 +37,9 @@ T = TypeVar("T")
 _PIECE_S = 0.005
 _ASK_EVERY = 8
 _PING_TURNS = 20
-# A frame that nobody has read for so long is made again for the next reader.
+# A frame that nobody has read for this long is made again for the next reader.
 _FRAMES_KEPT_S = 20
-# A flush is followed by a rest of so many times what it took, but no longer than this: a send
+# A flush is followed by a rest of this many times what it took, but no longer than this: a send
 # costs the kernel more than everything else costs the relay, so under load the messages of
 # several turns go out joined. Writing takes half of the time at most, and a fifth if a flush is so
 # long that it writes to hundreds of clients.
@@ -47,12 +47,12 @@ _REST_FACTOR = 1
 _LONG_FLUSH_S = 0.005
 _LONG_REST_FACTOR = 4
 _REST_MAX_S = 0.1
-# Notices about the feed may take so much (s) at once, and this share of the time in the long run;
+# Notices about the feed may take this much time (s) at once, and this share of it in the long run;
 # past it there is a rest after each piece.
 _FEED_BURST_S = 0.02
 _FEED_SHARE = 0.05
 _FEED_REST_S = 0.05
-# A rest ends early when so much waits. No frame is shorter than 16 bytes, so half as many bytes
+# A rest ends early when this much waits. No frame is shorter than 16 bytes, so half as many bytes
 # as this for each message that a channel keeps are less than half of a channel's history.
 _WAITING_MAX_BYTES = 1_048_576
 _FRAME_MIN_BYTES = 16
@@ -104,6 +104,11 @@ class Delivery:
         self._ping_turns: list[set[SubscriberConnection]] = [set() for _ in range(_PING_TURNS)]
         self._ping_turn = 0
         self._pinged_at = self._expired_at = clock()
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much waits in memory for clients that do not read."""
+        return sum(connection.buffered_bytes for connection in self._stalled)
 
     @property
     def limits(self) -> RelaySettings:
@@ -192,7 +197,7 @@ class Delivery:
     # Messages
 
     def received(self, channel: Channel, frame_bytes: int) -> None:
-        """Note that a channel got a frame of so many bytes; :meth:`received_all` follows."""
+        """Note that a channel got a frame of this many bytes; :meth:`received_all` follows."""
         self._dirty[channel] = None
         self._waiting_bytes += frame_bytes
 
@@ -313,7 +318,7 @@ class Delivery:
         if now - self._expired_at >= _FRAMES_KEPT_S:
             self._expired_at = now
             self._frames.expire()
-        # A turn of pings is due each so many seconds; several at once for a short interval.
+        # A turn of pings is due once every few seconds; several at once for a short interval.
         turn_s = self.limits.ping_interval / _PING_TURNS
         due = min(int((now - self._pinged_at) / turn_s), _PING_TURNS)
         self._pinged_at += due * turn_s

@@ -23,7 +23,7 @@ _TICK_S = 1e-6
 class SteadyTime:
     """The time of day (s since the epoch), but strictly increasing.
 
-    Times decide where among a channel's messages an outage was, also if the clock is set back:
+    Times decide where among a channel's messages an outage was, even if the clock is set back:
     until it has caught up, each time is one tick after the latest.
     """
 
@@ -136,7 +136,7 @@ class Feed:
         """A broker is lost, or was lost while the relay was down."""
         self.interruptions += 1
         self.unsaved = True
-        # Also if another outage is open: of several brokers one may stay away, and each loss
+        # Even if another outage is open: of several brokers one may not come back, and each loss
         # concerns the channels that began since then.
         self.outages.append(Outage(at, None))
 

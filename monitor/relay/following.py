@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from monitor.bus.interface import Assignment, DirectTopic, Record
 from monitor.log_limits import RateLimitedLog
 from monitor.relay.channel import Channel
-from monitor.relay.channels import Channels
 from monitor.relay.publishing import HEARTBEAT_S
 from monitor.relay.replicas import Again, Replicas
+from monitor.relay.shared_channels import SharedChannels
 from monitor.relay.topic_records import BrokersRecord, ChannelRecord, decode_record
 
 __all__ = ["Following"]
 
 logger = logging.getLogger("monitor.relay")
 
-# A relay that says nothing for so long (s) is gone, and its brokers with it.
+# A relay that says nothing for this long (s) is gone, and its brokers with it.
 _SILENT_S = 3.5 * HEARTBEAT_S
 # How long the start waits for an unavailable Kafka.
 _PATIENCE_S = 10.0
@@ -55,7 +55,7 @@ class Following:
     def __init__(
         self,
         topic: DirectTopic,
-        channels: Channels,
+        channels: SharedChannels,
         *,
         changed: Callable[[Channel, int], None],
         applied: Callable[[], None],
@@ -239,5 +239,5 @@ class Following:
         for name, relay in list(self._relays.items()):
             if relay.heard < until:
                 del self._relays[name]
-                logger.warning("relay.topic: a relay with brokers says nothing more")
+                logger.warning("relay.topic: a relay with brokers has gone silent")
                 self._brokers_changed(relay.at)

@@ -120,7 +120,7 @@ class TurnFrames:
         return chunk
 
     def allow(self, count: int) -> None:
-        """Allow so many frames of more than one message to be made from now on."""
+        """Allow this many frames of more than one message to be made from now on."""
         self._made_max = self._cache.made + count
 
     def frame(self, channel: Channel, position: int) -> tuple[bytes, int] | None:

@@ -26,8 +26,9 @@ from monitor.relay.replicas import Again
 from monitor.relay.saving import Saving
 from monitor.relay.server import Server
 from monitor.relay.settings import RelaySettings
+from monitor.relay.shared_channels import SharedChannels
 from monitor.relay.sharing import Sharing
-from monitor.settings import Address, address_text, state_directory
+from monitor.settings import Address, ListenAddress, address_text, state_directory
 from monitor.sqlite.file import OpenFile
 from monitor.transport.curve import keys_after_reload
 from monitor.transport.tls import Certificates, read_tls
@@ -53,7 +54,7 @@ class Relay(Part):
         self,
         settings: RelaySettings,
         *,
-        websocket_uri: Address,
+        websocket_uri: ListenAddress,
         zeromq_uri: Address,
         stop: Callable[[str], None],
         topic: DirectTopic | None = None,
@@ -64,7 +65,8 @@ class Relay(Part):
         self._time = SteadyTime(time.time)
         self._stop = stop
         self._tls = None if settings.tls is None else Certificates(read_tls(settings.tls))
-        self.channels = Channels(settings)
+        shared = None if topic is None else SharedChannels(settings)
+        self.channels = Channels(settings) if shared is None else shared
         self.feed = Feed()
         self.delivery = Delivery(self.channels, self.feed, clock)
         served = None if self._tls is None else self._tls.served
@@ -74,10 +76,10 @@ class Relay(Part):
             path = state_directory() / settings.history_file
             self._saving = Saving(path, self.channels, self.feed, clock=clock, time=self._time)
         self._sharing: Sharing | None = None
-        if topic is not None:
+        if topic is not None and shared is not None:
             self._sharing = Sharing(
                 topic,
-                self.channels,
+                shared,
                 self.delivery,
                 brokers=lambda: self._own_brokers,
                 publish=self._publish_again,

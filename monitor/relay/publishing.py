@@ -17,7 +17,7 @@ from monitor.bus.interface import DirectTopic
 from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog, RateLimitedLog
 from monitor.relay.channel import Channel
-from monitor.relay.channels import Channels
+from monitor.relay.shared_channels import SharedChannels
 from monitor.relay.topic_records import brokers_record, channel_record
 
 __all__ = ["HEARTBEAT_S", "Publishing"]
@@ -45,7 +45,7 @@ class Publishing:
     def __init__(
         self,
         topic: DirectTopic,
-        channels: Channels,
+        channels: SharedChannels,
         *,
         brokers: Callable[[], int],
         time: Callable[[], float],

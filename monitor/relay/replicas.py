@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from monitor.relay.channel import Channel
-from monitor.relay.channels import Channels
+from monitor.relay.shared_channels import SharedChannels
 from monitor.relay.topic_records import ChannelRecord, command_of, frames_of
 from monitor.transport.frames import text_frame
 
@@ -50,7 +50,7 @@ class Replicas:
     topic, and follows what is.
     """
 
-    def __init__(self, channels: Channels) -> None:
+    def __init__(self, channels: SharedChannels) -> None:
         self._channels = channels
         # By old epoch, the position up to which its messages were added.
         self._merged: OrderedDict[str, int] = OrderedDict()

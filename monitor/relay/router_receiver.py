@@ -28,7 +28,7 @@ logger = logging.getLogger("monitor.relay")
 
 # Messages a turn of the loop; the loop's other work comes in between.
 _BATCH = 500
-# s of a turn, which the clock is asked for every so many messages.
+# s of a turn, which the clock is asked for every few messages.
 _BATCH_S = 0.005
 _ASK_EVERY = 32
 # Peers that come and go, in one turn.

@@ -22,7 +22,7 @@ from monitor.relay.delivery import Delivery, shown
 from monitor.relay.legacy_reader import LegacyReader
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.relay.recovering_reader import RecoveringReader
-from monitor.settings import Address, address_text
+from monitor.settings import Address, ListenAddress, address_text
 from monitor.transport.crowds import Crowds
 from monitor.transport.listen import listening_sockets
 from monitor.transport.origins import is_allowed, shown_origin
@@ -30,14 +30,17 @@ from monitor.transport.preface import plain_answer
 from monitor.transport.proxies import forwarded_for, is_trusted
 from monitor.transport.tls_server import TLSServer
 
-__all__ = ["Server"]
+__all__ = ["CONNECTION_BYTES", "TLS_CONNECTION_BYTES", "Server"]
 
 logger = logging.getLogger("monitor.relay")
 
+# What a connection costs, without its subscriptions (measured).
+CONNECTION_BYTES = 7000
+TLS_CONNECTION_BYTES = 50_000
 # Connections that wait to be accepted: when thousands come back at once, a full queue
 # makes TCP try again after seconds. The kernel takes no more than net.core.somaxconn.
 _BACKLOG = 4096
-# The kernel gives up a peer that does not acknowledge a ping for so long (TCP_USER_TIMEOUT).
+# The kernel gives up a peer that does not acknowledge a ping for this long (TCP_USER_TIMEOUT).
 _UNACKNOWLEDGED_S = 60.0
 # s for the handshake of TLS.
 _TLS_S = 10.0
@@ -45,7 +48,7 @@ _TLS_S = 10.0
 # loses one to a newcomer, without an answer.
 _SPARE = 256
 # At a stop clients are disconnected one after the other, so that they do not come back all at
-# once: so many a second, or more where that would take longer than this share of the time.
+# once: this many a second, or more where that would take longer than this share of the time.
 _GOODBYES_PER_SECOND = 1000
 _GOODBYES_SHARE = 0.6
 
@@ -55,7 +58,7 @@ class Server:
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: ListenAddress,
         delivery: Delivery,
         *,
         tls: ssl.SSLContext | None,
@@ -80,6 +83,12 @@ class Server:
     def client_count(self) -> int:
         """How many connections there are, with and without a channel."""
         return len(self._connections)
+
+    @property
+    def connection_bytes(self) -> int:
+        """How much memory connections take, and what waits in them for clients that do not read."""
+        each = CONNECTION_BYTES if self._tls is None else TLS_CONNECTION_BYTES
+        return each * len(self._connections) + self.delivery.unread_bytes
 
     # Life
 

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable
 
 from monitor.bus.interface import DirectTopic
 from monitor.metrics import Metric
-from monitor.relay.channels import Channels
 from monitor.relay.delivery import Delivery
 from monitor.relay.feed import SteadyTime
 from monitor.relay.following import Following
 from monitor.relay.publishing import Publishing
 from monitor.relay.replicas import Again
+from monitor.relay.shared_channels import SharedChannels
 
 __all__ = ["Sharing"]
 
 _GOODBYE_S = 2.0
-# The time of day of another host is believed if it is at most so many s ahead.
+# The time of day of another host is believed if it is at most this many s ahead.
 _AHEAD_S = 60.0
 
 
@@ -33,7 +33,7 @@ class Sharing:
     def __init__(
         self,
         topic: DirectTopic,
-        channels: Channels,
+        channels: SharedChannels,
         delivery: Delivery,
         *,
         brokers: Callable[[], int],

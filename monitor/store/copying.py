@@ -47,7 +47,7 @@ def opened_alone(file: Path) -> Iterator[sqlite3.Connection]:
     raw = sqlite3.connect(file, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
         try:
-            # Refused while another process has the file open, also with a write-ahead log.
+            # Refused while another process has the file open, even with a write-ahead log.
             raw.execute("PRAGMA locking_mode = EXCLUSIVE")
             raw.execute("BEGIN EXCLUSIVE")
             migrate.apply(SqliteConnection(raw), server)
@@ -74,7 +74,7 @@ async def copy_file(
     """Copy all rows to ``target``, whose tables exist and are empty or from an earlier attempt.
 
     ``widths_s`` are the widths of new partitions by table. Blocks between transactions. Raises
-    MonitorError, also if the counts differ in the end.
+    MonitorError, even if the counts differ in the end.
     """
     tables = await target.transaction(lambda connection: _begin(connection, source))
     for table in tables:

@@ -73,7 +73,7 @@ class TokenFile:
     """The tokens file and its tokens when last read; a missing file has none.
 
     All parts that check tokens share one instance and use :attr:`current` each time, so that a
-    reload applies at once, also to removed tokens.
+    reload applies at once, even to removed tokens.
     """
 
     def __init__(self, file: str | os.PathLike[str] | None) -> None:

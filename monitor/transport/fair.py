@@ -34,6 +34,8 @@ _READ_BYTES = 16 * 1024
 # s of a turn that one connection, and all together, may use for their input.
 _SHARE_S = 0.0005
 _TURN_S = 0.002
+# s of a turn for connections that ended: thousands may be lost at once.
+_ENDS_S = 0.002
 # Requests, of all connections together, that may begin in one turn.
 _REQUESTS = 4
 
@@ -100,6 +102,9 @@ class Turns:
         self._requests: _Lines[asyncio.Future[None]] = _Lines()
         self._used_s = 0.0
         self._begun = 0
+        # What is to be done for connections that ended, in their order.
+        self._ends: deque[Callable[[], bool | None]] = deque()
+        self._ends_used_s = 0.0
         self._next: asyncio.Handle | None = None
 
     @classmethod
@@ -125,6 +130,34 @@ class Turns:
         self._queue.add(reading.owner, reading)
         self._expect_next()
 
+    def end(self, ending: Callable[[], bool | None]) -> bool:
+        """Do what the end of a connection needs, now or in a later turn; return whether now.
+
+        ``ending`` does it in pieces: it returns True as long as there is more to do.
+        """
+        now = not self._ends and self._ends_used_s < _ENDS_S
+        self._ends.append(ending)
+        if now:
+            self._take_ends()
+        self._expect_next()
+        return now
+
+    def _take_ends(self) -> None:
+        clock, ends = self.clock, self._ends
+        before = clock()
+        while ends and self._ends_used_s < _ENDS_S:
+            ending = ends.popleft()
+            try:
+                if ending():
+                    ends.append(ending)
+            except Exception as error:  # noqa: BLE001 - a defect must end one connection, not more
+                self._loop.call_exception_handler(
+                    {"message": "the end of a connection failed", "exception": error}
+                )
+            now = clock()
+            self._ends_used_s += now - before
+            before = now
+
     async def begin_request(self, address: str) -> None:
         """Wait until a turn has room for one more request of a peer's IP address."""
         if self._requests or self._begun >= _REQUESTS:
@@ -142,8 +175,9 @@ class Turns:
 
     def _turn(self) -> None:
         self._next = None
-        self._used_s = 0.0
+        self._used_s = self._ends_used_s = 0.0
         self._begun = 0
+        self._take_ends()
         queue, requests = self._queue, self._requests
         while queue and self._used_s < _TURN_S:
             queue.next().take_turn()
@@ -152,7 +186,7 @@ class Turns:
             if not request.done():
                 self._begun += 1
                 request.set_result(None)
-        if queue or requests:
+        if queue or requests or self._ends:
             self._expect_next()
 
 

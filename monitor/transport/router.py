@@ -107,7 +107,7 @@ class Router:
         return bool(self._readers)
 
     def drain_soon(self) -> None:
-        """Call ``drain`` in the next turn of the loop: no further edge tells of what is left."""
+        """Call ``drain`` in the next turn of the loop: no further edge signals what is left."""
         if self._turn is None and self._readers:
             self._turn = asyncio.get_running_loop().call_soon(self._drain_now)
 

@@ -30,7 +30,7 @@ MOST_HANDSHAKES = 1024
 MOST_WAITING = 4096
 """Connections of a listener at once that wait for that, as where thousands come back at once."""
 
-# If there are too many handshakes, one that we have waited for so long (s) makes room.
+# If there are too many handshakes, one that we have waited for this long (s) makes room.
 _LEAST_S = 3.0
 _ACCEPTED_PER_TURN = 32
 # s until the next look where the process lacks descriptors or memory.

@@ -207,10 +207,9 @@ class WebSocketConnection(FairReading):
             if protocol.close_expected():
                 self._end()
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
         """The client sends no more, and the transport closes."""
-        self.protocol.receive_eof()
-        self._end()
+        return not self.turns.end(self._close_at_eof)
 
     def pause_writing(self) -> None:
         """Read nothing while the client does not."""
@@ -224,8 +223,13 @@ class WebSocketConnection(FairReading):
         self._set_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release what the connection has."""
+        """Write no more, and release what the connection has."""
         del exc
+        self.is_open = False
+        self.turns.end(self.release)
+
+    def release(self) -> None:
+        """Release what the lost connection has; in a later turn if very many were lost at once."""
         # From here on the protocol's state is CLOSED.
         self.protocol.receive_eof()
         self._end()
@@ -236,6 +240,11 @@ class WebSocketConnection(FairReading):
         self._break_cycles()
 
     # Inside.
+
+    def _close_at_eof(self) -> None:
+        self.protocol.receive_eof()
+        self._end()
+        self.transport.close()
 
     def _request_in(self, data: bytes) -> bytes:
         """Return what is of the handshake's request; what follows it waits for the answer.

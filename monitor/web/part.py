@@ -27,7 +27,8 @@ from monitor.web.context import Context, DaemonStatus, PartsStatus
 from monitor.web.http.access import Access
 from monitor.web.http.app import make_app
 from monitor.web.http.attempts import Attempts
-from monitor.web.http.limits import MAX_HEADER_BYTES, Connections, LimitedHttp
+from monitor.web.http.connections import Connections
+from monitor.web.http.limits import MAX_HEADER_BYTES, LimitedHttp
 from monitor.web.http.sessions import Sessions
 from monitor.web.http.sockets import Sockets
 from monitor.web.routes import Served, served

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email import message_from_bytes
@@ -13,9 +14,12 @@ from typing import Any
 import pytest
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult
+from msgspec.structs import replace
 
+from monitor.alerts.receivers import apprise_url
 from monitor.alerts.receivers.apprise_url import AppriseUrl
 from tests.alerts.test_receivers import MESSAGE
+from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings(
     # aiosmtpd, without TLS
@@ -30,12 +34,15 @@ class Inbox:
         self.mails: list[Mail] = []
         self.encrypted: list[bool] = []
         self.users: list[str | None] = []
+        self.accepts = asyncio.Event()
+        self.accepts.set()
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         del server
         self.mails.append(message_from_bytes(envelope.content))
         self.encrypted.append(session.ssl is not None)
         self.users.append(session.auth_data)
+        await self.accepts.wait()
         return "250 OK"
 
 
@@ -76,13 +83,43 @@ async def test_plain_mail_says_what_since_when_and_why_and_has_the_id_of_its_del
     assert str(mail["Subject"]) == "example is down"
     assert mail["To"] == "oncall@example.org"
     assert mail["Message-ID"].startswith(f"<{MESSAGE.delivery}@")
-    text = "".join(
-        part.get_payload(decode=True).decode()  # type: ignore[union-attr]
-        for part in mail.walk()
-        if not part.is_multipart()
+    (part,) = (part for part in mail.walk() if part.get_content_type() == "text/plain")
+    lines = part.get_payload(decode=True).decode().splitlines()  # type: ignore[union-attr]
+    assert {"example is down", "since 2023-11-14 22:13:20 UTC", "timeout"} <= set(lines)
+    assert "rule site, incident i1" in lines
+
+
+async def test_mail_in_html_shows_names_and_lines_as_they_are(start_server: StartServer) -> None:
+    inbox, port = await start_server()
+    url = f"mailto://127.0.0.1:{port}?from=monitor@example.org&to=oncall@example.org&format=html"
+    incident = replace(MESSAGE.incidents[0], title="<b>a & b</b> is down")
+    outcome = await AppriseUrl("oncall", url).send(
+        dataclasses.replace(MESSAGE, incidents=[incident])
     )
-    for part in ("since 2023-11-14 22:13:20 UTC", "timeout", "incident i1"):
-        assert part in text
+    assert outcome.accepted, outcome.said
+    (mail,) = inbox.mails
+    assert str(mail["Subject"]) == "<b>a & b</b> is down"
+    (part,) = (part for part in mail.walk() if part.get_content_type() == "text/html")
+    text = part.get_payload(decode=True).decode()  # type: ignore[union-attr]
+    assert "&lt;b&gt;a &amp; b&lt;/b&gt; is down<br/>" in text
+
+
+async def test_a_server_that_accepts_late_gets_it_once(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apprise_url, "_LIMIT_S", 0.1)
+    inbox, port = await start_server()
+    inbox.accepts.clear()
+    url = f"mailto://127.0.0.1:{port}?from=monitor@example.org&to=oncall@example.org"
+    target = AppriseUrl("oncall", url)
+    assert not (await target.send(MESSAGE)).accepted
+    await until(lambda: inbox.mails)
+    assert (await target.send(MESSAGE)).said == "mailto: the last attempt has not ended"
+    inbox.accepts.set()
+    async with asyncio.timeout(20):
+        while not (await target.send(MESSAGE)).accepted:
+            await asyncio.sleep(0.01)
+    assert len(inbox.mails) == 1
 
 
 async def test_mail_with_starttls_and_a_password(

@@ -133,7 +133,7 @@ async def test_a_clock_that_is_set_back_holds_up_no_message(tmp_path: Path) -> N
         config = webhook(receiver.url, {**SITE, "failures": 1}, group_wait=1)
         async with running(tmp_path, config, clock=clock) as now:
             await now.check((1, True))
-            await until(lambda: not now.part._readers[TOPIC]._begin)
+            await until(lambda: not now.part._readers[TOPIC]._intake._begin)
             clock.ahead = 7000
             await now.check((1, False))
             await now.until(len)
@@ -142,6 +142,19 @@ async def test_a_clock_that_is_set_back_holds_up_no_message(tmp_path: Path) -> N
             clock.ahead = -7000  # a message waits for another attempt
             receiver.answer = lambda _: response(200)
             await receiver.until(1)
+
+
+async def test_a_clock_that_is_set_back_after_a_storm_holds_up_no_message(tmp_path: Path) -> None:
+    async with HttpReceiver() as receiver:
+        clock = Clock()
+        config = webhook(receiver.url, {**SITE, "failures": 1}, group_wait=0.5)
+        async with running(tmp_path, config, clock=clock) as now:
+            await now.check(*((job_id, False) for job_id in range(1, 21)))
+            await receiver.until(1)
+            clock.ahead = -3000
+            await now.check((30, False))
+            await receiver.until(2)
+            assert receiver.events()[-1] == ("opened", "30")
 
 
 async def test_what_was_published_before_the_part_was_ever_on_is_not_judged(tmp_path: Path) -> None:
@@ -179,6 +192,38 @@ async def test_a_reload_adopts_rules_and_receivers_and_open_incidents_stay_open(
         await now.check((1, True))
         await new.until(2)
         assert new.accepted[1].json["incident"]["id"] == first.id
+
+
+@pytest.mark.usefixtures("soon")
+async def test_messages_that_wait_go_to_the_url_that_replaces_theirs(tmp_path: Path) -> None:
+    urls = tmp_path / "oncall.urls"
+    async with HttpReceiver(lambda _: response(401)) as locked, HttpReceiver() as good:
+        other = f"json://127.0.0.1:{good.port}/other"
+        urls.write_text(f"json://me:old@127.0.0.1:{locked.port}/token\n{other}\n")
+        config = webhook("", SITE | {"failures": 1})
+        config["receivers"] = [{"name": "hook", "urls_file": str(urls)}]
+        async with running(tmp_path, config) as now:
+            await now.check((1, False))
+            await until(lambda: locked.requests and good.requests)
+            urls.write_text(f"{other}\njson://me:new@127.0.0.1:{good.port}/token\n")
+            await now.reload(settings(**config))
+            await good.until(2)
+            assert [each.path for each in good.accepted] == ["/other", "/token"]
+            # One that nothing replaces is given up.
+            await now.check((2, False))
+            await good.until(4)
+            good.answer = lambda _: response(500)
+            await now.check((3, False))
+            await until(lambda: len(good.requests) >= 6)
+            urls.write_text(f"{other}\n")
+            await now.reload(settings(**config))
+            (*_, last) = await now.until(
+                lambda found: any(
+                    notice.error == "the receiver was removed from the config"
+                    for notice in found[-1].notified
+                )
+            )
+            assert len(last.notified) == 2
 
 
 async def test_an_open_incident_is_repeated_until_it_is_acknowledged(tmp_path: Path) -> None:

@@ -194,6 +194,20 @@ async def test_whatever_a_receiver_says_is_accepted_or_an_error_in_a_line(
         assert len(outcome.said) < 600
 
 
+async def test_a_message_is_as_long_as_its_service_takes_and_says_how_many_more_there_are() -> None:
+    incidents = [
+        msgspec.structs.replace(MESSAGE.incidents[0], id=f"i{number}", reason="x" * 1000)
+        for number in range(30)
+    ]
+    async with HttpReceiver() as receiver:
+        target = AppriseUrl("phone", f"ntfy://127.0.0.1:{receiver.port}/topic")
+        assert (await target.send(replace(MESSAGE, incidents=incidents))).accepted
+    text = receiver.requests[0].json["message"]
+    assert len(text) <= 7800
+    assert text.count("example is down") == 6
+    assert text.endswith("and 24 more: https://monitor.example.org/#/incidents")
+
+
 async def test_a_message_through_apprise_and_what_its_service_refuses_without_secrets(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -21,10 +21,12 @@ __all__ = [
     "delete_before",
     "delete_topic",
     "expand_topic",
+    "expired",
     "make",
     "produce",
     "take",
     "throttled",
+    "values",
 ]
 
 
@@ -121,3 +123,13 @@ async def take(consumer: Consumer, count: int, *, limit_s: float = 60) -> list[R
         while len(records) < count:
             records += await consumer.poll(max_records=1000, timeout_s=0.2)
     return records
+
+
+def values(numbers: range) -> list[bytes]:
+    # Long enough to be worth compressing, which librdkafka decides.
+    return [f"{number:0100}".encode() for number in numbers]
+
+
+def expired(bus: Bus) -> dict[str, float]:
+    (metric,) = (metric for metric in bus.metrics() if metric.name == "consumer_expired_total")
+    return {labels["topic"]: count for labels, count in metric.samples}

@@ -1,7 +1,7 @@
-/* What a process that has this in LD_PRELOAD takes for the time of day: the real one, and so many
- * nanoseconds more as stand, in its own byte order, in the first eight bytes of the file that
- * CHAOS_CLOCK names. Monotonic clocks, and waits by them, stay as they are, as when an
- * administrator or NTP sets a machine's clock. */
+/* The time of day of a process that has this in LD_PRELOAD: the real one, plus the number of
+ * nanoseconds in the first eight bytes, in its own byte order, of the file that CHAOS_CLOCK names.
+ * Monotonic clocks, and waits by them, stay as they are, as when an administrator or NTP sets a
+ * machine's clock. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

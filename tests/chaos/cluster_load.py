@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tests.chaos.findings import Finding
 from tests.cluster.model import Model
-from tests.cluster.plays import Step
+from tests.cluster.play import Step
 from tests.servers.kubernetes import KubernetesServer
 
 __all__ = ["ClusterLoad", "Told"]

@@ -137,7 +137,7 @@ class LogLoad:
     async def _until_answered(
         self, line: _Line, instance: Instance, message: dict[str, Any], book: _Book
     ) -> dict[str, Any] | None:
-        """Send it, again and again, also to other instances, until it is committed."""
+        """Send it, again and again, even to other instances, until it is committed."""
         pause_s = 0.1
         while True:
             book.tries += 1

@@ -16,7 +16,7 @@ from tests.chaos.stage import Stage
 __all__ = ["Peers"]
 
 _EVERY_S = 0.15
-# Connections that say nothing more and stay, until so many others have come after them.
+# Connections that say nothing more and stay, until this many others have come after them.
 _KEPT = 24
 _OVER_ZEROMQ = 0.05
 

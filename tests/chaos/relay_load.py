@@ -1,4 +1,4 @@
-"""Jobs as a broker tells of them, and readers of both protocols that follow them."""
+"""Jobs as a broker reports them, and readers of both protocols that follow them."""
 
 from __future__ import annotations
 

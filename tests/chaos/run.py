@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from monitor.bus import Record
 from monitor.store import DatabaseSettings, open_store
 from tests.aggregation import plain
 from tests.aggregation.producers import whole_topic
@@ -29,6 +25,7 @@ from tests.chaos.probe_load import results_finding
 from tests.chaos.service import Resources, resources
 from tests.chaos.spool_tail import SpoolTail
 from tests.chaos.stage import Stage
+from tests.chaos.stored import last_offset, reached, records_of, result_of, spooled, topic_ids
 from tests.waiting import wait_for
 
 __all__ = ["Run"]
@@ -85,7 +82,7 @@ class Run:
         try:
             self._start_loads()
             peers.start()
-            time.sleep(min(_WARM_S, self._duration_s / 3))  # the load alone, for so long
+            time.sleep(min(_WARM_S, self._duration_s / 3))  # the load alone, for this long
             stage.alerts.start()
             self._before = {service.name: resources(service.pid) for service in stage.services}
             self._play_faults(faults)
@@ -210,7 +207,7 @@ class Run:
         spools = [service.state / "spool.db" for service in stage.services]
         if stage.servers:
             wait_for(
-                lambda: all(_spooled(spool) == 0 for spool in spools),
+                lambda: all(spooled(spool) == 0 for spool in spools),
                 "every spool to be forwarded",
                 limit_s=_SETTLE_S,
             )
@@ -219,9 +216,9 @@ class Run:
             for record in self.records:
                 wanted[record.partition] = record.offset + 1
         else:
-            wanted = {0: _last_offset(spools[0], plain.TOPIC) + 1}
+            wanted = {0: last_offset(spools[0], plain.TOPIC) + 1}
         wait_for(
-            lambda: _reached(stage.tables.offsets(), wanted),
+            lambda: reached(stage.tables.offsets(), wanted),
             f"results consumed up to {wanted}",
             limit_s=_SETTLE_S,
         )
@@ -307,13 +304,13 @@ class Run:
                 invariants.tables_finding(found, plain.plain_tables(self.records), offsets=True),
             ]
         # The spool keeps no more than it must: the raw results are what there is to count.
-        expected = plain.plain_tables(_records_of(stage.services[0].state / "monitor.db"))
+        expected = plain.plain_tables(records_of(stage.services[0].state / "monitor.db"))
         return [checks, invariants.tables_finding(found, expected, offsets=False)]
 
     def _judge_alerts(self) -> list[Finding]:
         stage = self._stage
         if stage.servers:
-            results = [found for found in map(_result_of, self.records) if found]
+            results = [found for found in map(result_of, self.records) if found]
         else:
             self._tail.finish()
             results = self._tail.results
@@ -336,7 +333,7 @@ class Run:
         ids = stage.tables.event_ids()
         found = [stage.cluster.finding(ids)]
         if stage.servers:
-            found.append(invariants.forwarded_finding(ids, _topic_ids(stage.bootstrap)))
+            found.append(invariants.forwarded_finding(ids, topic_ids(stage.bootstrap)))
         return found
 
     def _judge_resources(self) -> list[Finding]:
@@ -375,85 +372,3 @@ class Run:
             {service.name: service.history.problems for service in services},
             faults.problems,
         )
-
-
-def _result_of(record: Record) -> dict[str, Any] | None:
-    """Return the result in a message, or None."""
-    with contextlib.suppress(ValueError):
-        found = json.loads(record.value)
-        if isinstance(found, dict) and "scheduled_at" in found:
-            return found
-    return None
-
-
-def _reached(offsets: dict[int, int] | None, wanted: dict[int, int]) -> bool:
-    return offsets is not None and all(
-        offsets.get(partition, 0) >= offset for partition, offset in wanted.items()
-    )
-
-
-@contextlib.contextmanager
-def _opened(file: Path) -> Any:
-    with contextlib.closing(
-        sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)
-    ) as connection:
-        yield connection
-
-
-def _spooled(spool: Path) -> int:
-    with _opened(spool) as connection:
-        return int(connection.execute("SELECT count(*) FROM message").fetchone()[0])
-
-
-def _last_offset(spool: Path, topic: str) -> int:
-    with _opened(spool) as connection:
-        sql = (
-            "SELECT max(offset) FROM message JOIN topic ON topic.id = message.topic WHERE name = ?"
-        )
-        return int(connection.execute(sql, (topic,)).fetchone()[0])
-
-
-def _records_of(database: Path) -> list[Record]:
-    """Return the raw results of an SQLite file as if they had come over the bus."""
-    names = (
-        "job_id", "scheduled_at", "checked_at", "url", "kind", "up", "status", "response_time",
-        "error",
-    )  # fmt: skip
-    with _opened(database) as connection:
-        rows = connection.execute(f"SELECT {', '.join(names)} FROM availability_result").fetchall()
-    return [
-        Record(
-            plain.TOPIC,
-            0,
-            number,
-            None,
-            {},
-            json.dumps({**dict(zip(names, row, strict=True)), "up": bool(row[5])}).encode(),
-            0.0,
-        )
-        for number, row in enumerate(rows)
-    ]
-
-
-def _topic_ids(bootstrap: str) -> list[str]:
-    """Return the ids of the model events in Kafka, those of one key in order."""
-    from kafka import KafkaConsumer, TopicPartition
-
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
-    try:
-        places = [
-            TopicPartition("model-updates", number)
-            for number in consumer.partitions_for_topic("model-updates")
-        ]
-        consumer.assign(places)
-        consumer.seek_to_beginning(*places)
-        ends = consumer.end_offsets(places)
-        ids = []
-        deadline = time.monotonic() + 60
-        while any(consumer.position(place) < ends[place] for place in places):
-            assert time.monotonic() < deadline, "the topic could not be read to its end"
-            for batch in consumer.poll(timeout_ms=500).values():
-                ids += [dict(item.headers)["ce_id"].decode() for item in batch]
-        return ids
-    finally:
-        consumer.close()

@@ -19,7 +19,7 @@ from monitor.cluster.watch import Timing
 from monitor.messages import ModelEvent, decode_model_event
 from monitor.part import Health
 from monitor.store import DatabaseSettings, Store
-from tests.cluster.plays import Step
+from tests.cluster.play import Step
 from tests.servers.kubernetes import KubernetesServer
 from tests.store.opened import opened
 from tests.waiting import until
@@ -90,7 +90,7 @@ class Run:
         await until(lambda: self.part.state().health is Health.OK)
 
     async def count(self, number: int) -> None:
-        """Wait until so many events came, and make sure of the message where they don't."""
+        """Wait until this many events came, and make sure of the message where they don't."""
         try:
             await until(lambda: len(self.records) >= number)
         except TimeoutError:

@@ -18,7 +18,7 @@ from monitor.cluster.objects import Page, WatchEvent
 from monitor.cluster.states import Known, ScopeChanges
 from monitor.cluster.tracker import Tracker
 from monitor.cluster.watch import Scope
-from tests.cluster.plays import Object, Step
+from tests.cluster.play import Object, Step
 
 KINDS = {kind.resource.plural: name for name, kind in BUILT_IN.items()}
 

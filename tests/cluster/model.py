@@ -11,15 +11,13 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from tests.cluster.play import Object, Play, Step
 from tests.cluster.plays import (
     DaemonSetPlay,
     DeploymentConfigPlay,
     DeploymentPlay,
-    Object,
-    Play,
     RolloutPlay,
     StatefulSetPlay,
-    Step,
 )
 
 Template = tuple[str, str, str]  # image, settings, restart

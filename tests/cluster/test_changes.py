@@ -10,7 +10,8 @@ import pytest
 from monitor.cluster.events import event_id
 from monitor.cluster.mapping import MappingSettings
 from tests.cluster.memory import MemoryCluster, told
-from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay, Play, Step, digest_of
+from tests.cluster.play import Play, Step, digest_of
+from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay
 
 V1, V2, V3 = "registry:5000/models/churn:1", "registry:5000/models/churn:2", "models/churn:3"
 Acts = Callable[[Play], Iterable[Iterable[Step]]]

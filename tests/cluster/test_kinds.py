@@ -12,16 +12,8 @@ from monitor.cluster.kinds.custom import CustomKind, CustomKindSettings
 from monitor.cluster.mapping import MappingSettings
 from monitor.errors import SettingError
 from tests.cluster.memory import MemoryCluster, told
-from tests.cluster.plays import (
-    LABELS,
-    DaemonSetPlay,
-    DeploymentPlay,
-    Object,
-    Play,
-    RolloutPlay,
-    StatefulSetPlay,
-    Write,
-)
+from tests.cluster.play import LABELS, Object, Play, Write
+from tests.cluster.plays import DaemonSetPlay, DeploymentPlay, RolloutPlay, StatefulSetPlay
 
 V1, V2, V3 = "models/churn:1", "models/churn:2", "models/churn:3"
 DEPLOYED, REMOVED = ("deployed", "created"), ("removed", "deleted")

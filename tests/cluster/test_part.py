@@ -22,7 +22,8 @@ from monitor.part import Health
 from monitor.store import Connection, DatabaseSettings, Store, open_store
 from monitor.store.sqlite import SqliteStore
 from tests.cluster.conftest import Lab
-from tests.cluster.plays import DeploymentPlay, digest_of
+from tests.cluster.play import digest_of
+from tests.cluster.plays import DeploymentPlay
 from tests.servers.kubernetes import KubernetesServer
 from tests.waiting import until
 

@@ -10,7 +10,8 @@ import pytest
 from monitor.cluster.watch import Timing
 from tests.cluster.conftest import QUICK, Lab
 from tests.cluster.memory import Backup, MemoryCluster, told
-from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay, Play, StatefulSetPlay
+from tests.cluster.play import Play
+from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay, StatefulSetPlay
 from tests.waiting import until
 
 V = [f"models/churn:{number}" for number in range(10)]

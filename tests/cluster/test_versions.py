@@ -9,7 +9,8 @@ import pytest
 
 from monitor.cluster.mapping import MappingSettings
 from tests.cluster.memory import MemoryCluster, told
-from tests.cluster.plays import DeploymentPlay, Object, Step
+from tests.cluster.play import Object, Step
+from tests.cluster.plays import DeploymentPlay
 
 V1, V2 = "registry:5000/serving/vllm:1", "registry:5000/serving/vllm:2"
 

@@ -11,7 +11,8 @@ import pytest
 from monitor.cluster.watch import Timing
 from monitor.part import Health
 from tests.cluster.conftest import QUICK, Lab
-from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay, Play
+from tests.cluster.play import Play
+from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay
 from tests.servers.kubernetes import Break, Fault
 from tests.waiting import until
 

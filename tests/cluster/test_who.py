@@ -8,7 +8,8 @@ import pytest
 
 from monitor.cluster.events import link_problem
 from tests.cluster.memory import MemoryCluster
-from tests.cluster.plays import LABELS, DeploymentPlay, Object, Write
+from tests.cluster.play import LABELS, Object, Write
+from tests.cluster.plays import DeploymentPlay
 
 V1, V2 = "models/churn:1", "models/churn:2"
 TEMPLATE: Object = {"f:spec": {"f:template": {"f:spec": {}}}}

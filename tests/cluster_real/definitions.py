@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.cluster.plays import LABELS
+from tests.cluster.play import LABELS
 from tests.cluster_real.servers import Api
 from tests.cluster_real.workloads import Namespace, Object
 from tests.waiting import wait_for

@@ -21,7 +21,7 @@ from typing import Any
 import requests
 
 from tests.cluster.conftest import write_kubeconfig
-from tests.cluster.plays import digest_of
+from tests.cluster.play import digest_of
 from tests.conftest import missing
 from tests.ports import free_port
 from tests.servers.kept import cache_directory

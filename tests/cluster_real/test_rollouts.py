@@ -15,7 +15,7 @@ from monitor.cluster.settings import ClusterSettings
 from monitor.messages import ModelEvent
 from monitor.store import DatabaseSettings
 from tests.cluster.conftest import Run, run_part
-from tests.cluster.plays import digest_of
+from tests.cluster.play import digest_of
 from tests.cluster.test_changes import DEPLOYED, FAILED, REMOVED, ROLLED_BACK, UPGRADED
 from tests.cluster_real.servers import Api
 from tests.cluster_real.workloads import Deployment, Namespace

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.plays import LABELS
+from tests.cluster.play import LABELS
 from tests.cluster_real.servers import Api
 from tests.waiting import wait_for
 

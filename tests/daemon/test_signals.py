@@ -115,7 +115,7 @@ def test_a_refused_reload_leaves_the_daemon_as_it_was(
     good = daemon.config_file.read_text()
     for bad, said in (
         (None, "a pipe, not a regular file"),
-        ("relay: {keep_idle: !!int ''}", "config.yml:1: !!int stands before"),
+        ("relay: {keep_idle: !!int ''}", "config.yml:1: the value after !!int"),
         ("relay: {keep_idle: !!timestamp zz}", "config.yml:1: the tag !!timestamp"),
         ("relay: " + "[" * 5000, "nest"),
         ("a0: &a0 {a: 1}\n" + "".join(
@@ -176,6 +176,17 @@ def test_sigusr1_opens_the_log_again_and_ends_nothing(
     daemon.log_file.rename(tmp_path / "moved.log")
     daemon.process.send_signal(signal.SIGUSR1)
     daemon.reload()
+    daemon.wait_log("reloaded")
+    assert daemon.stop() == 0
+
+
+def test_signals_of_other_daemons_and_many_reloads_end_nothing(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon({}).wait_ready()
+    for number in (signal.SIGUSR2, signal.SIGIO, signal.SIGPWR):
+        daemon.process.send_signal(number)
+        daemon.wait_log(f"{number.name} has no meaning here")
+    for _ in range(50):
+        daemon.process.send_signal(signal.SIGHUP)
     daemon.wait_log("reloaded")
     assert daemon.stop() == 0
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.distro, pytest.mark.timeout(900)]
 
 def test_the_fast_tests_pass_with_debians_libraries(built: Built, tmp_path: Path) -> None:
     tree = copy_of_tree(tmp_path / "tree")
-    # What the packages carry along for want of a current one in Debian.
+    # What the packages carry along because there is no current one in Debian.
     carried = next((built.tree / "dist").glob("*.deb"))
     with machine(full=True) as debian:
         debian.copy_in(carried, "/srv/recodex-monitor.deb")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.cluster.conftest import write_kubeconfig
-from tests.cluster.plays import DeploymentPlay, Step
+from tests.cluster.play import Step
+from tests.cluster.plays import DeploymentPlay
 from tests.distro.built import copy_of_tree
 from tests.distro.conftest import add_repository
 from tests.distro.old import EDITED_CONFIG, old_deb

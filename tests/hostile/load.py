@@ -1,6 +1,6 @@
 """An attacker: `python -m tests.hostile.load NUMBER PORT CONNECTIONS SECONDS TOKEN`.
 
-Keeps so many connections busy, and connects again when one is closed. Prints how many bytes were
+Keeps these connections busy, and connects again when one is closed. Prints how many bytes were
 sent, how often it was closed, and the last thing that it got from a closed connection.
 """
 

@@ -18,8 +18,9 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor.logs.actions import echo, parse
+from monitor.logs.actions import parse
 from monitor.logs.answers import ActionError, ErrorCode
+from monitor.logs.heads import echo
 from monitor.relay.protocol_v2 import BadRequest, decode_request
 from monitor.transport.zmtp import Zmtp, ZmtpError
 from tests.hostile.mutations import corpus, mutated

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import selectors
 import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+import requests
 
 from tests.hostile.attacks import masked, upgrade
+from tests.ports import free_port
 from tests.relay.conftest import Relay, StartRelay, everything, start_relay
 from tests.relay.test_hostile import resident_kilobytes
+from tests.waiting import LIMIT_S, wait_for
 
 __all__ = ["start_relay"]
 
@@ -106,3 +110,39 @@ def test_empty_channels_take_nothing_from_a_job(start_relay: StartRelay) -> None
         relay.broker.send("job", "FINISHED")
         got, code = everything(reader)
     assert (len(got), code) == (301, 1000)
+
+
+@pytest.mark.parametrize("protocol", ["1", "2"])
+def test_connections_are_counted_as_what_they_take(start_relay: StartRelay, protocol: str) -> None:
+    api = ["127.0.0.1", free_port()]
+    relay = start_relay(debug=False, max_clients=2000, sections={"api": {"uri": api}})
+    hello = V2 if protocol == "2" else upgrade("/")
+
+    def metric(name: str) -> float:
+        text = requests.get(f"http://127.0.0.1:{api[1]}/metrics", timeout=LIMIT_S).text
+        found = re.search(rf"^recodex_monitor_relay_{name} (\S+)$", text, re.MULTILINE)
+        assert found
+        return float(found[1])
+
+    def clients(first: int, count: int) -> None:
+        for number in range(first, first + count):
+            name = f"c-{number}"
+            peer = socket.create_connection(("127.0.0.1", relay.websocket_port))
+            stack.callback(peer.close)
+            peer.sendall(hello)
+            peer.sendall(
+                request("subscribe", name) if protocol == "2" else masked(1, name.encode())
+            )
+        wait_for(lambda: metric("channels") == first + count, "all are subscribed")
+
+    def counted() -> float:
+        return metric("history_bytes") + metric("connection_bytes")
+
+    with contextlib.ExitStack() as stack:
+        # The first ones take memory that the process has.
+        clients(0, 100)
+        before, counted_before = resident_kilobytes(relay.daemon.pid), counted()
+        clients(100, 1500)
+        grown = (resident_kilobytes(relay.daemon.pid) - before) * KILO
+        ratio = grown / (counted() - counted_before)
+    assert 1 / 1.5 < ratio < 1.5

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from monitor.logs.actions import Follow, ListRequest, Unfollow, Upload, echo, parse, tokens_in
+from monitor.logs.actions import Follow, ListRequest, Unfollow, Upload, parse
 from monitor.logs.answers import ActionError, ErrorCode, Head, listed, live, stored
 from monitor.logs.entries import Entry, Reason, Rejected
 from monitor.logs.filters import Cursor, Filter, Kind, Query, folded
+from monitor.logs.heads import echo, tokens_in
 from monitor.logs.levels import LEVELS
 from monitor.store.cursor import cursor_of, read_cursor
 from tests.logs.test_entries import json_values

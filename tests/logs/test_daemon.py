@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import resource
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,63 +17,16 @@ import pytest
 import requests
 import zmq
 from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.sync.client import ClientConnection, connect
 
 from monitor.store import DatabaseSettings
 from monitor.tokens import Role, create_token
 from tests.chaos.clock import Clock, build_clock
+from tests.logs.daemons import LIMIT_S, ask, client, config, configured, entry, program
 from tests.ports import free_port
-from tests.servers.daemon import ROOT, StartDaemon, run_program
+from tests.servers.daemon import ROOT, StartDaemon
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.end_to_end
-
-LIMIT_S = 60
-
-
-def config(port: int, database: DatabaseSettings | None = None, **sections: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {
-        "relay": False,
-        "logs": {"timewindow": 600},
-        "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
-        **sections,
-    }
-    if database is not None and database.url is not None:
-        given["database"] = {"url": database.url}
-    return given
-
-
-def program(
-    *arguments: str, file: Path | None = None, environ: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    of_file = () if file is None else ("-c", str(file))
-    return run_program(*arguments, *of_file, env={**os.environ, **(environ or {})})
-
-
-def configured(daemon_config: dict[str, Any], directory: Path) -> None:
-    """Make the tables, where that is not the daemon's own affair."""
-    if "database" not in daemon_config:
-        return
-    file = directory / "configure.yml"
-    file.write_text(json.dumps(daemon_config))
-    done = program("configure-database", file=file)
-    assert done.returncode == 0, done.stderr
-
-
-def entry(message: str, **fields: Any) -> dict[str, Any]:
-    return {"level": "info", "time": time.time(), "sender": "addon-1", "message": message} | fields
-
-
-def ask(client: ClientConnection, action: str, **message: Any) -> Any:
-    client.send(json.dumps({"action": action, **message}))
-    return json.loads(client.recv(timeout=LIMIT_S))
-
-
-@contextlib.contextmanager
-def client(port: int, token: str | None = None) -> Iterator[ClientConnection]:
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    with connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers) as connection:
-        yield connection
 
 
 def test_what_was_answered_ok_survives_kill_9(
@@ -271,119 +222,6 @@ def test_a_reload_moves_the_window_and_the_environment_wins(
     assert "LOGS_TIMEWINDOW" in wrong.stderr
 
 
-def test_the_command_logs_shows_filters_and_follows(
-    start_daemon: StartDaemon, tmp_path: Path
-) -> None:
-    port = free_port()
-    daemon = start_daemon(config(port), debug=False).wait_ready()
-    with client(port) as connection:
-        entries = [
-            entry("first\nand more\u2028\tagain\x7f", time=time.time() - 3),
-            entry("\x1b[31mred\x9b2J\x07", time=time.time() - 2, level="error", sender="a\n\x1b2"),
-            entry("last", time=time.time() - 1),
-        ]
-        assert ask(connection, "uploadLogs", logs=entries)["accepted"] == 3
-        api = f"http://127.0.0.1:{port}"
-        shown = program("logs", "--api", api)
-        assert shown.returncode == 0, shown.stderr
-        lines = shown.stdout.splitlines()
-        assert [line[30:] for line in lines if not line.startswith(" ")] == [
-            "INFO     addon-1: first",
-            r"ERROR    a\n\x1b2: \x1b[31mred\x9b2J\x07",
-            "INFO     addon-1: last",
-        ]
-        assert lines[1:3] == ["    and more", "        again\\x7f"]
-        one = program("logs", "--api", api, "--level", "40", "--json", "--timewindow", "60")
-        assert [json.loads(line)["sender"] for line in one.stdout.splitlines()] == ["a\n\x1b2"]
-        at = str(entries[1]["time"])
-        two = program("logs", "--api", api, "--around", at, "--limit", "2", "--json")
-        found = [json.loads(line)["message"] for line in two.stdout.splitlines()]
-        assert found == [entries[1]["message"], "last"]
-        assert program("logs", "--api", api, "--around", at, "--follow").returncode == 2
-        assert program("logs", "--api", api, "--level", "loud").returncode == 2
-        assert program("logs", "--api", api, "--timewindow", "0").returncode == 2
-        away = program("logs", "--api", f"http://127.0.0.1:{free_port()}")
-        assert away.returncode == 75
-        assert away.stderr.count("\n") == 1
-
-        output, notices = tmp_path / "followed", tmp_path / "notices"
-        with output.open("wb") as stream, notices.open("wb") as errors:
-            follower = subprocess.Popen(
-                [sys.executable, str(ROOT / "main.py"), "logs", "--follow", "--json", "--api", api],
-                stdout=stream,
-                stderr=errors,
-            )
-        try:
-
-            def followed() -> list[str]:
-                return [json.loads(each)["message"] for each in output.read_text().splitlines()]
-
-            wait_for(lambda: len(followed()) == 3, "the last lines")
-            ask(connection, "uploadLogs", **entry("new"))
-            wait_for(lambda: followed()[3:] == ["new"], "the new one")
-            # It comes back, and misses nothing.
-            daemon.process.kill()
-            daemon.wait()
-            daemon = start_daemon(config(port), debug=False).wait_ready()
-            with client(port) as other:
-                ask(other, "uploadLogs", **entry("after"))
-            wait_for(lambda: followed()[4:] == ["after"], "the entries after the daemon's return")
-            # However often it tried meanwhile: each reason once, and the return.
-            said = notices.read_text().splitlines()
-            assert len(set(said)) == len(said)
-            assert said[0].endswith("; trying again")
-            assert said[-1].endswith(": following again")
-        finally:
-            follower.terminate()
-            follower.wait(LIMIT_S)
-
-
-def test_the_command_logs_shows_any_text_in_any_encoding(start_daemon: StartDaemon) -> None:
-    port = free_port()
-    start_daemon(config(port), debug=False).wait_ready()
-    with client(port) as connection:
-        ask(connection, "uploadLogs", **entry("école 漢"))
-    for encoding, expected in (("ascii", "\\xe9cole \\u6f22"), ("utf-8", "école 漢")):
-        environ = {"PYTHONIOENCODING": encoding}
-        shown = program("logs", "--api", f"http://127.0.0.1:{port}", environ=environ)
-        assert (shown.returncode, shown.stderr) == (0, "")
-        assert shown.stdout.rstrip().endswith(f"addon-1: {expected}")
-
-
-def test_the_command_follow_shows_all_it_was_asked_for_over_several_pages(
-    start_daemon: StartDaemon, tmp_path: Path
-) -> None:
-    port, count = free_port(), 900
-    start_daemon(config(port), debug=False).wait_ready()
-    with client(port) as connection:
-        for first in range(0, count, 100):
-            logs = [entry(f"{first + n} {'x' * 20_000}") for n in range(100)]
-            assert ask(connection, "uploadLogs", logs=logs)["accepted"] == 100
-        page = requests.get(f"http://127.0.0.1:{port}/log?limit={count}", timeout=LIMIT_S).json()
-        assert len(page["logs"]) < count
-    output = tmp_path / "followed"
-    arguments = ["logs", "--follow", "--api", f"http://127.0.0.1:{port}", "--limit", str(count)]
-    with output.open("wb") as stream:
-        follower = subprocess.Popen(
-            [sys.executable, str(ROOT / "main.py"), *arguments], stdout=stream
-        )
-    try:
-
-        def shown() -> list[str]:
-            return [
-                line.split("addon-1: ")[1].split()[0] for line in output.read_text().splitlines()
-            ]
-
-        wait_for(lambda: output.stat().st_size > count * 20_000, "all of them")
-        with client(port) as connection:
-            ask(connection, "uploadLogs", **entry("new"))
-        wait_for(lambda: output.read_text().endswith("new\n"), "the new one")
-        assert shown() == [*map(str, range(count)), "new"]
-    finally:
-        follower.terminate()
-        follower.wait(LIMIT_S)
-
-
 def test_a_full_disk_is_said_and_uploads_go_on_when_there_is_room(
     start_daemon: StartDaemon,
 ) -> None:
@@ -404,25 +242,6 @@ def test_a_full_disk_is_said_and_uploads_go_on_when_there_is_room(
         found = [each["message"] for each in ask(connection, "getLogs")["logs"]]
         assert found == ["after", "before"]
     assert daemon.stop() == 0
-
-
-def test_levels_are_coloured_in_a_terminal_alone(start_daemon: StartDaemon) -> None:
-    port = free_port()
-    start_daemon(config(port), debug=False).wait_ready()
-    with client(port) as connection:
-        ask(connection, "uploadLogs", **entry("it broke", level="error"))
-    command = [sys.executable, str(ROOT / "main.py"), "logs", "--api", f"http://127.0.0.1:{port}"]
-    primary, secondary = os.openpty()
-    environ = {**os.environ, "TERM": "xterm-256color"}
-    environ.pop("NO_COLOR", None)
-    with open(primary, "rb", closefd=True) as terminal:  # noqa: PTH123 - a descriptor, no path
-        subprocess.run(command, stdout=secondary, check=True, timeout=60, env=environ)
-        os.close(secondary)
-        shown = terminal.read1(65536).decode()
-    assert "\x1b[31mit broke\x1b[0m" in shown
-    plain = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ)
-    assert "it broke" in plain.stdout
-    assert "\x1b" not in plain.stdout
 
 
 def test_a_part_that_is_off_loads_nothing_of_the_server() -> None:

@@ -17,7 +17,7 @@ from monitor.messages import Result
 from monitor.probes.check import Outcome
 from monitor.probes.checking import check_job
 from monitor.probes.checks import read_job
-from monitor.probes.dependencies import Dependents, circular_jobs, failed_dependency
+from monitor.probes.dependencies import CIRCULAR, Dependents, circular_jobs, failed_dependency
 from monitor.probes.job import Job
 from monitor.probes.jobs_file import read_jobs
 from monitor.probes.settings import ProbesSettings
@@ -58,7 +58,7 @@ def test_the_job_that_is_down_is_named_also_behind_others() -> None:
         ([{"id": 1, "depends_on": [2]}], "jobs[0].depends_on: there is no job 2"),
         (
             [{"id": 1}, {"id": 2, "depends_on": [3]}, {"id": 3, "depends_on": [2, 1]}],
-            "jobs[1].depends_on: jobs depend on each other in a circle",
+            f"jobs[1].depends_on: {CIRCULAR}",
         ),
     ],
 )
@@ -80,7 +80,7 @@ def test_a_jobs_file_loses_only_the_circle(tmp_path: Path) -> None:
     found = read_jobs(file)
     assert [each.id for each in found.jobs] == [3]
     assert [line.removeprefix(f"{file}: ") for line in found.refused] == [
-        f"job {number}: depends_on: jobs depend on each other in a circle" for number in (1, 2)
+        f"job {number}: depends_on: {CIRCULAR}" for number in (1, 2)
     ]
 
 
@@ -189,3 +189,10 @@ def test_a_job_that_checks_something_else_now_is_unknown_and_a_deleted_one_is_no
     assert news is not None
     assert not again
     assert len(cast("list[object]", news["items"])) == 1
+
+
+@pytest.mark.parametrize("length", [100, 5000])
+def test_the_rest_of_a_chain_that_is_too_long_is_refused(length: int) -> None:
+    circular = circular_jobs([job(1), *(job(each, each - 1) for each in range(2, length + 1))])
+    assert bool(circular) == (length > 101)
+    assert len(circular) >= length - 102

@@ -1,4 +1,4 @@
-"""Heartbeats: in time, late, reported as failed, and back, also after a restart."""
+"""Heartbeats: in time, late, reported as failed, and back, even after a restart."""
 
 from __future__ import annotations
 

@@ -314,6 +314,24 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, half: str) -> None
     assert "job 2: headers.A: duplicate key" in found.refused[1]
 
 
+def test_jobs_are_listed_once_in_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yml"
+    file.write_text('jobs: [{id: 1, url: "http://a/"}]\njobs: []\n')
+    with pytest.raises(SettingError, match="jobs: duplicate key"):
+        read_jobs(file)
+
+
+def test_a_job_as_long_as_a_file_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.json"
+    long = json.dumps("x" * 2**20)
+    file.write_text(
+        f'[{{"id": 1, "url": "http://a/", "name": {long}}}, {{"id": 2, "url": "http://a/"}}]'
+    )
+    found = read_jobs(file)
+    assert [job.id for job in found.jobs] == [2]
+    assert found.refused == (f"{file}: jobs[0]: longer than 1048576 bytes",)
+
+
 @pytest.mark.parametrize("form", ["json", "yaml"])
 def test_a_key_that_is_there_twice_is_found_at_any_depth(tmp_path: Path, form: str) -> None:
     file = tmp_path / f"jobs.{form}"

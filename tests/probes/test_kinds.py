@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from monitor.daemon.config import load, settings_in_force
+from monitor.daemon.config import load
+from monitor.daemon.shown_settings import settings_in_force
 from monitor.errors import ConfigError, SettingError
 from monitor.probes.checks import KINDS, read_job
 from monitor.probes.checks.http import HttpJob

@@ -32,11 +32,6 @@ served = pytest.mark.integration_test
 AUTHORITY = trustme.CA()
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("tls"))
-
-
 @asynccontextmanager
 async def tls_server(context: ssl.SSLContext) -> AsyncIterator[str]:
     server = Misbehaving(tls=context)

@@ -25,18 +25,6 @@ from tests.probes.misbehaving import Misbehaving
 served = pytest.mark.integration_test
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Misbehaving]:
-    server = Misbehaving()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("tls"))
-
-
 @served
 @pytest.mark.parametrize(
     ("path", "keys", "error"),

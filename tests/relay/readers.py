@@ -42,7 +42,7 @@ class Recovering:
     ) -> tuple[int, int]:
         """Check the messages of a channel; return how many holes and resets there were.
 
-        What a broker says on a new channel while no relay is there nobody can tell of: without
+        What a broker says on a new channel while no relay is there nobody can report: without
         ``from_its_beginning`` a channel may begin with any message. A notice of a loss may be
         ``near`` messages from where it was; a relay that may stand still (more than usually near)
         reads a broker's old connection and its new one at once, in any order.

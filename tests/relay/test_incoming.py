@@ -15,7 +15,7 @@ from tests.examples import examples
 
 pytestmark = pytest.mark.integration_test
 
-# What peers call themselves, also by a command; libzmq names the first.
+# What peers call themselves, even by a command; libzmq names the first.
 NAMES = [b"", b"broker", b"br\xffk\xc3", b"a\0b", b"\xc3\xa9", b"PROGRESS", b"TASK"]
 # A frame may hold a command, the name of its sender or of somebody else, or what libzmq makes up.
 words = st.sampled_from([*NAMES, b"STARTED", b"FINISHED", b"\0abcd"])
@@ -44,7 +44,7 @@ class Peers:
             self.sockets.append(socket)
 
     def read(self, count: int, *, limit: int) -> dict[bytes, list[list[bytes]]]:
-        """Read so many messages, at most ``limit`` in a drain; return them by their sender."""
+        """Read this many messages, at most ``limit`` in a drain; return them by their sender."""
         found: dict[bytes, list[list[bytes]]] = defaultdict(list)
         while count > 0:
             assert self.router.poll(10_000), f"{count} more messages"

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from monitor.bus.interface import Assignment, Consumer, DirectTopic
 from monitor.relay.channel import Channel, End
-from monitor.relay.channels import Channels
 from monitor.relay.protocol import decode
 from monitor.relay.publishing import Publishing
 from monitor.relay.replicas import Replicas
 from monitor.relay.settings import RelaySettings
+from monitor.relay.shared_channels import SharedChannels
 from monitor.relay.topic_records import ChannelRecord, channel_record, decode_record
 
 NAME = "c"
@@ -50,7 +50,7 @@ class Node:
         self._log = log
         self._read = 0
         self._numbers = itertools.count(1)
-        self.channels = Channels(RelaySettings(**limits))
+        self.channels = SharedChannels(RelaySettings(**limits))
         self.publishing = Publishing(log, self.channels, brokers=lambda: 0, time=lambda: 1.0)
         self.replicas = Replicas(self.channels)
 
@@ -69,7 +69,7 @@ class Node:
         assert asyncio.run(self.publishing.publish())
 
     def read(self, count: int = 2**31) -> bool:
-        """Read so many records; return whether there was one."""
+        """Read this many records; return whether there was one."""
         records = self._log.records[self._read : self._read + count]
         self._read += len(records)
         for key, value in records:

@@ -195,7 +195,7 @@ def test_behind_nginx_one_is_killed(
         got: list[list[str]] = [[] for _ in readers]
 
         def read(number: int, until: int) -> None:
-            """Read on one connection until there are so many messages."""
+            """Read on one connection until there are this many messages."""
             while len(got[number]) < until:
                 message = json.loads(readers[number].recv(timeout=60))
                 if message.get("channel") == "c":

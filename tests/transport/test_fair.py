@@ -224,3 +224,31 @@ def budgets() -> Iterator[tuple[float, bool]]:
 
 def test_a_share_of_the_time_is_never_too_much() -> None:
     assert all(within for _, within in budgets())
+
+
+async def test_ends_of_connections_take_a_part_of_each_turn_and_may_come_in_pieces(
+    clock: Clock,
+) -> None:
+    turns = Turns.of(asyncio.get_running_loop())
+    defects: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: defects.append(context))
+    ended: list[int] = []
+    pieces = [3] * 50
+
+    def end(number: int) -> bool:
+        clock.now += 0.0005
+        assert number != 5
+        pieces[number] -= 1
+        if not pieces[number]:
+            ended.append(number)
+        return bool(pieces[number])
+
+    for number in range(50):
+        turns.end(lambda number=number: end(number))
+    assert clock.now == pytest.approx(0.002)
+    while len(ended) < 49:
+        before = clock.now
+        await asyncio.sleep(0)
+        assert clock.now <= before + 0.0025 + 1e-9
+    assert ended == sorted(ended)
+    assert len(defects) == 1

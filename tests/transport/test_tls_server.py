@@ -71,7 +71,7 @@ class Listening:
         return self.refused
 
     def has_read(self, count: int) -> bool:
-        """Whether one client is connected that sent so many bytes, and none waits to be read."""
+        """Whether one client is connected that sent this many bytes, and none waits to be read."""
         handshakes = list(self.server._handshakes)
         if len(handshakes) != 1:
             return False

@@ -6,10 +6,12 @@ Apprise is imported when it is needed first: it takes a second, and many MB.
 from __future__ import annotations
 
 import hashlib
+import html
 import logging
 import re
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 from urllib.parse import unquote
@@ -22,9 +24,14 @@ from monitor.validation import one_line
 __all__ = ["AppriseUrl", "problem_of"]
 
 _LIMIT_S = 60.0
+# How long a service may take to answer: Apprise gives most of them 4 s, and what one accepts after
+# that would be sent again and again. Mail servers look for spam before they accept.
+_PATIENCE_S = 50.0
 # Pieces of a URL that are too short to be secrets, and would hide parts of plain words.
 _LEAST_SECRET = 4
 _MOST_LINES = 5
+# Characters around a title that becomes a line of the body.
+_MARKUP = 20
 _thread = threading.local()
 _TYPES = {"opened": "failure", "repeated": "failure", "resolved": "success", "test": "info"}
 
@@ -38,22 +45,31 @@ class AppriseUrl:
         self.receiver = receiver
         self.key = hashlib.sha256(url.encode()).hexdigest()[:16]
         self._url = url
+        # An attempt that did not end in time, and of which delivery.
         self._busy: Future[Outcome] | None = None
+        self._delivery = ""
 
     async def send(self, message: Message) -> Outcome:
         """Send a message; see :class:`Target`."""
         import asyncio
 
         service = scheme_of(self._url)
-        busy = self._busy
+        busy, self._busy = self._busy, None
         if busy is not None and not busy.done():
             # A library that hangs gets no second thread.
+            self._busy = busy
             return Outcome(accepted=False, said=f"{service}: the last attempt has not ended")
-        self._busy = busy = begin_aside(lambda: _notify(self._url, message))
+        if busy is not None and self._delivery == message.delivery and busy.exception() is None:
+            late = busy.result()
+            if late.accepted:
+                return late
+        busy = begin_aside(lambda: _notify(self._url, message))
         try:
             async with asyncio.timeout(_LIMIT_S):
                 return await asyncio.shield(asyncio.wrap_future(busy))
         except TimeoutError:
+            # The next attempt sees how it ended.
+            self._busy, self._delivery = busy, message.delivery
             return Outcome(accepted=False, said=f"{service}: no answer within {_LIMIT_S:g} s")
 
 
@@ -79,7 +95,17 @@ def _server(url: str) -> Any:
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     asset = apprise.AppriseAsset(app_id="recodex-monitor", app_desc="recodex-monitor")
-    return apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+    server = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+    if server is not None:
+        if "rto=" not in url:
+            server.socket_read_timeout = _PATIENCE_S
+        if "cto=" not in url and scheme_of(url) in ("mailto", "mailtos"):
+            # The one limit of a connection to a mail server.
+            server.socket_connect_timeout = _PATIENCE_S
+        if server.overflow_mode == "upstream":
+            # Services refuse what is too long.
+            server.overflow_mode = apprise.OverflowMode.TRUNCATE
+    return server
 
 
 def _notify(url: str, message: Message) -> Outcome:
@@ -95,11 +121,7 @@ def _notify(url: str, message: Message) -> Outcome:
         logger.addHandler(heard)
         _thread.delivery = message.delivery
         try:
-            accepted = server.notify(
-                title=title_of(message.event, message.incidents),
-                body=body_of(message.event, message.incidents, message.page),
-                notify_type=_TYPES[message.event],
-            )
+            accepted = server.notify(**_content(server, message), notify_type=_TYPES[message.event])
         finally:
             _thread.delivery = None
             logger.removeHandler(heard)
@@ -110,6 +132,36 @@ def _notify(url: str, message: Message) -> Outcome:
     if accepted:
         return Outcome(accepted=True, said=f"{service}: accepted")
     return Outcome(accepted=False, said=f"{service}: {_without_secrets(heard.text(), url)}")
+
+
+def _content(server: Any, message: Message) -> dict[str, Any]:
+    """Return title and body in a format that the service shows as it is meant, within its limit."""
+    # Apprise's newer versions know several formats of a service, others one.
+    form = server.notify_format
+    if hasattr(server, "resolve_format"):
+        form = server.resolve_format("text")
+    title = title_of(message.event, message.incidents)
+    room = server.body_maxlen
+    convert: Callable[[str], str] = str
+    if form == "html":
+        convert = _as_html
+    if server.title_maxlen <= 0:
+        # It becomes a line of the body.
+        title = convert(title)
+        room -= len(title) + _MARKUP
+    body = convert(
+        body_of(
+            message.event,
+            message.incidents,
+            message.page,
+            fits=lambda text: len(convert(text)) <= room,
+        )
+    )
+    return {"title": title, "body": body, "body_format": form}
+
+
+def _as_html(text: str) -> str:
+    return html.escape(text, quote=False).replace("\n", "<br/>\n")
 
 
 class _Heard(logging.Handler):

@@ -27,7 +27,7 @@ from monitor.web.http.access import (
 )
 from monitor.web.http.attempts import Attempts
 from monitor.web.http.compression import Compression
-from monitor.web.http.limits import CONNECTION, Connections
+from monitor.web.http.connections import CONNECTION, Connections
 from monitor.web.http.problems import ERRORS, Problem, install, problem_response
 from monitor.web.http.schemas import Schemas
 from monitor.web.http.static_files import PageFiles
@@ -217,7 +217,7 @@ class Gate:
         if "transfer-encoding" in headers and "content-length" in headers:
             # A proxy in front may see another end of this request, and another request after it
             # (RFC 9112, 6.1).
-            problem = "Transfer-Encoding and Content-Length exclude each other"
+            problem = "Transfer-Encoding and Content-Length cannot be used together"
             await problem_response(400, problem, {"connection": "close"})(scope, receive, send)
             return
         limit = self._connections.settings.max_body_bytes

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from monitor.log_limits import RateLimitedLog
 from monitor.web.http.access import Access, Refusal, credentials_in, too_many
 from monitor.web.http.attempts import Attempts
-from monitor.web.http.limits import Connections
+from monitor.web.http.connections import Connections
 from monitor.web.http.websocket import ClosedError, WebSocket
 from monitor.web.sub_path import inner_path
 

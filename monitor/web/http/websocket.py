@@ -47,7 +47,7 @@ class Owner(Protocol):
         """The handshake is done: serve it."""
 
     def holds(self, socket: WebSocket, change: int, /) -> None:
-        """The connection has so many bytes more of a message that is not complete."""
+        """The connection has this many more bytes of a message that is not complete."""
 
     def lost(self, socket: WebSocket, /) -> None:
         """The connection is lost."""
@@ -189,9 +189,9 @@ class WebSocket(WebSocketConnection):
         self._writable.set()
         self.cancel_timer("stall")
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def release(self) -> None:
         """Wake the handler."""
-        super().connection_lost(exc)
+        super().release()
         self._fragments.clear()
         held, self.held_bytes = self.held_bytes, 0
         self._owner.holds(self, -held)

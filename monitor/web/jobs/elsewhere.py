@@ -44,7 +44,7 @@ class Elsewhere:
         return found
 
     async def read(self, silent_s: Mapping[int, float]) -> list[Result]:
-        """Return the new results of these jobs; locations that are silent for so long are left."""
+        """Return the new results of these jobs; locations that are silent for longer are left."""
         now = self._now()
         after = {}
         for job_id, silent in silent_s.items():

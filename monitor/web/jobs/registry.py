@@ -173,7 +173,7 @@ class JobRegistry:
         return found
 
     def checked(self) -> list[tuple[Job, Result]]:
-        """Return the jobs that are up or down, also those that depend on others, with results.
+        """Return the jobs that are up or down, including those that depend on others, with results.
 
         Of a job that is checked from several locations, each with the last result of one.
         """

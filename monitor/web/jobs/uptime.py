@@ -118,7 +118,7 @@ def reckon_spans(windows: Sequence[Counted], now: float) -> dict[str, UptimeSpan
 def job_windows(
     connection: Connection, job_id: int, *, since: float, until: float
 ) -> list[Counted]:
-    """Return the windows to reckon with, also those that an end of the range is in."""
+    """Return the windows to reckon with, including those that an end of the range is in."""
     found = _windows(connection, job_id, ("hour", "day"), since, until)
     if found:
         hours = [each for each in found if each.width == WIDTHS_S["hour"]]

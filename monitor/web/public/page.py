@@ -73,6 +73,7 @@ def _page(status: PublicStatus) -> Iterator[str]:
         f'<link rel="icon" href="static/icons/{_ICONS[status.state]}.svg" type="image/svg+xml">\n'
         f'<link rel="alternate" type="application/atom+xml" title="{title}"'
         ' href="status/incidents.atom">\n'
+        '<link rel="stylesheet" href="static/colours.css">\n'
         '<link rel="stylesheet" href="static/status.css">\n'
         '<script type="module" src="static/status.js"></script>\n'
         '</head>\n<body>\n<div class="page">\n'

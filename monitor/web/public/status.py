@@ -35,7 +35,7 @@ __all__ = [
 
 PublicState = Literal["up", "degraded", "down", "maintenance", "unknown", "paused"]
 
-# Results stay away for so many intervals, and a minute, before a site is not known any more.
+# A site is not known once no result has come for this many intervals and a minute.
 _LATE_INTERVALS = 3
 _LATE_S = 60.0
 _LONGEST_NAME = 200

@@ -218,7 +218,8 @@ def router(store: Store, part: Alerts | None) -> APIRouter:
             now = time.time()
             found = []
             for window in part.maintenance:
-                begins_at, ends_at = occurrences(window, now, now + _WEEK_S)[0]
+                # Of the one week, clocks that are set may leave out the hour.
+                begins_at, ends_at = occurrences(window, now, now + 2 * _WEEK_S)[0]
                 found.append(
                     Window(
                         name=window.name,
@@ -288,7 +289,7 @@ async def _given(request: Request) -> NewSilence:
 
 def _end(given: NewSilence, now: float) -> float:
     if (given.until is None) == (given.for_ is None):
-        raise Problem(422, "body: needs one of until and for")
+        raise Problem(422, "body: needs either until or for")
     start = now if given.from_ is None else given.from_
     end = given.until if given.until is not None else start + (given.for_ or 0.0)
     # A start that is past is that of maintenance under way, an old one a mistake.

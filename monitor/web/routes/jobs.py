@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -57,6 +57,17 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
             raise Problem(409, f"jobs come from the {source}: change them there")
         assert in_database is not None
         return in_database
+
+    async def replaced(
+        request: Request, sites: Sites, before: AnyJob | None, keys: dict[str, Any]
+    ) -> Response:
+        job = await call_aside(verified_job, keys)
+        with from_database():
+            require_dependencies(book, job)
+            if not await sites.save(job, known=True):
+                raise no_job(job.id)
+        audited(request, f"changed job {job.id}: {changed_keys(before, job)}")
+        return Response(_entry(book, job.id), media_type=JSON)
 
     routes = APIRouter(tags=["jobs"], dependencies=[Depends(known_parameters)])
 
@@ -133,13 +144,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
             raise Problem(422, "body.id: not the id in the path; a job keeps its id")
         await _refresh(book)
         before = book.job(job_id) if job_id in book else None
-        job = await call_aside(verified_job, given)
-        with from_database():
-            require_dependencies(book, job)
-            if not await sites.save(job, known=True):
-                raise no_job(job_id)
-        audited(request, f"changed job {job_id}: {changed_keys(before, job)}")
-        return Response(_entry(book, job_id), media_type=JSON)
+        return await replaced(request, sites, before, given)
 
     @routes.delete(
         "/job/{job_id}",
@@ -198,13 +203,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
         if keys["kind"] != before.kind:
             raise Problem(422, "body.kind: use PUT with all keys of the other kind")
         keys = {key: value for key, value in keys.items() if value is not None}
-        job = await call_aside(verified_job, keys)
-        require_dependencies(book, job)
-        with from_database():
-            if not await sites.save(job, known=True):
-                raise no_job(job_id)
-        audited(request, f"changed job {job_id}: {changed_keys(before, job)}")
-        return Response(_entry(book, job_id), media_type=JSON)
+        return await replaced(request, sites, before, keys)
 
     @routes.post(
         "/job/{job_id}/check",

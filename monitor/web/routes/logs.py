@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -135,10 +137,8 @@ def router(logs: Logs | LogReader) -> APIRouter:
 
     async def admitted(request: Request, who: Requester) -> None:
         peer = request.client.host if request.client is not None else ""
-        try:
+        with _problems():
             logs.service.admit(who, peer=peer, size=len(request.scope["query_string"]))
-        except ActionError as error:
-            raise _problem(error) from None
 
     # Rate limits come first, so that invalid requests count, too.
     checked = [Depends(admitted), Depends(known_parameters)]
@@ -207,21 +207,22 @@ async def _upload(logs: Logs | LogReader, kind: Kind, request: Request, who: Pri
     service = logs.service
     peer = request.client.host if request.client is not None else ""
     content = await request.body()
-    try:
-        allowances = service.admit(who, peer=peer, size=len(content))
-        upload = parse_upload(content, kind, max_batch=service.settings.max_batch)
-        allowances.entries.spend(max(0, len(upload.items) - 1))
-        answer = await (await service.upload(upload, who))
-    except ActionError as error:
-        service.count(error.code)
-        raise _problem(error) from None
+    with _problems():
+        try:
+            allowances = service.admit(who, peer=peer, size=len(content))
+            upload = parse_upload(content, kind, max_batch=service.settings.max_batch)
+            allowances.entries.spend(max(0, len(upload.items) - 1))
+            answer = await (await service.upload(upload, who))
+        except ActionError as error:
+            service.count(error.code)
+            raise
     return Response(answer, media_type="application/json")
 
 
 async def _list(
     logs: Logs | LogReader, kind: Kind, action: str, asked: LogQuery, who: Requester
 ) -> Response:
-    try:
+    with _problems():
         wanted = query(
             kind,
             _filter(asked),
@@ -233,15 +234,13 @@ async def _list(
             cursor=asked.cursor,
         )
         body = await logs.service.list(wanted, who, Head(action))
-    except ActionError as error:
-        raise _problem(error) from None
     return Response(body, media_type="application/json")
 
 
 async def _histogram(
     logs: Logs | LogReader, kind: Kind, asked: HistogramQuery, who: Requester
 ) -> Histogram:
-    try:
+    with _problems():
         wanted = query(
             kind,
             _filter(asked),
@@ -250,8 +249,6 @@ async def _histogram(
             until=asked.until,
         )
         return await logs.service.histogram(wanted, who, bars=asked.bars)
-    except ActionError as error:
-        raise _problem(error) from None
 
 
 def _filter(asked: LogQuery | HistogramQuery) -> Filter:
@@ -265,15 +262,20 @@ def _filter(asked: LogQuery | HistogramQuery) -> Filter:
     )
 
 
-def _problem(error: ActionError) -> Problem:
-    headers = None
-    if error.retry_after is not None:
-        headers = {"retry-after": str(math.ceil(error.retry_after))}
-    status = _STATUS.get(error.code, 500)
-    members: dict[str, Any] = {"code": error.code}
-    if error.rejected is not None:
-        members |= {"accepted": 0, "rejected": error.rejected}
-    return Problem(status, error.message, headers=headers, **members)
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Raise the error of an action as a problem."""
+    try:
+        yield
+    except ActionError as error:
+        headers = None
+        if error.retry_after is not None:
+            headers = {"retry-after": str(math.ceil(error.retry_after))}
+        status = _STATUS.get(error.code, 500)
+        members: dict[str, Any] = {"code": error.code}
+        if error.rejected is not None:
+            members |= {"accepted": 0, "rejected": error.rejected}
+        raise Problem(status, error.message, headers=headers, **members) from None
 
 
 def _level(text: str | None) -> str | int | None:

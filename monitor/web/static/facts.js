@@ -6,7 +6,7 @@ const REFRESH_MS = 30000;
 const RETRY_MS = 5000;
 const RECENT_S = 600;
 const BEFORE_S = 3600;
-// A burst has so many errors, and so many times as many as usual.
+// A burst has at least this many errors, and this many times as many as usual.
 const BURST = 20;
 const TIMES = 5;
 

@@ -84,7 +84,7 @@ def event_of_incident(incident: Incident, name: str | None, outages: Iterable[Ou
 def by_incident(
     outages: Iterable[Outage], incidents: Sequence[Incident]
 ) -> tuple[dict[str, list[Outage]], list[Outage]]:
-    """Return the outages that incidents of rules on sites tell of, by id, and the others."""
+    """Return the outages that incidents of rules on sites report, by id, and the others."""
     of_job: dict[int, list[Incident]] = {}
     for incident in incidents:
         if incident.watch == "site" and incident.job is not None:

@@ -86,7 +86,7 @@ class Request:
         """Return the request after a redirect; raise SettingError if it leads to no web page.
 
         Credentials, the job's cookies and its Host header stay with the host of the job's URL: with
-        its port and scheme, or from http to https, also after a visit to another host. Source:
+        its port and scheme, or from http to https, even after a visit to another host. Source:
         RFC 9110 15.4; browsers do the same.
         """
         first = self.first or self

@@ -40,7 +40,7 @@ function all(root, context) {
   );
   const picture = new Picture(table, { retry: load, words: 'Loading the incidents…' });
   root.append(
-    h('div', { class: 'title' }, h('div', {}, h('h1', {}, 'Incidents'), h('p', { class: 'muted' }, state.has('incidents') ? 'What the rules of the alerts opened, and outages that no rule tells of.' : 'Outages as the results of the sites show them; with the part alerts, rules can notify somebody.')), state.has('incidents') ? h('div', { class: 'actions' }, h('a', { class: 'button', href: '#/incidents/maintenance' }, 'Maintenance and receivers')) : ''),
+    h('div', { class: 'title' }, h('div', {}, h('h1', {}, 'Incidents'), h('p', { class: 'muted' }, state.has('incidents') ? 'What the rules of the alerts opened, and outages that no rule reports.' : 'Outages as the results of the sites show them; with the part alerts, rules can notify people.')), state.has('incidents') ? h('div', { class: 'actions' }, h('a', { class: 'button', href: '#/incidents/maintenance' }, 'Maintenance and receivers')) : ''),
     ...(open ? [open.element] : []),
     h('div', { class: 'apart' }, timeline.element),
     h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'The last 30 days')), h('div', { class: 'toolbar inside' }, search), picture.element, table),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +15,18 @@ from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.entries import DECODING_ERRORS
 from monitor.validation import decoding_problem
 
-__all__ = ["MAX_TEXT", "NOTHING", "MessageHead", "bad", "decode", "echo", "head", "tokens_in"]
+__all__ = [
+    "MAX_TEXT",
+    "NOTHING",
+    "MessageHead",
+    "bad",
+    "breathe",
+    "decode",
+    "echo",
+    "head",
+    "head_of",
+    "tokens_in",
+]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -25,6 +37,11 @@ _MAX_ID_BYTES: Final = 256
 # very long for what it can say.
 _LONG_BYTES: Final = 256 * 1024
 _BYTES_AN_OBJECT: Final = 32
+# With more commas than one in so many bytes, it may be a list of numbers, which takes as long.
+_BYTES_A_COMMA: Final = 16
+# Escapes take so much longer to read than other letters that no message may have more; one of four
+# digits counts three times.
+_MAX_ESCAPES: Final = 1_000_000
 _MAX_TOKENS: Final = 8
 
 
@@ -48,13 +65,36 @@ def bad(problem: str) -> ActionError:
 
 def head(data: bytes) -> Head:
     """Return the common part of a message; raises ActionError if it is not a JSON object."""
+    _require_sparse(data)
+    return _head(data)
+
+
+def _require_sparse(data: bytes) -> None:
     if not data:
         raise bad("the message is empty")
     if _is_dense(data):
-        problem = "too many objects for a message of this length"
+        problem = "too many objects, values or escapes for one message"
         raise ActionError(ErrorCode.TOO_LARGE, problem)
+
+
+def _head(data: bytes) -> Head:
     raw = decode(data, MessageHead)
     return Head(_string(raw.action, "action"), _echo(raw.id), _string(raw.token, "token"))
+
+
+async def head_of(data: bytes) -> Head:
+    """Return the head as :func:`head` does, and let the loop turn before more of it is decoded."""
+    _require_sparse(data)
+    await breathe(data)
+    found = _head(data)
+    await breathe(data)
+    return found
+
+
+async def breathe(data: bytes) -> None:
+    """Let the loop turn between two looks at a long message, each of which takes many ms."""
+    if len(data) > _LONG_BYTES:
+        await asyncio.sleep(0)
 
 
 def echo(data: bytes) -> Head:
@@ -83,8 +123,33 @@ def tokens_in(data: bytes) -> Iterator[str]:
         at += 1
 
 
+class _Object(msgspec.Struct, gc=False):
+    """Any object, of which nothing is decoded."""
+
+
+class _Lists(msgspec.Struct):
+    logs: list[_Object] = []
+    notifications: list[_Object] = []
+
+
 def _is_dense(data: bytes) -> bool:
-    return len(data) > _LONG_BYTES and data.count(b"}") * _BYTES_AN_OBJECT > len(data)
+    if len(data) <= _LONG_BYTES:
+        return False
+    if data.count(b"}") * _BYTES_AN_OBJECT > len(data):
+        return True
+    if data.count(b"\\") + 2 * data.count(b"\\u") > _MAX_ESCAPES:
+        return True
+    if data.count(b",") * _BYTES_A_COMMA <= len(data):
+        return False
+    try:
+        # It fails at the first item that is no object.
+        msgspec.json.decode(data, type=_Lists)
+    except msgspec.ValidationError:
+        return True
+    except DECODING_ERRORS:
+        # The answer names it.
+        return False
+    return False
 
 
 def _string(raw: Raw, key: str) -> str | None:

@@ -65,30 +65,40 @@ def bad(problem: str) -> ActionError:
 
 def head(data: bytes) -> Head:
     """Return the common part of a message; raises ActionError if it is not a JSON object."""
-    _require_sparse(data)
-    return _head(data)
+    *_, found = _steps(data)
+    assert found is not None
+    return found
 
 
-def _require_sparse(data: bytes) -> None:
+async def head_of(data: bytes) -> Head:
+    """Return the head as :func:`head` does; the loop turns before each look at a long message."""
+    found: Head | None = None
+    for step in _steps(data):
+        found = step
+        await breathe(data)
+    assert found is not None
+    return found
+
+
+def _steps(data: bytes) -> Iterator[Head | None]:
+    """Look at a message in steps, each of which takes many ms if it is long; yield the head last.
+
+    Raises ActionError.
+    """
+    yield None
     if not data:
         raise bad("the message is empty")
-    if _is_dense(data):
-        problem = "too many objects, values or escapes for one message"
-        raise ActionError(ErrorCode.TOO_LARGE, problem)
+    for is_too_much in (_is_dense, _lists_values):
+        if is_too_much(data):
+            problem = "too many objects, values or escapes for one message"
+            raise ActionError(ErrorCode.TOO_LARGE, problem)
+        yield None
+    yield _head(data)
 
 
 def _head(data: bytes) -> Head:
     raw = decode(data, MessageHead)
     return Head(_string(raw.action, "action"), _echo(raw.id), _string(raw.token, "token"))
-
-
-async def head_of(data: bytes) -> Head:
-    """Return the head as :func:`head` does, and let the loop turn before more of it is decoded."""
-    _require_sparse(data)
-    await breathe(data)
-    found = _head(data)
-    await breathe(data)
-    return found
 
 
 async def breathe(data: bytes) -> None:
@@ -100,7 +110,7 @@ async def breathe(data: bytes) -> None:
 def echo(data: bytes) -> Head:
     """Return the valid parts of the head, for an error response; never raises."""
     found = Head()
-    if _is_dense(data):
+    if _is_dense(data) or _lists_values(data):
         return found
     with suppress(ActionError):
         raw = decode(data, MessageHead)
@@ -135,14 +145,17 @@ class _Lists(msgspec.Struct):
 def _is_dense(data: bytes) -> bool:
     if len(data) <= _LONG_BYTES:
         return False
-    if data.count(b"}") * _BYTES_AN_OBJECT > len(data):
-        return True
-    if data.count(b"\\") + 2 * data.count(b"\\u") > _MAX_ESCAPES:
-        return True
-    if data.count(b",") * _BYTES_A_COMMA <= len(data):
+    escapes = data.count(b"\\")
+    if escapes <= _MAX_ESCAPES < 3 * escapes:
+        escapes += 2 * data.count(b"\\u")
+    return escapes > _MAX_ESCAPES or data.count(b"}") * _BYTES_AN_OBJECT > len(data)
+
+
+def _lists_values(data: bytes) -> bool:
+    """Return whether a long message lists what are no objects, which is found at the first one."""
+    if len(data) <= _LONG_BYTES or data.count(b",") * _BYTES_A_COMMA <= len(data):
         return False
     try:
-        # It fails at the first item that is no object.
         msgspec.json.decode(data, type=_Lists)
     except msgspec.ValidationError:
         return True

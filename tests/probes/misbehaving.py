@@ -234,6 +234,10 @@ class Misbehaving:
         )
         if argument == "says":
             connection.sendall(b"\x81\x08421 busy")
+        if argument == "pings":
+            connection.sendall(b"\x89\x00" * 5000 + b"\x81\x03220")
+            while connection.recv(65536):
+                pass
         connection.recv(1)
 
     def _do_upgrade(self, connection: socket.socket, argument: str) -> None:

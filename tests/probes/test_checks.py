@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.client import ClientProtocol
 from websockets.http11 import Request
 from websockets.typing import Subprotocol
 
+from monitor import yielding
 from monitor.probes.checking import Checks
 from monitor.probes.checks.http import HttpJob
 from tests.ports import free_port
@@ -383,6 +385,37 @@ async def test_a_websocket_is_up_whatever_else_is_in_the_answer(
     url = server.url(f"/websocket/{argument}").replace("http:", "ws:")
     outcome = await check(url, timeout=30)
     assert (outcome.error, outcome.status) == (None, 101)
+
+
+async def test_a_flood_of_pings_is_parsed_over_many_turns(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[tuple[int, int]] = []
+    turn = 0
+
+    class Noted(ClientProtocol):
+        def receive_data(self, data: Any) -> None:
+            pieces.append((turn, len(data)))
+            super().receive_data(data)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    monkeypatch.setattr(yielding, "_PIECE_S", 0.0)
+    monkeypatch.setattr("websockets.client.ClientProtocol", Noted)
+    url = server.url("/websocket/pings").replace("http:", "ws:")
+    counting = asyncio.create_task(count_turns())
+    outcome = await check(url, timeout=30, dialogue=[{"expect": "^220"}])
+    counting.cancel()
+    assert outcome.error is None
+    _, *parsed = pieces
+    assert sum(size for _, size in parsed) > 10_000
+    assert max(size for _, size in parsed) <= 256
+    # Each in another turn, but the first of a read that came in the turn of the last one's end.
+    assert len({at for at, _ in parsed}) > len(parsed) // 2
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ __all__ = [
     "Address",
     "Bytes",
     "Count",
+    "ListenAddress",
     "Port",
     "Reloadable",
     "Seconds",
@@ -45,6 +46,8 @@ __all__ = [
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Address = tuple[str, Port]
+# One host, or several that are all listened on.
+ListenAddress = tuple[str | Annotated[tuple[str, ...], msgspec.Meta(min_length=1)], Port]
 # Generous bounds (a century, 1 TiB) within the limits of clocks, sockets and libraries; they also
 # exclude .inf and .nan.
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3_200_000_000)]

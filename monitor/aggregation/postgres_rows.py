@@ -13,7 +13,7 @@ from monitor.aggregation.refusals import refusing
 from monitor.aggregation.result_columns import COLUMN_LIST, COLUMN_TYPES
 from monitor.aggregation.windows import Counters, Window
 from monitor.messages import Result
-from monitor.store import Connection, expect_rows
+from monitor.store import Connection, TablesError, expect_rows
 from monitor.store.partitions import create_partitions
 from monitor.yielding import in_slices
 
@@ -124,6 +124,12 @@ def insert_results(
                 for result in results
                 if (result.job_id, result.scheduled_at, result.location) in inserted
             ]
+            if len(new) != cursor.rowcount:
+                raise TablesError(
+                    "table availability_result",
+                    "it gives back other values of job_id, scheduled_at or location than it was"
+                    " given; were the columns changed, or does a trigger? nothing is lost",
+                )
             # Of the others each must be there already.
             expect_rows(
                 "availability_result", connection.query(_LEFT_OUT.format(staged=staged))[0][0]

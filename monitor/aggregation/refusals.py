@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from monitor.store import Connection
+from monitor.store import Connection, TablesError
 
-__all__ = ["RefusedError", "refusing"]
+__all__ = ["RefusedError", "blaming_the_tables", "refusing"]
 
 
 class RefusedError(Exception):
@@ -27,6 +27,17 @@ def refusing(connection: Connection) -> Iterator[None]:
         if connection.dialect == "postgresql" and _encoding(connection) != "UTF8":
             raise
         raise RefusedError(str(error).partition("\n")[0]) from error
+
+
+@contextlib.contextmanager
+def blaming_the_tables(connection: Connection) -> Iterator[None]:
+    """Raise TablesError for values that :func:`refusing` let pass, and the tables do not hold."""
+    try:
+        yield
+    except connection.raw.DataError as error:
+        # Not refused by the columns as they should be: somebody changed them.
+        problem = f"{str(error).partition(chr(10))[0]}; were the columns changed? nothing is lost"
+        raise TablesError("the tables of the results", problem) from error
 
 
 def _encoding(connection: Connection) -> str | None:

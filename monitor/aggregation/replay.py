@@ -15,11 +15,11 @@ import msgspec
 
 from monitor.aggregation.batch import Batch
 from monitor.aggregation.intake import parse_result
-from monitor.aggregation.refusals import RefusedError
+from monitor.aggregation.refusals import RefusedError, blaming_the_tables
 from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.writer import count_results, prepare_results
 from monitor.messages import Result
-from monitor.store import Connection, Row, Store
+from monitor.store import Connection, Row, Store, expect_rows
 
 __all__ = ["RejectedMessage", "Replayed", "Which", "rejected_messages", "replay"]
 
@@ -146,18 +146,21 @@ def _replay(
     prepared = prepare_results(
         Batch([]), results, settings.granularities, connection.dialect, settings.measures()
     )
-    counted = len(count_results(connection, prepared))
-    for place in done:
-        connection.execute(
-            'DELETE FROM rejected_message WHERE topic = %s AND partition = %s AND "offset" = %s',
-            place,
-        )
-    for reason, place in changed:
-        connection.execute(
-            "UPDATE rejected_message SET reason = %s"
-            ' WHERE topic = %s AND partition = %s AND "offset" = %s',
-            (reason, *place),
-        )
+    with blaming_the_tables(connection):
+        counted = len(count_results(connection, prepared))
+        for place in done:
+            deleted = connection.execute(
+                "DELETE FROM rejected_message"
+                ' WHERE topic = %s AND partition = %s AND "offset" = %s',
+                place,
+            )
+            expect_rows("rejected_message", 1 - deleted)
+        for reason, place in changed:
+            connection.execute(
+                "UPDATE rejected_message SET reason = %s"
+                ' WHERE topic = %s AND partition = %s AND "offset" = %s',
+                (reason, *place),
+            )
     replayed = Replayed(
         counted=counted, duplicates=len(done) - counted, rejected=len(rows) - len(done)
     )

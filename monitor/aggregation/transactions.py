@@ -77,7 +77,9 @@ class Transactions:
             if time.monotonic() - begun < _TIMEOUT_S * 0.9:
                 raise
             self._limit = max(self._limit // 2, 1)
-            raise TooSlowError(str(error)) from None
+            slow = TooSlowError(str(error))
+            slow.logged = error.logged
+            raise slow from None
         # Let batches grow again; on SQLite only while transactions stay below the target.
         limit = self.limit(settings)
         if self._store.dialect == "sqlite" and took_s > _SQLITE_TARGET_S:

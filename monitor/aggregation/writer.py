@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitor.aggregation import postgres_rows, sqlite_rows
-from monitor.aggregation.batch import Batch
+from monitor.aggregation.batch import Batch, Rejected
 from monitor.aggregation.fields import Measure
 from monitor.aggregation.offsets import Place, advance
 from monitor.aggregation.purged import purged_before
+from monitor.aggregation.refusals import blaming_the_tables
 from monitor.aggregation.windows import WIDTHS_S, aggregate
 from monitor.messages import Result
-from monitor.store import Connection, Dialect, TablesError
+from monitor.store import Connection, Dialect
 from monitor.yielding import in_slices
 
 __all__ = [
@@ -114,10 +115,18 @@ def write_batch(
     OffsetsMovedError, and writes nothing, if another one is stored.
     """
     batch = prepared.batch
-    if not advance(connection, topic, batch.next_places(topic_id), expected):
-        return Written(again=True)
-    new = count_results(connection, prepared)
     rejected = batch.rejected()
+    with blaming_the_tables(connection):
+        if not advance(connection, topic, batch.next_places(topic_id), expected):
+            return Written(again=True)
+        new = count_results(connection, prepared)
+        _insert_rejected(connection, topic, rejected, now)
+    return Written(len(new), len(batch) - len(rejected) - len(new), len(rejected))
+
+
+def _insert_rejected(
+    connection: Connection, topic: str, rejected: Sequence[tuple[int, int, Rejected]], now: float
+) -> None:
     connection.insert(
         "rejected_message",
         ("topic", "partition", '"offset"', "rejected_at", "reason", "payload", "headers"),
@@ -129,7 +138,6 @@ def write_batch(
         'ON CONFLICT (topic, partition, "offset") DO UPDATE SET rejected_at = excluded.rejected_at,'
         " reason = excluded.reason, payload = excluded.payload, headers = excluded.headers",
     )
-    return Written(len(new), len(batch) - len(rejected) - len(new), len(rejected))
 
 
 def count_results(connection: Connection, prepared: Prepared) -> Sequence[Result]:
@@ -142,18 +150,13 @@ def count_results(connection: Connection, prepared: Prepared) -> Sequence[Result
     if not candidates:
         return candidates
     horizons = purged_before(connection)
-    try:
-        new: Sequence[Result] = rows.insert_results(connection, candidates, prepared.results)
-        gone = max(horizons.values(), default=0.0) > _first_window(new)
-        if new is not candidates or gone:
-            windows = aggregate(new, prepared.granularities, prepared.measures)
-            kept = {key: counts for key, counts in windows.items() if key[1] >= horizons[key[2]]}
-            metrics = rows.metric_rows(kept)
-        rows.add_metrics(connection, metrics)
-    except connection.raw.DataError as error:
-        # Not refused by the columns as they should be: somebody changed them.
-        problem = f"{str(error).partition(chr(10))[0]}; were the columns changed? nothing is lost"
-        raise TablesError("the tables of the results", problem) from error
+    new: Sequence[Result] = rows.insert_results(connection, candidates, prepared.results)
+    gone = max(horizons.values(), default=0.0) > _first_window(new)
+    if new is not candidates or gone:
+        windows = aggregate(new, prepared.granularities, prepared.measures)
+        kept = {key: counts for key, counts in windows.items() if key[1] >= horizons[key[2]]}
+        metrics = rows.metric_rows(kept)
+    rows.add_metrics(connection, metrics)
     return new
 
 

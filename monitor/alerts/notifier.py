@@ -315,7 +315,7 @@ class Notifier:
         )
         for receiver, count in lost:
             logger.warning(
-                "receiver %s, or a URL of it, was removed from the config: gave up %d message%s",
+                "receiver %s, or a URL of it, was removed from the config: dropped %d message%s",
                 receiver,
                 count,
                 "" if count == 1 else "s",

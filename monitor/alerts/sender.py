@@ -189,7 +189,7 @@ class Sender:
         if next_at is None:
             self._statistics.attempted(receiver, "given-up")
             logger.error(
-                "receiver %s: gave up a message (%s, %s) after %d attempts in a day: %s",
+                "receiver %s: gave up on a message (%s, %s) after %d attempts in a day: %s",
                 receiver,
                 delivery.event,
                 count,

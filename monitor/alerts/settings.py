@@ -299,7 +299,7 @@ def _verify_unique(key: str, items: Iterable[Receiver | Rule | Maintenance]) -> 
     seen: set[str] = set()
     for number, item in enumerate(items):
         if item.name in seen:
-            raise SettingError((key, number, "name"), f"another one has the name {item.name!r}")
+            raise SettingError((key, number, "name"), f"duplicate name {item.name!r}")
         seen.add(item.name)
 
 

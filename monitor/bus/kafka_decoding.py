@@ -61,7 +61,7 @@ def _lz4(data: bytes) -> bytes:
     decompressor = codec.lz4.LZ4FrameDecompressor()
     found = _within(decompressor.decompress(data, max_length=MOST_BYTES + 1))
     if not decompressor.eof:
-        raise kafka_errors.CorruptRecordError("the frame of lz4 ends too early")
+        raise kafka_errors.CorruptRecordError("the lz4 frame is truncated")
     return found
 
 

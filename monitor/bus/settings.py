@@ -114,7 +114,7 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         url = self.sasl_oauthbearer_token_endpoint_url
         if (url is None) is (self.sasl_oauthbearer_token_file is None):
             raise SettingError(
-                (_TOKEN_FILE,), f"OAUTHBEARER needs this or {_TOKEN_URL}, one of them"
+                (_TOKEN_FILE,), f"OAUTHBEARER needs exactly one of this and {_TOKEN_URL}"
             )
         if url is not None:
             _verify_token_url(url)

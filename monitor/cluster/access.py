@@ -233,7 +233,7 @@ def _tls_context(
                 context.load_cert_chain(file, password=lambda: "")
         except (ssl.SSLError, ValueError):
             raise AccessError(
-                "the client certificate and its key do not fit, or are not PEM"
+                "the client certificate and its key do not match, or are not PEM"
             ) from None
     return context
 

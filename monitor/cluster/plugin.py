@@ -186,10 +186,10 @@ class Plugin:
         try:
             status = msgspec.json.decode(output, type=_Answer).status
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise PluginError(f"the credential plugin {name} answered no ExecCredential") from None
+            raise PluginError(f"the credential plugin {name} returned no ExecCredential") from None
         if not status.token and not (status.client_certificate_data and status.client_key_data):
             raise PluginError(
-                f"the credential plugin {name} gave neither a token nor a certificate"
+                f"the credential plugin {name} returned neither a token nor a certificate"
             )
         expires = status.expiration_timestamp
         return Credential(

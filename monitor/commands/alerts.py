@@ -8,21 +8,27 @@ import sys
 import time
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from monitor.commands.api import Api, add_api_arguments
 from monitor.commands.arguments import instant, local_time, plain_text
+from monitor.commands.screen import Column, print_table
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.commands.wording import span
 from monitor.errors import MonitorError, UsageError
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["COLUMNS", "add_arguments", "run"]
 
 _ACTIONS: Final = ("list", "test", "acknowledge", "silence")
 _STATES: Final = ("open", "acknowledged", "suppressed", "resolved")
-_COLUMNS: Final = ("ID", "STATE", "SINCE", "RULE", "TITLE", "REASON")
+COLUMNS: Final = (
+    Column("ID", 1, least=8, ids=True),
+    Column("STATE", 2),
+    Column("SINCE", 4),
+    Column("RULE", 6),
+    Column("TITLE", 3, least=14),
+    Column("REASON", 5, least=14),
+)
+_ID_LENGTH: Final = 24
+_MOST_OPEN: Final = 1000
 _HOUR_S: Final = 3600.0
 
 
@@ -30,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("action", choices=_ACTIONS, help="what to do")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="test: receivers; acknowledge: ids of incidents"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="test: receivers; acknowledge: ids of incidents, or the first letters of them",
     )
     parser.add_argument(
         "--state", choices=_STATES, help="list: incidents in this state (default: all)"
@@ -65,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the action; return 1 if a receiver does not accept its test."""
     if args.action in ("test", "acknowledge") and not args.names:
-        what = "receiver" if args.action == "test" else "incident"
-        raise UsageError(f"{args.action}: expected the name of a {what}")
+        what = "name of a receiver" if args.action == "test" else "id of an incident"
+        raise UsageError(f"{args.action}: expected the {what}")
     if args.action in ("list", "silence") and args.names:
         raise UsageError(f"{args.action} expects no name, only options")
     api = Api(args)
@@ -87,17 +96,8 @@ def _list(api: Api, args: argparse.Namespace) -> int:
             print(_json(incident))
         return 0
     rows = [_row(incident) for incident in found]
-    if not sys.stdout.isatty():
-        for row in (_COLUMNS, *rows):
-            print("\t".join(row))
-        return 0
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in _COLUMNS:
-        table.add_column(name, no_wrap=name in ("ID", "STATE", "SINCE"))
-    for row in rows:
-        style = "bold red" if row[1] == "open" else ""
-        table.add_row(*(Text(text, style=style if n == 1 else "") for n, text in enumerate(row)))
-    Console(highlight=False).print(table)
+    styles = ["bold red" if row[1] == "open" else "" for row in rows]
+    print_table(COLUMNS, rows, styles, empty="no incidents")
     return 0
 
 
@@ -137,7 +137,7 @@ def _acknowledge(api: Api, args: argparse.Namespace) -> int:
         if not name.isalnum():
             raise UsageError(f"{terminal_text(name[:50])} is not the id of an incident")
         try:
-            found = api.request("POST", f"/incident/{name}/acknowledge")
+            found = api.request("POST", f"/incident/{_whole_id(api, name)}/acknowledge")
         except MonitorError as error:
             if error.exit_status != 1:
                 raise
@@ -148,8 +148,24 @@ def _acknowledge(api: Api, args: argparse.Namespace) -> int:
             print(_json(found))
         else:
             who = terminal_text(found["acknowledged_by"])
-            print(f"incident {name} ({terminal_text(found['title'])}) is acknowledged by {who}")
+            print(
+                f"incident {found['id']} ({terminal_text(found['title'])}) is acknowledged by {who}"
+            )
     return failed
+
+
+def _whole_id(api: Api, name: str) -> str:
+    """Return the id of the open incident that begins like this, as narrow lists show it."""
+    if len(name) >= _ID_LENGTH:
+        return name
+    params = {"state": "open", "limit": _MOST_OPEN}
+    ids = [each["id"] for each in api.request("GET", "/incident", params)["items"]]
+    found = [each for each in ids if each.startswith(name)]
+    if len(found) > 1:
+        raise MonitorError(
+            f"{len(found)} open incidents begin with {name}: expected more of the id"
+        )
+    return found[0] if found else name
 
 
 def _silence(api: Api, args: argparse.Namespace) -> int:
@@ -167,7 +183,7 @@ def _silence(api: Api, args: argparse.Namespace) -> int:
     }
     match = {key: value for key, value in match.items() if value is not None}
     if args.for_ is not None and args.until is not None:
-        raise UsageError("--for and --until do not go together")
+        raise UsageError("--for and --until cannot be used together")
     if not match and args.for_ is None and args.until is None:
         raise UsageError(
             "silence: expected --job, --tag, --subject or --rule;"

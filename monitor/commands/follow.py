@@ -109,7 +109,8 @@ async def _follow(client: RelayClient, args: argparse.Namespace, view: _View) ->
 
 def _configured_url(file: str | None) -> str:
     config = find_config(file, "websocket_uri", "relay.tls.certificate").loaded.config
-    host, port = config.websocket_uri
+    hosts, port = config.websocket_uri
+    host = hosts if isinstance(hosts, str) else hosts[0]
     # Connect to loopback if the relay listens on all addresses.
     host = {"*": "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     secure = config.relay is not None and config.relay.tls is not None

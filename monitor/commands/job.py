@@ -6,27 +6,37 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from monitor.commands.api import Api, add_api_arguments
 from monitor.commands.arguments import instant, local_time
 from monitor.commands.job_import import import_jobs
+from monitor.commands.screen import Column, print_folded, print_table
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.commands.wording import span
-from monitor.errors import MonitorError, UnavailableError, UsageError
+from monitor.errors import MonitorError, SettingError, UnavailableError, UsageError
+from monitor.files.json_keys import each_key_once, require_each_key_once
 from monitor.probes.checks import DEFAULT_KIND, kind_of
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["COLUMNS", "add_arguments", "run"]
 
 _ACTIONS: Final = ("list", "show", "start", "stop", "check", "add", "change", "remove", "import")
 _STATES: Final = ("up", "down", "unknown", "stopped", "inactive")
 _STYLES: Final = {"up": "green", "down": "bold red", "stopped": "dim", "inactive": "dim"}
 _PAGE: Final = 1000
+COLUMNS: Final = (
+    Column("ID", 1, right=True),
+    Column("STATE", 2),
+    Column("FOR", 4),
+    Column("STATUS", 8),
+    Column("RESPONSE", 6, right=True),
+    Column("CHECKED", 7),
+    Column("NAME", 3, least=14),
+    Column("URL", 5, least=14),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +113,7 @@ def _until(args: argparse.Namespace) -> float | None:
     if args.until is None:
         return None
     if args.action != "stop":
-        raise UsageError("--until goes with stop")
+        raise UsageError("--until is only for stop")
     until = instant("--until", args.until)
     if until <= time.time():
         raise UsageError(f"--until: {args.until} is in the past")
@@ -126,7 +136,9 @@ def _save(args: argparse.Namespace) -> int:
         key, equals, value = each.partition("=")
         if not equals:
             raise UsageError(f"{args.action}: expected KEY=VALUE, not {each!r}")
-        keys[key] = _value(value)
+        if key in keys:
+            raise UsageError(f"{args.action}: {key} is given twice")
+        keys[key] = _value(key, value)
     api = Api(args)
     if args.action == "add":
         kind = {} if "kind" in keys else {"kind": kind_of(first) or DEFAULT_KIND}
@@ -141,12 +153,17 @@ def _save(args: argparse.Namespace) -> int:
     return 0
 
 
-def _value(text: str) -> Any:
+def _value(key: str, text: str) -> Any:
     """Return a value: JSON if it is that, else the text itself."""
     try:
-        return json.loads(text)
+        found = json.loads(text, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError):
         return text
+    try:
+        require_each_key_once(found, key)
+    except SettingError as error:
+        raise UsageError(str(error)) from None
+    return found
 
 
 def _print_check(result: dict[str, Any], *, as_json: bool) -> None:
@@ -181,52 +198,9 @@ def _print_list(jobs: list[dict[str, Any]], *, as_json: bool) -> None:
         for job in jobs:
             print(_json(job))
         return
-    columns = ("ID", "STATE", "FOR", "STATUS", "RESPONSE", "CHECKED", "NAME", "URL")
     rows = [_row(job) for job in jobs]
-    if not sys.stdout.isatty():
-        # Readable, and with tabs and whole rows for cut and awk.
-        for row in (columns, *rows):
-            print("\t".join(row))
-        return
-    console = Console(highlight=False)
-    shown = _that_fit(columns, rows, console.width)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for place in shown:
-        name = columns[place]
-        right = name in ("ID", "RESPONSE")
-        # A name or URL that is too long ends in an ellipsis.
-        table.add_column(
-            name,
-            justify="right" if right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if place == shown[-1] else None,
-        )
-    for row in rows:
-        style = _STYLES.get(row[1], "")
-        table.add_row(*(Text(row[place], style=style if place == 1 else "") for place in shown))
-    console.print(table)
-
-
-# The places of the columns, from the most important one to the least.
-_BY_IMPORTANCE: Final = (0, 1, 6, 2, 7, 4, 5, 3)
-# What the last column needs to be of use, if its texts are longer.
-_LEAST_NAME: Final = 16
-
-
-def _that_fit(columns: Sequence[str], rows: list[tuple[str, ...]], width: int) -> list[int]:
-    """Return the places of the most important columns that fit in ``width``, in their order."""
-    shown: list[int] = []
-    left = width
-    for place in _BY_IMPORTANCE:
-        need = max(len(text[place]) for text in (columns, *rows)) + 1
-        if columns[place] in ("NAME", "URL"):
-            need = min(need, _LEAST_NAME)
-        if need > left:
-            break
-        shown.append(place)
-        left -= need
-    return sorted(shown)
+    styles = [_STYLES.get(row[1], "") for row in rows]
+    print_table(COLUMNS, rows, styles, empty="no jobs")
 
 
 def _row(job: dict[str, Any]) -> tuple[str, ...]:
@@ -269,8 +243,8 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         )
         if last["error"]:
             lines["error"] = last["error"]
-    for name, text in lines.items():
-        print(f"{name + ':':10} {terminal_text(text)}")
+    texts = (Text(f"{name + ':':10} {terminal_text(text)}") for name, text in lines.items())
+    print_folded(texts, indent=11)
 
 
 def _since(job: dict[str, Any]) -> str:

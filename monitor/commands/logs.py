@@ -123,9 +123,9 @@ def run(args: argparse.Namespace) -> int:
         if value is not None
     }
     if times and args.follow:
-        raise UsageError("--from, --until and --around do not go with --follow; use --timewindow")
+        raise UsageError("--follow conflicts with --from, --until and --around; use --timewindow")
     if args.around is not None and args.until is not None:
-        raise UsageError("--around and --until do not go together")
+        raise UsageError("--around and --until cannot be used together")
     api, view = Api(args), _View(as_json=args.json)
     if not args.follow:
         asked_for = {**filter_, **times}

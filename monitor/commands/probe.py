@@ -31,6 +31,8 @@ __all__ = ["add_arguments", "run"]
 
 _PHASES = ("resolve", "connect", "tls", "processing", "transfer")
 _CHART_WIDTH = 48
+# Name and length of a phase, before its bar.
+_BESIDE_CHART = 28
 _SCHEMES = [scheme for check in KINDS.values() for scheme in check.job.schemes]
 # The options, and the kinds of checks that have them.
 _OPTIONS: dict[Option, list[str]] = {}
@@ -149,7 +151,7 @@ def _show(result: Result) -> None:
     before = 0.0
     for name in _PHASES:
         spent = getattr(result.phases, name)
-        bar = _bar(before, spent, total)
+        bar = _bar(before, spent, total, min(_CHART_WIDTH, console.width - _BESIDE_CHART))
         console.print(Text(f"  {name:<11}{_milliseconds(spent)}  ") + Text(bar, style="cyan"))
         before += spent
     whole = "response" if result.response_time is not None else "spent"
@@ -167,9 +169,9 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:>9.1f} ms"
 
 
-def _bar(before: float, spent: float, total: float) -> str:
-    """Return the bar of a phase."""
-    if total <= 0 or spent <= 0:
+def _bar(before: float, spent: float, total: float, width: int) -> str:
+    """Return the bar of a phase in a chart of this width, which may be too small for any."""
+    if total <= 0 or spent <= 0 or width < 1:
         return ""
-    start = round(before / total * _CHART_WIDTH)
-    return " " * start + "█" * max(1, round((before + spent) / total * _CHART_WIDTH) - start)
+    start = min(round(before / total * width), width - 1)
+    return " " * start + "█" * max(1, round((before + spent) / total * width) - start)

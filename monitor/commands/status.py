@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from rich.console import Console
 from rich.text import Text
 
 from monitor.commands.api import Api, add_api_arguments
+from monitor.commands.screen import print_folded
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.commands.wording import span
 from monitor.errors import MonitorError, UnavailableError
@@ -42,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
         down = None if jobs is None else [job for job in jobs if job["state"] == "down"]
         print(terminal_json(json.dumps({**status, "sites_down": down, "incidents": incidents})))
         return 0
-    for line in _lines(api, status, jobs, incidents):
-        Console(highlight=False).print(line, soft_wrap=True)
+    print_folded(_lines(api, status, jobs, incidents))
     return 0
 
 

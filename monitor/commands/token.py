@@ -6,6 +6,7 @@ A new token is the last line of stdout and is stored nowhere; the tokens file ge
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import time
@@ -15,7 +16,8 @@ from typing import Final
 
 from monitor.commands.arguments import local_time, plain_text
 from monitor.commands.found_config import find_config
-from monitor.commands.terminal_text import terminal_text
+from monitor.commands.screen import Column, print_table
+from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.daemon.config import LoadedConfig
 from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.tokens import LastUse, Role, create_token, listed_tokens, revoke_token
@@ -24,6 +26,12 @@ from monitor.web.settings import ApiSettings
 __all__ = ["add_arguments", "run"]
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_COLUMNS: Final = (
+    Column("NAME", 1, least=14),
+    Column("ROLE", 2),
+    Column("EXPIRES", 3, least=10),
+    Column("LAST USE", 4, least=10),
+)
 _APPLIED = "a running daemon applies it on reload (SIGHUP)"
 
 
@@ -46,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHEN",
         help="when a new token ends: after a time such as 90d or 12h, or at a date (2027-06-30)",
     )
+    parser.add_argument("--json", action="store_true", help="list: print JSON, one object per line")
     parser.add_argument("-c", "--config", metavar="FILE", help="the config with api.tokens_file")
 
 
@@ -59,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("token create: --role is needed")
     if args.verb != "create" and (args.role or args.expires):
         raise UsageError(f"token {args.verb}: takes no --role and no --expires")
+    if args.verb != "list" and args.json:
+        raise UsageError(f"token {args.verb}: takes no --json")
     loaded = find_config(args.config, "api.tokens_file", must_read=True).loaded
     file = (loaded.config.api or ApiSettings()).tokens_file
     if file is None:
@@ -74,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             case "create":
                 _create(args, file)
             case "list":
-                _list(file)
+                _list(file, as_json=args.json)
             case _:
                 _revoke(args, file)
     except SettingError as error:
@@ -104,15 +115,25 @@ def _create(args: argparse.Namespace, file: str) -> None:
     )
 
 
-def _list(file: str) -> None:
+def _list(file: str, *, as_json: bool) -> None:
     """Print name, role, end and last use of each token."""
     uses, now = LastUse().load(), time.time()
-    rows = [("NAME", "ROLE", "EXPIRES", "LAST USE")]
+    rows: list[tuple[str, ...]] = []
     for line in listed_tokens(file):
-        end, used = line.end(), uses.of(line.digest)
+        end, used, role = line.end(), uses.of(line.digest), line.role.value
+        if as_json:
+            found = {"name": line.name, "role": role, "expires_at": end, "last_use": used}
+            print(terminal_json(json.dumps(found)))
+            continue
         ends = "never" if end is None else f"{local_time(end)}{' (expired)' if end <= now else ''}"
         last = "-" if used is None else local_time(used)
-        rows.append((terminal_text(line.name), line.role.value, ends, last))
+        rows.append((terminal_text(line.name), role, ends, last))
+    if as_json:
+        return
+    if sys.stdout.isatty():
+        print_table(_COLUMNS, rows, [""] * len(rows), empty="no tokens")
+        return
+    rows.insert(0, tuple(column.name for column in _COLUMNS))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))

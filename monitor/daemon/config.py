@@ -23,11 +23,11 @@ from monitor.daemon.logfile import LoggerSettings
 from monitor.daemon.old_keys import OldKeys
 from monitor.daemon.omissions import Omissions
 from monitor.daemon.yaml_document import Document
-from monitor.errors import ConfigError, SettingError, all_of, key_text
+from monitor.errors import ConfigError, SettingError, SettingPath, all_of, key_text
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
-from monitor.settings import Address, Section, check_host
+from monitor.settings import Address, ListenAddress, Section, check_host
 from monitor.store.settings import DatabaseSettings
 from monitor.web.settings import ApiSettings
 
@@ -37,8 +37,9 @@ __all__ = ["Config", "LoadedConfig", "load"]
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The config. A part runs if its section is present; the relay unless it is ``false``."""
 
-    # where web pages subscribe, over WebSocket; "*" and "" mean all addresses, IPv4 and IPv6
-    websocket_uri: Address = ("127.0.0.1", 4567)
+    # where web pages subscribe, over WebSocket; "*" and "" mean all addresses, IPv4 and IPv6, and
+    # a list of hosts means each
+    websocket_uri: ListenAddress = ("127.0.0.1", 4567)
     # where brokers send, over ZeroMQ
     zeromq_uri: Address = ("127.0.0.1", 7894)
     logger: LoggerSettings = LoggerSettings()
@@ -173,7 +174,7 @@ def _checked(document: Document, old: OldKeys, omissions: Omissions, *, files: b
     while True:
         config = _convert(document, old, omissions)
         for problem in _hosts_problems(config):
-            omissions.add(problem, problem.path[:-1])
+            omissions.add(problem, problem.path[: problem.path.index(0)])
         if not files:
             return config
         for name, section in config.sections():
@@ -199,9 +200,13 @@ def _hosts_problems(section: Section, *path: str) -> Iterator[SettingError]:
         if isinstance(value, Section):
             yield from _hosts_problems(value, *place)
         elif isinstance(value, tuple) and is_address(Config, list(place)):
-            problem = check_host(value[0])
-            if problem:
-                yield SettingError((*place, 0), problem)
+            hosts: dict[SettingPath, str] = {(*place, 0): value[0]}
+            if isinstance(value[0], tuple):
+                hosts = {(*place, 0, at): host for at, host in enumerate(value[0])}
+            for where, host in hosts.items():
+                problem = check_host(host)
+                if problem:
+                    yield SettingError(where, problem)
 
 
 def _completed(data: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ warning for each place. Everything in a section that 1.x did not have is checked
 from __future__ import annotations
 
 import difflib
+import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +18,15 @@ import yaml
 from monitor.daemon.logfile import LEVELS, LoggerSettings
 from monitor.daemon.yaml_document import Document
 from monitor.errors import ConfigError, SettingError, SettingPath
-from monitor.files.yaml_nodes import FLOAT_TAG, INT_TAG, KEY_TAGS, MERGE_TAG, TEXT_TAG
+from monitor.files.yaml_nodes import (
+    BOOL_TAG,
+    FLOAT_TAG,
+    INT_TAG,
+    KEY_TAGS,
+    MERGE_TAG,
+    NULL_TAG,
+    TEXT_TAG,
+)
 from monitor.validation import did_you_mean
 
 __all__ = ["OldKeys"]
@@ -27,6 +37,8 @@ _LOGGER_KEYS = ("file", "level", "max-size", "rotations")
 # The names that are so alike are taken for a typing error in a key of ours.
 _NEARLY = 0.75
 _MOST = {"max-size": 2**40, "rotations": 1000}
+# As C's atoi() reads it.
+_NUMBER = re.compile(r"\s*([-+]?[0-9]{1,10})", re.ASCII)
 _MOST_SHOWN = 60
 _MOST_REMARKS = 20
 
@@ -42,6 +54,9 @@ class OldKeys:
         self._known = list(known)
         self._dropped: list[ConfigError] = []
         self._read: list[SettingError] = []
+        # Numbers of YAML 1.1 as the file has them: by node, and by place.
+        self._written: dict[int, str] = {}
+        self._places: dict[SettingPath, str] = {}
 
     @property
     def remarks(self) -> list[ConfigError]:
@@ -59,10 +74,10 @@ class OldKeys:
         root = self._document.root
         if not isinstance(root, yaml.MappingNode):
             return
-        self._drop((), root, self._is_ignored, lambda name: name in _OWN)
+        self._drop((), root, self._is_ignored_node, lambda name: name in _OWN)
         for key, value in root.value:
             if key.value == _LOGGER and isinstance(value, yaml.MappingNode):
-                self._drop((_LOGGER,), value, lambda name: name not in _LOGGER_KEYS, bool)
+                self._drop((_LOGGER,), value, lambda name, _: name not in _LOGGER_KEYS, bool)
         root.value = [(key, self._without_rest(key, value)) for key, value in root.value]
         for path, node in self._numbers(root):
             self._read_number(path, node)
@@ -72,7 +87,8 @@ class OldKeys:
         self._read = []
         known = {}
         for name, value in data.items():
-            if self._is_ignored(name):  # from a merged mapping
+            section = value is None or isinstance(value, (dict, bool))
+            if self._is_ignored(name, section=section):  # from a merged mapping
                 self._remark((name,), "unknown key, ignored")
             else:
                 known[name] = value
@@ -85,19 +101,27 @@ class OldKeys:
 
     # Keys
 
-    def _is_ignored(self, name: object) -> bool:
-        """Return whether a key at the top is neither one of ours nor nearly one."""
+    def _is_ignored(self, name: object, *, section: bool) -> bool:
+        """Return whether a key at the top is neither one of ours nor a section nearly named so.
+
+        What is nearly one of 1.x's own keys was ignored by 1.x, too.
+        """
         if not isinstance(name, str):
             return True
-        return name not in self._known and not difflib.get_close_matches(
-            name, self._known, n=1, cutoff=_NEARLY
-        )
+        return name not in self._known and (not section or self._nearest(name) in ("", *_OWN))
+
+    def _is_ignored_node(self, name: str, value: yaml.Node) -> bool:
+        section = isinstance(value, yaml.MappingNode) or value.tag in (NULL_TAG, BOOL_TAG)
+        return self._is_ignored(name, section=section)
+
+    def _nearest(self, name: str) -> str:
+        return next(iter(difflib.get_close_matches(name, self._known, n=1, cutoff=_NEARLY)), "")
 
     def _drop(
         self,
         path: tuple[str, ...],
         node: yaml.MappingNode,
-        ignored: Callable[[str], bool],
+        ignored: Callable[[str, yaml.Node], bool],
         repeatable: Callable[[str], bool],
     ) -> None:
         kept: list[tuple[yaml.Node, yaml.Node]] = []
@@ -106,10 +130,11 @@ class OldKeys:
             if isinstance(key, yaml.ScalarNode) and key.tag != MERGE_TAG:
                 name = str(key.value)
                 place = (*path, name)
-                if (key.tag not in KEY_TAGS or ignored(name)) and _was_readable(value):
+                if (key.tag not in KEY_TAGS or ignored(name, value)) and _was_readable(value):
                     hint = ""
-                    if path:
-                        hint = f"; {did_you_mean(name, list(_LOGGER_KEYS))}"
+                    if path or self._nearest(name):
+                        names = list(_LOGGER_KEYS) if path else self._known
+                        hint = f"; {did_you_mean(name, names)}"
                     self._drop_remark(place, f"unknown key, ignored{hint}", key)
                     continue
                 if name in places and repeatable(name):
@@ -147,6 +172,8 @@ class OldKeys:
 
     def _read_number(self, path: SettingPath, node: yaml.Node) -> None:
         """Read a number of YAML 1.1, which 1.x read, that YAML 1.2 does not know."""
+        if id(node) in self._written:  # by an alias
+            self._places[path] = self._written[id(node)]
         if not isinstance(node, yaml.ScalarNode) or node.tag != TEXT_TAG or node.style:
             return
         loader: Any = yaml.SafeLoader("")
@@ -157,8 +184,7 @@ class OldKeys:
             found = loader.construct_object(yaml.ScalarNode(tag, node.value))
         except ValueError:
             return
-        said = f"{node.value} is read as {found}, as version 1 did"
-        self._drop_remark(path, said, node)
+        self._written[id(node)] = self._places[path] = node.value
         node.value, node.tag = str(found), tag
 
     # Values
@@ -178,13 +204,20 @@ class OldKeys:
         if host is None and name == _WEBSOCKET:
             self._remark((name, 0), "no host; listening on all addresses")
             host = ""
+        elif isinstance(host, (int, float)) and host is not bool(host) and name == _ZEROMQ:
+            self._remark((name, 0), f"{host} is read as the host {str(host)!r}")
+            host = str(host)
         free = (None, "") if name == _WEBSOCKET else ("*",)
         if port in free:
             self._remark((name, 1), "no port; listening on any free one")
-            port = 0
-        elif isinstance(port, str) and port.strip().removeprefix("+").isdecimal():
-            port = int(port)
-        return [host, port]
+            return [host, 0]
+        number = _websocket_port(port) if name == _WEBSOCKET else _zeromq_port(port)
+        if number is None:
+            return [host, port]
+        written = self._places.get((name, 1)) or _shown(port)
+        if written.strip("'+ ") != str(number):
+            self._remark((name, 1), f"{written} is read as {number}")
+        return [host, number]
 
     def _logger(self, logger: Any) -> Any:
         if isinstance(logger, (str, list)):
@@ -219,11 +252,33 @@ class OldKeys:
             self._remark(path, f"expected a whole number, not {_shown(value)}; using {default}")
             return default
         used = max(0, min(number, most))
+        written = self._places.get(path)
         plain = isinstance(value, str) and value.isdecimal()
-        if not plain and (value != used or isinstance(value, (bool, str))):
+        if written or (not plain and (value != used or isinstance(value, (bool, str)))):
             never = " (never rotate)" if not used else ""
-            self._remark(path, f"{_shown(value)} is read as {used}{never}")
+            self._remark(path, f"{written or _shown(value)} is read as {used}{never}")
         return used
+
+
+def _websocket_port(port: Any) -> int | None:
+    """Return what asyncio makes of a port: any number, or the name of a service."""
+    try:
+        return int(port)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        return socket.getservbyname(port, "tcp")
+    except (TypeError, OSError, UnicodeError):
+        return None
+
+
+def _zeromq_port(port: Any) -> int | None:
+    """Return what libzmq makes of a port: the number that the text begins with, in 16 bits."""
+    found = _NUMBER.match(str(port))
+    number = int(found[1]) if found else 0
+    if str(port) == "0":
+        return 0
+    return number & 0xFFFF or None if -(2**31) <= number < 2**31 else None
 
 
 def _scalar(key: yaml.Node, value: yaml.Node) -> yaml.Node:

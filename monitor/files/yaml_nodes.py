@@ -19,6 +19,7 @@ from monitor.errors import ConfigError
 from monitor.yielding import in_slices
 
 __all__ = [
+    "BOOL_TAG",
     "FLOAT_TAG",
     "INT_TAG",
     "KEY_TAGS",
@@ -49,6 +50,7 @@ NULL_TAG: Final = f"{_PREFIX}null"
 MERGE_TAG: Final = f"{_PREFIX}merge"
 INT_TAG: Final = f"{_PREFIX}int"
 FLOAT_TAG: Final = f"{_PREFIX}float"
+BOOL_TAG: Final = f"{_PREFIX}bool"
 _SEQUENCE: Final = f"{_PREFIX}seq"
 _MAPPING: Final = f"{_PREFIX}map"
 KEY_TAGS: Final = (TEXT_TAG, MERGE_TAG)
@@ -70,7 +72,7 @@ _BOOLEANS: Final = {
 
 class _PlainLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]
-        first: [each for each in resolvers if each[0] in (NULL_TAG, MERGE_TAG, f"{_PREFIX}bool")]
+        first: [each for each in resolvers if each[0] in (NULL_TAG, MERGE_TAG, BOOL_TAG)]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -206,7 +208,7 @@ class _Composer:
         named = self._anchors.get(event.anchor)
         if named is None:
             if any(each.anchor == event.anchor for each in self._open):
-                raise self._refuse("not YAML: an alias within what it repeats", event)
+                raise self._refuse("not YAML: an alias that contains itself", event)
             raise self._refuse("not YAML: found undefined alias", event)
         node, values, depth = named
         if len(self._open) + depth > _MAX_DEPTH:
@@ -223,7 +225,7 @@ class _Composer:
         parent.values += values
         parent.depth = max(parent.depth, depth + 1)
         if parent.values > _MAX_VALUES:
-            problem = f"more than {_MAX_VALUES} values, all that aliases repeat counted"
+            problem = f"more than {_MAX_VALUES} values, counting those that aliases repeat"
             raise self._refuse(problem, event or node)
         if isinstance(parent.node, yaml.SequenceNode):
             parent.node.value.append(node)
@@ -301,7 +303,7 @@ class _Constructor:
                 # The first of several wins, and the mapping's own keys over all of them.
                 for source in reversed(sources):
                     if not isinstance(source, yaml.MappingNode):
-                        raise self._refuse("<< merges keys and values, or a list of such", source)
+                        raise self._refuse("<< needs a section, or a list of sections", source)
                     merged.update(self.data(source))
             else:
                 own[self._scalar(key)] = self.data(value)
@@ -320,12 +322,12 @@ class _Constructor:
                 raise self._refuse(f"a number of more than {_MAX_NUMBER} characters", node)
             # With a tag in front it may be any text.
             if not form.match(text):
-                raise self._refuse(f"!!{kind} stands before what is no such number", node)
+                raise self._refuse(f"the value after !!{kind} is not of this type", node)
             return _number(text, kind)
         if kind == "bool":
             found = _BOOLEANS.get(text.lower())
             if found is None:
-                raise self._refuse("!!bool stands before what is neither true nor false", node)
+                raise self._refuse("the value after !!bool is neither true nor false", node)
             return found
         raise self._refuse(f"the tag {_shown(tag)} is not supported here", node)
 

@@ -230,7 +230,7 @@ def query(
         raise bad(str(error)) from None
     begin, end, middle = _time("from", since), _time("until", until), _time("around", around)
     if middle is not None and (end is not None or position is not None):
-        raise bad("around: not together with until or cursor")
+        raise bad("around: conflicts with until and cursor")
     return Query(kind, filter_, limit, timewindow, position, begin, end, middle)
 
 

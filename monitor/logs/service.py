@@ -329,7 +329,8 @@ class LogService:
         except ActionError:
             raise
         except MonitorError as error:
-            self._queries_log.warning("query", "a query failed: %s", error)
+            if not error.logged:
+                self._queries_log.warning("query", "a query failed: %s", error)
             problem = str(error)  # for example a missing file or directory
             if isinstance(error, UnavailableError):
                 problem = (

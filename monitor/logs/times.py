@@ -37,7 +37,7 @@ def _parsed(text: str) -> float:
     else:
         return seconds_of(number)
     try:
-        at = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(text.upper())  # z and t are in RFC 3339, too
         if at.tzinfo is None:
             # The clocks of two machines may be in different zones.
             raise ValueError("lacks its offset from UTC, such as Z or +01:00")

@@ -31,7 +31,8 @@ from monitor.transport.curve import CurveKeys, read_curve_keys
 from monitor.transport.router import Router, peer_address, reason
 from monitor.transport.strangers import Strangers
 from monitor.transport.zmtp import Zmtp
-from monitor.transport.zmtp_server import ZmtpConnection, ZmtpServer
+from monitor.transport.zmtp_connection import ZmtpConnection
+from monitor.transport.zmtp_server import ZmtpServer
 
 __all__ = ["MOST_CONNECTIONS", "ZeroMq"]
 

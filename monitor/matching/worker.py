@@ -43,6 +43,36 @@ _WEB_CHARSETS = {
     "tis-620": "cp874",
     "iso8859-11": "cp874",
 }
+# Labels of the standard that Python does not know.
+_WEB_LABELS = {
+    label: name
+    for name, labels in {
+        "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8",
+        "utf-16-be": "unicodefffe",
+        "utf-16-le": "csunicode iso-10646-ucs-2 ucs-2 unicode unicodefeff",
+        "iso8859-6": "csiso88596e csiso88596i iso-8859-6-e iso-8859-6-i",
+        "iso8859-7": "sun_eu_greek",
+        "iso8859-8": "csiso88598e csiso88598i iso-8859-8-e iso-8859-8-i logical visual",
+        "iso8859-15": "csisolatin9",
+        "koi8-r": "koi koi8",
+        "koi8-u": "koi8-ru",
+        "mac-roman": "csmacintosh mac x-mac-roman",
+        "mac-cyrillic": "x-mac-cyrillic x-mac-ukrainian",
+        "cp874": "dos-874 iso885911 windows-874",
+        "cp1252": "iso88591",
+        "cp1254": "iso88599",
+        "gb18030": "csgb2312 gb_2312 gb_2312-80 x-gbk",
+        "big5hkscs": "cn-big5 x-x-big5",
+        "euc_jp": "cseucpkdfmtjapanese x-euc-jp",
+        "cp932": "windows-31j x-sjis",
+        "cp949": "cseuckr csksc56011987 iso-ir-149 ks_c_5601-1989 ksc_5601 windows-949",
+        **{f"iso8859-{part}": f"iso8859{part}" for part in (2, 3, 4, 5, 10, 13, 14)},
+        **{f"cp125{page}": f"x-cp125{page}" for page in (0, 1, 3, 5, 6, 7, 8)},
+    }.items()
+    for label in labels.split()
+}
+_WEB_LABELS |= {"x-cp1252": "cp1252", "x-cp1254": "cp1254"}
+_WEB_LABELS |= {f"iso8859{part}": f"iso8859-{part}" for part in (6, 7, 8, 15)}
 # The others that the standard has, by Python's names; browsers do not know any other.
 _KNOWN_CHARSETS = frozenset(
     ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp866", "koi8-r", "koi8-u", "mac-roman"]
@@ -58,7 +88,9 @@ _MARKS = (
 # A page names its charset in its first bytes. Source: the WHATWG's HTML standard, 4.2.5.4.
 _META_BYTES = 1024
 _META = re.compile(
-    rb"""<meta\s[^>]*?charset\s*=\s*["']?\s*([\w.:+-]{1,64})""", re.ASCII | re.IGNORECASE
+    rb"""<meta\s[^>]*?charset\s*=\s*["']?\s*([\w.:+-]{1,64})"""
+    rb"""|\A<[?]xml\s[^>]*?encoding\s*=\s*["']\s*([\w.:+-]{1,64})""",
+    re.ASCII | re.IGNORECASE,
 )
 
 
@@ -81,12 +113,12 @@ def text_of(body: bytes, charset: str) -> str:
             return body[len(mark) :].decode(encoding, "replace")
     if not charset:
         named = _META.search(body[:_META_BYTES])
-        charset = named[1].decode() if named else "utf-8"
+        charset = (named[1] or named[2]).decode() if named else "utf-8"
         if charset.lower().startswith("utf-16"):
             # What could be read to here is not in it.
             charset = "utf-8"
     try:
-        known = codecs.lookup(charset).name
+        known = codecs.lookup(_WEB_LABELS.get(charset.lower(), charset)).name
         known = _WEB_CHARSETS.get(known, known)
         return body.decode(known if known in _KNOWN_CHARSETS else "utf-8", "replace")
     except (LookupError, ValueError, AssertionError):
@@ -109,7 +141,7 @@ def _is_true(expression: str, text: str, libraries: str) -> int:
     from jmespath.exceptions import JMESPathError
 
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return NOT_JSON
     try:
@@ -117,6 +149,11 @@ def _is_true(expression: str, text: str, libraries: str) -> int:
     except (JMESPathError, RecursionError, TypeError, ValueError):
         # A function of a value that has another type, for instance.
         return NO_MATCH
+
+
+def _refuse(constant: str) -> None:
+    # NaN and Infinity, which Python reads and no browser does.
+    raise ValueError(constant)
 
 
 def _selected(expression: str, body: bytes) -> bytes:

@@ -17,7 +17,7 @@ from monitor.probes.job import Job
 from monitor.probes.network import Network
 from monitor.probes.no_result import own_trouble
 from monitor.probes.racing import connect_first
-from monitor.probes.resolver import ResolveError
+from monitor.probes.resolver import ResolveError, address_version
 from monitor.probes.tls import TlsClient, sent_certificates
 
 __all__ = ["Connection", "ProbeError", "Streams", "converse"]
@@ -99,8 +99,13 @@ class Connection:
             sock=self._socket, ssl=context, server_hostname=tls.name
         )
         self._enter("processing")
-        sent = sent_certificates(writer.get_extra_info("ssl_object"))
-        self.expiry, self.chain_expiry = expiries(sent, tls.trusted)
+        secured = writer.get_extra_info("ssl_object")
+        self.expiry, self.chain_expiry = expiries(sent_certificates(secured), tls.trusted)
+        # As libcurl does, and unlike Python, do not take the subject for a name where the
+        # certificate names addresses.
+        named = {kind for kind, _ in (secured.getpeercert() or {}).get("subjectAltName", ())}
+        if "IP Address" in named and "DNS" not in named and not address_version(tls.name):
+            raise ProbeError(f"bad-certificate: it is for addresses only, not for {tls.name!r}")
 
     async def streams(self) -> Streams:
         """Return reader and writer of the connection."""

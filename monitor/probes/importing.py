@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitor.errors import SettingError
+from monitor.files.json_keys import each_key_once, require_each_key_once
 from monitor.files.yaml_nodes import compose, construct, decode
 from monitor.probes.checks import read_job
 from monitor.probes.foreign_jobs import foreign_jobs
@@ -52,6 +53,11 @@ def imported(file: str, raw: bytes) -> Iterator[Entry]:
 
 def _data(file: str, raw: bytes) -> Any:
     try:
-        return json.loads(raw)
+        found = json.loads(raw, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError):
         return construct(file, compose(file, decode(file, raw)))
+    try:
+        require_each_key_once(found)
+    except SettingError as error:
+        raise ValueError(str(error)) from None
+    return found

@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from monitor.errors import ConfigError, SettingError, without_traces
+from monitor.files.json_keys import Twice, each_key_once, require_each_key_once
 from monitor.files.reading import FileStamp, file_stamp, read_file
 from monitor.files.threads import call_aside
 from monitor.files.yaml_nodes import MERGE_TAG, compose, construct, decode, take_apart
@@ -86,7 +87,7 @@ def read_jobs(file: Path, *, own: bool = False) -> JobList:
         try:
             if item is _TOO_LONG:
                 raise SettingError((), f"longer than {_MAX_JOB_BYTES} bytes")
-            _require_each_key_once(item)
+            require_each_key_once(item)
             job = read_job(item)
             if job.id in jobs:
                 raise SettingError(("id",), f"another job also has the id {job.id}")
@@ -166,11 +167,11 @@ def _decoded(item: msgspec.Raw) -> Any:
 
 
 def _read_json(raw: bytes) -> Any:
-    return json.loads(raw, object_pairs_hook=_each_key_once)
+    return json.loads(raw, object_pairs_hook=each_key_once)
 
 
 def _listed(file: Path, data: Any) -> list[Any]:
-    if isinstance(data, _Twice):
+    if isinstance(data, Twice):
         raise _refusal(f"{file}: {printable(data.key)}: duplicate key")
     data = data.get("jobs") if isinstance(data, dict) else data
     if not isinstance(data, list):
@@ -192,22 +193,6 @@ def _python_json(file: Path, raw: bytes) -> Any:
 _TOO_LONG = object()
 
 
-class _Twice(dict[str, Any]):
-    """An object that has a key twice."""
-
-    key = ""
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    names = [name for name, _ in pairs]
-    twice = _Twice(found)
-    twice.key = next(name for name in names if names.count(name) > 1)
-    return twice
-
-
 def _marked(item: Any, node: yaml.Node) -> Any:
     """Return an item of YAML that says where a key is twice, as one of JSON does."""
     if isinstance(node, yaml.SequenceNode) and isinstance(item, list):
@@ -220,22 +205,7 @@ def _marked(item: Any, node: yaml.Node) -> Any:
     found = {
         key: _marked(value, below[key]) if key in below else value for key, value in item.items()
     }
-    if len(set(names)) == len(names):
-        return found
-    twice = _Twice(found)
-    twice.key = next(name for name in names if names.count(name) > 1)
-    return twice
-
-
-def _require_each_key_once(item: Any, *path: str | int) -> None:
-    if isinstance(item, _Twice):
-        raise SettingError((*path, printable(str(item.key))), "duplicate key")
-    if isinstance(item, dict):
-        for key, value in item.items():
-            _require_each_key_once(value, *path, printable(str(key)))
-    if isinstance(item, list):
-        for number, each in enumerate(item):
-            _require_each_key_once(each, *path, number)
+    return Twice.of(found, names)
 
 
 class _NotJsonError(Exception):

@@ -66,6 +66,9 @@ def address_version(host: str) -> str:
 
 
 def _look_up(host: str, family: int) -> list[str]:
+    # This host in any case, as for browsers. Source: RFC 6761, 6.3.
+    if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
+        host = "localhost"
     try:
         answers = socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
     except OSError as error:

@@ -77,7 +77,7 @@ class _Plain:
     async def finished(self) -> None:
         """Refuse plain text after the last answer. Source: CVE-2021-33515."""
         if self._received:
-            raise ProbeError("bad-answer: more came before TLS than the answer")
+            raise ProbeError("bad-answer: unexpected data before TLS")
 
 
 def _refusal(answer: bytes) -> ProbeError:

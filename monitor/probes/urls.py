@@ -15,12 +15,23 @@ from monitor.errors import SettingError
 from monitor.libraries import needed_by
 from monitor.settings import hide_url_secrets
 
-__all__ = ["Url", "ascii_host", "host_and_port", "joined_url", "parse_url", "shown_url"]
+__all__ = [
+    "WEB_SCHEMES",
+    "Url",
+    "ascii_host",
+    "host_and_port",
+    "joined_url",
+    "parse_url",
+    "shown_url",
+    "split_scheme",
+]
 
 _LONGEST_URL = 8192
 _LONGEST_NAME = 253
 _LONGEST_LABEL = 63
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+WEB_SCHEMES = frozenset(_PORTS)
+"""Their URLs need no slashes after the colon."""
 _IGNORED = {ord(letter): None for letter in "\t\n\r"}
 _EDGES = "".join(map(chr, range(33)))
 
@@ -72,9 +83,8 @@ def parse_url(url: str, schemes: tuple[str, ...], *, port: bool = False) -> Url:
 
     if len(url) > _LONGEST_URL:
         raise SettingError(("url",), f"longer than {_LONGEST_URL} characters")
-    scheme, colon, rest = url.strip(_EDGES).translate(_IGNORED).partition(":")
-    scheme = scheme.lower()
-    if not colon or scheme not in schemes:
+    scheme, rest = split_scheme(url)
+    if scheme not in schemes:
         wanted = " or ".join(f"{scheme}://" for scheme in schemes)
         raise refuse(f"must start with {wanted}")
     found = _parsed(scheme, rest)
@@ -91,6 +101,12 @@ def parse_url(url: str, schemes: tuple[str, ...], *, port: bool = False) -> Url:
     if not _fits(found.host):
         raise refuse("has an invalid host name")
     return found
+
+
+def split_scheme(url: str) -> tuple[str, str]:
+    """Return a URL's scheme, "" without one, and what follows its colon."""
+    scheme, colon, rest = url.strip(_EDGES).translate(_IGNORED).partition(":")
+    return (scheme.lower(), rest) if colon else ("", scheme)
 
 
 @lru_cache(maxsize=4096)
@@ -159,8 +175,8 @@ def shown_url(url: str) -> str:
     """Return a URL as results, logs and pages may show it: without secrets."""
     if "\\" in url or "://" not in url or not url.isprintable():
         # Browsers take these for a URL's parts, too.
-        scheme, colon, rest = url.strip(_EDGES).translate(_IGNORED).partition(":")
-        url = f"{scheme}://{rest.replace(chr(92), '/').lstrip('/')}" if colon else url
+        scheme, rest = split_scheme(url)
+        url = f"{scheme}://{rest.replace(chr(92), '/').lstrip('/')}" if scheme else url
     return hide_url_secrets(url)
 
 

@@ -239,5 +239,5 @@ class Following:
         for name, relay in list(self._relays.items()):
             if relay.heard < until:
                 del self._relays[name]
-                logger.warning("relay.topic: a relay with brokers says nothing more")
+                logger.warning("relay.topic: a relay with brokers has gone silent")
                 self._brokers_changed(relay.at)

@@ -14,7 +14,8 @@ from monitor.relay.protocol import Malformed, Message, decode
 from monitor.relay.receiver import IDENTITY, Receiver
 from monitor.transport.crowds import Crowds
 from monitor.transport.zmtp import Zmtp
-from monitor.transport.zmtp_server import ZmtpConnection, ZmtpServer
+from monitor.transport.zmtp_connection import ZmtpConnection
+from monitor.transport.zmtp_server import ZmtpServer
 
 __all__ = ["MOST_PEERS", "OpenReceiver"]
 

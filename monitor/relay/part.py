@@ -28,7 +28,7 @@ from monitor.relay.server import Server
 from monitor.relay.settings import RelaySettings
 from monitor.relay.shared_channels import SharedChannels
 from monitor.relay.sharing import Sharing
-from monitor.settings import Address, address_text, state_directory
+from monitor.settings import Address, ListenAddress, address_text, state_directory
 from monitor.sqlite.file import OpenFile
 from monitor.transport.curve import keys_after_reload
 from monitor.transport.tls import Certificates, read_tls
@@ -54,7 +54,7 @@ class Relay(Part):
         self,
         settings: RelaySettings,
         *,
-        websocket_uri: Address,
+        websocket_uri: ListenAddress,
         zeromq_uri: Address,
         stop: Callable[[str], None],
         topic: DirectTopic | None = None,

@@ -22,7 +22,7 @@ from monitor.relay.delivery import Delivery, shown
 from monitor.relay.legacy_reader import LegacyReader
 from monitor.relay.protocol_v2 import SUBPROTOCOL
 from monitor.relay.recovering_reader import RecoveringReader
-from monitor.settings import Address, address_text
+from monitor.settings import Address, ListenAddress, address_text
 from monitor.transport.crowds import Crowds
 from monitor.transport.listen import listening_sockets
 from monitor.transport.origins import is_allowed, shown_origin
@@ -58,7 +58,7 @@ class Server:
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: ListenAddress,
         delivery: Delivery,
         *,
         tls: ssl.SSLContext | None,

@@ -69,7 +69,7 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise SettingError(("topic",), "a topic has letters, digits, '.', '_' and '-'")
             if self.history_file is not None:
                 raise SettingError(
-                    ("history_file",), "not together with topic, which keeps the histories"
+                    ("history_file",), "conflicts with topic, which keeps the histories"
                 )
         if self.tls is not None:
             read_tls(self.tls)

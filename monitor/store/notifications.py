@@ -113,6 +113,8 @@ class NotificationThread:
                         self._relay(raw)
                     except (psycopg2.Error, OSError) as error:
                         self._failed(self._translate(error, raw))
+                    except UnavailableError as error:
+                        self._failed(self._connector.away(error))
                     except Exception as error:  # noqa: BLE001 - nobody else would listen
                         self._failed(UnavailableError(self._server, _shown(error)))
                     finally:
@@ -143,17 +145,20 @@ class NotificationThread:
         heard: frozenset[str] = frozenset()
         while not self._closing.is_set():
             wanted = self._wanted
-            with raw.cursor() as cursor:
-                for channel in wanted - heard:
-                    cursor.execute(f'LISTEN "{channel}"')
-                    self._call(self._hear, channel)
-                for channel in heard - wanted:
-                    cursor.execute(f'UNLISTEN "{channel}"')
-                    self._call(self._heard.discard, channel)
-            heard = wanted
+            if wanted != heard:
+                with self._connector.limited(raw), raw.cursor() as cursor:
+                    for channel in wanted - heard:
+                        cursor.execute(f'LISTEN "{channel}"')
+                    for channel in heard - wanted:
+                        cursor.execute(f'UNLISTEN "{channel}"')
             if wanted:
                 self._outage.recovered("listening for notifications again")
                 self._backoff.reset()
+            for channel in wanted - heard:
+                self._call(self._hear, channel)
+            for channel in heard - wanted:
+                self._call(self._heard.discard, channel)
+            heard = wanted
             self._pass_on(raw)
             # Not select(), which does not support descriptors above 1023.
             waiting = select.poll()
@@ -165,7 +170,7 @@ class NotificationThread:
             if raw.fileno() in readable:
                 raw.poll()
             if not readable:
-                with raw.cursor() as cursor:
+                with self._connector.limited(raw), raw.cursor() as cursor:
                     cursor.execute("SELECT 1")
             self._pass_on(raw)
 

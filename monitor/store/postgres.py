@@ -33,7 +33,8 @@ from monitor.store.notifications import NotificationThread
 from monitor.store.postgres_connecting import Connector
 from monitor.store.postgres_errors import is_lost
 from monitor.store.settings import DatabaseSettings
-from monitor.store.threads import Session, Threads
+from monitor.store.silence import Silence
+from monitor.store.threads import Session, Threads, TimedOutError
 
 __all__ = ["PostgresConnection", "PostgresStore"]
 
@@ -42,6 +43,8 @@ T = TypeVar("T")
 _INSERT_PAGE = 1000
 # Of a transaction's time, the most that one wait for a lock may take.
 _LOCK_SHARE = 0.9
+# The same for a statement. A server that answers says that it gave up, before the client does.
+_STATEMENT_SHARE = 0.95
 
 
 class PostgresConnection(Connection):
@@ -122,6 +125,7 @@ class PostgresStore(Store):
         self._connector = Connector(settings)
         self.server = self._connector.server
         self._threads = Threads("postgres", self.server, self._open, count=settings.connections)
+        self._silence = Silence(self._connector, self._threads.interrupt)
         self._notifications: NotificationThread | None = None
 
     async def start(self) -> None:
@@ -179,9 +183,10 @@ class PostgresStore(Store):
 
         def job(session: _PostgresSession) -> T:
             connection = PostgresConnection(session.raw)
-            limit_ms = max(1, round((deadline - time.monotonic()) * 1000))
+            left_ms = (deadline - time.monotonic()) * 1000
             # The server gives up first, and says why.
-            lock_ms = max(1, round(limit_ms * _LOCK_SHARE))
+            limit_ms = max(1, round(left_ms * _STATEMENT_SHARE))
+            lock_ms = max(1, round(left_ms * _LOCK_SHARE))
             with self._errors(session, writes=writes, timeout=timeout):
                 try:
                     connection.execute(
@@ -196,12 +201,16 @@ class PostgresStore(Store):
                         self._look_for_writes(connection)
                     connection.execute("COMMIT")
                     connection.took_s = time.monotonic() - begun
+                    self._connector.answered()
                 except BaseException:
                     self._roll_back(session)
                     raise
             return result
 
-        return await self._threads.run(job, timeout=timeout)
+        try:
+            return await self._threads.run(job, timeout=timeout)
+        except TimedOutError as error:
+            raise await self._silence.explain(error) from error.__cause__
 
     def _check(self, session: _PostgresSession, connection: Connection, *, writes: bool) -> None:
         if not session.checked:
@@ -262,7 +271,7 @@ class PostgresStore(Store):
             if session.interrupted:
                 session.close()
                 problem = f"still busy after {timeout:g} s: interrupted"
-                raise UnavailableError(self.server, problem) from error
+                raise TimedOutError(self.server, problem) from error
             translated = connector.translate(error, session.raw)
             if translated is None:
                 raise

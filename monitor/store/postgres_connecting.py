@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ import psycopg2.extras
 from monitor.errors import MonitorError, SettingError, UnavailableError
 from monitor.log_limits import OutageLog
 from monitor.store import postgres_errors
+from monitor.store.interface import LoginError
 from monitor.store.settings import DatabaseSettings
 
 __all__ = ["Connector"]
@@ -79,6 +81,9 @@ class Connector:
         # Read again for each connection, so that a rotated password needs no restart.
         self._password = settings.password()
         self.reported = False
+        self.answers_logins = True
+        """Whether the server takes new logins, as far as :meth:`ask` found out."""
+        self._unanswered = False
         self._lock = threading.Lock()
         self._away = OutageLog(logger, subject=self.server, level=logging.ERROR, settle_s=_SETTLE_S)
         self._read_only = OutageLog(
@@ -107,17 +112,52 @@ class Connector:
             raise self.away(translated) from error
         except UnavailableError as error:
             raise self.away(error) from None
-        with self._lock:
-            self._away.recovered("available again")
+        self._available()
         return raw
 
+    def ask(self) -> UnavailableError | None:
+        """Return why a new connection is not answered; None if it is, if only by a refusal.
+
+        Blocks, as :meth:`connect`.
+        """
+        limit_s, begun = self._limit_s(), time.monotonic()
+        try:
+            self._connected().close()
+        except UnavailableError as error:
+            self.answers_logins, self._unanswered = True, True
+            return error
+        except psycopg2.Error:
+            if time.monotonic() >= begun + limit_s * 0.9:
+                self.answers_logins, self._unanswered = False, True
+                return UnavailableError(self.server, f"no answer in {limit_s} s")
+        return None
+
+    def answered(self) -> None:
+        """Note a transaction that ended well: what :meth:`ask` found is over."""
+        if self._unanswered:
+            self._available()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the begin of an outage was logged, and not its end."""
+        return self._away.problem is not None
+
     def away(self, error: MonitorError) -> MonitorError:
-        """Log the begin of an outage, once; return ``error``, marked as logged."""
-        return self._report(self._away, error)
+        """Log the begin of an outage, once; return ``error``, marked as logged.
+
+        Further reasons for it are not logged, but for a refused login, which lasts until somebody
+        mends it.
+        """
+        return self._report(self._away, error, once=not isinstance(error, LoginError))
 
     def takes_no_writes(self, error: MonitorError) -> MonitorError:
         """The same for a server that is read-only."""
         return self._report(self._read_only, error)
+
+    def _available(self) -> None:
+        with self._lock:
+            self._unanswered = False
+            self._away.recovered("available again")
 
     @property
     def read_only(self) -> bool:
@@ -127,7 +167,7 @@ class Connector:
     def takes_writes(self) -> None:
         """Log the end of that."""
         with self._lock:
-            self._read_only.recovered("takes writes again")
+            self._read_only.recovered("accepts writes again")
 
     def translate(
         self, error: psycopg2.Error, raw: psycopg2.extensions.connection | None = None
@@ -140,10 +180,42 @@ class Connector:
         text = " ".join(str(error).split())[:_LONGEST_TEXT] or type(error).__name__
         return text.replace(self._password, "***") if self._password else text
 
-    def _report(self, outage: OutageLog, error: MonitorError) -> MonitorError:
+    @contextlib.contextmanager
+    def limited(self, raw: psycopg2.extensions.connection, hint: str = "") -> Iterator[None]:
+        """Cut the connection off if the block takes longer than a new connection may.
+
+        Then raises UnavailableError, with the ``hint``.
+        """
+        limit_s = self._limit_s()
+        cut = threading.Event()
+        duplicate = socket.socket(fileno=os.dup(raw.fileno()))
+
+        def cut_off() -> None:
+            cut.set()
+            with contextlib.suppress(OSError):
+                duplicate.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(limit_s, cut_off)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except psycopg2.Error:
+            if cut.is_set():
+                problem = f"no answer in {limit_s} s{hint}"
+                raise UnavailableError(self.server, problem) from None
+            raise
+        finally:
+            timer.cancel()
+            duplicate.close()
+
+    def _report(
+        self, outage: OutageLog, error: MonitorError, *, once: bool = False
+    ) -> MonitorError:
         problem = getattr(error, "problem", str(error))
         with self._lock:
-            outage.failed(problem, cause=None if self.reported else _SILENT)
+            said = not self.reported or (once and outage.problem is not None)
+            outage.failed(problem, cause=_SAID if said else None)
         error.logged = self.reported
         return error
 
@@ -156,9 +228,13 @@ class Connector:
                 return self._pinned(target_session_attrs="read-write")
         return self._pinned()
 
+    def _limit_s(self) -> int:
+        # libpq takes whole seconds, and no less.
+        return max(2, round(self._settings.connect_timeout))
+
     def _pinned(self, **more: str) -> psycopg2.extensions.connection:
         settings = self._settings
-        limit_s = max(2, round(settings.connect_timeout))
+        limit_s = self._limit_s()
         arguments: dict[str, Any] = {**_CONNECTION, "connect_timeout": limit_s, **more}
         if self._password is not None:
             arguments["password"] = self._password
@@ -171,7 +247,7 @@ class Connector:
         try:
             raw.autocommit = True
             # A pooler without a free connection lets the first statement wait.
-            with _cut_after(raw, limit_s, self.server):
+            with self.limited(raw, "; is a pooler out of connections?"):
                 _pin(raw, {**_SESSION, **_quoting(raw), "search_path": settings.schema})
             psycopg2.extras.register_default_json(raw, loads=_as_text)
             psycopg2.extras.register_default_jsonb(raw, loads=_as_text)
@@ -181,8 +257,8 @@ class Connector:
         return raw
 
 
-_SILENT = MonitorError()
-_SILENT.logged = True
+_SAID = MonitorError()
+_SAID.logged = True
 
 
 def _quoting(raw: psycopg2.extensions.connection) -> dict[str, str]:
@@ -210,32 +286,6 @@ def _pin(raw: psycopg2.extensions.connection, settings: dict[str, str]) -> None:
             except psycopg2.errors.QueryCanceled:
                 if not left:
                     raise
-
-
-@contextlib.contextmanager
-def _cut_after(raw: psycopg2.extensions.connection, limit_s: float, server: str) -> Iterator[None]:
-    """Cut the connection off if the block takes longer; then raises UnavailableError."""
-    cut = threading.Event()
-    duplicate = socket.socket(fileno=os.dup(raw.fileno()))
-
-    def cut_off() -> None:
-        cut.set()
-        with contextlib.suppress(OSError):
-            duplicate.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(limit_s, cut_off)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except psycopg2.Error:
-        if cut.is_set():
-            problem = f"no answer in {limit_s} s; is a pooler out of connections?"
-            raise UnavailableError(server, problem) from None
-        raise
-    finally:
-        timer.cancel()
-        duplicate.close()
 
 
 def _chooses_first(url: str) -> bool:

@@ -52,7 +52,8 @@ def translate(
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         kind = LoginError if code is None and _LOGIN.search(text) else UnavailableError
         return kind(server, text)
-    if isinstance(error, psycopg2.DataError) and code not in _CHANGED_COLUMN:
+    blameless = code in _CHANGED_COLUMN or _in_a_function(error)
+    if isinstance(error, psycopg2.DataError) and not blameless:
         return None
     return TablesError(server, _refused(error, text))
 
@@ -64,6 +65,15 @@ def is_lost(error: psycopg2.Error) -> bool:
     return code.startswith(("08", "57P")) or (
         not code and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
     )
+
+
+def _in_a_function(error: psycopg2.Error) -> bool:
+    """Return whether a function failed, of a trigger for example, and not the data's own types.
+
+    In every language the context of the latter begins with the name of a format, if there is any.
+    """
+    lines = (error.diag.context or "").splitlines()
+    return any(not line.startswith(("COPY", "JSON")) for line in lines)
 
 
 def _role(raw: psycopg2.extensions.connection | None) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from monitor.errors import UnavailableError
 
-__all__ = ["Session", "Threads"]
+__all__ = ["Session", "Threads", "TimedOutError"]
 
 logger = logging.getLogger("monitor.store")
 
@@ -32,6 +32,10 @@ _CLOSE_S = 0.45  # twice in close(): the daemon's shutdown allows 1 s for it
 # After a failed connect. Until then, functions fail with its error, or wait for a connection that
 # another thread has.
 _RECONNECT_PAUSE_S = 0.5
+
+
+class TimedOutError(UnavailableError):
+    """A function did not end in its time: the database is busy, or does not answer."""
 
 
 class Session(ABC):
@@ -102,8 +106,8 @@ class Threads(Generic[S]):
     async def run(self, function: Callable[[S], T], *, timeout: float) -> T:
         """Run ``function`` with a session in one of the threads.
 
-        Raises UnavailableError after ``timeout`` s, if too many functions wait, or after close().
-        If the caller is cancelled, a function that has already started continues.
+        Raises TimedOutError after ``timeout`` s, and UnavailableError if too many functions wait,
+        or after close(). If the caller is cancelled, a function that has already started continues.
         """
         job = _Job(function, time.monotonic() + timeout)
         with self._changed:
@@ -131,11 +135,11 @@ class Threads(Generic[S]):
                 with self._changed, contextlib.suppress(ValueError):
                     self._queue.remove(job)
                 what = "still busy after" if self._connected else "no connection within"
-                raise UnavailableError(self._server, f"{what} {timeout:g} s")
+                raise TimedOutError(self._server, f"{what} {timeout:g} s")
             job.interrupt()
             await asyncio.wait({waiter}, timeout=_GRACE_S)
             if not waiter.done():
-                raise UnavailableError(self._server, f"no answer in {timeout:g} s")
+                raise TimedOutError(self._server, f"no answer in {timeout:g} s")
         result: T = waiter.result()
         return result
 
@@ -143,6 +147,14 @@ class Threads(Generic[S]):
         """Make every thread open a new session before its next function."""
         with self._changed:
             self._generation += 1
+
+    def interrupt(self) -> None:
+        """Make the functions that run fail soon, and every thread open a new session."""
+        self.renew()
+        with self._changed:
+            running = list(self._running)
+        for job in running:
+            job.interrupt()
 
     async def close(self) -> None:
         """Wait half a second for running functions, interrupt the rest, end the threads."""
@@ -155,13 +167,12 @@ class Threads(Generic[S]):
         _, pending = await asyncio.wait(ended, timeout=_CLOSE_S)
         if pending:
             with self._changed:
-                waiting, running = list(self._queue), list(self._running)
+                waiting = list(self._queue)
                 self._queue.clear()
                 self._changed.notify_all()
             for job in waiting:
                 job.fail(UnavailableError(self._server, "closed"))
-            for job in running:
-                job.interrupt()
+            self.interrupt()
             _, pending = await asyncio.wait(pending, timeout=_CLOSE_S)
         if pending:
             logger.error("%s: %d threads did not stop", self._server, len(pending))
@@ -283,7 +294,7 @@ class Threads(Generic[S]):
             with job.lock:
                 job.session = session
             if time.monotonic() >= job.deadline:
-                raise UnavailableError(self._server, "still busy")
+                raise TimedOutError(self._server, "still busy")
             result = job.function(session)
         except BaseException as error:  # noqa: BLE001 - raised where it is awaited
             self._finish(job)

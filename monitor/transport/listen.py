@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 import struct
 from typing import Any
 
 from monitor.errors import ListenError
-from monitor.settings import address_text
+from monitor.settings import ListenAddress, address_text
 
 __all__ = ["NOT_HERE", "give_up_after", "listening_sockets", "zeromq_endpoints"]
 
@@ -22,53 +24,62 @@ _SIOCGIFADDR = 0x8915
 _LONGEST_INTERFACE = 15
 _RESOLVE_S = 10.0
 
+# As getaddrinfo returns it.
+_Found = tuple[int, int, int, str, tuple[Any, ...]]
+
 
 async def listening_sockets(
-    address: tuple[str, int], *, key: str, unacknowledged_s: float
+    address: ListenAddress, *, key: str, unacknowledged_s: float
 ) -> list[socket.socket]:
-    """Return a socket for each address of the host; ``*`` or an empty host means all addresses.
+    """Return a socket for each address of each host; ``*`` or an empty one means all addresses.
 
     Addresses of a name that this machine does not have are left out, unless none is left.
     Connections give up a peer that acknowledges nothing for ``unacknowledged_s``. Raises
     ListenError with ``key``.
     """
-    try:
-        found = await _resolve_or_find(address)
-    except TimeoutError:
-        raise ListenError(
-            key, address_text(address), "the name could not be resolved in time"
-        ) from None
-    except (OSError, UnicodeError) as error:
-        problem = getattr(error, "strerror", None) or "no such host"
-        raise ListenError(key, address_text(address), problem) from None
+    hosts, port = address
     sockets: list[socket.socket] = []
-    missing: OSError | None = None
+    seen: set[_Found] = set()
     try:
-        for family, kind, protocol, _, target in dict.fromkeys(found):
-            if address[1] == 0 and sockets:
-                break
-            listener = None
+        for host in [hosts] if isinstance(hosts, str) else hosts:
+            found = dict.fromkeys(await _addresses((host, port), key))
+            new = [entry for entry in found if entry not in seen]
+            seen.update(new)
             try:
-                listener = socket.socket(family, kind, protocol)
-                _prepare(listener, unacknowledged_s)
-                listener.bind(target)
+                _bind(new, sockets, unacknowledged_s)
             except OSError as error:
-                if listener is not None:
-                    listener.close()
-                if error.errno not in NOT_HERE:
-                    raise
-                missing = error
-                continue
-            sockets.append(listener)
-            listener.listen(_BACKLOG)
-        if missing is not None and not sockets:
-            raise missing
-    except OSError as error:
+                problem = os.strerror(error.errno) if error.errno else str(error)
+                raise ListenError(key, address_text((host, port)), problem) from None
+    except ListenError:
         for listener in sockets:
             listener.close()
-        problem = os.strerror(error.errno) if error.errno else str(error)
-        raise ListenError(key, address_text(address), problem) from None
+        raise
     return sockets
+
+
+def _bind(addresses: list[_Found], sockets: list[socket.socket], unacknowledged_s: float) -> None:
+    """Add a socket for each of the addresses that this machine has; one at all for port 0."""
+    missing: OSError | None = None
+    before = len(sockets)
+    for family, kind, protocol, _, target in addresses:
+        if target[1] == 0 and sockets:
+            return
+        listener = None
+        try:
+            listener = socket.socket(family, kind, protocol)
+            _prepare(listener, unacknowledged_s)
+            listener.bind(target)
+        except OSError as error:
+            if listener is not None:
+                listener.close()
+            if error.errno not in NOT_HERE:
+                raise
+            missing = error
+            continue
+        sockets.append(listener)
+        listener.listen(_BACKLOG)
+    if missing is not None and len(sockets) == before:
+        raise missing
 
 
 def _prepare(listener: socket.socket, unacknowledged_s: float) -> None:
@@ -101,9 +112,19 @@ async def zeromq_endpoints(address: tuple[str, int]) -> list[str]:
     return [f"tcp://{address_text((number, port))}" for number in numbers]
 
 
-async def _resolve_or_find(
-    address: tuple[str, int],
-) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
+async def _addresses(place: tuple[str, int], key: str) -> list[_Found]:
+    try:
+        return await _resolve_or_find(place)
+    except TimeoutError:
+        raise ListenError(
+            key, address_text(place), "the name could not be resolved in time"
+        ) from None
+    except (OSError, UnicodeError) as error:
+        problem = getattr(error, "strerror", None) or "no such host"
+        raise ListenError(key, address_text(place), problem) from None
+
+
+async def _resolve_or_find(address: tuple[str, int]) -> list[_Found]:
     """Resolve a host, which may also be the name of an interface, such as eth0."""
     host, port = address
     try:
@@ -130,8 +151,11 @@ def _interface_address(name: str) -> str | None:
     return socket.inet_ntoa(answer[20:24])
 
 
-async def _resolve(address: tuple[str, int]) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
+async def _resolve(address: tuple[str, int]) -> list[_Found]:
     host, port = address
+    with contextlib.suppress(ValueError):
+        # ::ffff:127.0.0.1: no socket that is for IPv6 only takes it.
+        host = str(ipaddress.IPv6Address(host).ipv4_mapped or host)
     async with asyncio.timeout(_RESOLVE_S):
         found: list[Any] = await asyncio.get_running_loop().getaddrinfo(
             None if host in ("*", "") else host,

@@ -8,6 +8,7 @@ version 1 or 2, in front of everything else (HAProxy's ``send-proxy`` and ``send
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -30,6 +31,7 @@ _VERSION_1 = b"PROXY "
 # The longest header of version 1, with its end of line.
 _VERSION_1_BYTES = 107
 _ADDRESS_BYTES = {1: 4, 2: 16}
+_PORT = re.compile("[0-9]{1,5}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -99,9 +101,9 @@ def _version_1(data: bytes) -> tuple[int, Address | None] | None:
     words = data[:end].decode("ascii", "replace").split(" ")
     if words[1] == "UNKNOWN":
         return end + 2, None
-    if len(words) != 6 or words[1] not in ("TCP4", "TCP6") or not words[4].isdecimal():
+    if len(words) != 6 or words[1] not in ("TCP4", "TCP6") or not _PORT.fullmatch(words[4]):
         raise ValueError("not what version 1 allows")
-    return end + 2, (str(ipaddress.ip_address(words[2])), int(words[4]))
+    return end + 2, (_host(words[2]), int(words[4]))
 
 
 def _version_2(data: bytes) -> tuple[int, Address | None] | None:
@@ -120,7 +122,7 @@ def _version_2(data: bytes) -> tuple[int, Address | None] | None:
     if size < 16 + 2 * width + 4:
         raise ValueError("not what version 2 allows")
     port = int.from_bytes(data[16 + 2 * width : 18 + 2 * width])
-    return size, (str(ipaddress.ip_address(data[16 : 16 + width])), port)
+    return size, (_host(data[16 : 16 + width]), port)
 
 
 def _address(text: str) -> Address | None:
@@ -131,9 +133,21 @@ def _address(text: str) -> Address | None:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:
-        return str(ipaddress.ip_address(host)), int(port) if port.isdecimal() else 0
+        return _host(host), int(port) if _PORT.fullmatch(port) else 0
     except ValueError:
         return None
+
+
+def _host(address: str | bytes) -> str:
+    """Return an IP address as it is usually written; raises ValueError.
+
+    A proxy that listens on IPv6 for both has IPv4 clients as ``::ffff:192.0.2.7``. A zone, which
+    may be any text and means nothing on another host, is left out.
+    """
+    if isinstance(address, str):
+        address = address.partition("%")[0]
+    found = ipaddress.ip_address(address)
+    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 @lru_cache(maxsize=8)

@@ -25,6 +25,8 @@ __all__ = ["Certificates", "ClientTLSSettings", "ServerContext", "TLSSettings", 
 # s between looks at the files.
 _LOOK_S = 5.0
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_CHAIN = re.compile(r"-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----.*?-----END \1-----", re.DOTALL)
+_KEY = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 
 class TLSSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,16 +57,21 @@ class ServerContext(ssl.SSLContext):
 
 def read_tls(settings: TLSSettings | ClientTLSSettings) -> ServerContext:
     """Return a server's TLS context, or raise SettingError below its section."""
-    chain = read_pem(settings.certificate, path=("tls", "certificate"))
-    read_pem(settings.key, path=("tls", "key"))
+    chain = _read(settings.certificate, _CHAIN, "certificate")
+    key = _read(settings.key, _KEY, "key")
+    if "ENCRYPTED" in key[0]:
+        problem = f"{settings.key} has a passphrase, which nobody could enter; store it without one"
+        raise SettingError(("tls", "key"), problem)
     context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
-    context.expires_at = _expiry(chain.decode("ascii", "replace"))
+    context.expires_at = _expiry(chain.string)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         # Without a password OpenSSL would ask for one at the terminal; a daemon has no terminal.
         context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")
     except ssl.SSLError as error:
-        reason = (error.reason or "no PEM certificate and key").replace("_", " ").lower()
+        reason = (error.reason or "not valid PEM").replace("_", " ").lower()
+        if error.reason == "KEY_VALUES_MISMATCH":
+            reason = "the key is another certificate's"
         raise SettingError(
             ("tls",), f"cannot use {settings.certificate} with {settings.key}: {reason}"
         ) from None
@@ -75,6 +82,13 @@ def read_tls(settings: TLSSettings | ClientTLSSettings) -> ServerContext:
         if settings.client_ca is not None:
             _require_certificates(context, settings.client_ca)
     return context
+
+
+def _read(file: str, form: re.Pattern[str], key: str) -> re.Match[str]:
+    found = form.search(read_pem(file, path=("tls", key)).decode("ascii", "replace"))
+    if found is None:
+        raise SettingError(("tls", key), f"{file} has no complete {key} in PEM")
+    return found
 
 
 def _expiry(chain: str) -> float | None:

@@ -26,7 +26,7 @@ _recodex_monitor() {
         job) words "-h --help list show start stop check add change remove import --state --until --json --api -c --config --ca-file --client-certificate" ;;
         alerts) words "-h --help list test acknowledge silence --state --rule --job --limit --for --until --from --tag --subject --comment --end --json --api -c --config --ca-file --client-certificate" ;;
         logs) words "-h --help --timewindow --sender --level --min-level --contains --not --regexp --from --until --around --limit --follow --wait --json --api -c --config --ca-file --client-certificate" ;;
-        token) words "-h --help create list revoke --role --expires -c --config" ;;
+        token) words "-h --help create list revoke --role --expires --json -c --config" ;;
         rejected) words "-h --help list replay --topic --partition --offset --reason --json --api -c --config --ca-file --client-certificate" ;;
         configure-database) words "-h --help -c --config --import --admin-url --copy-from" ;;
         start-consumer) words_or_files "-h --help --api" ;;

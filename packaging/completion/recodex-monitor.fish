@@ -80,6 +80,7 @@ complete -c recodex-monitor -n '__fish_seen_subcommand_from token' -s h -l help 
 complete -c recodex-monitor -n '__fish_seen_subcommand_from token' -a 'create list revoke'
 complete -c recodex-monitor -n '__fish_seen_subcommand_from token' -l role -x -a 'admin reader sender' -d 'of a new token: admin: everything; reader: see everything; sender: upload logs'
 complete -c recodex-monitor -n '__fish_seen_subcommand_from token' -l expires -x -d 'when a new token ends: after a time such as 90d or 12h, or at a date (2027-06-30)'
+complete -c recodex-monitor -n '__fish_seen_subcommand_from token' -l json -d 'list: print JSON, one object per line'
 complete -c recodex-monitor -n '__fish_seen_subcommand_from token' -s c -l config -r -F -d 'the config with api.tokens_file'
 complete -c recodex-monitor -n 'not __fish_seen_subcommand_from status follow play job alerts logs token rejected configure-database start-consumer probe producers-needed start-producer topic completion check-config' -a rejected -d 'list messages that could not be counted, and try them again'
 complete -c recodex-monitor -n '__fish_seen_subcommand_from rejected' -s h -l help -d 'show this help message and exit'

@@ -87,6 +87,33 @@ PAUSING: dict[str, Change] = {
         "table rejected_message: a trigger, rule or policy of it left out a row",
         "DROP TRIGGER no ON rejected_message",
     ),
+    # A fault of arithmetic looks like one of the data.
+    "deferred trigger": (
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RETURN 1 / (new.job_id - new.job_id); END $$;"
+        "CREATE CONSTRAINT TRIGGER no AFTER INSERT ON availability_result"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION no()",
+        r"division by zero \(PL/pgSQL function no",
+        "DROP TRIGGER no ON availability_result",
+    ),
+    "generated column of the rejects": (
+        "ALTER TABLE rejected_message ADD COLUMN part int"
+        ' GENERATED ALWAYS AS (1 / nullif(least("offset", 0), 0) + 1 / ("offset" - "offset"))'
+        " STORED",
+        "division by zero; were the columns changed",
+        "ALTER TABLE rejected_message DROP COLUMN part",
+    ),
+    "policy of the offsets": (
+        "ALTER TABLE consumed_offset ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
+        "CREATE POLICY look ON consumed_offset FOR SELECT USING (true)",
+        "table consumed_offset: a trigger, rule or policy of it left out a row",
+        "ALTER TABLE consumed_offset DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+    ),
+    "padded": (
+        "ALTER TABLE availability_result ALTER COLUMN location TYPE char(9)",
+        "it gives back other values of job_id, scheduled_at or location",
+        "ALTER TABLE availability_result ALTER COLUMN location TYPE text",
+    ),
     "no primary key": (
         "ALTER TABLE availability_result DROP CONSTRAINT availability_result_pkey",
         "no unique or exclusion constraint matching",

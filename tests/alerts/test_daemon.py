@@ -214,7 +214,7 @@ async def test_from_a_site_that_goes_down_to_one_who_acknowledges_it(
         ),
         ({"rules": [{"name": "x", "watch": "sites"}]}, "did you mean site?"),
         ({"rules": [{"name": "x", "watch": "site", "days": 3}]}, "known by certificate"),
-        ({"rules": [{"name": "x", "watch": "part"}] * 2}, "another one has the name 'x'"),
+        ({"rules": [{"name": "x", "watch": "part"}] * 2}, "duplicate name 'x'"),
     ],
 )
 def test_a_wrong_config_is_one_line_with_its_key(

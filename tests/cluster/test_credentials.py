@@ -248,8 +248,8 @@ def summary(part: Cluster) -> str:
         (None, "the credential plugin no-such-plugin is not installed; get it from us"),
         ("exit 3", "the credential plugin plugin failed with status 3"),
         ("echo your session is over >&2; exit 1", "with status 1: your session is over"),
-        ("echo '{'", "the credential plugin plugin answered no ExecCredential"),
-        ("echo '{\"status\": {}}'", "gave neither a token nor a certificate"),
+        ("echo '{'", "the credential plugin plugin returned no ExecCredential"),
+        ("echo '{\"status\": {}}'", "returned neither a token nor a certificate"),
         ("yes", "the credential plugin plugin does not stop writing"),
     ],
 )

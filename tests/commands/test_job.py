@@ -87,7 +87,7 @@ def test_a_job_stops_until_a_time_of_here(daemon: Whole) -> None:
     for arguments, problem in (
         (("stop", "1", "--until", "soon"), "expected s or ms"),
         (("stop", "1", "--until", "2020-01-01"), "is in the past"),
-        (("start", "1", "--until", "2999-01-01"), "--until goes with stop"),
+        (("start", "1", "--until", "2999-01-01"), "--until is only for stop"),
     ):
         status, _, error = job(daemon, *arguments)
         assert (status, error.count("\n")) == (2, 1)
@@ -187,7 +187,7 @@ def test_a_daemon_without_probes_says_so(
     port = free_port()
     start_daemon({"relay": False, "api": {"uri": ["127.0.0.1", port]}}).wait_ready()
     assert main(["job", "list", "--api", f"http://127.0.0.1:{port}"]) == 1
-    assert "does not serve /job; is the part" in capsys.readouterr().err
+    assert "the part probes is off; a section probes in" in capsys.readouterr().err
 
 
 @pytest.mark.integration_test
@@ -236,7 +236,15 @@ def test_a_job_is_added_changed_checked_and_removed(daemon: Whole) -> None:
 @pytest.mark.integration_test
 @pytest.mark.parametrize(
     "arguments",
-    [("add",), ("change",), ("change", "x", "a=1"), ("add", "http://x/", "y"), ("check",)],
+    [
+        ("add",),
+        ("change",),
+        ("change", "x", "a=1"),
+        ("add", "http://x/", "y"),
+        ("check",),
+        ("change", "1", "name=a", "name=b"),
+        ("change", "1", 'headers={"A": "1", "A": "2"}'),
+    ],
 )
 def test_what_add_and_change_need_is_a_usage_error(
     daemon: Whole, arguments: tuple[str, ...]

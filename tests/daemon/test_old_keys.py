@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,20 @@ class Old:
 
     def __init__(self, text: str) -> None:
         data = yaml.safe_load(text)
-        self.websocket = self.zeromq = ("127.0.0.1", 0)
         self.level, self.sizes = "info", dict(_SIZES)
-        self.websocket = ("127.0.0.1", 4567)
+        self.websocket: tuple[str | tuple[str, ...], int] = ("127.0.0.1", 4567)
         self.zeromq = ("127.0.0.1", 7894)
         if "websocket_uri" in data:
             host, port = data["websocket_uri"]
-            # asyncio takes no host for all addresses, and getaddrinfo no port for any.
-            self.websocket = ("" if host is None else host, _port(port, any_port=(None, "")))
+            # asyncio takes several hosts, no host for all addresses, and no port for any.
+            self.websocket = _hosts_of(host), _websocket_port(port)
         if "zeromq_uri" in data:
             host, port = data["zeromq_uri"][0], data["zeromq_uri"][1]
-            self.zeromq = (host, _port(port, any_port=("*",)))
-        for found in (self.websocket[0], self.zeromq[0]):
-            assert isinstance(found, str)
+            # Both become text, and libzmq reads as far as there are digits, in 16 bits.
+            assert isinstance(host, (str, int, float))
+            assert not isinstance(host, bool)
+            self.zeromq = str(host), _zeromq_port(str(port))
+        assert isinstance(self.zeromq[0], str)
         section = data.get("logger", {})
         if "level" in section:
             level = section["level"]
@@ -57,10 +59,30 @@ class Old:
                 self.sizes[name] = max(0, min(number, 1000 if name == "rotations" else 2**40))
 
 
-def _port(port: Any, *, any_port: tuple[Any, ...]) -> int:
-    number = 0 if port in any_port and not isinstance(port, bool) else int(str(port))
+def _hosts_of(host: Any) -> str | tuple[str, ...]:
+    if isinstance(host, list):
+        assert host
+        assert all(isinstance(each, str) for each in host)
+        return tuple(host)
+    assert host is None or isinstance(host, str)
+    return host or ""
+
+
+def _websocket_port(port: Any) -> int:
+    number = 0 if port in (None, "") and not isinstance(port, bool) else int(port)
     assert 0 <= number <= 65535
     return number
+
+
+def _zeromq_port(port: str) -> int:
+    if port in ("*", "0"):
+        return 0
+    digits = re.match(r"\s*([-+]?[0-9]+)", port)
+    assert digits
+    number = int(digits[1])
+    assert -(2**31) <= number < 2**31
+    assert number & 0xFFFF
+    return number & 0xFFFF
 
 
 def read(file: Path, text: str) -> LoadedConfig:
@@ -119,6 +141,17 @@ logger_path: "/var/log/recodex/monitor.log"
         ("zeromq_uri: [127.0.0.1, '*']", ":1: zeromq_uri[1]: no port; listening on any free one"),
         ("websocket_uri: [~, 4568]", ":1: websocket_uri[0]: no host; listening on all addresses"),
         ("websocket_uri: [127.0.0.1, ~]", ":1: websocket_uri[1]: no port; listening on any free"),
+        ("websocket_uri: [127.0.0.1, 4567.0]", ":1: websocket_uri[1]: 4567.0 is read as 4567, as"),
+        ("websocket_uri: [127.0.0.1, '4_567']", ":1: websocket_uri[1]: '4_567' is read as 4567"),
+        ("websocket_uri: [127.0.0.1, 1:16:7]", ":1: websocket_uri[1]: 1:16:7 is read as 4567, as"),
+        ("zeromq_uri: [127.0.0.1, 73430]", ":1: zeromq_uri[1]: 73430 is read as 7894, as version"),
+        ("zeromq_uri: [127.0.0.1, 7894.0]", ":1: zeromq_uri[1]: 7894.0 is read as 7894, as vers"),
+        ("zeromq_uri: [127.1, 7894]", ":1: zeromq_uri[0]: 127.1 is read as the host '127.1', as"),
+        ("logger: {max-size: -010}", ":1: logger.max-size: -010 is read as 0 (never rotate), as"),
+        ("logger: {max-size: 1:2.5}", ":1: logger.max-size: 1:2.5 is read as 62, as version 1"),
+        ("websocket_url: [a, 1]", ":1: websocket_url: unknown key, ignored; did you mean websocke"),
+        ("Logger: {level: x}", ":1: Logger: unknown key, ignored; did you mean logger?"),
+        ("log: /var/log/x", ":1: log: unknown key, ignored; did you mean logs?"),
     ],
 )
 def test_what_version_1_took_leniently_starts_with_one_warning(
@@ -138,8 +171,11 @@ def test_what_version_1_took_leniently_starts_with_one_warning(
     ("text", "said"),
     [
         ("probs: {}", ":1: probs: unknown key; did you mean probes?"),
-        ("websocket_url: [a, 1]", ":1: websocket_url: unknown key; did you mean websocket_uri?"),
-        ("loger: {}", ":1: loger: unknown key; did you mean logger?"),
+        ("log: {timewindow: 5}", ":1: log: unknown key; did you mean logs?"),
+        ("relays:", ":1: relays: unknown key; did you mean relay?"),
+        ("websocket_uri: [[], 1]", ":1: websocket_uri[0]: expected a list"),
+        ("websocket_uri: [[127.0.0.1, a b], 1]", ":1: websocket_uri[0][1]: expected an IP"),
+        ("zeromq_uri: [[127.0.0.1], 1]", ":1: zeromq_uri[0]: expected a text, not a list"),
         ("relay: {level: x}", ":1: relay.level: unknown key"),
         ("relay: {}\nrelay: {}", ":2: relay: duplicate key"),
         ("websocket_uri: [127.0.0.1, 1, 2]", ':1: websocket_uri: expected ["HOST", PORT]'),
@@ -167,8 +203,15 @@ _scalars = (
     | _words
 )
 _values = _scalars | st.lists(_scalars, max_size=3) | st.dictionaries(_words, _scalars, max_size=2)
-_hosts = st.sampled_from(["127.0.0.1", "0.0.0.0", "localhost", "", "*", None])
-_ports = st.integers(0, 65535) | st.integers(0, 65535).map(str) | st.sampled_from([None, "", "*"])
+_names = st.sampled_from(["127.0.0.1", "0.0.0.0", "localhost", "", "*", "::ffff:127.0.0.1"])
+_hosts = _names | st.none() | st.lists(_names, max_size=3) | st.sampled_from([0, 127.1])
+_numbers = st.integers(0, 65535)
+_ports = (
+    _numbers
+    | st.sampled_from([None, "", "*", "010", "-010", "1:16:7", "1:2.5", "4_5", "9 x", True])
+    | _numbers.flatmap(lambda n: st.sampled_from([str(n), f" {n} ", f"+{n}", float(n), hex(n)]))
+    | st.integers(-(2**31), 2**31)
+)
 _addresses = st.tuples(_hosts, _ports).map(list)
 _logger = st.dictionaries(
     st.sampled_from(["file", "level", "max-size", "rotations", "max_size", "format"]) | _words,
@@ -186,6 +229,9 @@ _configs = st.fixed_dictionaries(
         "logger_path": _values,
         "comment": _values,
         "version": _values,
+        # Nearly one of 1.x's keys.
+        "websocket_url": _values,
+        "Logger": _values,
     },
 )
 

@@ -115,7 +115,7 @@ def test_a_refused_reload_leaves_the_daemon_as_it_was(
     good = daemon.config_file.read_text()
     for bad, said in (
         (None, "a pipe, not a regular file"),
-        ("relay: {keep_idle: !!int ''}", "config.yml:1: !!int stands before"),
+        ("relay: {keep_idle: !!int ''}", "config.yml:1: the value after !!int"),
         ("relay: {keep_idle: !!timestamp zz}", "config.yml:1: the tag !!timestamp"),
         ("relay: " + "[" * 5000, "nest"),
         ("a0: &a0 {a: 1}\n" + "".join(

@@ -43,6 +43,14 @@ class Certificates:
         certificate.configure_cert(context)
         return context
 
+    def under(self, name: str, *, subject: str, authority: Path) -> ssl.SSLContext:
+        """Serve a certificate of an intermediate authority, which is written to a file."""
+        between = self.authority.create_child_ca()
+        between.cert_pem.write_to_path(authority)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        between.issue_cert(name, common_name=subject).configure_cert(context)
+        return context
+
     def with_an_expired_alternative(self) -> tuple[ssl.SSLContext, float]:
         """Serve a chain with a second way, which has expired; return when that was, too.
 

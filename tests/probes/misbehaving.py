@@ -125,6 +125,23 @@ class Misbehaving:
         status, _, target = argument.partition("/")
         connection.sendall(answer(int(status), b"", Location=target))
 
+    def _do_leads(self, connection: socket.socket, argument: str) -> None:
+        """Redirect to a page, with a body that no browser reads."""
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /ok\r\n")
+        rest = {
+            "lies": b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+            "breaks-off": b"Content-Length: 50\r\n\r\nabcd",
+            "long": b"Content-Length: 2000000\r\n\r\n" + bytes(2_000_000),
+            "never-ends": b"\r\n",
+        }
+        connection.sendall(rest[argument])
+        if argument == "never-ends":
+            # The client closes first.
+            connection.recv(1)
+
+    def _do_cut(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-Fr")
+
     def _do_silent(self, connection: socket.socket, argument: str) -> None:
         self.ended.wait(10)
 
@@ -183,6 +200,7 @@ class Misbehaving:
             "utf-16": "\ufeffgrün".encode("utf-16-le"),
             "utf-8": "\ufeffgrün".encode(),
             "meta": '<meta charset="windows-1252">grün'.encode("cp1252"),
+            "xml": '<?xml version="1.0" encoding="ISO-8859-1"?>grün'.encode("latin-1"),
         }
         connection.sendall(answer(200, bodies[argument], Content_Type="text/html"))
 

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.client import ClientProtocol
-from websockets.http11 import Request
-from websockets.typing import Subprotocol
 
-from monitor import yielding
 from monitor.probes.checking import Checks
 from monitor.probes.checks.http import HttpJob
 from tests.ports import free_port
@@ -28,13 +22,6 @@ from tests.probes.misbehaving import Misbehaving
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration_test
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Misbehaving]:
-    server = Misbehaving()
-    yield server
-    server.close()
 
 
 async def test_a_page_is_up_and_its_phases_sum_to_the_response_time(server: Misbehaving) -> None:
@@ -59,6 +46,12 @@ async def test_a_page_is_up_and_its_phases_sum_to_the_response_time(server: Misb
         ("/redirect/3", {"follow_redirects": False}, "bad-status: 302", 302),
         ("/see/302/file:///etc/passwd", {}, "bad-redirect: ", 302),
         ("/see/302/", {}, "bad-status: 302", 302),
+        ("/leads/lies", {}, None, 200),
+        ("/leads/breaks-off", {}, None, 200),
+        ("/leads/long", {}, None, 200),
+        ("/leads/never-ends", {}, None, 200),
+        ("/leads/lies", {"follow_redirects": False}, "bad-answer: ", 302),
+        ("/cut", {}, "reset: the connection was closed in the header", 200),
         ("/ok", {"body_regexp": "h[aeiou]llo"}, None, 200),
         ("/ok", {"body_regexp": "goodbye"}, "body-mismatch: ", 200),
         ("/ok", {"max_body_bytes": 10}, "body-too-large: ", 200),
@@ -201,11 +194,6 @@ async def test_a_catastrophic_expression_ends_with_the_timeout_and_the_loop_goes
     await checks.close()
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("tls"))
-
-
 @pytest.mark.parametrize(
     ("kind", "error", "expiry"),
     [
@@ -253,202 +241,6 @@ async def test_tls_with_a_plain_server_is_no_tls(server: Misbehaving) -> None:
     outcome = await check(server.url("/ok").replace("http:", "https:"), timeout=5)
     assert outcome.error is not None
     assert outcome.error.partition(":")[0] in ("tls", "reset", "timeout", "bad-answer")
-
-
-@pytest.fixture
-def banner() -> Iterator[Callable[[bytes, bool], int]]:
-    """Serve one peer: say these bytes one by one, and keep the line open or not."""
-    ended = threading.Event()
-    threads = []
-
-    def start(text: bytes, keep_open: bool) -> int:
-        listener = socket.create_server(("127.0.0.1", 0))
-        listener.settimeout(10)
-
-        def talk() -> None:
-            # A check that has seen enough hangs up, and may reset what is still being sent.
-            with contextlib.suppress(OSError), listener, listener.accept()[0] as connection:
-                for byte in text:
-                    connection.sendall(bytes([byte]))
-                if keep_open:
-                    ended.wait(10)
-
-        thread = threading.Thread(target=talk)
-        thread.start()
-        threads.append(thread)
-        port: int = listener.getsockname()[1]
-        return port
-
-    yield start
-    ended.set()
-    for thread in threads:
-        thread.join()
-
-
-@pytest.mark.parametrize(
-    ("text", "keep_open", "expression", "error"),
-    [
-        (b"SSH-2.0-OpenSSH_9\r\n", True, r"^SSH-2\.0", None),
-        (b"220 mail ESMTP\r\n", True, "ESMTP", None),
-        (b"421 too busy\r\n", False, "^220 ", "body-mismatch: the banner was b'421 too busy"),
-        (b"", False, "x", "body-mismatch: the banner was b''"),
-        (b"hello", True, "x", "body-mismatch: the banner was b'hello'"),
-        (b"421 too many connections\r\n", True, "^220 ", "body-mismatch: the banner was b'421 too"),
-        (b"220-mail.example\r\n220 ready\r\n", True, "^220 ", None),
-        (b"", True, "x", "timeout: "),
-        (b"z" * 5000, True, "x", "body-mismatch: "),
-        (b"", True, None, None),
-    ],
-)
-async def test_a_banner_must_match(
-    banner: Callable[[bytes, bool], int],
-    text: bytes,
-    keep_open: bool,
-    expression: str | None,
-    error: str | None,
-) -> None:
-    # A server that may say more has until the timeout.
-    timeout = 0.5 if error is not None and keep_open and len(text) < 4096 else 10
-    port = banner(text, keep_open)
-    outcome = await check(f"tcp://127.0.0.1:{port}", body_regexp=expression, timeout=timeout)
-    if error is None:
-        assert outcome.up
-        assert outcome.response_time == pytest.approx(sum(phases(outcome)))
-    else:
-        assert outcome.error is not None
-        assert outcome.error.startswith(error)
-        if keep_open and len(text) < 4096:
-            assert outcome.response_time is None
-
-
-async def swallow(connection: ServerConnection) -> None:
-    async for _ in connection:
-        pass
-
-
-@pytest.mark.parametrize("secure", [False, True])
-async def test_a_websocket_that_upgrades_is_up(certificates: Certificates, secure: bool) -> None:
-    context = certificates.context("good") if secure else None
-    async with serve(swallow, "127.0.0.1", 0, ssl=context) as server:
-        port = server.sockets[0].getsockname()[1]
-        url = f"{'wss' if secure else 'ws'}://localhost:{port}/"
-        keys = {"ca_file": certificates.file} if secure else {}
-        outcome = await check(url, ip_version="4", **keys)
-    assert (outcome.error, outcome.status) == (None, 101)
-    assert (outcome.phases.tls > 0) == secure
-    assert outcome.certificate_expires_at == (SOON if secure else None)
-
-
-async def test_a_websockets_headers_are_sent_once_and_its_subprotocols_are_offered() -> None:
-    received = []
-
-    def note(_: ServerConnection, request: Request) -> None:
-        received.append(request.headers)
-
-    offered = [Subprotocol("mqtt")]
-    async with serve(swallow, "127.0.0.1", 0, subprotocols=offered, process_request=note) as server:
-        url = f"ws://me:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        headers = {
-            "Host": "other.example",
-            "authorization": "Bearer x",
-            "Sec-WebSocket-Protocol": "amqp, mqtt",
-        }
-        assert (await check(url, headers=headers)).error is None
-    (sent,) = received
-    assert sent.get_all("Host") == ["other.example"]
-    assert sent.get_all("Authorization") == ["Bearer x"]
-    assert sent.get_all("Sec-WebSocket-Protocol") == ["amqp, mqtt"]
-
-
-async def test_a_websocket_job_sends_what_an_http_job_sends() -> None:
-    received = []
-
-    def note(_: ServerConnection, request: Request) -> None:
-        received.append(request.headers)
-
-    headers = {"X-Name": "grün 日本", "Cookie": "ü=" + "a" * 5000}
-    async with serve(swallow, "127.0.0.1", 0, process_request=note) as server:
-        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        for credentials in ("me%3Aone:pä", ":only"):
-            outcome = await check(f"ws://{credentials}@{place}", headers=headers, timeout=30)
-            assert outcome.error is None
-    for sent, credentials in zip(received, ("me:one:pä", ":only"), strict=True):
-        assert base64.b64decode(sent["Authorization"].split()[1]).decode() == credentials
-        for name, value in headers.items():
-            assert sent[name].encode("latin-1").decode() == value
-
-
-@pytest.mark.parametrize("argument", ["long", "many", "interim"])
-async def test_a_websocket_is_up_whatever_else_is_in_the_answer(
-    server: Misbehaving, argument: str
-) -> None:
-    url = server.url(f"/websocket/{argument}").replace("http:", "ws:")
-    outcome = await check(url, timeout=30)
-    assert (outcome.error, outcome.status) == (None, 101)
-
-
-async def test_a_flood_of_pings_is_parsed_over_many_turns(
-    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pieces: list[tuple[int, int]] = []
-    turn = 0
-
-    class Noted(ClientProtocol):
-        def receive_data(self, data: Any) -> None:
-            pieces.append((turn, len(data)))
-            super().receive_data(data)
-
-    async def count_turns() -> None:
-        nonlocal turn
-        while True:
-            await asyncio.sleep(0)
-            turn += 1
-
-    monkeypatch.setattr(yielding, "_PIECE_S", 0.0)
-    monkeypatch.setattr("websockets.client.ClientProtocol", Noted)
-    url = server.url("/websocket/pings").replace("http:", "ws:")
-    counting = asyncio.create_task(count_turns())
-    outcome = await check(url, timeout=30, dialogue=[{"expect": "^220"}])
-    counting.cancel()
-    assert outcome.error is None
-    _, *parsed = pieces
-    assert sum(size for _, size in parsed) > 10_000
-    assert max(size for _, size in parsed) <= 256
-    # Each in another turn, but the first of a read that came in the turn of the last one's end.
-    assert len({at for at, _ in parsed}) > len(parsed) // 2
-
-
-@pytest.mark.parametrize(
-    ("argument", "error"),
-    [("says", "body-mismatch: the answer at step 1 was b'421"), ("", "timeout")],
-)
-async def test_a_dialogue_that_ends_with_the_timeout_has_no_response_time(
-    server: Misbehaving, argument: str, error: str
-) -> None:
-    url = server.url(f"/websocket/{argument}").replace("http:", "ws:")
-    outcome = await check(url, timeout=2, dialogue=[{"expect": "^220 "}])
-    assert (outcome.error or "").startswith(error)
-    assert outcome.response_time is None
-
-
-@pytest.mark.parametrize(
-    ("path", "error"),
-    [
-        ("/ok", "bad-status: 200"),
-        ("/status/403", "bad-status: 403"),
-        ("/garbage", "bad-answer: "),
-        ("/empty", "reset: "),
-        ("/upgrade", "bad-answer: "),
-        ("/odd-upgrade", "bad-answer: invalid Upgrade header: "),
-        ("/silent", "timeout: "),
-        ("/headers", "bad-answer: "),
-    ],
-)
-async def test_what_does_not_upgrade_is_down(server: Misbehaving, path: str, error: str) -> None:
-    url = server.url(path).replace("http:", "ws:")
-    outcome = await check(url, timeout=0.5 if path == "/silent" else 10)
-    assert outcome.error is not None
-    assert outcome.error.startswith(error)
 
 
 async def test_http_2_is_spoken(

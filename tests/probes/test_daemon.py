@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,6 @@ from tests.servers.daemon import ROOT, StartDaemon
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.end_to_end
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Misbehaving]:
-    server = Misbehaving()
-    yield server
-    server.close()
 
 
 def results(directory: Path) -> list[dict[str, Any]]:

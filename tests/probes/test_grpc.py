@@ -26,11 +26,6 @@ served = pytest.mark.integration_test
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
 def ports(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server's port without TLS, and one with."""
     issued = certificates.authority.issue_cert("localhost")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ from tests.servers.kafka import Kafka
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.end_to_end
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Misbehaving]:
-    server = Misbehaving()
-    yield server
-    server.close()
 
 
 def config(kafka: Kafka, server: Misbehaving, topic: str, location: str) -> dict[str, Any]:

@@ -19,11 +19,6 @@ Port = Callable[[str], int]
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
 def port(certificates: Certificates, program: Callable[..., str]) -> Iterator[Port]:
     """Return a function that gives the port of a server, which runs until the module's end."""
     until = datetime.datetime.fromtimestamp(SOON, datetime.UTC)

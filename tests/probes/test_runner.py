@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,84 +16,21 @@ import pytest
 import trustme
 
 from monitor import yielding
-from monitor.bus import Bus, BusSettings, Consumer, create_bus
-from monitor.bus.spool import SpoolBus
+from monitor.bus import Bus, BusSettings, create_bus
 from monitor.errors import SettingError
-from monitor.messages import Result, decode_result
+from monitor.messages import Result
 from monitor.part import Health
 from monitor.probes.checks import read_job
 from monitor.probes.checks.http import HttpJob
 from monitor.probes.checks.tcp import TcpJob
 from monitor.probes.job import Job
-from monitor.probes.part import Probes
 from monitor.probes.runner import Runner
 from monitor.probes.settings import ProbesSettings
 from tests.probes.misbehaving import Misbehaving
-from tests.waiting import LIMIT_S, until
+from tests.probes.running import jobs, running
+from tests.waiting import until
 
-pytestmark = pytest.mark.integration_test
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Misbehaving]:
-    server = Misbehaving()
-    yield server
-    server.close()
-
-
-class Running:
-    """A started part, its bus, and the results that it publishes."""
-
-    def __init__(self, part: Probes, consumer: Consumer) -> None:
-        self.part = part
-        self._consumer = consumer
-        self.results: list[Result] = []
-
-    async def more(self, wanted: Callable[[list[Result]], object]) -> None:
-        async with asyncio.timeout(LIMIT_S):
-            while not wanted(self.results):
-                for record in await self._consumer.poll():
-                    result = decode_result(record.value)
-                    assert record.key == str(result.job_id)
-                    assert record.headers["ce_id"] == f"{result.job_id}-{result.scheduled_at}"
-                    self.results.append(result)
-
-    async def reload(self, settings: ProbesSettings) -> None:
-        settings.verify()
-        (await self.part.prepare(settings))()
-
-
-@asynccontextmanager
-async def running(settings: ProbesSettings) -> AsyncIterator[Running]:
-    settings.verify()
-    bus = create_bus(BusSettings())
-    assert isinstance(bus, SpoolBus)
-    await bus.start()
-    part = Probes(settings, bus)
-    consumer = bus.consumer(settings.topic, group=None)
-    task = None
-    try:
-        await part.start()
-        task = asyncio.create_task(part.run())
-        yield Running(part, consumer)
-    finally:
-        await part.drain()
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        await part.close()
-        await consumer.close()
-        await bus.close()
-
-
-def jobs(count: int, url: str, **fields: Any) -> list[Job]:
-    return [HttpJob(id=i, url=url, **{"interval": 0.5, **fields}) for i in range(1, count + 1)]
+pytestmark = [pytest.mark.integration_test, pytest.mark.usefixtures("bus_directory")]
 
 
 async def test_every_job_gives_one_result_a_time_on_its_grid(server: Misbehaving) -> None:
@@ -349,99 +282,6 @@ async def test_a_job_that_changes_while_it_is_checked_is_checked_again_right_aft
         await probes.more(lambda results: any(r.up for r in results))
         assert [r.url for r in probes.results] == [server.url("/silent"), server.url("/ok")]
         assert [r.missed for r in probes.results] == [0, 0]
-
-
-def write(file: Path, items: list[dict[str, Any]]) -> None:
-    part = file.with_suffix(".new")
-    part.write_text(json.dumps(items))
-    part.replace(file)
-
-
-async def test_a_jobs_file_is_read_again_when_it_changes_and_a_bad_job_stops_no_other(
-    server: Misbehaving, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "jobs.json"
-    good = {"id": 1, "url": server.url("/ok"), "interval": 0.5}
-    write(file, [good])
-
-    async with running(ProbesSettings(source="file", jobs_file=str(file))) as probes:
-        await probes.more(lambda results: results)
-        runner = probes.part.runner
-        assert runner is not None
-        write(file, [good, {**good, "id": 2}, {**good, "id": 3, "body_regexp": "["}])
-        await until(lambda: runner.job_ids() == [1, 2])
-        assert probes.part.state().health == "degraded"
-        await probes.more(lambda results: any(r.job_id == 2 for r in results))
-        file.write_text("[{")
-        await until(lambda: "not JSON" in probes.part.state().summary)
-        assert runner.job_ids() == [1, 2]
-        write(file, [{**good, "id": 5}])
-        await until(lambda: runner.job_ids() == [5])
-        assert probes.part.state().health == "ok"
-    assert any("job 3: body_regexp" in message for message in caplog.messages)
-
-
-def _says(part: Probes, text: str) -> bool:
-    return text in part.state().summary
-
-
-def _has_job(part: Probes, job_id: int) -> bool:
-    return part.runner is not None and part.runner.job_ids() == [job_id]
-
-
-async def test_after_whatever_a_jobs_file_held_the_next_good_one_is_read(
-    server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("monitor.probes.part._RETRY_S", (0.1, 0.2))
-    monkeypatch.setattr("monitor.probes.jobs_file._LOOK_S", 0.1)
-    file = tmp_path / "jobs.yml"
-    good = {"id": 1, "url": server.url("/ok"), "interval": 0.5}
-    write(file, [good])
-    line = f"- {{id: 1, url: {server.url('/ok')}, name: %s}}\n"
-
-    async with running(ProbesSettings(source="file", jobs_file=str(file))) as probes:
-        runner = probes.part.runner
-        assert runner is not None
-        for number, (content, said) in enumerate(
-            [
-                (line % "!!timestamp 2024-13-45", ":1: the tag !!timestamp"),
-                (line % "!!int ''", ":1: !!int stands before"),
-                ("- " + "[" * 5000, "nest"),
-                ("- &a [x, x]\n" + "- &a [*a, *a]\n" * 30, "more than 1000000 values"),
-                (None, "a pipe, not a regular file"),
-                (line % "a" + "more", "not YAML"),
-            ],
-            2,
-        ):
-            if content is None:
-                file.unlink()
-                os.mkfifo(file)
-            else:
-                file.write_text(content)
-            await until(partial(_says, probes.part, said))
-            assert len(runner.job_ids()) == 1
-            write(file, [{**good, "id": number}])
-            await until(partial(_has_job, probes.part, number))
-            assert probes.part.state().health == "ok"
-        # A date is a text here.
-        file.write_text(line % "2024-13-45")
-        await until(lambda: runner.job_ids() == [1])
-
-
-async def test_of_many_refused_jobs_some_are_logged_and_all_are_counted(
-    server: Misbehaving, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "jobs.json"
-    write(file, [{"id": 1, "url": server.url("/ok")}, *[{"id": n} for n in range(2, 20_002)]])
-    settings = ProbesSettings(source="file", jobs_file=str(file))
-
-    async with running(settings) as probes:
-        await probes.reload(settings)
-        assert "20000 jobs left out" in probes.part.state().summary
-
-    said = [message for message in caplog.messages if "left out" in message]
-    assert len(said) == 101
-    assert said[-1] == "19900 more jobs left out"
 
 
 async def test_draining_finishes_what_is_under_way_and_cuts_off_what_hangs(

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 
 from monitor.probes.sockets import Sockets
-
-
-@pytest.fixture
-async def sockets() -> AsyncIterator[Sockets]:
-    sockets = Sockets()
-    yield sockets
-    sockets.close()
 
 
 async def test_each_socket_gets_what_comes_to_it(sockets: Sockets) -> None:

@@ -32,11 +32,6 @@ served = pytest.mark.integration_test
 AUTHORITY = trustme.CA()
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("tls"))
-
-
 @asynccontextmanager
 async def tls_server(context: ssl.SSLContext) -> AsyncIterator[str]:
     server = Misbehaving(tls=context)
@@ -93,6 +88,44 @@ async def test_a_certificate_is_verified_and_its_expiry_is_shown(
     assert unverified.up
     assert unverified.certificate_expires_at == expires_at
     assert unverified.response_time == pytest.approx(sum(phases(unverified)))
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tls": ("tls", {}),
+    "tcp": ("tcp", {"tls": True}),
+    "http": ("https", {"expected_status": [404]}),
+    # What is behind TLS is not theirs.
+    "websocket": ("wss", {}),
+    "grpc": ("grpcs", {}),
+}
+
+
+@served
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("name", "host", "verified"),
+    [
+        ("localhost", "localhost", True),
+        # The full name, with which neither SNI nor certificates end.
+        ("localhost", "localhost.", True),
+        # The subject does not count where there are other names.
+        ("127.0.0.1", "localhost", False),
+        ("127.0.0.1", "127.0.0.1", True),
+    ],
+)
+async def test_every_kind_trusts_the_same(
+    certificates: Certificates, kind: str, name: str, host: str, verified: bool
+) -> None:
+    scheme, keys = KINDS[kind]
+    authority = Path(certificates.file).with_name("between.pem")
+    context = certificates.under(name, subject="localhost", authority=authority)
+    async with tls_server(context) as url:
+        place = url.replace("tls://localhost", f"{scheme}://{host}")
+        outcome = await check(place, ca_file=str(authority), ip_version="4", **keys)
+    error = outcome.error or ""
+    assert error.startswith("bad-certificate: ") == (not verified)
+    assert outcome.up == verified or kind in ("websocket", "grpc")
+    assert outcome.certificate_expires_at is not None
 
 
 @served

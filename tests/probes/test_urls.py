@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
 from contextlib import closing
 
 import pytest
@@ -129,13 +128,6 @@ def full_listener() -> socket.socket:
     listener.bind(("127.0.0.3", 0))
     listener.listen(0)
     return listener
-
-
-@pytest.fixture
-async def sockets() -> AsyncIterator[Sockets]:
-    sockets = Sockets()
-    yield sockets
-    sockets.close()
 
 
 async def test_an_address_that_does_not_answer_holds_up_the_next_one_only_for_a_moment(

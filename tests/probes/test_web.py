@@ -25,18 +25,6 @@ from tests.probes.misbehaving import Misbehaving
 served = pytest.mark.integration_test
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Misbehaving]:
-    server = Misbehaving()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("tls"))
-
-
 @served
 @pytest.mark.parametrize(
     ("path", "keys", "error"),
@@ -67,6 +55,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         ("/marked/utf-16", {"body_regexp": "^grün$"}, None),
         ("/marked/utf-8", {"body_regexp": "^grün$"}, None),
         ("/marked/meta", {"body_regexp": "grün$"}, None),
+        ("/marked/xml", {"body_regexp": "grün$"}, None),
+        ("/charset/windows-874", {"body_regexp": "^[+]AGE-grรผn$"}, None),
+        ("/charset/X-SJIS", {"body_regexp": "^[+]AGE-grﾃｼn$"}, None),
         ("/charset/utf-7", {"body_regexp": "^[+]AGE-grün$"}, None),
         ("/charset/punycode", {"body_regexp": "^[+]AGE-grün$"}, None),
         ("/charset/utf-32", {"body_regexp": "^[+]AGE-grün$"}, None),

@@ -117,7 +117,7 @@ async def test_an_address_that_moves_from_a_standby_to_the_primary_is_followed_b
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2, lines
     assert "a standby, in recovery, which takes no writes" in lines[0]
-    assert lines[1].endswith("takes writes again")
+    assert lines[1].endswith("accepts writes again")
 
 
 async def test_listening_on_a_standby_costs_one_line_and_goes_on_once_it_is_promoted(
@@ -229,6 +229,54 @@ async def test_a_restart_costs_one_line_when_it_begins_and_one_when_it_is_over(
     assert len(lines) == 2, lines
     assert lines[0].endswith("; trying again")
     assert lines[1].endswith(": available again")
+
+
+async def test_a_server_that_takes_connections_and_never_answers_costs_one_line_and_no_long_wait(
+    primary: PostgresServer, address: CutProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = primary.create_database()
+    async with opened(DatabaseSettings(url=primary.url(name))):
+        pass
+    caplog.set_level(logging.INFO, "monitor.store")
+    url = f"postgresql://postgres@127.0.0.1:{address.port}/{name}"
+    store = await reporting(DatabaseSettings(url=url, connect_timeout=2))
+    try:
+        async with contextlib.aclosing(store.listen("news")) as news:
+            assert await anext(news) is None
+            await writes(store)
+            address.freeze()
+            long = asyncio.create_task(store.transaction(stop_job, timeout=10 * LIMIT_S))
+            short = [store.transaction(stop_job, timeout=0.1) for _ in range(8)]
+            errors = await asyncio.gather(*short, return_exceptions=True)
+            # Nobody waits for an answer that the server gives nobody.
+            errors += await asyncio.wait_for(asyncio.gather(long, return_exceptions=True), LIMIT_S)
+            assert all(isinstance(each, UnavailableError) and each.logged for each in errors)
+            address.mend()
+            await writes(store, 2)
+    finally:
+        await store.close()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2, lines
+    assert "no answer in 2 s" in lines[0] or "timeout expired" in lines[0]
+    assert lines[1].endswith(": available again")
+
+
+async def test_a_slow_statement_on_a_server_that_answers_others_is_no_outage(
+    primary: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await reporting(DatabaseSettings(url=primary.url(primary.create_database())))
+    try:
+        await store.migrate()
+        caplog.set_level(logging.INFO, "monitor.store")
+        sleeping = [
+            store.read(lambda c: c.query("SELECT pg_sleep(60)"), timeout=0.5) for _ in range(8)
+        ]
+        errors = await asyncio.gather(*sleeping, return_exceptions=True)
+        assert all(isinstance(each, UnavailableError) and not each.logged for each in errors)
+        await writes(store)
+    finally:
+        await store.close()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ async def test_every_trouble_costs_a_line_when_it_begins_and_one_when_it_is_over
             lines = [line for line in lines if "continuing from the stored offsets" not in line]
             assert len(lines) == 2, (trouble, lines)
             assert "; trying again" in lines[0]
-            assert re.search("available again|takes writes again", lines[1]), lines
+            assert re.search("available again|accepts writes again", lines[1]), lines
     finally:
         address.close()
         standby.remove()

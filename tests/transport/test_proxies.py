@@ -37,6 +37,15 @@ HEADERS = [
     (TCP4, ("192.0.2.7", 5)),
     (TCP6, ("2001:db9::7", 5)),
     (version_2(0, b"", command=0), None),
+    # IPv4 at a listener for both.
+    (b"PROXY TCP6 ::ffff:192.0.2.7 ::1 5 6\r\n", ("192.0.2.7", 5)),
+    (
+        version_2(
+            0x21,
+            socket.inet_pton(socket.AF_INET6, "::ffff:192.0.2.7") * 2 + struct.pack("!HH", 5, 6),
+        ),
+        ("192.0.2.7", 5),
+    ),
 ]
 
 
@@ -56,6 +65,7 @@ def test_a_header_is_read_in_whatever_pieces_it_comes(
         b"PROXY TCP4 192.0.2.7\r\n",
         b"PROXY TCP4 nobody 127.0.0.1 5 6\r\n",
         b"PROXY UDP4 192.0.2.7 127.0.0.1 5 6\r\n",
+        b"PROXY TCP4 192.0.2.7 127.0.0.1 777777 6\r\n",
         b"PROXY " + b"x" * 200,
         SIGNATURE + b"\x11\x11\0\x0c" + bytes(12),
         version_2(0x11, b"abc"),
@@ -82,6 +92,10 @@ def test_without_a_header_nothing_is_taken(data: bytes) -> None:
         (["192.0.2.7:4711"], ("192.0.2.7", 4711)),
         (["[2001:db9::7]:4711, 127.0.0.1"], ("2001:db9::7", 4711)),
         (["10.1.2.3"], ("10.1.2.3", 0)),
+        (["192.0.2.7, ::ffff:10.1.2.3"], ("192.0.2.7", 0)),
+        (["::ffff:192.0.2.7"], ("192.0.2.7", 0)),
+        # A zone could be any text, which the log would repeat.
+        (["fe80::1%eth0 subscribed to c"], ("fe80::1", 0)),
         (["unknown, 10.1.2.3"], ("10.1.2.3", 0)),
         (["unknown"], None),
         ([""], None),

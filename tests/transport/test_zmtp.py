@@ -15,9 +15,10 @@ import zmq.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.transport import zmtp_server
+from monitor.transport import zmtp_connection, zmtp_server
 from monitor.transport.zmtp import Zmtp, ZmtpError, hello, message
-from monitor.transport.zmtp_server import ZmtpConnection, ZmtpServer
+from monitor.transport.zmtp_connection import ZmtpConnection
+from monitor.transport.zmtp_server import ZmtpServer
 from tests.waiting import LIMIT_S, until
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -267,7 +268,7 @@ async def test_a_peer_that_is_not_read_waits_and_loses_nothing(peers: Peers) -> 
 async def test_a_handshake_that_never_ends_is_closed(
     monkeypatch: pytest.MonkeyPatch, peers: Peers
 ) -> None:
-    monkeypatch.setattr(zmtp_server, "_HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(zmtp_connection, "_HANDSHAKE_S", 0.2)
     began = time.monotonic()
     with socket.socket() as idle:
         host, port = peers.server.endpoints[0].removeprefix("tcp://").split(":")

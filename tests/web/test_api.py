@@ -57,6 +57,23 @@ def problem(answer: requests.Response, status: int) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "part"),
+    [
+        ("GET", "/incident", "alerts"),
+        ("POST", "/incident/abc/acknowledge", "alerts"),
+        ("POST", "/alert/test", "alerts"),
+        ("DELETE", "/silence/abc", "alerts"),
+        ("GET", "/model-update", "cluster"),
+    ],
+)
+def test_a_call_of_a_part_that_is_off_names_the_part_and_its_section(
+    daemon: Whole, method: str, path: str, part: str
+) -> None:
+    detail = problem(daemon.request(method, path), 404)["detail"]
+    assert detail == f"the part {part} is off; a section {part} in the config turns it on"
+
+
 def test_the_page_for_people_and_json_for_machines(daemon: Whole) -> None:
     page = daemon.request("GET", "/", role=None)
     assert page.headers["content-type"].startswith("text/html")
@@ -145,6 +162,11 @@ def test_a_job_that_is_stopped_until_a_time_starts_again_by_itself(daemon: Whole
         ({"url": "http://x/", "intervall": 1}, "did you mean interval?"),
         ({"url": "http://x/", "body_regexp": "("}, "body_regexp"),
         ({"url": "http://x/", "id": 0}, "id"),
+        (b'{"url": "http://x/", "url": "http://y/"}', "body.url: duplicate key"),
+        (
+            b'{"url": "http://x/", "headers": {"A": "1", "A": "2"}}',
+            "body.headers.A: duplicate key",
+        ),
         ({"url": "http://x/", "name": "a\0b"}, "name"),
         (
             {"kind": "tcp", "url": "tcp://x:1", "method": "PUT"},

@@ -155,6 +155,8 @@ def test_the_windows_of_the_config_are_shown_with_their_next_time(daemon: Whole)
 )
 def test_a_silence_needs_a_start_that_makes_sense(daemon: Whole, body: dict[str, Any]) -> None:
     assert daemon.request("POST", "/silence", json=body).status_code == 422
+    twice = b'{"for": 60, "match": {"tags": ["a"], "tags": ["b"]}}'
+    assert daemon.request("POST", "/silence", data=twice).status_code == 422
     assert daemon.get("/silence")["items"] == []
 
 

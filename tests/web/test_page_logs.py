@@ -150,6 +150,33 @@ def test_texts_are_left_out_and_a_sender_is_named_exactly(daemon: Whole, open_pa
     watched.assert_quiet()
 
 
+def test_messages_match_a_regular_expression_also_those_that_come_live(
+    daemon: Whole, open_page: Open
+) -> None:
+    watched = open_page(daemon.url)
+    page = watched.open("#/logs?regexp=^line+8[05]%240%24")
+    wait_for_count(rows(page), 0)
+    expression = page.get_by_role("searchbox", name="Regular expression")
+    assert expression.input_value() == "^line 8[05]$0$"
+    expression.fill(r"^line 8[05]0$")
+    expression.press("Enter")
+    wait_for_count(rows(page), 2)
+    assert page.url.endswith("#/logs?regexp=%5Eline+8%5B05%5D0%24")
+    page.wait_for_selector(".log-bars svg[aria-label^='2 entries']")
+    expression.fill(r"^(live|line) 8[05]0$")
+    expression.press("Enter")
+    page.wait_for_selector("text=2 entries, newest first, live")
+    upload(daemon, [entry("live 85"), entry("live 850"), entry("live 8500")])
+    wait_for_count(rows(page), 3)
+    watched.assert_quiet()
+    expression.fill("(")
+    expression.press("Enter")
+    page.wait_for_selector("text=/The logs cannot be loaded: .*regexp.*/")
+    expression.fill("")
+    expression.press("Enter")
+    wait_for_count(page.get_by_text("cannot be loaded"), 0)
+
+
 def test_reading_further_down_holds_new_entries_back(daemon: Whole, open_page: Open) -> None:
     watched = open_page(daemon.url, viewport={"width": 1280, "height": 700})
     page = watched.open("#/logs?sender=follow")

@@ -21,6 +21,7 @@ from monitor.errors import SettingError
 from monitor.libraries import needed_by
 from monitor.probes.check import ERRORS, Check
 from monitor.probes.job import Job
+from monitor.probes.urls import WEB_SCHEMES, split_scheme
 from monitor.validation import did_you_mean, place_and_problem, printable, unknown_tagged_key
 
 __all__ = [
@@ -92,7 +93,10 @@ def read_job(data: Any) -> Job:
 
 def kind_of(url: str) -> str | None:
     """Return the kind that checks URLs like this one, or None."""
-    scheme = url.partition("://")[0].lower()
+    scheme, rest = split_scheme(url)
+    if not rest.startswith(("/", "\\")) and scheme not in WEB_SCHEMES:
+        # A host with its port, such as ping:8080.
+        return None
     return next((kind for kind, check in KINDS.items() if scheme in check.job.schemes), None)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, ClassVar
+from functools import cache
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -32,9 +33,16 @@ class HeartbeatJob(Job, frozen=True, kw_only=True, tag="heartbeat"):
         self.verify_common()
         if self.url:
             raise SettingError(("url",), "a heartbeat has none: its job reports by itself")
-        for field in msgspec.structs.fields(HeartbeatJob):
-            if field.name in _WITHOUT_EFFECT and getattr(self, field.name) != field.default:
-                raise SettingError((field.name,), "has no effect on a heartbeat: nothing is asked")
+        for name, default in _defaults():
+            if getattr(self, name) != default:
+                raise SettingError((name,), "has no effect on a heartbeat: nothing is asked")
+
+
+@cache
+def _defaults() -> list[tuple[str, Any]]:
+    """Return the keys without effect, with their defaults."""
+    fields = msgspec.structs.fields(HeartbeatJob)
+    return [(each.name, each.default) for each in fields if each.name in _WITHOUT_EFFECT]
 
 
 class HeartbeatCheck(Check[HeartbeatJob]):

@@ -47,7 +47,7 @@ class TcpJob(TlsKeys, frozen=True, kw_only=True, tag="tcp"):
         verify_expression(self.body_regexp, ("body_regexp",))
         verify_dialogue(self.dialogue)
         if self.starttls is not None and self.tls:
-            raise SettingError(("starttls",), "not together with tls: true")
+            raise SettingError(("starttls",), "conflicts with tls: true")
         if self.starttls is not None and self.body_regexp is not None:
             raise SettingError(("body_regexp",), "the banner comes before STARTTLS: use dialogue")
         if self.body_regexp is not None and self.dialogue:

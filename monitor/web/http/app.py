@@ -217,7 +217,7 @@ class Gate:
         if "transfer-encoding" in headers and "content-length" in headers:
             # A proxy in front may see another end of this request, and another request after it
             # (RFC 9112, 6.1).
-            problem = "Transfer-Encoding and Content-Length exclude each other"
+            problem = "Transfer-Encoding and Content-Length cannot be used together"
             await problem_response(400, problem, {"connection": "close"})(scope, receive, send)
             return
         limit = self._connections.settings.max_body_bytes

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from monitor.web.context import Context
 from monitor.web.http.sockets import Handler
 from monitor.web.live.feed import LiveFeed
-from monitor.web.routes import health, login, pages
+from monitor.web.routes import absent, health, login, pages
 
 if TYPE_CHECKING:
     from monitor.logs.part import Logs
@@ -108,7 +108,7 @@ def served(context: Context) -> Served:
         from monitor.web.routes import mock
 
         found.routers.append(mock.router())
-    found.routers.append(pages.router(context))
+    found.routers += [absent.router(context), pages.router(context)]
     return found
 
 

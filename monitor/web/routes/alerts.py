@@ -18,6 +18,7 @@ from monitor.alerts.reading import IncidentState, find_incident, list_incidents
 from monitor.alerts.settings import Match
 from monitor.alerts.silences import Silence, add_silence, delete_silence, list_silences
 from monitor.errors import SettingError
+from monitor.files.json_keys import require_keys_once
 from monitor.store import Connection, Store
 from monitor.store.cursor import Number, cursor_of
 from monitor.validation import decoding_problem
@@ -269,11 +270,16 @@ async def _write(store: Store, function: Callable[[Connection], T]) -> T:
 
 
 async def _given(request: Request) -> NewSilence:
+    body = await short_body(request)
     try:
-        given = msgspec.json.decode(await short_body(request), type=NewSilence)
-        given.match.verify()
+        given = msgspec.json.decode(body, type=NewSilence)
+        require_keys_once(body)
+    except SettingError as error:
+        raise Problem(422, str(error.under("body"))) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(422, f"body: {decoding_problem(error, NewSilence)}") from None
+    try:
+        given.match.verify()
     except SettingError as error:
         raise Problem(422, str(error.under("body", "match"))) from None
     texts: list[Any] = [given.comment, *given.match.tags, given.match.sender]
@@ -284,7 +290,7 @@ async def _given(request: Request) -> NewSilence:
 
 def _end(given: NewSilence, now: float) -> float:
     if (given.until is None) == (given.for_ is None):
-        raise Problem(422, "body: needs one of until and for")
+        raise Problem(422, "body: needs either until or for")
     start = now if given.from_ is None else given.from_
     end = given.until if given.until is not None else start + (given.for_ or 0.0)
     # A start that is past is that of maintenance under way, an old one a mistake.

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import Request
 
 from monitor.errors import SettingError
+from monitor.files.json_keys import require_keys_once
 from monitor.probes.checks import read_job
 from monitor.probes.dependencies import CIRCULAR, circular_jobs
 from monitor.probes.job import Job
@@ -21,10 +22,15 @@ __all__ = ["changed_keys", "given_keys", "require_dependencies", "verified_job"]
 
 async def given_keys(request: Request) -> dict[str, Any]:
     """Return the keys in the body of a request; anything else is a problem."""
+    body = await short_body(request)
     try:
-        return dict(msgspec.json.decode(await short_body(request), type=dict[str, Any]))
+        given = dict(msgspec.json.decode(body, type=dict[str, Any]))
+        require_keys_once(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(422, f"body: {decoding_problem(error)}") from None
+    except SettingError as error:
+        raise Problem(422, str(error.under("body"))) from None
+    return given
 
 
 def verified_job(given: dict[str, Any]) -> Job:

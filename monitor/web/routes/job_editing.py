@@ -110,7 +110,7 @@ def add_editing(routes: APIRouter, book: JobRegistry, changeable: Callable[[], S
         with from_database():
             done = await sites.undo(job_id)
         if not done:
-            raise Problem(409, f"there is no change of job {job_id} to take back any more")
+            raise Problem(409, f"job {job_id} has no change that can still be undone")
         audited(request, f"took back the last change of job {job_id}")
         return Response(_entry(book, job_id), media_type=JSON)
 

@@ -89,7 +89,8 @@ export class Picture {
       return;
     }
     this.#set('away', `${what} cannot be loaded: ${error.message}.`);
-    if (this.#retry === null) return;
+    // What is wrong with the request stays wrong.
+    if (this.#retry === null || error.status === 422) return;
     clearTimeout(this.#timer);
     const pause = Math.min(AGAIN_MS[0] * 2 ** this.#tries, AGAIN_MS[1]);
     this.#tries += 1;

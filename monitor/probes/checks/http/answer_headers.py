@@ -5,32 +5,40 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["charset_of", "header_values", "last_answer"]
+__all__ = ["charset_of", "header_values", "is_whole", "redirect_target"]
 
 # RFC 9110, 8.3.1; names of charsets are tokens (RFC 2978, 2.3).
 _CHARSET = re.compile(
     rb';\s*charset\s*=\s*"?([\w.:+-]{1,64})(?:["\s;]|$)', re.ASCII | re.IGNORECASE
 )
 
+# Browsers do not follow the others. Source: the WHATWG's fetch standard, 2.2.3.
+_REDIRECTS = {b"301", b"302", b"303", b"307", b"308"}
+_EMPTY_LINES = (b"\r\n", b"\n")
 
-def last_answer(lines: Sequence[bytes]) -> list[bytes]:
-    """Return the lines of the last answer; others are of a proxy, or interim (1xx)."""
-    start = 0
-    for number, line in enumerate(lines):
-        if line.startswith(b"HTTP/"):
-            start = number
-    return list(lines[start:])
+
+def is_whole(answer: Sequence[bytes]) -> bool:
+    """Return whether the header of an answer has come to its end; trailers may follow."""
+    return any(line in answer for line in _EMPTY_LINES)
+
+
+def redirect_target(answer: Sequence[bytes]) -> bytes | None:
+    """Return where a redirect leads; None for any other answer."""
+    if not _REDIRECTS.intersection(answer[0].split(maxsplit=2)[1:2] if answer else ()):
+        return None
+    # As curl and browsers do, ignore an empty one.
+    return next(filter(None, header_values(answer, "location")), None)
 
 
 def header_values(lines: Sequence[bytes], name: str) -> list[bytes]:
     """Return the values of a header, in any case of its name, in their order."""
     wanted = name.lower().encode()
-    found = []
-    for line in lines:
-        key, colon, value = line.partition(b":")
-        if colon and key.strip().lower() == wanted:
-            found.append(value.strip())
-    return found
+    size = len(wanted)
+    return [
+        line.partition(b":")[2].strip()
+        for line in lines
+        if line[:size].lower() == wanted and line[size:].lstrip().startswith(b":")
+    ]
 
 
 def charset_of(lines: Sequence[bytes]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monitor.probes.checks.http.answer_headers import header_values, last_answer
+from monitor.probes.checks.http.answer_headers import header_values, redirect_target
 from monitor.probes.checks.http.decoding import Decoder, DecodingError, decoders
 
 __all__ = ["Body"]
@@ -13,23 +13,31 @@ __all__ = ["Body"]
 class Body:
     """Takes a body piece by piece, up to a limit in bytes after its decoding.
 
-    ``lines`` are those of the header, which are complete with the first piece.
+    ``lines`` are those of the last answer's header, complete with the first piece; those before it
+    are of a proxy, or interim (1xx). With ``follow`` a redirect ends the transfer with its header,
+    and :attr:`target` is where it leads: browsers do not wait for its body either.
     """
 
     __slots__ = (
         "_decode",
         "_decoders",
         "_error",
+        "_follow",
         "_keep",
         "_limit",
         "_pieces",
         "_size",
         "_stream",
         "lines",
+        "target",
     )
 
-    def __init__(self, limit: int, *, keep: bool, decode: bool, stream: bool) -> None:
+    def __init__(
+        self, limit: int, *, keep: bool, decode: bool, stream: bool, follow: bool = False
+    ) -> None:
         self.lines: list[bytes] = []
+        self.target: bytes | None = None
+        self._follow = follow
         self._limit = limit
         self._keep = keep
         self._decode = decode
@@ -38,6 +46,16 @@ class Body:
         self._pieces: list[bytes] = []
         self._size = 0
         self._error: str | None = None
+
+    def header(self, line: bytes) -> int | None:
+        """Take a line of a header; a result other than None makes libcurl stop."""
+        if line.startswith(b"HTTP/"):
+            self.lines.clear()
+        self.lines.append(line)
+        if len(line) > len(b"\r\n") or not self._follow:
+            return None
+        self.target = redirect_target(self.lines)
+        return None if self.target is None else -1
 
     def write(self, piece: bytes) -> int | None:
         """Take a piece; a result other than its size or None makes libcurl stop."""
@@ -63,7 +81,7 @@ class Body:
     def _chosen(self) -> Sequence[Decoder]:
         if not self._decode:
             return ()
-        values = header_values(last_answer(self.lines), "content-encoding")
+        values = header_values(self.lines, "content-encoding")
         return decoders(b",".join(values).decode("latin-1")) if values else ()
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno as os_errors
 import os
+import re
 import ssl
 from typing import Any
 
@@ -27,6 +28,12 @@ _WORDS = {
     pycurl.E_SEND_ERROR: "reset",
     97: "proxy",  # CURLE_PROXY, since 7.73
 }
+# CURLE_TOO_LARGE, since 8.6; before, it was out of memory.
+_E_TOO_LARGE = 100
+# Around OpenSSL's words, which are the same in all kinds.
+_VERIFY_RESULT = re.compile(
+    r"SSL certificate (?:problem|OpenSSL verify result): (.*?)(?: \(\d+\))?"
+)
 # Errors with files that the daemon has read before.
 _FILES = (pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_CERTPROBLEM)
 _NETWORK = (pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING)
@@ -94,6 +101,10 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
     if errno == pycurl.E_SSL_CONNECT_ERROR and system == os_errors.ECONNRESET:
         word = "reset"
     detail = os.strerror(system) if word in ("refused", "unreachable", "reset") and system else ""
+    if errno == _E_TOO_LARGE:
+        detail = "its header is too long"
+    elif (verified := _VERIFY_RESULT.fullmatch(message)) is not None:
+        detail = verified[1]
     # libcurl's words may have bytes of the answer that are not text.
     said = (detail or message or f"libcurl error {errno}").encode("ascii", "backslashreplace")
     return f"{word or 'bad-answer'}: {said.decode()}"

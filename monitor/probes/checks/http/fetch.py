@@ -17,7 +17,7 @@ from monitor.errors import SettingError
 from monitor.messages import Phases
 from monitor.probes.chains import expiries
 from monitor.probes.check import Outcome
-from monitor.probes.checks.http.answer_headers import header_values, last_answer
+from monitor.probes.checks.http.answer_headers import is_whole
 from monitor.probes.checks.http.assertions import mismatch
 from monitor.probes.checks.http.body import Body
 from monitor.probes.checks.http.curl_answer import error_text, hop_phases, lacking, sent_chain
@@ -37,7 +37,6 @@ __all__ = ["Fetch", "Visit"]
 # is inspected this often, in s, and after every failure.
 _CERTIFICATE_LOOK_S = 300.0
 _E_HTTP2 = 16
-_REDIRECTS = (301, 302, 303, 307, 308)
 
 # When the verified path and the whole chain expire.
 _Expiries = tuple[float | None, float | None]
@@ -106,16 +105,17 @@ class Fetch:
             await self._hop(visit, easy, request)
             if visit.error is not None:
                 return False
-            # As curl and browsers do, ignore an empty one.
-            location = list(filter(None, header_values(visit.lines, "location")))
-            if visit.status not in _REDIRECTS or not location or not job.follow_redirects:
+            assert visit.body is not None
+            assert visit.status is not None
+            target = visit.body.target
+            if target is None:
                 return True
             if redirects == job.max_redirects:
                 visit.error = f"too-many-redirects: more than {redirects}"
                 return False
             redirects += 1
             try:
-                request = request.redirected(visit.status, location[0])
+                request = request.redirected(visit.status, target)
             except SettingError as error:
                 visit.error = f"bad-redirect: {ascii(error.problem)[1:-1]}"
                 return False
@@ -133,7 +133,11 @@ class Fetch:
         )
         job = self._job
         body = visit.body = Body(
-            job.max_body_bytes, keep=self._keep_body, decode=job.decode, stream=job.stream
+            job.max_body_bytes,
+            keep=self._keep_body,
+            decode=job.decode,
+            stream=job.stream,
+            follow=job.follow_redirects,
         )
         self._set_up(easy, request, body, left_s=left, pinned=pinned)
         if look:
@@ -143,8 +147,8 @@ class Fetch:
             raise OwnTroubleError(trouble)
         visit.add(*hop_phases(easy))
         visit.status = easy.getinfo(pycurl.RESPONSE_CODE) or None
-        visit.lines = last_answer(body.lines)
-        if body.streaming:
+        visit.lines = body.lines
+        if body.streaming or body.target is not None:
             errno = 0
         if request.secure:
             found = self._certificates(easy) if look else known[0] if known and not errno else None
@@ -181,6 +185,8 @@ class Fetch:
             return "bad-answer: not HTTP/2"
         if errno:
             return error_text(errno, message, easy, timeout_s=self._job.timeout)
+        if not is_whole(visit.lines):
+            return "reset: the connection was closed in the header"
         version = easy.getinfo(pycurl.INFO_HTTP_VERSION)
         if self._job.http_version == "2" and version != pycurl.CURL_HTTP_VERSION_2_0:
             return "bad-answer: not HTTP/2"

@@ -18,6 +18,8 @@ __all__ = ["TLS_VERSIONS", "proxy_error", "proxy_options"]
 TLS_VERSIONS = {"1.2": pycurl.SSLVERSION_TLSv1_2, "1.3": pycurl.SSLVERSION_TLSv1_3}
 """libcurl's names for the values of ``tls_min_version``."""
 
+# CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for.
+_SUPPRESS_CONNECT_HEADERS = 265
 _TLS_ERRORS = (
     pycurl.E_SSL_CONNECT_ERROR,
     pycurl.E_PEER_FAILED_VERIFICATION,
@@ -33,7 +35,11 @@ def proxy_options(proxy: Url | None, job: HttpJob) -> list[tuple[int, Any]]:
     """Return the options for a job's proxy; without one, the environment's is turned off."""
     if proxy is None:
         return [(pycurl.PROXY, "")]
-    options: list[tuple[int, Any]] = [(pycurl.PROXY, f"{proxy.scheme}://{proxy.netloc}")]
+    options: list[tuple[int, Any]] = [
+        (pycurl.PROXY, f"{proxy.scheme}://{proxy.netloc}"),
+        # They are not the site's.
+        (_SUPPRESS_CONNECT_HEADERS, 1),
+    ]
     if proxy.credentials is not None:
         user, password = proxy.credentials
         options += [(pycurl.PROXYUSERNAME, user), (pycurl.PROXYPASSWORD, password)]

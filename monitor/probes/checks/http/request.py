@@ -35,6 +35,8 @@ class Request:
     body: bytes | None
     credentials: tuple[bytes, bytes] | None
     address_version: str
+    # The place without credentials.
+    url: str
     # The request for the job's own URL, if this one follows a redirect.
     first: Request | None = None
 
@@ -68,7 +70,7 @@ class Request:
             body = b""
         own = None if cookie is None else cookie.partition(":")[2].strip().encode()
         place = parse_url(job.url, HttpJob.schemes)
-        return cls(place, job.method, lines, own, body, None, "").at(place)
+        return cls(place, job.method, lines, own, body, None, "", "").at(place)
 
     def at(self, place: Url) -> Request:
         """Return the same request for another place, with the credentials of its URL."""
@@ -77,6 +79,7 @@ class Request:
             place=place,
             credentials=place.credentials,
             address_version=address_version(place.host),
+            url=place.bare,
         )
 
     def redirected(self, status: int, location: bytes) -> Request:

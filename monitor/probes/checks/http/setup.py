@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import pycurl
@@ -68,7 +69,7 @@ class Setup:
         job, place = self._job, request.place
         for option, value in self._options:
             easy.setopt(option, value)
-        url, headers = place.bare, list(request.headers)
+        url, headers = request.url, list(request.headers)
         own = place.host == self._first.host
         if request.secure:
             for option, value in self._tls_options:
@@ -81,7 +82,7 @@ class Setup:
                 # libcurl asks for the host of the URL.
                 name = f"[{self._server_name}]" if ":" in self._server_name else self._server_name
                 host = f"[{place.host}]" if ":" in place.host else place.host
-                url = url.replace(place.netloc, f"{name}:{place.port}", 1)
+                url = replace(place, host=self._server_name).bare
                 easy.setopt(pycurl.CONNECT_TO, [f"{name}:{place.port}:{host}:{place.port}"])
                 if not any(line.lower().startswith(b"host:") for line in headers):
                     headers.append(f"Host: {place.netloc}".encode())
@@ -92,7 +93,7 @@ class Setup:
         easy.setopt(pycurl.URL, url)
         easy.setopt(pycurl.TIMEOUT_MS, max(1, round(left_s * 1000)))
         easy.setopt(pycurl.WRITEFUNCTION, body.write)
-        easy.setopt(pycurl.HEADERFUNCTION, body.lines.append)
+        easy.setopt(pycurl.HEADERFUNCTION, body.header)
         if request.method == "HEAD":
             easy.setopt(pycurl.NOBODY, 1)
         elif request.body is not None:

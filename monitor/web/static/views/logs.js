@@ -59,6 +59,8 @@ export function logs(root, { state, live, get, params, settle }) {
       filtered({ not: [...new Set([...params.all('not'), text])].slice(0, MOST_EXCLUDED) });
     },
   });
+  // As a whole only: half an expression is no expression.
+  const expression = h('input', { type: 'search', placeholder: 'Matches …', 'aria-label': 'Regular expression that messages match; Enter applies it', title: 'A regular expression, in the syntax of Python', size: 12, maxlength: 4096, value: params.get('regexp'), onchange: () => filtered({ regexp: expression.value }) });
   const chips = h('ul', { class: 'chips', 'aria-label': 'Left out' });
   const pause = h('button', { type: 'button', 'aria-pressed': 'false', onclick: () => setPaused(!paused) }, 'Pause');
   const save = h('button', { type: 'button', title: 'All entries of this query, as JSON lines', onclick: exportAll }, 'Export');
@@ -109,6 +111,7 @@ export function logs(root, { state, live, get, params, settle }) {
       sender,
       senders,
       exclude,
+      expression,
       level,
       ...range.elements,
       pause,
@@ -120,7 +123,7 @@ export function logs(root, { state, live, get, params, settle }) {
   /** The conditions of the query, as keys of the API. */
   function conditions() {
     const found = [];
-    for (const [key, name] of [['level', 'min_level'], ['sender', 'sender'], ['q', 'contains']]) if (params.get(key)) found.push([name, params.get(key)]);
+    for (const [key, name] of [['level', 'min_level'], ['sender', 'sender'], ['q', 'contains'], ['regexp', 'regexp']]) if (params.get(key)) found.push([name, params.get(key)]);
     for (const text of params.all('not')) found.push(['not', text]);
     return found;
   }
@@ -142,6 +145,7 @@ export function logs(root, { state, live, get, params, settle }) {
     tail = new LogTail(limited, kind, query);
     incoming = [];
     waiting = stale = loading = false;
+    problem.hidden = true;
     drawChips();
     const follows = around === null && range.isLive;
     if (kind === 'log') {

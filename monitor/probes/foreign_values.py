@@ -1,0 +1,33 @@
+"""Values in the files of other programs, and what their jobs here have of them; pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+__all__ = ["DAY_S", "bracketed", "drop_idle_tls", "seconds"]
+
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+DAY_S = _UNITS_S["d"]
+
+
+def seconds(text: Any) -> float:
+    """Return a duration such as ``1m30s`` in s; raise ValueError."""
+    found = _DURATION.findall(str(text))
+    if not found:
+        raise ValueError(f"{text!r} is not a duration")
+    return float(sum(float(number) * _UNITS_S[unit] for number, unit in found))
+
+
+def bracketed(host: str) -> str:
+    """Return a host as URLs have it."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def drop_idle_tls(job: dict[str, Any]) -> None:
+    """Leave out that certificates are not verified where there are none; it is refused there."""
+    scheme = str(job["url"]).partition(":")[0].lower()
+    leads = job.get("follow_redirects", True) and job.get("max_redirects", 10) > 0
+    if scheme in ("ws", "grpc") or (scheme == "http" and not leads):
+        job.pop("verify_tls", None)

@@ -152,7 +152,7 @@ def _is_dense(data: bytes) -> bool:
 
 
 def _lists_values(data: bytes) -> bool:
-    """Return whether a long message lists what are no objects, which is found at the first one."""
+    """Return whether a long message lists anything but objects; it stops at the first such item."""
     if len(data) <= _LONG_BYTES or data.count(b",") * _BYTES_A_COMMA <= len(data):
         return False
     try:

@@ -171,8 +171,8 @@ class Api:
             return access.pool.request(
                 "GET",
                 f"{access.host}{path}?{urlencode(query)}",
-                headers={"Accept": "application/json", "User-Agent": "recodex-monitor"}
-                | dict(access.headers),
+                headers=access.headers
+                | {"Accept": "application/json", "User-Agent": "recodex-monitor"},
                 timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
                 retries=False,
                 redirect=False,

@@ -60,6 +60,10 @@ class Scope:
         """The path of the collection."""
         return (self.resource or KINDS[self.kind].resource).path(self.namespace)
 
+    def covers(self, kind: str, namespace: str) -> bool:
+        """Return whether objects of a kind in a namespace, or in all (""), are part of it."""
+        return self.kind == kind and self.namespace in {"", namespace}
+
     def __str__(self) -> str:
         return f"{self.kind} in {self.namespace or 'all namespaces'}"
 

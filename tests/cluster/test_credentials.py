@@ -315,9 +315,9 @@ def test_a_token_is_read_from_a_regular_file_only(tmp_path: Path, what: str) -> 
     if what == "file":
         token.write_text("a-token\n")
         assert loaded(kubeconfig).headers == {"authorization": "Bearer a-token"}
-        # As in kubectl, the file comes before a token that stands beside it.
-        beside = kubeconfig.read_text().replace("tokenFile", "token: other, tokenFile")
-        kubeconfig.write_text(beside)
+        # As in kubectl, the file counts even if there is a token, too.
+        both = kubeconfig.read_text().replace("tokenFile", "token: other, tokenFile")
+        kubeconfig.write_text(both)
         assert loaded(kubeconfig).headers == {"authorization": "Bearer a-token"}
         token.unlink()
         assert loaded(kubeconfig).headers == {"authorization": "Bearer other"}

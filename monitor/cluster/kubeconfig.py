@@ -32,7 +32,7 @@ __all__ = [
 INLINE = ("certificate-authority", "client-certificate", "client-key")
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
-# What a plugin is told of the cluster, besides its authority and its own settings.
+# What a plugin gets of the cluster, besides its authority and its own settings.
 _FOR_PLUGINS = (
     "server",
     "tls-server-name",
@@ -98,7 +98,7 @@ def take_token_file(user: dict[str, Any], folder: Path) -> None:
 def plugin_cluster(
     cluster: Mapping[str, Any], authority: bytes | None, *, folder: Path
 ) -> dict[str, Any]:
-    """Return what a plugin is told of the cluster with ``provideClusterInfo``."""
+    """Return what a plugin gets of the cluster with ``provideClusterInfo``."""
     found = {key: cluster[key] for key in _FOR_PLUGINS if cluster.get(key)}
     if authority is None and isinstance(name := cluster.get("certificate-authority"), str):
         authority = read_limited(os.path.normpath(folder / name)) if name else None

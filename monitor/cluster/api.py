@@ -117,6 +117,8 @@ class Api:
             yield page
             if not page.metadata.continue_:
                 return
+            if page.metadata.continue_ == query.get("continue"):
+                raise ApiError(Reason.BROKEN, "the list does not end")
             query["continue"] = page.metadata.continue_
             fitting = max(1, objects * _PAGE_BYTES // max(1, len(body)))
             query["limit"] = str(min(_PAGE_OBJECTS, limit * 2, fitting))

@@ -151,7 +151,7 @@ def close_producer(producer: Any, *, limit_s: float = 0.0) -> None:
     """Close a producer; what Kafka does not acknowledge in ``limit_s`` is never sent.
 
     kafka-python 3.0.12 waits for acknowledgements first. Where they do not come it raises, and the
-    thread goes on sending.
+    thread keeps sending.
     """
     try:
         producer.close(timeout=limit_s)

@@ -266,7 +266,7 @@ async def test_what_a_broker_that_hangs_does_not_acknowledge_is_given_up(
     try:
         with pytest.raises(UnavailableError):
             await shared.send([("k", b"2")])
-        # Nothing goes on sending it.
+        # Nothing keeps sending it.
         await until(lambda: not any(each.is_alive() for each in sending))
     finally:
         broker.resume()

@@ -18,7 +18,7 @@ from monitor.messages import encode
 from monitor.store import Store
 from monitor.validation import one_line
 
-__all__ = ["TooSlowError", "Transactions"]
+__all__ = ["SlowWriteError", "Transactions"]
 
 # Most messages in one transaction. On SQLite all other writers wait for it; for PostgreSQL its
 # rows are in memory several times.
@@ -28,7 +28,7 @@ _LEAST_SQLITE = 100
 _TIMEOUT_S = 30.0
 
 
-class TooSlowError(MonitorError):
+class SlowWriteError(MonitorError):
     """Writing a batch took too long: its messages are to be read again, in smaller batches."""
 
 
@@ -69,7 +69,7 @@ class Transactions:
     async def write(self, batch: Batch, settings: AggregationSettings) -> None:
         """Write a batch.
 
-        Raises OffsetsMovedError, TooSlowError, and MonitorError if the database is unavailable.
+        Raises OffsetsMovedError, SlowWriteError, and MonitorError if the database is unavailable.
         """
         begun = time.monotonic()
         try:
@@ -78,7 +78,7 @@ class Transactions:
             if time.monotonic() - begun < _TIMEOUT_S * 0.9:
                 raise
             self._limit = max(self._limit // 2, 1)
-            slow = TooSlowError(str(error))
+            slow = SlowWriteError(str(error))
             slow.logged = error.logged
             raise slow from None
         self._limit = self._next_limit(self.limit(settings), len(batch), took_s)

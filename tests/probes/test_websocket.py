@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.client import ClientProtocol
 from websockets.http11 import Request
 from websockets.typing import Subprotocol
 
+from monitor import yielding
 from tests.probes.attempts import check
 from tests.probes.certificates import SOON, Certificates
 from tests.probes.misbehaving import Misbehaving
@@ -73,7 +77,7 @@ async def test_a_websocket_job_sends_what_an_http_job_sends() -> None:
             assert sent[name].encode("latin-1").decode() == value
 
 
-@pytest.mark.parametrize("argument", ["long", "many", "interim"])
+@pytest.mark.parametrize("argument", ["long", "many", "interim", "lines"])
 async def test_a_websocket_is_up_whatever_else_is_in_the_answer(
     server: Misbehaving, argument: str
 ) -> None:
@@ -84,9 +88,13 @@ async def test_a_websocket_is_up_whatever_else_is_in_the_answer(
 
 @pytest.mark.parametrize(
     ("argument", "error"),
-    [("says", "body-mismatch: the answer at step 1 was b'421"), ("", "timeout")],
+    [
+        ("says", "body-mismatch: the answer at step 1 was b'421"),
+        ("", "timeout"),
+        ("masks", "bad-answer: incorrect masking"),
+    ],
 )
-async def test_a_dialogue_that_ends_with_the_timeout_has_no_response_time(
+async def test_a_dialogue_without_a_whole_answer_has_no_response_time(
     server: Misbehaving, argument: str, error: str
 ) -> None:
     url = server.url(f"/websocket/{argument}").replace("http:", "ws:")
@@ -113,3 +121,34 @@ async def test_what_does_not_upgrade_is_down(server: Misbehaving, path: str, err
     outcome = await check(url, timeout=0.5 if path == "/silent" else 10)
     assert outcome.error is not None
     assert outcome.error.startswith(error)
+
+
+async def test_a_flood_of_pings_is_parsed_over_many_turns(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[tuple[int, int]] = []
+    turn = 0
+
+    class Noted(ClientProtocol):
+        def receive_data(self, data: Any) -> None:
+            pieces.append((turn, len(data)))
+            super().receive_data(data)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    monkeypatch.setattr(yielding, "_PIECE_S", 0.0)
+    monkeypatch.setattr("websockets.client.ClientProtocol", Noted)
+    url = server.url("/websocket/pings").replace("http:", "ws:")
+    counting = asyncio.create_task(count_turns())
+    outcome = await check(url, timeout=30, dialogue=[{"expect": "^220"}])
+    counting.cancel()
+    assert outcome.error is None
+    _, *parsed = pieces
+    assert sum(size for _, size in parsed) > 10_000
+    assert max(size for _, size in parsed) <= 256
+    # Each in another turn, but the first of a read that came in the turn of the last one's end.
+    assert len({at for at, _ in parsed}) > len(parsed) // 2

@@ -26,7 +26,7 @@ __all__ = ["start_shared", "topic"]
 
 pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(600)]
 
-_STEPS = 8
+_STEPS = 6
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -244,7 +245,7 @@ async def test_ends_of_connections_take_a_part_of_each_turn_and_may_come_in_piec
         return bool(pieces[number])
 
     for number in range(50):
-        turns.end(lambda number=number: end(number))
+        turns.end(partial(end, number))
     assert clock.now == pytest.approx(0.002)
     while len(ended) < 49:
         before = clock.now

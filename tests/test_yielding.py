@@ -93,7 +93,7 @@ def test_a_large_load_is_looked_at_by_no_full_collection() -> None:
     before = gc.get_threshold()
     frozen = gc.get_freeze_count()
     with yielding.large_load():
-        few = [[]]
+        few: list[list[int]] = [[]]
     assert gc.get_freeze_count() == frozen
     with yielding.large_load():
         assert gc.get_threshold()[:2] == before[:2]

@@ -40,10 +40,10 @@ _MOST_RECEIVERS = 100
 class Match(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What something applies to: everything given must match; nothing given matches all."""
 
-    # sites with any of these tags
-    tags: tuple[str, ...] = ()
-    # sites with any of these ids
-    jobs: tuple[_JobId, ...] = ()
+    # sites with any of these tags, at most 1000
+    tags: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
+    # sites with any of these ids, at most 10,000
+    jobs: Annotated[tuple[_JobId, ...], msgspec.Meta(max_length=10_000)] = ()
     # senders of log entries, with * and ? as wildcards
     sender: str | None = None
     # subjects of incidents, with * and ? as wildcards
@@ -281,7 +281,9 @@ class AlertsSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
                 if name not in known:
                     hint = f"known are {', '.join(known)}" if known else "there are none"
                     raise SettingError(
-                        ("rules", number, "receivers", place), f"no receiver {name!r}; {hint}"
+                        ("rules", number, "receivers", place),
+                        f"no receiver {name!r}; {hint}",
+                        among=("receivers",),
                     )
 
     def rule(self, name: str) -> Rule | None:

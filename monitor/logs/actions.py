@@ -128,9 +128,9 @@ class _List(_Filter, forbid_unknown_fields=True):
 _decode_sender = msgspec.json.Decoder(_Sender).decode
 
 
-def parse(data: bytes, *, max_batch: int) -> Request:
-    """Parse one message; raises ActionError if it is invalid."""
-    found = head(data)
+def parse(data: bytes, *, max_batch: int, found: Head | None = None) -> Request:
+    """Parse one message, whose head may be known; raises ActionError if it is invalid."""
+    found = found or head(data)
     match found.action:
         case None:
             raise bad("action: missing")
@@ -151,9 +151,9 @@ def parse(data: bytes, *, max_batch: int) -> Request:
             raise ActionError(ErrorCode.UNKNOWN_ACTION, f"unknown action {action[:64]!r}")
 
 
-def parse_upload(data: bytes, kind: Kind, *, max_batch: int) -> Upload:
+def parse_upload(data: bytes, kind: Kind, *, max_batch: int, found: Head | None = None) -> Upload:
     """Parse an upload whose kind is known, and which needs no ``action``; raises ActionError."""
-    found = head(data)
+    found = found or head(data)
     expected = "uploadLogs" if kind is Kind.LOGS else "uploadNotifications"
     if found.action not in (None, expected):
         raise bad(f"action: expected {expected} or nothing here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +15,18 @@ from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.entries import DECODING_ERRORS
 from monitor.validation import decoding_problem
 
-__all__ = ["MAX_TEXT", "NOTHING", "MessageHead", "bad", "decode", "echo", "head", "tokens_in"]
+__all__ = [
+    "MAX_TEXT",
+    "NOTHING",
+    "MessageHead",
+    "bad",
+    "breathe",
+    "decode",
+    "echo",
+    "head",
+    "head_of",
+    "tokens_in",
+]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -25,6 +37,11 @@ _MAX_ID_BYTES: Final = 256
 # very long for what it can say.
 _LONG_BYTES: Final = 256 * 1024
 _BYTES_AN_OBJECT: Final = 32
+# With more commas than one in so many bytes, it may be a list of numbers, which takes as long.
+_BYTES_A_COMMA: Final = 16
+# Escapes take so much longer to read than other letters that no message may have more; one of four
+# digits counts three times.
+_MAX_ESCAPES: Final = 1_000_000
 _MAX_TOKENS: Final = 8
 
 
@@ -48,19 +65,52 @@ def bad(problem: str) -> ActionError:
 
 def head(data: bytes) -> Head:
     """Return the common part of a message; raises ActionError if it is not a JSON object."""
+    *_, found = _steps(data)
+    assert found is not None
+    return found
+
+
+async def head_of(data: bytes) -> Head:
+    """Return the head as :func:`head` does; the loop turns before each look at a long message."""
+    found: Head | None = None
+    for step in _steps(data):
+        found = step
+        await breathe(data)
+    assert found is not None
+    return found
+
+
+def _steps(data: bytes) -> Iterator[Head | None]:
+    """Look at a message in steps, each of which takes many ms if it is long; yield the head last.
+
+    Raises ActionError.
+    """
+    yield None
     if not data:
         raise bad("the message is empty")
-    if _is_dense(data):
-        problem = "too many objects for a message of this length"
-        raise ActionError(ErrorCode.TOO_LARGE, problem)
+    for is_too_much in (_is_dense, _lists_values):
+        if is_too_much(data):
+            problem = "too many objects, values or escapes for one message"
+            raise ActionError(ErrorCode.TOO_LARGE, problem)
+        yield None
+    yield _head(data)
+
+
+def _head(data: bytes) -> Head:
     raw = decode(data, MessageHead)
     return Head(_string(raw.action, "action"), _echo(raw.id), _string(raw.token, "token"))
+
+
+async def breathe(data: bytes) -> None:
+    """Let the loop turn between two looks at a long message, each of which takes many ms."""
+    if len(data) > _LONG_BYTES:
+        await asyncio.sleep(0)
 
 
 def echo(data: bytes) -> Head:
     """Return the valid parts of the head, for an error response; never raises."""
     found = Head()
-    if _is_dense(data):
+    if _is_dense(data) or _lists_values(data):
         return found
     with suppress(ActionError):
         raw = decode(data, MessageHead)
@@ -83,8 +133,36 @@ def tokens_in(data: bytes) -> Iterator[str]:
         at += 1
 
 
+class _Object(msgspec.Struct, gc=False):
+    """Any object, of which nothing is decoded."""
+
+
+class _Lists(msgspec.Struct):
+    logs: list[_Object] = []
+    notifications: list[_Object] = []
+
+
 def _is_dense(data: bytes) -> bool:
-    return len(data) > _LONG_BYTES and data.count(b"}") * _BYTES_AN_OBJECT > len(data)
+    if len(data) <= _LONG_BYTES:
+        return False
+    escapes = data.count(b"\\")
+    if escapes <= _MAX_ESCAPES < 3 * escapes:
+        escapes += 2 * data.count(b"\\u")
+    return escapes > _MAX_ESCAPES or data.count(b"}") * _BYTES_AN_OBJECT > len(data)
+
+
+def _lists_values(data: bytes) -> bool:
+    """Return whether a long message lists anything but objects; it stops at the first such item."""
+    if len(data) <= _LONG_BYTES or data.count(b",") * _BYTES_A_COMMA <= len(data):
+        return False
+    try:
+        msgspec.json.decode(data, type=_Lists)
+    except msgspec.ValidationError:
+        return True
+    except DECODING_ERRORS:
+        # The answer names it.
+        return False
+    return False
 
 
 def _string(raw: Raw, key: str) -> str | None:

@@ -16,7 +16,7 @@ from monitor.logs import answers
 from monitor.logs.actions import Follow, ListRequest, Request, Unfollow, Upload, parse
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.followers import Follower
-from monitor.logs.heads import echo
+from monitor.logs.heads import breathe, echo, head_of
 from monitor.logs.limits import Allowances
 from monitor.logs.service import LogService
 from monitor.tokens import ANYONE, Principal
@@ -79,6 +79,7 @@ class Session:
         except ActionError as error:
             self._service.count(error.code)
             await self.answered()
+            await breathe(data)
             self._send(error.answer(echo(data)))
 
     async def answered(self) -> None:
@@ -108,7 +109,7 @@ class Session:
         if principal is None:
             self._allowances.entries.spend(1)
             raise ActionError(ErrorCode.UNAUTHORIZED, "a valid token is needed")
-        request = self._parse(data, allowances)
+        request = await self._parse(data, allowances)
         if isinstance(request, Upload):
             # Validation may take several turns of the loop, in which earlier answers are sent.
             answer = await service.upload(request, principal)
@@ -130,10 +131,11 @@ class Session:
                 self.unfollow()
                 self._send(answers.succeeded(request.head))
 
-    def _parse(self, data: bytes, allowances: Sequence[Allowances]) -> Request:
+    async def _parse(self, data: bytes, allowances: Sequence[Allowances]) -> Request:
         cost = 1
         try:
-            request = parse(data, max_batch=self._service.settings.max_batch)
+            found = await head_of(data)
+            request = parse(data, max_batch=self._service.settings.max_batch, found=found)
             if isinstance(request, Upload):
                 cost = max(1, len(request.items))
         finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from monitor.probes.resolver import Resolver
 from monitor.probes.sockets import Sockets
 
@@ -14,6 +16,8 @@ class Network:
     def __init__(self, *, resolver_threads: int) -> None:
         self.resolver = Resolver(threads=resolver_threads)
         self.sockets = Sockets()
+        # Held while an answer is parsed in slices: as many sites as there are slots may flood.
+        self.parsing = asyncio.Lock()
 
     def close(self) -> None:
         """Close both; running checks have been cancelled before."""

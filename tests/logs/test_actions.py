@@ -150,8 +150,20 @@ sound_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 sound_floats = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def test_a_long_message_of_tiny_objects_is_refused_before_it_is_decoded() -> None:
-    dense = b'{"id":1,"action":"uploadLogs","logs":[' + b"{}," * 200_000 + b"{}]}"
+@pytest.mark.parametrize(
+    ("items", "times"),
+    [
+        ("{},", 200_000),
+        ("1,", 200_000),
+        ('{"message":"' + "\\u00e9" * 1000 + '"},', 400),
+        ('{"message":"' + "\\n" * 10_000 + '"},', 101),
+    ],
+)
+def test_a_long_message_that_takes_long_is_refused_before_it_is_decoded(
+    items: str, times: int
+) -> None:
+    begin = '{"id":1,"action":"uploadLogs","logs":['
+    dense = f"{begin}{items * times}{{}}]}}".encode()
     assert refused(dense).code is ErrorCode.TOO_LARGE
     assert echo(dense) == Head()
     braces = {"action": "uploadLogs", "logs": [{"message": "{}" * 100 + "x" * 10_000}] * 100}

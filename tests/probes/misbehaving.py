@@ -255,8 +255,11 @@ class Misbehaving:
             "says": b"\x81\x08421 busy",
             "masks": b"\x81\x85abcdhello",
             "lines": b"\x81\x04220 ",
+            "pings": b"\x89\x00" * 5000 + b"\x81\x03220",
         }
         connection.sendall(says.get(argument, b""))
+        while argument == "pings" and connection.recv(65536):
+            pass
         connection.recv(1)
 
     def _do_upgrade(self, connection: socket.socket, argument: str) -> None:

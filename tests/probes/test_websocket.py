@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.client import ClientProtocol
 from websockets.http11 import Request
 from websockets.typing import Subprotocol
 
+from monitor import yielding
 from tests.probes.attempts import check
 from tests.probes.certificates import SOON, Certificates
 from tests.probes.misbehaving import Misbehaving
@@ -117,3 +121,34 @@ async def test_what_does_not_upgrade_is_down(server: Misbehaving, path: str, err
     outcome = await check(url, timeout=0.5 if path == "/silent" else 10)
     assert outcome.error is not None
     assert outcome.error.startswith(error)
+
+
+async def test_a_flood_of_pings_is_parsed_over_many_turns(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[tuple[int, int]] = []
+    turn = 0
+
+    class Noted(ClientProtocol):
+        def receive_data(self, data: Any) -> None:
+            pieces.append((turn, len(data)))
+            super().receive_data(data)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    monkeypatch.setattr(yielding, "_PIECE_S", 0.0)
+    monkeypatch.setattr("websockets.client.ClientProtocol", Noted)
+    url = server.url("/websocket/pings").replace("http:", "ws:")
+    counting = asyncio.create_task(count_turns())
+    outcome = await check(url, timeout=30, dialogue=[{"expect": "^220"}])
+    counting.cancel()
+    assert outcome.error is None
+    _, *parsed = pieces
+    assert sum(size for _, size in parsed) > 10_000
+    assert max(size for _, size in parsed) <= 256
+    # Each in another turn, but the first of a read that came in the turn of the last one's end.
+    assert len({at for at, _ in parsed}) > len(parsed) // 2

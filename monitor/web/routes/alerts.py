@@ -24,6 +24,7 @@ from monitor.store.cursor import Number, cursor_of
 from monitor.validation import decoding_problem
 from monitor.web.http.answers import item_list, json_answer, parse_cursor
 from monitor.web.http.app import Requester
+from monitor.web.http.bodies import short_body
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import CONFLICT, NOT_FOUND, Problem, from_database
 from monitor.web.http.schemas import answer, body, listed
@@ -269,7 +270,7 @@ async def _write(store: Store, function: Callable[[Connection], T]) -> T:
 
 
 async def _given(request: Request) -> NewSilence:
-    body = await request.body()
+    body = await short_body(request)
     try:
         given = msgspec.json.decode(body, type=NewSilence)
         require_keys_once(body)

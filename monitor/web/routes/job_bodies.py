@@ -13,6 +13,7 @@ from monitor.probes.checks import read_job
 from monitor.probes.dependencies import CIRCULAR, circular_jobs
 from monitor.probes.job import Job
 from monitor.validation import decoding_problem
+from monitor.web.http.bodies import short_body
 from monitor.web.http.problems import Problem
 from monitor.web.jobs.registry import JobRegistry
 
@@ -21,7 +22,7 @@ __all__ = ["changed_keys", "given_keys", "require_dependencies", "verified_job"]
 
 async def given_keys(request: Request) -> dict[str, Any]:
     """Return the keys in the body of a request; anything else is a problem."""
-    body = await request.body()
+    body = await short_body(request)
     try:
         given = dict(msgspec.json.decode(body, type=dict[str, Any]))
         require_keys_once(body)

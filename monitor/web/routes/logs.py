@@ -21,6 +21,7 @@ from monitor.logs.actions import (
 )
 from monitor.logs.answers import ActionError, ErrorCode, Head
 from monitor.logs.filters import Filter, Kind
+from monitor.logs.heads import head_of
 from monitor.logs.histogram import MAX_BARS, Histogram
 from monitor.logs.part import Logs
 from monitor.logs.reader import LogReader
@@ -210,7 +211,8 @@ async def _upload(logs: Logs | LogReader, kind: Kind, request: Request, who: Pri
     with _problems():
         try:
             allowances = service.admit(who, peer=peer, size=len(content))
-            upload = parse_upload(content, kind, max_batch=service.settings.max_batch)
+            found = await head_of(content)
+            upload = parse_upload(content, kind, max_batch=service.settings.max_batch, found=found)
             allowances.entries.spend(max(0, len(upload.items) - 1))
             answer = await (await service.upload(upload, who))
         except ActionError as error:

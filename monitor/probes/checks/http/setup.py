@@ -17,6 +17,8 @@ from monitor.probes.urls import Url, ascii_host
 
 __all__ = ["Setup"]
 
+# What libcurl reads at once. It reads ten times in a row, and calls for each chunk of a body.
+_BUFFER_BYTES = 2048
 _VERSIONS = {
     "any": pycurl.CURL_HTTP_VERSION_2TLS,
     "1.1": pycurl.CURL_HTTP_VERSION_1_1,
@@ -41,6 +43,7 @@ class Setup:
             (pycurl.FRESH_CONNECT, 1),
             (pycurl.FORBID_REUSE, 1),
             (pycurl.NETRC, pycurl.NETRC_IGNORED),
+            (pycurl.BUFFERSIZE, _BUFFER_BYTES),
             (pycurl.HTTP_VERSION, _VERSIONS[job.http_version]),
             (pycurl.HTTP_CONTENT_DECODING, 0),
             (pycurl.IPRESOLVE, _FAMILIES[str(job.ip_version)]),

@@ -2,9 +2,10 @@
 
 The kinds that are compared are http, https (a full handshake each), tcp, dns and ping.
 
-Subject and peer run pinned to core 0, one after the other; nginx, wrk and Kafka to core 1.
-Needs Debian's nginx-light, wrk and prometheus-blackbox-exporter (and for ``kafka`` what the
-tests take for Kafka). ``python -m benchmarks.probes`` runs all, in about six minutes.
+Subject and peer run pinned to core 0, one after the other, and make as many checks a second; nginx,
+what asks the peer, and Kafka run on core 1. Needs Debian's nginx-light and
+prometheus-blackbox-exporter (and for ``kafka`` what the tests take for Kafka). ``python -m
+benchmarks.probes`` runs all, in about six minutes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -158,7 +158,9 @@ def module(kind: str, ca_file: str) -> dict[str, Any]:
     return {"prober": kind, "timeout": "10s", kind: options[kind]}
 
 
-def peers_cost(root: Path, kind: str, target: str, ca_file: str) -> tuple[float, float]:
+def peers_cost(
+    root: Path, kind: str, target: str, ca_file: str, *, rate: int
+) -> tuple[float, float]:
     """CPU s a check of prometheus-blackbox-exporter, and checks/s."""
     port = free_port()
     config = root / "blackbox.yml"
@@ -171,26 +173,21 @@ def peers_cost(root: Path, kind: str, target: str, ca_file: str) -> tuple[float,
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=error",
     ]
-    probe = f"http://127.0.0.1:{port}/probe?module=module&target="
-    answer = urllib.request.urlopen
+    path = f"/probe?module=module&target={target}"
     with started(command, core=0, port=port, env={**os.environ, "GOMAXPROCS": "1"}) as pid:
-        text = answer(probe + target, timeout=10).read().decode()
-        assert "\nprobe_success 1" in text, text
-        load(probe + target, 2)
+        load(port, path, rate, SETTLE_S)
         before = cpu_s(pid)
-        count = load(probe + target, MEASURE_S)
+        count = load(port, path, rate, MEASURE_S)
         after = cpu_s(pid)
     return (after - before) / count, count / MEASURE_S
 
 
-def load(target: str, seconds: float) -> int:
-    """Ask for ``target`` over 16 connections, and return how often it answered."""
-    command = ["taskset", "-c", "1", "wrk", "-t1", "-c16", f"-d{seconds:.0f}s", target]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert "Non-2xx" not in text, text
-    found = re.search(r"(\d+) requests in", text)
-    assert found, text
-    return int(found[1])
+def load(port: int, path: str, rate: int, seconds: float) -> int:
+    """Ask ``rate`` times a second, and return how often it answered."""
+    command = ["taskset", "-c", "1", sys.executable, "-m", "benchmarks.probes_asking"]
+    given = [str(port), path, str(rate), str(seconds)]
+    done = subprocess.run([*command, *given], stdout=subprocess.PIPE, check=True, timeout=120)
+    return int(done.stdout)
 
 
 def compare(
@@ -206,7 +203,7 @@ def compare(
     """Compare a kind; ``peer`` is the prober and the target of the other, by default http."""
     ours, our_rate, resident = own_cost(root, url, rate, **fields)
     prober, target = peer or ("http", url)
-    theirs, their_rate = peers_cost(root, prober, target, authority)
+    theirs, their_rate = peers_cost(root, prober, target, authority, rate=rate)
     print(
         f"{name}: {ours * 1e6:.0f} us of CPU a check at {our_rate:.0f}/s, {resident:.0f} MB;"
         f" blackbox_exporter {theirs * 1e6:.0f} us at {their_rate:.0f}/s;"

@@ -144,7 +144,7 @@ def upgrade(path: str, *, compression: bool) -> bytes:
 
 
 def compression_taken(head: bytes) -> bool:
-    """Return whether a server's answer to the upgrade takes up the compression.
+    """Return whether a server's answer to the upgrade accepts the compression.
 
     Raises ValueError for one whose parameters are not those of websockets' default, which
     :func:`deflated` reproduces.

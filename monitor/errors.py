@@ -90,19 +90,30 @@ class SettingError(MonitorError):
 
     ``path`` leads to it from the struct that was checked; callers add the steps to that struct
     with :meth:`under`. A ``whole`` path is from the top of the config, for a setting that several
-    parts share.
+    parts share. ``among`` leads to the list that lacks what the setting names.
     """
 
     exit_status = 78
 
-    def __init__(self, path: SettingPath, problem: str, *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        path: SettingPath,
+        problem: str,
+        *,
+        whole: bool = False,
+        among: SettingPath | None = None,
+    ) -> None:
         self.path = path
         self.problem = problem
         self.whole = whole
+        self.among = among
 
     def under(self, *steps: str | int) -> SettingError:
         """Return the same error with ``steps`` before its path, unless it is whole."""
-        return self if self.whole else SettingError((*steps, *self.path), self.problem)
+        if self.whole:
+            return self
+        among = None if self.among is None else (*steps, *self.among)
+        return SettingError((*steps, *self.path), self.problem, among=among)
 
     def __str__(self) -> str:
         return f"{key_text(self.path)}: {self.problem}" if self.path else self.problem

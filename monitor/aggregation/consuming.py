@@ -21,7 +21,7 @@ from monitor.aggregation.batch import Batch, Pending, parse_records
 from monitor.aggregation.offsets import OffsetsMovedError, Place, stored_places
 from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.statistics import Statistics
-from monitor.aggregation.transactions import TooSlowError, Transactions
+from monitor.aggregation.transactions import SlowWriteError, Transactions
 from monitor.aggregation.writer import Written
 from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer
@@ -321,7 +321,7 @@ class Consuming:
                     self.statistics.lost_races += 1
                     self._fall_out_of_step()
                     return True
-                except TooSlowError as error:
+                except SlowWriteError as error:
                     self._failed(error)
                     self._fall_out_of_step()
                     return False

@@ -18,17 +18,17 @@ from monitor.messages import encode
 from monitor.store import Store
 from monitor.validation import one_line
 
-__all__ = ["TooSlowError", "Transactions"]
+__all__ = ["SlowWriteError", "Transactions"]
 
 # Most messages in one transaction. On SQLite all other writers wait for it; for PostgreSQL its
 # rows are in memory several times.
 _LARGEST = {"sqlite": 500, "postgresql": 10_000}
-_SQLITE_TARGET_S = 0.03
+_SQLITE_TARGET_S = 0.02
 _LEAST_SQLITE = 100
 _TIMEOUT_S = 30.0
 
 
-class TooSlowError(MonitorError):
+class SlowWriteError(MonitorError):
     """Writing a batch took too long: its messages are to be read again, in smaller batches."""
 
 
@@ -59,7 +59,8 @@ class Transactions:
         self._topic_id = topic_id
         self._written = written
         self._clock = clock
-        self._limit = _LARGEST[store.dialect]
+        # How fast SQLite is here is not known yet.
+        self._limit = _LEAST_SQLITE if store.dialect == "sqlite" else _LARGEST[store.dialect]
 
     def limit(self, settings: AggregationSettings) -> int:
         """Return the most messages that the next batch may have."""
@@ -68,7 +69,7 @@ class Transactions:
     async def write(self, batch: Batch, settings: AggregationSettings) -> None:
         """Write a batch.
 
-        Raises OffsetsMovedError, TooSlowError, and MonitorError if the database is unavailable.
+        Raises OffsetsMovedError, SlowWriteError, and MonitorError if the database is unavailable.
         """
         begun = time.monotonic()
         try:
@@ -77,15 +78,20 @@ class Transactions:
             if time.monotonic() - begun < _TIMEOUT_S * 0.9:
                 raise
             self._limit = max(self._limit // 2, 1)
-            slow = TooSlowError(str(error))
+            slow = SlowWriteError(str(error))
             slow.logged = error.logged
             raise slow from None
-        # Let batches grow again; on SQLite only while transactions stay below the target.
-        limit = self.limit(settings)
-        if self._store.dialect == "sqlite" and took_s > _SQLITE_TARGET_S:
-            self._limit = max(int(limit * _SQLITE_TARGET_S / took_s), _LEAST_SQLITE)
-        else:
-            self._limit = limit * 2
+        self._limit = self._next_limit(self.limit(settings), len(batch), took_s)
+
+    def _next_limit(self, limit: int, written: int, took_s: float) -> int:
+        """Return the most messages of the next batch, after one that took ``took_s``."""
+        most = limit * 2
+        if self._store.dialect != "sqlite":
+            return most
+        if took_s <= _SQLITE_TARGET_S and written < limit // 2:
+            return limit  # it says little of a larger one
+        # Doubled, the one after the first that is nearly too long would be far too long.
+        return max(min(int(limit * _SQLITE_TARGET_S / took_s), most), _LEAST_SQLITE)
 
     async def _write(self, batch: Batch, settings: AggregationSettings) -> float:
         """Write a batch and return the duration of its longest transaction (s)."""

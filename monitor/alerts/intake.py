@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from monitor.bus import Record
 
-__all__ = ["Intake", "Taken"]
+__all__ = ["Intake", "SortedRecords"]
 
 # What was published longer ago than this is late.
 _LATE_S = 30.0
 
 
-class Taken(NamedTuple):
+class SortedRecords(NamedTuple):
     """Messages that were read: ``known`` were judged before, ``new`` are to be judged.
 
     ``late`` says of each new one whether it is late. ``judged`` is by partition the offset to read
@@ -59,7 +59,7 @@ class Intake:
             self._assigned_at.pop(place, None)
             self.behind.discard(place)
 
-    def take(self, records: Sequence[Record], *, now: float) -> Taken:
+    def take(self, records: Sequence[Record], *, now: float) -> SortedRecords:
         """Sort messages that were read at the time ``now``."""
         known: Sequence[Record] = ()
         if self._start:
@@ -67,7 +67,7 @@ class Intake:
         judged = {record.partition: record.offset + 1 for record in records}
         if self._begin:
             records = self._begun(records)
-        return Taken(known, records, self._late(records, now), judged)
+        return SortedRecords(known, records, self._late(records, now), judged)
 
     def _late(self, records: Sequence[Record], now: float) -> list[bool]:
         old = now - _LATE_S

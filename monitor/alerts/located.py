@@ -1,6 +1,6 @@
 """The states of rules for sites that are checked from several locations. Pure.
 
-A rule counts the results of each location for itself. A quorum of the locations decides whether the
+A rule counts the results of each location separately. A quorum of the locations decides whether the
 site is in trouble; a location that is silent does not count.
 """
 

@@ -34,7 +34,7 @@ from monitor.alerts.settings import (
     SiteRule,
 )
 from monitor.alerts.statistics import Statistics
-from monitor.alerts.watching import SilenceWatch, Surroundings
+from monitor.alerts.watching import PartsWatch, SilenceWatch
 from monitor.bus import Bus
 from monitor.errors import SettingError
 from monitor.files.threads import call_aside
@@ -99,7 +99,7 @@ class Alerts(Part):
             me=me,
             clock=clock,
         )
-        self._surroundings = Surroundings(
+        self._parts_watch = PartsWatch(
             store,
             rules=self._rules,
             parts=parts,
@@ -121,7 +121,7 @@ class Alerts(Part):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._jobs.run(), name="alerts:jobs")
             tasks.create_task(self._read(tasks), name="alerts:topics")
-            tasks.create_task(self._surroundings.run(), name="alerts:daemon")
+            tasks.create_task(self._parts_watch.run(), name="alerts:daemon")
             tasks.create_task(self._notifier.run(), name="alerts:notifier")
 
     async def drain(self) -> None:

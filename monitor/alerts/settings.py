@@ -281,7 +281,9 @@ class AlertsSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
                 if name not in known:
                     hint = f"known are {', '.join(known)}" if known else "there are none"
                     raise SettingError(
-                        ("rules", number, "receivers", place), f"no receiver {name!r}; {hint}"
+                        ("rules", number, "receivers", place),
+                        f"no receiver {name!r}; {hint}",
+                        among=("receivers",),
                     )
 
     def rule(self, name: str) -> Rule | None:

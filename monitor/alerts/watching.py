@@ -24,7 +24,7 @@ from monitor.part import Health
 from monitor.part import State as PartState
 from monitor.store import RETRY_S, Connection, Store
 
-__all__ = ["SilenceWatch", "Surroundings", "Watch"]
+__all__ = ["PartsWatch", "SilenceWatch", "Watch"]
 
 logger = logging.getLogger("monitor.alerts")
 
@@ -119,7 +119,7 @@ class Watch(ABC):
                     )
 
 
-class Surroundings(Watch):
+class PartsWatch(Watch):
     """Watches the parts of this daemon, and its relay's brokers.
 
     ``here`` is added to subjects where several instances share a database. ``connected`` returns

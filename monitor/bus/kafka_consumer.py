@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from monitor.backoff import Backoff
 from monitor.bus.interface import Assignment, Consumer, Record
 from monitor.bus.kafka_client import FAILURES, describe
-from monitor.bus.kafka_reader import TopicReader
+from monitor.bus.kafka_reader import KafkaTopicReader
 from monitor.bus.settings import KafkaSettings
 from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog
@@ -55,7 +55,7 @@ class TopicConsumer(Consumer):
         self._tell = trouble
         self._thread = ThreadPoolExecutor(1, f"kafka-{topic}", initializer=lower_priority)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reader = TopicReader(
+        self._reader = KafkaTopicReader(
             settings,
             topic,
             group=group,

@@ -20,7 +20,13 @@ from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from monitor.bus.interface import Assignment, Consumer, DirectTopic
-from monitor.bus.kafka_client import FAILURES, ClientOptions, describe, make_client
+from monitor.bus.kafka_client import (
+    FAILURES,
+    ClientOptions,
+    close_producer,
+    describe,
+    make_client,
+)
 from monitor.bus.kafka_consumer import TopicConsumer
 from monitor.bus.kafka_topics import ensure_topic
 from monitor.bus.settings import KafkaSettings
@@ -79,7 +85,7 @@ class KafkaTopic(DirectTopic):
     async def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await asyncio.to_thread(producer.close, timeout=_CLOSE_S)
+            await asyncio.to_thread(close_producer, producer, limit_s=_CLOSE_S)
         self._thread.shutdown(wait=False)
 
     # In the thread
@@ -94,7 +100,7 @@ class KafkaTopic(DirectTopic):
             producer, self._producer = self._producer, None
             if producer is not None:
                 # Nothing more may be sent: it will be sent again.
-                producer.close(timeout=0)
+                close_producer(producer)
             raise UnavailableError("kafka", describe(error, self._settings)) from None
 
     def _connect(self) -> Any:

@@ -26,7 +26,7 @@ from kafka import errors as kafka_errors
 
 from monitor.backoff import Backoff
 from monitor.bus.interface import Record
-from monitor.bus.kafka_client import FAILURES, ClientOptions, make_client
+from monitor.bus.kafka_client import FAILURES, ClientOptions, close_producer, make_client
 from monitor.bus.kafka_topics import ensure_topic
 from monitor.bus.kafka_troubles import Troubles
 from monitor.bus.settings import KafkaSettings
@@ -140,7 +140,7 @@ class Lane:
             file.close()
             if producer is not None:
                 # After a failure nothing more may be sent: it will be sent again.
-                producer.close(timeout=patience)
+                close_producer(producer, limit_s=patience)
 
     def _producer(self) -> Any:
         return make_client(

@@ -33,7 +33,7 @@ from monitor.bus.kafka_topics import ensure_topic
 from monitor.bus.settings import KafkaSettings
 from monitor.yielding import yield_to_loop
 
-__all__ = ["Rebalances", "TopicReader"]
+__all__ = ["KafkaTopicReader", "Rebalances"]
 
 logger = logging.getLogger("monitor.bus")
 
@@ -63,7 +63,7 @@ class _TopicGoneError(kafka_errors.UnknownTopicOrPartitionError):  # type: ignor
     """The topic is missing, or is another one than before: the client has to be made again."""
 
 
-class TopicReader:
+class KafkaTopicReader:
     """Reads ``topic``, as a member of ``group`` if it is not None.
 
     Without a group it reads all partitions: each from where ``rebalances`` says, else from the
@@ -363,7 +363,7 @@ class TopicReader:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, reader: TopicReader) -> None:
+    def __init__(self, reader: KafkaTopicReader) -> None:
         self._reader = reader
 
     def on_partitions_revoked(self, revoked: Any) -> None:

@@ -1,6 +1,6 @@
 """A look at topics, for the API and the command line: what there is, and messages from an offset.
 
-A look disturbs no consumer: it opens the spool, or a client of Kafka, for itself. It waits for
+A look disturbs no consumer: it opens the spool, or a client of Kafka, of its own. It waits for
 another one, and takes some seconds at most.
 """
 

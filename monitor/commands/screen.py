@@ -97,7 +97,7 @@ def _line(texts: Sequence[Text], columns: Sequence[Column], widths: dict[int, in
 
 
 def print_folded(lines: Iterable[Text], *, indent: int = 4) -> None:
-    """Print lines; in a terminal, what does not fit goes on in the next line, indented."""
+    """Print lines; in a terminal, what does not fit continues on the next line, indented."""
     console = Console(highlight=False)
     for line in lines:
         if not sys.stdout.isatty() or line.cell_len <= console.width:

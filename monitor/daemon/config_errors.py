@@ -1,4 +1,4 @@
-"""Why a config does not fit its type, in the words of YAML."""
+"""Why a config does not fit its type, in the terms of the YAML file."""
 
 from __future__ import annotations
 

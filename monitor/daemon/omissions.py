@@ -32,7 +32,9 @@ class Omissions:
         # What only became wrong by the omissions is not an error of the file. What cannot be left
         # out is found again each time.
         found = any((each.path, each.problem) == (original, error.problem) for each in self.errors)
-        if not found and (*original, missing) not in self._paths and original not in self._lists():
+        known = found or (*original, missing) in self._paths or original in self._lists()
+        # What it names may be there, and invalid.
+        if not known and error.among not in self._lists():
             self.errors.append(SettingError(original, error.problem, whole=error.whole))
         gone = original if path is None else self.original(path)
         if not gone or gone in self._paths or self.is_full:

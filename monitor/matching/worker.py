@@ -21,7 +21,9 @@ import re
 import signal
 import struct
 import sys
+from bisect import bisect_right
 from functools import lru_cache
+from itertools import accumulate
 
 HEADER = struct.Struct("!IIIII")
 ANSWER = struct.Struct("!i")
@@ -128,10 +130,19 @@ def text_of(body: bytes, charset: str) -> str:
 def _end(expression: str, body: bytes) -> int:
     # With surrogates, each byte can be counted again.
     text = body.decode("utf-8", "surrogateescape")
-    found = _compile(expression, re.MULTILINE).search(text)
-    return (
-        NO_MATCH if found is None else len(text[: found.end()].encode("utf-8", "surrogateescape"))
-    )
+    pattern = _compile(expression, re.MULTILINE)
+    found = pattern.search(text)
+    if found is not None:
+        return len(text[: found.end()].encode("utf-8", "surrogateescape"))
+    # In most protocols lines end in CRLF, and Python's $ is before LF.
+    lines = text.split("\r\n")
+    found = pattern.search("\n".join(lines))
+    if found is None:
+        return NO_MATCH
+    # In the body, each end of a line before the match's end is a byte longer.
+    ends = list(accumulate(len(line) + 1 for line in lines[:-1]))
+    matched = found.string[: found.end()].encode("utf-8", "surrogateescape")
+    return len(matched) + bisect_right(ends, found.end())
 
 
 def _is_true(expression: str, text: str, libraries: str) -> int:

@@ -22,6 +22,8 @@ from monitor.probes.tls import TlsClient, sent_certificates
 
 __all__ = ["Connection", "ProbeError", "Streams", "converse"]
 
+_ABOUT_WHOLE_ANSWERS = ("bad-status", "bad-rcode", "body-mismatch")
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -143,9 +145,9 @@ class Connection:
     def outcome(self) -> Outcome:
         """Return what the attempt found, after the ``async with``."""
         spent = [self._spent[phase] for phase in ("resolve", "connect", "tls", "processing")]
-        # A mismatch or a wrong status is a whole answer too, unless more of it was waited for.
+        # Some errors are about a whole answer, unless more of it was waited for.
         whole = self.error is None or (
-            not self._ran_out and (self.matched is False or self.status is not None)
+            not self._ran_out and self.error.partition(":")[0] in _ABOUT_WHOLE_ANSWERS
         )
         return Outcome(
             up=self.error is None,

@@ -87,6 +87,8 @@ def verify_jobs(jobs: list[Job]) -> None:
     for number, job in enumerate(jobs):
         for job_id in job.depends_on:
             if job_id not in seen:
-                raise SettingError(("jobs", number, "depends_on"), f"there is no job {job_id}")
+                raise SettingError(
+                    ("jobs", number, "depends_on"), f"there is no job {job_id}", among=("jobs",)
+                )
         if job.id in circular:
             raise SettingError(("jobs", number, "depends_on"), CIRCULAR)

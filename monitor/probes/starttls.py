@@ -86,15 +86,14 @@ def _refusal(answer: bytes) -> ProbeError:
 
 async def _reply(plain: _Plain) -> bytes:
     """Return the last line of a reply with a code, as SMTP and FTP have it."""
-    while True:
+    line = await plain.line()
+    code = line[:3]
+    if not re.match(rb"\d{3}", line):
+        raise ProbeError(f"bad-answer: {line[:_SHOWN_BYTES]!r}")
+    # FTP's lines in between may be anything. Source: RFC 959, 4.2.
+    while not line.startswith(code) or line[3:4] == b"-":
         line = await plain.line()
-        if not re.match(rb"\d{3}", line):
-            # FTP's lines in between may be anything, but the first has a code.
-            if line.startswith(b" "):
-                continue
-            raise ProbeError(f"bad-answer: {line[:_SHOWN_BYTES]!r}")
-        if line[3:4] != b"-":
-            return line
+    return line
 
 
 async def _smtp(plain: _Plain) -> None:

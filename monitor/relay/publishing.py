@@ -1,7 +1,7 @@
 """Publishes what this relay's brokers send to ``relay.topic``, for the other relays.
 
 There is no queue: what is not published yet is in the histories, so while Kafka is unavailable
-nothing more is kept than is kept anyway. Messages that come while Kafka takes others go out
+no more is kept than without a topic. Messages that come while Kafka takes others go out
 together, one record a channel.
 """
 

@@ -1,6 +1,6 @@
 """TLS of a server: its section of the config, and its certificate.
 
-New files are taken up by a reload, and when they change.
+New files are picked up by a reload, and when they change.
 """
 
 from __future__ import annotations

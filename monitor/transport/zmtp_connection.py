@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from monitor.transport.fair import FairReading
 from monitor.transport.zmtp import Zmtp, ZmtpError, message
 
-__all__ = ["Owner", "ZmtpConnection"]
+__all__ = ["ConnectionOwner", "ZmtpConnection"]
 
 _HANDSHAKE_S: Final = 10.0
 # A peer that reads nothing may have this many bytes waiting, and one message more.
@@ -36,7 +36,7 @@ _DOUBTED: Final = (
 )
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """What owns a connection: it counts connections, and takes what they read."""
 
     reading: bool
@@ -76,7 +76,7 @@ class ZmtpConnection(FairReading):
     # A peer that sends much waits, and is not closed: what it sent would be lost.
     burst_s = math.inf
 
-    def __init__(self, server: Owner) -> None:
+    def __init__(self, server: ConnectionOwner) -> None:
         super().__init__()
         self._server = server
         self._zmtp = server.zmtp()

@@ -255,7 +255,7 @@ async def test_rules_on_parts_and_on_the_feed_wait_for_their_time(tmp_path: Path
         async with running(tmp_path, config, clock=clock, wait=False) as now:
             now.states["logs"] = State(Health.DEGRADED, "the disk is full; trying again")
             now.connected[0] = False
-            await until(lambda: len(now.part._surroundings.states or ()) == 2)
+            await until(lambda: len(now.part._parts_watch.states or ()) == 2)
             assert await now.incidents() == []
             clock.ahead += 61
             await receiver.until(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,9 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from monitor.bus import Assignment, Bus, BusSettings, Consumer, KafkaSettings, Record, create_bus
+from monitor.bus.kafka_direct import KafkaTopic
 from monitor.bus.spool_file import Outgoing, SpoolFile
+from monitor.errors import UnavailableError
 from monitor.messages import cloud_event
 from tests.servers.cut import CutProxy
 from tests.servers.kafka import Kafka
@@ -246,6 +249,30 @@ async def test_a_broker_that_hangs_or_is_killed_holds_up_nobody_and_loses_nothin
     assert_in_order_and_whole(await take(consumer, 1500), range(1500))
     await consumer.close()
     await bus.close()
+
+
+async def test_what_a_broker_that_hangs_does_not_acknowledge_is_given_up(
+    proxied: tuple[Kafka, CutProxy], topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, _ = proxied
+    shared = KafkaTopic(KafkaSettings(bootstrap_servers=[broker.bootstrap]), topic, configs={})
+    before = set(threading.enumerate())
+    assert await shared.send([("k", b"1")]) == 0
+    new = set(threading.enumerate()) - before
+    sending = {each for each in new if not each.name.startswith("kafka-send-")}
+    assert sending
+    monkeypatch.setattr("monitor.bus.kafka_direct._ACKNOWLEDGED_S", 0.5)
+    broker.pause()
+    try:
+        with pytest.raises(UnavailableError):
+            await shared.send([("k", b"2")])
+        # Nothing keeps sending it.
+        await until(lambda: not any(each.is_alive() for each in sending))
+    finally:
+        broker.resume()
+    monkeypatch.undo()
+    assert await shared.send([("k", b"3")]) == 0
+    await shared.close()
 
 
 async def test_what_waited_while_kafka_and_daemon_were_away_follows_in_order(

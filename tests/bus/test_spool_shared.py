@@ -1,4 +1,4 @@
-"""Reads that consumers of one process share: as if each had read for itself, and bounded."""
+"""Reads that consumers of one process share: as if each had read alone, and bounded."""
 
 from __future__ import annotations
 

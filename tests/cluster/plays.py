@@ -3,7 +3,7 @@
 A play holds a workload with its ReplicaSets (ReplicationControllers) and pods. Each of its
 methods yields after every write that the controllers would make, with what was written, in
 the order of their code: a Deployment's revision is annotated before its status is brought up
-to its generation, a rollback takes up the old ReplicaSet and gives it a new number, ready
+to its generation, a rollback reuses the old ReplicaSet and gives it a new number, ready
 pods are seen by the ReplicaSet before the Deployment counts them.
 
 Sources: kubernetes/pkg/controller/deployment (sync.go, progress.go, util), and OpenShift's

@@ -336,6 +336,22 @@ def test_a_key_that_is_left_out_as_invalid_is_not_called_missing(file: Path) -> 
     ]
 
 
+def test_what_names_an_invalid_item_of_another_list_is_no_error_too(file: Path) -> None:
+    file.write_text(
+        "probes:\n"
+        "  jobs:\n"
+        "    - {id: 1, url: 'htp://a.test/'}\n"
+        "    - {id: 2, url: 'http://b.test/', depends_on: [1]}\n"
+        "alerts:\n"
+        "  receivers: [{name: oncall, urls_file: /nowhere}]\n"
+        "  rules: [{name: down, watch: site, receivers: [oncall]}]\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        load(str(file), environ={})
+    lines = [line.removeprefix(str(file)).split(": ", 2)[:2] for line in error.value.lines()]
+    assert lines == [[":3", "probes.jobs[0].url"], [":6", "alerts.receivers[0].urls_file"]]
+
+
 def test_a_file_full_of_errors_gives_a_bounded_number_of_lines(file: Path) -> None:
     file.write_text("relay:\n" + "".join(f"  key{number}: x\n" for number in range(500)))
     with pytest.raises(ConfigError) as error:

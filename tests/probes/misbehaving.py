@@ -243,19 +243,23 @@ class Misbehaving:
         if argument == "interim":
             connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
         more = {"long": b"Set-Cookie: " + b"a" * 20000 + b"\r\n", "many": b"X-Again: 1\r\n" * 200}
-        connection.sendall(
+        header = (
             b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
             + more.get(argument, b"")
             + b"Sec-WebSocket-Accept: "
             + accepted
             + b"\r\n\r\n"
         )
-        if argument == "says":
-            connection.sendall(b"\x81\x08421 busy")
-        if argument == "pings":
-            connection.sendall(b"\x89\x00" * 5000 + b"\x81\x03220")
-            while connection.recv(65536):
-                pass
+        connection.sendall(header.replace(b"\r\n", b"\n") if argument == "lines" else header)
+        says = {
+            "says": b"\x81\x08421 busy",
+            "masks": b"\x81\x85abcdhello",
+            "lines": b"\x81\x04220 ",
+            "pings": b"\x89\x00" * 5000 + b"\x81\x03220",
+        }
+        connection.sendall(says.get(argument, b""))
+        while argument == "pings" and connection.recv(65536):
+            pass
         connection.recv(1)
 
     def _do_upgrade(self, connection: socket.socket, argument: str) -> None:

@@ -1,4 +1,4 @@
-"""Sockets wait in the loop, each for itself."""
+"""Sockets wait in the loop, each separately."""
 
 from __future__ import annotations
 

@@ -153,6 +153,13 @@ async def test_a_port_without_tls_is_down(greeting: bytes, error: str) -> None:
 
 
 @served
+async def test_lines_of_a_reply_of_ftp_may_be_anything() -> None:
+    with plain_server(b"220-Welcome\r\nto our\r\n 220 mirrors\r\n220 ready\r\n500 no\r\n") as url:
+        outcome = await check(url, starttls="ftp")
+    assert outcome.error == "tls: the server refuses STARTTLS: b'500 no'"
+
+
+@served
 async def test_the_lowest_version_is_kept_to(certificates: Certificates) -> None:
     context = certificates.context("good")
     context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -77,7 +77,7 @@ async def test_a_websocket_job_sends_what_an_http_job_sends() -> None:
             assert sent[name].encode("latin-1").decode() == value
 
 
-@pytest.mark.parametrize("argument", ["long", "many", "interim"])
+@pytest.mark.parametrize("argument", ["long", "many", "interim", "lines"])
 async def test_a_websocket_is_up_whatever_else_is_in_the_answer(
     server: Misbehaving, argument: str
 ) -> None:
@@ -88,9 +88,13 @@ async def test_a_websocket_is_up_whatever_else_is_in_the_answer(
 
 @pytest.mark.parametrize(
     ("argument", "error"),
-    [("says", "body-mismatch: the answer at step 1 was b'421"), ("", "timeout")],
+    [
+        ("says", "body-mismatch: the answer at step 1 was b'421"),
+        ("", "timeout"),
+        ("masks", "bad-answer: incorrect masking"),
+    ],
 )
-async def test_a_dialogue_that_ends_with_the_timeout_has_no_response_time(
+async def test_a_dialogue_without_a_whole_answer_has_no_response_time(
     server: Misbehaving, argument: str, error: str
 ) -> None:
     url = server.url(f"/websocket/{argument}").replace("http:", "ws:")

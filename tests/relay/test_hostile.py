@@ -288,7 +288,7 @@ def test_tls_with_certificates_that_reload(start_relay: StartRelay, tmp_path: Pa
     assert subscribe(second)[1] == 1000
     with pytest.raises(ssl.SSLCertVerificationError):
         subscribe(first)
-    # Files that change are taken up without a reload, as soon as they fit together.
+    # Files that change are picked up without a reload, as soon as they fit together.
     key = tmp_path / "key.pem"
     good = key.read_bytes()
     key.write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes())

@@ -193,6 +193,23 @@ def test_an_id_can_be_given_once_and_never_changes(daemon: Whole, job: int) -> N
     assert daemon.request("DELETE", "/job/77").status_code == 204
 
 
+def test_no_job_gets_the_id_of_a_former_one_with_results(daemon: Whole) -> None:
+    former = daemon.request("POST", "/job", json=daemon.mock()).json()["id"]
+    other = daemon.request("POST", "/job", json={**daemon.mock(), "depends_on": [former]}).json()
+    wait_for(lambda: daemon.get(f"/job/{former}/result")["items"], "a result")
+    assert daemon.request("DELETE", f"/job/{former}").status_code == 204
+    again = daemon.request("POST", "/job", json={"id": former, **daemon.mock()})
+    assert f"results of a former job {former}" in problem(again, 409)["detail"]
+    # What depended on it can be changed, all the same, and undoing gives the id back.
+    assert daemon.request("PATCH", f"/job/{other['id']}", json={"name": "x"}).status_code == 200
+    assert daemon.request("POST", f"/job/{former}/undo").status_code == 200
+    assert daemon.request("POST", f"/job/{former}/stop").status_code == 200
+    stopped = daemon.request("POST", f"/job/{former}/check")
+    assert problem(stopped, 409)["detail"] == f"job {former} is stopped"
+    for job_id in (former, other["id"]):
+        assert daemon.request("DELETE", f"/job/{job_id}").status_code == 204
+
+
 def test_a_job_with_the_greatest_id_leaves_ids_for_others(daemon: Whole, job: int) -> None:
     greatest = daemon.request("POST", "/job", json={"id": 2**63 - 1, **daemon.mock()})
     assert greatest.status_code == 201

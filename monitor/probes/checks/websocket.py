@@ -207,11 +207,12 @@ class _Peer:
             found = _STATUS.match(first)
             if found is None:
                 raise ProbeError("bad-answer: not an answer of HTTP/1.1")
-            lines, left = [first], left - len(first)
+            # The library reads lines with CRLF only.
+            lines, left = [first.rstrip(b"\r\n") + b"\r\n"], left - len(first)
             while (line := await self._line(left)).strip():
                 left -= len(line)
                 if line.partition(b":")[0].strip().lower() in _DECIDING:
-                    lines.append(line)
+                    lines.append(line.rstrip(b"\r\n") + b"\r\n")
             status = int(found[1])
             # Interim answers come before the one that counts. Source: RFC 9110, 15.2.
             if status == _SWITCHING or not 100 <= status < 200:
@@ -243,6 +244,10 @@ class _Peer:
                         found += b"\n"
             if found:
                 return found
+            if (broken := self._protocol.parser_exc) is not None:
+                text = str(broken).encode("ascii", "backslashreplace").decode()
+                if not isinstance(broken, EOFError):
+                    raise ProbeError(f"bad-answer: {text or type(broken).__name__}")
             if self._protocol.close_expected() or self._reader.at_eof():
                 return b""
             await self._receive()

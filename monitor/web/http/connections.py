@@ -22,7 +22,7 @@ CONNECTION = "connection"
 """The key in a request's ``state`` of the connection that it came on."""
 
 
-class Connection(Protocol):
+class Counted(Protocol):
     """What is counted."""
 
     transport: asyncio.Transport
@@ -52,7 +52,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._transports)
 
-    def add(self, http: Connection) -> bool:
+    def add(self, http: Counted) -> bool:
         """Count a new connection; return False if there are too many."""
         if len(self) >= self.settings.max_connections:
             self._make_room()
@@ -65,18 +65,18 @@ class Connections:
         self.idle(http)
         return True
 
-    def idle(self, http: Connection) -> None:
+    def idle(self, http: Counted) -> None:
         """Note that a connection waits for a request."""
         self._unknown.discard(http.transport)
         if http.transport in self._transports:
             self._idle.add(http.transport, "" if http.client is None else http.client[0])
 
-    def busy(self, http: Connection) -> None:
+    def busy(self, http: Counted) -> None:
         """Note that a connection has a request, or the beginning of one, of somebody."""
         if http.transport in self._idle:
             self.unknown(http)
 
-    def unknown(self, http: Connection) -> None:
+    def unknown(self, http: Counted) -> None:
         """Note that nobody knows who made the request of a connection."""
         self._idle.discard(http.transport)
         if http.transport in self._transports:

@@ -239,6 +239,10 @@ class JobRegistry:
         last = self._states.last(job.id)
         return "unknown" if last is None else "up" if last.up else "down"
 
+    def is_stopped(self, job_id: int) -> bool:
+        """Return whether the job was stopped by hand."""
+        return job_id in self._stopped
+
     def _next_run(self, job: Job) -> float | None:
         if self._shared is not None:
             # All producers share one grid.

@@ -73,6 +73,10 @@ class Sites:
         """Return an id that no site, result or metric ever had."""
         return await self._store.transaction(choose_id)
 
+    async def was_used(self, job_id: int) -> bool:
+        """Return whether there are results or metrics of an id, so that no new site can have it."""
+        return await self._store.read(partial(_was_used, job_id=job_id))
+
     async def new_key(self, job_id: int) -> str:
         """Return a new key for the heartbeats of a site."""
         return await self._store.transaction(lambda connection: new_key(connection, job_id))
@@ -95,6 +99,14 @@ def _save(connection: Connection, job: Job, *, known: bool) -> bool:
         return False
     save_jobs(connection, [job])
     return True
+
+
+def _was_used(connection: Connection, *, job_id: int) -> bool:
+    tables = ("availability_result", "availability_metric")
+    return any(
+        connection.query(f"SELECT 1 FROM {table} WHERE job_id = %s LIMIT 1", (job_id,))  # noqa: S608
+        for table in tables
+    )
 
 
 def _add(connection: Connection, *, jobs: Sequence[Job]) -> list[int]:

@@ -55,10 +55,12 @@ def changed_keys(before: Job | None, after: Job) -> str:
 
 
 def require_dependencies(book: JobRegistry, job: Job) -> None:
-    """Raise Problem for a dependency that does not exist, or leads back to the job."""
-    jobs = {job_id: book.job(job_id) for job_id in book.ids()} | {job.id: job}
+    """Raise Problem for a new dependency that does not exist, or one that leads back to the job."""
+    known = {job_id: book.job(job_id) for job_id in book.ids()}
+    jobs = known | {job.id: job}
+    before = known[job.id].depends_on if job.id in known else []
     for job_id in job.depends_on:
-        if job_id not in jobs:
+        if job_id not in jobs and job_id not in before:
             raise Problem(422, f"body.depends_on: there is no job {job_id}")
     if job.depends_on and job.id in circular_jobs(jobs.values()):
         raise Problem(422, f"body.depends_on: {CIRCULAR}")

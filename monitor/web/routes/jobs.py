@@ -117,6 +117,8 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
             job = await call_aside(verified_job, {"id": _SOME_ID, **given})
             if "id" not in given:
                 job = job.replace(id=await sites.next_id())
+            elif job.id not in book and await sites.was_used(job.id):
+                raise Problem(409, f"there are results of a former job {job.id}: leave out the id")
             require_dependencies(book, job)
             if not await sites.save(job, known=False):
                 raise Problem(409, f"job {job.id} exists already")
@@ -219,6 +221,8 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
             raise Problem(409, f"job {job_id} is not active")
         runner = book.probes.runner
         if runner is None or job_id not in runner.job_ids():
+            if book.is_stopped(job_id):
+                raise Problem(409, f"job {job_id} is stopped")
             raise Problem(409, f"job {job_id} is checked by another daemon: ask that one")
         audited(request, f"checked job {job_id}")
         try:

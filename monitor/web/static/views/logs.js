@@ -59,7 +59,7 @@ export function logs(root, { state, live, get, params, settle }) {
       filtered({ not: [...new Set([...params.all('not'), text])].slice(0, MOST_EXCLUDED) });
     },
   });
-  // As a whole only: half an expression is no expression.
+  // Applied as a whole: half an expression is often invalid.
   const expression = h('input', { type: 'search', placeholder: 'Matches …', 'aria-label': 'Regular expression that messages match; Enter applies it', title: 'A regular expression, in the syntax of Python', size: 12, maxlength: 4096, value: params.get('regexp'), onchange: () => filtered({ regexp: expression.value }) });
   const chips = h('ul', { class: 'chips', 'aria-label': 'Left out' });
   const pause = h('button', { type: 'button', 'aria-pressed': 'false', onclick: () => setPaused(!paused) }, 'Pause');

@@ -126,8 +126,6 @@ def demonstration(port: int = 0) -> Iterator[Demonstration]:
         stack.callback(_end, process)
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process, folder)
-        for job in sites.jobs():
-            requests.post(f"{url}/job", json=job, timeout=10).raise_for_status()
         stack.enter_context(Fleet(url))
         zeromq = f"tcp://127.0.0.1:{zeromq_port}"
         stack.enter_context(Progress(zeromq))

@@ -1,4 +1,4 @@
-"""Results of the past three days, so that the demonstration has something to look back on."""
+"""The sites and their past three days, so that the demonstration has something to look back on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from monitor.aggregation import sqlite_rows
 from monitor.aggregation.windows import aggregate
 from monitor.messages import Phases, Result
+from monitor.probes.checks import read_job
+from monitor.probes.jobs_table import save_jobs
 from monitor.store import Connection, DatabaseSettings, open_store
 
 __all__ = ["write_past"]
@@ -21,11 +23,16 @@ _AT_ONCE = 4000
 
 
 async def write_past(folder: Path, jobs: Sequence[dict[str, Any]]) -> None:
-    """Write a plausible past of ``jobs`` into the database in ``folder``."""
+    """Write ``jobs`` and a plausible past of theirs into the database in ``folder``."""
     store = open_store(DatabaseSettings(file=str(folder / "monitor.db")))
     await store.start()
     now = time.time()
     try:
+
+        def save(connection: Connection) -> None:
+            save_jobs(connection, [read_job(job) for job in jobs])
+
+        await store.transaction(save)
         results = [result for job in jobs for result in _results(job, now)]
         for start in range(0, len(results), _AT_ONCE):
             some = results[start : start + _AT_ONCE]

@@ -27,6 +27,8 @@ COLUMNS: Final = (
     Column("TITLE", 3, least=14),
     Column("REASON", 5, least=14),
 )
+# The daemon gives a receiver a minute.
+_TEST_S: Final = 75.0
 _ID_LENGTH: Final = 24
 _MOST_OPEN: Final = 1000
 _HOUR_S: Final = 3600.0
@@ -121,7 +123,7 @@ def _row(incident: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _test(api: Api, name: str, *, as_json: bool) -> int:
-    found = api.request("POST", "/alert/test", {"receiver": name})
+    found = api.request("POST", "/alert/test", {"receiver": name}, timeout_s=_TEST_S)
     if as_json:
         print(_json(found))
     else:

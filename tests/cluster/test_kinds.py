@@ -176,6 +176,22 @@ def test_an_inference_service_is_its_storage_uri() -> None:
     assert cluster.events[2].data.message == "no such bucket"
 
 
+@pytest.mark.parametrize(
+    ("place", "version"),
+    [
+        ({"storageUris": [{"uri": "hf://a/1"}, {"uri": "hf://b"}]}, "hf://a/1,hf://b"),
+        ({"storage": {"key": "s3", "path": "models/1"}}, "models/1"),
+    ],
+)
+def test_the_model_of_an_inference_service_may_be_elsewhere(place: Object, version: str) -> None:
+    cluster = MemoryCluster("InferenceService")
+    cluster.start()
+    item = Resource("inferenceservices", {})
+    cluster.step(item.change(predictor={"model": {"modelFormat": {"name": "sklearn"}, **place}}))
+    cluster.step(item.reach(conditions=ready()))
+    assert [event.data.version for event in cluster.events] == [version]
+
+
 def test_a_knative_service_is_told_with_its_share_of_the_traffic() -> None:
     cluster = MemoryCluster("KnativeService")
     cluster.start()
@@ -220,9 +236,16 @@ MODEL_SERVER = CustomKindSettings(
 )
 
 
-def test_a_custom_resource_is_what_the_config_says() -> None:
-    MODEL_SERVER.verify()
-    cluster = MemoryCluster(custom=CustomKind(MODEL_SERVER))
+FILTERS = MODEL_SERVER.replace(
+    ready="status.conditions[?type == 'Ready'].status",
+    failure="status.conditions[?type == 'Failed' && status == 'True'].message",
+)
+
+
+@pytest.mark.parametrize("settings", [MODEL_SERVER, FILTERS])
+def test_a_custom_resource_is_what_the_config_says(settings: CustomKindSettings) -> None:
+    settings.verify()
+    cluster = MemoryCluster(custom=CustomKind(settings))
     cluster.start()
     item = Resource("modelservers", {})
     failed = [*ready("False"), {"type": "Failed", "status": "True", "message": "no memory"}]

@@ -17,8 +17,9 @@ from monitor.cluster.objects import fingerprint_of_text
 from monitor.cluster.reported import Reported
 from monitor.cluster.services import Service
 
-__all__ = ["Group", "Groups", "group_uid"]
+__all__ = ["Group", "Groups", "group_uid", "is_group"]
 
+_PREFIX = "group:"
 _NEWEST_COUNTS = "label:serving.knative.dev/"
 
 GroupKey = tuple[str, str]  # namespace and name
@@ -26,7 +27,12 @@ GroupKey = tuple[str, str]  # namespace and name
 
 def group_uid(kind: str, key: GroupKey) -> str:
     """Return the uid of a group of objects of a kind; it has no object of its own."""
-    return f"group:{kind}/{key[0]}/{key[1]}"
+    return f"{_PREFIX}{kind}/{key[0]}/{key[1]}"
+
+
+def is_group(uid: str) -> bool:
+    """Return whether a uid is that of a group."""
+    return uid.startswith(_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ class StampedPlay(DeploymentPlay):
 def test_a_canary_that_was_made_with_the_rest_is_told_until_it_takes_over() -> None:
     cluster = grouped("canary.example.org/of")
     labels = {"canary.example.org/of": "churn"}
-    main = StampedPlay("main", labels=labels, replicas=3)
+    # Its name is that of the group, too, as is usual.
+    main = StampedPlay("churn", labels=labels, replicas=3)
     canary = StampedPlay("canary", labels=labels, replicas=1)
     cluster.play(main.create(V1), canary.create(V1), canary.changed(canary.set_image(V2), 1))
     assert told(cluster.events) == [DEPLOYED, ("upgraded", "canary")]
@@ -124,6 +125,11 @@ def test_a_canary_that_was_made_with_the_rest_is_told_until_it_takes_over() -> N
     cluster.play(main.changed(main.set_image(V3), 4), canary.changed(canary.set_image(V3), 5))
     assert told(cluster.events)[4:] == [UPGRADED]
     assert [event.data.version for event in cluster.events] == ["1", "2", "3", "1", "3"]
+    cluster.stop()
+    cluster.start()
+    assert told(cluster.events)[5:] == []
+    cluster.play(main.delete(), canary.delete())
+    assert told(cluster.events)[5:] == [REMOVED]
 
 
 def test_a_canary_may_differ_by_its_argument_only() -> None:
@@ -170,8 +176,11 @@ def test_a_lookup_that_fails_when_a_member_goes_does_not_hide_what_is_left(liste
 
 def test_objects_without_the_label_are_services_of_their_own() -> None:
     cluster = grouped("canary.example.org/of")
-    cluster.play(DeploymentPlay("alone").create(V1))
-    assert [event.data.name for event in cluster.events] == ["alone"]
+    alone, member = DeploymentPlay("alone"), revision(1)
+    member.labels["canary.example.org/of"] = "alone"
+    cluster.play(alone.create(V1), member.create(V2), alone.set_image(V3), member.set_image(V3))
+    assert told(cluster.events) == [DEPLOYED, DEPLOYED, UPGRADED, UPGRADED]
+    assert {event.data.name for event in cluster.events} == {"alone"}
 
 
 def test_setting_a_group_is_no_change_of_the_cluster() -> None:

@@ -63,7 +63,7 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
             super().verify,
             self._verify_method,
             lambda: verify_headers(self.headers),
-            lambda: verify_length(self.headers, None if self.body is None else self.body.encode()),
+            self._verify_length,
             lambda: expected_codes(self.expected_status),
             *(
                 partial(verify_expression, getattr(self, key), (key,))
@@ -79,6 +79,11 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
     def _verify_method(self) -> None:
         if not self.method or not set(self.method) <= _METHOD_LETTERS:
             raise SettingError(("method",), f"{self.method!r} is not a method such as GET")
+
+    def _verify_length(self) -> None:
+        # Half of a surrogate pair is another check's error.
+        body = None if self.body is None else self.body.encode(errors="surrogatepass")
+        verify_length(self.headers, body)
 
     def _verify_header_regexps(self) -> None:
         if len(self.header_regexps) > _MOST_HEADERS:

@@ -351,7 +351,7 @@ def _changed(
         after,
         since=context.now,
         rollout=Rollout(outcome, context.now, duration, service.changed_by),  # type: ignore[arg-type]
-        # A canary is one beside the new version, if it is newer than that.
+        # From now on a canary is what is newer than this.
         canary="",
         canary_version=None,
     )

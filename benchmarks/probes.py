@@ -186,7 +186,7 @@ def load(port: int, path: str, rate: int, seconds: float) -> int:
     """Ask ``rate`` times a second, and return how often it answered."""
     command = ["taskset", "-c", "1", sys.executable, "-m", "benchmarks.probes_asking"]
     given = [str(port), path, str(rate), str(seconds)]
-    done = subprocess.run([*command, *given], stdout=subprocess.PIPE, check=True, timeout=60)
+    done = subprocess.run([*command, *given], stdout=subprocess.PIPE, check=True, timeout=120)
     return int(done.stdout)
 
 

@@ -98,6 +98,7 @@ class Api:
         params: Mapping[str, Any] | None = None,
         *,
         body: Mapping[str, Any] | None = None,
+        timeout_s: float = _TIMEOUT_S,
     ) -> Any:
         """Return the JSON of a response to a request with JSON; None for a response without any.
 
@@ -122,7 +123,7 @@ class Api:
                     session.mount("https://", HttpsAdapter(self.tls))
                 headers = {**self.headers, "Accept": "application/json"}
                 answer = session.request(
-                    method, url, params=params, json=body, headers=headers, timeout=_TIMEOUT_S
+                    method, url, params=params, json=body, headers=headers, timeout=timeout_s
                 )
         except requests.RequestException as error:
             problem = _why(error) + through(proxy) + self._source

@@ -270,6 +270,8 @@ class PostgresStore(Store):
         except psycopg2.Error as error:
             if session.interrupted:
                 session.close()
+                # A server would have cancelled the statement. This one may be gone for the others.
+                self._threads.renew()
                 problem = f"still busy after {timeout:g} s: interrupted"
                 raise TimedOutError(self.server, problem) from error
             translated = connector.translate(error, session.raw)

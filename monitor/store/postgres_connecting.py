@@ -84,6 +84,7 @@ class Connector:
         self.answers_logins = True
         """Whether the server takes new logins, as far as :meth:`ask` found out."""
         self._unanswered = False
+        self._available_at = 0.0
         self._lock = threading.Lock()
         self._away = OutageLog(logger, subject=self.server, level=logging.ERROR, settle_s=_SETTLE_S)
         self._read_only = OutageLog(
@@ -96,6 +97,7 @@ class Connector:
         Raises UnavailableError (or its subclass LoginError), and MonitorError for a URL that libpq
         cannot parse.
         """
+        begun = time.monotonic()
         try:
             self._password = self._settings.password()
             raw = self._connected()
@@ -109,9 +111,9 @@ class Connector:
             ) from None
         except psycopg2.Error as error:
             translated = self.translate(error) or UnavailableError(self.server, self.text(error))
-            raise self.away(translated) from error
+            raise self._away_since(begun, translated) from error
         except UnavailableError as error:
-            raise self.away(error) from None
+            raise self._away_since(begun, error) from None
         self._available()
         return raw
 
@@ -127,7 +129,8 @@ class Connector:
             self.answers_logins, self._unanswered = True, True
             return error
         except psycopg2.Error:
-            if time.monotonic() >= begun + limit_s * 0.9:
+            # The address may lead to another server by now.
+            if time.monotonic() >= begun + limit_s * 0.9 and self._available_at < begun:
                 self.answers_logins, self._unanswered = False, True
                 return UnavailableError(self.server, f"no answer in {limit_s} s")
         return None
@@ -154,9 +157,17 @@ class Connector:
         """The same for a server that is read-only."""
         return self._report(self._read_only, error)
 
+    def _away_since(self, begun: float, error: MonitorError) -> MonitorError:
+        """Report a connection that was begun then and failed, unless another was made since."""
+        if self._available_at <= begun:
+            return self.away(error)
+        # It was to a server that the address no longer leads to.
+        error.logged = self.reported
+        return error
+
     def _available(self) -> None:
         with self._lock:
-            self._unanswered = False
+            self._unanswered, self._available_at = False, time.monotonic()
             self._away.recovered("available again")
 
     @property

@@ -4,7 +4,8 @@ One readable socket can bring megabytes at once (uvloop reads up to 32 times in 
 bytes can take long to parse. So a connection reads little at a time, parses it in small slices, and
 stops when its share of this turn of the loop is used; the rest waits for a later turn. All of them
 together use a limited part of each turn, in which hosts take turns, and of each host its
-connections: so a thousand connections of one host wait for each other, and others do not. While
+connections: so a thousand connections of one host wait for each other, and others do not. Those
+that use much of the time wait in a line of their own. While
 connections are within their shares, as honest ones are, everything is parsed as it arrives.
 
 A connection that keeps using more than its share is closed.
@@ -36,6 +37,8 @@ _SHARE_S = 0.0005
 _TURN_S = 0.002
 # s of a turn for connections that ended: thousands may be lost at once.
 _ENDS_S = 0.002
+# A connection that has used so much (s) more than its share in the long run is a heavy one.
+_HEAVY_S = 0.1
 # Requests, of all connections together, that may begin in one turn.
 _REQUESTS = 4
 
@@ -127,7 +130,8 @@ class Turns:
 
     def wait(self, reading: FairReading) -> None:
         """Serve a connection when its turn comes."""
-        self._queue.add(reading.owner, reading)
+        # Of one host, those that use much wait for each other, and the rest not for them.
+        self._queue.add((reading.owner, reading.is_heavy), reading)
         self._expect_next()
 
     def end(self, ending: Callable[[], bool | None]) -> bool:
@@ -241,6 +245,11 @@ class FairReading(asyncio.BufferedProtocol, ABC):
     def is_blocked(self) -> bool:
         """Whether nothing may be parsed now."""
         return self._held
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether it has used much of the loop's time lately."""
+        return self._budget.used_s > _HEAVY_S
 
     def served(self) -> None:
         """Do what is due after a share of a turn, whatever was parsed in it."""

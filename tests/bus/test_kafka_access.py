@@ -275,7 +275,7 @@ async def test_oauthbearer_with_a_token_from_a_file_or_an_endpoint(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({}, "sasl_oauthbearer_token_file: OAUTHBEARER needs this or"),
+        ({}, "sasl_oauthbearer_token_file: OAUTHBEARER needs exactly one of this"),
         ({"sasl_oauthbearer_token_endpoint_url": "https://id.example.org/"}, "client_id: is requ"),
         ({"sasl_oauthbearer_token_endpoint_url": "http://id.example.org/"}, "must be https://"),
         ({"sasl_oauthbearer_token_endpoint_url": "ftp://[/"}, "must be an https:// URL"),

@@ -134,6 +134,22 @@ async def test_an_honest_peer_waits_for_one_slice_of_each_other_at_most(clock: C
     assert sum(parser.slices for parser in flood) - before <= 16 + 2
 
 
+async def test_an_honest_peer_does_not_wait_for_those_of_its_host_that_flood(clock: Clock) -> None:
+    flood = [Parser(clock, 0.001) for _ in range(16)]
+    while not all(parser.is_heavy for parser in flood):
+        for parser in flood:
+            parser.feed(bytes(1024))
+        await turns(10)
+    for parser in flood:
+        parser.feed(bytes(16 * 1024))
+    honest = Parser(clock, 0.00001)
+    honest.feed(b"hello")
+    before = sum(parser.slices for parser in flood)
+    while not honest.parsed:
+        await turns(1)
+    assert sum(parser.slices for parser in flood) - before <= 2
+
+
 async def test_the_connections_of_one_host_wait_for_each_other_and_others_do_not(
     clock: Clock,
 ) -> None:

@@ -284,7 +284,8 @@ async def test_a_host_with_most_handshakes_makes_room_or_waits(server: Listening
             == [("tls-many", "too many handshakes from one host")] * 15
         )
         await server.echo(host="127.0.0.2")
-        assert server.refused[15:] == [("tls-silent", "nothing in 0 s")]
+        ((reason, text),) = server.refused[15:]
+        assert (reason, text.rstrip("0123456789 s")) == ("tls-silent", "nothing in")
 
 
 @both_loops()

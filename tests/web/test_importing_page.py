@@ -35,18 +35,18 @@ def test_a_file_is_reported_line_by_line_then_added_and_taken_back(
     upload.set_input_files({"name": "x.yml", "mimeType": "text/yaml", "buffer": b"a: [1"})
     page.get_by_text("x.yml cannot be imported: body:2").wait_for()
     upload.set_input_files({"name": "g.yml", "mimeType": "", "buffer": GATUS.encode()})
-    page.get_by_text("3 sites will be added; 2 things are not taken.").wait_for()
+    page.get_by_text("5 sites will be added; 9 things are not taken.").wait_for()
     rows = page.locator("tbody tr")
-    assert rows.count() == 4
+    assert rows.count() == 8
     assert "RESPONSE_TIME" in rows.nth(0).inner_text()
     assert "ssh:// has no kind of check" in rows.nth(3).inner_text()
     assert daemon.get("/job")["items"] == []
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
-    page.get_by_role("button", name="Add 3 sites").click()
-    page.get_by_text("3 sites are added; 2 things are not taken.").wait_for()
+    page.get_by_role("button", name="Add 5 sites").click()
+    page.get_by_text("5 sites are added; 9 things are not taken.").wait_for()
     found = daemon.get("/job")["items"]
-    assert [each["kind"] for each in found] == ["http", "dns", "ping"]
+    assert [each["kind"] for each in found] == ["http", "dns", "ping", "http", "heartbeat"]
     assert found[0]["tags"] == ["web"]
     assert rows.nth(0).get_by_role("link").get_attribute("href") == f"#/sites/{found[0]['id']}"
     page.get_by_role("button", name="Undo").click()
@@ -60,16 +60,16 @@ def test_a_file_that_is_imported_again_adds_only_what_is_new(daemon: Whole) -> N
         found: dict[str, object] = answer.json()
         return found
 
-    assert take(PROMETHEUS, "")["jobs"] == 4
-    assert take(PROMETHEUS)["jobs"] == 4
+    assert take(PROMETHEUS, "")["jobs"] == 5
+    assert take(PROMETHEUS)["jobs"] == 5
     again = take(PROMETHEUS)
     assert again["jobs"] == 0
     first = again["items"][0]  # type: ignore[index]
     job = daemon.get("/job")["items"][0]
     assert first["not_taken"] == [f"job {job['id']} is the same"]
     kuma = take(KUMA)
-    assert kuma["jobs"] == 3
-    assert len({each["id"] for each in daemon.get("/job?limit=100")["items"]}) == 7
+    assert kuma["jobs"] == 4
+    assert len({each["id"] for each in daemon.get("/job?limit=100")["items"]}) == 9
 
 
 @pytest.mark.parametrize(

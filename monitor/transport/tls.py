@@ -57,8 +57,10 @@ class ServerContext(ssl.SSLContext):
 
 def read_tls(settings: TLSSettings | ClientTLSSettings) -> ServerContext:
     """Return a server's TLS context, or raise SettingError below its section."""
-    chain = _read(settings.certificate, _CHAIN, "certificate")
-    key = _read(settings.key, _KEY, "key")
+    files = {"certificate": settings.certificate, "key": settings.key}
+    read = {key: read_pem(file, path=("tls", key)) for key, file in files.items()}
+    chain = _whole(read["certificate"], _CHAIN, settings.certificate, "certificate")
+    key = _whole(read["key"], _KEY, settings.key, "key")
     if "ENCRYPTED" in key[0]:
         problem = f"{settings.key} has a passphrase, which nobody could enter; store it without one"
         raise SettingError(("tls", "key"), problem)
@@ -84,8 +86,8 @@ def read_tls(settings: TLSSettings | ClientTLSSettings) -> ServerContext:
     return context
 
 
-def _read(file: str, form: re.Pattern[str], key: str) -> re.Match[str]:
-    found = form.search(read_pem(file, path=("tls", key)).decode("ascii", "replace"))
+def _whole(content: bytes, form: re.Pattern[str], file: str, key: str) -> re.Match[str]:
+    found = form.search(content.decode("ascii", "replace"))
     if found is None:
         raise SettingError(("tls", key), f"{file} has no complete {key} in PEM")
     return found

@@ -29,7 +29,7 @@ _ALIKE = {
     "integer": {"bigint", "smallint"},
     "text": {"character varying", "character"},
 }
-# Of a domain the type below it counts, which is what the driver is told.
+# Of a domain the type below it counts, which is what the driver sees.
 _TYPES = """
     SELECT c.relname, a.attname,
         format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1),

@@ -90,7 +90,8 @@ class SettingError(MonitorError):
 
     ``path`` leads to it from the struct that was checked; callers add the steps to that struct
     with :meth:`under`. A ``whole`` path is from the top of the config, for a setting that several
-    parts share. ``among`` leads to the list that lacks what the setting names.
+    parts share. ``among`` is for a setting that names an item of a list, which lacks it: the path
+    of the list, and key and value of the item. ``others`` are further errors of the same struct.
     """
 
     exit_status = 78
@@ -101,19 +102,27 @@ class SettingError(MonitorError):
         problem: str,
         *,
         whole: bool = False,
-        among: SettingPath | None = None,
+        among: tuple[SettingPath, str, object] | None = None,
+        others: Sequence[SettingError] = (),
     ) -> None:
         self.path = path
         self.problem = problem
         self.whole = whole
         self.among = among
+        self.others = others
 
     def under(self, *steps: str | int) -> SettingError:
         """Return the same error with ``steps`` before its path, unless it is whole."""
-        if self.whole:
-            return self
-        among = None if self.among is None else (*steps, *self.among)
-        return SettingError((*steps, *self.path), self.problem, among=among)
+        among = self.among
+        if among is not None:
+            among = (*steps, *among[0]), among[1], among[2]
+        return SettingError(
+            self.path if self.whole else (*steps, *self.path),
+            self.problem,
+            whole=self.whole,
+            among=among,
+            others=[each.under(*steps) for each in self.others],
+        )
 
     def __str__(self) -> str:
         return f"{key_text(self.path)}: {self.problem}" if self.path else self.problem

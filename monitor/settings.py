@@ -15,7 +15,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
@@ -42,6 +42,7 @@ __all__ = [
     "read_secret",
     "secret",
     "state_directory",
+    "verify_each",
 ]
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -128,6 +129,22 @@ def is_marked(kind: msgspec.inspect.Type, mark: str) -> bool:
     if isinstance(kind, msgspec.inspect.UnionType):
         return any(is_marked(option, mark) for option in kind.types)
     return False
+
+
+def verify_each(*checks: Callable[[], object]) -> None:
+    """Run all checks, which do not depend on each other; raise their SettingErrors as one."""
+    errors: list[SettingError] = []
+    for check in checks:
+        try:
+            check()
+        except SettingError as error:
+            errors += [error, *error.others]
+    # A check may need what another one has refused.
+    different = list({(error.path, error.problem): error for error in errors}.values())
+    if different:
+        first, *others = different
+        first.others = others
+        raise first
 
 
 def state_directory() -> Path:

@@ -11,7 +11,7 @@ import msgspec
 
 from monitor.alerts.urls import read_urls
 from monitor.errors import SettingError
-from monitor.settings import Count, Reloadable, Seconds, Section, read_secret, secret
+from monitor.settings import Count, Reloadable, Seconds, Section, read_secret, secret, verify_each
 
 __all__ = [
     "AlertsSettings",
@@ -72,14 +72,18 @@ class Receiver(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if len(given) != 1:
             problem = f"has {' and '.join(given)}" if given else "has none of them"
             raise SettingError((), f"needs one of urls_file, webhook and alertmanager; {problem}")
+        verify_each(self._verify_urls, self._verify_secret, self.urls)
+
+    def _verify_urls(self) -> None:
         if self.webhook is not None:
             _verify_url(self.webhook, ("webhook",))
         for number, url in enumerate(self.alertmanager):
             _verify_url(url, ("alertmanager", number))
+
+    def _verify_secret(self) -> None:
         if self.secret_file is not None and self.webhook is None:
             raise SettingError(("secret_file",), "is for a webhook")
         self.secret()
-        self.urls()
 
     def secret(self) -> str | None:
         """Return the key that signs; raise SettingError if its file cannot be read."""
@@ -195,11 +199,19 @@ class Maintenance(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def verify(self) -> None:
         """Check times and the time zone."""
-        for key, text in (("from", self.from_), ("until", self.until)):
-            if _minutes(text) is None or (key == "from" and text == "24:00"):
-                raise SettingError((key,), f"{text!r} is not a time; write HH:MM")
+        verify_each(self._verify_from, self._verify_until, self._verify_zone)
+
+    def _verify_from(self) -> None:
+        if _minutes(self.from_) is None or self.from_ == "24:00":
+            raise SettingError(("from",), f"{self.from_!r} is not a time; write HH:MM")
+
+    def _verify_until(self) -> None:
+        if _minutes(self.until) is None:
+            raise SettingError(("until",), f"{self.until!r} is not a time; write HH:MM")
         if self.from_ == self.until:
             raise SettingError(("until",), "is the same as from")
+
+    def _verify_zone(self) -> None:
         try:
             self.zone()
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
@@ -283,7 +295,7 @@ class AlertsSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
                     raise SettingError(
                         ("rules", number, "receivers", place),
                         f"no receiver {name!r}; {hint}",
-                        among=("receivers",),
+                        among=(("receivers",), "name", name),
                     )
 
     def rule(self, name: str) -> Rule | None:

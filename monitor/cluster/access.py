@@ -9,8 +9,6 @@ NO_PROXY).
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import socket
 import ssl
@@ -24,16 +22,24 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
+from monitor.cluster.kubeconfig import (
+    INLINE,
+    AccessError,
+    current,
+    impersonation,
+    plugin_cluster,
+    read_limited,
+    take_inline,
+    take_token_file,
+)
 from monitor.cluster.plugin import Credential, Plugin
 from monitor.cluster.settings import read_kubeconfig
-from monitor.errors import SettingError
-from monitor.files.reading import FileStamp, file_stamp, read_file
+from monitor.files.reading import FileStamp, file_stamp
 
 __all__ = ["SERVICE_ACCOUNT", "Access", "AccessError", "load_access"]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-_MAX_FILE_BYTES = 4 * 1024 * 1024
 # Credentials are renewed this many s before they expire.
 _EARLY_S = 10.0
 # Three unanswered probes: a lost peer is detected within 30 s.
@@ -46,20 +52,13 @@ _KEEPALIVE = [
 ]
 
 
-class AccessError(SettingError):
-    """The kubeconfig or the service account cannot be used."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__((), problem)
-
-
 @dataclass(frozen=True, slots=True)
 class Access:
     """A server, the connections to it, and the headers of each request."""
 
     host: str
     pool: urllib3.PoolManager
-    headers: Mapping[str, str]
+    headers: urllib3.HTTPHeaderDict
     expires_at: float | None
     stamps: Mapping[str, FileStamp | None]
 
@@ -97,14 +96,14 @@ def load_access(
         for file in files:
             if Path(file).exists():
                 # The package would read whatever it is, without an end.
-                _read(file)
+                read_limited(file)
         in_cluster(token_filename=token, cert_filename=authority).load_and_set(configuration)
     else:
         files.append(str(kubeconfig))
         stamps = {str(kubeconfig): file_stamp(kubeconfig)}
         config = read_kubeconfig(kubeconfig)
-        cluster, user = _current(config, "cluster"), _current(config, "user")
-        inline = {key: _decoded(cluster, user, key) for key in _INLINE}
+        cluster, user = current(config, "cluster"), current(config, "user")
+        inline = {key: take_inline(cluster, user, key) for key in INLINE}
         for section in (cluster, user):
             for file_key in (
                 "certificate-authority",
@@ -116,22 +115,28 @@ def load_access(
                     # Before it is read: a change in between is found by the next comparison.
                     file = os.path.normpath(kubeconfig.parent / name)
                     stamps[file] = file_stamp(file)
-        _read_token(user, kubeconfig.parent)
+        take_token_file(user, kubeconfig.parent)
         if "exec" in user and not user.keys() & {"token", "tokenFile", "auth-provider"}:
-            credential = plugin.run(user.pop("exec"), cluster, kubeconfig.parent)
+            known = plugin_cluster(
+                cluster, inline["certificate-authority"], folder=kubeconfig.parent
+            )
+            credential = plugin.run(user.pop("exec"), known, kubeconfig.parent)
             if credential.token:
                 user["token"] = credential.token
-        from_file(config_dict=config, config_base_path=str(kubeconfig.parent)).load_and_set(
-            configuration
-        )
+        try:
+            from_file(config_dict=config, config_base_path=str(kubeconfig.parent)).load_and_set(
+                configuration
+            )
+        except AttributeError:
+            # So it fails for a provider whose tool or package is not there.
+            raise AccessError("the auth-provider gives no token; use a plugin (exec)") from None
     host = str(configuration.host).rstrip("/")
     if urlsplit(host).scheme not in {"http", "https"}:
         raise AccessError("the server's address is not a URL with http or https")
-    headers = {
-        setting["key"]: setting["value"].strip()
-        for setting in configuration.auth_settings().values()
-        if setting["in"] == "header" and setting["value"]
-    }
+    headers = urllib3.HTTPHeaderDict(impersonation(user))
+    for setting in configuration.auth_settings().values():
+        if setting["in"] == "header" and setting["value"]:
+            headers[setting["key"]] = setting["value"].strip()
     context = None
     if host.startswith("https"):
         authority_pem, certificate, key = (
@@ -142,9 +147,9 @@ def load_access(
         if credential is not None and credential.certificate and credential.key:
             certificate, key = credential.certificate.encode(), credential.key.encode()
         context = _tls_context(
-            authority_pem or _read(configuration.ssl_ca_cert),
-            certificate or _read(configuration.cert_file),
-            key or _read(configuration.key_file),
+            authority_pem or read_limited(configuration.ssl_ca_cert),
+            certificate or read_limited(configuration.cert_file),
+            key or read_limited(configuration.key_file),
             verify=bool(configuration.verify_ssl),
         )
     return Access(
@@ -160,57 +165,6 @@ def load_access(
         expires_at=credential.expires_at if credential is not None else None,
         stamps=stamps,
     )
-
-
-_INLINE = ("certificate-authority", "client-certificate", "client-key")
-
-
-def _current(config: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the cluster or the user of the current context, to be changed; {} if unknown."""
-
-    def named(plural: str, name: Any, key: str) -> dict[str, Any]:
-        for entry in config.get(plural) or ():
-            if isinstance(entry, dict) and entry.get("name") == name:
-                found = entry.get(key)
-                return found if isinstance(found, dict) else {}
-        return {}
-
-    context = named("contexts", config.get("current-context"), "context")
-    return named(f"{what}s", context.get(what), what)
-
-
-def _decoded(cluster: dict[str, Any], user: dict[str, Any], key: str) -> bytes | None:
-    """Take ``key-data`` out of its section and decode it; the package would write it to a file."""
-    section = cluster if key == "certificate-authority" else user
-    data = section.pop(f"{key}-data", None)
-    if not data:
-        return None
-    section.pop(key, None)
-    try:
-        return base64.standard_b64decode(data)
-    except (binascii.Error, TypeError, ValueError):
-        raise AccessError(f"{key}-data is not base64") from None
-
-
-def _read_token(user: dict[str, Any], folder: Path) -> None:
-    """Read ``tokenFile`` with a limit: the package would read whatever it is, without an end."""
-    name = user.get("tokenFile")
-    if not isinstance(name, str) or not name or "token" in user:
-        return
-    file = os.path.normpath(folder / name)
-    try:
-        user["token"] = (_read(file) or b"").decode()
-    except UnicodeDecodeError:
-        raise AccessError(f"{file} is not UTF-8 text") from None
-
-
-def _read(file: str | None) -> bytes | None:
-    if not file:
-        return None
-    try:
-        return read_file(file, max_bytes=_MAX_FILE_BYTES)
-    except OSError as error:
-        raise AccessError(f"cannot read {file}: {error.strerror}") from None
 
 
 def _tls_context(

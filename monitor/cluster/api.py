@@ -117,6 +117,8 @@ class Api:
             yield page
             if not page.metadata.continue_:
                 return
+            if page.metadata.continue_ == query.get("continue"):
+                raise ApiError(Reason.BROKEN, "the list does not end")
             query["continue"] = page.metadata.continue_
             fitting = max(1, objects * _PAGE_BYTES // max(1, len(body)))
             query["limit"] = str(min(_PAGE_OBJECTS, limit * 2, fitting))
@@ -171,8 +173,8 @@ class Api:
             return access.pool.request(
                 "GET",
                 f"{access.host}{path}?{urlencode(query)}",
-                headers={"Accept": "application/json", "User-Agent": "recodex-monitor"}
-                | dict(access.headers),
+                headers=access.headers
+                | {"Accept": "application/json", "User-Agent": "recodex-monitor"},
                 timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
                 retries=False,
                 redirect=False,

@@ -11,30 +11,42 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from monitor.cluster.mapping import MappingSettings, group_of
+from monitor.cluster.containers import counted_images
+from monitor.cluster.mapping import MappingSettings, group_of, map_object
+from monitor.cluster.objects import fingerprint_of_text
 from monitor.cluster.reported import Reported
 from monitor.cluster.services import Service
 
-__all__ = ["Group", "Groups", "group_uid"]
+__all__ = ["Group", "Groups", "group_uid", "is_group"]
 
+_PREFIX = "group:"
 _NEWEST_COUNTS = "label:serving.knative.dev/"
 
 GroupKey = tuple[str, str]  # namespace and name
 
 
-def group_uid(key: GroupKey) -> str:
-    """Return the uid of a group; it has no object of its own."""
-    return f"group:{key[0]}/{key[1]}"
+def group_uid(kind: str, key: GroupKey) -> str:
+    """Return the uid of a group of objects of a kind; it has no object of its own."""
+    return f"{_PREFIX}{kind}/{key[0]}/{key[1]}"
+
+
+def is_group(uid: str) -> bool:
+    """Return whether a uid is that of a group."""
+    return uid.startswith(_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group as a service; ``main`` is the member whose version that is."""
+    """A group as a service; ``main`` is the member whose version that is.
+
+    ``settled`` is false while a member is being rolled out, so that canaries come and go.
+    """
 
     service: Service
     main: Service
     failing: Service | None = None
     canary: Service | None = None
+    settled: bool = True
 
 
 class Groups:
@@ -99,7 +111,6 @@ class Groups:
         )
         if not members:
             return None
-        newest = members[0]
         told = reported.fingerprint if reported is not None else None
         done = [
             member
@@ -108,41 +119,75 @@ class Groups:
             if member.complete or member.rolled_out or member.fingerprint == told
         ]
         running = [member for member in done if member.replicas_wanted != 0]
-        main = self._main(running) if running else _current(done, reported) or newest
+        main = self._main(running) if running else _current(done, reported) or members[0]
+        newer = [each for each in members if each is not main and self._is_newer(each, main)]
+        failing = next((member for member in newer if member.failure is not None), None)
         canary = next(
             (
                 member
-                for member in running
-                if member is not main
-                and member.created > main.created
-                and dict(member.images) != dict(main.images)
+                for member in newer
+                if member in running and self._runs(member) != self._runs(main)
             ),
             None,
         )
-        failing = newest if newest.failure is not None and newest is not main else None
+        rolling = [
+            member for member in members if member not in done and member.replicas_wanted != 0
+        ]
+        service = _as_group(key, main, members, reported)
+        # What most replicas run is only known after the rollout, and so is the end of a failure.
+        most = not self._newest_counts and _replicas(rolling) > self._replicas_like(main, running)
+        failed = reported is not None and reported.failed_revision is not None
+        if most or (failed and rolling and main.fingerprint == told):
+            service = service._replace(complete=False, rolled_out=False)
         return Group(
-            service=_as_group(key, main, members, reported),
+            service=service,
             main=main,
             failing=failing
             and _as_group(key, failing, members, reported)._replace(
                 complete=False, rolled_out=False
             ),
-            canary=canary and _as_group(key, canary, members, reported),
+            canary=canary
+            and _as_group(key, canary, members, reported)._replace(
+                fingerprint=fingerprint_of_text("\n".join(map(str, self._runs(canary))))
+            ),
+            settled=not rolling,
         )
 
     def _main(self, running: list[Service]) -> Service:
         if self._newest_counts:
             return running[0]
-        replicas: dict[str, int] = {}
-        for member in running:
-            count = 1 if member.replicas_wanted is None else member.replicas_wanted
-            replicas[_runs(member)] = replicas.get(_runs(member), 0) + count
         # The first of the largest is the newest.
-        return max(running, key=lambda member: replicas[_runs(member)])
+        return max(running, key=lambda member: self._replicas_like(member, running))
+
+    def _replicas_like(self, member: Service, running: list[Service]) -> int:
+        runs = self._runs(member)
+        return _replicas(each for each in running if self._runs(each) == runs)
+
+    def _is_newer(self, member: Service, other: Service) -> bool:
+        """Return whether a member was changed later, or made later where that is not known.
+
+        Knative's are never changed but by its controllers.
+        """
+        if not self._newest_counts and None not in (member.changed_at, other.changed_at):
+            return (member.changed_at or 0.0) > (other.changed_at or 0.0)
+        return member.created > other.created
+
+    def _runs(self, member: Service) -> tuple[str | None, ...]:
+        """Return what tells members apart: their version, and the images whose change is news."""
+        mapped = map_object(
+            self._mapping,
+            name=member.name,
+            labels=member.labels,
+            annotations=member.annotations,
+            images=member.images,
+            template=member.template,
+            version=member.version,
+        )
+        return mapped.version, *counted_images(member.images, self._mapping.container).values()
 
 
-def _runs(member: Service) -> str:
-    return "\n".join(member.images.values())
+def _replicas(members: Iterable[Service]) -> int:
+    return sum(1 if each.replicas_wanted is None else each.replicas_wanted for each in members)
 
 
 def _current(done: list[Service], reported: Reported | None) -> Service | None:
@@ -159,7 +204,7 @@ def _as_group(
         number = max(reported.generation, reported.failed_revision or 0)
         fingerprint = reported.fingerprint
     return member._replace(
-        uid=group_uid(key),
+        uid=group_uid(member.kind, key),
         name=key[1],
         revision=None,
         # A number that grows with each change, as the generation of an object does.

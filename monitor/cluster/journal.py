@@ -78,6 +78,26 @@ class Journal:
 
         return await self._until_done(lambda: self._store.read(read))
 
+    async def keep_scopes(self, scopes: Sequence[Scope]) -> None:
+        """Forget that other scopes were listed: the config no longer covers them.
+
+        The states of their objects stay, to be compared when it covers them again.
+        """
+
+        def forget(connection: Connection) -> None:
+            rows = connection.query(
+                "SELECT kind, namespace FROM cluster_scope WHERE cluster = %s", (self._cluster,)
+            )
+            for row in rows:
+                if not any(scope.covers(*row) for scope in scopes):
+                    connection.execute(
+                        "DELETE FROM cluster_scope"
+                        " WHERE cluster = %s AND kind = %s AND namespace = %s",
+                        (self._cluster, *row),
+                    )
+
+        await self._until_done(lambda: self._store.transaction(forget))
+
     async def commit(self, changes: ScopeChanges) -> None:
         """Write states and events in one transaction; retries until it is committed.
 

@@ -116,7 +116,11 @@ def map_object(
     template_labels = template.metadata.labels or {}
     template_annotations = template.metadata.annotations or {}
     chosen = main_container(
-        list(images), template_annotations, annotations, wanted=settings.container
+        list(images),
+        template_annotations,
+        annotations,
+        wanted=settings.container,
+        inits={each.name for each in template.spec.init_containers or ()},
     )
     container = next(
         (each for each in template.spec.all_containers() if each.name == chosen), Container()

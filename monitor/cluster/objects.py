@@ -34,6 +34,7 @@ __all__ = [
     "TemplateMetadata",
     "WatchEvent",
     "fingerprint_of",
+    "fingerprint_of_text",
     "instant",
     "read_metadata",
     "read_page",
@@ -244,8 +245,12 @@ def fingerprint_of(body: msgspec.Raw) -> str:
             metadata[key] = kept
     if metadata:
         plain["metadata"] = metadata
-    content = msgspec.json.encode(plain, order="deterministic")
-    return hashlib.blake2b(content, digest_size=12).hexdigest()
+    return fingerprint_of_text(msgspec.json.encode(plain, order="deterministic").decode())
+
+
+def fingerprint_of_text(text: str) -> str:
+    """Return a digest of a text."""
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def selector_text(body: msgspec.Raw, *, is_map: bool = False) -> str:

@@ -209,6 +209,7 @@ class _Session:
     async def run(self, *, until: asyncio.Event) -> None:
         """Watch until the event or :meth:`stop`; raises the error of a thread."""
         try:
+            await self.journal.keep_scopes(self._scopes)
             for scope in self._scopes:
                 known = await self.journal.load(scope)
                 if not self._stop.is_set():

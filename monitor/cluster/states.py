@@ -14,6 +14,7 @@ import msgspec
 
 from monitor.cluster.changes import Change
 from monitor.cluster.events import Event
+from monitor.cluster.groups import is_group
 from monitor.cluster.reported import Reported
 from monitor.cluster.watch import Scope
 
@@ -78,7 +79,7 @@ class States:
         self._commit = commit
         self._states = known
         self._names = {
-            (reported.namespace, reported.name): uid
+            _name_of(uid, reported): uid
             for uid, state in known.items()
             if (reported := _decode(state)).phase != "removed"
         }
@@ -114,13 +115,19 @@ class States:
         self._new_states[uid] = reported
         known = reported if reported is not None else before
         assert known is not None
-        name = (known.namespace, known.name)
+        name = _name_of(uid, known)
         if reported is not None and reported.phase != "removed":
             self._new_names[name] = uid
         elif self.named(name) == uid:
             self._new_names[name] = None
         self.waiting.rows.append(
-            Row(uid, known.kind, *name, None if reported is None else _encode(reported))
+            Row(
+                uid,
+                known.kind,
+                known.namespace,
+                known.name,
+                None if reported is None else _encode(reported),
+            )
         )
 
     def drop(self) -> None:
@@ -144,3 +151,9 @@ class States:
             else:
                 self._names[name] = uid
         self.drop()
+
+
+def _name_of(uid: str, reported: Reported) -> tuple[str, str]:
+    """Return what no other object has: its name, or for a group its uid, as a member may have its
+    name."""
+    return reported.namespace, uid if is_group(uid) else reported.name

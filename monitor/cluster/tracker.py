@@ -137,7 +137,7 @@ class Tracker:
         if self._catch_up:
             self._stale |= self._groups.all
         self._compare_groups(set(self._stale))
-        groups = {group_uid(key) for key in self._groups.all}
+        groups = {group_uid(self._kind.name, key) for key in self._groups.all}
         context = self._context()
         for uid in self._states.uids:
             reported = self._states.get(uid)
@@ -235,7 +235,7 @@ class Tracker:
         self._stale |= keys
         self._compared |= keys
         for key in sorted(keys):
-            uid = group_uid(key)
+            uid = group_uid(self._kind.name, key)
             group = self._groups.group(key, self._states.get(uid))
             if group is None:
                 self._gone(uid)
@@ -244,7 +244,7 @@ class Tracker:
             if group.failing is not None:
                 self._compare(group.failing)
             reported = self._states.get(uid)
-            if reported is not None:
+            if reported is not None and group.settled:
                 self._states.keep(
                     uid, reported, compare_canary(reported, group.canary, self._context())
                 )

@@ -39,6 +39,9 @@ logger = logging.getLogger("monitor.cluster")
 # By default etcd stores objects of up to 1.5 MiB; JSON may be longer.
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 65536
+# After so many watches in a row that end within so many s, nothing is really watched.
+_HASTY = 3
+_HASTY_S = 1.0
 # Errors that need an administrator; retried rarely.
 _LASTING = {Reason.FORBIDDEN, Reason.MISSING, Reason.REJECTED}
 # Errors after which a server may have been restored from a backup.
@@ -59,6 +62,10 @@ class Scope:
     def path(self) -> str:
         """The path of the collection."""
         return (self.resource or KINDS[self.kind].resource).path(self.namespace)
+
+    def covers(self, kind: str, namespace: str) -> bool:
+        """Return whether objects of a kind in a namespace, or in all (""), are part of it."""
+        return self.kind == kind and self.namespace in {"", namespace}
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.namespace or 'all namespaces'}"
@@ -135,6 +142,8 @@ class Watch:
         self._backoff = Backoff(self._timing.pause_s, self._timing.longest_pause_s)
         self._listed_at = 0.0
         self._server = ""
+        # How many watches in a row ended at once, without an event.
+        self._hasty = 0
 
     def run(self) -> None:
         """List and watch until the stop event; raises only unexpected errors."""
@@ -158,9 +167,11 @@ class Watch:
             lived_s = time.monotonic() - began
             if lived_s >= self._timing.healthy_s:
                 self._backoff.reset()
+                self._hasty = 0
             if error is not None:
                 self._after_error(error)
             elif lived_s < min(self._timing.healthy_s, self._timing.watch_s / 2):
+                self._after_early_end(lived_s)
                 self._stop.wait(self._backoff.next_delay())
 
     def _list(self) -> None:
@@ -192,6 +203,9 @@ class Watch:
         seconds = self._timing.watch_s * random.uniform(0.8, 1.0)  # noqa: S311 - no secret
         until = min(self._relist_at, self._doubt_at)
         seconds = min(seconds, max(1.0, until - time.monotonic()))
+        if self._hasty >= _HASTY:
+            # Soon known whether it stays open now.
+            seconds = min(seconds, 5 * _HASTY_S)
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -204,11 +218,14 @@ class Watch:
             if self._api.server != self._server:
                 # The version is one of another server.
                 raise ApiError(Reason.EXPIRED, "the kubeconfig names another server")
-            self._well()
+            if self._hasty < _HASTY:
+                self._well()
             for lines in _lines(response):
                 if self._stop.is_set():
                     return
                 self._take(lines)
+                self._hasty = 0
+                self._well()
 
     def _take(self, lines: Sequence[bytes]) -> None:
         """Process events that arrived together; those before an ERROR count."""
@@ -243,6 +260,13 @@ class Watch:
             logger.info("watching %s", self.scope)
         self._outage.recovered("watching again")
         self.problem = self.reason = None
+
+    def _after_early_end(self, lived_s: float) -> None:
+        """Count watches that the server ends at once, without an event: they show nothing."""
+        self._hasty = self._hasty + 1 if lived_s < _HASTY_S else 0
+        if self._hasty >= _HASTY:
+            self.problem, self.reason = "the server ends each watch at once", Reason.ENDED
+            self._outage.failed(self.problem)
 
     def _after_error(self, error: ApiError) -> None:
         if error.reason is Reason.EXPIRED:

@@ -199,6 +199,8 @@ def _silence(api: Api, args: argparse.Namespace) -> int:
     if args.since is not None:
         body["from"] = instant("--from", args.since)
     found = api.request("POST", "/silence", body=body)
+    if args.job is not None:
+        _warn_of_unknown(api, args.job)
     if args.json:
         print(_json(found))
     elif args.since is None:
@@ -210,6 +212,16 @@ def _silence(api: Api, args: argparse.Namespace) -> int:
             f" and lasts for {span(ends - begins)}"
         )
     return 0
+
+
+def _warn_of_unknown(api: Api, job_id: int) -> None:
+    """Say that a silence is for a job that is not there; another daemon may have it."""
+    unknown = f"there is no job {job_id}"
+    try:
+        api.request("GET", f"/job/{job_id}")
+    except MonitorError as error:
+        if unknown in str(error):
+            print(f"recodex-monitor: warning: {unknown} in this daemon", file=sys.stderr)
 
 
 def _json(found: dict[str, Any]) -> str:

@@ -183,8 +183,10 @@ def _checked(document: Document, old: OldKeys, omissions: Omissions, *, files: b
             except SettingError as error:
                 wrong = error.under(name)
                 # An item of a list can be left out; other keys may depend on each other.
-                item = next((at for at, step in enumerate(wrong.path) if step.__class__ is int), -1)
-                if not omissions.add(wrong, wrong.path[: item + 1]):
+                steps = [at for at, step in enumerate(wrong.path, 1) if step.__class__ is int]
+                inner = bool(steps) and steps[-1] == len(wrong.path)
+                item = 0 if not steps else steps[-1] if inner else steps[0]
+                if not omissions.add(wrong, wrong.path[:item]):
                     continue
                 break
         else:

@@ -21,26 +21,47 @@ class Omissions:
         # Whether the rest of the config was not read.
         self.gave_up = False
         self._paths: set[SettingPath] = set()
+        # The items of lists among them.
+        self._left_out: dict[SettingPath, Any] = {}
 
     def add(self, error: SettingError, path: SettingPath | None = None) -> bool:
         """Add an error and leave out its path, or ``path``; return whether to look for more.
 
         The path of ``error`` is one of :meth:`apply`'s result.
         """
-        original = self.original(error.path)
-        missing = error.problem.removeprefix("the key ").removesuffix(" is missing")
-        # What only became wrong by the omissions is not an error of the file. What cannot be left
-        # out is found again each time.
-        found = any((each.path, each.problem) == (original, error.problem) for each in self.errors)
-        known = found or (*original, missing) in self._paths or original in self._lists()
-        # What it names may be there, and invalid.
-        if not known and error.among not in self._lists():
-            self.errors.append(SettingError(original, error.problem, whole=error.whole))
-        gone = original if path is None else self.original(path)
+        gone = self.original(error.path if path is None else path)
+        for each in (error, *error.others):
+            original = self.original(each.path)
+            if not self.is_full and not self._is_known(original, each):
+                self.errors.append(SettingError(original, each.problem, whole=each.whole))
         if not gone or gone in self._paths or self.is_full:
             return False
         self._paths.add(gone)
         return True
+
+    def _is_known(self, original: SettingPath, error: SettingError) -> bool:
+        """Return whether the file has no such error, or it is among the errors already."""
+        # What cannot be left out is found again each time.
+        if any((each.path, each.problem) == (original, error.problem) for each in self.errors):
+            return True
+        # What only became wrong by the omissions is not an error of the file.
+        missing = error.problem.removeprefix("the key ").removesuffix(" is missing")
+        if (*original, missing) in self._paths or original in self._lists():
+            return True
+        if original and isinstance(original[-1], int):
+            below = len(original)
+            if any(path[:below] == original for path in self._paths):
+                return True
+        return error.among is not None and self._may_have(*error.among)
+
+    def _may_have(self, among: SettingPath, key: str, value: object) -> bool:
+        """Return whether an item of a list that is left out may be the one with this value."""
+        for path, item in self._left_out.items():
+            if path[:-1] == among:
+                found = item.get(key) if isinstance(item, dict) else None
+                if found == value or found.__class__ is not value.__class__:
+                    return True
+        return False
 
     @property
     def is_full(self) -> bool:
@@ -66,10 +87,13 @@ class Omissions:
                 if isinstance(key, str) and (*at, key) not in self._paths
             }
         if isinstance(data, list):
-            items = (
-                (index, item) for index, item in enumerate(data) if (*at, index) not in self._paths
-            )
-            return [self._copy(item, (*at, index)) for index, item in items]
+            kept = []
+            for index, item in enumerate(data):
+                if (*at, index) in self._paths:
+                    self._left_out[*at, index] = item
+                else:
+                    kept.append(self._copy(item, (*at, index)))
+            return kept
         return data
 
     def original(self, path: SettingPath) -> SettingPath:

@@ -9,7 +9,7 @@ import msgspec
 
 from monitor.errors import SettingError
 from monitor.probes.urls import parse_url, shown_url
-from monitor.settings import Section
+from monitor.settings import Section, verify_each
 
 __all__ = ["Job", "Option"]
 
@@ -58,8 +58,7 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
 
         Reads the files that the job names and does no other I/O. A kind adds its own rules.
         """
-        self.verify_common()
-        parse_url(self.url, self.schemes)
+        verify_each(self.verify_common, lambda: parse_url(self.url, self.schemes))
 
     def verify_common(self) -> None:
         """Check what jobs without a URL have, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,7 +11,7 @@ from monitor.errors import SettingError
 from monitor.probes.checks import AnyJob, with_kind
 from monitor.probes.dependencies import CIRCULAR, circular_jobs
 from monitor.probes.job import Job
-from monitor.settings import Count, Reloadable, Section
+from monitor.settings import Count, Reloadable, Section, verify_each
 
 __all__ = ["ProbesSettings", "verify_jobs", "verify_topic"]
 
@@ -74,21 +75,33 @@ def verify_topic(topic: str) -> None:
 
 def verify_jobs(jobs: list[Job]) -> None:
     """Check every job and that ids are unique; raise SettingError for the first problem."""
+    ids = {job.id for job in jobs}
     seen: dict[int, int] = {}
     for number, job in enumerate(jobs):
         first = seen.setdefault(job.id, number)
         if first != number:
             raise SettingError(("jobs", number, "id"), f"jobs[{first}] also has the id {job.id}")
-        try:
-            job.verify()
-        except SettingError as error:
-            raise error.under("jobs", number) from None
+        unknown = [job_id for job_id in job.depends_on if job_id not in ids]
+        verify_each(
+            partial(_verify_job, number, job),
+            *(partial(_refuse_dependency, number, job_id) for job_id in unknown),
+        )
     circular = circular_jobs(jobs)
     for number, job in enumerate(jobs):
-        for job_id in job.depends_on:
-            if job_id not in seen:
-                raise SettingError(
-                    ("jobs", number, "depends_on"), f"there is no job {job_id}", among=("jobs",)
-                )
         if job.id in circular:
             raise SettingError(("jobs", number, "depends_on"), CIRCULAR)
+
+
+def _verify_job(number: int, job: Job) -> None:
+    try:
+        job.verify()
+    except SettingError as error:
+        raise error.under("jobs", number) from None
+
+
+def _refuse_dependency(number: int, job_id: int) -> None:
+    raise SettingError(
+        ("jobs", number, "depends_on"),
+        f"there is no job {job_id}",
+        among=(("jobs",), "id", job_id),
+    )

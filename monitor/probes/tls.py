@@ -14,7 +14,7 @@ from monitor.errors import SettingError
 from monitor.probes.chains import Trusted, trusted_by_name
 from monitor.probes.job import Job, Option
 from monitor.probes.urls import ascii_host
-from monitor.settings import read_pem
+from monitor.settings import read_pem, verify_each
 
 __all__ = ["TLS_OPTIONS", "TlsClient", "TlsKeys", "authorities", "sent_certificates", "trusted_in"]
 
@@ -54,9 +54,18 @@ class TlsKeys(Job, frozen=True, kw_only=True):
 
     def verify(self) -> None:
         """Check the name and the files, too."""
-        super().verify()
+        verify_each(
+            super().verify,
+            self._verify_authorities,
+            self._verify_certificate,
+            self._verify_server_name,
+        )
+
+    def _verify_authorities(self) -> None:
         if self.ca_file is not None:
             _verify_authorities(self.ca_file)
+
+    def _verify_certificate(self) -> None:
         if self.client_certificate is not None:
             for key in ("client_certificate", "client_key"):
                 if (file := getattr(self, key)) is not None:
@@ -64,6 +73,8 @@ class TlsKeys(Job, frozen=True, kw_only=True):
             _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self)
         elif self.client_key is not None:
             raise SettingError(("client_key",), "needs client_certificate")
+
+    def _verify_server_name(self) -> None:
         if self.server_name is not None:
             try:
                 ascii_host(self.server_name)

@@ -149,14 +149,17 @@ async def test_from_a_site_that_goes_down_to_one_who_acknowledges_it(
         # Planned maintenance begins later, and ends at a time or after one.
         begin = datetime.fromtimestamp(time.time() // 1 + 7200).astimezone()
         for end in (["--for", "600"], ["--until", f"{begin.timestamp() + 600:.0f}"]):
-            planned = ["alerts", "silence", "--job", "1", "--from", begin.isoformat(), *end]
+            planned = ["alerts", "silence", "--job", "7", "--from", begin.isoformat(), *end]
             done = await client.run(*planned)
             silence = done.stdout.split()[1]
             said = f"silence {silence} begins at {begin.isoformat(' ')} and lasts for 10 min\n"
-            assert done.stdout == said, done.stderr
+            assert (done.stdout, done.stderr) == (said, "")
             (listed,) = (await client("GET", "/silence"))[1]["items"]
             assert listed["until"] - listed["starts_at"] == 600
             assert (await client.run("alerts", "silence", "--end", silence)).returncode == 0
+        done = await client.run("alerts", "silence", "--job", "77")
+        assert (done.returncode, "no job 77" in done.stderr) == (0, True)
+        assert (await client.run("alerts", "silence", "--end", done.stdout.split()[1])).stdout
         assert (await client.run(*planned, "--for", "600")).returncode == 2
         assert (await client.run("alerts", "list", "something")).returncode == 2
         assert (await client.run("alerts", "test")).returncode == 2

@@ -216,6 +216,35 @@ async def test_a_plugins_token_is_used_and_renewed(secured: Secured, tmp_path: P
         await part.count(1)
 
 
+async def test_who_is_impersonated_is_sent(secured: Secured, tmp_path: Path) -> None:
+    secured.write(user={"token": "first", "as": "viewer", "as-groups": ["models", "all"]})
+    async with Running(secured, tmp_path) as part:
+        await part.healthy()
+        assert {request.groups for request in secured.server.requests} == {("models", "all")}
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_plugin_is_told_the_cluster_where_it_wants_that(secured: Secured, inside: bool) -> None:
+    command = plugin_script(
+        secured.file.parent, f"echo \"$KUBERNETES_EXEC_INFO\" >info; echo '{answer(token='t')}'"
+    )
+    authority = secured.file.with_name("ca.pem")
+    authority.write_bytes(secured.authority.cert_pem.bytes())
+    extension = {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "a"}}
+    cluster: dict[str, Any] = {"extensions": [extension], "tls-server-name": "api.example.org"}
+    if not inside:
+        cluster |= {"certificate-authority-data": "", "certificate-authority": "ca.pem"}
+    loaded(
+        secured.write(user={"exec": {"command": command, "provideClusterInfo": True}}, **cluster)
+    )
+    assert json.loads(secured.file.with_name("info").read_text())["spec"]["cluster"] == {
+        "server": secured.server.url,
+        "tls-server-name": "api.example.org",
+        "certificate-authority-data": base64.b64encode(authority.read_bytes()).decode(),
+        "config": {"audience": "a"},
+    }
+
+
 async def test_a_plugin_that_hangs_is_named_and_ends_with_the_part(
     secured: Secured, tmp_path: Path
 ) -> None:
@@ -286,6 +315,12 @@ def test_a_token_is_read_from_a_regular_file_only(tmp_path: Path, what: str) -> 
     if what == "file":
         token.write_text("a-token\n")
         assert loaded(kubeconfig).headers == {"authorization": "Bearer a-token"}
+        # As in kubectl, the file counts even if there is a token, too.
+        both = kubeconfig.read_text().replace("tokenFile", "token: other, tokenFile")
+        kubeconfig.write_text(both)
+        assert loaded(kubeconfig).headers == {"authorization": "Bearer a-token"}
+        token.unlink()
+        assert loaded(kubeconfig).headers == {"authorization": "Bearer other"}
         return
     if what == "pipe":
         os.mkfifo(token)

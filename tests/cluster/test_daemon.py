@@ -64,11 +64,15 @@ def test_the_last_events_are_served(lab: Lab, start_daemon: StartDaemon, tmp_pat
     for text, count in {"CHURN": 1, "models": 1, "prod": 1, "other": 0}.items():
         found = requests.get(models, params={"contains": text}, timeout=60).json()["items"]
         assert len(found) == count
-    lab.play(DeploymentPlay("another").create("models/another:1"))
+    for key, count in {"models/churn": 1, "models/chur": 0, "churn": 0}.items():
+        found = requests.get(models, params={"key": key}, timeout=60).json()["items"]
+        assert len(found) == count
+    # Last by its uid, first by its name.
+    lab.play(DeploymentPlay("another", uid="zzz").create("models/another:1"))
     wait_for(lambda: len(requests.get(models, timeout=60).json()["items"]) == 2, "two models")
     page = requests.get(models, params={"limit": 1}, timeout=60).json()
     rest = requests.get(models, params={"limit": 1, "cursor": page["cursor"]}, timeout=60).json()
-    assert {item["name"] for item in page["items"] + rest["items"]} == {"another", "churn"}
+    assert [item["name"] for item in page["items"] + rest["items"]] == ["another", "churn"]
     assert rest["cursor"] is None
     wait_for(
         # Two Deployments and the pods of one.

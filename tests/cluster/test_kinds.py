@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from monitor.cluster.kinds.custom import CustomKind, CustomKindSettings
-from monitor.cluster.mapping import MappingSettings
 from monitor.errors import SettingError
 from tests.cluster.memory import MemoryCluster, told
 from tests.cluster.play import LABELS, Object, Play, Write
@@ -177,6 +176,22 @@ def test_an_inference_service_is_its_storage_uri() -> None:
     assert cluster.events[2].data.message == "no such bucket"
 
 
+@pytest.mark.parametrize(
+    ("place", "version"),
+    [
+        ({"storageUris": [{"uri": "hf://a/1"}, {"uri": "hf://b"}]}, "hf://a/1,hf://b"),
+        ({"storage": {"key": "s3", "path": "models/1"}}, "models/1"),
+    ],
+)
+def test_the_model_of_an_inference_service_may_be_elsewhere(place: Object, version: str) -> None:
+    cluster = MemoryCluster("InferenceService")
+    cluster.start()
+    item = Resource("inferenceservices", {})
+    cluster.step(item.change(predictor={"model": {"modelFormat": {"name": "sklearn"}, **place}}))
+    cluster.step(item.reach(conditions=ready()))
+    assert [event.data.version for event in cluster.events] == [version]
+
+
 def test_a_knative_service_is_told_with_its_share_of_the_traffic() -> None:
     cluster = MemoryCluster("KnativeService")
     cluster.start()
@@ -221,9 +236,16 @@ MODEL_SERVER = CustomKindSettings(
 )
 
 
-def test_a_custom_resource_is_what_the_config_says() -> None:
-    MODEL_SERVER.verify()
-    cluster = MemoryCluster(custom=CustomKind(MODEL_SERVER))
+FILTERS = MODEL_SERVER.replace(
+    ready="status.conditions[?type == 'Ready'].status",
+    failure="status.conditions[?type == 'Failed' && status == 'True'].message",
+)
+
+
+@pytest.mark.parametrize("settings", [MODEL_SERVER, FILTERS])
+def test_a_custom_resource_is_what_the_config_says(settings: CustomKindSettings) -> None:
+    settings.verify()
+    cluster = MemoryCluster(custom=CustomKind(settings))
     cluster.start()
     item = Resource("modelservers", {})
     failed = [*ready("False"), {"type": "Failed", "status": "True", "message": "no memory"}]
@@ -255,110 +277,3 @@ def test_what_is_not_jmespath_is_refused(key: str, text: str) -> None:
         MODEL_SERVER.replace(**{key: text}).verify()
     assert str(caught.value).startswith(f"{key}: not JMESPath: ")
     assert "\n" not in str(caught.value)
-
-
-KNATIVE = "serving.knative.dev/service"
-
-
-def revision(number: int, **more: Any) -> DeploymentPlay:
-    labels = {KNATIVE: "churn", "canary.example.org/of": "churn"}
-    return DeploymentPlay(f"churn-{number:05}", labels=labels, **more)
-
-
-def grouped(label: str = KNATIVE) -> MemoryCluster:
-    cluster = MemoryCluster(mapping=MappingSettings(group=f"label:{label}", model=("name",)))
-    cluster.start()
-    return cluster
-
-
-def create(cluster: MemoryCluster, play: DeploymentPlay, image: str, minute: int) -> None:
-    play.created = f"2021-02-08T20:{minute:02}:00Z"
-    cluster.play(play.create(image))
-
-
-@pytest.mark.parametrize("restart", [False, True])
-def test_the_revisions_of_a_knative_service_are_one_service(restart: bool) -> None:
-    cluster = grouped()
-
-    def again() -> None:
-        if restart:
-            cluster.stop()
-            cluster.start()
-
-    one, two, three = (revision(number) for number in (1, 2, 3))
-    create(cluster, one, V1, 1)
-    again()
-    create(cluster, two, V2, 2)
-    cluster.play(one.scale(0))
-    again()
-    cluster.play(two.scale(0), two.scale(2))
-    create(cluster, three, V3, 3)
-    cluster.play(two.scale(0), one.delete())
-    again()
-    # The traffic goes back to the former revision.
-    cluster.play(two.scale(2), three.delete())
-    again()
-    cluster.play(two.delete())
-    assert told(cluster.events) == [DEPLOYED, UPGRADED, UPGRADED, ROLLED_BACK, REMOVED]
-    assert [event.data.version for event in cluster.events] == ["1", "2", "3", "2", "2"]
-    assert {(event.data.name, event.key) for event in cluster.events} == {("churn", "models/churn")}
-    assert len({event.id for event in cluster.events}) == 5
-
-
-def test_what_is_removed_while_the_daemon_is_down_is_removed_once() -> None:
-    cluster = grouped()
-    one, two = revision(1), revision(2)
-    create(cluster, one, V1, 1)
-    create(cluster, two, V2, 2)
-    cluster.stop()
-    cluster.play(one.delete(), two.delete())
-    cluster.start()
-    assert told(cluster.events) == [DEPLOYED, UPGRADED, REMOVED]
-
-
-def test_a_canary_is_told_as_one_until_it_takes_over() -> None:
-    cluster = grouped("canary.example.org/of")
-    main, canary = revision(1, replicas=3), revision(2, replicas=1)
-    create(cluster, main, V1, 1)
-    create(cluster, canary, V2, 2)
-    assert told(cluster.events) == [DEPLOYED, ("upgraded", "canary")]
-    assert [event.data.version for event in cluster.events] == ["1", "2"]
-    cluster.play(main.set_image(V2))
-    assert told(cluster.events)[2:] == [UPGRADED]
-    cluster.play(canary.delete(), main.delete())
-    assert told(cluster.events)[3:] == [REMOVED]
-
-
-@pytest.mark.parametrize("listed", [False, True])
-def test_a_lookup_that_fails_when_a_member_goes_does_not_hide_what_is_left(listed: bool) -> None:
-    cluster = grouped("canary.example.org/of")
-    main, canary = revision(1, replicas=3), revision(2, replicas=1)
-    create(cluster, main, V1, 1)
-    create(cluster, canary, V2, 2)
-    cluster.up, cluster.api.failing = not listed, 1
-    cluster.play(main.delete())
-    if listed:
-        cluster.relist()
-    assert told(cluster.events) == [DEPLOYED, ("upgraded", "canary"), UPGRADED]
-    assert cluster.events[-1].data.version == "2"
-
-
-def test_objects_without_the_label_are_services_of_their_own() -> None:
-    cluster = grouped("canary.example.org/of")
-    cluster.play(DeploymentPlay("alone").create(V1))
-    assert [event.data.name for event in cluster.events] == ["alone"]
-
-
-def test_setting_a_group_is_no_change_of_the_cluster() -> None:
-    cluster = MemoryCluster()
-    cluster.start()
-    create(cluster, revision(1), V1, 1)
-    cluster.stop()
-    cluster.mapping = MappingSettings(group=f"label:{KNATIVE}")
-    cluster.start()
-    cluster.stop()
-    cluster.mapping = MappingSettings()
-    cluster.start()
-    # The last one would be the first again, under its id.
-    assert told(cluster.events) == [DEPLOYED, ("deployed", "snapshot")]
-    assert [event.data.name for event in cluster.events] == ["churn-00001", "churn"]

@@ -23,9 +23,10 @@ from monitor.errors import UnavailableError
 from monitor.part import Health
 from monitor.store import Connection, DatabaseSettings, Store, open_store
 from monitor.store.sqlite import SqliteStore
-from tests.cluster.conftest import Lab, opened, run_part, write_kubeconfig
+from monitor.web.routes.models import running_models
+from tests.cluster.conftest import Lab, Run, opened, run_part, write_kubeconfig
 from tests.cluster.play import digest_of
-from tests.cluster.plays import DeploymentPlay
+from tests.cluster.plays import DeploymentPlay, StatefulSetPlay
 from tests.servers.kubernetes import KubernetesServer
 from tests.waiting import until
 
@@ -87,6 +88,29 @@ async def test_on_postgresql_it_is_the_same(lab: Lab, postgres_url: str) -> None
             ("gone", "removed", "deleted"),
         }
         assert len(set(part.ids)) == 9
+
+
+async def test_what_the_config_no_longer_covers_is_not_shown_and_compared_later(lab: Lab) -> None:
+    plays = [DeploymentPlay(namespace="a"), DeploymentPlay(namespace="b"), StatefulSetPlay()]
+    for play in plays:
+        lab.play(play.create(V1))
+
+    async def shown(run: Run) -> set[tuple[str, str]]:
+        await run.healthy()
+        items = await run.store.read(lambda connection: running_models(connection, 9))
+        return {(item.kind, item.namespace) for item in items}
+
+    everything = {("Deployment", "a"), ("Deployment", "b"), ("StatefulSet", "models")}
+    kinds = ("Deployment", "StatefulSet")
+    async with lab.run(kinds=kinds) as run:
+        assert await shown(run) == everything
+    async with lab.run(namespaces=("b",)) as run:
+        assert await shown(run) == {("Deployment", "b")}
+    lab.play(plays[0].set_image(V2), plays[2].set_image(V2))
+    async with lab.run(kinds=kinds) as run:
+        assert await shown(run) == everything
+        await run.count(5)
+        assert [told[1] for told in run.told] == ["deployed"] * 3 + ["upgraded"] * 2
 
 
 async def test_an_empty_cluster_has_been_seen_too(lab: Lab) -> None:

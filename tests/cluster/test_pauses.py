@@ -84,12 +84,20 @@ def failing(reason: Reason) -> Callable[[], Any]:
     return fail
 
 
+def watch_of(
+    watch: Callable[[], Response], page: Callable[[], Page] = lambda: EMPTY, most: int = 40
+) -> tuple[Watch, Waits, ScriptedApi]:
+    stop = Waits(most)
+    api = ScriptedApi(watch, page)
+    found = Watch(api, Scope("Pod", ""), Ignore(), stop=stop, timing=TIMING)
+    found.run()
+    return found, stop, api
+
+
 def watched(
     watch: Callable[[], Response], page: Callable[[], Page] = lambda: EMPTY, most: int = 40
 ) -> tuple[Waits, ScriptedApi]:
-    stop = Waits(most)
-    api = ScriptedApi(watch, page)
-    Watch(api, Scope("Pod", ""), Ignore(), stop=stop, timing=TIMING).run()
+    _, stop, api = watch_of(watch, page, most)
     return stop, api
 
 
@@ -141,6 +149,13 @@ def test_what_time_does_not_heal_is_asked_for_rarely() -> None:
     for reason in (Reason.FORBIDDEN, Reason.MISSING, Reason.REJECTED):
         stop, _ = watched(failing(reason), most=5)
         assert min(stop.waits) >= TIMING.lasting_s / 2
+
+
+def test_a_server_that_ends_each_watch_at_once_lets_nothing_be_watched() -> None:
+    found, _, _ = watch_of(Response)
+    assert found.problem == "the server ends each watch at once"
+    found, _, _ = watch_of(lambda: Response(EVENT))
+    assert found.problem is None
 
 
 def test_the_servers_wish_is_a_lower_bound() -> None:

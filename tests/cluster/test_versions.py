@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from monitor.cluster.mapping import MappingSettings
+from monitor.cluster.mapping import MappingSettings, map_object
+from monitor.cluster.objects import Container, PodSpec, Template
 from tests.cluster.memory import MemoryCluster, told
 from tests.cluster.play import Object, Step
 from tests.cluster.plays import DeploymentPlay
@@ -41,6 +42,9 @@ def server(**more: Any) -> Object:
     return {"name": "server", "image": V1, **more}
 
 
+ORG = [{"name": "ORG", "value": "org"}]
+NAMED = {"name": "NAME", "value": "$(ORG)/a-$(V)"}
+M1 = {"name": "M", "value": "org/1"}
 PROXY = {"name": "istio-proxy", "image": "istio/proxyv2:1.16.2"}
 
 
@@ -76,6 +80,18 @@ PROXY = {"name": "istio-proxy", "image": "istio/proxyv2:1.16.2"}
             [server(args=["--model", "$(NAME)"], env=[{"name": "NAME", "value": "a"}])],
             [server(args=["--model", "$(NAME)"], env=[{"name": "NAME", "value": "b"}])],
             ("a", "b"),
+        ),
+        (
+            "arg:--model",
+            [server(args=["--model", "$(NAME)"], env=[*ORG, {"name": "V", "value": "1"}, NAMED])],
+            [server(args=["--model", "$(NAME)"], env=[*ORG, {"name": "V", "value": "2"}, NAMED])],
+            ("org/a-1", "org/a-2"),
+        ),
+        (
+            "arg:--model",
+            [server(command=["sh", "-c"], args=["serve \\\n  --model \\\n  $M; true"], env=[M1])],
+            [server(command=["sh", "-c"], args=['# old\nserve --model="${M:-x}#2"'], env=[M1])],
+            ("org/1", "org/1#2"),
         ),
         (
             "env:VERSION",
@@ -115,7 +131,7 @@ def test_a_source_that_gives_nothing_leaves_it_to_the_next(given: str) -> None:
     elsewhere = {"name": "MODEL", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}
     cluster = MemoryCluster(mapping=MappingSettings(version=(sources[given], "image-tag")))
     cluster.start()
-    cluster.play(ConfiguredPlay().first(server(env=[elsewhere], args=["--model"])))
+    cluster.play(ConfiguredPlay().first(server(env=[elsewhere], args=["--model", "--port=1"])))
     assert cluster.events[0].data.version == "1"
 
 
@@ -145,6 +161,27 @@ def test_the_container_that_counts(
     found = {f"kubectl.kubernetes.io/{key}": value for key, value in annotations.items()}
     cluster.play(ConfiguredPlay().first(*containers, annotations=found))
     assert cluster.events[0].data.version == version
+
+
+def test_an_init_container_counts_only_where_it_is_named() -> None:
+    template = Template(
+        spec=PodSpec(
+            containers=[Container(name="envoy", image="envoy:2")],
+            init_containers=[Container(name="download", image="churn:1")],
+        )
+    )
+    versions = [
+        map_object(
+            MappingSettings(container=container),
+            name="churn",
+            labels={},
+            annotations={},
+            images=template.spec.images(),
+            template=template,
+        ).version
+        for container in (None, "download")
+    ]
+    assert versions == ["2", "1"]
 
 
 @pytest.mark.parametrize("container", ["server", None])

@@ -393,6 +393,13 @@ DEEP = b'{"items": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}"
 DEEP_EVENT = b'{"type": "ADDED", "object": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}\n"
 
 
+async def test_a_list_that_goes_round_in_a_circle_is_a_broken_answer(lab: Lab) -> None:
+    page = b'{"metadata": {"resourceVersion": "1", "continue": "again"}, "items": []}'
+    lab.server.fail(Fault(page, verb="list", times=10**6))
+    async with lab.run() as run:
+        await until(lambda: "the list does not end" in run.part.state().summary)
+
+
 @pytest.mark.parametrize("verb", ["list", "watch"])
 async def test_json_that_is_nested_without_end_is_a_broken_answer(lab: Lab, verb: str) -> None:
     play = DeploymentPlay()

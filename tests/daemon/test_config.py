@@ -336,6 +336,35 @@ def test_a_key_that_is_left_out_as_invalid_is_not_called_missing(file: Path) -> 
     ]
 
 
+def test_all_that_is_wrong_with_an_item_of_a_list_is_told_at_once(file: Path) -> None:
+    file.write_text(
+        "probes:\n"
+        "  jobs:\n"
+        "    - {id: 1, url: 'htp://a', method: ' ', json: '(', server_name: ' ',\n"
+        "       depends_on: [8, 9]}\n"
+        "alerts:\n"
+        "  receivers:\n"
+        "    - {name: oncall, alertmanager: ['http://a', 'ftp://b']}\n"
+        "    - {name: hook, webhook: 'ftp://a', secret_file: /nowhere}\n"
+        "  rules: [{name: down, watch: site, receivers: [oncal, hook, nobody]}]\n"
+        "  maintenance: [{name: night, from: '25:00', until: '26:00', time_zone: Mars}]\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        load(str(file), environ={})
+    lines = [line.removeprefix(str(file)).split(": ", 2)[:2] for line in error.value.lines()]
+    job = "probes.jobs[0]"
+    assert lines == [
+        *([":3", f"{job}.{key}"] for key in ("url", "server_name", "method", "json")),
+        *([":4", f"{job}.depends_on"] for _ in (8, 9)),
+        [":7", "alerts.receivers[0].alertmanager[1]"],
+        [":8", "alerts.receivers[1].webhook"],
+        [":8", "alerts.receivers[1].secret_file"],
+        [":9", "alerts.rules[0].receivers[0]"],
+        [":9", "alerts.rules[0].receivers[2]"],
+        *([":10", f"alerts.maintenance[0].{key}"] for key in ("from", "until", "time_zone")),
+    ]
+
+
 def test_what_names_an_invalid_item_of_another_list_is_no_error_too(file: Path) -> None:
     file.write_text(
         "probes:\n"

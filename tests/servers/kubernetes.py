@@ -131,6 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             namespace=found["namespace"] or "",
             query=query,
             at=time.monotonic(),
+            groups=tuple(self.headers.get_all("Impersonate-Group") or ()),
         )
         fault = state.take_fault(request)
         if fault is not None and isinstance(fault.how, bytes):

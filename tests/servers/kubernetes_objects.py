@@ -47,6 +47,8 @@ class Request:
     namespace: str
     query: dict[str, str]
     at: float
+    groups: tuple[str, ...] = ()
+    """The groups that the user impersonates."""
 
 
 @dataclass(slots=True)

@@ -92,6 +92,7 @@ def test_a_site_is_checked_now_and_deleted_after_a_question_and_comes_back(
     assert daemon.request("GET", "/job/1").status_code == 404
     page.get_by_role("button", name="Undo").click()
     page.get_by_text("first is back.").wait_for()
+    assert page.locator("h1").inner_text() == "first"
     assert daemon.get("/job/1")["name"] == "first"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -180,6 +181,37 @@ def test_every_tab_works_without_the_daemon_and_says_how_old_its_data_is(
     page.wait_for_selector(".picture[data-kind=stale]:visible >> text=nothing is known yet")
     assert page.locator('.tabs [aria-current="page"]').inner_text() == "Logs"
     assert page.title().endswith("Logs – recodex-monitor")
+
+
+def test_what_cannot_be_loaded_is_said_as_long_as_that_lasts(
+    open_page: Open, start_daemon: StartDaemon
+) -> None:
+    port = free_port()
+    config = {
+        "relay": False,
+        "probes": {"jobs": [site(1, "a")]},
+        "aggregation": {},
+        "logs": {},
+        "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
+    }
+    start_daemon(config).wait_ready()
+    watched = open_page(f"http://127.0.0.1:{port}")
+    page = watched.page
+    page.route(re.compile(r"/(uptime|log|notification)\?"), lambda route: route.fulfill(status=503))
+    with page.expect_websocket() as opened_socket:
+        watched.open()
+    for fragment, what in (
+        ("#/sites", "The uptime bars"),
+        ("#/logs", "The logs"),
+        ("#/logs?kind=notification", "The notifications"),
+    ):
+        page.goto(f"{watched.url}/{fragment}")
+        said = page.locator(".picture[data-kind=away]:visible").get_by_text(f"{what} cannot be")
+        said.wait_for()
+        # What else the daemon says each second changes nothing about it.
+        for _ in range(3):
+            opened_socket.value.wait_for_event("framereceived")
+        assert said.is_visible(), what
 
 
 async def make_tables(url: str) -> None:

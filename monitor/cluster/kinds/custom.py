@@ -73,7 +73,9 @@ def _compiled(text: str, key: str) -> Callable[[Any], Any]:
 
     def find(item: Any) -> Any:
         try:
-            return expression.search(item, options=options)
+            found = expression.search(item, options=options)
+            # A filter gives a list of what it finds, such as one condition.
+            return found[0] if isinstance(found, list) and len(found) == 1 else found
         except (ValueError, TypeError, RecursionError, ArithmeticError):
             # A function of the expression does not fit what is there.
             return None

@@ -71,8 +71,23 @@ class _InferenceService(Lenient):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
+class _Storage(Lenient):
+    path: str | None = None
+
+
+class _Uri(Lenient):
+    uri: str = ""
+
+
 class _Model(Container):
     storage_uri: str | None = None
+    storage_uris: list[_Uri] | None = None
+    storage: _Storage | None = None
+
+    def location(self) -> str | None:
+        """Return where the model is: as a URI, several, or a path in a configured storage."""
+        uris = ",".join(each.uri for each in self.storage_uris or ())
+        return self.storage_uri or uris or (self.storage.path if self.storage else None)
 
 
 _decode = msgspec.json.Decoder(_InferenceService).decode
@@ -119,8 +134,8 @@ def _predictor(predictor: dict[str, Any]) -> tuple[PodSpec, str | None]:
             model = msgspec.convert({"name": "kserve-container", **found}, _Model)
             if model.image is None:
                 # The runtime's image is not the model's.
-                return spec, model.storage_uri
-            return PodSpec(containers=[model, *(spec.containers or ())]), model.storage_uri
+                return spec, model.location()
+            return PodSpec(containers=[model, *(spec.containers or ())]), model.location()
     return spec, None
 
 

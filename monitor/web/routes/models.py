@@ -15,13 +15,16 @@ from monitor.web.http.parameters import known_parameters
 from monitor.web.http.schemas import listed
 from monitor.web.routes.history import Instant, read
 
-__all__ = ["LastRollout", "Model", "ModelUpdate", "router"]
+__all__ = ["LastRollout", "Model", "ModelUpdate", "router", "running_models"]
 
 # Rows that are decoded between two looks at the limit.
 _STEP = 1000
 # Without NUL, which PostgreSQL has no text with.
 Text = Annotated[str | None, Query(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 _Place = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
+# Cluster, namespace, name and uid, the order of model services.
+_Order = tuple[str, str, str, str]
+_FIRST = ("", "", "", "")
 
 
 class LastRollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,16 +77,25 @@ def router(store: Store) -> APIRouter:
     )
     async def models(
         request: Request,
+        *,
+        key: Text = None,
         contains: Text = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: str | None = None,
     ) -> Response:
-        after = ("", "") if cursor is None else parse_cursor(cursor, tuple[_Place, _Place])
+        after = (
+            _FIRST
+            if cursor is None
+            else parse_cursor(cursor, tuple[_Place, _Place, _Place, _Place])
+        )
         found = await read(
-            store, lambda connection: _models(connection, after, contains, limit + 1)
+            store,
+            lambda connection: running_models(
+                connection, limit + 1, after=after, key=key, contains=contains
+            ),
         )
         items = found[:limit]
-        more = cursor_of(items[-1].cluster, items[-1].uid) if len(found) > limit else None
+        more = cursor_of(*_place_of(items[-1])) if len(found) > limit else None
         return item_list(request, items, more)
 
     @routes.get(
@@ -126,25 +138,40 @@ def router(store: Store) -> APIRouter:
 _reported = msgspec.json.Decoder(Reported)
 
 
-def _models(
-    connection: Connection, after: tuple[str, str], contains: str | None, limit: int
+def running_models(
+    connection: Connection,
+    limit: int,
+    *,
+    after: _Order = _FIRST,
+    key: str | None = None,
+    contains: str | None = None,
 ) -> list[Model]:
-    """Return services that are there, in the order of cluster and uid, from ``after`` on."""
+    """Return services that are there, in their order, from ``after`` on."""
     found: list[Model] = []
     while len(found) < limit:
         rows = connection.query(
-            "SELECT cluster, uid, state FROM cluster_state WHERE (cluster, uid) > (%s, %s)"
-            " ORDER BY cluster, uid LIMIT %s",
-            (*after, _STEP),
+            "SELECT cluster, namespace, name, uid, state FROM cluster_state"
+            " WHERE (cluster, namespace, name, uid) > (%s, %s, %s, %s)"
+            " AND %s IN ('', namespace || '/' || name)"
+            # Others are not watched any more.
+            " AND EXISTS (SELECT 1 FROM cluster_scope AS scope"
+            " WHERE scope.cluster = cluster_state.cluster AND scope.kind = cluster_state.kind"
+            " AND scope.namespace IN ('', cluster_state.namespace))"
+            " ORDER BY cluster, namespace, name, uid LIMIT %s",
+            (*after, key or "", _STEP),
         )
-        for cluster, uid, state in rows:
+        for cluster, _, _, uid, state in rows:
             model = _model(cluster, uid, _reported.decode(state))
             if model is not None and (contains is None or _matches(model, contains.lower())):
                 found.append(model)
         if len(rows) < _STEP:
             break
-        after = rows[-1][0], rows[-1][1]
+        after = rows[-1][:4]
     return found[:limit]
+
+
+def _place_of(model: Model) -> tuple[str, str, str, str]:
+    return model.cluster, model.namespace, model.name, model.uid
 
 
 def _model(cluster: str, uid: str, reported: Reported) -> Model | None:
@@ -178,7 +205,8 @@ def _model(cluster: str, uid: str, reported: Reported) -> Model | None:
 
 
 def _matches(model: Model, text: str) -> bool:
-    shown = (model.model, model.version, model.name, model.namespace, model.cluster, model.kind)
+    by = model.last_rollout.changed_by if model.last_rollout is not None else None
+    shown = (model.model, model.version, model.name, model.namespace, model.cluster, model.kind, by)
     return any(text in (value or "").lower() for value in (*shown, *model.images.values()))
 
 

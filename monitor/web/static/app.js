@@ -4,7 +4,7 @@ import { get, request } from './api.js';
 import { conditionOf } from './conditions.js';
 import { h, icon, setText } from './dom.js';
 import { showIcon } from './favicon.js';
-import { clock, clockSkew, duration, tick, zone } from './format.js';
+import { clock, clockSkew, duration, isolated, tick, zone } from './format.js';
 import { Live } from './live.js';
 import { Places } from './places.js';
 import { Picture, setLost } from './picture.js';
@@ -15,6 +15,7 @@ import { VIEWS, known, load, loadAll } from './views.js';
 
 // More changes at once are only counted by the voice.
 const SPOKEN = 3;
+const NAMES = { sites: { new: 'Add a site', import: 'Import', certificates: 'Certificates' }, incidents: { maintenance: 'Maintenance' } };
 const NEEDS = { sites: 'jobs', incidents: 'past', models: 'models', logs: 'logs', relay: 'relay' };
 
 const root = document.getElementById('view');
@@ -109,8 +110,8 @@ function markTabs() {
   const of = current === 'models' ? rest.at(-1) : rest[0];
   const job = current === 'sites' ? state.jobs.get(Number(of)) : undefined;
   const title = VIEWS.find(([each]) => each === current)[1];
-  const subject = job ? jobTitle(job) : of;
-  document.title = documentTitle(subject ? `${subject} – ${title}` : title);
+  const subject = current === '' ? '' : job ? jobTitle(job) : (NAMES[current]?.[of] ?? of);
+  document.title = documentTitle(subject ? `${isolated(subject)} – ${title}` : title);
 }
 
 function documentTitle(title) {
@@ -219,6 +220,7 @@ state.addEventListener('update', ({ detail }) => {
       return;
     }
   }
+  if (detail.has('list') && shown !== null) markTabs();
   if (detail.has('jobs')) badge();
   shown?.update?.(detail);
   tick(root);
@@ -230,7 +232,7 @@ state.addEventListener('news', ({ detail }) => {
   announce.textContent =
     detail.length > SPOKEN
       ? `${detail.length} changes: ${down} down, ${detail.length - down} others`
-      : detail.map((change) => `${change.name} is ${change.to}`).join('. ');
+      : detail.map((change) => `${isolated(change.name)} is ${change.to}`).join('. ');
 });
 
 setInterval(() => {

@@ -96,6 +96,13 @@ export function dayName(seconds) {
   return day;
 }
 
+const OTHER_WAY = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
+
+/** A name for plain text, where no bdi can stand: its direction does not reach its neighbours. */
+export function isolated(name) {
+  return OTHER_WAY.test(name) ? `\u2068${name}\u2069` : name;
+}
+
 /** Bring every `time[data-ago]` in the document up to date. */
 export function tick(root = document) {
   const at = now();

@@ -1,6 +1,7 @@
 // What can be done with a site: edit, copy, delete; or why it cannot be done here.
 
 import { h, setText } from './dom.js';
+import { isolated } from './format.js';
 import { link } from './route.js';
 import { title } from './state.js';
 import { offerUndo } from './undo.js';
@@ -52,7 +53,7 @@ export function siteActions({ state, get, request, admin }, jobId) {
   }
 
   async function removeNow() {
-    const name = title(job() ?? { id: jobId, name: '', url: '' });
+    const name = isolated(title(job() ?? { id: jobId, name: '', url: '' }));
     try {
       await request('DELETE', `/job/${jobId}`);
     } catch (error) {
@@ -61,7 +62,7 @@ export function siteActions({ state, get, request, admin }, jobId) {
     }
     location.hash = '#/sites';
     offerUndo(`${name} is deleted.`, async () => {
-      await request('POST', `/job/${jobId}/undo`);
+      state.learn(await request('POST', `/job/${jobId}/undo`));
       location.hash = `#/sites/${jobId}`;
       return `${name} is back.`;
     });

@@ -78,6 +78,13 @@ export class State extends EventTarget {
     return true;
   }
 
+  /** Take a job as an answer of the API has it: until the daemon sends it to all pages, it would be unknown here. */
+  learn(entry) {
+    const isNew = !this.jobs.has(entry.id);
+    this.jobs.set(entry.id, { ...this.jobs.get(entry.id), ...entry });
+    this.#changed('jobs', ...(isNew ? ['list'] : []));
+  }
+
   #jobs({ reset, add, items, gone, left }) {
     if (reset) {
       this.expected = left;

@@ -10,7 +10,7 @@ let timer = 0;
 export function offerUndo(words, undo) {
   const button = h('button', { type: 'button', title: 'Ctrl+Z', 'aria-keyshortcuts': 'Control+Z Meta+Z', onclick: takeBack }, 'Undo');
   const close = h('button', { type: 'button', class: 'quiet', 'aria-label': 'Close', onclick: hide }, '×');
-  const said = h('span', { dir: 'auto' }, words);
+  const said = h('span', {}, words);
   box ??= make();
   box.replaceChildren(said, button, close);
   box.hidden = false;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -11,7 +12,7 @@ from monitor.probes.headers import verify_headers, verify_length, verify_name
 from monitor.probes.matching import verify_expression, verify_json_expression
 from monitor.probes.tls import TlsKeys
 from monitor.probes.urls import parse_url
-from monitor.settings import secret
+from monitor.settings import secret, verify_each
 
 __all__ = ["PROXY_SCHEMES", "HttpJob", "expected_codes"]
 
@@ -58,25 +59,47 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
 
     def verify(self) -> None:
         """Check method, headers, proxy, statuses and regular expression, too."""
-        super().verify()
+        verify_each(
+            super().verify,
+            self._verify_method,
+            lambda: verify_headers(self.headers),
+            self._verify_length,
+            lambda: expected_codes(self.expected_status),
+            *(
+                partial(verify_expression, getattr(self, key), (key,))
+                for key in ("body_regexp", "body_absent_regexp")
+            ),
+            lambda: verify_json_expression(self.json, ("json",)),
+            self._verify_header_regexps,
+            self._verify_body_keys,
+            self._verify_proxy,
+            self._verify_tls,
+        )
+
+    def _verify_method(self) -> None:
         if not self.method or not set(self.method) <= _METHOD_LETTERS:
             raise SettingError(("method",), f"{self.method!r} is not a method such as GET")
-        verify_headers(self.headers)
-        verify_length(self.headers, None if self.body is None else self.body.encode())
-        expected_codes(self.expected_status)
-        for key in ("body_regexp", "body_absent_regexp"):
-            verify_expression(getattr(self, key), (key,))
-        verify_json_expression(self.json, ("json",))
+
+    def _verify_length(self) -> None:
+        # Half of a surrogate pair is another check's error.
+        body = None if self.body is None else self.body.encode(errors="surrogatepass")
+        verify_length(self.headers, body)
+
+    def _verify_header_regexps(self) -> None:
         if len(self.header_regexps) > _MOST_HEADERS:
             raise SettingError(("header_regexps",), f"more than {_MOST_HEADERS} headers")
         for name, expression in self.header_regexps.items():
             verify_name(name, ("header_regexps",))
             verify_expression(expression, ("header_regexps", name))
+
+    def _verify_body_keys(self) -> None:
         for key in ("body_regexp", "body_absent_regexp", "json"):
             if self.stream and getattr(self, key) is not None:
                 raise SettingError((key,), "needs the whole body, which stream: true does not read")
         if self.method == "HEAD":
             self._verify_head()
+
+    def _verify_proxy(self) -> None:
         if self.proxy is not None:
             try:
                 parse_url(self.proxy, PROXY_SCHEMES, port=True)
@@ -85,6 +108,8 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
                 schemes = ", ".join(PROXY_SCHEMES)
                 problem = f"must be SCHEME://HOST:PORT with one of {schemes}"
                 raise SettingError(("proxy",), problem) from None
+
+    def _verify_tls(self) -> None:
         if not self._may_speak_tls():
             self.refuse_without_tls("use https://, or follow redirects to it")
 

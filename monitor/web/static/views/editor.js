@@ -2,6 +2,7 @@
 
 import { address } from '../api.js';
 import { h, setText } from '../dom.js';
+import { isolated } from '../format.js';
 import { Picture } from '../picture.js';
 import { fieldOf } from '../schema-form.js';
 import { whyNot } from '../site-actions.js';
@@ -35,7 +36,7 @@ export function editor(root, { state, get, request, admin }, [id, what = 'new'])
   /** The sites may come after the form. */
   function sayName() {
     const job = state.jobs.get(jobId);
-    const name = job === undefined ? `site ${jobId}` : title(job);
+    const name = job === undefined ? `site ${jobId}` : isolated(title(job));
     setText(crumb, jobId === null ? 'Sites' : name);
     setText(heading, { new: 'Add a site', edit: `Edit ${name}`, copy: `Copy ${name}` }[what]);
   }
@@ -132,13 +133,14 @@ export function editor(root, { state, get, request, admin }, [id, what = 'new'])
   async function send(keys) {
     if (what === 'edit') {
       if (Object.keys(keys).length) {
-        await request('PATCH', `/job/${jobId}`, keys);
-        offerUndo('The site is changed.', () => request('POST', `/job/${jobId}/undo`));
+        state.learn(await request('PATCH', `/job/${jobId}`, keys));
+        offerUndo('The site is changed.', async () => state.learn(await request('POST', `/job/${jobId}/undo`)));
       }
       location.hash = back;
       return;
     }
     const made = await (what === 'copy' ? request('POST', `/job/${jobId}/copy`, keys) : request('POST', '/job', { kind: form.dataset.kind, ...keys }));
+    state.learn(made);
     offerUndo('The site is added.', async () => {
       await request('DELETE', `/job/${made.id}`);
       location.hash = '#/sites';

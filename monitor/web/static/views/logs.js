@@ -23,14 +23,17 @@ const MOST_EXCLUDED = 10;
 
 export function logs(root, { state, live, get, params, settle }) {
   let kind = params.get('kind') === 'notification' ? 'notification' : 'log';
-  const around = params.get('around') === '' ? null : Number(params.get('around'));
+  const moment = Number.parseFloat(params.get('around'));
+  const around = Number.isFinite(moment) ? moment : null;
   const line = params.get('line');
   let tail;
   let paused = false; // by the button
   let gone = false;
   let asked = 0;
   let loading = false;
+  let failed = false; // whether the last load was: then nobody knows what there is
   let waiting = false; // whether there are notifications that are not shown
+  let troubled = false;
   let stale = false;
   let incoming = [];
   let drawing = 0;
@@ -144,7 +147,7 @@ export function logs(root, { state, live, get, params, settle }) {
     const limited = around === null ? get : (path) => get(path.replace('limit=300', `limit=${AROUND}`));
     tail = new LogTail(limited, kind, query);
     incoming = [];
-    waiting = stale = loading = false;
+    waiting = stale = loading = failed = false;
     problem.hidden = true;
     drawChips();
     const follows = around === null && range.isLive;
@@ -184,11 +187,12 @@ export function logs(root, { state, live, get, params, settle }) {
     try {
       await tail.load();
       if (gone || mine !== asked) return;
-      loading = false;
+      loading = failed = false;
       draw();
     } catch (error) {
       if (gone || mine !== asked) return;
       loading = false;
+      failed = true;
       picture.failed(error, kind === 'log' ? 'The logs' : 'The notifications');
     }
     if (waiting && !holds()) again();
@@ -255,6 +259,13 @@ export function logs(root, { state, live, get, params, settle }) {
     if (drawing === 0) drawing = setTimeout(flush, drawMs);
   }
 
+  /** The logs are troubled, or no longer: say so, and load what could not be loaded. */
+  function follow(isTroubled) {
+    if (failed && troubled && !isTroubled) load();
+    else if (!failed && isTroubled !== (picture.kind === 'away')) drawSoon();
+    troubled = isTroubled;
+  }
+
   /** Offer the senders of the newest entries, if these are others than before. */
   function offerSenders() {
     const names = [...new Set(tail.entries.slice(0, 500).map((entry) => entry.sender))].sort();
@@ -285,12 +296,18 @@ export function logs(root, { state, live, get, params, settle }) {
     draw();
   }
 
-  function draw() {
+  /** What is known; a load that failed says so by itself, and is tried again. */
+  function drawPicture() {
+    if (loading && picture.kind === 'loading') return;
     if (tail.entries.length > 0) picture.truth();
     else if (!loading) picture.empty(emptyWords());
     const trouble = problemOf(state, 'logs');
     if (stale) picture.away('The newest may be missing: the database is unavailable.');
     else if (trouble !== null && picture.kind !== 'loading') picture.away(`The newest may be missing. ${trouble.words}`);
+  }
+
+  function draw() {
+    if (!failed) drawPicture();
     rows.set(tail.entries, { keep: true });
     older.hidden = !tail.more || tail.entries.length === 0;
     offerSenders();
@@ -359,7 +376,7 @@ export function logs(root, { state, live, get, params, settle }) {
   return {
     update(kinds) {
       if (kinds.has('hello')) begin();
-      else if (kinds.has('status') && (problemOf(state, 'logs') !== null) !== (picture.kind === 'away')) drawSoon();
+      else if (kinds.has('status')) follow(problemOf(state, 'logs') !== null);
     },
     second() {
       if (tail.held.length > 0 && !holds()) {

@@ -2,7 +2,7 @@
 
 import { conditionOf } from '../conditions.js';
 import { h, icon, setText, stateMark, sync } from '../dom.js';
-import { now } from '../format.js';
+import { isolated, now } from '../format.js';
 import { Picture } from '../picture.js';
 import { Several, nameOf, tagsOf } from '../subjects.js';
 import { title } from '../state.js';
@@ -93,7 +93,7 @@ export function maintenance(root, { state, get, request, admin, params, settle }
   /** Whom a match is of, in words. */
   function words(match) {
     const found = [];
-    if (match.jobs.length) found.push(match.jobs.map((id) => (state.jobs.has(id) ? title(state.jobs.get(id)) : `site ${id}`)).join(', '));
+    if (match.jobs.length) found.push(match.jobs.map((id) => (state.jobs.has(id) ? isolated(title(state.jobs.get(id))) : `site ${id}`)).join(', '));
     if (match.tags.length) found.push(`sites tagged ${match.tags.join(' or ')}`);
     for (const [key, text] of [['sender', 'the logs of'], ['subject', 'the subject'], ['rule', 'the rule']]) if (match[key] !== null) found.push(`${text} ${match[key]}`);
     return found.join(', ') || 'everything';

@@ -102,7 +102,8 @@ class Running {
   async load(more = false) {
     const mine = (this.#asked += 1);
     const query = new URLSearchParams({ limit: PAGE });
-    const text = this.#key === null ? this.#wanted() : this.#key.split('/').at(-1);
+    const text = this.#wanted();
+    if (this.#key !== null) query.set('key', this.#key);
     if (text) query.set('contains', text);
     if (more && this.#cursor) query.set('cursor', this.#cursor);
     try {
@@ -110,8 +111,8 @@ class Running {
       if (mine !== this.#asked) return;
       this.#cursor = found.cursor;
       this.#items = more ? [...this.#items, ...found.items] : found.items;
-      const items = this.#key === null ? this.#items : this.#items.filter((each) => `${each.namespace}/${each.name}` === this.#key);
-      this.next.parentElement.hidden = this.next.hidden = this.#cursor === null || this.#key !== null;
+      const items = this.#items;
+      this.next.parentElement.hidden = this.next.hidden = this.#cursor === null;
       const failed = items.filter((each) => each.last_rollout?.outcome === 'failed').length;
       setText(this.about, `${items.length}${this.#cursor === null ? '' : ' and more'} ${items.length === 1 ? 'service runs' : 'services run'}${failed ? `; the last rollout of ${failed} failed` : ''}`);
       if (items.length === 0) this.picture.empty(this.#key !== null ? 'It does not run now.' : text ? 'No model that runs now matches.' : 'No model runs now.');

@@ -30,7 +30,7 @@ export function relay(root, context) {
     h(
       'table',
       { class: 'table' },
-      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Channel'), h('th', { scope: 'col' }, 'State'), h('th', { scope: 'col', class: 'n' }, 'Messages'), h('th', { scope: 'col', class: 'n' }, 'Clients'), h('th', { scope: 'col', class: 'n wide-only' }, 'History'), h('th', { scope: 'col', class: 'n' }, 'Last message'))),
+      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Channel'), h('th', { scope: 'col' }, 'State'), h('th', { scope: 'col', class: 'n' }, 'Messages'), h('th', { scope: 'col', class: 'n wide-only' }, 'Clients'), h('th', { scope: 'col', class: 'n wide-only' }, 'History'), h('th', { scope: 'col', class: 'n' }, 'Last message'))),
       rows,
     ),
   );
@@ -80,7 +80,7 @@ export function relay(root, context) {
           h('td', {}, h('a', { href: `#/relay/${encodeURIComponent(channel.name)}`, title: channel.name }, h('bdi', { class: 'cut' }, channel.name))),
           h('td', {}),
           h('td', { class: 'n' }),
-          h('td', { class: 'n' }),
+          h('td', { class: 'n wide-only' }),
           h('td', { class: 'n wide-only' }),
           h('td', { class: 'n muted' }),
         ),

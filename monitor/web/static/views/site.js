@@ -5,7 +5,7 @@ import { certificateText } from '../certificates.js';
 import { ResponseChart, fieldsOf } from '../chart.js';
 import { conditionOf, problemOf } from '../conditions.js';
 import { ago, h, segments, setText, stateMark, sync } from '../dom.js';
-import { clock, date, dayName, duration, milliseconds } from '../format.js';
+import { clock, date, dayName, duration, isolated, milliseconds } from '../format.js';
 import { IncidentList } from '../incident-list.js';
 import { Picture } from '../picture.js';
 import { link } from '../route.js';
@@ -65,6 +65,7 @@ export function site(root, context, [id]) {
   const readable = new ReadableBars();
   const uptimeBox = readable.element;
   const scale = h('div', { class: 'scale' }, h('span', {}), h('span', {}, 'now'));
+  readable.box.after(scale);
   const chart = new ResponseChart();
   const phaseBox = h('div', { class: 'body' });
   const locationBody = h('tbody', {});
@@ -85,7 +86,7 @@ export function site(root, context, [id]) {
   );
   const resultBody = h('tbody', {});
   const figures = new UptimeFigures();
-  const uptimeBody = h('div', { class: 'body' }, figures.element, uptimeBox, scale, legend());
+  const uptimeBody = h('div', { class: 'body' }, figures.element, uptimeBox, legend());
   let field = params.get('field') || null;
   const fieldChoice = h('select', { class: 'more', 'aria-label': 'What the chart shows', hidden: true, onchange: () => {
     field = fieldChoice.value || null;
@@ -158,11 +159,10 @@ export function site(root, context, [id]) {
     const path = (run, until) => `/job/${jobId}/${run ? 'start' : 'stop'}${until === null ? '' : `?until=${until}`}`;
     const before = job().stopped_until ?? null;
     try {
-      const entry = await request('POST', path(run, until));
-      state.jobs.set(jobId, { ...job(), ...entry });
+      state.learn(await request('POST', path(run, until)));
       fill();
       const how = run ? 'started' : until === null ? 'stopped' : `paused until ${shortMoment(until)}`;
-      offerUndo(`${title(job())}: checks are ${how}.`, () => request('POST', path(!run, run ? before : null)));
+      offerUndo(`${isolated(title(job()))}: checks are ${how}.`, async () => state.learn(await request('POST', path(!run, run ? before : null))));
     } catch (error) {
       problem.textContent = `That did not work: ${error.message}.`;
       problem.hidden = false;

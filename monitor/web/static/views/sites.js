@@ -31,6 +31,7 @@ export function sites(root, { state, get, params, settle, admin }) {
   const order = new Order();
   const uptimes = new Map(); // job id -> {at, uptime, drawn}
   let asking = false;
+  let failed = false; // whether the last bars could not be loaded
   let gone = false;
 
   const heading = h('p', { class: 'muted' });
@@ -117,10 +118,12 @@ export function sites(root, { state, get, params, settle, admin }) {
       for (const uptime of found.items) {
         if (asked === span) uptimes.set(uptime.job_id, { at: performance.now(), uptime });
       }
+      failed = false;
       sayPast();
       rowList.refresh();
     } catch (error) {
       if (gone) return;
+      failed = true;
       pastPicture.failed(error, 'The uptime bars');
       for (const id of missing) uptimes.set(id, { ...uptimes.get(id), at: performance.now() - REFRESH_MS + RETRY_MS });
     }
@@ -129,6 +132,7 @@ export function sites(root, { state, get, params, settle, admin }) {
   }
 
   function sayPast() {
+    if (failed) return;
     const problem = state.has('history') ? problemOf(state, 'history') : null;
     if (problem === null) pastPicture.truth();
     else pastPicture.away(`The uptime bars may lack the newest checks. ${problem.words}`);

@@ -271,22 +271,30 @@ class AlertsSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def verify(self) -> None:
         """Check names, and every receiver, rule and window."""
+        verify_each(
+            self._verify_texts,
+            self._verify_receivers,
+            lambda: _verify_unique("rules", self.rules),
+            lambda: _verify_unique("maintenance", self.maintenance),
+            lambda: _verify_items("receivers", self.receivers),
+            lambda: _verify_items("maintenance", self.maintenance),
+        )
+        # It says which receivers there are.
+        self._verify_rules()
+
+    def _verify_texts(self) -> None:
         for key in ("topic", "model_topic", "group"):
             if not getattr(self, key):
                 raise SettingError((key,), "must not be empty")
-        if len(self.receivers) > _MOST_RECEIVERS:
-            raise SettingError(("receivers",), f"more than {_MOST_RECEIVERS}")
         if self.page is not None:
             _verify_url(self.page, ("page",))
+
+    def _verify_receivers(self) -> None:
+        if len(self.receivers) > _MOST_RECEIVERS:
+            raise SettingError(("receivers",), f"more than {_MOST_RECEIVERS}")
         _verify_unique("receivers", self.receivers)
-        _verify_unique("rules", self.rules)
-        _verify_unique("maintenance", self.maintenance)
-        for key, items in (("receivers", self.receivers), ("maintenance", self.maintenance)):
-            for number, item in enumerate(items):
-                try:
-                    item.verify()
-                except SettingError as error:
-                    raise error.under(key, number) from None
+
+    def _verify_rules(self) -> None:
         known = [receiver.name for receiver in self.receivers]
         for number, rule in enumerate(self.rules):
             for place, name in enumerate(rule.receivers):
@@ -315,6 +323,14 @@ def _verify_unique(key: str, items: Iterable[Receiver | Rule | Maintenance]) -> 
         if item.name in seen:
             raise SettingError((key, number, "name"), f"duplicate name {item.name!r}")
         seen.add(item.name)
+
+
+def _verify_items(key: str, items: Iterable[Receiver | Maintenance]) -> None:
+    for number, item in enumerate(items):
+        try:
+            item.verify()
+        except SettingError as error:
+            raise error.under(key, number) from None
 
 
 def _verify_url(url: str, path: tuple[str | int, ...]) -> None:

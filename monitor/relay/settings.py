@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Count, Reloadable, Seconds, Section
+from monitor.settings import Count, Reloadable, Seconds, Section, verify_each
 from monitor.transport.curve import CurveSettings, read_curve_keys
 from monitor.transport.origins import verify_origins
 from monitor.transport.proxies import verify_proxies
@@ -62,8 +62,15 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def verify(self) -> None:
         """Check origins and proxies, and read the certificates and keys that the section names."""
-        verify_origins(self.origins, hint=" (an empty list allows all)")
-        verify_proxies(self.trusted_proxies)
+        verify_each(
+            lambda: verify_origins(self.origins, hint=" (an empty list allows all)"),
+            lambda: verify_proxies(self.trusted_proxies),
+            self._verify_topic,
+            lambda: self.tls is not None and read_tls(self.tls),
+            lambda: self.curve is not None and read_curve_keys(self.curve),
+        )
+
+    def _verify_topic(self) -> None:
         if self.topic is not None:
             if not _TOPIC.fullmatch(self.topic):
                 raise SettingError(("topic",), "a topic has letters, digits, '.', '_' and '-'")
@@ -71,10 +78,6 @@ class RelaySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise SettingError(
                     ("history_file",), "conflicts with topic, which keeps the histories"
                 )
-        if self.tls is not None:
-            read_tls(self.tls)
-        if self.curve is not None:
-            read_curve_keys(self.curve)
 
     def topic_configs(self) -> dict[str, str]:
         """Return Kafka's settings of the topic: how long it keeps what a new relay reads."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Address, Bytes, Count, Reloadable, Seconds, Section
+from monitor.settings import Address, Bytes, Count, Reloadable, Seconds, Section, verify_each
 from monitor.transport.origins import verify_origins
 from monitor.transport.proxies import verify_proxies
 from monitor.transport.tls import ClientTLSSettings, read_tls
@@ -80,11 +80,15 @@ class ApiSettings(Section, frozen=True, kw_only=True):
 
     def verify(self) -> None:
         """Check origins and proxies, and read the certificates."""
-        verify_proxies(self.trusted_proxies)
-        verify_root_path(self.root_path)
-        if self.tls is not None:
-            read_tls(self.tls)
-        verify_origins(self.origins)
+        verify_each(
+            lambda: verify_proxies(self.trusted_proxies),
+            lambda: verify_root_path(self.root_path),
+            lambda: self.tls is not None and read_tls(self.tls),
+            lambda: verify_origins(self.origins),
+            self._verify_status_page,
+        )
+
+    def _verify_status_page(self) -> None:
         if self.status_page is not None:
             try:
                 self.status_page.verify()

@@ -336,7 +336,7 @@ def test_a_key_that_is_left_out_as_invalid_is_not_called_missing(file: Path) -> 
     ]
 
 
-def test_all_that_is_wrong_with_an_item_of_a_list_is_told_at_once(file: Path) -> None:
+def test_all_that_is_wrong_with_an_item_or_a_section_is_told_at_once(file: Path) -> None:
     file.write_text(
         "probes:\n"
         "  jobs:\n"
@@ -348,6 +348,7 @@ def test_all_that_is_wrong_with_an_item_of_a_list_is_told_at_once(file: Path) ->
         "    - {name: hook, webhook: 'ftp://a', secret_file: /nowhere}\n"
         "  rules: [{name: down, watch: site, receivers: [oncal, hook, nobody]}]\n"
         "  maintenance: [{name: night, from: '25:00', until: '26:00', time_zone: Mars}]\n"
+        "api: {trusted_proxies: [1.1.1.1, x], root_path: 'y/', origins: [z]}\n"
     )
     with pytest.raises(ConfigError) as error:
         load(str(file), environ={})
@@ -362,6 +363,7 @@ def test_all_that_is_wrong_with_an_item_of_a_list_is_told_at_once(file: Path) ->
         [":9", "alerts.rules[0].receivers[0]"],
         [":9", "alerts.rules[0].receivers[2]"],
         *([":10", f"alerts.maintenance[0].{key}"] for key in ("from", "until", "time_zone")),
+        *([":11", f"api.{key}"] for key in ("trusted_proxies[1]", "root_path", "origins[0]")),
     ]
 
 

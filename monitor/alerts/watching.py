@@ -19,10 +19,12 @@ from monitor.alerts.settings import FeedRule, Match, PartRule, Rule, SilenceRule
 from monitor.alerts.tables import load_states, write_changes
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.files.threads import call_aside
 from monitor.log_limits import OutageLog
 from monitor.part import Health
 from monitor.part import State as PartState
 from monitor.store import RETRY_S, Connection, Store
+from monitor.yielding import over_turns
 
 __all__ = ["PartsWatch", "SilenceWatch", "Watch"]
 
@@ -207,8 +209,9 @@ class SilenceWatch(Watch):
     async def look(self) -> Sequence[Condition]:
         """Look at the last result of each job."""
         rules = [rule for rule in self._rules() if isinstance(rule, SilenceRule)]
-        jobs = self._jobs()
-        if not rules or not jobs:
+        # With thousands of jobs it may take long.
+        jobs = await call_aside(self._jobs) if rules else None
+        if not jobs:
             self.interval_s, self._last = 1.0, ()
             return ()
         if self._catching_up():
@@ -225,7 +228,7 @@ class SilenceWatch(Watch):
         running = {job_id: job for job_id, job in jobs.items() if job.running}
         self._waiting = {job_id: self._waiting.get(job_id, now) for job_id in running}
         found = []
-        for job_id, job in running.items():
+        async for job_id, job in over_turns(running.items()):
             last = max(stored.get(job_id, 0.0), live.get(job_id, 0.0))
             since = max(last, self._waiting[job_id])
             for rule in rules:

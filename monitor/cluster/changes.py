@@ -351,7 +351,7 @@ def _changed(
         after,
         since=context.now,
         rollout=Rollout(outcome, context.now, duration, service.changed_by),  # type: ignore[arg-type]
-        # A canary is one beside the new version, if it is newer than that.
+        # A canary counts next to the new version only if it is newer than that.
         canary="",
         canary_version=None,
     )

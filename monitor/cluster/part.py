@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import importlib
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -33,7 +34,8 @@ __all__ = ["Cluster"]
 logger = logging.getLogger("monitor.cluster")
 
 _PURGE_S = 3600.0
-_STOP_S = 3.0
+# Within what the daemon allows for draining, with time left to forward what was committed.
+_STOP_S = 2.0
 _LAST_FORWARD_S = 2.0
 _POLL_S = 0.2
 
@@ -199,6 +201,8 @@ class _Session:
         self._trackers: list[Tracker] = []
         self._ended: list[concurrent.futures.Future[None]] = []
         self._stop = threading.Event()
+        self._stopping = asyncio.Event()
+        self._stop_until = math.inf
         self._loop = asyncio.get_running_loop()
         self.finished = asyncio.Event()
 
@@ -221,6 +225,7 @@ class _Session:
             forward,
             asyncio.create_task(self._purge(), name="cluster:purge"),
             asyncio.create_task(until.wait(), name="cluster:adopted"),
+            asyncio.create_task(self._stopping.wait(), name="cluster:stopping"),
         }
         threads = {asyncio.wrap_future(future) for future in self._ended}
         try:
@@ -237,14 +242,22 @@ class _Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self) -> None:
-        """Stop the threads, within 3 s; may be called twice."""
+        """Stop the threads, within 2 s from the first call.
+
+        Those that wait for a server which does not answer are abandoned.
+        """
         self._stop.set()
+        self._stopping.set()
+        first = self._stop_until == math.inf
+        if first:
+            self._stop_until = time.monotonic() + _STOP_S
         self.journal.stop_trying()
         await asyncio.to_thread(self.api.stop)
         ended = {asyncio.wrap_future(future) for future in self._ended if not future.done()}
         if ended:
-            _, late = await asyncio.wait(ended, timeout=_STOP_S)
-            if late:
+            left_s = max(0.0, self._stop_until - time.monotonic())
+            _, late = await asyncio.wait(ended, timeout=left_s)
+            if late and first:
                 logger.warning("%d watches did not stop in time", len(late))
         await asyncio.to_thread(self.api.close)
 

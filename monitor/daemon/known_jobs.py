@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from monitor.alerts.jobs import JobFacts
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
+from monitor.files.threads import call_aside
 from monitor.log_limits import OutageLog
 from monitor.store import RETRY_S
+from monitor.yielding import in_slices
 
 if TYPE_CHECKING:
     from monitor.probes.job import Job
@@ -85,7 +87,7 @@ class TableJobs:
                 continue
             outage.recovered("jobs loaded again")
             backoff.reset()
-            self._facts = _facts(listed.jobs, listed.stopped)
+            self._facts = await call_aside(_facts, listed.jobs, listed.stopped)
             await source.changed()
 
     def all(self) -> Mapping[int, JobFacts] | None:
@@ -106,5 +108,5 @@ def _facts(jobs: Iterable[Job], stopped: frozenset[int]) -> dict[int, JobFacts]:
             depends_on=tuple(getattr(job, "depends_on", ())),
             running=job.active and job.id not in stopped,
         )
-        for job in jobs
+        for job in in_slices(jobs)
     }

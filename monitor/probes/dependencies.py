@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from monitor.probes.job import Job
+from monitor.yielding import in_slices
 
 __all__ = ["CIRCULAR", "Dependents", "circular_jobs", "failed_dependency"]
 
@@ -20,12 +21,14 @@ def circular_jobs(jobs: Iterable[Job]) -> set[int]:
     They would hide each other's outage. A job on the way from one circle to another is included,
     and what is left of a chain that is too long.
     """
-    depends = {job.id: set(job.depends_on) for job in jobs if job.depends_on}
+    depends = {job.id: set(job.depends_on) for job in in_slices(jobs) if job.depends_on}
     # What is left when nothing more ends the chains downwards, then upwards, is circles alone
     # and what connects them.
     for _ in range(_ROUNDS):
-        ends = {job_id for job_id, on in depends.items() if not on & depends.keys()}
-        named = set().union(*depends.values())
+        ends = {job_id for job_id, on in in_slices(depends.items()) if not on & depends.keys()}
+        named: set[int] = set()
+        for on in in_slices(depends.values()):
+            named |= on
         ends |= depends.keys() - named
         if not ends:
             break

@@ -107,7 +107,8 @@ def _expiry(chain: str) -> float | None:
 
 def _require_certificates(context: ssl.SSLContext, file: str) -> None:
     path = ("tls", "client_ca")
-    text = read_pem(file, path=path).decode("ascii", "replace")
+    # OpenSSL passes over text around the certificates, but Python takes nothing beyond ASCII.
+    text = read_pem(file, path=path).decode("ascii", "ignore")
     try:
         context.load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError):

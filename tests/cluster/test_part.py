@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 import trustme
 
 from monitor.cluster.journal import Journal
+from monitor.cluster.settings import ClusterSettings
 from monitor.cluster.tracker import Tracker
 from monitor.errors import UnavailableError
 from monitor.part import Health
 from monitor.store import Connection, DatabaseSettings, Store, open_store
 from monitor.store.sqlite import SqliteStore
 from monitor.web.routes.models import running_models
-from tests.cluster.conftest import Lab, Run
+from tests.cluster.conftest import Lab, Run, opened, run_part, write_kubeconfig
 from tests.cluster.play import digest_of
 from tests.cluster.plays import DeploymentPlay, StatefulSetPlay
 from tests.servers.kubernetes import KubernetesServer
@@ -32,6 +34,12 @@ pytestmark = pytest.mark.integration_test
 
 T = TypeVar("T")
 V1, V2 = "models/churn:1", "models/churn:2"
+
+
+class SilentServer(NamedTuple):
+    """A server that takes connections and never answers."""
+
+    url: str
 
 
 async def test_a_restart_repeats_nothing_and_tells_what_happened_meanwhile(lab: Lab) -> None:
@@ -217,6 +225,20 @@ async def test_a_store_that_is_away_does_not_hold_up_the_stop(lab: Lab) -> None:
     async with lab.run() as part:
         await part.count(1)
     await store.close()
+
+
+async def test_a_server_that_never_answers_does_not_hold_up_the_stop(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        kubeconfig = lab.directory / "silent"
+        host, port = silent.getsockname()
+        write_kubeconfig(kubeconfig, SilentServer(f"http://{host}:{port}"))
+        section = ClusterSettings(name="test", kubeconfig=str(kubeconfig), kinds=("Deployment",))
+        async with opened(lab.database) as store, run_part(section, lab.directory, store) as run:
+            peer, _ = await asyncio.to_thread(silent.accept)
+            # A request waits much longer for its answer.
+            with peer:
+                async with asyncio.timeout(20):
+                    await run.part.drain()
 
 
 async def test_a_defect_in_a_watch_ends_the_part(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

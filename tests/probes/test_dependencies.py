@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -101,7 +102,7 @@ class Known:
         )
 
 
-def test_while_a_job_is_down_those_that_depend_on_it_are_unknown_and_still_have_results() -> None:
+async def test_while_a_job_is_down_those_that_depend_on_it_are_unknown_with_results() -> None:
     known = Known(job(1), job(2, 1), job(3, 2), job(4), job(5, 1, active=False))
     book = JobRegistry(known, None)
 
@@ -119,7 +120,7 @@ def test_while_a_job_is_down_those_that_depend_on_it_are_unknown_and_still_have_
     assert states() == ["down", behind, behind, "up", "inactive"]
     known.result(3, up=False)
     assert states()[2] == behind
-    assert len(book.page(after=0, limit=10, state="unknown")[0]) == 2
+    assert len((await book.page(after=0, limit=10, state="unknown"))[0]) == 2
     last = book.entry(3).last
     assert last is not None
     assert not last.up
@@ -129,6 +130,23 @@ def test_while_a_job_is_down_those_that_depend_on_it_are_unknown_and_still_have_
     known.jobs = JobList(known.jobs.jobs[1:])
     book.ids()
     assert states() == ["up", "down", "up", "inactive"]
+
+
+async def test_a_long_page_lets_others_have_turns_and_leaves_out_what_they_delete() -> None:
+    known = Known(*(job(number) for number in range(1, 5001)))
+    book = JobRegistry(known, None)
+
+    async def delete() -> None:
+        known.jobs = JobList(known.jobs.jobs[:-1])
+
+    reading = asyncio.create_task(book.page(after=0, limit=10_000))
+    deleting = asyncio.create_task(delete())
+    entries, more = await reading
+    await deleting
+    assert (len(entries), more) == (4999, None)
+    assert [len((await book.page(after=4997, limit=each))[0]) for each in (1, 2, 3)] == [1, 2, 2]
+    assert (await book.page(after=4997, limit=1))[1] == 4998
+    assert (await book.page(after=4997, limit=2))[1] is None
 
 
 @pytest.mark.parametrize(

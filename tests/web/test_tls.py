@@ -174,9 +174,12 @@ def test_a_reload_renews_the_certificate_and_may_require_those_of_clients(
     )
     assert known.request("GET", "/healthz")
     # A reload that cannot be applied changes nothing.
-    (files.folder / "ca.pem").write_text("nothing")
-    with pytest.raises(SettingError, match="has no PEM certificate of an authority"):
-        server.reload(ApiSettings(uri=uri, tokens_file=None, tls=files.settings(client_ca=True)))
+    for content in (b"nothing", b"\xff\x00"):
+        (files.folder / "ca.pem").write_bytes(content)
+        with pytest.raises(SettingError, match="has no PEM certificate of an authority"):
+            server.reload(
+                ApiSettings(uri=uri, tokens_file=None, tls=files.settings(client_ca=True))
+            )
 
 
 def test_handshakes_that_never_end_are_closed(files: Files) -> None:

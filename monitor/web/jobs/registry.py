@@ -35,6 +35,7 @@ from monitor.web.jobs.history import Last, last_known, silent_after
 from monitor.web.jobs.shared import SharedJobs
 from monitor.web.jobs.states import JobStates
 from monitor.web.jobs.stopped import StoppedJobs
+from monitor.yielding import over_turns
 
 __all__ = ["JobRegistry", "Probing"]
 
@@ -148,22 +149,32 @@ class JobRegistry:
         self._look()
         return self._ids
 
-    def page(
+    def all(self) -> Mapping[int, Job]:
+        """Return all jobs by id; a change makes another mapping, and leaves this one as it is."""
+        self._look()
+        return self._jobs
+
+    async def page(
         self, *, after: int, limit: int, state: JobState | None = None
     ) -> tuple[list[bytes], int | None]:
         """Return the encoded entries after an id, and the last id if there are more.
 
-        With ``state`` it returns only jobs in that state.
+        With ``state`` it returns only jobs in that state. A long page takes several turns of the
+        loop, and leaves out jobs that are deleted meanwhile.
         """
         ids = self.ids()
-        wanted = (
-            job_id
-            for job_id in islice(ids, bisect_right(ids, after), None)
-            if state is None or self._state(self._jobs[job_id])[0] == state
-        )
-        taken = list(islice(wanted, limit))
-        more = taken[-1] if next(wanted, None) is not None else None
-        return [self.encoded(job_id) for job_id in taken], more
+        entries: list[bytes] = []
+        last = after
+        async for job_id in over_turns(islice(ids, bisect_right(ids, after), None)):
+            self._look()
+            job = self._jobs.get(job_id)
+            if job is None or (state is not None and self._state(job)[0] != state):
+                continue
+            if len(entries) == limit:
+                return entries, last
+            entries.append(self.encoded(job_id))
+            last = job_id
+        return entries, None
 
     def encoded(self, job_id: int) -> bytes:
         """Return a job's entry as JSON; raises KeyError."""

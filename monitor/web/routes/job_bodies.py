@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ from fastapi import Request
 
 from monitor.errors import SettingError
 from monitor.files.json_keys import require_keys_once
+from monitor.files.threads import call_aside
 from monitor.probes.checks import read_job
 from monitor.probes.dependencies import CIRCULAR, circular_jobs
 from monitor.probes.job import Job
@@ -54,13 +56,18 @@ def changed_keys(before: Job | None, after: Job) -> str:
     )
 
 
-def require_dependencies(book: JobRegistry, job: Job) -> None:
+async def require_dependencies(book: JobRegistry, job: Job) -> None:
     """Raise Problem for a new dependency that does not exist, or one that leads back to the job."""
-    known = {job_id: book.job(job_id) for job_id in book.ids()}
-    jobs = known | {job.id: job}
+    if job.depends_on:
+        # With thousands of jobs a circle takes long to find.
+        await call_aside(_require_dependencies, book.all(), job)
+
+
+def _require_dependencies(known: Mapping[int, Job], job: Job) -> None:
+    jobs = {**known, job.id: job}
     before = known[job.id].depends_on if job.id in known else []
     for job_id in job.depends_on:
         if job_id not in jobs and job_id not in before:
             raise Problem(422, f"body.depends_on: there is no job {job_id}")
-    if job.depends_on and job.id in circular_jobs(jobs.values()):
+    if job.id in circular_jobs(jobs.values()):
         raise Problem(422, f"body.depends_on: {CIRCULAR}")

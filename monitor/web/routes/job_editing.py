@@ -92,7 +92,7 @@ def add_editing(routes: APIRouter, book: JobRegistry, changeable: Callable[[], S
         with from_database():
             job = await call_aside(verified_job, merged)
             job = job.replace(id=await sites.next_id())
-            require_dependencies(book, job)
+            await require_dependencies(book, job)
             if not await sites.save(job, known=False):
                 raise Problem(409, f"job {job.id} exists already")
         audited(request, f"copied job {job_id} to job {job.id}")

@@ -63,7 +63,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
     ) -> Response:
         job = await call_aside(verified_job, keys)
         with from_database():
-            require_dependencies(book, job)
+            await require_dependencies(book, job)
             if not await sites.save(job, known=True):
                 raise no_job(job.id)
         audited(request, f"changed job {job.id}: {changed_keys(before, job)}")
@@ -85,10 +85,11 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
     ) -> Response:
         after = 0 if cursor is None else parse_cursor(cursor, tuple[Number])[0]
         await _refresh(book)
-        items, more = book.page(after=after, limit=limit, state=state)
+        # Before the page, which may take in what changes meanwhile.
+        etag = f'"{book.epoch}-{book.version}-{after}-{limit}-{state or ""}"'
+        items, more = await book.page(after=after, limit=limit, state=state)
         tail = "null" if more is None else f'"{cursor_of(more)}"'
         content = b'{"items":[%b],"cursor":%b}' % (b",".join(items), tail.encode())
-        etag = f'"{book.epoch}-{book.version}-{after}-{limit}-{state or ""}"'
         return conditional(request, content, JSON, etag=etag)
 
     @routes.get(
@@ -119,7 +120,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
                 job = job.replace(id=await sites.next_id())
             elif job.id not in book and await sites.was_used(job.id):
                 raise Problem(409, f"there are results of a former job {job.id}: leave out the id")
-            require_dependencies(book, job)
+            await require_dependencies(book, job)
             if not await sites.save(job, known=False):
                 raise Problem(409, f"job {job.id} exists already")
         audited(request, f"created job {job.id}")

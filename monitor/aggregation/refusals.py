@@ -10,6 +10,9 @@ from monitor.store import Connection, TablesError
 __all__ = ["RefusedError", "blaming_the_tables", "refusing"]
 
 
+_UNTRANSLATABLE = "22P05"
+
+
 class RefusedError(Exception):
     """A value of a message cannot be stored, in whatever table."""
 
@@ -18,13 +21,14 @@ class RefusedError(Exception):
 def refusing(connection: Connection) -> Iterator[None]:
     """Raise RefusedError for values that the types of the columns cannot hold.
 
-    Only to be used with columns that nobody else may change. Errors of a database with another
-    encoding than UTF-8 are not the values' fault.
+    Only to be used with columns that nobody else may change. Of the errors of a database with
+    another encoding than UTF-8, only a character that it does not have is a value's fault.
     """
     try:
         yield
     except (connection.raw.DataError, OverflowError, UnicodeEncodeError) as error:
-        if connection.dialect == "postgresql" and _encoding(connection) != "UTF8":
+        unclear = getattr(error, "pgcode", None) != _UNTRANSLATABLE
+        if unclear and connection.dialect == "postgresql" and _encoding(connection) != "UTF8":
             raise
         raise RefusedError(str(error).partition("\n")[0]) from error
 

@@ -172,7 +172,7 @@ class Committer:
             for waiting in group:
                 if not waiting.done.done():
                     waiting.done.set_exception(
-                        refused if is_to_blame(error) else _unavailable("the server failed")
+                        refused if _is_unstorable(error) else _unavailable("the server failed")
                     )
             return
         self.outage.recovered("storing uploads again")
@@ -211,6 +211,12 @@ def is_to_blame(error: Exception) -> bool:
     """Return whether the data of the client is the cause of an error, not the server."""
     # The name is the same in all drivers (PEP 249).
     return any(kind.__name__ == "DataError" for kind in type(error).__mro__)
+
+
+def _is_unstorable(error: Exception) -> bool:
+    """Return whether no table of this database could hold the entries."""
+    # 22021 and 22P05: characters that its encoding does not have. SQLite gives no code.
+    return is_to_blame(error) and getattr(error, "pgcode", None) in (None, "22021", "22P05")
 
 
 def _refuse_stopping(waiting: _Waiting) -> None:

@@ -273,3 +273,21 @@ async def test_results_are_counted_as_ever_with(
         found = await now.tables()
     expected = plain_tables(record(offset, value) for offset, value in enumerate(values))
     assert _counted(found) == _counted(expected)
+
+
+async def test_a_character_that_the_database_does_not_have_stops_no_other_result(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    name = f"latin_{postgres_url.rpartition('/')[2]}"
+    postgres_server.execute(f"CREATE DATABASE {name} ENCODING LATIN1 TEMPLATE template0")
+    database = DatabaseSettings(url=postgres_server.url(name))
+    async with opened(database):
+        pass
+    errors = ("école", "→ 漢", "fin", "😀")
+    values = [result(job, NOW, up=False, error=error) for job, error in enumerate(errors, 1)]
+    async with running(tmp_path, database=database, flush_interval=0.1) as now:
+        await now.publish(*values)
+        await until(lambda: now.part.statistics.new + now.part.statistics.rejected == 4)
+        found = await now.tables()
+    assert {job for job, *_ in found.results} == {1, 3}
+    assert len(found.rejected) == 2

@@ -24,10 +24,11 @@ from monitor.part import Health
 from monitor.store import Connection, DatabaseSettings, Store, open_store
 from monitor.store.sqlite import SqliteStore
 from monitor.web.routes.models import running_models
-from tests.cluster.conftest import Lab, Run, opened, run_part, write_kubeconfig
+from tests.cluster.conftest import Lab, Run, run_part, write_kubeconfig
 from tests.cluster.play import digest_of
 from tests.cluster.plays import DeploymentPlay, StatefulSetPlay
 from tests.servers.kubernetes import KubernetesServer
+from tests.store.opened import opened
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration_test

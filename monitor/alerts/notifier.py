@@ -20,7 +20,7 @@ from monitor.alerts.settings import AlertsSettings
 from monitor.alerts.silences import list_silences, look_again
 from monitor.alerts.statistics import Statistics
 from monitor.alerts.suppression import Surroundings
-from monitor.alerts.tables import CHANNEL
+from monitor.alerts.tables import CHANNEL, hold_incidents
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
@@ -252,6 +252,7 @@ class Notifier:
         now: float,
     ) -> _Found:
         """Plan, in a thread of the store, and note it in the same transaction."""
+        hold_incidents(connection, alone=True)
         surroundings = Surroundings(
             now=now,
             jobs=self._jobs() or {},

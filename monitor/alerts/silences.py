@@ -6,7 +6,7 @@ import msgspec
 
 from monitor.alerts.incidents import new_id
 from monitor.alerts.settings import Match
-from monitor.alerts.tables import CHANNEL
+from monitor.alerts.tables import CHANNEL, hold_incidents
 from monitor.store import Connection
 
 __all__ = [
@@ -101,6 +101,7 @@ def delete_silence(connection: Connection, silence_id: str, now: float) -> bool:
 
 def look_again(connection: Connection, now: float) -> None:
     """Make the notifier look at all open incidents that are not waiting for their first message."""
+    hold_incidents(connection, alone=False)
     connection.execute(
         "UPDATE alert_incident SET look_at = %s WHERE resolved_at IS NULL"
         " AND (announced_at IS NOT NULL OR suppressed_by IS NOT NULL)",

@@ -20,6 +20,7 @@ __all__ = [
     "Offset",
     "begin",
     "execute_many",
+    "hold_incidents",
     "load_offsets",
     "load_states",
     "note_seen",
@@ -98,6 +99,20 @@ def begin(
     return load_offsets(connection, source)
 
 
+def hold_incidents(connection: Connection, *, alone: bool) -> None:
+    """Keep plans and changes of incidents apart until the end of the transaction.
+
+    Who plans is ``alone``: it writes what it has decided on rows that it read. An end that another
+    transaction noted in between would be overwritten, and never be sent. SQLite has one writer.
+    """
+    if connection.dialect == "postgresql":
+        lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+        connection.query(
+            f"SELECT {lock}(hashtext(current_schema() || %s))",
+            (" incidents",),
+        )
+
+
 def load_offsets(connection: Connection, source: str) -> dict[int, Offset]:
     """Return what is stored of each place of a source."""
     rows = connection.query(
@@ -174,6 +189,8 @@ def write_changes(
     A rule has at most one open incident of a subject. If there is one already, it stays, and the
     returned mapping has its id by that of the new one.
     """
+    if changes.opened or changes.resolved:
+        hold_incidents(connection, alone=False)
     # Ends first: an incident may begin, end, and begin again within one batch.
     execute_many(
         connection,

@@ -214,19 +214,45 @@ def compare_pod(reported: Reported | None, pod: Pod, context: Context) -> Change
     return Change(after, event)
 
 
-def compare_canary(reported: Reported, canary: Service | None, context: Context) -> Change:
+def compare_canary(
+    reported: Reported, uid: str, canary: Service | None, context: Context
+) -> Change:
     """Report that a part of a group's replicas runs another version, or no longer does."""
     fingerprint = "" if canary is None else canary.fingerprint
     if reported.phase != "told" or fingerprint == reported.canary:
         return Change(reported)
-    after = msgspec.structs.replace(reported, canary=fingerprint)
     if canary is None:
-        # The version that all have again, or that has taken over, was reported already.
-        return Change(after)
-    after = msgspec.structs.replace(after, generation=canary.generation)
+        return _canary_ended(reported, uid, context)
     runs = reported_state(None, canary, context, Facts(), phase="told")
+    after = msgspec.structs.replace(
+        reported, canary=fingerprint, canary_version=runs.version, generation=canary.generation
+    )
     data = _data(canary, runs, context, before=reported, cause="canary")
-    event = make_event(UPGRADED, canary.uid, canary.number, after.life, data=data, context=context)
+    event = make_event(UPGRADED, uid, canary.number, after.life, data=data, context=context)
+    return Change(after, event)
+
+
+def _canary_ended(reported: Reported, uid: str, context: Context) -> Change:
+    after = msgspec.structs.replace(reported, canary="", canary_version=None)
+    if reported.canary_version in {None, reported.version}:
+        return Change(after)
+    after = msgspec.structs.replace(after, generation=reported.generation + 1)
+    data = ModelEvent(
+        cluster=context.cluster,
+        namespace=reported.namespace,
+        kind=reported.kind,
+        name=reported.name,
+        uid=uid,
+        model=reported.model,
+        version=reported.version,
+        previous_version=reported.canary_version,
+        images=image_changes(reported.images, reported.images),
+        replicas_wanted=reported.replicas_wanted,
+        replicas_ready=reported.replicas_ready,
+        cause="canary",
+        catch_up=context.catch_up,
+    )
+    event = make_event(ROLLED_BACK, uid, after.number, after.life, data=data, context=context)
     return Change(after, event)
 
 
@@ -325,6 +351,9 @@ def _changed(
         after,
         since=context.now,
         rollout=Rollout(outcome, context.now, duration, service.changed_by),  # type: ignore[arg-type]
+        # A canary counts next to the new version only if it is newer than that.
+        canary="",
+        canary_version=None,
     )
     # Without the controller's annotation, the generation distinguishes changes.
     data = _data(service, after, context, before=reported, cause=cause)

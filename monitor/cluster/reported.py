@@ -54,8 +54,8 @@ class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
     if the cluster goes back to an older state.
 
     ``digests`` has the digests that ran by container, if the image alone does not say them.
-    ``since`` is when the current version was reported, ``rollout`` the last rollout, ``canary`` the
-    fingerprint of the reported canary of a group.
+    ``since`` is when the current version was reported, ``rollout`` the last rollout, ``canary`` and
+    ``canary_version`` are of the reported canary of a group.
     """
 
     kind: str
@@ -81,6 +81,7 @@ class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
     since: float | None = None
     rollout: Rollout | None = None
     canary: str = ""
+    canary_version: str | None = None
 
     @property
     def number(self) -> int:
@@ -164,6 +165,7 @@ def reported_state(
         since=reported.since if reported is not None else _since(service, context),
         rollout=reported.rollout if reported is not None else None,
         canary=reported.canary if reported is not None else "",
+        canary_version=reported.canary_version if reported is not None else None,
     )
 
 

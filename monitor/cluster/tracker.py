@@ -245,9 +245,8 @@ class Tracker:
                 self._compare(group.failing)
             reported = self._states.get(uid)
             if reported is not None and group.settled:
-                self._states.keep(
-                    uid, reported, compare_canary(reported, group.canary, self._context())
-                )
+                change = compare_canary(reported, uid, group.canary, self._context())
+                self._states.keep(uid, reported, change)
 
     def _note_begin(self, reported: Reported | None, service: Service, context: Context) -> None:
         """Note when a rollout was first seen, unless it may have begun before the first list."""

@@ -15,7 +15,7 @@ from monitor.store.earlier_tables import set_aside
 from monitor.store.interface import Connection, TablesError
 from monitor.store.migrations import Migration, load
 
-__all__ = ["Difference", "apply", "check", "compare", "created", "load", "reset"]
+__all__ = ["Difference", "apply", "check", "columns", "compare", "created", "load", "reset"]
 
 COMMAND = "recodex-monitor configure-database -c FILE"
 
@@ -24,6 +24,10 @@ _TABLE = """CREATE TABLE IF NOT EXISTS schema_migration (
 
 
 _CREATED = re.compile(r"^CREATE (TABLE|FUNCTION) (\w+)", re.MULTILINE)
+_TYPE = r"(bigint|boolean|bytea|double precision|integer|jsonb|text|timestamp with time zone)\b"
+_NEW_TABLE = re.compile(r"^CREATE TABLE (\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL)
+_COLUMN = re.compile(rf'^ +"?(\w+)"? {_TYPE}', re.MULTILINE)
+_NEW_COLUMN = re.compile(rf"^ALTER TABLE (\w+) ADD COLUMN (\w+) {_TYPE}", re.MULTILINE)
 
 
 class Difference(NamedTuple):
@@ -101,6 +105,17 @@ def created(steps: Iterable[Migration]) -> list[tuple[str, str]]:
     """Return what the steps create, in order: ``TABLE`` or ``FUNCTION``, and its name."""
     found = (_CREATED.findall(section) for step in steps for section in step.sections.values())
     return list(dict.fromkeys(pair for pairs in found for pair in pairs))
+
+
+def columns(steps: Iterable[Migration]) -> dict[tuple[str, str], str]:
+    """Return the types of the columns in PostgreSQL, by table and column."""
+    found = {}
+    for step in steps:
+        section = step.sections["postgresql"]
+        for table, body in _NEW_TABLE.findall(section):
+            found.update({(table, name): kind for name, kind in _COLUMN.findall(body)})
+        found.update({(table, name): kind for table, name, kind in _NEW_COLUMN.findall(section)})
+    return found
 
 
 def _has_tables(connection: Connection) -> bool:

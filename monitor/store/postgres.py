@@ -21,6 +21,7 @@ import psycopg2.extras
 
 from monitor.errors import MonitorError, UnavailableError
 from monitor.store import locks, migrate, sequences
+from monitor.store.columns import Columns
 from monitor.store.interface import (
     Connection,
     Dialect,
@@ -92,6 +93,7 @@ class _PostgresSession(Session):
         """Whether the tables were checked and are what this program needs."""
         self.advanced = False
         """Whether the sequences were checked."""
+        self.columns = Columns(raw)
         # A duplicate: the descriptor of the original may be closed and reused for another socket
         # while interrupt() runs in another thread.
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))
@@ -202,8 +204,10 @@ class PostgresStore(Store):
                     connection.execute("COMMIT")
                     connection.took_s = time.monotonic() - begun
                     self._connector.answered()
-                except BaseException:
+                except BaseException as error:
                     self._roll_back(session)
+                    if check and (changed := self._changed(session, error)):
+                        raise changed from error
                     raise
             return result
 
@@ -214,11 +218,25 @@ class PostgresStore(Store):
 
     def _check(self, session: _PostgresSession, connection: Connection, *, writes: bool) -> None:
         if not session.checked:
+            usage = "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s"
+            if (False,) in connection.query(usage, (self.settings.schema,)):
+                raise self._no_usage()
             migrate.check(connection, f"{self.server}, schema {self.settings.schema}")
             session.checked = True
+        session.columns.look()
         if writes and not session.advanced:
             sequences.advance(connection)
             session.advanced = True
+
+    @staticmethod
+    def _changed(session: _PostgresSession, error: BaseException) -> TablesError | None:
+        """Return what an error came from, if that is a column that somebody changed."""
+        elsewhere = isinstance(error, MonitorError | psycopg2.Error) and not isinstance(
+            error, TablesError | psycopg2.DataError | psycopg2.ProgrammingError
+        )
+        if elsewhere or not isinstance(error, Exception) or not session.usable():
+            return None
+        return session.columns.explain(error)
 
     def _look_for_writes(self, connection: Connection) -> None:
         ((read_only,),) = connection.query("SELECT current_setting('transaction_read_only')")
@@ -244,7 +262,11 @@ class PostgresStore(Store):
         connection.execute(f"SET LOCAL search_path = {name}")
         ((found,),) = connection.query("SELECT current_schema()")
         if found != name:
-            raise TablesError(self.server, f"the role cannot use the schema {name}: grant USAGE")
+            raise self._no_usage()
+
+    def _no_usage(self) -> TablesError:
+        name = self.settings.schema
+        return TablesError(self.server, f"the role cannot use the schema {name}: grant USAGE")
 
     @staticmethod
     def _roll_back(session: _PostgresSession) -> None:

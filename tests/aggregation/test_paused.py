@@ -62,6 +62,39 @@ PAUSING: dict[str, Change] = {
         "smallint out of range",
         "ALTER TABLE availability_result ALTER COLUMN producer TYPE bigint",
     ),
+    "offsets as text": (
+        "ALTER TABLE consumed_offset ALTER COLUMN next_offset TYPE text",
+        "consumed_offset: the column next_offset is text, not bigint; change the type back",
+        "ALTER TABLE consumed_offset ALTER COLUMN next_offset TYPE bigint"
+        " USING next_offset::bigint",
+    ),
+    "numeric": (
+        "ALTER TABLE availability_result ALTER COLUMN response_time  TYPE numeric(3, 1)",
+        r"the column response_time is numeric\(3,1\), not double precision",
+        "ALTER TABLE availability_result ALTER COLUMN response_time TYPE double precision",
+    ),
+    "without zone": (
+        "ALTER TABLE availability_metric ALTER COLUMN dt TYPE timestamp",
+        "the column dt is timestamp without time zone, not timestamp with time zone",
+        "ALTER TABLE availability_metric ALTER COLUMN dt TYPE timestamptz",
+    ),
+    "json": (
+        "ALTER TABLE availability_metric ALTER COLUMN data TYPE json",
+        "the column data is json, not jsonb",
+        "ALTER TABLE availability_metric ALTER COLUMN data TYPE jsonb",
+    ),
+    "enum": (
+        "CREATE TYPE kinds AS ENUM ('http'); ALTER TABLE availability_result"
+        " ALTER COLUMN kind TYPE kinds USING kind::kinds",
+        "the column kind is kinds, not text",
+        "ALTER TABLE availability_result ALTER COLUMN kind TYPE text",
+    ),
+    "generated": (
+        "ALTER TABLE availability_result DROP COLUMN quorum;"
+        "ALTER TABLE availability_result ADD COLUMN quorum int GENERATED ALWAYS AS (1) STORED",
+        'non-DEFAULT value into column "quorum"',
+        "ALTER TABLE availability_result ALTER COLUMN quorum DROP EXPRESSION",
+    ),
     "trigger": (
         "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE 'not today'; END $$;"
@@ -130,6 +163,11 @@ PAUSING: dict[str, Change] = {
         "ALTER TABLE kept RENAME TO consumed_offset",
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def _changes_are_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.store.columns._FRESH_S", 0.0)
 
 
 @pytest.fixture
@@ -209,6 +247,9 @@ WORKING = {
     "ALTER TABLE availability_metric ADD COLUMN team text DEFAULT 'web';"
     "ALTER TABLE availability_metric DROP COLUMN data;"
     "ALTER TABLE availability_metric ADD COLUMN data jsonb NOT NULL;"
+    "CREATE DOMAIN address AS text CHECK (value <> '');"
+    "ALTER TABLE availability_result ALTER COLUMN url TYPE address,"
+    " ALTER COLUMN error TYPE varchar(200), ALTER COLUMN status TYPE smallint;"
     "CREATE INDEX mine ON availability_result (kind);"
     "CREATE TABLE seen (job_id bigint);"
     "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import re
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from typing import Any
 
 import pytest
 
-from monitor.store import DatabaseSettings
+from monitor.alerts import outbox
+from monitor.alerts.planning import Plan
+from monitor.store import Connection, DatabaseSettings
 from tests.aggregation.producers import PARTITIONS, whole_topic
 from tests.alerts.receiver import HttpReceiver, Request, response
-from tests.alerts.running import SITE, TOPIC, result
+from tests.alerts.running import SITE, TOPIC, result, running, webhook
 from tests.servers.daemon import StartDaemon
 from tests.servers.kafka import Kafka
 from tests.store.opened import opened
@@ -167,3 +170,39 @@ async def test_each_job_is_judged_by_one_and_each_event_arrives_though_one_is_ki
             # A repeated message is the same delivery.
             assert all(len(each) == 1 for each in deliveries.values())
         assert await asyncio.to_thread(two.stop) == 0
+
+
+async def test_an_end_that_is_noted_while_the_message_is_planned_is_sent(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry_out, planned = outbox.carry_out, threading.Event()
+    loop, checks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+
+    def after_an_end(connection: Connection, made: Plan, *rest: Any) -> int:
+        """Let the judge note the end first, unless it waits for this transaction."""
+        if "opened" in made.events and not planned.is_set():
+            planned.set()
+            loop.call_soon_threadsafe(lambda: checks.append(loop.create_task(it_is_up())))
+            wait_for(
+                lambda: connection.query(
+                    "SELECT 1 FROM alert_incident WHERE resolved_at IS NOT NULL"
+                    " UNION ALL SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND datname = current_database()"
+                ),
+                "the judge",
+            )
+        return carry_out(connection, made, *rest)
+
+    async def it_is_up() -> None:
+        await now.check((1, True))
+
+    monkeypatch.setattr(outbox, "carry_out", after_an_end)
+    database = DatabaseSettings(url=postgres_url)
+    async with (
+        HttpReceiver() as receiver,
+        running(tmp_path, webhook(receiver.url), database=database) as now,
+    ):
+        await now.check((1, False))
+        await now.check((1, False))
+        await receiver.until(2)
+        assert receiver.events() == [("opened", "1"), ("resolved", "1")]

@@ -121,15 +121,34 @@ def test_a_canary_that_was_made_with_the_rest_is_told_until_it_takes_over() -> N
     cluster.relist()
     assert told(cluster.events)[2:] == [FAILED]
     cluster.play(canary.changed(canary.set_image(V2), 3))
-    assert told(cluster.events)[3:] == [ROLLED_BACK]
+    assert told(cluster.events)[3:] == [ROLLED_BACK, ("upgraded", "canary")]
     cluster.play(main.changed(main.set_image(V3), 4), canary.changed(canary.set_image(V3), 5))
-    assert told(cluster.events)[4:] == [UPGRADED]
-    assert [event.data.version for event in cluster.events] == ["1", "2", "3", "1", "3"]
+    assert told(cluster.events)[5:] == [UPGRADED]
+    assert [event.data.version for event in cluster.events] == ["1", "2", "3", "1", "2", "3"]
     cluster.stop()
     cluster.start()
-    assert told(cluster.events)[5:] == []
+    assert told(cluster.events)[6:] == []
     cluster.play(main.delete(), canary.delete())
-    assert told(cluster.events)[5:] == [REMOVED]
+    assert told(cluster.events)[6:] == [REMOVED]
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_the_end_of_a_canary_is_told_unless_it_takes_over(away: bool) -> None:
+    cluster = grouped("canary.example.org/of")
+    main, canary = revision(1, replicas=3), revision(2, replicas=1)
+    create(cluster, main, V1, 1)
+    create(cluster, canary, V2, 2)
+    if away:
+        cluster.stop()
+    cluster.play(canary.scale(0))
+    cluster.start()
+    ended = ("rolledback", "canary")
+    assert told(cluster.events) == [DEPLOYED, ("upgraded", "canary"), ended]
+    data = cluster.events[2].data
+    assert (data.previous_version, data.version, data.catch_up) == ("2", "1", away)
+    cluster.play(canary.scale(1), canary.delete())
+    assert told(cluster.events)[3:] == [("upgraded", "canary"), ended]
+    assert len({event.id for event in cluster.events}) == 5
 
 
 def test_a_canary_may_differ_by_its_argument_only() -> None:

@@ -36,6 +36,7 @@ UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
         r'curl -fsS "https://monitor.example.org/heartbeat/KEY.*': "tests/probes report by HTTP",
     },
     "docs/how-to/prometheus.md": {
+        r"install -m 0640 -g prometheus .*": "the group comes with Debian's prometheus",
         r"recodex-monitor token create prometheus .*": "the page of the first token runs one",
         r"promtool check rules .*": "tests/web/test_prometheus.py runs it",
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ import psycopg2
 import pytest
 
 from monitor.errors import UnavailableError
-from monitor.store import Connection, DatabaseSettings, Store, TablesError, open_store
+from monitor.store import (
+    Connection,
+    DatabaseSettings,
+    Store,
+    TablesError,
+    migrate,
+    open_store,
+)
 from tests.servers.pgbouncer import StartPooler
 from tests.servers.postgres import PostgresServer
 from tests.store.opened import opened
@@ -92,6 +100,55 @@ async def test_a_reset_spares_a_view_that_needs_a_table_and_names_it(
         with pytest.raises(TablesError, match=r"view public.lines depends on table"):
             await store.reset()
         await store.read(lambda c: c.query("SELECT * FROM log_entry, public.lines"))
+
+
+async def test_a_role_that_may_not_use_the_schema_is_told_so(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    async with opened(DatabaseSettings(url=postgres_url)):
+        postgres_server.execute(f"CREATE ROLE guest_{name} LOGIN")
+    store = open_store(DatabaseSettings(url=postgres_server.url(name, f"guest_{name}")))
+    try:
+        with pytest.raises(TablesError, match=r"cannot use the schema website_.*: grant USAGE"):
+            await store.read(float_of)
+    finally:
+        await store.close()
+
+
+async def test_each_column_of_another_type_is_named_and_spares_the_other_tables(
+    postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.store.columns._FRESH_S", 0.0)
+    name, schema = postgres_url.rpartition("/")[2], "SET search_path = website_availability"
+    found = postgres_server.execute
+    expected = migrate.columns(migrate.load())
+    async with opened(DatabaseSettings(url=postgres_url, connections=1)) as store:
+        rows = found(
+            "SELECT table_name, column_name, data_type FROM information_schema.columns c"
+            " JOIN pg_class ON relname = table_name AND NOT relispartition"
+            " WHERE table_schema = 'website_availability' AND table_name <> 'schema_migration'",
+            name,
+        )
+        assert expected == {(table, column): kind for table, column, kind in rows}
+        for (table, column), kind in expected.items():
+            other = "numeric" if kind in ("text", "jsonb") else "text"
+            found(
+                f'{schema}; ALTER TABLE {table} RENAME "{column}" TO kept;'
+                f'ALTER TABLE {table} ADD "{column}" {other}',
+                name,
+            )
+            said = f"table {table}: the column {column} is {other}, not {kind}"
+            look = methodcaller("query", f"SELECT 1 FROM {table}")
+            with pytest.raises(TablesError, match=said):
+                await store.read(look)
+            assert await store.read(float_of) == FLOAT
+            found(
+                f'{schema}; ALTER TABLE {table} DROP "{column}";'
+                f'ALTER TABLE {table} RENAME kept TO "{column}"',
+                name,
+            )
+            await store.read(look)
 
 
 def float_of(connection: Connection) -> Any:

@@ -116,6 +116,9 @@ def test_every_view_shows_what_is_there_and_can_be_used_by_all(
         page.goto(f"{daemon.url}/{fragment}")
         page.wait_for_selector(selector)
         assert_usable(page, f"{name}, {scheme}, {width}")
+    page.set_viewport_size({"width": 768, "height": 1024})
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0, "the bar does not fit a tablet"
     watched.assert_quiet()
 
 

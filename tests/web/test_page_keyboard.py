@@ -120,8 +120,8 @@ def test_sites_are_imported(daemon: Whole, page: Page) -> None:
         page.keyboard.press("Enter")
     chosen.value.set_files({"name": "g.yml", "mimeType": "", "buffer": GATUS.encode()})
     before = len(daemon.get("/job")["items"])
-    press(page, "Add 3 sites")
-    page.get_by_text("3 sites are added").first.wait_for()
+    press(page, "Add 5 sites")
+    page.get_by_text("5 sites are added").first.wait_for()
     page.keyboard.press("Control+z")
     wait_for(lambda: len(daemon.get("/job")["items"]) == before, "the sites as before")
 

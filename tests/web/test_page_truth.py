@@ -181,6 +181,8 @@ def test_every_tab_works_without_the_daemon_and_says_how_old_its_data_is(
     page.wait_for_selector(".picture[data-kind=stale]:visible >> text=nothing is known yet")
     assert page.locator('.tabs [aria-current="page"]').inner_text() == "Logs"
     assert page.title().endswith("Logs – recodex-monitor")
+    page.get_by_role("link", name="Overview", exact=True).click()
+    page.wait_for_selector(".verdict.stale h1:has-text('Not connected. At ')")
 
 
 def test_what_cannot_be_loaded_is_said_as_long_as_that_lasts(

@@ -14,6 +14,8 @@ import pytest
 from monitor.errors import SettingError
 from monitor.web.settings import ApiSettings
 from monitor.web.sub_path import inner_path
+from tests.docs.book import text_of
+from tests.docs.fences import fences
 from tests.ports import free_port
 from tests.waiting import wait_for
 from tests.web.whole import Whole, whole
@@ -32,8 +34,8 @@ http {
     proxy_set_header Host $http_host;
     proxy_set_header Upgrade $http_upgrade;
     proxy_set_header Connection $connection_upgrade;
-    location /monitor { proxy_pass http://127.0.0.1:API; }
     location /other/ { proxy_pass http://127.0.0.1:API/; }
+    GUIDE
   }
 }
 """
@@ -45,8 +47,7 @@ PidFile PID
 Listen 127.0.0.1:PORT
 ErrorLog DIRECTORY/error.log
 LOADS
-ProxyPreserveHost On
-ProxyPass "/monitor" "http://127.0.0.1:API/monitor" upgrade=websocket
+GUIDE
 ProxyPass "/other/" "http://127.0.0.1:API/" upgrade=websocket
 """
 
@@ -96,6 +97,7 @@ def proxied(
         f"LoadModule {module}_module /usr/lib/apache2/modules/mod_{module}.so" for module in MODULES
     )
     text = (NGINX if name == "nginx" else APACHE).replace("LOADS", loads)
+    text = text.replace("GUIDE", guide("nginx" if name == "nginx" else "apache"))
     for word, value in (("PID", directory / "pid"), ("PORT", port), ("API", daemon.port)):
         text = text.replace(word, str(value))
     file = directory / "conf"
@@ -109,6 +111,14 @@ def proxied(
     finally:
         process.terminate()
         process.wait(timeout=60)
+
+
+def guide(language: str) -> str:
+    """Return what the proxy's page adds to a site, for another port of the API."""
+    page = f"docs/deploy/{language}.md"
+    section = text_of(page).partition("## Below a path of another site\n")[2]
+    (added,) = (each.text for each in fences(page, section) if each.language == language)
+    return added.replace("127.0.0.1:9000", "127.0.0.1:API")
 
 
 def answers(url: str) -> bool:

@@ -47,6 +47,7 @@ async function show() {
   shown?.destroy?.();
   root.replaceChildren();
   shown = view(root, context, rest);
+  if (body.dataset.connection === 'lost') shown.lost?.();
   current = name;
   markTabs();
   tick();

@@ -1,5 +1,7 @@
 // Elements, icons, and lists that change in place.
 
+import { tell } from './format.js';
+
 const SVG = 'http://www.w3.org/2000/svg';
 const PRESS_MS = 50;
 
@@ -111,9 +113,10 @@ export function sync(list, items, key, create, update) {
   }
 }
 
-/** A time that keeps telling how long ago it was; see tick() in format.js. */
+/** A time that tells how long ago it was, and keeps to it; see tick() in format.js. */
 export function ago(seconds, prefix = '') {
   const element = h('time', { 'data-ago': seconds ?? '', 'data-prefix': prefix });
+  tell(element);
   return element;
 }
 

@@ -103,21 +103,24 @@ export function isolated(name) {
   return OTHER_WAY.test(name) ? `\u2068${name}\u2069` : name;
 }
 
-/** Bring every `time[data-ago]` in the document up to date. */
+/** Bring a `time[data-ago]` up to date. */
+export function tell(element, at = now()) {
+  const then = element.dataset.ago;
+  let text = element.dataset.empty ?? '–';
+  if (then !== '') {
+    const passed = at - Number(then);
+    const prefix = element.dataset.prefix;
+    if (prefix === 'for') text = `for ${duration(passed)}`;
+    else if (prefix === 'in') text = passed >= 0 ? 'now' : `in ${duration(-passed)}`;
+    else text = passed < 1.5 ? 'now' : `${duration(passed)} ago`;
+    const title = `${date(Number(then))} ${clock(Number(then))}`;
+    if (element.title !== title) element.title = title;
+  }
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Bring all of them in the document up to date. */
 export function tick(root = document) {
   const at = now();
-  for (const element of root.querySelectorAll('time[data-ago]')) {
-    const then = element.dataset.ago;
-    let text = element.dataset.empty ?? '–';
-    if (then !== '') {
-      const passed = at - Number(then);
-      const prefix = element.dataset.prefix;
-      if (prefix === 'for') text = `for ${duration(passed)}`;
-      else if (prefix === 'in') text = passed >= 0 ? 'now' : `in ${duration(-passed)}`;
-      else text = passed < 1.5 ? 'now' : `${duration(passed)} ago`;
-      const title = `${date(Number(then))} ${clock(Number(then))}`;
-      if (element.title !== title) element.title = title;
-    }
-    if (element.textContent !== text) element.textContent = text;
-  }
+  for (const element of root.querySelectorAll('time[data-ago]')) tell(element, at);
 }

@@ -123,7 +123,7 @@ export function topics(root, { get, request, settle }) {
 const topicRow = (row) =>
   h('tr', {}, h('td', {}, h('a', { href: link(`topics/${encodeURIComponent(row.topic)}`, { partition: row.partition || '' }) }, h('bdi', {}, row.topic))), h('td', { class: 'n' }, String(row.partition)), h('td', { class: 'n wide-only' }), h('td', { class: 'n wide-only' }), h('td', { class: 'n' }));
 
-const consumerRow = (each) => h('tr', {}, h('td', {}, h('bdi', {}, each.group), h('p', {})), h('td', { class: 'long' }, h('a', { href: link(`topics/${encodeURIComponent(each.topic)}`) }, h('bdi', {}, each.topic))), h('td', { class: 'n' }, h('b', {}), h('p', { class: 'muted' })));
+const consumerRow = (each) => h('tr', {}, h('td', {}, h('bdi', {}, each.group), h('p', {})), h('td', { class: 'topic-name' }, h('a', { href: link(`topics/${encodeURIComponent(each.topic)}`) }, h('bdi', {}, each.topic))), h('td', { class: 'n' }, h('b', {}), h('p', { class: 'muted' })));
 
 /** Nobody reads what is left: that is what one looks for here. */
 function fillConsumer(row, { active, lag, partitions }) {

@@ -27,7 +27,7 @@ _AGAIN_S = 0.05
 _ALIKE = {
     "bigint": {"integer", "smallint"},
     "integer": {"bigint", "smallint"},
-    "text": {"character varying", "character"},
+    "text": {"character varying"},
 }
 # Of a domain the type below it counts, which is what the driver sees.
 _TYPES = """

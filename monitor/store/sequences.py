@@ -10,16 +10,18 @@ from monitor.store.interface import Connection
 
 __all__ = ["advance"]
 
-# The columns of this schema that a sequence numbers, and the sequences' values.
+# The columns of this schema that a sequence numbers.
 _OWNED = """
-SELECT s.relname, t.relname, a.attname, coalesce(q.last_value, 0)
+SELECT s.relname, t.relname, a.attname
 FROM pg_class s
 JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refobjsubid > 0
 AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
 JOIN pg_class t ON t.oid = d.refobjid
 JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
-JOIN pg_sequences q ON q.schemaname = current_schema() AND q.sequencename = s.relname
 WHERE s.relkind = 'S' AND s.relnamespace = current_schema()::regnamespace
+"""
+_VALUES = """
+SELECT sequencename, coalesce(last_value, 0) FROM pg_sequences WHERE schemaname = current_schema()
 """
 # This one numbers blocks of ids; see the migration that creates it.
 _WIDTHS = {"log_entry_block": 65536}
@@ -42,10 +44,11 @@ def advance(connection: Connection) -> list[str]:
 
 
 def _behind(connection: Connection) -> dict[str, int]:
-    found = {}
-    for sequence, table, column, value in connection.query(_OWNED):
+    lasts = {}
+    for sequence, table, column in connection.query(_OWNED):
         ((last,),) = connection.query(f'SELECT max("{column}") FROM "{table}"')  # noqa: S608
-        last = (last or 0) // _WIDTHS.get(sequence, 1)
-        if last > value:
-            found[sequence] = last
-    return found
+        lasts[sequence] = (last or 0) // _WIDTHS.get(sequence, 1)
+    # Only now: others insert meanwhile, and the row that is last later may have a higher number
+    # than the sequence had before. Then the sequence would be set back.
+    values: dict[str, int] = dict(connection.query(_VALUES))
+    return {sequence: last for sequence, last in lasts.items() if last > values.get(sequence, last)}

@@ -144,7 +144,7 @@ PAUSING: dict[str, Change] = {
     ),
     "padded": (
         "ALTER TABLE availability_result ALTER COLUMN location TYPE char(9)",
-        "it gives back other values of job_id, scheduled_at or location",
+        "the column location is character(9), not text",
         "ALTER TABLE availability_result ALTER COLUMN location TYPE text",
     ),
     "no primary key": (

@@ -221,7 +221,7 @@ def test_a_port_in_use_ends_it_with_1_and_a_line(
         ("relay:\n  orgins: []", ":2: relay.orgins: unknown key; did you mean origins?"),
         (
             "relay:\n  tls: {certificate: /etc/passwd, key: /nowhere}",
-            ":2: relay.tls.certificate: /etc/passwd has no complete certificate",
+            ":2: relay.tls.key: cannot read /nowhere: No such file or directory",
         ),
     ],
 )

@@ -37,11 +37,10 @@ _MODULES = ("mpm_event", "authz_core", "socache_shmcb", "ssl", "proxy", "proxy_h
 
 
 def page(name: str, language: str) -> str:
-    """Return the config of a page."""
-    (found,) = [
+    """Return the config of a page, the first one if there are several."""
+    return next(
         fence.text for fence in fences_of(f"docs/deploy/{name}.md") if fence.language == language
-    ]
-    return found
+    )
 
 
 class Front:

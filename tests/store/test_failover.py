@@ -14,6 +14,7 @@ import pytest
 
 from monitor.errors import UnavailableError
 from monitor.store import Connection, DatabaseSettings, LoginError, Store, open_store
+from monitor.store.sequences import advance
 from tests.servers.cut import CutProxy
 from tests.servers.pgbouncer import StartPooler
 from tests.servers.postgres import PostgresServer, own_server
@@ -316,6 +317,28 @@ async def test_a_lock_wait_is_called_that_with_the_program_that_holds_the_lock(
             with pytest.raises(UnavailableError) as caught:
                 await store.transaction(lambda c: c.query("SELECT pg_sleep(60)"), timeout=0.3)
             assert "abnormally" not in str(caught.value)
+
+
+async def test_sequences_are_left_alone_while_others_insert(primary: PostgresServer) -> None:
+    name = primary.create_database()
+    insert = (
+        "INSERT INTO website_availability.notification (level, time, sender, message, received_at)"
+        " VALUES ('info', 1, 'a', 'b', 1)"
+    )
+
+    def busy(connection: Connection) -> list[str]:
+        query = connection.query
+
+        def slowly(sql: str, *values: Any) -> list[Any]:
+            rows = query(sql, *values)
+            primary.execute(insert, name)
+            return rows
+
+        connection.query = slowly  # type: ignore[assignment, method-assign]
+        return advance(connection)
+
+    async with opened(DatabaseSettings(url=primary.url(name))) as store:
+        assert await store.transaction(busy) == []
 
 
 async def test_sequences_that_start_over_after_a_switch_over_are_moved_behind_the_rows(

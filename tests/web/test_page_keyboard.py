@@ -15,7 +15,7 @@ from tests.web.conftest import LogIn
 from tests.web.whole import Whole, whole
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import FileChooser, Page
 
 pytestmark = pytest.mark.end_to_end
 
@@ -113,12 +113,14 @@ def test_a_site_is_added_changed_and_paused(daemon: Whole, page: Page) -> None:
 
 
 def test_sites_are_imported(daemon: Whole, page: Page) -> None:
+    choosers: list[FileChooser] = []
+    # From the beginning: the browser takes some time to tell of choosers.
+    page.on("filechooser", choosers.append)
     press(page, "Sites")
     press(page, "Import")
-    go(page, "A backup of Uptime Kuma")
-    with page.expect_file_chooser() as chosen:
-        page.keyboard.press("Enter")
-    chosen.value.set_files({"name": "g.yml", "mimeType": "", "buffer": GATUS.encode()})
+    press(page, "A backup of Uptime Kuma")
+    wait_for(lambda: page.evaluate("true") and choosers, "a file chooser")
+    choosers[0].set_files({"name": "g.yml", "mimeType": "", "buffer": GATUS.encode()})
     before = len(daemon.get("/job")["items"])
     press(page, "Add 5 sites")
     page.get_by_text("5 sites are added").first.wait_for()

@@ -144,7 +144,7 @@ PAUSING: dict[str, Change] = {
     ),
     "padded": (
         "ALTER TABLE availability_result ALTER COLUMN location TYPE char(9)",
-        "the column location is character(9), not text",
+        r"the column location is character\(9\), not text",
         "ALTER TABLE availability_result ALTER COLUMN location TYPE text",
     ),
     "no primary key": (

@@ -114,8 +114,12 @@ def test_a_site_is_added_changed_and_paused(daemon: Whole, page: Page) -> None:
 
 def test_sites_are_imported(daemon: Whole, page: Page) -> None:
     choosers: list[FileChooser] = []
-    # From the beginning: the browser takes some time to tell of choosers.
-    page.on("filechooser", choosers.append)
+
+    def chosen(chooser: FileChooser) -> None:
+        choosers.append(chooser)
+
+    # From the beginning: the browser needs some time before it reports choosers.
+    page.on("filechooser", chosen)
     press(page, "Sites")
     press(page, "Import")
     press(page, "A backup of Uptime Kuma")

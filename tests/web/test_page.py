@@ -166,7 +166,7 @@ def test_the_first_paint_is_small(daemon: Whole, open_page: Open) -> None:
     )
     page = watched.open()
     page.wait_for_function("() => window.paintedAt")
-    # What comes later, such as the other views, is not part of it.
+    # Later files, such as the other views, are not part of it.
     size = page.evaluate(
         """() => [...performance.getEntriesByType('navigation'),
             ...performance.getEntriesByType('resource')]

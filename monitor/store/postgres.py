@@ -22,6 +22,7 @@ import psycopg2.extras
 from monitor.errors import MonitorError, UnavailableError
 from monitor.store import locks, migrate, sequences
 from monitor.store.columns import Columns
+from monitor.store.escapes import escape
 from monitor.store.interface import (
     Connection,
     Dialect,
@@ -94,6 +95,7 @@ class _PostgresSession(Session):
         self.advanced = False
         """Whether the sequences were checked."""
         self.columns = Columns(raw)
+        escape(raw)
         # A duplicate: the descriptor of the original may be closed and reused for another socket
         # while interrupt() runs in another thread.
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))

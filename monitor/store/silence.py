@@ -36,18 +36,23 @@ class Silence:
     def watching(self) -> Iterator[None]:
         """Ask the server every few seconds, as long as the block lasts."""
         loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
 
-        def look() -> None:
+        def wait() -> None:
             nonlocal timer
             timer = loop.call_later(_PATIENCE_S, look)
+
+        def look() -> None:
+            wait()
             if not self._asking.locked():
                 self._looking = loop.create_task(self._look(), name="postgres:look")
 
-        timer = loop.call_later(_PATIENCE_S, look)
+        wait()
         try:
             yield
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
     def close(self) -> None:
         """Wait for no more answers."""

@@ -170,7 +170,8 @@ class PostgresStore(Store):
         with self._in_full():
             for left in reversed(range(_DEADLOCKS)):
                 try:
-                    return await self._run(reset, 600.0, "BEGIN", check=False)
+                    await self._run(reset, 600.0, "BEGIN", check=False)
+                    break
                 except UnavailableError as error:
                     # Others, such as the parts of this daemon, lock the tables in another order.
                     code = getattr(error.__cause__, "pgcode", None)

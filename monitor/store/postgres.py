@@ -180,6 +180,7 @@ class PostgresStore(Store):
                         raise
 
     async def close(self) -> None:
+        self._silence.close()
         waits = [self._threads.close()]
         if self._notifications is not None:
             waits.append(self._notifications.close())
@@ -223,7 +224,8 @@ class PostgresStore(Store):
             return result
 
         try:
-            return await self._threads.run(job, timeout=timeout)
+            with self._silence.watching():
+                return await self._threads.run(job, timeout=timeout)
         except TimedOutError as error:
             raise await self._silence.explain(error) from error.__cause__
 
@@ -305,7 +307,8 @@ class PostgresStore(Store):
                 session.close()
                 # A server would have cancelled the statement. This one may be gone for the others.
                 self._threads.renew()
-                problem = f"still busy after {timeout:g} s: interrupted"
+                silent = not connector.answers_logins
+                problem = "no answer" if silent else f"still busy after {timeout:g} s: interrupted"
                 raise TimedOutError(self.server, problem) from error
             translated = connector.translate(error, session.raw)
             if translated is None:

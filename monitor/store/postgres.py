@@ -22,6 +22,7 @@ import psycopg2.extras
 from monitor.errors import MonitorError, UnavailableError
 from monitor.store import locks, migrate, sequences
 from monitor.store.columns import Columns
+from monitor.store.escapes import escape
 from monitor.store.interface import (
     Connection,
     Dialect,
@@ -96,6 +97,7 @@ class _PostgresSession(Session):
         self.advanced = False
         """Whether the sequences were checked."""
         self.columns = Columns(raw)
+        escape(raw)
         # A duplicate: the descriptor of the original may be closed and reused for another socket
         # while interrupt() runs in another thread.
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))
@@ -179,6 +181,7 @@ class PostgresStore(Store):
                         raise
 
     async def close(self) -> None:
+        self._silence.close()
         waits = [self._threads.close()]
         if self._notifications is not None:
             waits.append(self._notifications.close())
@@ -222,7 +225,8 @@ class PostgresStore(Store):
             return result
 
         try:
-            return await self._threads.run(job, timeout=timeout)
+            with self._silence.watching():
+                return await self._threads.run(job, timeout=timeout)
         except TimedOutError as error:
             raise await self._silence.explain(error) from error.__cause__
 
@@ -304,7 +308,8 @@ class PostgresStore(Store):
                 session.close()
                 # A server would have cancelled the statement. This one may be gone for the others.
                 self._threads.renew()
-                problem = f"still busy after {timeout:g} s: interrupted"
+                silent = not connector.answers_logins
+                problem = "no answer" if silent else f"still busy after {timeout:g} s: interrupted"
                 raise TimedOutError(self.server, problem) from error
             translated = connector.translate(error, session.raw)
             if translated is None:

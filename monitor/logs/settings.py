@@ -45,7 +45,8 @@ class LogsSettings(Section, frozen=True, kw_only=True):
     # bytes of uploads that wait to be committed, all connections together; past it the answer is
     # `unavailable`
     max_pending_bytes: Reloadable[Bytes] = 128 * 1024 * 1024
-    # live tails at once, over both transports
+    # live tails at once, over both transports; past it, the token with most of them gives one up
+    # for one with fewer
     max_followers: Reloadable[Count] = 10_000
     # where the same actions are served by a ZeroMQ ROUTER
     zeromq_uri: Address | None = None

@@ -19,7 +19,7 @@ from monitor.settings import read_pem, verify_each
 __all__ = ["TLS_OPTIONS", "TlsClient", "TlsKeys", "authorities", "sent_certificates", "trusted_in"]
 
 TLS_OPTIONS = (
-    Option("--ca-file", "ca_file", "authorities that sign the site's certificate", "PEM"),
+    Option("--ca-file", "ca_file", "authorities that sign the site's certificate", "FILE"),
     Option("--server-name", "server_name", "the name to ask for and to verify", "NAME"),
     Option("--insecure", "verify_tls", "accept any certificate", value=False),
 )

@@ -24,6 +24,7 @@ from monitor.part import Health, State
 from monitor.store import DatabaseSettings
 from tests.alerts.receiver import HttpReceiver, response
 from tests.alerts.running import SITE, TOPIC, Clock, Running, result, running, settings, webhook
+from tests.servers.postgres import PostgresServer
 from tests.waiting import until
 
 
@@ -57,6 +58,30 @@ async def test_failed_results_in_a_row_open_an_incident_and_a_good_one_ends_it(
                 ("hook", "resolved"),
             ]
             await until(lambda: now.part.state().summary == "0 open incidents")
+
+
+@pytest.mark.integration_test
+async def test_an_incident_is_sent_though_the_database_lacks_characters_of_its_texts(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    name = f"{postgres_server.create_database()}_latin1"
+    postgres_server.execute(f"CREATE DATABASE {name} ENCODING LATIN1 TEMPLATE template0")
+    database = DatabaseSettings(url=postgres_server.url(name))
+    async with HttpReceiver() as receiver:
+        config = webhook(receiver.url, {**SITE, "name": "web neběží"})
+        fact = JobFacts(id=1, name="síť 漢", url="http://1/", interval=60)
+        async with running(tmp_path, config, fact, database=database) as now:
+            await now.check((1, False), (1, False), error="→ 漢")
+            await receiver.until(1)
+        async with running(tmp_path, config, fact, database=database) as now:
+            await now.check((1, True))
+            await receiver.until(2)
+        assert receiver.events() == [("opened", "1"), ("resolved", "1")]
+        for message in receiver.accepted:
+            incident = message.json["incident"]
+            assert incident["rule"] == "web neběží"
+            assert incident["title"] == "síť 漢 is down"
+            assert incident["reason"].startswith("→ 漢 (2 failed")
 
 
 async def test_an_outage_of_1000_sites_is_one_message_and_so_is_its_end(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pycurl
 from monitor.probes.check import OS_ERRORS
 from monitor.probes.no_result import own_trouble, short_of_descriptors
 
-__all__ = ["error_text", "hop_phases", "lacking", "sent_chain"]
+__all__ = ["error_text", "hop_phases", "lacking", "no_common_group", "sent_chain"]
 
 _WORDS = {
     pycurl.E_COULDNT_RESOLVE_PROXY: "proxy",
@@ -88,6 +88,14 @@ def lacking(errno: int, easy: Any) -> str | None:
         return None  # a proxy refused to connect to the site
     # Not even a socket could be made; any connection that fails has a number.
     return short_of_descriptors() or "no socket could be made"
+
+
+def no_common_group(errno: int, message: str) -> bool:
+    """Return whether a handshake may have failed because the server wants another group.
+
+    Such a server sends the alert handshake_failure. Source: RFC 8446, 4.1.1.
+    """
+    return errno == pycurl.E_SSL_CONNECT_ERROR and "handshake failure" in message
 
 
 def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:

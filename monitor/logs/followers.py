@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, Protocol
 
 from monitor.logs.answers import ActionError, ErrorCode, live
@@ -60,7 +60,7 @@ class LiveMessage:
         return found
 
 
-class Follower(Protocol):
+class Follower(Hashable, Protocol):
     """A follower: it decides what it can take, and counts the rest."""
 
     def offer(self, message: LiveMessage) -> None:

@@ -47,6 +47,8 @@ _INSERT_PAGE = 1000
 _LOCK_SHARE = 0.9
 # The same for a statement. A server that answers says that it gave up, before the client does.
 _STATEMENT_SHARE = 0.95
+# How often the tables are dropped and made anew, if that ends in deadlocks.
+_DEADLOCKS = 5
 
 
 class PostgresConnection(Connection):
@@ -173,7 +175,15 @@ class PostgresStore(Store):
 
         # Another program's view of a table.
         with self._in_full():
-            await self._run(reset, 600.0, "BEGIN", check=False)
+            for left in reversed(range(_DEADLOCKS)):
+                try:
+                    await self._run(reset, 600.0, "BEGIN", check=False)
+                    break
+                except UnavailableError as error:
+                    # Others, such as the parts of this daemon, lock the tables in another order.
+                    code = getattr(error.__cause__, "pgcode", None)
+                    if not left or code != psycopg2.errorcodes.DEADLOCK_DETECTED:
+                        raise
 
     async def close(self) -> None:
         self._silence.close()

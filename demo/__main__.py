@@ -34,7 +34,7 @@ from demo.progress import Progress
 from demo.receiver import AlertReceiver
 from demo.sites import Sites
 
-_READY_S = 30.0
+_READY_S = 120.0
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from collections.abc import Iterator
 from importlib import resources
 from typing import NamedTuple
@@ -53,30 +54,38 @@ def _takes_file(action: argparse.Action) -> bool:
     return "FILE" in str(action.metavar or "") or action.dest == "file"
 
 
+def _repeats(action: argparse.Action) -> bool:
+    return isinstance(action, argparse._AppendAction)
+
+
 def _values(action: argparse.Action) -> list[str]:
     return [str(choice) for choice in action.choices or ()]
 
 
 def _bash(commands: list[_Command]) -> str:
-    files, values, options = "", [], []
+    files, others, values, options = "", [], [], []
     for command in commands:
+        flags: list[str] = []
         words: list[str] = []
         for action in command.actions:
             if not action.option_strings:
                 words += _values(action)
                 continue
-            words += action.option_strings
+            flags += action.option_strings
             patterns = "|".join(f"{command.name}:{flag}" for flag in action.option_strings)
             if _takes_file(action) and action.dest != "config":
                 files += f"|{patterns}"
             elif choices := " ".join(_values(action)):
-                values.append(f'        {patterns}) words "{choices}"; return ;;')
+                values.append(f'        {patterns}) words="{choices}" ;;')
+            elif action.nargs != 0 and action.dest != "config":
+                others.append(patterns)
         files_too = any(not each.option_strings and _takes_file(each) for each in command.actions)
-        reply = "words_or_files" if files_too else "words"
-        options.append(f'        {command.name}) {reply} "{" ".join(words)}" ;;')
+        given = f'options="{" ".join(flags)}" words="{" ".join(words)}"'
+        options.append(f"            {command.name}) {given} files={'yes' * files_too} ;;")
     return _filled(
         "bash",
         FILES=files,
+        OTHERS="|".join(others),
         VALUES="\n".join(values),
         COMMANDS=" ".join(command.name for command in commands),
         OPTIONS="\n".join(options),
@@ -88,20 +97,26 @@ def _zsh(commands: list[_Command]) -> str:
     for command in commands:
         specs = [_zsh_spec(action) for action in command.actions]
         arms.append(f"                {command.name}) _arguments {' '.join(specs)} ;;")
-    names = "\n".join(f"        '{command.name}:{_quoted(command.help)}'" for command in commands)
+    names = "\n".join(f"        {_zsh_quoted(f'{each.name}:{each.help}')}" for each in commands)
     return _filled("zsh", COMMANDS=names, ARGUMENTS="\n".join(arms))
 
 
 def _zsh_spec(action: argparse.Action) -> str:
-    text = _quoted(action.help or "").replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
+    text = re.sub(r"[\\\[\]:]", r"\\\g<0>", action.help or "")
     what = "_files" if _takes_file(action) else f"({' '.join(_values(action))})"
     if what == "()":
         what = " "
     if not action.option_strings:
         many = "*" if action.nargs in ("*", argparse.REMAINDER) else ""
-        return f"'{many}:{action.dest}:{what}'"
+        return _zsh_quoted(f"{many}:{action.dest}:{what}")
     value = "" if action.nargs == 0 else f":{action.dest}:{what}"
-    return " ".join(f"'{flag}[{text}]{value}'" for flag in action.option_strings)
+    # What is given is not offered again, unless it may be repeated.
+    once = "*" if _repeats(action) else f"({' '.join(action.option_strings)})"
+    return " ".join(_zsh_quoted(f"{once}{flag}[{text}]{value}") for flag in action.option_strings)
+
+
+def _zsh_quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _fish(commands: list[_Command]) -> str:
@@ -114,12 +129,19 @@ def _fish(commands: list[_Command]) -> str:
     ]
     for command in commands:
         before = f"complete -c recodex-monitor -n 'not __fish_seen_subcommand_from {names}'"
-        lines.append(f"{before} -a {command.name} -d '{_quoted(command.help)}'")
+        lines.append(f"{before} -a {command.name} -d {_fish_quoted(command.help)}")
+        # An action such as `list` is offered once, and a file only after it.
+        seen = ""
         for action in command.actions:
             given = _fish_options(action)
+            here = f"__fish_seen_subcommand_from {command.name}"
+            if not action.option_strings and action.choices:
+                seen = f"__fish_seen_subcommand_from {' '.join(_values(action))}"
+                here += f"; and not {seen}"
+            elif not action.option_strings and seen:
+                here += f"; and {seen}"
             if given:
-                inside = f"-n '__fish_seen_subcommand_from {command.name}'"
-                lines.append(f"complete -c recodex-monitor {inside} {given}")
+                lines.append(f"complete -c recodex-monitor -n '{here}' {given}")
     return "\n".join(lines) + "\n"
 
 
@@ -137,7 +159,11 @@ def _fish_options(action: argparse.Action) -> str:
         words.append("-r -F" if _takes_file(action) else "-x")
         if choices:
             words.append(f"-a '{choices}'")
-    return " ".join([*words, f"-d '{_quoted(action.help or '')}'"])
+    return " ".join([*words, f"-d {_fish_quoted(action.help or '')}"])
+
+
+def _fish_quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _filled(shell: str, **texts: str) -> str:
@@ -145,8 +171,3 @@ def _filled(shell: str, **texts: str) -> str:
     for name, text in texts.items():
         template = template.replace(f"@{name}@", text)
     return template
-
-
-def _quoted(text: str) -> str:
-    """Return text for single quotes of all three shells."""
-    return text.replace("\\", "").replace("'", "")

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "id",
         nargs="*",
+        metavar="ID|FILE",
         help="ids of jobs; for add a URL, for change an id, each followed by KEY=VALUE; for import"
         " a file of Prometheus, Gatus or Uptime Kuma, whose jobs are printed as a jobs file",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ from monitor.settings import read_pem, verify_each
 __all__ = ["TLS_OPTIONS", "TlsClient", "TlsKeys", "authorities", "sent_certificates", "trusted_in"]
 
 TLS_OPTIONS = (
-    Option("--ca-file", "ca_file", "authorities that sign the site's certificate", "PEM"),
+    Option("--ca-file", "ca_file", "authorities that sign the site's certificate", "FILE"),
     Option("--server-name", "server_name", "the name to ask for and to verify", "NAME"),
     Option("--insecure", "verify_tls", "accept any certificate", value=False),
 )
@@ -87,9 +87,12 @@ class TlsKeys(Job, frozen=True, kw_only=True):
 
         ``secure`` says how to turn TLS on. A key with its default is as good as none.
         """
-        for name, default in _defaults():
-            if getattr(self, name) != default:
-                raise SettingError((name,), f"the job does not speak TLS: {secure}")
+        problem = f"the job does not speak TLS: {secure}"
+        verify_each(*(partial(self._refuse, *each, problem) for each in _defaults()))
+
+    def _refuse(self, name: str, default: object, problem: str) -> None:
+        if getattr(self, name) != default:
+            raise SettingError((name,), problem)
 
 
 @cache

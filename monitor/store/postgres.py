@@ -22,6 +22,7 @@ import psycopg2.extras
 from monitor.errors import MonitorError, UnavailableError
 from monitor.store import locks, migrate, sequences
 from monitor.store.columns import Columns
+from monitor.store.escapes import escape
 from monitor.store.interface import (
     Connection,
     Dialect,
@@ -46,6 +47,8 @@ _INSERT_PAGE = 1000
 _LOCK_SHARE = 0.9
 # The same for a statement. A server that answers says that it gave up, before the client does.
 _STATEMENT_SHARE = 0.95
+# How often the tables are dropped and made anew, if that ends in deadlocks.
+_DEADLOCKS = 5
 
 
 class PostgresConnection(Connection):
@@ -94,6 +97,7 @@ class _PostgresSession(Session):
         self.advanced = False
         """Whether the sequences were checked."""
         self.columns = Columns(raw)
+        escape(raw)
         # A duplicate: the descriptor of the original may be closed and reused for another socket
         # while interrupt() runs in another thread.
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))
@@ -166,9 +170,18 @@ class PostgresStore(Store):
 
         # Another program's view of a table.
         with self._in_full():
-            await self._run(reset, 600.0, "BEGIN", check=False)
+            for left in reversed(range(_DEADLOCKS)):
+                try:
+                    await self._run(reset, 600.0, "BEGIN", check=False)
+                    break
+                except UnavailableError as error:
+                    # Others, such as the parts of this daemon, lock the tables in another order.
+                    code = getattr(error.__cause__, "pgcode", None)
+                    if not left or code != psycopg2.errorcodes.DEADLOCK_DETECTED:
+                        raise
 
     async def close(self) -> None:
+        self._silence.close()
         waits = [self._threads.close()]
         if self._notifications is not None:
             waits.append(self._notifications.close())
@@ -212,7 +225,8 @@ class PostgresStore(Store):
             return result
 
         try:
-            return await self._threads.run(job, timeout=timeout)
+            with self._silence.watching():
+                return await self._threads.run(job, timeout=timeout)
         except TimedOutError as error:
             raise await self._silence.explain(error) from error.__cause__
 
@@ -294,7 +308,8 @@ class PostgresStore(Store):
                 session.close()
                 # A server would have cancelled the statement. This one may be gone for the others.
                 self._threads.renew()
-                problem = f"still busy after {timeout:g} s: interrupted"
+                silent = not connector.answers_logins
+                problem = "no answer" if silent else f"still busy after {timeout:g} s: interrupted"
                 raise TimedOutError(self.server, problem) from error
             translated = connector.translate(error, session.raw)
             if translated is None:

@@ -57,7 +57,7 @@ async def watched(directory: Path) -> AsyncIterator[Watched]:
         await store.close()
 
 
-async def test_a_rule_that_comes_back_waits_for_results_anew(tmp_path: Path) -> None:
+async def test_a_rule_that_comes_back_waits_for_new_results(tmp_path: Path) -> None:
     async with watched(tmp_path) as now:
         rules = now.rules
         assert await now.look() == []

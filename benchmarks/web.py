@@ -382,7 +382,7 @@ def slow(target_port: int, count: int) -> dict[str, Any]:
     }
 
 
-# Until no panel loads any more; what comes later, such as the other views, is not counted.
+# Until no panel loads any more; later files, such as the other views, are not counted.
 VISIT = """() => new Promise(resolve => {
     const look = () => {
         const wanted = document.querySelector('#view h1')

@@ -70,10 +70,11 @@ coverage: install
 
 # Inject random faults under load, then check every promise.
 # It takes MINUTES embedded, and MINUTES with servers.
-# The same SEED gives the same faults.
+# The same SEED gives the same faults; KILLS repeats it until so many kill -9.
 chaos: install
 	tests/install-servers
-	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(KILLS),--kills $(KILLS))
 
 # Attack a daemon in every known way, each for EACH seconds; ONLY picks attacks by a part of their name.
 hostile: install

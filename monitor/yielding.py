@@ -39,6 +39,10 @@ _NICE = 10
 _PATIENCE_S = 0.05
 # A load that leaves so many blocks of memory is large: about 1000 jobs.
 _MANY_BLOCKS = 50_000
+# A full collection of so many objects takes 5 to 10 ms.
+_FEW_OBJECTS = 10_000
+# Between two freezes of what may have garbage.
+_FREEZE_AGAIN_S = 3600.0
 # More collections of the middle generation than ever come.
 _NEVER = 2**31 - 1
 
@@ -64,6 +68,9 @@ class _Loads:
     under_way = 0
     full = 0
     blocks = 0
+    # Whether there was no garbage at the beginning; when (monotonic s) some may be frozen again.
+    clean = False
+    freeze_again_at = 0.0
 
 
 @contextlib.contextmanager
@@ -72,8 +79,13 @@ def large_load() -> Iterator[None]:
 
     One would hold every thread for some 100 ms for a million objects. Young garbage is collected
     all the same. If much is left at the end, later collections do not look at what is there now.
+    Garbage among that would never be freed: it is collected before, or if that takes too long,
+    there is no further such freeze within an hour.
     """
     if not _Loads.under_way:
+        _Loads.clean = len(gc.get_objects()) < _FEW_OBJECTS
+        if _Loads.clean:
+            gc.collect()
         young, middle, _Loads.full = gc.get_threshold()
         gc.set_threshold(young, middle, _NEVER)
         _Loads.blocks = sys.getallocatedblocks()
@@ -83,7 +95,11 @@ def large_load() -> Iterator[None]:
     finally:
         _Loads.under_way -= 1
         if not _Loads.under_way:
-            if sys.getallocatedblocks() - _Loads.blocks > _MANY_BLOCKS:
+            grown = sys.getallocatedblocks() - _Loads.blocks > _MANY_BLOCKS
+            now = time.monotonic()
+            if grown and (_Loads.clean or now >= _Loads.freeze_again_at):
+                if not _Loads.clean:
+                    _Loads.freeze_again_at = now + _FREEZE_AGAIN_S
                 gc.freeze()
             young, middle, _ = gc.get_threshold()
             gc.set_threshold(young, middle, _Loads.full)

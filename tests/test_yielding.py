@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
 
 import pytest
 
@@ -91,6 +92,8 @@ async def test_the_loops_own_thread_and_one_without_a_loop_never_wait(
 
 def test_a_large_load_is_looked_at_by_no_full_collection() -> None:
     before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
     frozen = gc.get_freeze_count()
     with yielding.large_load():
         few: list[list[int]] = [[]]
@@ -102,3 +105,35 @@ def test_a_large_load_is_looked_at_by_no_full_collection() -> None:
         assert gc.get_threshold()[2] > 10**9
     assert gc.get_threshold() == before
     assert gc.get_freeze_count() >= frozen + len(many) + len(few)
+
+
+class _Node:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def large_load_with_garbage_before() -> tuple[bool, int, list[list[int]]]:
+    """Return whether the garbage is gone, how many objects were frozen, and what was loaded."""
+    node = _Node()
+    gone = weakref.ref(node)
+    del node
+    frozen = gc.get_freeze_count()
+    with yielding.large_load():
+        many = [[number] for number in range(100_000)]
+    return gone() is None, gc.get_freeze_count() - frozen, many
+
+
+def test_a_large_load_freezes_no_garbage_that_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yielding, "_FEW_OBJECTS", 10**9)
+    gone, frozen, many = large_load_with_garbage_before()
+    assert gone
+    assert frozen >= len(many)
+
+
+def test_garbage_of_many_objects_is_frozen_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yielding, "_FEW_OBJECTS", 0)
+    monkeypatch.setattr(yielding._Loads, "freeze_again_at", 0.0)
+    _, first, kept = large_load_with_garbage_before()
+    _, second, more = large_load_with_garbage_before()
+    assert first >= len(kept)
+    assert second < len(more)

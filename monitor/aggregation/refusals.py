@@ -10,9 +10,6 @@ from monitor.store import Connection, TablesError
 __all__ = ["RefusedError", "blaming_the_tables", "refusing"]
 
 
-_UNTRANSLATABLE = "22P05"
-
-
 class RefusedError(Exception):
     """A value of a message cannot be stored, in whatever table."""
 
@@ -21,15 +18,11 @@ class RefusedError(Exception):
 def refusing(connection: Connection) -> Iterator[None]:
     """Raise RefusedError for values that the types of the columns cannot hold.
 
-    Only to be used with columns that nobody else may change. Of the errors of a database with
-    another encoding than UTF-8, only a character that it does not have is a value's fault.
+    Only to be used with columns that nobody else may change.
     """
     try:
         yield
     except (connection.raw.DataError, OverflowError, UnicodeEncodeError) as error:
-        unclear = getattr(error, "pgcode", None) != _UNTRANSLATABLE
-        if unclear and connection.dialect == "postgresql" and _encoding(connection) != "UTF8":
-            raise
         raise RefusedError(str(error).partition("\n")[0]) from error
 
 
@@ -42,8 +35,3 @@ def blaming_the_tables(connection: Connection) -> Iterator[None]:
         # Not refused by the columns as they should be: somebody changed them.
         problem = f"{str(error).partition(chr(10))[0]}; were the columns changed? nothing is lost"
         raise TablesError("the tables of the results", problem) from error
-
-
-def _encoding(connection: Connection) -> str | None:
-    found: str | None = connection.raw.info.parameter_status("server_encoding")
-    return found

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
 
 __all__ = [
+    "NOWHERE",
     "Changes",
     "Event",
     "Incident",
@@ -24,7 +26,7 @@ __all__ = [
 Event = Literal["opened", "repeated", "resolved", "test"]
 
 
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
+class Notice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one receiver got of an incident; ``at`` is when it accepted, None until then."""
 
     receiver: str
@@ -34,7 +36,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
 
 
-class Incident(msgspec.Struct, frozen=True, kw_only=True):
+class Incident(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An incident as the API and messages show it; times in s since the epoch.
 
     ``subject`` is the id of a job, or the name of a service, a relay, a sender or a part.
@@ -55,7 +57,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     notified: Sequence[Notice] = ()
 
 
-class LocationState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LocationState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a rule knows of a subject in one location; ``bad`` once it is in trouble there."""
 
     failures: int = 0
@@ -63,7 +65,11 @@ class LocationState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     bad: bool = False
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+NOWHERE: Mapping[str, LocationState] = MappingProxyType({})
+"""No locations; one object, since an outage has thousands of states."""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a rule knows of a subject that is not simply well.
 
     ``since`` is when the trouble began, ``bad_at`` when it was last seen. ``locations`` has those
@@ -76,7 +82,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: float | None = None
     bad_at: float | None = None
     incident: str | None = None
-    locations: dict[str, LocationState] = {}
+    locations: Mapping[str, LocationState] = NOWHERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

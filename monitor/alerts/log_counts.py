@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from monitor.alerts.conditions import Condition
 from monitor.alerts.settings import LogsRule
+from monitor.yielding import in_slices
 
 __all__ = ["LEVELS", "LogCounts", "LogLine", "levels_of"]
 
@@ -41,20 +42,19 @@ class LogCounts:
     def add(self, lines: Iterable[LogLine], rules: Iterable[LogsRule]) -> None:
         """Count entries, in the order in which they came."""
         rules = list(rules)
-        for line in lines:
-            for rule in rules:
-                sender = rule.match.sender
-                if line.level not in levels_of(rule):
-                    continue
-                if sender is not None and not fnmatchcase(line.sender, sender):
-                    continue
-                key = rule.name, line.sender
-                times, _ = self._windows.pop(key, (deque(maxlen=rule.count), ""))
-                if times.maxlen != rule.count:
-                    times = deque(times, rule.count)
-                times.append(line.at)
-                # The last one is the sender that was heard last.
-                self._windows[key] = times, line.message
+        for line, rule in in_slices((line, rule) for line in lines for rule in rules):
+            sender = rule.match.sender
+            if line.level not in levels_of(rule):
+                continue
+            if sender is not None and not fnmatchcase(line.sender, sender):
+                continue
+            key = rule.name, line.sender
+            times, _ = self._windows.pop(key, (deque(maxlen=rule.count), ""))
+            if times.maxlen != rule.count:
+                times = deque(times, rule.count)
+            times.append(line.at)
+            # The last one is the sender that was heard last.
+            self._windows[key] = times, line.message
         while len(self._windows) > _MOST_SENDERS * max(1, len(rules)):
             del self._windows[next(iter(self._windows))]
 
@@ -62,7 +62,7 @@ class LogCounts:
         """Return which senders have too many entries, and forget what is older than a window."""
         by_name = {rule.name: rule for rule in rules}
         found = []
-        for key, (times, message) in list(self._windows.items()):
+        for key, (times, message) in in_slices(list(self._windows.items())):
             name, sender = key
             rule = by_name.get(name)
             if rule is None or times[-1] <= now - rule.within:

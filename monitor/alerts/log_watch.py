@@ -10,7 +10,9 @@ from monitor.alerts.conditions import Condition
 from monitor.alerts.log_counts import LEVELS, LogCounts, LogLine
 from monitor.alerts.settings import LogsRule, Rule
 from monitor.alerts.watching import Watch
+from monitor.files.threads import call_aside
 from monitor.store import Connection, Row, Store
+from monitor.yielding import over_turns
 
 __all__ = ["LogWatch"]
 
@@ -34,8 +36,7 @@ class LogWatch(Watch):
         group_wait: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(store, source="logs", group_wait=group_wait, clock=clock)
-        self._rules = rules
+        super().__init__(store, source="logs", rules=rules, group_wait=group_wait, clock=clock)
         self._counts = LogCounts()
         self._last_id: int | None = None
         self._blocks: dict[int, None] = {}
@@ -43,7 +44,7 @@ class LogWatch(Watch):
 
     async def look(self) -> Sequence[Condition]:
         """Count new entries; from the first look on, or for new rules, those of a window, too."""
-        rules = [rule for rule in self._rules() if isinstance(rule, LogsRule)]
+        rules = [each async for each in over_turns(self._rules()) if isinstance(each, LogsRule)]
         if not rules:
             self._last_id = None
             return ()
@@ -56,9 +57,11 @@ class LogWatch(Watch):
             rows = await self._store.read(
                 functools.partial(self._read, levels=LEVELS[lowest:], since=self.clock() - longest)
             )
-            self._counts.add((LogLine(*row[1:]) for row in rows), rules)
+            # There may be thousands of entries, of rules and of senders.
+            if rows:
+                await call_aside(self._counts.add, (LogLine(*row[1:]) for row in rows), rules)
             if len(rows) < _AT_ONCE:
-                return self._counts.conditions(rules, now=self.clock())
+                return await call_aside(self._counts.conditions, rules, now=self.clock())
 
     def _read(self, connection: Connection, levels: Sequence[str], since: float) -> list[Row]:
         marks = ", ".join(["%s"] * len(levels))

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from monitor.alerts import outbox
@@ -38,6 +38,10 @@ _ACQUIRE_S = 2.0
 _LOOK_S = 1.0
 _PURGE_S = 3600.0
 _COUNT_S = 5.0
+# While more messages of the same outage wait to be read, incidents wait for them, up to this long
+# in addition to group_wait.
+_BUSY_LOOK_S = 0.2
+_BUSY_PATIENCE_S = 30.0
 
 
 class _Found(NamedTuple):
@@ -88,6 +92,7 @@ class Notifier:
         self._senders: dict[tuple[str, str], tuple[Sender, asyncio.Task[None]]] = {}
         # By message: accepted while the database was unavailable.
         self._unnoted: dict[str, Outcome] = {}
+        self._busy_since: float | None = None
         self._started_at = clock()
         self.outage = OutageLog(logger, outcome="trying again", level=logging.ERROR)
         self.leads = False
@@ -232,6 +237,8 @@ class Notifier:
         )
         if not due:
             return next_at
+        if self._awaits_more(settings.group_wait):
+            return now + _BUSY_LOOK_S
         targets: dict[str, list[str]] = {}
         for target in self._targets():
             targets.setdefault(target.receiver, []).append(target.key)
@@ -243,6 +250,17 @@ class Notifier:
             for sender, _ in self._senders.values():
                 sender.news.set()
         return now
+
+    def _awaits_more(self, group_wait: float) -> bool:
+        """Return whether more of what is due is about to be read, for a limited time."""
+        now = time.monotonic()
+        if not self._busy():
+            self._busy_since = None
+        elif self._busy_since is None:
+            self._busy_since = now
+        return (
+            self._busy_since is not None and now - self._busy_since < group_wait + _BUSY_PATIENCE_S
+        )
 
     def _plan_and_note(
         self,
@@ -270,23 +288,22 @@ class Notifier:
             rules={rule.name: rule for rule in settings.rules},
             brake=self._brake,
             catching_up=self._catching_up(),
-            busy=self._busy(),
             started_at=self._started_at,
         )
 
-        def decide(waiting: Sequence[Waiting]) -> Plan:
-            ended = [each.id for each in waiting if each.resolved_at is not None]
-            planner.told = outbox.told(connection, ended)
-            return planner.plan(waiting)
+        made = Plan()
+
+        def decide(pieces: Iterable[Sequence[Waiting]]) -> None:
+            for waiting in pieces:
+                ended = [each.id for each in waiting if each.resolved_at is not None]
+                planner.told = outbox.told(connection, ended)
+                planner.plan(waiting, made)
 
         looks = furthest_looks(settings)
-        due = outbox.due(connection, now, looks)
-        made = decide(due)
+        decide(outbox.due(connection, now, looks))
         opened, ended = "opened" in made.events, "resolved" in made.events
         if opened or ended:
-            more = outbox.companions(connection, now, looks, opened=opened, ended=ended)
-            if more:
-                made = decide([*due, *more])
+            decide(outbox.companions(connection, now, looks, opened=opened, ended=ended))
         return _Found(made, outbox.carry_out(connection, made, targets, now))
 
     async def _adopt_targets(self, tasks: asyncio.TaskGroup) -> None:

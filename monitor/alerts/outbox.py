@@ -5,7 +5,7 @@ Runs in threads of the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -36,12 +36,11 @@ __all__ = [
 _WAITING = (
     "SELECT i.id, i.rule, i.watch, i.subject, i.job_id, i.opened_at, i.noted_at, i.late,"
     " i.acknowledged_at, i.resolved_at, i.suppressed_by, i.announced_at, i.told_at,"
-    " coalesce(s.since, i.opened_at), coalesce(s.bad_at, i.opened_at), i.seq FROM alert_incident i"
+    " coalesce(s.since, i.opened_at), coalesce(s.bad_at, i.opened_at) FROM alert_incident i"
     " LEFT JOIN alert_state s ON s.rule = i.rule AND s.subject = i.subject AND s.incident = i.id"
 )
 # More are looked at in the next turn.
 _MOST_AT_ONCE = 20_000
-_IN_ONE_PIECE = 2500
 _IN_ONE_QUERY = 500
 _decode_state = msgspec.json.Decoder(State).decode
 # A look that is further away than any that is noted was noted before the clock was set back, or by
@@ -74,15 +73,15 @@ def next_look(connection: Connection, now: float, looks: Looks) -> tuple[bool, f
     return bool(due), next_at
 
 
-def due(connection: Connection, now: float, looks: Looks) -> list[Waiting]:
-    """Return the incidents to look at now, oldest first."""
+def due(connection: Connection, now: float, looks: Looks) -> Iterator[list[Waiting]]:
+    """Yield the incidents to look at now, oldest first, in pieces."""
     return _waiting(connection, _DUE, (now, now + looks.repeats, now + looks.waits))
 
 
 def companions(
     connection: Connection, now: float, looks: Looks, *, opened: bool, ended: bool
-) -> list[Waiting]:
-    """Return incidents that wait to be sent and whose time has not come.
+) -> Iterator[list[Waiting]]:
+    """Yield incidents that wait to be sent and whose time has not come, in pieces.
 
     These are the ``opened`` or the ``ended`` ones: they go with others of which it has come.
     """
@@ -97,32 +96,19 @@ def companions(
     )
 
 
-def _waiting(connection: Connection, where: str, values: Sequence[Any]) -> list[Waiting]:
-    found: list[Waiting] = []
-    # Those of an outage have these in common.
-    texts: dict[str, str] = {}
-    times: dict[float, float] = {}
-    last = 0
-    # Nor are their rows held next to them. "+" keeps the index on look_at in use.
-    while True:
-        rows = connection.query(
-            f"{_WAITING} WHERE i.look_at IS NOT NULL AND +i.seq > %s AND {where}"
-            f" ORDER BY i.seq LIMIT {_IN_ONE_PIECE}",
-            (last, *values),
-        )
-        found += [
-            waiting._replace(
-                rule=texts.setdefault(waiting.rule, waiting.rule),
-                watch=texts.setdefault(waiting.watch, waiting.watch),
-                noted_at=times.setdefault(waiting.noted_at, waiting.noted_at),
-                since=waiting.opened_at if waiting.since == waiting.opened_at else waiting.since,
-                bad_at=waiting.opened_at if waiting.bad_at == waiting.opened_at else waiting.bad_at,
-            )
-            for waiting in (Waiting(*row[:-1]) for row in rows)
-        ]
-        if len(rows) < _IN_ONE_PIECE or len(found) >= _MOST_AT_ONCE:
-            return found
-        last = rows[-1][-1]
+def _waiting(connection: Connection, where: str, values: Sequence[Any]) -> Iterator[list[Waiting]]:
+    # "+" keeps the index on look_at in use.
+    numbers = connection.query(
+        "SELECT i.seq FROM alert_incident i WHERE i.look_at IS NOT NULL"  # noqa: S608 - our own
+        f" AND {where} ORDER BY +i.seq LIMIT {_MOST_AT_ONCE}",
+        values,
+    )
+    # Those of an outage are never in memory as a whole.
+    for start in range(0, len(numbers), _IN_ONE_QUERY):
+        some = [number for (number,) in numbers[start : start + _IN_ONE_QUERY]]
+        marks = ", ".join(["%s"] * len(some))
+        rows = connection.query(f"{_WAITING} WHERE i.seq IN ({marks}) ORDER BY i.seq", some)
+        yield [Waiting(*row) for row in rows]
 
 
 def dependencies(connection: Connection) -> dict[int, Dependency]:

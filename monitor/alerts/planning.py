@@ -30,8 +30,6 @@ STORM = 10
 
 _STORM_WAITS = 6.0
 _CATCHING_UP_LOOK_S = 1.0
-_BUSY_LOOK_S = 0.2
-_BUSY_PATIENCE_S = 30.0
 
 
 class Waiting(NamedTuple):
@@ -135,8 +133,7 @@ class Planner:
 
     ``told`` has the receivers that were sent the opening of an incident. While the instance is
     ``catching_up``, it does not know yet whether late incidents are over. ``started_at`` is when
-    the notifier started: what was opened before and is over now was not sent by then. While it is
-    ``busy``, more messages of the same outage wait to be read, and new incidents wait for them.
+    the notifier started: what was opened before and is over now was not sent by then.
     """
 
     surroundings: Surroundings
@@ -144,19 +141,16 @@ class Planner:
     brake: Brake
     catching_up: bool
     started_at: float
-    busy: bool = False
     told: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def plan(self, waiting: Iterable[Waiting]) -> Plan:
-        """Return what to do about incidents whose time has come."""
-        made = Plan()
+    def plan(self, waiting: Iterable[Waiting], made: Plan) -> None:
+        """Add to a plan what to do about incidents whose time has come."""
         for each in waiting:
             rule = self.rules.get(each.rule)
             if each.resolved_at is None:
                 self._open(each, rule, made)
             else:
                 self._end(each, rule, made)
-        return made
 
     def _open(self, each: Waiting, rule: Rule | None, made: Plan) -> None:
         now = self.surroundings.now
@@ -171,8 +165,6 @@ class Planner:
             held_until = self.brake.until("opened", now)
             if each.late and self.catching_up:
                 held_until = now + _CATCHING_UP_LOOK_S
-            elif held_until is None:
-                held_until = self._busy_until(each)
             if held_until is not None:
                 made.marks.append(Mark(each.id, None, None, None, held_until))
                 return
@@ -188,18 +180,9 @@ class Planner:
         look_at = None if repeat is None else min(told_at, now) + repeat
         made.marks.append(Mark(each.id, None, each.announced_at, told_at, look_at))
 
-    def _busy_until(self, each: Waiting) -> float | None:
-        """Return when to look again at an incident that waits for others, if it does."""
-        now = self.surroundings.now
-        patience = self.surroundings.group_wait + _BUSY_PATIENCE_S
-        changed_at = max(each.noted_at, each.resolved_at or 0.0)
-        if self.busy and abs(now - changed_at) < patience:
-            return now + _BUSY_LOOK_S
-        return None
-
     def _end(self, each: Waiting, rule: Rule | None, made: Plan) -> None:
         now = self.surroundings.now
-        held_until = self.brake.until("resolved", now) or self._busy_until(each)
+        held_until = self.brake.until("resolved", now)
         announced_at = each.announced_at
         if held_until is not None:
             mark = Mark(each.id, each.suppressed_by, announced_at, each.told_at, held_until)

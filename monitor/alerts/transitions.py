@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from monitor.alerts.incidents import Changes, LocationState, Opened, Resolved, State, new_id
+from monitor.alerts.incidents import (
+    NOWHERE,
+    Changes,
+    LocationState,
+    Opened,
+    Resolved,
+    State,
+    new_id,
+)
 from monitor.alerts.jobs import JobFacts
 from monitor.alerts.located import Locations, counted, with_location
 from monitor.alerts.result_view import ResultView
@@ -48,7 +56,7 @@ class Transition:
     def note_dependency(self, located: Locations | None) -> None:
         """Note whether a job that others depend on is well."""
         result, before = self.observed.result, self.states.get(DEPENDENCY)
-        down, locations = not result.up, {}
+        down, locations = not result.up, NOWHERE
         if located is not None:
             after = LocationState(bad=True) if down else None
             locations = with_location(
@@ -150,7 +158,7 @@ class Transition:
             return
         incident = None if state is None else state.incident
         left = (expires_at - result.checked_at) / _DAY_S
-        locations = {}
+        locations = NOWHERE
         if located is not None:
             # One location that gets an old certificate is enough.
             after = LocationState(bad=True) if left < rule.days else None

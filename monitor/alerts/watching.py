@@ -15,7 +15,7 @@ from monitor.alerts.incident_log import log_changes
 from monitor.alerts.incidents import Changes, State
 from monitor.alerts.jobs import JobFacts
 from monitor.alerts.matching import matches
-from monitor.alerts.settings import FeedRule, Match, PartRule, Rule, SilenceRule
+from monitor.alerts.settings import FeedRule, PartRule, Rule, SilenceRule
 from monitor.alerts.tables import load_states, write_changes
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
@@ -34,6 +34,7 @@ logger = logging.getLogger("monitor.alerts")
 _LONGEST_S = 15.0
 # Between a result and the row that shows it to other instances.
 _UNSEEN_S = 6.0
+_OF_DAEMON = (PartRule, FeedRule)
 
 
 class Watch(ABC):
@@ -46,9 +47,11 @@ class Watch(ABC):
         store: Store,
         *,
         source: str,
+        rules: Callable[[], Sequence[Rule]],
         group_wait: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._rules = rules
         self._store = store
         self._source = source
         self._group_wait = group_wait
@@ -57,8 +60,11 @@ class Watch(ABC):
         self.outage = OutageLog(logger, outcome="trying again")
 
     @abstractmethod
-    async def look(self) -> Sequence[Condition]:
-        """Return the conditions that hold; raises MonitorError if that cannot be found out."""
+    async def look(self) -> Sequence[Condition] | None:
+        """Return the conditions that hold, None if that is not known yet.
+
+        Raises MonitorError if it cannot be found out.
+        """
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -84,7 +90,10 @@ class Watch(ABC):
             )
             self.states = {(rule, subject): state for rule, subject, state in found}
         conditions = await self.look()
-        changes = judge_conditions(conditions, self.states, now=self.clock())
+        if conditions is None:
+            return
+        rules = {rule.name for rule in self._rules()}
+        changes = judge_conditions(conditions, self.states, rules=rules, now=self.clock())
         if not changes:
             return
         # Since when a condition holds that opened nothing yet is known to this instance alone.
@@ -139,34 +148,44 @@ class PartsWatch(Watch):
         group_wait: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(store, source=f"daemon{here}", group_wait=group_wait, clock=clock)
-        self._rules = rules
+        super().__init__(
+            store, source=f"daemon{here}", rules=rules, group_wait=group_wait, clock=clock
+        )
         self._parts = parts
         self._connected = connected
         self._here = here
+        # The rules that it looked at last, and those of them that it watches.
+        self._of: Sequence[Rule] = ()
+        self._mine: Sequence[Rule] = ()
 
     async def look(self) -> Sequence[Condition]:
         """Look at the parts and the relay."""
         rules = self._rules()
-        found = []
-        parts = self._parts() if any(isinstance(rule, PartRule) for rule in rules) else {}
-        feeds = any(isinstance(rule, FeedRule) for rule in rules)
-        lost = feeds and self._connected() is False
-        for rule in rules:
+        if rules is not self._of:
+            # There may be thousands, most of them about sites.
+            mine = [each async for each in over_turns(rules) if isinstance(each, _OF_DAEMON)]
+            self._of, self._mine = rules, mine
+        found: list[Condition] = []
+        if not self._mine:
+            return found
+        parts, connected = self._parts(), self._connected()
+        degraded = [each for each in parts.items() if each[1].health is Health.DEGRADED]
+        async for rule in over_turns(self._mine):
+            conditions = []
             if isinstance(rule, PartRule):
-                found += [
+                conditions = [
                     self._condition(rule, name, f"{name} is degraded", state.summary, rule.for_)
-                    for name, state in parts.items()
-                    if state.health is Health.DEGRADED
+                    for name, state in degraded
                 ]
-            elif isinstance(rule, FeedRule) and lost:
+            elif isinstance(rule, FeedRule) and connected is False:
                 title, reason = "no broker is connected", f"for {rule.for_:g} s"
-                found.append(self._condition(rule, "relay", title, reason, rule.for_))
-        return [
-            each
-            for each, match in ((each, _match(rules, each.rule)) for each in found)
-            if match is None or matches(match, subject=each.subject, watch=each.watch)
-        ]
+                conditions = [self._condition(rule, "relay", title, reason, rule.for_)]
+            found += [
+                each
+                for each in conditions
+                if matches(rule.match, subject=each.subject, watch=each.watch)
+            ]
+        return found
 
     def _condition(self, rule: Rule, name: str, title: str, reason: str, for_s: float) -> Condition:
         return Condition(
@@ -197,25 +216,28 @@ class SilenceWatch(Watch):
         group_wait: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(store, source="silence", group_wait=group_wait, clock=clock)
-        self._rules = rules
+        super().__init__(store, source="silence", rules=rules, group_wait=group_wait, clock=clock)
         self._jobs = jobs
         self._seen = seen
         self._catching_up = catching_up
         # Since when this instance waits for results of a job.
         self._waiting: dict[int, float] = {}
-        self._last: Sequence[Condition] = ()
 
-    async def look(self) -> Sequence[Condition]:
+    async def look(self) -> Sequence[Condition] | None:
         """Look at the last result of each job."""
-        rules = [rule for rule in self._rules() if isinstance(rule, SilenceRule)]
-        # With thousands of jobs it may take long.
-        jobs = await call_aside(self._jobs) if rules else None
-        if not jobs:
-            self.interval_s, self._last = 1.0, ()
+        rules = [each async for each in over_turns(self._rules()) if isinstance(each, SilenceRule)]
+        if not rules:
+            # Nobody notes results without such a rule.
+            self._waiting.clear()
+            self.interval_s = 1.0
             return ()
-        if self._catching_up():
-            return self._last
+        # With thousands of jobs it may take long.
+        jobs = await call_aside(self._jobs)
+        if jobs is None or self._catching_up():
+            return None
+        if not jobs:
+            self.interval_s = 1.0
+            return ()
         shortest = min(job.interval for job in jobs.values())
         self.interval_s = min(max(shortest / 4, 1.0), _LONGEST_S)
         now = self.clock()
@@ -228,39 +250,34 @@ class SilenceWatch(Watch):
         running = {job_id: job for job_id, job in jobs.items() if job.running}
         self._waiting = {job_id: self._waiting.get(job_id, now) for job_id in running}
         found = []
-        async for job_id, job in over_turns(running.items()):
+        pairs = ((*each, rule) for each in running.items() for rule in rules)
+        async for job_id, job, rule in over_turns(pairs):
             last = max(stored.get(job_id, 0.0), live.get(job_id, 0.0))
             since = max(last, self._waiting[job_id])
-            for rule in rules:
-                patience = max(rule.intervals * job.interval, job.interval + job.slowest_s)
-                patience += _UNSEEN_S if self._store.dialect == "postgresql" else 1.0
-                known = (self.states or {}).get((rule.name, str(job_id)))
-                lasts = known is not None and known.incident and last <= (known.since or 0.0)
-                if not lasts and (
-                    now - since < patience
-                    or not matches(
-                        rule.match,
-                        subject=str(job_id),
-                        watch="silence",
-                        job_id=job_id,
-                        tags=job.tags,
-                    )
-                ):
-                    continue
-                found.append(
-                    Condition(
-                        rule=rule.name,
-                        watch="silence",
-                        subject=str(job_id),
-                        job_id=job_id,
-                        title=f"{job.title}: no results",
-                        reason=f"none for {round(now - since)} s, expected each {job.interval:g} s",
-                        since=since,
-                    )
+            patience = max(rule.intervals * job.interval, job.interval + job.slowest_s)
+            patience += _UNSEEN_S if self._store.dialect == "postgresql" else 1.0
+            known = (self.states or {}).get((rule.name, str(job_id)))
+            lasts = known is not None and known.incident and last <= (known.since or 0.0)
+            if not lasts and (
+                now - since < patience
+                or not matches(
+                    rule.match,
+                    subject=str(job_id),
+                    watch="silence",
+                    job_id=job_id,
+                    tags=job.tags,
                 )
-        self._last = found
+            ):
+                continue
+            found.append(
+                Condition(
+                    rule=rule.name,
+                    watch="silence",
+                    subject=str(job_id),
+                    job_id=job_id,
+                    title=f"{job.title}: no results",
+                    reason=f"none for {round(now - since)} s, expected each {job.interval:g} s",
+                    since=since,
+                )
+            )
         return found
-
-
-def _match(rules: Sequence[Rule], name: str) -> Match | None:
-    return next((rule.match for rule in rules if rule.name == name), None)

@@ -282,21 +282,23 @@ class _Tail:
                 message = json.loads(connection.recv(timeout=_ANSWER_S))
             except TimeoutError:
                 raise _AwayError("no response in time") from None
-            if message.get("status") == "error":
-                error = message["error"]
-                if error["code"] in ("unavailable", "rate-limited"):
-                    raise _AwayError(error["message"])
-                raise MonitorError(f"{self._api.shown}: {error['message']}")
+            self._refuse_error(message)
             if message["action"] == "log":
                 live.append(message)
             elif message.get("id") == "get":
                 return dict(message)
 
+    def _refuse_error(self, message: dict[str, Any]) -> None:
+        if message.get("status") == "error":
+            error = message["error"]
+            if error["code"] in ("unavailable", "rate-limited"):
+                raise _AwayError(error["message"])
+            raise MonitorError(f"{self._api.shown}: {error['message']}")
+
     def _go_on(self, connection: ClientConnection) -> None:
         while True:
             message = json.loads(connection.recv())
-            if message.get("status") == "error":
-                raise MonitorError(f"{self._api.shown}: {message['error']['message']}")
+            self._refuse_error(message)
             if message["action"] == "log":
                 self._live(message)
 

@@ -10,8 +10,9 @@ __all__ = ["new_event_loop", "settle_garbage", "take_short_turns"]
 
 # Thresholds of the garbage collector's generations (gc.set_threshold). With the default of 700 new
 # objects it would run thousands of times while thousands of clients connect, and find nothing:
-# the relay creates no reference cycles.
-_GARBAGE = (20_000, 5, 10)
+# the relay creates no reference cycles. A young collection takes up to 2 ms, one of the middle
+# generation up to 10 ms, and a full one, of everything, comes after a million objects that stay.
+_GARBAGE = (4_000, 3, 80)
 # At the default of 5 ms, a busy thread would delay the loop for that long.
 _TURN_S = 0.0005
 

@@ -243,7 +243,9 @@ class Daemon:
 
     def _load(self) -> LoadedConfig:
         try:
-            return load(self._file)
+            loaded = load(self._file)
+            # What it looks up of each section's type takes long the first time.
+            list(self.config.differences(loaded.config))
         except MonitorError as error:
             raise without_traces(error) from None
         except Exception as error:  # a defect here must not end the daemon
@@ -251,6 +253,8 @@ class Daemon:
             raise ConfigError(
                 f"cannot be read: {type(error).__name__}", file=self._file or ""
             ) from None
+        else:
+            return loaded
 
     async def _adopt(self, loaded: LoadedConfig) -> None:
         """Switch to a new config, after every part has accepted it."""

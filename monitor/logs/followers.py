@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, Protocol
 
 from monitor.logs.answers import ActionError, ErrorCode, live
 from monitor.logs.entries import Entry
 from monitor.logs.expressions import MESSAGE_BYTES, MESSAGES, Expressions
 from monitor.logs.filters import Filter, SearchedEntry
+from monitor.transport.crowds import Crowds
 
 __all__ = ["Follower", "LiveMessage", "LiveTail"]
 
@@ -59,7 +60,7 @@ class LiveMessage:
         return found
 
 
-class Follower(Protocol):
+class Follower(Hashable, Protocol):
     """A follower: it decides what it can take, and counts the rest."""
 
     def offer(self, message: LiveMessage) -> None:
@@ -120,6 +121,8 @@ class LiveTail:
         self._by_sender: dict[str | None, set[_Feed]] = {}
         self._where: dict[Follower, _Feed] = {}
         self._ended: dict[Follower, Callable[[ActionError], None]] = {}
+        # By the names of their tokens.
+        self._crowds: Crowds[Follower] = Crowds()
         # Feeds that look at every message do so in a task, in slices.
         self._searching: set[_Feed] = set()
         self._backlog: deque[tuple[Sequence[Entry], tuple[_Feed, ...]]] = deque()
@@ -140,16 +143,36 @@ class LiveTail:
     def __contains__(self, follower: Follower) -> bool:
         return follower in self._where
 
+    def make_room(self, token: str, most: int) -> bool:
+        """Return whether a token may have one more live tail, of ``most`` in all.
+
+        If there are as many, the newest one of the token with most makes room, unless the new one
+        would only change places with it.
+        """
+        if len(self._where) < most:
+            return True
+        largest = self._crowds.largest()
+        if len(largest) <= self._crowds.count(token) + 1:
+            return False
+        newest = next(reversed(largest))
+        ended = self._ended[newest]
+        self.unfollow(newest)
+        problem = "too many live tails, of which this token had most"
+        ended(ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=10.0))
+        return True
+
     def follow(
         self,
         follower: Follower,
         filter_: Filter,
         *,
+        token: str = "",
         ended: Callable[[ActionError], None] = lambda _: None,
     ) -> None:
         """Start a live tail, which replaces the previous one of this follower.
 
-        ``ended`` is called if the tail ends because its regular expression takes too long.
+        ``token`` is the name of its token. ``ended`` is called if the tail ends because its regular
+        expression takes too long, or because others need the room.
         """
         self.unfollow(follower)
         feed = self._feeds.get(filter_)
@@ -166,6 +189,7 @@ class LiveTail:
         feed.followers.add(follower)
         self._where[follower] = feed
         self._ended[follower] = ended
+        self._crowds.add(follower, token)
 
     def unfollow(self, follower: Follower) -> None:
         """End the live tail of a follower."""
@@ -173,6 +197,7 @@ class LiveTail:
         if feed is None:
             return
         del self._ended[follower]
+        self._crowds.discard(follower)
         feed.followers.discard(follower)
         if not feed.followers:
             if feed.timer is not None:

@@ -149,9 +149,6 @@ class Session:
         if self.no_follower:
             raise ActionError(ErrorCode.BAD_REQUEST, self.no_follower)
         tail = self._service.tail
-        if not self.following and len(tail) >= self._service.settings.max_followers:
-            problem = "too many live tails"
-            raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=10.0)
         deaf = self._service.deaf()
         if deaf is not None:
             problem = f"new entries of other daemons do not arrive: {deaf}"
@@ -165,7 +162,11 @@ class Session:
                 self._send(error.answer(request.head))
 
         if not self._closed:
-            tail.follow(self._follower, request.filter, ended=ended)
+            most = self._service.settings.max_followers
+            if not self.following and not tail.make_room(principal.name, most):
+                problem = "too many live tails"
+                raise ActionError(ErrorCode.UNAVAILABLE, problem, retry_after=10.0)
+            tail.follow(self._follower, request.filter, token=principal.name, ended=ended)
             self.follows += 1
 
     def _flush(self, _: asyncio.Future[bytes]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Address, Bytes, Count, Reloadable, Seconds, Section
+from monitor.settings import Address, Bytes, Count, Reloadable, Seconds, Section, verify_each
 from monitor.transport.curve import CurveSettings, read_curve_keys
 
 __all__ = ["LogsSettings"]
@@ -45,7 +45,8 @@ class LogsSettings(Section, frozen=True, kw_only=True):
     # bytes of uploads that wait to be committed, all connections together; past it the answer is
     # `unavailable`
     max_pending_bytes: Reloadable[Bytes] = 128 * 1024 * 1024
-    # live tails at once, over both transports
+    # live tails at once, over both transports; past it, the token with most of them gives one up
+    # for one with fewer
     max_followers: Reloadable[Count] = 10_000
     # where the same actions are served by a ZeroMQ ROUTER
     zeromq_uri: Address | None = None
@@ -54,8 +55,12 @@ class LogsSettings(Section, frozen=True, kw_only=True):
 
     def verify(self) -> None:
         """Check that one entry fits a message, and read the CURVE keys."""
-        if self.curve is not None:
-            read_curve_keys(self.curve)
+        verify_each(
+            lambda: self.curve is not None and read_curve_keys(self.curve),
+            self._verify_sizes,
+        )
+
+    def _verify_sizes(self) -> None:
         if self.max_message_bytes < self.max_entry_bytes + 1024:
             raise SettingError(
                 ("max_message_bytes",),

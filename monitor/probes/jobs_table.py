@@ -16,7 +16,7 @@ from monitor.errors import SettingError
 from monitor.probes.checks import DEFAULT_KIND, read_job
 from monitor.probes.job import Job
 from monitor.probes.source import JobList, JobSource
-from monitor.store import Connection, Row, Store
+from monitor.store import Connection, JsonText, Row, Store
 from monitor.validation import decoding_problem
 
 __all__ = [
@@ -251,8 +251,8 @@ def _row(job: Job) -> Row:
     if job.kind != DEFAULT_KIND:
         options["kind"] = job.kind
     values = {key: data.get(key, _COLUMN_DEFAULTS.get(key)) for key in _COLUMN_OF}
-    values["expected_status"] = msgspec.json.encode(values["expected_status"]).decode()
-    return (*values.values(), msgspec.json.encode(options).decode())
+    values["expected_status"] = JsonText(msgspec.json.encode(values["expected_status"]).decode())
+    return (*values.values(), JsonText(msgspec.json.encode(options).decode()))
 
 
 def _job(row: Row) -> Job:

@@ -39,14 +39,15 @@ _ASK_EVERY = 8
 _PING_TURNS = 20
 # A frame that nobody has read for this long is made again for the next reader.
 _FRAMES_KEPT_S = 20
-# A flush is followed by a rest of this many times what it took, but no longer than this: a send
-# costs the kernel more than everything else costs the relay, so under load the messages of
-# several turns go out joined. Writing takes half of the time at most, and a fifth if a flush is so
-# long that it writes to hundreds of clients.
-_REST_FACTOR = 1
-_LONG_FLUSH_S = 0.005
-_LONG_REST_FACTOR = 4
+# A flush is followed by a rest: a send costs the kernel more than everything else costs the relay,
+# so under load the messages of several turns go out joined. Flushes and what else the loop does
+# take this share of the time at most, but flushes may always take the second one. An idle loop owes
+# nobody a delay.
+_BUSY_SHARE = 0.75
+_FLUSH_SHARE_MIN = 0.2
 _REST_MAX_S = 0.1
+# How long (s) the loop's other work is measured before the share of flushes is set again.
+_MEASURED_S = 0.1
 # Notices about the feed may take this much time (s) at once, and this share of it in the long run;
 # past it there is a rest after each piece.
 _FEED_BURST_S = 0.02
@@ -82,6 +83,9 @@ class Delivery:
         # to follow at once.
         self._unwritten: Iterator[Subscriber] | None = None
         self._flush_took = 0.0
+        self._flush_share = _BUSY_SHARE
+        # Since when, this thread's time then, and what flushes took of it.
+        self._measured = clock(), time.thread_time(), 0.0
         self._again = False
         # What the clients are to get about the feed, the last change last, and whom the last such
         # notice has not reached yet.
@@ -269,13 +273,25 @@ class Delivery:
         """Rest after a flush, and begin the next one if that is due."""
         self._unwritten = None
         took = self._flush_took
-        factor = _REST_FACTOR if took < _LONG_FLUSH_S else _LONG_REST_FACTOR
-        rested_at = self._clock() + min(factor * took, _REST_MAX_S)
+        now = self._clock()
+        self._share_time(took, now)
+        rested_at = now + min(took * (1 / self._flush_share - 1), _REST_MAX_S)
         if not self._again:
             self._rested_at = rested_at
         if self._dirty and not self._rest():
             self._flush_handle = asyncio.get_running_loop().call_soon(self.flush)
         self._rested_at = rested_at
+
+    def _share_time(self, took: float, now: float) -> None:
+        """Set the share of flushes by what else the loop has done lately."""
+        since, used, flushed = self._measured
+        flushed += took
+        if now - since >= _MEASURED_S:
+            thread_time = time.thread_time()
+            other = (thread_time - used - flushed) / (now - since)
+            self._flush_share = max(_BUSY_SHARE - other, _FLUSH_SHARE_MIN)
+            since, used, flushed = now, thread_time, 0.0
+        self._measured = since, used, flushed
 
     def begin_turn(self) -> None:
         """Let readers that advance outside of a flush share their frames in this turn."""

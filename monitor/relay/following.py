@@ -48,7 +48,8 @@ class Following:
     ``changed`` is called with each channel that has news and how many bytes, ``applied`` after
     several; ``again`` with a channel's name and a message to publish as a new one;
     ``brokers_changed`` with the time (epoch s) when the number of the other relays' brokers
-    changes, 0 if only what is known of it; ``ready`` once, when everything was read or Kafka is
+    changes, 0 if only what is known of it; ``marked`` with a channel of which a mark of this
+    relay was read; ``ready`` once, when everything was read or Kafka is
     unavailable for too long.
     """
 
@@ -61,6 +62,7 @@ class Following:
         applied: Callable[[], None],
         again: Callable[[bytes, Again], None],
         brokers_changed: Callable[[float], None],
+        marked: Callable[[bytes], None],
         ready: Callable[[], None],
         clock: Callable[[], float],
         time: Callable[[], float],
@@ -72,6 +74,7 @@ class Following:
         self._applied = applied
         self._again = again
         self._brokers_changed = brokers_changed
+        self._marked = marked
         self._ready = ready
         self._clock = clock
         self._time = time
@@ -199,6 +202,10 @@ class Following:
 
     def _take(self, name: bytes, record: ChannelRecord) -> None:
         now, channels = self._clock(), self._channels
+        if record.is_mark:
+            if record.relay == channels.run:
+                self._marked(name)
+            return
         if record.at:
             self.latest_at = record.at[-1]
             relay = self._relays.get(record.relay)

@@ -67,6 +67,9 @@ class OpenReceiver(Receiver):
     def begin(self) -> None:  # noqa: D102
         self._server.begin()
 
+    def hold(self) -> None:  # noqa: D102
+        self._server.hold_all()
+
     def stop(self) -> None:  # noqa: D102
         if self._server.reading:
             self._server.read_rest()

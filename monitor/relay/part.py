@@ -85,6 +85,9 @@ class Relay(Part):
                 publish=self._publish_again,
                 brokers_changed=self._other_brokers_changed,
                 ready=self._ready,
+                hold=self._hold,
+                deliver=self._deliver_now,
+                go_on=self._go_on,
                 clock=clock,
                 time=self._time,
             )
@@ -167,6 +170,8 @@ class Relay(Part):
 
     async def drain(self) -> None:
         """Stop receiving; send every client what is queued, and close with 1001."""
+        if self._sharing is not None:
+            self._sharing.wait_no_more()
         self.receiver.stop()
         await asyncio.gather(
             self.server.drain(_DRAIN_S),
@@ -190,6 +195,10 @@ class Relay(Part):
         ):
             self._stop("a remote exit command")
             return
+        if self._sharing is None or not self._sharing.keep_waiting(message):
+            self._deliver_now(message)
+
+    def _deliver_now(self, message: Message) -> None:
         if self._sharing is not None:
             self._sharing.before_message(message.channel)
         self._publish(message.channel, message.command, message.frame)
@@ -232,6 +241,13 @@ class Relay(Part):
 
     def _ready(self) -> None:
         self.server.unready = ""
+        self.receiver.begin()
+
+    def _hold(self) -> None:
+        self.receiver.hold()
+
+    def _go_on(self) -> None:
+        self._delivered()
         self.receiver.begin()
 
     def _publish_again(self, name: bytes, message: Again) -> None:

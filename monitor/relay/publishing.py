@@ -18,7 +18,7 @@ from monitor.errors import UnavailableError
 from monitor.log_limits import OutageLog, RateLimitedLog
 from monitor.relay.channel import Channel
 from monitor.relay.shared_channels import SharedChannels
-from monitor.relay.topic_records import brokers_record, channel_record
+from monitor.relay.topic_records import brokers_record, channel_record, mark_record
 
 __all__ = ["HEARTBEAT_S", "Publishing"]
 
@@ -58,6 +58,8 @@ class Publishing:
         # Cut, but not known to be in Kafka.
         self._pending: list[tuple[str | None, bytes]] = []
         self._pending_messages = 0
+        # Channels to publish a mark for.
+        self._marks: list[bytes] = []
         self._leaving: deque[Channel] = deque()
         self._leaving_bytes = 0
         # Whether a broker was ever here, and how many brokers the others know of.
@@ -75,6 +77,11 @@ class Publishing:
     def wake(self) -> None:
         """Publish what is new."""
         self._news.set()
+
+    def mark(self, name: bytes) -> None:
+        """Publish a mark for a channel."""
+        self._marks.append(name)
+        self.wake()
 
     @property
     def unpublished(self) -> int:
@@ -131,6 +138,9 @@ class Publishing:
 
     def _cut(self) -> None:
         """Take the next window of what is new."""
+        marks, self._marks = self._marks, []
+        run = self._channels.run
+        self._pending += [(name.decode(), mark_record(run)) for name in marks]
         room = _WINDOW_BYTES
         while self._leaving and room > 0:
             channel = self._leaving[0]

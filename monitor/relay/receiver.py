@@ -55,6 +55,10 @@ class Receiver(ABC):
         """Read what brokers send."""
 
     @abstractmethod
+    def hold(self) -> None:
+        """Let brokers wait for :meth:`begin` again; what is read already is still delivered."""
+
+    @abstractmethod
     def stop(self) -> None:
         """Receive nothing more; what is there already is read first."""
 

@@ -58,6 +58,8 @@ class Replicas:
     def take(self, name: bytes, record: ChannelRecord, now: float) -> Taken:
         """Apply a record; ``now`` is when it came (s), on the clock of the channels."""
         channels = self._channels
+        if record.is_mark:
+            return Taken()
         channel = channels.get(name)
         own = record.relay == channels.run
         if own and record.begins:

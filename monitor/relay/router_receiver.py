@@ -111,6 +111,11 @@ class RouterReceiver(Receiver):
             self._router.read(self._drain, self._drain_monitor)
             self._unfinished.start()
 
+    def hold(self) -> None:
+        """Let brokers wait for :meth:`begin` again."""
+        self._router.stop_reading()
+        self._unfinished.stop()
+
     def stop(self) -> None:
         """Receive nothing more; what the socket still holds is drained first."""
         if self._router.reading:

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable
 
 from monitor.bus.interface import DirectTopic
 from monitor.metrics import Metric
+from monitor.relay.channel import Channel
 from monitor.relay.delivery import Delivery
 from monitor.relay.feed import SteadyTime
 from monitor.relay.following import Following
+from monitor.relay.handover import Handover
+from monitor.relay.protocol import Message
 from monitor.relay.publishing import Publishing
 from monitor.relay.replicas import Again
 from monitor.relay.shared_channels import SharedChannels
@@ -27,7 +30,8 @@ class Sharing:
 
     ``publish`` is called with a channel's name and a message to publish here as a new one,
     ``brokers_changed`` with the time when the other relays' brokers changed (0 if only what is
-    known of them), ``ready`` once the histories of the topic are here.
+    known of them), ``ready`` once the histories of the topic are here. ``hold`` is called when
+    brokers are not to be read, then ``deliver`` with the messages that waited, and ``go_on``.
     """
 
     def __init__(
@@ -40,6 +44,9 @@ class Sharing:
         publish: Callable[[bytes, Again], None],
         brokers_changed: Callable[[float], None],
         ready: Callable[[], None],
+        hold: Callable[[], None],
+        deliver: Callable[[Message], None],
+        go_on: Callable[[], None],
         clock: Callable[[], float],
         time: SteadyTime,
     ) -> None:
@@ -47,7 +54,11 @@ class Sharing:
         self._channels = channels
         self._delivery = delivery
         self._time = time
+        self._waits = True
         self._publishing = Publishing(topic, channels, brokers=brokers, time=time)
+        self._handover = Handover(
+            mark=self._publishing.mark, hold=hold, deliver=deliver, go_on=go_on
+        )
         self._following = Following(
             topic,
             channels,
@@ -55,6 +66,7 @@ class Sharing:
             applied=self._applied,
             again=publish,
             brokers_changed=brokers_changed,
+            marked=self._handover.read,
             ready=ready,
             clock=clock,
             time=time,
@@ -89,18 +101,34 @@ class Sharing:
         await self._following.wait_caught_up()
         await self._publishing.run()
 
+    def keep_waiting(self, message: Message) -> bool:
+        """Return whether a message waits: others do, or it continues another relay's channel."""
+        waits = self._waits and self.problem is None
+        continues = waits and self._other(message.channel) is not None
+        if continues or self._handover.is_waiting:
+            self._handover.wait(message, mark=continues)
+            return True
+        return False
+
+    def wait_no_more(self) -> None:
+        """Deliver what waits, and at once whatever comes."""
+        self._waits = False
+        self._handover.end()
+
     def before_message(self, name: bytes) -> None:
         """Let a channel of another relay continue here if its next message comes here."""
-        channel = self._channels.get(name)
-        if (
-            channel is not None
-            and channel.end
-            and not channel.ended
-            and not self._channels.is_own(channel)
-        ):
+        channel = self._other(name)
+        if channel is not None:
             self._channels.take_over(channel)
             # Frames that were made under the old epoch.
             self._delivery.turn.clear()
+
+    def _other(self, name: bytes) -> Channel | None:
+        """Return the channel of that name if it is another relay's and has not ended."""
+        channel = self._channels.get(name)
+        if channel is None or not channel.end or channel.ended or self._channels.is_own(channel):
+            return None
+        return channel
 
     def wake(self) -> None:
         """Publish what is new."""

@@ -7,8 +7,9 @@ A message about a channel has the channel as its key, so all about one channel i
 
 ``begins`` says that it is the first of its epoch. ``seq`` is the number of the first message in
 ``data``, ``at`` when each came, ``ancestors`` are earlier epochs of the channel, each with the
-number of messages up to which it is the same. A message without a key says how many brokers a
-relay has::
+number of messages up to which it is the same. One without messages and end is a mark: the
+relay that reads its own has read the channel so far. A message without a key says how many brokers
+a relay has::
 
     {"relay": "0c5e", "at": 1612839600.25, "brokers": 1}
 """
@@ -33,6 +34,7 @@ __all__ = [
     "command_of",
     "decode_record",
     "frames_of",
+    "mark_record",
 ]
 
 _Run = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -68,6 +70,11 @@ class ChannelRecord(msgspec.Struct, frozen=True):
         return next((number for old, number in self.ancestors if old == epoch), None)
 
     @property
+    def is_mark(self) -> bool:
+        """Whether it says nothing about the channel."""
+        return not self.data and self.end is None
+
+    @property
     def failed(self) -> bool:
         """Whether the last message is FAILED."""
         return bool(self.data) and command_of(self.data[-1]) == b"FAILED"
@@ -99,6 +106,11 @@ def command_of(text: msgspec.Raw | bytes) -> bytes:
 def brokers_record(run: str, at: float, brokers: int) -> bytes:
     """Return how many brokers a relay has, as JSON."""
     return _encode({"relay": run, "at": at, "brokers": brokers})
+
+
+def mark_record(run: str) -> bytes:
+    """Return a mark, as JSON."""
+    return _encode({"relay": run, "epoch": run, "seq": 1})
 
 
 def decode_record(key: str | None, value: bytes) -> ChannelRecord | BrokersRecord:

@@ -18,6 +18,7 @@ __all__ = [
     "RETRY_S",
     "Connection",
     "Dialect",
+    "JsonText",
     "LoginError",
     "Row",
     "Store",
@@ -34,6 +35,12 @@ With the time that a try may take, everything continues within 10 s of the datab
 Dialect = Literal["postgresql", "sqlite"]
 Row = tuple[Any, ...]
 T = TypeVar("T")
+
+
+class JsonText(str):
+    """JSON for a column of the type jsonb."""
+
+    __slots__ = ()
 
 
 class TablesError(MonitorError):

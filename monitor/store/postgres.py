@@ -22,6 +22,7 @@ import psycopg2.extras
 from monitor.errors import MonitorError, UnavailableError
 from monitor.store import locks, migrate, sequences
 from monitor.store.columns import Columns
+from monitor.store.escapes import escape
 from monitor.store.interface import (
     Connection,
     Dialect,
@@ -31,7 +32,7 @@ from monitor.store.interface import (
     expect_rows,
 )
 from monitor.store.notifications import NotificationThread
-from monitor.store.postgres_connecting import Connector
+from monitor.store.postgres_connecting import Connector, place_of
 from monitor.store.postgres_errors import is_lost
 from monitor.store.settings import DatabaseSettings
 from monitor.store.silence import Silence
@@ -46,6 +47,8 @@ _INSERT_PAGE = 1000
 _LOCK_SHARE = 0.9
 # The same for a statement. A server that answers says that it gave up, before the client does.
 _STATEMENT_SHARE = 0.95
+# How often the tables are dropped and made anew, if that ends in deadlocks.
+_DEADLOCKS = 5
 
 
 class PostgresConnection(Connection):
@@ -89,11 +92,13 @@ class _PostgresSession(Session):
 
     def __init__(self, raw: psycopg2.extensions.connection) -> None:
         self.raw = raw
+        self.place = place_of(raw)
         self.checked = False
         """Whether the tables were checked and are what this program needs."""
         self.advanced = False
         """Whether the sequences were checked."""
         self.columns = Columns(raw)
+        escape(raw)
         # A duplicate: the descriptor of the original may be closed and reused for another socket
         # while interrupt() runs in another thread.
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))
@@ -127,7 +132,11 @@ class PostgresStore(Store):
         self._connector = Connector(settings)
         self.server = self._connector.server
         self._threads = Threads("postgres", self.server, self._open, count=settings.connections)
-        self._silence = Silence(self._connector, self._threads.interrupt)
+        self._silence = Silence(
+            self._connector,
+            lambda: [session.place for session in self._threads.busy()],
+            self._threads.interrupt,
+        )
         self._notifications: NotificationThread | None = None
 
     async def start(self) -> None:
@@ -166,9 +175,18 @@ class PostgresStore(Store):
 
         # Another program's view of a table.
         with self._in_full():
-            await self._run(reset, 600.0, "BEGIN", check=False)
+            for left in reversed(range(_DEADLOCKS)):
+                try:
+                    await self._run(reset, 600.0, "BEGIN", check=False)
+                    break
+                except UnavailableError as error:
+                    # Others, such as the parts of this daemon, lock the tables in another order.
+                    code = getattr(error.__cause__, "pgcode", None)
+                    if not left or code != psycopg2.errorcodes.DEADLOCK_DETECTED:
+                        raise
 
     async def close(self) -> None:
+        self._silence.close()
         waits = [self._threads.close()]
         if self._notifications is not None:
             waits.append(self._notifications.close())
@@ -212,7 +230,8 @@ class PostgresStore(Store):
             return result
 
         try:
-            return await self._threads.run(job, timeout=timeout)
+            with self._silence.watching():
+                return await self._threads.run(job, timeout=timeout)
         except TimedOutError as error:
             raise await self._silence.explain(error) from error.__cause__
 
@@ -294,7 +313,8 @@ class PostgresStore(Store):
                 session.close()
                 # A server would have cancelled the statement. This one may be gone for the others.
                 self._threads.renew()
-                problem = f"still busy after {timeout:g} s: interrupted"
+                silent = not connector.answers_logins
+                problem = "no answer" if silent else f"still busy after {timeout:g} s: interrupted"
                 raise TimedOutError(self.server, problem) from error
             translated = connector.translate(error, session.raw)
             if translated is None:

@@ -210,7 +210,7 @@ class SqliteStore(Store):
                 self.file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
             try:
-                raw.execute("PRAGMA cache_size=-8000")
+                raw.execute("PRAGMA cache_size=-4000")
                 raw.execute("PRAGMA temp_store=MEMORY")
                 # By default Debian's SQLite overwrites and writes the pages that a purge frees,
                 # most of its work. FAST skips them, and still overwrites data in used pages.

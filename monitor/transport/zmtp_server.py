@@ -94,6 +94,12 @@ class ZmtpServer:
             self._servers.append(server)
             self.endpoints.append(f"tcp://{address_text(listener.getsockname()[:2])}")
 
+    def hold_all(self) -> None:
+        """Read no peer until :meth:`begin`."""
+        self._waits = True
+        for connection in list(self.connections.values()):
+            connection.pause()
+
     def begin(self) -> None:
         """Read the peers."""
         self._waits = False

@@ -2,6 +2,8 @@
 
     make chaos                     two minutes of faults, embedded and with servers
     make chaos MINUTES=10 SEED=7   as long, with the faults of this seed
+    make chaos KILLS=1000          runs of two minutes each, in which daemons are only killed, with
+                                   the next seed each, until so many were (kill -9)
 
 It exits with 0 where every invariant holds, else with 1, and says where everything is kept.
 """
@@ -35,6 +37,9 @@ def read_arguments() -> argparse.Namespace:
         prog="python -m tests.chaos", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--minutes", type=float, default=2.0, help="of faults, each variant")
+    parser.add_argument(
+        "--kills", type=int, default=0, help="repeat it until daemons were killed so often"
+    )
     parser.add_argument("--seed", type=int, help="default: another one each time")
     parser.add_argument(
         "--variant",
@@ -59,8 +64,8 @@ def go_inside() -> None:
     os.execvpe(command[0], command, {**os.environ, _INSIDE: "1"})
 
 
-def run_variant(servers: bool, *, seed: int, minutes: float) -> bool:
-    """Run one variant and print its account; return whether all held."""
+def run_variant(servers: bool, *, seed: int, minutes: float, only_kill: bool) -> tuple[bool, int]:
+    """Run one variant and print its account; return whether all held, and how often it killed."""
     name = "servers" if servers else "embedded"
     directory = Path(tempfile.mkdtemp(prefix=f"recodex-monitor-chaos-{name}-"))
     # PostgreSQL's own user passes through.
@@ -69,11 +74,13 @@ def run_variant(servers: bool, *, seed: int, minutes: float) -> bool:
     say(f"== {name}: seed {seed}, {minutes:g} minutes of faults")
     if not private:
         say("  without: root and namespaces; disks do not get full")
-    held = False
+    held, kills = False, 0
     stage: Stage | None = None
     try:
         stage = Stage(directory, seed=seed, servers=servers, private=private)
-        findings = Run(stage, duration_s=minutes * 60, say=say).play()
+        run = Run(stage, duration_s=minutes * 60, say=say, only_kill=only_kill)
+        findings = run.play()
+        kills = run.kills
         for finding in findings:
             for line in finding.lines():
                 say(line)
@@ -89,7 +96,7 @@ def run_variant(servers: bool, *, seed: int, minutes: float) -> bool:
             shutil.rmtree(directory, ignore_errors=True)
         else:
             say(f"  kept: {directory} (seed {seed})")
-    return held
+    return held, kills
 
 
 def keep(stage: Stage, directory: Path) -> None:
@@ -114,12 +121,20 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     variants = {"both": [False, True], "embedded": [False], "servers": [True]}
-    held = [
-        run_variant(servers, seed=seed, minutes=arguments.minutes)
-        for servers in variants[arguments.variant]
-    ]
-    say(f"seed {seed}: {'every invariant holds' if all(held) else 'BROKEN'}")
-    return 0 if all(held) else 1
+    all_held, kills, rounds = True, 0, 0
+    while all_held and (not rounds or kills < arguments.kills):
+        for servers in variants[arguments.variant]:
+            held, times = run_variant(
+                servers,
+                seed=seed + rounds,
+                minutes=arguments.minutes,
+                only_kill=arguments.kills > 0,
+            )
+            all_held, kills = all_held and held, kills + times
+        rounds += 1
+        say(f"seed {seed + rounds - 1}: {'every invariant holds' if all_held else 'BROKEN'}")
+        say(f"daemons killed with kill -9: {kills} times in {rounds} runs")
+    return 0 if all_held else 1
 
 
 if __name__ == "__main__":

@@ -10,7 +10,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CLOCK_STEP_S", "DAEMON_FAULTS", "WORLD_FAULTS", "Fault", "clock_eras", "plan"]
+__all__ = [
+    "CLOCK_STEP_S",
+    "DAEMON_FAULTS",
+    "KILLS",
+    "WORLD_FAULTS",
+    "Fault",
+    "clock_eras",
+    "plan",
+]
 
 # Where the clock was once it never comes again, so no run of a job is due twice.
 CLOCK_STEP_S = 3600.0
@@ -48,6 +56,7 @@ DAEMON_FAULTS = (
     Kind("log-full", 1, (1.0, 4.0), needs="disk"),
     Kind("killed-while-full", 1, (1.0, 3.0), lethal=True, needs="disk"),
 )
+KILLS = tuple(kind for kind in DAEMON_FAULTS if kind.name.startswith("kill"))
 WORLD_FAULTS = (
     Kind("readers-cut", 3, (0.0, 0.0)),
     Kind("readers-hang", 2, (1.0, 5.0)),
@@ -100,6 +109,8 @@ def plan(
             kind = first.pop(0)
         else:
             usual = [kind for kind in possible if not (calm and kind.lethal)]
+            if not usual:
+                break
             kind = chance.choices(usual, [kind.weight for kind in usual])[0]
         lasts_s = round(chance.uniform(*kind.lasts_s), 2)
         faults.append(Fault(due_s, kind.name, chance.choice(targets), lasts_s))

@@ -20,7 +20,7 @@ from tests.chaos import invariants
 from tests.chaos.faults import Faults
 from tests.chaos.findings import Finding
 from tests.chaos.peers import Peers
-from tests.chaos.plan import DAEMON_FAULTS, WORLD_FAULTS, plan
+from tests.chaos.plan import DAEMON_FAULTS, KILLS, WORLD_FAULTS, plan
 from tests.chaos.probe_load import results_finding
 from tests.chaos.service import Resources, resources
 from tests.chaos.spool_tail import SpoolTail
@@ -44,12 +44,25 @@ _THREADS = 8
 
 
 class Run:
-    """A run on a stage that is not yet set up; ``say`` gets what happens."""
+    """A run on a stage that is not yet set up; ``say`` gets what happens.
 
-    def __init__(self, stage: Stage, *, duration_s: float, say: Callable[[str], None]) -> None:
+    With ``only_kill`` nothing but kill -9 happens to the daemons themselves.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        duration_s: float,
+        say: Callable[[str], None],
+        only_kill: bool = False,
+    ) -> None:
         self._stage = stage
         self._duration_s = duration_s
         self._say = say
+        self._only_kill = only_kill
+        self.kills = 0
+        """How often a daemon was killed."""
         self._loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self._run_loop, name="load", daemon=True)
         self._before: dict[str, Resources] = {}
@@ -89,7 +102,11 @@ class Run:
         finally:
             faults.stop.set()
             peers.stop()
-        self._say(f"  faults over: {faults.count}; hostile acts: {dict(peers.done)}")
+        self.kills = sum(service.history.kills for service in stage.services)
+        self._say(
+            f"  faults over: {faults.count}, {self.kills} of them kill -9;"
+            f" hostile acts: {dict(peers.done)}"
+        )
         try:
             settled = self._settle()
             return [settled, *self._judge(faults)]
@@ -124,7 +141,10 @@ class Run:
         abilities = frozenset(stage.abilities)
         lanes = [
             plan(stage.seed, self._duration_s, kinds, targets=names, abilities=abilities)
-            for kinds, names in ((DAEMON_FAULTS, targets), (WORLD_FAULTS, [""]))
+            for kinds, names in (
+                (KILLS if self._only_kill else DAEMON_FAULTS, targets),
+                (WORLD_FAULTS, [""]),
+            )
         ]
         began = time.monotonic()
         daemons = threading.Thread(target=faults.play, args=(lanes[0], began), name="daemon-faults")

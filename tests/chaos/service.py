@@ -30,6 +30,8 @@ class History:
 
     ends: list[float] = field(default_factory=list)
     """When its process ended, however."""
+    kills: int = 0
+    """How often it ended by SIGKILL."""
     bad: list[tuple[float, float]] = field(default_factory=list)
     """When it was stopped, was not there, or could not write."""
     problems: list[str] = field(default_factory=list)
@@ -146,6 +148,7 @@ class Service:
                 process.kill()
                 status = process.wait(_STOP_S)
             self.history.ends.append(began)
+            self.history.kills += status == -signal.SIGKILL
             wanted = {0} if how is signal.SIGTERM else {-how}
             if status not in wanted and not self.full.is_set():
                 self.history.problems.append(f"ended with status {status} after {how.name}")

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chaos.plan import CLOCK_STEP_S, DAEMON_FAULTS, WORLD_FAULTS, clock_eras, plan
+from tests.chaos.plan import CLOCK_STEP_S, DAEMON_FAULTS, KILLS, WORLD_FAULTS, clock_eras, plan
 
 ALL = frozenset({"clock", "disk", "servers"})
 LETHAL = {kind.name for kind in DAEMON_FAULTS if kind.lethal}
@@ -29,6 +29,13 @@ def test_a_long_plan_has_every_kind_and_ends_no_process_at_its_end(seed: int) ->
         faults = plan(seed, 300, kinds, abilities=ALL)
         assert {fault.kind for fault in faults} == {kind.name for kind in kinds}
         assert not [fault for fault in faults if fault.kind in LETHAL and fault.at_s > 200]
+
+
+@given(seeds)
+def test_a_run_that_only_kills_does_so_until_its_calm_part(seed: int) -> None:
+    faults = plan(seed, 300, KILLS, abilities=ALL, pause_s=(1.0, 1.0))
+    assert {fault.kind for fault in faults} == {"kill", "killed-while-full"}
+    assert 180 < faults[-1].at_s < 200
 
 
 @given(seeds, st.floats(1, 100))

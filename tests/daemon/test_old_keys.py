@@ -191,6 +191,22 @@ def test_what_version_1_did_not_run_with_stays_an_error(
     assert str(caught.value).removeprefix(str(tmp_path / "config.yml")).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("zeromq_uri: {0: 127.0.0.1, 1: 7894}", ":1: zeromq_uri.0: keys must be strings"),
+        ("websocket_uri: {127.0.0.1: x, localhost: y}", ":1: websocket_uri: expected"),
+        ("websocket_uri: [!!binary MTI3LjAuMC4x, 1]", ":1: the tag !!binary is not"),
+        ("logger: {file: !!binary L3RtcC94}", ":1: the tag !!binary is not"),
+        ("logger: {file: '/var/${NAME}.log'}", ":1: logger.file: "),
+    ],
+)
+def test_what_version_1_read_by_chance_is_an_error(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path / "config.yml", text)
+    assert str(caught.value).removeprefix(str(tmp_path / "config.yml")).startswith(said)
+
+
 _words = st.text("abdegilnorsuw_-:~*. 0123456789", max_size=8)
 _scalars = (
     st.sampled_from([*_LEVELS, "DEBUG", "off", "10M", "none", "", "*", "0x10", "1_0", "010"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -36,6 +37,19 @@ async def test_roles(
     assert await code("getLogs") == read
     assert await code("getNotifications") == read
     assert await code("followLogs") == read
+
+
+async def test_of_a_key_given_twice_the_last_one_counts_for_a_senders_token_too(
+    logs: Logs,
+) -> None:
+    device = Client(logs, Principal("addon-1", Role.SENDER))
+    for sender, status in (("addon-1", "ok"), ("addon-2", "error")):
+        text = json.dumps({"action": "uploadLogs", **line("m", sender=sender)})
+        twice = '{"sender": "addon-1", "sender": "addon-2", ' + text[1:]
+        await device.session.receive(twice.encode(), device.principal)
+        await device.session.answered()
+        assert device.answers[-1]["status"] == status
+    assert await Client(logs).texts(sender="addon-2") == []
 
 
 async def test_a_senders_token_fixes_the_sender(logs: Logs) -> None:

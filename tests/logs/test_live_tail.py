@@ -15,6 +15,7 @@ from monitor.logs.filters import Kind
 from monitor.logs.part import Logs
 from monitor.logs.tables import AcceptedUpload, commit
 from monitor.store import Connection, DatabaseSettings, open_store
+from monitor.tokens import Principal, Role
 from tests.logs.running import NOW, Client, Clock, line, running, two_instances, until
 from tests.servers.cut import CutProxy
 from tests.servers.postgres import PostgresServer, make_server
@@ -99,6 +100,24 @@ async def test_there_are_so_many_followers_and_no_more(scratch: DatabaseSettings
         assert (await clients[0].ask("followLogs", sender="a"))["status"] == "ok"
         clients[0].session.close()
         assert (await clients[2].ask("followLogs"))["status"] == "ok"
+
+
+async def test_one_tokens_followers_leave_room_for_other_tokens(scratch: DatabaseSettings) -> None:
+    greedy, modest = Principal("greedy", Role.READER), Principal("modest", Role.READER)
+    async with opened(scratch) as store, running(store, Clock(), max_followers=4) as logs:
+        many = [Client(logs, greedy) for _ in range(5)]
+        answers = [await client.ask("followLogs", id=n) for n, client in enumerate(many)]
+        assert [answer["status"] for answer in answers] == [*["ok"] * 4, "error"]
+        few = [Client(logs, modest) for _ in range(3)]
+        got = [(await client.ask("followLogs"))["status"] for client in few]
+        # Half of the room for each, and nobody takes what another one needs as much.
+        assert got == ["ok", "ok", "error"]
+        assert (await many[4].ask("followLogs"))["status"] == "error"
+        assert [client.session.following for client in many] == [True, True, False, False, False]
+        for number in (2, 3):
+            told = many[number].answers[-1]
+            assert (told["action"], told["id"]) == ("followLogs", number)
+            assert told["error"]["code"] == "unavailable"
 
 
 async def test_large_live_messages_are_split(scratch: DatabaseSettings) -> None:

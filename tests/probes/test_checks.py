@@ -23,6 +23,10 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.integration_test
 
+# A fatal alert in its record, and how long a post-quantum key in a ClientHello is.
+_HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
+_X25519MLKEM768_BYTES = 1216
+
 
 async def test_a_page_is_up_and_its_phases_sum_to_the_response_time(server: Misbehaving) -> None:
     outcome = await check(server.url("/ok", "localhost"))
@@ -307,3 +311,29 @@ async def test_a_slow_resolver_holds_up_nobody_else(
     await asyncio.wait(patient)
     hang.set()
     await checks.close()
+
+
+async def test_a_server_that_wants_another_group_of_tls_is_asked_with_all() -> None:
+    hellos: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hellos.append(await reader.read(8192))
+        writer.write(_HANDSHAKE_FAILURE)
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        checks = Checks(resolver_threads=1)
+        attempt = checks.prepare(HttpJob(id=1, url=url))
+        first = await attempt()
+        tries = len(hellos)
+        second = await attempt()
+        await checks.close()
+    for outcome in (first, second):
+        assert outcome.error is not None
+        assert outcome.error.startswith("tls: ")
+    # The next attempts offer all at once.
+    assert len(hellos) == tries + 1
+    if tries == 2:
+        assert [len(hello) > _X25519MLKEM768_BYTES for hello in hellos] == [False, True, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -71,8 +72,8 @@ async def test_after_a_flush_writes_rest_and_what_came_meanwhile_goes_out_joined
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # However little a flush takes, it is followed by the longest rest.
-    monkeypatch.setattr(module, "_REST_FACTOR", 1e9)
-    monkeypatch.setattr(module, "_LONG_REST_FACTOR", 1e9)
+    monkeypatch.setattr(module, "_BUSY_SHARE", 1e-9)
+    monkeypatch.setattr(module, "_FLUSH_SHARE_MIN", 1e-9)
 
     async with serving() as server:
         client = await reader(server, "c")
@@ -92,10 +93,35 @@ async def test_after_a_flush_writes_rest_and_what_came_meanwhile_goes_out_joined
         assert len(flushes) == 2
 
 
+async def test_flushes_take_what_other_work_of_the_loop_leaves() -> None:
+    def busy(seconds: float) -> None:
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            pass
+
+    async with serving() as server:
+        delivery, now = server.delivery, 0.0
+
+        def share(flushes: float, other: float) -> float:
+            nonlocal now
+            now += 0.2
+            busy(other)
+            delivery._share_time(flushes, now)
+            return delivery._flush_share
+
+        share(0.0, 0.0)
+        delivery._measured = now, time.thread_time(), 0.0
+        assert share(0.0, 0.0) > 0.7
+        assert share(0.0, 0.05) < 0.51
+        assert share(0.0, 0.15) == 0.2
+        # What flushes took is not other work.
+        assert share(0.15, 0.15) > 0.7
+
+
 async def test_a_rest_lasts_unless_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     # A rest that would outlast the test.
-    monkeypatch.setattr(module, "_REST_FACTOR", 1e9)
-    monkeypatch.setattr(module, "_LONG_REST_FACTOR", 1e9)
+    monkeypatch.setattr(module, "_BUSY_SHARE", 1e-9)
+    monkeypatch.setattr(module, "_FLUSH_SHARE_MIN", 1e-9)
     monkeypatch.setattr(module, "_REST_MAX_S", 1000.0)
 
     async with serving() as server:

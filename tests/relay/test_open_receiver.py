@@ -197,7 +197,7 @@ async def test_two_brokers_of_one_name_lose_nothing_and_a_lost_one_is_found_out(
         assert told == [f"{name}{number}" for number in range(200)]
 
 
-async def test_brokers_wait_until_it_begins(telling: Told) -> None:
+async def test_brokers_wait_until_it_begins_and_while_it_holds(telling: Told) -> None:
     later = Told()
     await later.receiver.start(read=False)
     with socket.create_connection(later.address) as raw:
@@ -206,4 +206,11 @@ async def test_brokers_wait_until_it_begins(telling: Told) -> None:
         assert later.told == []
         later.receiver.begin()
         await until(lambda: "a" in later.told)
+        later.receiver.hold()
+        raw.sendall(message([b"b", b"STARTED"]))
+        (connection,) = later.receiver._server.connections.values()
+        await until(lambda: unread_bytes(connection.transport.get_extra_info("socket")) > 0)
+        assert later.words == ["a"]
+        later.receiver.begin()
+        await until(lambda: later.words == ["a", "b"])
     later.receiver.close()

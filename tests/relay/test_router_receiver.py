@@ -53,3 +53,21 @@ async def test_a_message_that_fails_does_not_hold_up_those_behind_it() -> None:
     telling.receiver.close()
     assert telling.words == ["a", "b", "c", "d"]
     assert [str(context["exception"]) for context in wrong] == ["a defect"]
+
+
+async def test_brokers_wait_while_it_holds() -> None:
+    telling = Told()
+    await telling.receiver.start()
+    broker = telling.broker("a")
+    await until(lambda: "a" in telling.told)
+    telling.receiver.hold()
+    broker.send("b", "STARTED")
+    socket = telling.receiver._router.socket
+    assert socket is not None
+    assert socket.poll(10_000)
+    await asyncio.sleep(0)
+    assert telling.words == ["a"]
+    telling.receiver.begin()
+    await until(lambda: telling.words == ["a", "b"])
+    broker.close()
+    telling.receiver.close()

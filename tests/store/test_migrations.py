@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from monitor.store import Connection, DatabaseSettings, TablesError, migrate, open_store
 from monitor.store.migrations import Migration, load
 from monitor.store.partitions import create_partitions
 from tests.store.opened import opened
+from tests.waiting import wait_for
 
 STEPS = load()
 
@@ -161,6 +165,37 @@ async def test_a_step_that_fails_leaves_nothing_behind(
     monkeypatch.setattr(migrate, "load", lambda: STEPS)
     async with opened(database) as store:
         assert await store.read(tables) == before
+
+
+@pytest.mark.integration_test
+async def test_a_deadlock_with_others_does_not_keep_the_tables_from_being_made_anew(
+    postgres_url: str,
+) -> None:
+    async with opened(DatabaseSettings(url=postgres_url)) as store:
+        await store.migrate()
+        ((schema,),) = await store.read(lambda found: found.query("SELECT current_schema()"))
+        with contextlib.closing(psycopg2.connect(postgres_url)) as other:
+            cursor = other.cursor()
+            # It is the store's that finds the deadlock.
+            cursor.execute(f"SET deadlock_timeout = '5s'; SET search_path TO {schema}")
+            # Dropped last.
+            cursor.execute("LOCK TABLE schema_migration IN SHARE MODE")
+
+            def waits() -> bool:
+                cursor.execute(
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                    " AND relation = 'schema_migration'::regclass"
+                )
+                return cursor.fetchone() != (0,)
+
+            def cross() -> None:
+                wait_for(waits, "the store to wait for the lock")
+                cursor.execute("LOCK TABLE log_entry IN ACCESS SHARE MODE")
+                other.commit()
+
+            resetting = asyncio.create_task(store.reset())
+            await asyncio.to_thread(cross)
+            await resetting
 
 
 @pytest.mark.integration_test

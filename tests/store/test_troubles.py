@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from monitor.store import RETRY_S, DatabaseSettings, postgres_connecting, threads
+from monitor.store import RETRY_S, DatabaseSettings, postgres_connecting, silence, threads
 from tests.ports import free_port
 from tests.servers.cut import CutProxy
 from tests.servers.daemon import ROOT, DaemonProcess, StartDaemon
@@ -95,6 +95,7 @@ class Watched:
         return requests.request(method, self._url + path, timeout=LIMIT_S, **options).json()
 
 
+@pytest.mark.timeout(300)
 async def test_every_trouble_costs_a_line_when_it_begins_and_one_when_it_is_over(
     server: PostgresServer, start_daemon: StartDaemon, start_pooler: StartPooler, tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ async def test_every_trouble_costs_a_line_when_it_begins_and_one_when_it_is_over
     troubles: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "restart": (server.stop, server.start),
         "crash": (server.crash, server.start),
+        "silence": (address.freeze, address.mend),
         "password": (rotate, lambda: password.write_text("second\n")),
         "connections": (
             lambda: give_connections(0),
@@ -181,6 +183,7 @@ async def test_every_trouble_costs_a_line_when_it_begins_and_one_when_it_is_over
 def test_no_pause_is_too_long_for_what_waits_on_the_database() -> None:
     longest_s = RETRY_S[1] + threads._RECONNECT_PAUSE_S
     assert longest_s + DatabaseSettings().connect_timeout <= _MOST_S
+    assert silence._PATIENCE_S + DatabaseSettings().connect_timeout <= _MOST_S
     # A server that vanished without a word, and one that answers nothing.
     connection = postgres_connecting._CONNECTION
     silent_s = connection["keepalives_idle"] + connection["keepalives_interval"]

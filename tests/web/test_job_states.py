@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from monitor.messages import Phases, Result
 from monitor.web.jobs.history import Last
 from monitor.web.jobs.states import JobStates
@@ -44,7 +46,7 @@ def test_of_a_job_that_others_check_the_first_that_is_known_says_no_since() -> N
 def test_what_the_database_knew_is_older_than_what_was_seen_since() -> None:
     standings = JobStates(all_seen=True)
     standings.take(result(5, up=False))
-    assert standings.restore(1, Last(result(4), 2.0, False))
+    standings.restore(1, Last(result(4), 2.0, False))
     assert standings.last(1) == result(5, up=False)
     assert standings.since(1) == 5
     assert standings.missing([1]) == []
@@ -52,9 +54,9 @@ def test_what_the_database_knew_is_older_than_what_was_seen_since() -> None:
 
 def test_results_that_come_late_into_the_database_are_looked_for_again() -> None:
     standings = JobStates(all_seen=True)
-    assert not standings.restore(1, None)
+    standings.restore(1, None)
     assert standings.missing([1]) == [1]
-    assert standings.restore(1, Last(result(4), 2.0, False))
+    standings.restore(1, Last(result(4), 2.0, False))
     assert standings.last(1) == result(4)
     assert standings.missing([1]) == []
 
@@ -106,7 +108,36 @@ def test_what_the_database_knows_of_other_locations_joins_the_first_own_result()
     states = JobStates(all_seen=True)
     states.take(result(5, up=False, location="a"))
     others = (result(4, location="b"), result(4, location="c"))
-    states.restore(1, Last(others[0], 2.0, False, others))
+    assert states.restore(1, Last(others[0], 2.0, False, others)) is None
     last = states.last(1)
     assert last is not None
     assert last.up
+
+
+@pytest.mark.parametrize(
+    ("past", "went_down"),
+    [
+        (None, True),
+        (Last(result(4), 2.0, False), True),
+        (Last(result(5, up=False), 5.0, True), True),
+        (Last(result(6, up=False), 5.0, False), True),
+        (Last(result(4, up=False), 3.0, True), False),
+        (Last(result(6, up=False), None, False), False),
+    ],
+)
+def test_a_first_result_that_is_down_is_told_once_its_past_is_known(
+    past: Last | None, went_down: bool
+) -> None:
+    states = JobStates(all_seen=True)
+    first = result(5, up=False)
+    assert not states.take(first)
+    assert not states.take(result(6, up=False))
+    assert states.restore(1, past) == (first if went_down else None)
+    assert states.restore(1, past) is None
+
+
+def test_a_job_that_is_up_before_its_past_is_known_is_not_told_as_down() -> None:
+    states = JobStates(all_seen=True)
+    assert not states.take(result(5, up=False))
+    assert states.take(result(6))
+    assert states.restore(1, None) is None

@@ -234,13 +234,14 @@ def more(raw: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def raw_client(port: int) -> Iterator[socket.socket]:
+def raw_client(port: int, *, token: str = "") -> Iterator[socket.socket]:
     """Connect without a library that would read by itself."""
     with socket.socket() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.settimeout(LIMIT_S)
         raw.connect(("127.0.0.1", port))
-        raw.sendall(UPGRADE + KEY)
+        known = f"authorization: Bearer {token}\r\n".encode() if token else b""
+        raw.sendall(UPGRADE + known + KEY)
         got = b""
         while not got.endswith(b"\r\n\r\n"):
             got += more(raw)
@@ -324,6 +325,33 @@ def test_one_of_too_many_unfinished_messages_is_given_up(
         for peer in peers:
             peer.sendall(b"x" * 100_000)
             assert peer.recv(1) == b"\x81"
+
+
+def test_of_unfinished_messages_the_token_with_most_gives_up_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sockets_module, "_MAX_HELD_BYTES", 1_000_000)
+    monkeypatch.setattr(WebSocket, "close_timeout_s", 0.1)
+    file = tmp_path / "tokens.yml"
+    honest, greedy = (create_token(file, name, Role.ADMIN) for name in ("honest", "greedy"))
+    head = b"\x81\xff" + (500_000).to_bytes(8) + bytes(4)
+    with (
+        serving(
+            websockets={"/ws": echo}, tokens=TokenFile(str(file)), max_message_bytes=2**20
+        ) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        early = stack.enter_context(raw_client(server.port, token=honest))
+        early.sendall(head + b"x" * 300_000)
+        peers = []
+        for _ in range(4):
+            peers.append(stack.enter_context(raw_client(server.port, token=greedy)))
+            peers[-1].sendall(head + b"x" * 400_000)
+        (closed, *_), _, _ = select.select([early, *peers], (), (), LIMIT_S)
+        assert closed is not early
+        assert closed.recv(4)[2:] == (1013).to_bytes(2)
+        early.sendall(b"x" * 200_000)
+        assert early.recv(1) == b"\x81"
 
 
 def test_no_second_header_hides_behind_a_first(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from monitor.log_limits import RateLimitedLog
+from monitor.tokens import Principal
 from monitor.web.http.access import Access, Refusal, credentials_in, too_many
 from monitor.web.http.attempts import Attempts
 from monitor.web.http.connections import Connections
@@ -17,8 +19,8 @@ __all__ = ["Handler", "Sockets"]
 
 logger = logging.getLogger("monitor.web")
 
-# Bytes of unfinished messages in all WebSockets together; one that is not complete by then, and
-# began first, is given up.
+# Bytes of unfinished messages in all WebSockets together; beyond that, of the token with most of
+# them, the one that began first is given up.
 _MAX_HELD_BYTES = 64 * 1024 * 1024
 
 Handler = Callable[[WebSocket], Awaitable[None]]
@@ -99,18 +101,25 @@ class Sockets:
         )
 
     def holds(self, socket: WebSocket, change: int) -> None:
-        """Count unfinished messages; give up the oldest of them if there are too many."""
+        """Count unfinished messages; give one up if there are too many."""
         self._held_bytes += change
         if socket.held_bytes:
             self._unfinished[socket] = None
         else:
             self._unfinished.pop(socket, None)
         if change > 0 and self._held_bytes > _MAX_HELD_BYTES:
-            oldest = next(iter(self._unfinished))
+            oldest = self._oldest_of_largest()
             self._refusals_log.warning(
                 "unfinished", "closing the WebSocket of %s: too many unfinished bytes", oldest.peer
             )
             oldest.give_up()
+
+    def _oldest_of_largest(self) -> WebSocket:
+        held: Counter[Principal] = Counter()
+        for each in self._unfinished:
+            held[each.principal] += each.held_bytes
+        ((largest, _),) = held.most_common(1)
+        return next(each for each in self._unfinished if each.principal == largest)
 
     def lost(self, socket: WebSocket) -> None:
         """Forget the connection, if its handler has ended, too."""

@@ -394,5 +394,11 @@ class JobRegistry:
                 )
             )
             for job_id in some:
-                if job_id in self._jobs and self._states.restore(job_id, found.get(job_id)):
+                job, last = self._jobs.get(job_id), found.get(job_id)
+                if job is None:
+                    continue
+                went_down = self._states.restore(job_id, last)
+                if went_down is not None:
+                    self.on_change(job, False, went_down)
+                if last is not None:
                     self._touch(job_id)

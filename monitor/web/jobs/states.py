@@ -31,6 +31,8 @@ class JobStates:
         # The last result of each location, of jobs that are checked from some.
         self._located: dict[int, dict[str, Result]] = {}
         self._restored: set[int] = set()
+        # The first result of jobs that are down, whose past was not restored yet.
+        self._first_down: dict[int, Result] = {}
 
     def last(self, job_id: int) -> Result | None:
         """Return the last result; of several locations, the last that agrees with the state."""
@@ -69,9 +71,12 @@ class JobStates:
             if before is not None:
                 turned = True
                 self._turned.add(job_id)
-            else:
-                # A new job whose first result is down went down, too.
-                turned = not result.up and job_id in self._restored
+                self._first_down.pop(job_id, None)
+            elif not result.up:
+                # A new job whose first result is down went down, too; the past says if it is new.
+                turned = job_id in self._restored
+                if not turned:
+                    self._first_down[job_id] = result
         self._last[job_id] = result
         return turned
 
@@ -105,11 +110,15 @@ class JobStates:
             job_id for job_id in job_ids if job_id not in self._restored or job_id not in self._last
         ]
 
-    def restore(self, job_id: int, last: Last | None) -> bool:
-        """Take what the database has about a job; return whether that is anything."""
+    def restore(self, job_id: int, last: Last | None) -> Result | None:
+        """Take what the database has about a job.
+
+        Return the result with which the job went down if :meth:`take` could not know that it did.
+        """
         self._restored.add(job_id)
+        first_down = self._first_down.pop(job_id, None)
         if last is None:
-            return False
+            return first_down
         if last.turned:
             self._turned.add(job_id)
         if last.located:
@@ -123,7 +132,11 @@ class JobStates:
             self._last[job_id], self._since[job_id] = last.result, last.since
         elif known.up == last.result.up:  # it has been checked meanwhile
             self._since[job_id] = last.since
-        return True
+        if first_down is None or self._last[job_id].up:  # up: for other locations
+            return None
+        # The database may have the first result, too.
+        began = last.since is not None and last.since >= first_down.scheduled_at
+        return first_down if last.result.up or began else None
 
     def forget(self, job_id: int) -> None:
         """Forget a job that no longer exists, or that checks something else now."""
@@ -132,3 +145,4 @@ class JobStates:
         self._located.pop(job_id, None)
         self._turned.discard(job_id)
         self._restored.discard(job_id)
+        self._first_down.pop(job_id, None)

@@ -13,7 +13,7 @@ import pycurl
 from monitor.probes.check import OS_ERRORS
 from monitor.probes.no_result import own_trouble, short_of_descriptors
 
-__all__ = ["error_text", "hop_phases", "lacking", "sent_chain"]
+__all__ = ["error_text", "hop_phases", "lacking", "no_common_group", "sent_chain"]
 
 _WORDS = {
     pycurl.E_COULDNT_RESOLVE_PROXY: "proxy",
@@ -90,6 +90,14 @@ def lacking(errno: int, easy: Any) -> str | None:
     return short_of_descriptors() or "no socket could be made"
 
 
+def no_common_group(errno: int, message: str) -> bool:
+    """Return whether a handshake may have failed because the server wants another group.
+
+    Such a server sends the alert handshake_failure. Source: RFC 8446, 4.1.1.
+    """
+    return errno == pycurl.E_SSL_CONNECT_ERROR and "handshake failure" in message
+
+
 def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
     """Return the error of a result for libcurl's: a stable word, then the details."""
     word = _WORDS.get(errno)
@@ -98,7 +106,7 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
         return f"timeout: {timeout_s:g} s ran out"
     if errno == pycurl.E_COULDNT_CONNECT or errno in _NETWORK:
         word = OS_ERRORS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else None)
-    if errno == pycurl.E_SSL_CONNECT_ERROR and system == os_errors.ECONNRESET:
+    if errno == pycurl.E_SSL_CONNECT_ERROR and system in (os_errors.ECONNRESET, os_errors.EPIPE):
         word = "reset"
     detail = os.strerror(system) if word in ("refused", "unreachable", "reset") and system else ""
     if errno == _E_TOO_LARGE:

@@ -20,7 +20,13 @@ from monitor.probes.check import Outcome
 from monitor.probes.checks.http.answer_headers import is_whole
 from monitor.probes.checks.http.assertions import mismatch
 from monitor.probes.checks.http.body import Body
-from monitor.probes.checks.http.curl_answer import error_text, hop_phases, lacking, sent_chain
+from monitor.probes.checks.http.curl_answer import (
+    error_text,
+    hop_phases,
+    lacking,
+    no_common_group,
+    sent_chain,
+)
 from monitor.probes.checks.http.curl_loop import CurlHandles
 from monitor.probes.checks.http.job import HttpJob, expected_codes
 from monitor.probes.checks.http.proxy import proxy_error
@@ -142,10 +148,14 @@ class Fetch:
         self._set_up(easy, request, body, left_s=left, pinned=pinned)
         if look:
             easy.setopt(pycurl.OPT_CERTINFO, 1)
-        errno, message = await self._curl.perform(easy)
+        errno, message = await self._curl.perform(easy, body.write)
         if errno and (trouble := lacking(errno, easy)) is not None:
             raise OwnTroubleError(trouble)
         visit.add(*hop_phases(easy))
+        if no_common_group(errno, message) and self._set_up.with_all_groups():
+            easy.reset()
+            await self._hop(visit, easy, request)
+            return
         visit.status = easy.getinfo(pycurl.RESPONSE_CODE) or None
         visit.lines = body.lines
         if body.streaming or body.target is not None:
@@ -240,7 +250,7 @@ class Fetch:
             easy.setopt(pycurl.OPT_CERTINFO, 1)
             easy.setopt(pycurl.SSL_VERIFYPEER, 0)
             easy.setopt(pycurl.SSL_VERIFYHOST, 0)
-            await self._curl.perform(easy)
+            await self._curl.perform(easy, nothing.write)
             return self._certificates(easy)
         finally:
             self._handles.give(easy)

@@ -67,7 +67,7 @@ _METRIC_TYPES = {
 def _added(column: str) -> str:
     """Return the counts of a stored row and those of the excluded one, added key by key.
 
-    A function such as counts_add, which does the same, would be started anew for each row.
+    A function such as counts_add, which does the same, would be started again for each row.
     """
     return (
         f"m.{column} || coalesce((SELECT jsonb_object_agg(key,"  # noqa: S608

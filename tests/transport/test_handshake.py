@@ -45,7 +45,7 @@ _lines = st.sampled_from(
 
 
 def answer(protocol: ServerProtocol, data: bytes) -> tuple[object, ...]:
-    """Return what came of a request, and the answer but for its date."""
+    """Return the request as read, and the answer but for its date."""
     if not (isinstance(protocol, HandshakeProtocol) and protocol.take_request(data)):
         protocol.receive_data(data)
     requests = []

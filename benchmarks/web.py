@@ -4,6 +4,7 @@
     python -m benchmarks.web page [--seconds S]
     python -m benchmarks.web smooth [--seconds S]
     python -m benchmarks.web slow [--sites N]
+    python -m benchmarks.web visit
 
 ``api``: a daemon checks 1000 jobs a second and aggregates them; GET /job with all 1000 jobs is
 asked for 100 times a second, on a schedule that never waits (a late answer makes no later
@@ -14,6 +15,8 @@ used, and then 20 pages stay open.
 log with 200 new lines a second: frames a second, and the tasks that took more than 50 ms.
 ``slow``: Chromium opens the list of sites over a link of 80 kB/s and 60 ms, or with other
 ``--sites`` than 1000 over loopback: to the first site, to all of them, and the heap then.
+``visit``: Chromium opens each view of the demonstration for the first time: the bytes of all that it
+loads until nothing is missing, files and data, as they are sent (gzip), without HTTP's headers.
 Each prints one line of JSON.
 """
 
@@ -51,10 +54,13 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["api", "page", "smooth", "slow"], nargs="?", default="api")
+    parser.add_argument("what", choices=["api", "page", "smooth", "slow", "visit"], nargs="?", default="api")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--sites", type=int, default=JOBS)
     args = parser.parse_args()
+    if args.what == "visit":
+        print(json.dumps({"benchmark": "web visit", "bytes": visit()}))
+        return
     os.sched_setaffinity(0, {LOAD_CORE})
     with target() as port:
         if args.what == "slow":
@@ -373,6 +379,59 @@ def slow(target_port: int, count: int) -> dict[str, Any]:
         "heap_mb": round(sorted(heap)[2] / 1e6, 1),
         "load": os.getloadavg()[0],
     }
+
+
+# Until no panel loads any more; what comes later, such as the other views, is not counted.
+VISIT = """() => new Promise(resolve => {
+    const look = () => {
+        const wanted = document.querySelector('#view h1')
+            && !document.querySelector('.picture[data-kind="loading"]:not([hidden])');
+        if (!wanted) return setTimeout(look, 5);
+        const until = performance.now();
+        resolve([...performance.getEntriesByType('navigation'),
+            ...performance.getEntriesByType('resource')]
+            .filter(each => each.startTime <= until)
+            .reduce((sum, each) => sum + each.encodedBodySize, 0));
+    };
+    look();
+})"""
+
+
+def visit() -> dict[str, int]:
+    from playwright.sync_api import sync_playwright
+
+    from demo.__main__ import demonstration
+    from demo.screenshots import VIEWS
+
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    found = {}
+    with demonstration() as running, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+        )
+        time.sleep(20)
+        for name, fragment in VIEWS.items():
+            context = chromium.new_context()
+            tab = context.new_page()
+            session = context.new_cdp_session(tab)
+            session.send("Network.enable")
+            frames: list[int] = []
+            session.on(
+                "Network.webSocketFrameReceived",
+                lambda event, frames=frames: frames.append(frame_bytes(event["response"])),
+            )
+            tab.goto(f"{running.url}/{fragment.partition('?')[0]}", wait_until="commit")
+            loaded = tab.evaluate(VISIT)
+            found[name] = loaded + sum(frames)
+            context.close()
+        chromium.close()
+    return found
+
+
+def frame_bytes(frame: dict[str, Any]) -> int:
+    """Return how long a frame's payload is; a binary one is given in base64."""
+    data = frame["payloadData"]
+    return len(data) * 3 // 4 if frame["opcode"] == 2 else len(data.encode())
 
 
 def write_lines(url: str, stop: threading.Event) -> None:

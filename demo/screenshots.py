@@ -13,8 +13,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from demo.__main__ import demonstration
 
 _FOLDER = Path(__file__).resolve().parents[1] / "docs" / "screenshots"
-_VIEWS = {
-    "overview": "#/",
+VIEWS = {
+    # The range has a rollout, and the outage that followed.
+    "overview": "#/?time={since}-{until}",
     "sites": "#/sites",
     "site": "#/sites/5",
     "models": "#/models",
@@ -57,7 +58,7 @@ def _all(url: str, folder: Path, *, every: bool) -> None:
         )
         for size in _SIZES:
             for scheme in ("light", "dark"):
-                names = list(_VIEWS) if every or (size, scheme) in _KEPT else ["overview"]
+                names = list(VIEWS) if every or (size, scheme) in _KEPT else ["overview"]
                 _views(browser, url, folder, names, size=size, scheme=scheme)
         browser.close()
 
@@ -76,7 +77,7 @@ def _views(
     page.goto(url)
     page.wait_for_selector('body[data-connection="live"]')
     for name in names:
-        _shown(page, _VIEWS[name])
+        _shown(page, VIEWS[name])
         page.screenshot(path=folder / f"{name}-{size}-{scheme}.png")
     if (size, scheme) in _KEPT:
         page.goto(f"{url}/status")
@@ -86,7 +87,9 @@ def _views(
 
 
 def _shown(page: Page, fragment: str) -> None:
-    page.evaluate("fragment => { location.hash = fragment; }", fragment)
+    now = int(time.time())
+    address = fragment.format(since=now - 100 * 60, until=now - 40 * 60)
+    page.evaluate("fragment => { location.hash = fragment; }", address)
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1300)
 

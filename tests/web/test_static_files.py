@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 import monitor.web
 from monitor.web.http.answers import json_answer
 from monitor.web.http.compression import accepts_gzip
-from monitor.web.http.static_files import version, with_version
+from monitor.web.http.static_files import lean, version, with_version
 from tests.web.serving import Serving, serving
 
 pytestmark = pytest.mark.integration_test
@@ -86,6 +86,14 @@ def test_the_page_itself_and_plain_names_are_revalidated(server: Serving) -> Non
         assert "no-cache" in answer.headers["cache-control"]
         again, _ = get(server, path, accept="text/html", if_none_match=answer.headers["etag"])
         assert again.status == 304
+    # The headers of a 304 replace those that the browser has kept.
+    page, _ = get(server, "/", accept="text/html")
+    again, _ = get(server, "/", accept="text/html", if_none_match=page.headers["etag"])
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert again.headers["content-security-policy"] == policy
+    script, _ = get(server, f"/static/{version()}/app.js")
+    assert script.headers["content-security-policy"].startswith("default-src 'none'; frame")
 
 
 def test_files_of_another_version_are_not_there_and_not_kept(server: Serving) -> None:
@@ -115,13 +123,62 @@ def test_the_page_asks_at_once_for_each_module_that_it_begins_with() -> None:
     assert {(STATIC / each).resolve() for each in asked} == imports(STATIC / "app.js")
 
 
-@pytest.mark.parametrize("view", sorted(each.stem for each in (STATIC / "views").iterdir()))
-def test_a_first_visit_is_small(view: str) -> None:
+VIEWS = re.findall(
+    r"import\('\./views/(\w+)\.js'\)((?:, '\w+')*)\]", (STATIC / "views.js").read_text()
+)
+
+
+def files_of(view: str, sheets: str) -> set[Path]:
+    """Return all that a first visit of a view loads, but for its data."""
+    html = (STATIC / "index.html").read_text()
+    styles = [*re.findall(r'stylesheet" href="static/([^"]+)\.css"', html), *sheets_of(sheets)]
     modules = imports(STATIC / "app.js") | imports(STATIC / "views" / f"{view}.js")
-    html = STATIC / "index.html"
-    styles = re.findall(r'stylesheet" href="static/([^"]+)"', html.read_text())
-    files = {*modules, html, *(STATIC / each for each in styles)}
-    assert sum(len(gzip.compress(each.read_bytes())) for each in files) < 60 * 1024
+    return {*modules, STATIC / "index.html", *(STATIC / f"{each}.css" for each in styles)}
+
+
+def sheets_of(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
+
+
+def test_every_view_can_be_loaded() -> None:
+    assert {view for view, _ in VIEWS} == {each.stem for each in (STATIC / "views").iterdir()}
+
+
+@pytest.mark.parametrize(("view", "sheets"), VIEWS)
+def test_a_first_visit_is_small(view: str, sheets: str) -> None:
+    sent = [lean(each.read_text()).encode() for each in files_of(view, sheets)]
+    assert sum(len(gzip.compress(each)) for each in sent) < 50_000
+
+
+@pytest.mark.parametrize(("view", "sheets"), VIEWS)
+def test_a_view_names_the_style_sheets_of_its_classes(view: str, sheets: str) -> None:
+    def classes(sheet: Path) -> set[str]:
+        return set(re.findall(r"\.([a-z][\w-]*)", re.sub(r"\{[^{}]*\}", "", sheet.read_text())))
+
+    names = {each for _, sheets in VIEWS for each in sheets_of(sheets)}
+    given = classes(STATIC / "page.css").union(
+        *(classes(STATIC / f"{each}.css") for each in sheets_of(sheets))
+    )
+    others = set[str]().union(*(classes(STATIC / f"{each}.css") for each in names)) - given
+    used = {
+        word
+        for each in files_of(view, sheets)
+        for text in re.findall(r"\bclass(?:Name)?[:\s=]+['`]([^'`]*)", each.read_text())
+        for word in text.split()
+    }
+    assert used & others == set()
+
+
+@pytest.mark.parametrize("path", sorted(STATIC.rglob("*.[jc]s*")), ids=lambda path: path.name)
+def test_what_is_sent_is_the_code_without_comments(path: Path) -> None:
+    text = path.read_text()
+    # A text of several lines would lose its indentation, and what looks like a comment.
+    assert [line for line in text.splitlines() if line.count("`") % 2] == []
+    sent = lean(text)
+    for line, original in zip(sent.splitlines(), text.splitlines(), strict=True):
+        assert line in ("", original.strip(" "))
+    assert "\n//" not in sent
+    assert "/**" not in sent
 
 
 def test_only_links_to_files_are_renamed() -> None:

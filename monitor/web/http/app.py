@@ -52,8 +52,9 @@ _POLICY = (
     " connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none';"
     " frame-ancestors 'none'"
 )
+# What is no page needs none of these; on each answer they would be a tenth of a first visit.
+_BARE_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _SAFETY_HEADERS = (
-    (b"content-security-policy", _POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -285,11 +286,18 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = list(message.get("headers", ()))
-            names = {key.lower() for key, _ in given}
-            if b"cache-control" not in names:
+            found = {key.lower(): value for key, value in given}
+            if b"cache-control" not in found:
                 given.append((b"cache-control", b"no-store"))
+            # A 304 has no type, and its headers replace those of the page that the browser has.
+            is_page = found.get(b"content-type", b"text/html").startswith(b"text/html")
+            policy = _POLICY if is_page else _BARE_POLICY
             # A badge is for the pages of others, and says so itself.
-            given += [each for each in _SAFETY_HEADERS if each[0] not in names]
+            given += [
+                each
+                for each in ((b"content-security-policy", policy.encode()), *_SAFETY_HEADERS)
+                if each[0] not in found
+            ]
             message = {**message, "headers": given}
         await self._send(message)
 

@@ -18,19 +18,22 @@ from starlette.types import Scope
 
 from monitor.web.http.compression import accepts_gzip
 
-__all__ = ["PageFiles", "manifest", "page", "version", "with_version"]
+__all__ = ["PageFiles", "lean", "manifest", "page", "version", "with_version"]
 
 _FOREVER = "public, max-age=31536000, immutable"
 _LINK = re.compile(r'((?:href|src)=")static/')
 _NAME = re.compile(r"v-[0-9a-f]{12}")
+# What a browser needs not: the indentation of a line, and comments that have lines of their own.
+_ASIDE = re.compile(r"^[ \t]*(?://.*|/\*(?:.|\n)*?\*/[ \t]*$)?", re.MULTILINE)
 
 
 class PageFiles(StaticFiles):
     """The folder ``static``; no path leads out of it.
 
     Below the current version's name a file is kept for good, and served from memory, compressed
-    once. Below another one there is nothing: a page that is open during an upgrade must not mix its
-    modules with new ones. Without such a name a file is kept, too, but revalidated each time.
+    once, without comments. Below another one there is nothing: a page that is open during an upgrade
+    must not mix its modules with new ones. Without such a name a file is as it was written, and
+    kept, too, but revalidated each time.
     """
 
     def __init__(self) -> None:
@@ -74,6 +77,14 @@ def with_version(html: str) -> str:
     return _LINK.sub(rf"\1static/{version()}/", html)
 
 
+def lean(text: str) -> str:
+    """Return a module or style sheet without comments and indentation; its lines keep their numbers.
+
+    No string of theirs may have more than one line.
+    """
+    return _ASIDE.sub(lambda found: "\n" * found[0].count("\n"), text)
+
+
 def _kept(path: str, asked: Headers) -> Response:
     content = _files().get(path)
     if content is None:
@@ -110,5 +121,8 @@ def _contents(folder: Traversable, prefix: str = "") -> list[tuple[str, bytes]]:
         if each.is_dir():
             found += _contents(each, f"{prefix}{each.name}/")
         else:
-            found.append((prefix + each.name, each.read_bytes()))
+            content = each.read_bytes()
+            if each.name.endswith((".js", ".css")):
+                content = lean(content.decode()).encode()
+            found.append((prefix + each.name, content))
     return found

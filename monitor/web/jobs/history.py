@@ -315,6 +315,11 @@ def _counters(rows: Iterable[Row]) -> Counters:
     return total
 
 
+def _rounded(value: float | None) -> float | None:
+    """Return a value to the microsecond: what is finer was not measured, and only makes it long."""
+    return None if value is None else round(value, 6)
+
+
 def _window(
     start: int, width: int, counted: Counters, functions: Mapping[str, Sequence[str]]
 ) -> MetricWindow:
@@ -329,16 +334,16 @@ def _window(
         width=width,
         checks=counted.checks,
         failures=counted.failures,
-        rt_min=counted.rt_min,
-        rt_max=counted.rt_max,
-        rt_mean=counted.rt_sum / timed if timed else None,
-        p50=p50,
-        p95=p95,
-        p99=p99,
+        rt_min=_rounded(counted.rt_min),
+        rt_max=_rounded(counted.rt_max),
+        rt_mean=_rounded(counted.rt_sum / timed) if timed else None,
+        p50=_rounded(p50),
+        p95=_rounded(p95),
+        p99=_rounded(p99),
         status=dict(itertools.islice(sorted(counted.data.items()), 100)),
         fields={
             field: {
-                name: value_of(counters, name, percentile)
+                name: _rounded(value_of(counters, name, percentile))
                 for name in functions.get(field, _PERCENTILES if counters.buckets else _PLAIN)
             }
             for field, counters in counted.fields.items()

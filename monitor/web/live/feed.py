@@ -215,6 +215,7 @@ class LiveFeed:
                 "started_at": context.status.started_at,
                 "name": who.name,
                 "role": who.role.value,
+                "sites": None if self._jobs is None else self._jobs.source,
                 "has": [
                     *(["jobs"] if self._jobs is not None else []),
                     *(["history"] if context.has("aggregation") else []),

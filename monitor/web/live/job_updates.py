@@ -45,6 +45,11 @@ class JobFeed:
         self._told_ids: frozenset[int] = frozenset()
         book.on_change = self._turned
 
+    @property
+    def source(self) -> str:
+        """Where jobs come from; pages can change those of the ``database``."""
+        return self._book.probes.source
+
     async def refresh(self) -> None:
         """Read what other daemons wrote; raises MonitorError."""
         await self._book.refresh()

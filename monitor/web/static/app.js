@@ -42,7 +42,7 @@ async function show() {
   const { name: wanted, rest } = parse(location.hash);
   const name = known(wanted);
   const off = NEEDS[name] && !state.has(NEEDS[name]);
-  const view = off ? isOff : await load({ name, rest }).catch(() => failed);
+  const view = off ? isOff : await load({ name, rest }).catch(() => (box) => failed(box));
   if (mine !== turn) return;
   shown?.destroy?.();
   root.replaceChildren();
@@ -62,10 +62,10 @@ function isOff(box) {
   return picture;
 }
 
-/** In place of a view whose file cannot be loaded. */
-function failed(box) {
+/** In place of a view whose file cannot be loaded; `again` tries it once more. */
+function failed(box, again = show) {
   box.append(
-    h('p', { class: 'waiting', role: 'alert' }, 'This view cannot be loaded: the daemon cannot be reached. ', h('button', { type: 'button', onclick: show }, 'Try again')),
+    h('p', { class: 'waiting', role: 'alert' }, 'This view cannot be loaded: the daemon cannot be reached. ', h('button', { type: 'button', onclick: () => again() }, 'Try again')),
   );
   return {};
 }
@@ -286,7 +286,7 @@ logout.addEventListener('click', async () => {
   location.reload();
 });
 
-function askToLogIn() {
+async function askToLogIn() {
   live.stop();
   turn += 1;
   shown?.destroy?.();
@@ -296,36 +296,17 @@ function askToLogIn() {
   lost.hidden = true;
   markConnection('connecting');
   setText(connection, 'Not logged in');
-  const input = h('input', { id: 'token', type: 'password', autocomplete: 'current-password', required: true, spellcheck: 'false' });
-  const problem = h('p', { class: 'problem', role: 'alert' });
-  const button = h('button', { class: 'primary', type: 'submit' }, 'Log in');
-  const form = h(
-    'form',
-    {
-      class: 'login panel',
-      onsubmit: async (event) => {
-        event.preventDefault();
-        button.disabled = true;
-        try {
-          begin(await request('POST', '/session', { token: input.value.trim() }));
-        } catch (error) {
-          problem.textContent = `${error.message[0].toUpperCase()}${error.message.slice(1)}.`;
-          input.select();
-        }
-        button.disabled = false;
-      },
-    },
-    h('h1', {}, 'Log in'),
-    h('p', { class: 'muted' }, 'With an API token of this daemon. An administrator makes one with ', h('code', { class: 'mono' }, 'recodex-monitor token create'), '.'),
-    // Password managers keep a name with each secret.
-    h('input', { type: 'text', autocomplete: 'username', value: 'token', hidden: true, 'aria-hidden': 'true' }),
-    h('label', { for: 'token' }, 'Token'),
-    input,
-    button,
-    problem,
-  );
-  root.replaceChildren(form);
-  input.focus();
+  const mine = turn;
+  const module = await import('./login.js').catch(() => null);
+  if (mine !== turn) return;
+  root.replaceChildren();
+  if (module === null) {
+    failed(root, askToLogIn);
+    return;
+  }
+  const form = module.loginForm(async (token) => begin(await request('POST', '/session', { token })));
+  root.append(form);
+  form.querySelector('[type="password"]').focus();
 }
 
 function begin(session) {

@@ -124,15 +124,3 @@ export class ReadableBars {
     setText(this.words, this.#at === null ? 'Point at a bar, or use the arrow keys, to read it.' : windowText(this.#uptime, this.#at));
   }
 }
-
-/** A line of the last values, as high as its box. */
-export function spark(values) {
-  const top = Math.max(1e-9, ...values);
-  const step = 100 / Math.max(1, values.length - 1);
-  const points = values.map((value, i) => `${(i * step).toFixed(1)},${(27 - (value / top) * 25).toFixed(1)}`);
-  return s(
-    'svg',
-    { viewBox: '0 0 100 28', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
-    s('polyline', { points: points.join(' '), fill: 'none', stroke: 'currentColor', 'stroke-width': 1.5, 'vector-effect': 'non-scaling-stroke' }),
-  );
-}

@@ -4,6 +4,8 @@ import { now } from './format.js';
 
 const REFRESH_MS = 30000;
 const RETRY_MS = 5000;
+// Models may change each second.
+const SOON_MS = 3000;
 const RECENT_S = 600;
 const BEFORE_S = 3600;
 // A burst has at least this many errors, and this many times as many as usual.
@@ -18,6 +20,7 @@ export class Facts {
   #get;
   #changed;
   #timer = 0;
+  #soon = 0;
   #gone = false;
 
   constructor(state, get, changed) {
@@ -28,7 +31,7 @@ export class Facts {
   }
 
   async refresh() {
-    clearTimeout(this.#timer);
+    this.#wait();
     const [models, logs] = await Promise.all([
       this.#ask('models', () => this.#askModels()),
       this.#ask('logs', () => this.#askLogs()),
@@ -42,9 +45,21 @@ export class Facts {
     this.#changed();
   }
 
+  /** Something has changed: ask again, soon. */
+  soon() {
+    this.#soon ||= setTimeout(() => this.refresh(), SOON_MS);
+  }
+
   destroy() {
     this.#gone = true;
+    this.#wait();
+  }
+
+  /** Nothing is asked by itself. */
+  #wait() {
     clearTimeout(this.#timer);
+    clearTimeout(this.#soon);
+    this.#soon = 0;
   }
 
   async #ask(what, ask) {

@@ -124,3 +124,10 @@ export function tick(root = document) {
   const at = now();
   for (const element of root.querySelectorAll('time[data-ago]')) tell(element, at);
 }
+
+/** A range in words. */
+export function rangeText(since, until) {
+  const days = date(since) === date(until);
+  const text = (at, full) => `${full ? `${date(at)} ` : ''}${clock(at).slice(0, 5)}`;
+  return `${text(since, true)} to ${text(until, !days)}, ${duration(until - since)}`;
+}

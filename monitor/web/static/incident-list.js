@@ -1,9 +1,9 @@
 // Open incidents, those of one rule and cause together, with what one can do about them.
 
 import { ago, h, icon, setText, sync } from './dom.js';
+import { kindOfError } from './errors.js';
 import { clock, date, duration, now } from './format.js';
 import { menu } from './menu.js';
-import { kindOfError } from './troubles.js';
 import { offerUndo } from './undo.js';
 
 const NAMED = 4;

@@ -9,22 +9,19 @@ import { offerUndo } from './undo.js';
 const WHERE = { config: 'The sites are those of the config file: change them there, and reload.', file: 'The sites are those of a jobs file: change them there.' };
 
 /** Why sites cannot be changed here, or null. */
-export function whyNot(kinds, admin) {
-  if (!kinds.changeable) return WHERE[kinds.source] ?? 'The sites cannot be changed here.';
+export function whyNot({ hello }, admin) {
+  if (hello.sites !== 'database') return WHERE[hello.sites] ?? 'The sites cannot be changed here.';
   return admin() ? null : 'To change sites, log in with the token of an administrator.';
 }
 
 /** The links to the forms for new sites; nothing where these could not be saved. */
-export function addSite(get, admin) {
-  const box = h('span', { class: 'actions' });
-  get('/job-kind').then((kinds) => {
-    if (whyNot(kinds, admin) === null) box.append(h('a', { class: 'button', href: '#/sites/import' }, 'Import'), h('a', { class: 'button primary', href: '#/sites/new' }, 'Add a site'));
-  }, () => null);
-  return box;
+export function addSite(state, admin) {
+  if (whyNot(state, admin) !== null) return null;
+  return h('span', { class: 'actions' }, h('a', { class: 'button', href: '#/sites/import' }, 'Import'), h('a', { class: 'button primary', href: '#/sites/new' }, 'Add a site'));
 }
 
 /** The actions of one site, and a line that says how they went. */
-export function siteActions({ state, get, request, admin }, jobId) {
+export function siteActions({ state, request, admin }, jobId) {
   const note = h('p', { class: 'muted', role: 'status' });
   const remove = h('button', { type: 'button', onclick: ask }, 'Delete');
   const sure = h(
@@ -37,14 +34,10 @@ export function siteActions({ state, get, request, admin }, jobId) {
   const box = h('div', { class: 'site-actions' });
   const job = () => state.jobs.get(jobId);
   if (state.has('incidents') && admin()) box.append(h('a', { class: 'button', href: link('incidents/maintenance', { site: jobId }) }, 'Plan maintenance'));
-
-  get('/job-kind').then((kinds) => {
-    const why = whyNot(kinds, admin);
-    if (why === null) {
-      box.append(h('a', { class: 'button', href: `#/sites/${jobId}/edit` }, 'Edit'), h('a', { class: 'button', href: `#/sites/${jobId}/copy` }, 'Copy'), remove, sure);
-    } else setText(note, why);
-    box.append(note);
-  }, () => box.append(note));
+  const why = whyNot(state, admin);
+  if (why === null) box.append(h('a', { class: 'button', href: `#/sites/${jobId}/edit` }, 'Edit'), h('a', { class: 'button', href: `#/sites/${jobId}/copy` }, 'Copy'), remove, sure);
+  else setText(note, why);
+  box.append(note);
 
   function ask(really = true) {
     sure.hidden = !really;

@@ -1,7 +1,7 @@
 // The picture of a timeline: lanes with their events, what followed what, and the clock below.
 
 import { s } from './dom.js';
-import { clock, date, duration } from './format.js';
+import { clock, date } from './format.js';
 import { rows, ticks } from './timeline-layout.js';
 
 export const LANES = [
@@ -41,13 +41,6 @@ export function toneOf(event) {
     return ['down', 'site', 'rollout', 'feed'].includes(event.kind) ? 'down' : 'warn';
   }
   return { errors: 'warn', gap: 'gap', window: 'window', silence: 'window', failed: 'down', rolledback: 'warn', removed: 'idle' }[event.kind] ?? 'change';
-}
-
-/** A range in words. */
-export function rangeText(since, until) {
-  const days = date(since) === date(until);
-  const text = (at, full) => `${full ? `${date(at)} ` : ''}${clock(at).slice(0, 5)}`;
-  return `${text(since, true)} to ${text(until, !days)}, ${duration(until - since)}`;
 }
 
 /** Draw events of a range into an SVG of a width; `places` gets where each event is. */

@@ -1,10 +1,10 @@
 // The timeline: what happened on one clock, over a range that one drags, with the pointer or by keys.
 
 import { h, icon, segments, setText, sync } from './dom.js';
-import { clock, date, duration, now, unbroken } from './format.js';
+import { clock, date, duration, now, rangeText, unbroken } from './format.js';
 import { Picture } from './picture.js';
 import { link, params } from './route.js';
-import { LANES, MARGIN, draw, rangeText, toneOf } from './timeline-drawing.js';
+import { LANES, MARGIN, draw, toneOf } from './timeline-drawing.js';
 import { clamp } from './timeline-layout.js';
 
 const SPANS = [[3600, '1 h'], [21600, '6 h'], [86400, '24 h'], [604800, '7 d'], [2592000, '30 d']];

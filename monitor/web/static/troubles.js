@@ -1,18 +1,9 @@
 // What needs attention: sites that are down or late, those with the same error together.
 
+import { kindOfError } from './errors.js';
 import { shownState, title } from './state.js';
 
 const NAMED = 3;
-
-/** An error without what differs between sites: names, numbers, addresses. */
-export function kindOfError(text) {
-  return text
-    .replace(/https?:\/\/\S+|wss?:\/\/\S+/g, '…')
-    .replace(/\b\d{1,3}(\.\d{1,3}){3}(:\d+)?\b/g, '…')
-    .replace(/\b[\w-]+(\.[\w-]+)+(:\d+)?/g, '…')
-    .replace(/0x[0-9a-f]+|\b\d+(\.\d+)?\b/gi, '…')
-    .slice(0, 160);
-}
 
 /** Why a site is in trouble, in words. */
 export function reasonOf(job) {

@@ -10,23 +10,52 @@ export const VIEWS = [
   ['topics', 'Topics', 'topics'],
 ];
 
+// The module of each view, and the style sheets that it needs more than the page has.
 const LOADED = {
-  overview: async () => (await import('./views/overview.js')).overview,
-  sites: async () => (await import('./views/sites.js')).sites,
-  site: async () => (await import('./views/site.js')).site,
-  editor: async () => (await import('./views/editor.js')).editor,
-  importing: async () => (await import('./views/importing.js')).importing,
-  certificates: async () => (await import('./views/certificates.js')).certificates,
-  incidents: async () => (await import('./views/incidents.js')).incidents,
-  maintenance: async () => (await import('./views/maintenance.js')).maintenance,
-  models: async () => (await import('./views/models.js')).models,
-  logs: async () => (await import('./views/logs.js')).logs,
-  sender: async () => (await import('./views/sender.js')).sender,
-  relay: async () => (await import('./views/relay.js')).relay,
-  channel: async () => (await import('./views/channel.js')).channel,
-  topics: async () => (await import('./views/topics.js')).topics,
-  topic: async () => (await import('./views/topic.js')).topic,
+  overview: [() => import('./views/overview.js'), 'overview', 'timeline'],
+  sites: [() => import('./views/sites.js'), 'sites'],
+  site: [() => import('./views/site.js'), 'site', 'timeline'],
+  editor: [() => import('./views/editor.js'), 'manage'],
+  importing: [() => import('./views/importing.js'), 'manage'],
+  certificates: [() => import('./views/certificates.js')],
+  incidents: [() => import('./views/incidents.js'), 'timeline'],
+  maintenance: [() => import('./views/maintenance.js'), 'manage'],
+  models: [() => import('./views/models.js'), 'models', 'timeline'],
+  logs: [() => import('./views/logs.js'), 'logs'],
+  sender: [() => import('./views/sender.js'), 'timeline'],
+  relay: [() => import('./views/relay.js'), 'relay'],
+  channel: [() => import('./views/channel.js'), 'relay'],
+  topics: [() => import('./views/topics.js'), 'manage'],
+  topic: [() => import('./views/topic.js'), 'manage'],
 };
+const sheets = new Map();
+
+function sheet(name) {
+  if (!sheets.has(name)) {
+    const link = document.createElement('link');
+    link.rel = 'stylesheet';
+    link.href = new URL(`./${name}.css`, import.meta.url);
+    sheets.set(
+      name,
+      new Promise((resolve, reject) => {
+        link.onload = resolve;
+        link.onerror = () => {
+          sheets.delete(name);
+          link.remove();
+          reject(new Error(`${name}.css cannot be loaded`));
+        };
+      }),
+    );
+    document.head.append(link);
+  }
+  return sheets.get(name);
+}
+
+async function loaded(name) {
+  const [module, ...styles] = LOADED[name];
+  const [found] = await Promise.all([module(), ...styles.map(sheet)]);
+  return found[name];
+}
 
 function moduleOf(name, [first, second]) {
   if (name === 'sites') {
@@ -45,10 +74,10 @@ function moduleOf(name, [first, second]) {
 export const known = (wanted) => (VIEWS.find(([name]) => name === wanted) ?? VIEWS[0])[0];
 
 /** Load the view of a fragment's parts. */
-export const load = ({ name, rest }) => LOADED[moduleOf(known(name), rest)]();
+export const load = ({ name, rest }) => loaded(moduleOf(known(name), rest));
 
 /** Load all views, so that each one opens without a connection; false if some could not be loaded. */
 export async function loadAll() {
-  const done = await Promise.allSettled(Object.values(LOADED).map((each) => each()));
+  const done = await Promise.allSettled(Object.keys(LOADED).map(loaded));
   return done.every((each) => each.status === 'fulfilled');
 }

@@ -42,13 +42,13 @@ export function editor(root, { state, get, request, admin }, [id, what = 'new'])
   }
 
   async function load() {
+    const why = whyNot(state, admin);
+    if (why !== null) {
+      picture.refused(why);
+      return;
+    }
     try {
       kinds = await get('/job-kind');
-      const why = whyNot(kinds, admin);
-      if (why !== null) {
-        picture.refused(why);
-        return;
-      }
       if (jobId !== null) known = await get(`/job/${jobId}/keys`);
     } catch (error) {
       if (!gone) picture.failed(error, 'The form');

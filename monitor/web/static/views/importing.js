@@ -8,7 +8,7 @@ import { offerUndo } from '../undo.js';
 
 const AT_ONCE = 4;
 
-export function importing(root, { get, request, admin }) {
+export function importing(root, { state, request, admin }) {
   let gone = false;
   let chosen = null;
   const file = h('input', { type: 'file', id: 'file', accept: '.json,.yml,.yaml,application/json', onchange: () => look() });
@@ -31,19 +31,12 @@ export function importing(root, { get, request, admin }) {
     ),
     table,
   );
-  const picture = new Picture(box, { retry: load });
+  const picture = new Picture(box);
   root.append(h('div', { class: 'title' }, h('div', {}, h('p', { class: 'crumb' }, h('a', { href: '#/sites' }, 'Sites')), h('h1', {}, 'Import sites'), h('p', { class: 'muted' }, 'Nothing is added before you have seen what each entry becomes.'))), picture.element, box);
 
-  async function load() {
-    try {
-      const why = whyNot(await get('/job-kind'), admin);
-      if (gone) return;
-      if (why === null) picture.truth();
-      else picture.refused(why);
-    } catch (error) {
-      if (!gone) picture.failed(error, 'The form');
-    }
-  }
+  const why = whyNot(state, admin);
+  if (why === null) picture.truth();
+  else picture.refused(why);
 
   function look() {
     [chosen] = file.files;
@@ -101,7 +94,6 @@ export function importing(root, { get, request, admin }) {
     setText(about, '');
   }
 
-  load();
   return {
     destroy() {
       gone = true;

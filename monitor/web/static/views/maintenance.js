@@ -2,11 +2,11 @@
 
 import { conditionOf } from '../conditions.js';
 import { h, icon, setText, stateMark, sync } from '../dom.js';
-import { isolated, now } from '../format.js';
+import { isolated, now, rangeText } from '../format.js';
 import { Picture } from '../picture.js';
-import { Several, nameOf, tagsOf } from '../subjects.js';
 import { title } from '../state.js';
-import { rangeText } from '../timeline-drawing.js';
+import { Several, nameOf } from '../subjects.js';
+import { tagsOf } from '../tags.js';
 import { offerUndo } from '../undo.js';
 import { localTime, timeOf } from '../until.js';
 

@@ -39,7 +39,7 @@ export function models(root, context, [namespace, name]) {
   const wanted = () => (key === null ? search.value.trim() : '');
   const running = new Running(context, key, wanted);
   const past = new Past(context, key, wanted, () => pods.checked);
-  const timeline = TimelinePanel.isOf(state) ? new TimelinePanel(context, key === null ? {} : { model: key }, { span: 604800, title: key === null ? 'Timeline' : 'What happened' }) : null;
+  const timeline = TimelinePanel.isOf(state) ? new TimelinePanel(context, key === null ? {} : { model: key }, { span: 604800 }) : null;
   const open = state.has('incidents') ? new IncidentList(context, { wanted: (each) => each.watch === 'rollout' && (key === null || each.subject === key), title: 'Open incidents of rollouts' }) : null;
   root.append(
     h('div', { class: 'title' }, h('div', {}, key === null ? null : h('p', { class: 'crumb' }, h('a', { href: '#/models' }, 'Models')), h('h1', { dir: 'auto' }, key === null ? 'Models' : name), h('p', { class: 'muted' }, key === null ? running.about : `in ${namespace}`))),

@@ -3,7 +3,7 @@
 import { conditionOf } from '../conditions.js';
 import { ago, h, icon, setText, stateMark, sync } from '../dom.js';
 import { Facts } from '../facts.js';
-import { clock, dayName } from '../format.js';
+import { clock, dayName, duration } from '../format.js';
 import { IncidentList } from '../incident-list.js';
 import { Picture } from '../picture.js';
 import { tally, title } from '../state.js';
@@ -149,10 +149,16 @@ export function overview(root, { state, get, request, admin, settle }) {
           h('span', { class: `tone-${tone}` }, icon(change.to)),
           h('span', { class: 'what' }, change.job_id ? h('a', { href: `#/sites/${change.job_id}` }, name) : name, verb),
           h('time', { datetime: new Date(change.time * 1000).toISOString() }, `${day === 'Today' ? '' : `${day} `}${clock(change.time)}`),
-          change.detail && change.to !== 'up' ? h('bdi', { class: 'why' }, change.detail) : null,
+          h('bdi', { class: 'why' }, change.to === 'up' ? downFor(change) : change.detail),
         );
       },
     );
+  }
+
+  /** How long what came up had been down, if that is known. */
+  function downFor(change) {
+    const before = state.changes.findLast((each) => each.time < change.time && each.kind === change.kind && each.name === change.name && each.job_id === change.job_id);
+    return before?.to === 'down' ? `was down for ${duration(change.time - before.time)}` : '';
   }
 
   function listParts() {
@@ -178,7 +184,7 @@ export function overview(root, { state, get, request, admin, settle }) {
     if (kinds === null || kinds.has('jobs')) listTroubles();
     if (kinds === null || kinds.has('changes') || kinds.has('status')) listChanges();
     if (kinds === null || kinds.has('status')) listParts();
-    if (kinds?.has('models')) facts.refresh();
+    if (kinds?.has('models')) facts.soon();
     if (kinds !== null) timeline?.update(kinds);
     incidents?.update(kinds);
     settle();

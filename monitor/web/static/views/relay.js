@@ -1,8 +1,7 @@
 // The relay: clients, rates, and its channels.
 
-import { spark } from '../bars.js';
 import { conditionOf } from '../conditions.js';
-import { h, setText, stateMark, sync } from '../dom.js';
+import { h, s, setText, stateMark, sync } from '../dom.js';
 import { bytes, count, duration, rate } from '../format.js';
 import { IncidentList } from '../incident-list.js';
 import { Picture } from '../picture.js';
@@ -115,4 +114,16 @@ export function relay(root, context) {
       picture.destroy();
     },
   };
+}
+
+/** A line of the last values, as high as its box. */
+function spark(values) {
+  const top = Math.max(1e-9, ...values);
+  const step = 100 / Math.max(1, values.length - 1);
+  const points = values.map((value, i) => `${(i * step).toFixed(1)},${(27 - (value / top) * 25).toFixed(1)}`);
+  return s(
+    'svg',
+    { viewBox: '0 0 100 28', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
+    s('polyline', { points: points.join(' '), fill: 'none', stroke: 'currentColor', 'stroke-width': 1.5, 'vector-effect': 'non-scaling-stroke' }),
+  );
 }

@@ -13,7 +13,7 @@ const REFRESH_MS = 15000;
 export function sender(root, context, [name]) {
   const { state, get, settle } = context;
   let gone = false;
-  const timeline = new TimelinePanel(context, { sender: name }, { span: 21600, title: 'What happened' });
+  const timeline = new TimelinePanel(context, { sender: name }, { span: 21600 });
   const open = state.has('incidents') ? new IncidentList(context, { wanted: (each) => each.watch === 'logs' && each.subject === name, title: 'Open incidents of this sender' }) : null;
   const body = h('tbody', {});
   const box = h(

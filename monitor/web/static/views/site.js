@@ -94,7 +94,7 @@ export function site(root, context, [id]) {
     refresh();
   } });
   const open = state.has('incidents') ? new IncidentList(context, { wanted: (each) => each.job === jobId, title: 'Open incidents of this site' }) : null;
-  const timeline = TimelinePanel.isOf(state) ? new TimelinePanel(context, { job: jobId }, { title: 'What happened' }) : null;
+  const timeline = TimelinePanel.isOf(state) ? new TimelinePanel(context, { job: jobId }) : null;
   const chartBody = h('div', { class: 'body' }, chart.element);
   const resultBox = h(
     'div',
@@ -116,9 +116,8 @@ export function site(root, context, [id]) {
       'div',
       { class: 'title' },
       h('div', {}, h('p', { class: 'crumb' }, h('a', { href: '#/sites' }, 'Sites')), name, address, tagLine),
-      h('div', { class: 'actions' }, admin() ? [checkButton, button, pause] : null),
+      h('div', { class: 'actions' }, admin() ? [checkButton, button, pause] : null, siteActions(context, jobId)),
     ),
-    siteActions({ state, get, request, admin }, jobId),
     problem,
     why,
     facts,

@@ -9,7 +9,7 @@ import { Order } from '../order.js';
 import { Picture } from '../picture.js';
 import { addSite } from '../site-actions.js';
 import { shownState, tally, title } from '../state.js';
-import { grouped, tagsOf } from '../subjects.js';
+import { grouped, tagsOf } from '../tags.js';
 import { virtualList } from '../virtual.js';
 
 const REFRESH_MS = 30000;
@@ -67,7 +67,7 @@ export function sites(root, { state, get, params, settle, admin }) {
   const pastPicture = new Picture([], { retry: () => ask(true) });
   pastPicture.truth();
   root.append(
-    h('div', { class: 'title' }, h('div', {}, h('h1', {}, 'Sites'), heading), h('div', { class: 'actions' }, h('a', { class: 'button', href: '#/sites/certificates' }, 'Certificates'), addSite(get, admin))),
+    h('div', { class: 'title' }, h('div', {}, h('h1', {}, 'Sites'), heading), h('div', { class: 'actions' }, h('a', { class: 'button', href: '#/sites/certificates' }, 'Certificates'), addSite(state, admin))),
     h(
       'div',
       { class: 'toolbar' },

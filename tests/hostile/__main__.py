@@ -31,11 +31,10 @@ def main() -> int:
     parser.add_argument("--connections", type=int, nargs="*", default=[1, 16])
     arguments = parser.parse_args()
     failed = 0
-    head = ("listener", "attack", "peers", "late ms", "p99 ms", "x quiet")
-    head += ("+MiB", "sent MB", "closed", "lost")
+    head = "listener", "attack", "peers", "late ms", "p99 ms", "x quiet", "+MiB", "sent MB"
     row = "{:9}{:26}{:>6}{:>9}{:>9}{:>9}{:>7}{:>9}{:>8}{:>6}"
     quiet_s = 0.0
-    say(row.format(*head))
+    say(row.format(*head, "closed", "lost"))
     for attack in (None, *ATTACKS):
         name = "none" if attack is None else attack.name
         if attack is not None and arguments.only not in name:

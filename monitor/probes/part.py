@@ -14,6 +14,7 @@ import msgspec
 from monitor.backoff import Backoff
 from monitor.bus import Bus
 from monitor.errors import MonitorError, SettingError
+from monitor.files.threads import call_aside
 from monitor.log_limits import OutageLog
 from monitor.messages import Result
 from monitor.metrics import Metric
@@ -76,7 +77,7 @@ class Probes(Part):
         self._outage = OutageLog(logger, outcome="keeping the current jobs", level=logging.ERROR)
         self._refused: tuple[str, ...] = ()
         # The jobs that the log has, and of how many they are.
-        self._logged: tuple[list[Job], int] | None = None
+        self._logged: tuple[Sequence[Job], int] | None = None
         self._running: asyncio.Task[None] | None = None
         # What check() has read, for start().
         self._checked: tuple[JobList, Sequence[Job]] | None = None
@@ -168,7 +169,15 @@ class Probes(Part):
         prepared = await self.runner.prepare(mine)
         # After a restart the grid is as it was; no site is new then.
         at_once = await _new_sites(self.jobs, mine) if self._logged is not None else ()
-        return _Loaded(jobs, mine, prepared, at_once)
+        logged = self._logged
+        # A reload reads the source once more.
+        same = (
+            logged is not None
+            and logged[1] == len(jobs.jobs)
+            and len(logged[0]) == len(mine)
+            and await _are_equal(logged[0], mine)
+        )
+        return _Loaded(jobs, mine, prepared, at_once, same)
 
     def _adopt(self, loaded: _Loaded) -> None:
         assert self.runner is not None
@@ -181,16 +190,14 @@ class Probes(Part):
         self.runner.set_concurrency(self._settings.concurrency)
         left_out = prepared.left_out
         self.runner.set_jobs(prepared, at_once=loaded.at_once)
-        self._names = prepared.names()
+        self._names = prepared.names
         self._turns.keep(self._names)
         producer = "" if self._settings.id is None else f" as producer {self._settings.id}"
         where = f" from {self._settings.location}" if self._settings.location else ""
-        now = (list(mine), len(jobs.jobs))
-        # A reload reads the source once more.
-        if now != self._logged:
+        if not loaded.same:
             checking = len(mine) - len(left_out)
             logger.info("checking %d of %d jobs%s%s", checking, len(jobs.jobs), producer, where)
-        self._logged = now
+        self._logged = mine, len(jobs.jobs)
         refused = (*jobs.refused, *left_out)
         known = set(self._refused)
         fresh = [line for line in refused if line not in known]
@@ -251,7 +258,10 @@ class Probes(Part):
 
 async def _new_sites(before: JobList, jobs: Iterable[Job]) -> Collection[int]:
     """Return the ids of the jobs that were not checked before, or in another way."""
-    known = {job.id: job for job in before.active() if job.id not in before.stopped}
+    known = {}
+    async for job in over_turns(before.jobs):
+        if job.active and job.id not in before.stopped:
+            known[job.id] = job
     found = []
     async for job in over_turns(jobs):
         old = known.get(job.id)
@@ -260,14 +270,25 @@ async def _new_sites(before: JobList, jobs: Iterable[Job]) -> Collection[int]:
     return found
 
 
+async def _are_equal(some: Sequence[Job], others: Sequence[Job]) -> bool:
+    async for one, other in over_turns(zip(some, others, strict=True)):
+        if one != other:
+            return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """Jobs that were loaded: all, those of this producer, and the ids that are checked at once."""
+    """Jobs that were loaded: all, those of this producer, and the ids that are checked at once.
+
+    ``same`` says whether they are as before.
+    """
 
     jobs: JobList
     mine: Sequence[Job]
     prepared: Prepared
     at_once: Collection[int]
+    same: bool
 
 
 def _question(job: Job) -> Job:
@@ -278,7 +299,7 @@ def _question(job: Job) -> Job:
 async def _load(source: JobSource, settings: ProbesSettings) -> tuple[JobList, Sequence[Job]]:
     """Return all jobs of the source and those of this producer, with their kinds loaded."""
     jobs = await source.load()
-    mine = own_jobs(jobs, settings)
+    mine = await call_aside(own_jobs, jobs, settings)
     load_kinds(mine)
     return jobs, mine
 

@@ -37,6 +37,8 @@ _TICK_S = 0.01
 _MOST_STARTS = 4
 # Lookups at once; a thread starts only where all others are busy.
 RESOLVER_THREADS = 512
+# Jobs that are freed in one turn of the loop.
+_MOST_DROPPED = 100
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
 # Checks can be made again once none has failed for lack of a resource for this long.
@@ -66,10 +68,8 @@ class Prepared:
 
     active: dict[int, _Active]
     left_out: list[str]
-
-    def names(self) -> dict[int, str]:
-        """Return what people call the jobs."""
-        return {job_id: each.job.name or each.url for job_id, each in self.active.items()}
+    names: dict[int, str]
+    """What people call the jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,8 @@ class Runner:
         self._slots = Slots(concurrency)
         self._schedule = Schedule()
         self._jobs: dict[int, _Active] = {}
+        # Jobs that are no longer run, until they are freed.
+        self._gone: list[_Active] = []
         self._stopped: set[int] = set()
         self._running: set[asyncio.Task[Result]] = set()
         self._changed = asyncio.Event()
@@ -138,16 +140,18 @@ class Runner:
         """
         active = {}
         left_out = []
+        names = {}
         async for job in over_turns(jobs):
             known = self._jobs.get(job.id)
-            if known is not None and known.job == job:
-                active[job.id] = known
-                continue
-            try:
-                active[job.id] = _Active(job, self._checks.prepare(job))
-            except MonitorError as error:
-                left_out.append(str(error))
-        return Prepared(active, left_out)
+            if known is None or known.job != job:
+                try:
+                    known = _Active(job, self._checks.prepare(job))
+                except MonitorError as error:
+                    left_out.append(str(error))
+                    continue
+            active[job.id] = known
+            names[job.id] = job.name or known.url
+        return Prepared(active, left_out, names)
 
     def set_jobs(self, prepared: Prepared, *, at_once: Collection[int] = ()) -> None:
         """Run exactly these jobs; unchanged ones keep running as they are.
@@ -155,12 +159,23 @@ class Runner:
         Those whose ids are in ``at_once`` are checked now, and then on their grid.
         """
         before, self._jobs = self._jobs, prepared.active
+        if before == self._jobs and not at_once:
+            return
+        if not self._gone:
+            asyncio.get_running_loop().call_soon(self._drop_some)
         for job_id, active in before.items():
             if self._jobs.get(job_id) is not active:
                 self._checks.forget(job_id)
+                self._gone.append(active)
             if job_id not in self._jobs:
                 self._stopped.discard(job_id)
         self._reschedule(at_once)
+
+    def _drop_some(self) -> None:
+        """Free some of the jobs that are gone: of thousands at once it would take long."""
+        del self._gone[-_MOST_DROPPED:]
+        if self._gone:
+            asyncio.get_running_loop().call_soon(self._drop_some)
 
     def _reschedule(self, at_once: Collection[int] = ()) -> None:
         intervals = (

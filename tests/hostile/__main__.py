@@ -31,9 +31,10 @@ def main() -> int:
     parser.add_argument("--connections", type=int, nargs="*", default=[1, 16])
     arguments = parser.parse_args()
     failed = 0
-    head = ("listener", "attack", "peers", "late ms", "p99 ms", "+MiB", "sent MB", "closed", "lost")
-    row = "{:9}{:26}{:>6}{:>9}{:>9}{:>7}{:>9}{:>8}{:>6}"
-    say(row.format(*head))
+    head = "listener", "attack", "peers", "late ms", "p99 ms", "x quiet", "+MiB", "sent MB"
+    row = "{:9}{:26}{:>6}{:>9}{:>9}{:>9}{:>7}{:>9}{:>8}{:>6}"
+    quiet_s = 0.0
+    say(row.format(*head, "closed", "lost"))
     for attack in (None, *ATTACKS):
         name = "none" if attack is None else attack.name
         if attack is not None and arguments.only not in name:
@@ -54,6 +55,7 @@ def main() -> int:
                 finally:
                     attacked.close()
             failed += bool(cost.lost) or not healthy
+            quiet_s = quiet_s or cost.p99_s
             say(
                 row.format(
                     "-" if attack is None else attack.listener,
@@ -61,6 +63,7 @@ def main() -> int:
                     connections,
                     f"{cost.late_s * 1000:.0f}",
                     f"{cost.p99_s * 1000:.1f}",
+                    f"{cost.p99_s / quiet_s:.1f}",
                     f"{cost.grown_bytes / 2**20:.0f}",
                     f"{cost.sent / 1e6:.1f}",
                     cost.closed,

@@ -12,7 +12,8 @@ __all__ = ["ATTACKS", "Attack", "masked", "upgrade"]
 class Attack:
     """One attack on one listener: ``relay``, ``api`` or ``zeromq``.
 
-    ``hello`` is sent first, then ``again`` until the connection ends. ``token`` is the role of the
+    ``hello`` is sent first, then ``again`` until the connection ends; if there is no ``again``, a
+    new connection takes the place of each that has said hello. ``token`` is the role of the
     token that the attacker has, if any.
     """
 
@@ -54,10 +55,11 @@ def _subscribe(channel: str) -> bytes:
     return masked(1, json.dumps({"type": "subscribe", "channel": channel}).encode())
 
 
-def _greeting() -> bytes:
+def _greeting(identity: bytes = b"") -> bytes:
     """Return a ZMTP 3.0 greeting and the READY of a DEALER (https://rfc.zeromq.org/spec/23/)."""
     head = b"\xff" + bytes(7) + b"\x01\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
-    ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x00\x00"
+    ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity"
+    ready += len(identity).to_bytes(4) + identity
     return head + bytes([4, len(ready)]) + ready
 
 
@@ -97,6 +99,8 @@ ATTACKS = (
     Attack("endless message", "logs", _greeting(), b"\x01\x00" * 20000),
     Attack("endless messages", "zeromq", _greeting(),
            b"\x01\x01c\x01\x04TASK\x01\x01t\x00\x01s" * 5000),
+    Attack("thousands of peers", "zeromq", _greeting(b"x" * 200) + b"\x01\x01c\x01\x04TASK", b""),
+    Attack("thousands of peers", "logs", _greeting(b"x" * 200) + b"\x01\x01c", b""),
     Attack("many frames", "zeromq", _greeting(), (b"\x01\x01c" * 900 + b"\x00\x01c") * 20),
     Attack("long frames", "zeromq", _greeting(),
            b"\x01\x01c\x01\x04LONG\x01\x01t\x01\x01s" + _long_frame(1) * 100 + _long_frame(0)),

@@ -63,6 +63,8 @@ class Attacker:
                         if not got:
                             raise ConnectionResetError
                     if events & selectors.EVENT_WRITE:
+                        if not peer.data and not self.attack.again:
+                            raise ConnectionResetError
                         if not peer.data:
                             peer.data = memoryview(self.attack.again)
                         sent = peer.sock.send(peer.data[: self.attack.piece_bytes])

@@ -343,7 +343,7 @@ def _window(
         status=dict(itertools.islice(sorted(counted.data.items()), 100)),
         fields={
             field: {
-                name: _rounded(value_of(counters, name, percentile))
+                name: value_of(counters, name, percentile)
                 for name in functions.get(field, _PERCENTILES if counters.buckets else _PLAIN)
             }
             for field, counters in counted.fields.items()

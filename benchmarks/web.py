@@ -15,8 +15,8 @@ used, and then 20 pages stay open.
 log with 200 new lines a second: frames a second, and the tasks that took more than 50 ms.
 ``slow``: Chromium opens the list of sites over a link of 80 kB/s and 60 ms, or with other
 ``--sites`` than 1000 over loopback: to the first site, to all of them, and the heap then.
-``visit``: Chromium opens each view of the demonstration for the first time: the bytes of all that it
-loads until nothing is missing, files and data, as they are sent (gzip), without HTTP's headers.
+``visit``: Chromium opens each view of the demonstration for the first time: the bytes of all that
+it loads until nothing is missing, files and data, as they are sent, without HTTP's headers.
 Each prints one line of JSON.
 """
 
@@ -54,7 +54,8 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["api", "page", "smooth", "slow", "visit"], nargs="?", default="api")
+    loads = ["api", "page", "smooth", "slow", "visit"]
+    parser.add_argument("what", choices=loads, nargs="?", default="api")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--sites", type=int, default=JOBS)
     args = parser.parse_args()
@@ -381,7 +382,7 @@ def slow(target_port: int, count: int) -> dict[str, Any]:
     }
 
 
-# Until no panel loads any more; what comes later, such as the other views, is not counted.
+# Until no panel loads any more; later files, such as the other views, are not counted.
 VISIT = """() => new Promise(resolve => {
     const look = () => {
         const wanted = document.querySelector('#view h1')

@@ -39,7 +39,7 @@ _NICE = 10
 _PATIENCE_S = 0.05
 # A load that leaves so many blocks of memory is large: about 1000 jobs.
 _MANY_BLOCKS = 50_000
-# A full collection of so many objects takes 5 to 10 ms.
+# A full collection of this many objects takes 5 to 10 ms.
 _FEW_OBJECTS = 10_000
 # Between two freezes of what may have garbage.
 _FREEZE_AGAIN_S = 3600.0

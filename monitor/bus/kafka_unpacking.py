@@ -115,5 +115,5 @@ def _decoded(place: Any, batch: Any) -> Iterator[Record]:
         raise _corrupt(base_offset, str(error)) from error
 
 
-def _corrupt(offset: int, problem: str) -> Exception:
+def _corrupt(offset: int, problem: str) -> kafka_errors.CorruptRecordError:
     return kafka_errors.CorruptRecordError(f"the batch at offset {offset}: {problem}")

@@ -47,7 +47,7 @@ _INSERT_PAGE = 1000
 _LOCK_SHARE = 0.9
 # The same for a statement. A server that answers says that it gave up, before the client does.
 _STATEMENT_SHARE = 0.95
-# How often the tables are dropped and made anew, if that ends in deadlocks.
+# How often the tables are dropped and created again, if that ends in deadlocks.
 _DEADLOCKS = 5
 
 

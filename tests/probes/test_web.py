@@ -96,7 +96,11 @@ async def test_bodies_in_crumbs_are_whole_and_come_a_few_crumbs_a_turn(
 
     monkeypatch.setattr(Body, "write", counted)
     checks = Checks(resolver_threads=2)
-    keys = [{"body_regexp": "^y{20000}last$"}, {"body_regexp": "last$"}, {"max_body_bytes": 9999}]
+    keys: list[dict[str, object]] = [
+        {"body_regexp": "^y{20000}last$"},
+        {"body_regexp": "last$"},
+        {"max_body_bytes": 9999},
+    ]
     try:
         jobs = [
             read_job({"id": 1 + n, "url": server.url("/crumbs/20000"), "timeout": 60, **each})

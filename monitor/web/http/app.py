@@ -52,7 +52,7 @@ _POLICY = (
     " connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none';"
     " frame-ancestors 'none'"
 )
-# What is no page needs none of these; on each answer they would be a tenth of a first visit.
+# Other answers need none of these; on each one they would be a tenth of a first visit.
 _BARE_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _SAFETY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),

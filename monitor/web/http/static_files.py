@@ -31,9 +31,9 @@ class PageFiles(StaticFiles):
     """The folder ``static``; no path leads out of it.
 
     Below the current version's name a file is kept for good, and served from memory, compressed
-    once, without comments. Below another one there is nothing: a page that is open during an upgrade
-    must not mix its modules with new ones. Without such a name a file is as it was written, and
-    kept, too, but revalidated each time.
+    once, without comments. Below another one there is nothing: a page that is open during an
+    upgrade must not mix its modules with new ones. Without such a name a file is as it was written,
+    and kept, too, but revalidated each time.
     """
 
     def __init__(self) -> None:
@@ -78,9 +78,9 @@ def with_version(html: str) -> str:
 
 
 def lean(text: str) -> str:
-    """Return a module or style sheet without comments and indentation; its lines keep their numbers.
+    """Return a module or style sheet without comments and indentation.
 
-    No string of theirs may have more than one line.
+    Lines keep their numbers. No string of theirs may have more than one line.
     """
     return _ASIDE.sub(lambda found: "\n" * found[0].count("\n"), text)
 

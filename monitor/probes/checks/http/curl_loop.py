@@ -44,7 +44,7 @@ def _actions(events: int) -> int:
 class _Pace:
     """Pauses transfers whose bodies come in many pieces until the next turn of the loop.
 
-    libcurl joins what comes while a transfer is paused, without a call for each piece.
+    libcurl joins the pieces that arrive while a transfer is paused, without a call for each piece.
     """
 
     def __init__(self) -> None:

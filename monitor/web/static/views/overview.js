@@ -155,7 +155,7 @@ export function overview(root, { state, get, request, admin, settle }) {
     );
   }
 
-  /** How long what came up had been down, if that is known. */
+  /** How long a site that is up again had been down, if that is known. */
   function downFor(change) {
     const before = state.changes.findLast((each) => each.time < change.time && each.kind === change.kind && each.name === change.name && each.job_id === change.job_id);
     return before?.to === 'down' ? `was down for ${duration(change.time - before.time)}` : '';

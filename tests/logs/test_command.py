@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def test_the_command_logs_shows_filters_and_follows(
             r"ERROR    a\n\x1b2: \x1b[31mred\x9b2J\x07",
             "INFO     addon-1: last",
         ]
+        assert datetime.fromisoformat(lines[0][:29]).utcoffset() is not None
         assert lines[1:3] == ["    and more", "        again\\x7f"]
         one = program("logs", "--api", api, "--level", "40", "--json", "--timewindow", "60")
         assert [json.loads(line)["sender"] for line in one.stdout.splitlines()] == ["a\n\x1b2"]

@@ -27,6 +27,7 @@ def told(location: str, at: float, *, up: bool, **fields: Any) -> Observed:
     clocks=st.lists(st.sampled_from([0, 0, 300, -300, 4000]), min_size=3, max_size=3),
 )
 def test_an_incident_is_open_while_a_quorum_of_the_locations_has_failed_so_often(
+    *,
     turns: list[list[bool]],
     failures: int,
     successes: int,

@@ -28,13 +28,21 @@ class Locations:
     heard_at: Mapping[str, float]
 
     def heard(self, location: str, at: float, silent_s: float) -> Locations:
-        """Return them after a result from a location, without those that are silent since."""
+        """Return them after a result from a location, without those that are silent since.
+
+        One that was heard of since the location's last result is not silent, whatever the clocks of
+        the two say.
+        """
+        names = list(self.heard_at)
+        since = names[names.index(location) + 1 :] if location in names else names
         heard_at = {
             name: min(seen, at) if seen == math.inf else seen
             for name, seen in self.heard_at.items()
-            if seen >= at - silent_s
+            if seen >= at - silent_s or name in since
         }
-        heard_at[location] = max(at, heard_at.get(location, at))
+        # The one heard of last comes last.
+        last = heard_at.pop(location, at)
+        heard_at[location] = max(at, last)
         return Locations(heard_at)
 
     def is_down(self, bad: int, quorum: int | None) -> bool:

@@ -23,13 +23,17 @@ def told(location: str, at: float, *, up: bool, **fields: Any) -> Observed:
     successes=st.integers(1, 3),
     quorum=st.none() | st.integers(1, 3),
     restarts=st.sets(st.integers(0, 80)),
+    # How far ahead the clock of each is, in s.
+    clocks=st.lists(st.sampled_from([0, 0, 300, -300, 4000]), min_size=3, max_size=3),
 )
 def test_an_incident_is_open_while_a_quorum_of_the_locations_has_failed_so_often(
+    *,
     turns: list[list[bool]],
     failures: int,
     successes: int,
     quorum: int | None,
     restarts: set[int],
+    clocks: list[int],
 ) -> None:
     judge = make(SiteRule(name="site", failures=failures, successes=successes), jobs=[facts(1)])
     bad = dict.fromkeys("abc", False)
@@ -38,8 +42,9 @@ def test_an_incident_is_open_while_a_quorum_of_the_locations_has_failed_so_often
     for number, (turn, (name, up)) in enumerate(
         (turn, item) for turn, ups in enumerate(turns) for item in zip("abc", ups, strict=True)
     ):
-        # All three have the same times on the grid.
-        each = told(name, 60.0 * turn + 1, up=up, quorum=quorum)
+        # All three have the same times on the grid, each by its own clock.
+        ahead = clocks["abc".index(name)]
+        each = told(name, 5001 + 60.0 * turn + ahead, up=up, quorum=quorum)
         if number in restarts:
             judge.judge([each])  # whose commit fails
             judge.load(

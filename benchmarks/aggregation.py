@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 
 from benchmarks import aggregation_kafka, baseline_aggregation
 from benchmarks.example_result import example_result
+from benchmarks.process import family_cpu_seconds
 from monitor.bus import BusSettings
 from monitor.bus.spool import SpoolBus
 from monitor.messages import Result, encode
@@ -30,6 +32,7 @@ from tests.servers.postgres import PostgresServer, make_server
 
 TOPIC = "website_availability"
 JOBS = 1000
+CORES = os.cpu_count() or 1
 
 
 def results(count: int, *, minutes: int) -> Iterator[Result]:
@@ -119,7 +122,19 @@ def kafka(server: PostgresServer, broker: Kafka, count: int) -> None:
             "database": database,
             "aggregation": {"topic": topic, "flush_interval": 5},
         }
-        show(f"Kafka to PostgreSQL, {name}", count, consume(sections, count))
+        before = family_cpu_seconds(server.pid), family_cpu_seconds(broker.pid)
+        found = consume(sections, count)
+        after = family_cpu_seconds(server.pid), family_cpu_seconds(broker.pid)
+        show(f"Kafka to PostgreSQL, {name}", count, found)
+        postgres_us, kafka_us = (
+            (end - begin) / count * 1e6 for begin, end in zip(before, after, strict=True)
+        )
+        most = CORES * 1e6 / (found["cpu_s"] / count * 1e6 + postgres_us + kafka_us)
+        print(
+            f"{'':42} {most:9,.0f} results/s at most on {CORES} cores: PostgreSQL needs"
+            f" {postgres_us:.0f} us of CPU each, Kafka {kafka_us:.0f} us",
+            flush=True,
+        )
 
 
 def fill_topic(

@@ -32,9 +32,10 @@ from demo.models import Models
 from demo.past import write_past
 from demo.progress import Progress
 from demo.receiver import AlertReceiver
+from demo.services import services
 from demo.sites import Sites
 
-_READY_S = 30.0
+_READY_S = 120.0
 
 
 def main() -> int:
@@ -127,10 +128,12 @@ def demonstration(port: int = 0) -> Iterator[Demonstration]:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process, folder)
         stack.enter_context(Fleet(url))
+        websocket = f"ws://127.0.0.1:{relay_port}/"
+        stack.enter_context(services(folder, url, websocket))
         zeromq = f"tcp://127.0.0.1:{zeromq_port}"
         stack.enter_context(Progress(zeromq))
         models.play()
-        yield Demonstration(url, f"ws://127.0.0.1:{relay_port}/", zeromq, config)
+        yield Demonstration(url, websocket, zeromq, config)
 
 
 def _free_port(port: int) -> int:

@@ -68,7 +68,7 @@ class _Loads:
     under_way = 0
     full = 0
     blocks = 0
-    # Whether there was no garbage at the beginning, and when (monotonic s) some may be frozen again.
+    # Whether there was no garbage at the beginning; when (monotonic s) some may be frozen again.
     clean = False
     freeze_again_at = 0.0
 
@@ -79,8 +79,8 @@ def large_load() -> Iterator[None]:
 
     One would hold every thread for some 100 ms for a million objects. Young garbage is collected
     all the same. If much is left at the end, later collections do not look at what is there now.
-    Garbage among that would never be freed: it is collected before, or if that takes too long, there
-    is no further such freeze within an hour.
+    Garbage among that would never be freed: it is collected before, or if that takes too long,
+    there is no further such freeze within an hour.
     """
     if not _Loads.under_way:
         _Loads.clean = len(gc.get_objects()) < _FEW_OBJECTS

@@ -77,6 +77,7 @@ class Batch:
         self.entries = entries
         # By partition, the offset to read next once this batch is written.
         self.next_offsets = {entry.partition: entry.offset + 1 for entry in entries}
+        self.size_bytes = sum(entry.size_bytes for entry in entries)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -133,10 +134,11 @@ class Pending:
     def take(self, limit: int) -> Batch:
         """Remove and return the oldest messages, ``limit`` at most."""
         entries = [self._entries.popleft() for _ in range(min(limit, len(self._entries)))]
-        self.size_bytes -= sum(entry.size_bytes for entry in entries)
+        batch = Batch(entries)
+        self.size_bytes -= batch.size_bytes
         if not self._entries:
             self.since = None
-        return Batch(entries)
+        return batch
 
     def drop(self) -> None:
         """Drop all messages."""

@@ -22,7 +22,7 @@ from monitor.aggregation.offsets import OffsetsMovedError, Place, stored_places
 from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.statistics import Statistics
 from monitor.aggregation.transactions import SlowWriteError, Transactions
-from monitor.aggregation.writer import Written
+from monitor.aggregation.writer import Prepared, Written
 from monitor.backoff import Backoff
 from monitor.bus import Assignment, Bus, Consumer
 from monitor.errors import MonitorError
@@ -79,6 +79,8 @@ class Consuming:
         self._pending = Pending()
         # The batch being written. It stays here until its commit is certain.
         self._batch: Batch | None = None
+        # The next batch, and what is being prepared of it in the meantime.
+        self._ahead: tuple[Batch, asyncio.Future[Prepared]] | None = None
         self._writing = asyncio.Lock()
         # By assigned partition, the place in the database as far as this consumer knows.
         self._stored: dict[int, Place | None] = {}
@@ -105,7 +107,7 @@ class Consuming:
     @property
     def waiting(self) -> int:
         """How many messages have been read and wait for a batch."""
-        return len(self._pending)
+        return len(self._pending) + (0 if self._ahead is None else len(self._ahead[0]))
 
     def adopt(self, settings: AggregationSettings) -> None:
         """Take other settings from now on."""
@@ -185,6 +187,7 @@ class Consuming:
                 entries = await loop.run_in_executor(self._thread, parse)
                 if self._in_step:
                     self._pending.add(entries, clock=loop.time())
+                    self._look_ahead()
                     self._changed.set()
 
     async def _measure_lag(self, consumer: Consumer) -> None:
@@ -200,15 +203,16 @@ class Consuming:
         return self._writing.locked() and self._store.dialect == "sqlite"
 
     def _full(self) -> bool:
+        ahead_bytes = 0 if self._ahead is None else self._ahead[0].size_bytes
         return (
-            len(self._pending) >= self._settings.flush_messages
-            or self._pending.size_bytes >= _PENDING_BYTES
+            self.waiting >= self._settings.flush_messages
+            or self._pending.size_bytes + ahead_bytes >= _PENDING_BYTES
         )
 
     async def _assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Return where to continue reading the partitions that are now assigned."""
         # After a lost connection they may be the same as before, and be read again.
-        if self._batch is not None or self._pending:
+        if self._batch is not None or self.waiting:
             self._fall_out_of_step()
         elif not self._stored:
             self._in_step = True
@@ -258,7 +262,7 @@ class Consuming:
                 self._failed(error)
                 return False
             self._pending.drop()
-            self._batch = None
+            self._batch = self._ahead = None
             self._unwritten.clear()
             self._topic_id = consumer.topic_id()
             partitions = consumer.assignment()
@@ -309,13 +313,18 @@ class Consuming:
     async def _flush(self) -> bool:
         """Write everything pending, batch by batch; False if the database is unavailable."""
         async with self._writing:
-            while self._in_step and (self._batch is not None or self._pending):
+            while self._in_step and (self._batch is not None or self.waiting):
+                prepared = None
                 if self._batch is None:
                     limit = self._transactions.limit(self._settings)
-                    self._batch = self._pending.take(limit)
+                    if self._ahead is None:
+                        self._batch = self._pending.take(limit)
+                    else:
+                        (self._batch, prepared), self._ahead = self._ahead, None
+                    self._look_ahead()
                     self._changed.set()
                 try:
-                    await self._transactions.write(self._batch, self._settings)
+                    await self._transactions.write(self._batch, self._settings, prepared)
                 except OffsetsMovedError as error:
                     logger.warning("%s; continuing from the stored offsets", error)
                     self.statistics.lost_races += 1
@@ -333,6 +342,18 @@ class Consuming:
         self._changed.set()
         return True
 
+    def _look_ahead(self) -> None:
+        """Prepare the next batch if it is full, while the database writes this one.
+
+        With SQLite that would slow down the transaction; see :meth:`_disturbs`.
+        """
+        if self._batch is None or self._ahead is not None or self._store.dialect == "sqlite":
+            return
+        limit = self._transactions.limit(self._settings)
+        if len(self._pending) >= limit:
+            batch = self._pending.take(limit)
+            self._ahead = batch, self._transactions.prepare(batch, self._settings)
+
     def _written(self, batch: Batch, written: Written, took_s: float) -> None:
         self._stored.update(batch.next_places(self._topic_id))
         self._to_commit.update(batch.next_offsets)
@@ -341,7 +362,7 @@ class Consuming:
 
     def _fall_out_of_step(self) -> None:
         self._in_step = False
-        self._batch = None
+        self._batch = self._ahead = None
         self._pending.drop()
         self._changed.set()
 

@@ -62,6 +62,20 @@ _METRIC_TYPES = {
     "rt_buckets": "jsonb",
     "fields": "jsonb",
 }
+
+
+def _added(column: str) -> str:
+    """Return the counts of a stored row and those of the excluded one, added key by key.
+
+    A function such as counts_add, which does the same, would be started anew for each row.
+    """
+    return (
+        f"m.{column} || coalesce((SELECT jsonb_object_agg(key,"  # noqa: S608
+        f" value::bigint + coalesce((m.{column} -> key)::bigint, 0))"
+        f" FROM jsonb_each(excluded.{column})), '{{{{}}}}')"
+    )
+
+
 _UPSERT = (
     f"INSERT INTO availability_metric AS m ({', '.join(_METRIC_TYPES)})"  # noqa: S608
     " SELECT job_id, to_timestamp(dt), checks, failures, rt_min, rt_max, rt_sum, granularity,"
@@ -70,8 +84,8 @@ _UPSERT = (
     " ON CONFLICT (job_id, dt, granularity, location) DO UPDATE SET"
     " checks = m.checks + excluded.checks, failures = m.failures + excluded.failures,"
     " rt_min = least(m.rt_min, excluded.rt_min), rt_max = greatest(m.rt_max, excluded.rt_max),"
-    " rt_sum = m.rt_sum + excluded.rt_sum, data = counts_add(m.data, excluded.data),"
-    " rt_buckets = counts_add(m.rt_buckets, excluded.rt_buckets),"
+    " rt_sum = m.rt_sum + excluded.rt_sum,"
+    f" data = {_added('data')}, rt_buckets = {_added('rt_buckets')},"
     " fields = CASE excluded.fields WHEN '{{}}' THEN m.fields"
     " ELSE fields_add(m.fields, excluded.fields) END"
 )

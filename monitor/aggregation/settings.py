@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
 
 from monitor.aggregation.fields import Measure, measure
 from monitor.errors import SettingError
-from monitor.settings import Reloadable, Seconds, Section
+from monitor.settings import Reloadable, Seconds, Section, verify_each
 
 __all__ = ["AggregationSettings", "KeepMetrics", "MeasuredField"]
 
@@ -71,12 +72,23 @@ class AggregationSettings(Section, frozen=True, kw_only=True, forbid_unknown_fie
 
     def verify(self) -> None:
         """Reject duplicate granularities and empty names."""
-        for key in ("topic", "group"):
-            if not getattr(self, key):
-                raise SettingError((key,), "must not be empty")
+        verify_each(
+            self._verify_granularities,
+            self._verify_fields,
+            partial(self._verify_name, "topic"),
+            partial(self._verify_name, "group"),
+        )
+
+    def _verify_name(self, key: str) -> None:
+        if not getattr(self, key):
+            raise SettingError((key,), "must not be empty")
+
+    def _verify_granularities(self) -> None:
         for index, granularity in enumerate(self.granularities):
             if granularity in self.granularities[:index]:
                 raise SettingError(("granularities", index), f"duplicate granularity {granularity}")
+
+    def _verify_fields(self) -> None:
         for index, each in enumerate(self.fields):
             try:
                 measure(each.field, each.functions)

@@ -12,7 +12,7 @@ from monitor.aggregation.batch import Batch, Entry, Rejected
 from monitor.aggregation.offsets import Place
 from monitor.aggregation.refusals import RefusedError
 from monitor.aggregation.settings import AggregationSettings
-from monitor.aggregation.writer import Written, prepare, write_batch
+from monitor.aggregation.writer import Prepared, Written, prepare, write_batch
 from monitor.errors import MonitorError
 from monitor.messages import encode
 from monitor.store import Store
@@ -22,7 +22,7 @@ __all__ = ["SlowWriteError", "Transactions"]
 
 # Most messages in one transaction. On SQLite all other writers wait for it; for PostgreSQL its
 # rows are in memory several times.
-_LARGEST = {"sqlite": 500, "postgresql": 10_000}
+_LARGEST = {"sqlite": 500, "postgresql": 20_000}
 _SQLITE_TARGET_S = 0.02
 _LEAST_SQLITE = 100
 _TIMEOUT_S = 30.0
@@ -66,14 +66,31 @@ class Transactions:
         """Return the most messages that the next batch may have."""
         return min(self._limit, settings.flush_messages, _LARGEST[self._store.dialect])
 
-    async def write(self, batch: Batch, settings: AggregationSettings) -> None:
-        """Write a batch.
+    def prepare(self, batch: Batch, settings: AggregationSettings) -> asyncio.Future[Prepared]:
+        """Begin to compute all that :meth:`write` needs and does not need the database for."""
+        function = functools.partial(
+            prepare,
+            batch,
+            settings.granularities,
+            self._store.dialect,
+            oldest=self._clock() - settings.keep_results,
+            measures=settings.measures(),
+        )
+        return asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+    async def write(
+        self,
+        batch: Batch,
+        settings: AggregationSettings,
+        prepared: asyncio.Future[Prepared] | None = None,
+    ) -> None:
+        """Write a batch, which :meth:`prepare` may have prepared.
 
         Raises OffsetsMovedError, SlowWriteError, and MonitorError if the database is unavailable.
         """
         begun = time.monotonic()
         try:
-            took_s = await self._write(batch, settings)
+            took_s = await self._write(batch, settings, prepared)
         except MonitorError as error:
             if time.monotonic() - begun < _TIMEOUT_S * 0.9:
                 raise
@@ -93,23 +110,20 @@ class Transactions:
         # Doubled, the one after the first that is nearly too long would be far too long.
         return max(min(int(limit * _SQLITE_TARGET_S / took_s), most), _LEAST_SQLITE)
 
-    async def _write(self, batch: Batch, settings: AggregationSettings) -> float:
+    async def _write(
+        self,
+        batch: Batch,
+        settings: AggregationSettings,
+        prepared: asyncio.Future[Prepared] | None = None,
+    ) -> float:
         """Write a batch and return the duration of its longest transaction (s)."""
         expected: Mapping[int, Place | None] = {
             partition: self._stored(partition) for partition in batch.next_offsets
         }
-        ready = functools.partial(
-            prepare,
-            batch,
-            settings.granularities,
-            self._store.dialect,
-            oldest=self._clock() - settings.keep_results,
-            measures=settings.measures(),
-        )
-        prepared = await asyncio.get_running_loop().run_in_executor(self._executor, ready)
+        ready = await (prepared or self.prepare(batch, settings))
         function = functools.partial(
             write_batch,
-            prepared=prepared,
+            prepared=ready,
             topic=self._topic,
             topic_id=self._topic_id(),
             expected=expected,

@@ -6,7 +6,7 @@ long enough, and resolved at the first look at which it does not hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from monitor.alerts.incidents import Changes, Opened, Resolved, State, new_id
@@ -34,15 +34,23 @@ class Condition:
 
 
 def judge_conditions(
-    found: Iterable[Condition], states: Mapping[tuple[str, str], State], *, now: float
+    found: Iterable[Condition],
+    states: Mapping[tuple[str, str], State],
+    *,
+    rules: Container[str],
+    now: float,
 ) -> Changes:
-    """Return what a look changes; ``states`` are those of all conditions that it can find."""
+    """Return what a look changes; ``states`` are those of all conditions that it can find.
+
+    ``rules`` has the names of the rules that there are.
+    """
     changes = Changes()
     holds = {(each.rule, each.subject): each for each in found}
     for key, state in states.items():
         if key not in holds:
             if state.incident is not None:
-                changes.resolved.append(Resolved(state.incident, now))
+                note = "" if key[0] in rules else "the rule was removed"
+                changes.resolved.append(Resolved(state.incident, now, note))
             changes.states[key] = None
     for key, each in holds.items():
         before = states.get(key)

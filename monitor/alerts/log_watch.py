@@ -36,8 +36,7 @@ class LogWatch(Watch):
         group_wait: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(store, source="logs", group_wait=group_wait, clock=clock)
-        self._rules = rules
+        super().__init__(store, source="logs", rules=rules, group_wait=group_wait, clock=clock)
         self._counts = LogCounts()
         self._last_id: int | None = None
         self._blocks: dict[int, None] = {}

@@ -47,9 +47,11 @@ class Watch(ABC):
         store: Store,
         *,
         source: str,
+        rules: Callable[[], Sequence[Rule]],
         group_wait: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._rules = rules
         self._store = store
         self._source = source
         self._group_wait = group_wait
@@ -58,8 +60,11 @@ class Watch(ABC):
         self.outage = OutageLog(logger, outcome="trying again")
 
     @abstractmethod
-    async def look(self) -> Sequence[Condition]:
-        """Return the conditions that hold; raises MonitorError if that cannot be found out."""
+    async def look(self) -> Sequence[Condition] | None:
+        """Return the conditions that hold, None if that is not known yet.
+
+        Raises MonitorError if it cannot be found out.
+        """
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -85,7 +90,10 @@ class Watch(ABC):
             )
             self.states = {(rule, subject): state for rule, subject, state in found}
         conditions = await self.look()
-        changes = judge_conditions(conditions, self.states, now=self.clock())
+        if conditions is None:
+            return
+        rules = {rule.name for rule in self._rules()}
+        changes = judge_conditions(conditions, self.states, rules=rules, now=self.clock())
         if not changes:
             return
         # Since when a condition holds that opened nothing yet is known to this instance alone.
@@ -140,8 +148,9 @@ class PartsWatch(Watch):
         group_wait: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(store, source=f"daemon{here}", group_wait=group_wait, clock=clock)
-        self._rules = rules
+        super().__init__(
+            store, source=f"daemon{here}", rules=rules, group_wait=group_wait, clock=clock
+        )
         self._parts = parts
         self._connected = connected
         self._here = here
@@ -207,25 +216,28 @@ class SilenceWatch(Watch):
         group_wait: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(store, source="silence", group_wait=group_wait, clock=clock)
-        self._rules = rules
+        super().__init__(store, source="silence", rules=rules, group_wait=group_wait, clock=clock)
         self._jobs = jobs
         self._seen = seen
         self._catching_up = catching_up
         # Since when this instance waits for results of a job.
         self._waiting: dict[int, float] = {}
-        self._last: Sequence[Condition] = ()
 
-    async def look(self) -> Sequence[Condition]:
+    async def look(self) -> Sequence[Condition] | None:
         """Look at the last result of each job."""
         rules = [each async for each in over_turns(self._rules()) if isinstance(each, SilenceRule)]
-        # With thousands of jobs it may take long.
-        jobs = await call_aside(self._jobs) if rules else None
-        if not jobs:
-            self.interval_s, self._last = 1.0, ()
+        if not rules:
+            # Nobody notes results without such a rule.
+            self._waiting.clear()
+            self.interval_s = 1.0
             return ()
-        if self._catching_up():
-            return self._last
+        # With thousands of jobs it may take long.
+        jobs = await call_aside(self._jobs)
+        if jobs is None or self._catching_up():
+            return None
+        if not jobs:
+            self.interval_s = 1.0
+            return ()
         shortest = min(job.interval for job in jobs.values())
         self.interval_s = min(max(shortest / 4, 1.0), _LONGEST_S)
         now = self.clock()
@@ -268,5 +280,4 @@ class SilenceWatch(Watch):
                     since=since,
                 )
             )
-        self._last = found
         return found

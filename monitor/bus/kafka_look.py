@@ -21,8 +21,8 @@ from monitor.bus.extents import (
 )
 from monitor.bus.interface import Record
 from monitor.bus.kafka_client import FAILURES, ClientOptions, describe, make_client, reach
-from monitor.bus.kafka_records import record_of
 from monitor.bus.kafka_topics import admin_client
+from monitor.bus.kafka_unpacking import return_records
 from monitor.bus.settings import KafkaSettings
 from monitor.errors import UnavailableError
 
@@ -138,6 +138,7 @@ class KafkaLook:
                 fetch_max_bytes=_MOST_BYTES,
                 metrics_enabled=False,
             )
+            return_records(client)
             try:
                 yield client
             finally:
@@ -206,8 +207,8 @@ def _read(
     while len(records) < limit and size < _MOST_BYTES and time.monotonic() < until:
         found = client.poll(timeout_ms=_POLL_MS, max_records=limit - len(records))
         for batch in found.values():
-            records += [record_of(message) for message in batch]
-            size += sum(len(message.value or b"") for message in batch)
+            records += batch
+            size += sum(len(record.value) for record in batch)
         if all(client.position(place, timeout_ms=1000) >= end for place, end in ends.items()):
             break
     return records

@@ -13,6 +13,7 @@ messages silently, so the reader has no reset policy:
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import uuid
@@ -28,8 +29,8 @@ from monitor.bus.interface import Record
 from monitor.bus.kafka_aside import PartitionsAside, pending_error, undecodable
 from monitor.bus.kafka_client import ClientOptions, make_client
 from monitor.bus.kafka_lost import OFFSETS_MS, LostPlaces
-from monitor.bus.kafka_records import record_of
 from monitor.bus.kafka_topics import ensure_topic
+from monitor.bus.kafka_unpacking import return_records
 from monitor.bus.settings import KafkaSettings
 from monitor.yielding import yield_to_loop
 
@@ -40,7 +41,7 @@ logger = logging.getLogger("monitor.bus")
 _COMMIT_MS = 5000
 _CLOSE_MS = 2000
 # Records that the client decodes, in Python, before the loop gets a turn: about 2 ms.
-_PIECE_RECORDS = 50
+_PIECE_RECORDS = 400
 _SESSION_MS = 30_000
 _HEARTBEAT_MS = 3000
 # A topic that is created again, or has more partitions, is noticed after this time at the latest.
@@ -155,7 +156,7 @@ class KafkaTopicReader:
             return []
         if (later := pending_error(self._client)) is not None:
             self._set_aside(later)
-        records = [record_of(message) for batch in batches.values() for message in batch]
+        records: list[Record] = list(itertools.chain.from_iterable(batches.values()))
         self._aside.read({record.partition for record in records})
         return records
 
@@ -251,6 +252,7 @@ class KafkaTopicReader:
             partition_assignment_strategy=(RangePartitionAssignor,),
             metrics_enabled=False,
         )
+        return_records(client)
         self._client = client
         self._aside.clear()
         self._cluster = client._client.cluster

@@ -8,28 +8,33 @@ from typing import Any
 
 from monitor.bus.interface import Record
 
-__all__ = ["record_of"]
+__all__ = ["event_time", "record_of", "text_of"]
 
 
-def record_of(message: Any) -> Record:
-    """Return a message of kafka-python as a record."""
-    headers = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers}
-    key = None if message.key is None else message.key.decode("utf-8", "replace")
+def record_of(place: tuple[str, int], message: Any) -> Record:
+    """Return a message that kafka-python decoded, at a topic and partition, as a record."""
+    headers = {name: text_of(value or b"") for name, value in message.headers}
+    ms = message.timestamp
     return Record(
-        message.topic,
-        message.partition,
+        *place,
         message.offset,
-        key,
+        None if message.key is None else text_of(message.key),
         headers,
         message.value or b"",
-        _time(message.timestamp, headers),
+        event_time(headers) if ms is None or ms < 0 else ms / 1000,
     )
 
 
-def _time(timestamp_ms: int | None, headers: Mapping[str, str]) -> float:
-    """Return the time of a record in epoch s; without one that of its event, or 0."""
-    if timestamp_ms is not None and timestamp_ms >= 0:
-        return timestamp_ms / 1000
+def text_of(data: bytes) -> str:
+    """Return what should be UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode(errors="replace")
+
+
+def event_time(headers: Mapping[str, str]) -> float:
+    """Return the time of an event in epoch s, for a record without one, or 0."""
     try:
         return datetime.fromisoformat(headers["ce_time"]).timestamp()
     except (KeyError, ValueError):

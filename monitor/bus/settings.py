@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -10,7 +11,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Bytes, Count, Section, read_pem, read_secret, state_directory
+from monitor.settings import (
+    Bytes,
+    Count,
+    Section,
+    read_pem,
+    read_secret,
+    state_directory,
+    verify_each,
+)
 
 __all__ = ["BusSettings", "KafkaSettings"]
 
@@ -34,8 +43,13 @@ class BusSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def verify(self) -> None:
         """Check the file name and the minimum size."""
+        verify_each(self._verify_file, self._verify_max_bytes)
+
+    def _verify_file(self) -> None:
         if not self.file:
             raise SettingError(("file",), "must name a file")
+
+    def _verify_max_bytes(self) -> None:
         if self.max_bytes < _LEAST_SPOOL_BYTES:
             raise SettingError(("max_bytes",), f"must be at least {_LEAST_SPOOL_BYTES} (1 MiB)")
 
@@ -88,10 +102,26 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def verify(self) -> None:
         """Check addresses, protocol, mechanism, and that the files are readable."""
+        verify_each(
+            self._verify_servers,
+            self._verify_protocol,
+            *(
+                partial(read_pem, file, path=(key,))
+                for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+                if (file := getattr(self, key)) is not None
+            ),
+            self.password,
+            self.oauth_token,
+            self.oauth_client_secret,
+        )
+
+    def _verify_servers(self) -> None:
         for number, server in enumerate(self.bootstrap_servers):
             host, colon, port = server.rpartition(":")
             if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
                 raise SettingError(("bootstrap_servers", number), f"{server!r} is not host:port")
+
+    def _verify_protocol(self) -> None:
         if self.security_protocol not in _PROTOCOLS:
             raise SettingError(("security_protocol",), f"must be one of {', '.join(_PROTOCOLS)}")
         sasl = self.security_protocol.startswith("SASL")
@@ -99,13 +129,6 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise SettingError(("sasl_mechanism",), f"must be one of {', '.join(_MECHANISMS)}")
         if sasl:
             self._verify_sasl()
-        for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-            file = getattr(self, key)
-            if file is not None:
-                read_pem(file, path=(key,))
-        self.password()
-        self.oauth_token()
-        self.oauth_client_secret()
 
     def _verify_sasl(self) -> None:
         if self.sasl_mechanism != "OAUTHBEARER":

@@ -16,7 +16,7 @@ from monitor.cluster.mapping import MappingSettings
 from monitor.errors import ConfigError, SettingError
 from monitor.files.reading import read_file
 from monitor.files.yaml_nodes import compose, construct, decode
-from monitor.settings import Reloadable, Seconds, Section
+from monitor.settings import Reloadable, Seconds, Section, verify_each
 
 __all__ = ["ClusterSettings", "Kind", "read_kubeconfig"]
 
@@ -66,6 +66,17 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def verify(self) -> None:
         """Check the names and the kubeconfig."""
+        verify_each(
+            self._verify_namespaces,
+            self._verify_kinds,
+            self._verify_custom_kinds,
+            self._verify_link,
+            self._verify_topic,
+            self._verify_mapping,
+            self._verify_kubeconfig,
+        )
+
+    def _verify_namespaces(self) -> None:
         for index, namespace in enumerate(self.namespaces):
             if not _NAMESPACE.fullmatch(namespace):
                 raise SettingError(
@@ -78,10 +89,14 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
                 ("namespaces",),
                 f"more than {_MAX_NAMESPACES}; leave it empty to watch all, and use label_selector",
             )
+
+    def _verify_kinds(self) -> None:
         if not self.kinds and not self.custom_kinds:
             raise SettingError(("kinds",), "is empty: there is nothing to watch")
         if len(set(self.kinds)) != len(self.kinds):
             raise SettingError(("kinds",), "lists a kind twice")
+
+    def _verify_custom_kinds(self) -> None:
         names: set[str] = set(KINDS)
         for index, custom in enumerate(self.custom_kinds):
             if custom.kind in names:
@@ -92,14 +107,22 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
                 custom.verify()
             except SettingError as error:
                 raise error.under("custom_kinds", index) from None
+
+    def _verify_link(self) -> None:
         if self.link is not None and (problem := link_problem(self.link) or ""):
             raise SettingError(("link",), problem)
+
+    def _verify_topic(self) -> None:
         if not self.topic:
             raise SettingError(("topic",), "is empty")
+
+    def _verify_mapping(self) -> None:
         try:
             self.mapping.verify()
         except SettingError as error:
             raise error.under("mapping") from None
+
+    def _verify_kubeconfig(self) -> None:
         kubeconfig = self.kubeconfig_path()
         if kubeconfig is not None:
             read_kubeconfig(kubeconfig)

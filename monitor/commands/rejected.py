@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from monitor.commands.api import Api, add_api_arguments
-from monitor.commands.arguments import plain_text
+from monitor.commands.arguments import local_time, plain_text
+from monitor.commands.screen import Column, print_table
 from monitor.commands.terminal_text import terminal_text
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["COLUMNS", "add_arguments", "run"]
 
 _PAGE: Final = 500
 _SHOWN: Final = 60
+COLUMNS: Final = (
+    Column("OFFSET", 1, right=True),
+    Column("REASON", 2, least=14),
+    Column("PARTITION", 4, right=True),
+    Column("TOPIC", 5),
+    Column("REJECTED", 3),
+    Column("PAYLOAD", 6, least=14),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +48,12 @@ def run(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) is not None
     }
     if args.action == "list":
-        for message in _all(api, chosen):
-            print(json.dumps(message) if args.json else _line(message))
+        if args.json:
+            for message in _all(api, chosen):
+                print(json.dumps(message))
+            return 0
+        rows = [_row(message) for message in _all(api, chosen)]
+        print_table(COLUMNS, rows, [""] * len(rows), empty="no rejected messages")
         return 0
     done = api.request("POST", "/rejected/replay", chosen)
     if args.json:
@@ -64,9 +76,14 @@ def _all(api: Api, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
             return
 
 
-def _line(message: dict[str, Any]) -> str:
-    at = datetime.fromtimestamp(message["rejected_at"], UTC).isoformat(timespec="seconds")
+def _row(message: dict[str, Any]) -> tuple[str, ...]:
     payload = message["payload"]
-    shown = payload if len(payload) <= _SHOWN else f"{payload[:_SHOWN]}..."
-    place = f"{message['topic']}/{message['partition']}/{message['offset']}"
-    return "\t".join(terminal_text(text) for text in (at, place, message["reason"], shown))
+    cells = (
+        message["offset"],
+        message["reason"],
+        message["partition"],
+        message["topic"],
+        local_time(message["rejected_at"]),
+        payload if len(payload) <= _SHOWN else f"{payload[:_SHOWN]}...",
+    )
+    return tuple(terminal_text(str(cell)) for cell in cells)

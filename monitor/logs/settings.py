@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Address, Bytes, Count, Reloadable, Seconds, Section
+from monitor.settings import Address, Bytes, Count, Reloadable, Seconds, Section, verify_each
 from monitor.transport.curve import CurveSettings, read_curve_keys
 
 __all__ = ["LogsSettings"]
@@ -55,8 +55,12 @@ class LogsSettings(Section, frozen=True, kw_only=True):
 
     def verify(self) -> None:
         """Check that one entry fits a message, and read the CURVE keys."""
-        if self.curve is not None:
-            read_curve_keys(self.curve)
+        verify_each(
+            lambda: self.curve is not None and read_curve_keys(self.curve),
+            self._verify_sizes,
+        )
+
+    def _verify_sizes(self) -> None:
         if self.max_message_bytes < self.max_entry_bytes + 1024:
             raise SettingError(
                 ("max_message_bytes",),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
 from monitor.errors import SettingError
 from monitor.probes.connection import Connection, ProbeError
 from monitor.probes.matching import Matcher, verify_expression
-from monitor.settings import Section, secret
+from monitor.settings import Section, secret, verify_each
 
 __all__ = ["MOST_RECEIVED_BYTES", "Dialogue", "Listening", "Step", "verify_dialogue"]
 
@@ -34,11 +35,13 @@ def verify_dialogue(dialogue: Dialogue) -> None:
     """Raise SettingError with the step for one that makes no sense."""
     if len(dialogue) > _MOST_STEPS:
         raise SettingError(("dialogue",), f"more than {_MOST_STEPS} steps")
-    for number, step in enumerate(dialogue):
-        path = ("dialogue", number)
-        if step.expect is None and step.send is None:
-            raise SettingError(path, "needs expect or send")
-        verify_expression(step.expect, (*path, "expect"))
+    verify_each(*(partial(_verify_step, *each) for each in enumerate(dialogue)))
+
+
+def _verify_step(number: int, step: Step) -> None:
+    if step.expect is None and step.send is None:
+        raise SettingError(("dialogue", number), "needs expect or send")
+    verify_expression(step.expect, ("dialogue", number, "expect"))
 
 
 class Listening:

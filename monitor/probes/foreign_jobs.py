@@ -12,7 +12,14 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from monitor.probes.foreign_values import bracketed, drop_idle_tls, seconds
+from monitor.probes.foreign_values import (
+    bracketed,
+    drop_idle_tls,
+    header_texts,
+    seconds,
+    text,
+    with_content_type,
+)
 from monitor.probes.gatus_jobs import external_job, gatus_job, no_job
 
 __all__ = ["Found", "foreign_jobs"]
@@ -35,6 +42,12 @@ _SCHEMES = {"http": "http", "tcp": "tcp", "tls": "tls", "ping": "ping", "grpc": 
 _TIMES_OF_LABELS = {"__scrape_interval__": "interval", "__scrape_timeout__": "timeout"}
 _LEAST_INTERVAL_S = 1.0
 _MOST_RETRIES = 10
+# What Uptime Kuma sends with a body of these encodings.
+_KUMA_TYPES = {
+    "json": "application/json",
+    "form": "application/x-www-form-urlencoded",
+    "xml": "text/xml; charset=utf-8",
+}
 # Keys of Uptime Kuma that change what is checked; most others are in every backup.
 _KUMA_LOST = ("proxyId", "tlsCert", "tlsKey", "tlsCa", "oauth_client_id", "expectedValue")
 
@@ -109,8 +122,8 @@ def _prometheus_job(
             continue
         elif str(name).startswith("__"):
             lost.append(f"the label {name}")
-        else:
-            job["tags"].append(f"{name}={value}")
+        elif value is not None:
+            job["tags"].append(f"{text(name)}={text(value)}")
     return job
 
 
@@ -125,7 +138,12 @@ def _kuma(entry: dict[str, Any], lost: list[str]) -> dict[str, Any] | None:
             job["body"] = entry["body"]
         if entry.get("headers"):
             headers = entry["headers"]
-            job["headers"] = json.loads(headers) if isinstance(headers, str) else headers
+            job["headers"] = header_texts(
+                json.loads(headers) if isinstance(headers, str) else headers
+            )
+        if entry.get("body"):
+            encoding = entry.get("httpBodyEncoding") or "json"
+            with_content_type(job, _KUMA_TYPES.get(encoding, encoding))
         if entry.get("accepted_statuscodes"):
             job["expected_status"] = entry["accepted_statuscodes"]
         if entry.get("ignoreTls"):

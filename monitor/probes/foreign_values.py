@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["DAY_S", "bracketed", "drop_idle_tls", "seconds"]
+__all__ = [
+    "DAY_S",
+    "bracketed",
+    "drop_idle_tls",
+    "header_texts",
+    "seconds",
+    "text",
+    "with_content_type",
+]
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -31,3 +39,24 @@ def drop_idle_tls(job: dict[str, Any]) -> None:
     leads = job.get("follow_redirects", True) and job.get("max_redirects", 10) > 0
     if scheme in ("ws", "grpc") or (scheme == "http" and not leads):
         job.pop("verify_tls", None)
+
+
+def text(value: Any) -> str:
+    """Return a value as text: a number, a truth value or nothing as files have it."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def header_texts(given: Any) -> dict[str, str]:
+    """Return headers whose values are text; raise TypeError for anything else."""
+    if not isinstance(given, dict):
+        raise TypeError("headers must be an object")
+    return {text(name): text(value) for name, value in given.items()}
+
+
+def with_content_type(job: dict[str, Any], content_type: str) -> None:
+    """Say of what type the job's body is, unless its own headers do."""
+    headers = job.setdefault("headers", {})
+    if not any(name.lower() == "content-type" for name in headers):
+        headers["Content-Type"] = content_type

@@ -8,7 +8,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from monitor.probes.foreign_values import DAY_S, drop_idle_tls, seconds
+from monitor.probes.foreign_values import (
+    DAY_S,
+    drop_idle_tls,
+    header_texts,
+    seconds,
+    with_content_type,
+)
 
 __all__ = ["external_job", "gatus_job", "no_job"]
 
@@ -18,7 +24,7 @@ _KINDS = {
 }  # fmt: skip
 _KEYS = {
     "name", "group", "url", "enabled", "interval", "method", "body", "headers", "conditions", "dns",
-    "client",
+    "client", "graphql",
 }  # fmt: skip
 _CLIENT_KEYS = {"timeout", "insecure", "ignore-redirect", "proxy-url"}
 _CONDITION = re.compile(r"\s*(\S+?)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*")
@@ -30,6 +36,7 @@ _CODES = range(100, 1000)
 _ANY = re.compile(r"any\((.*)\)")
 _PATTERN = re.compile(r"pat\([*]([^*]+)[*]\)")
 _OF_BODY = re.compile(r"(?:(len|has)\()?\[BODY\][.]?([^()]*)\)?")
+_VARIABLE = re.compile(r"\$\{\w+\}|\$[A-Za-z_]\w*")
 _LITERAL = re.compile(r"true|false|null|-?\d+(\.\d+)?")
 
 
@@ -48,7 +55,12 @@ def gatus_job(entry: Mapping[str, Any], lost: list[str]) -> dict[str, Any] | Non
     elif scheme == "icmp":
         job["url"] = f"ping://{rest}"
     if kind is None:
-        lost.append(f"{scheme}:// has no kind of check")
+        variable = _VARIABLE.match(url)
+        lost.append(
+            f"{scheme}:// has no kind of check"
+            if variable is None
+            else f"its URL, which begins with the variable {variable[0]}"
+        )
         return None
     job["kind"] = kind
     if entry.get("group"):
@@ -61,10 +73,15 @@ def gatus_job(entry: Mapping[str, Any], lost: list[str]) -> dict[str, Any] | Non
     drop_idle_tls(job)
     for key in ("method", "body", "headers"):
         if entry.get(key) and (kind == "http" or (key == "headers" and kind == "websocket")):
-            job[key] = entry[key]
+            job[key] = header_texts(entry[key]) if key == "headers" else entry[key]
         elif entry.get(key):
             lost.append(f"the key {key}")
+    if entry.get("graphql") and kind == "http":
+        job["body"] = json.dumps({"query": job.get("body", "")})
+        with_content_type(job, "application/json")
     lost += [f"the key {key}" for key, value in entry.items() if value and key not in _KEYS]
+    variables = _VARIABLE.findall(json.dumps([job.get(key) for key in ("url", "body", "headers")]))
+    lost += [f"the variable {name}: it stays as it stands" for name in dict.fromkeys(variables)]
     _take_conditions(list(map(str, entry.get("conditions") or ())), job, lost)
     return job
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from monitor.errors import SettingError
+from monitor.settings import verify_each
 
 __all__ = ["verify_headers", "verify_length", "verify_name"]
 
@@ -18,14 +20,17 @@ def verify_headers(headers: Mapping[str, str]) -> None:
     if len(headers) > _MOST_HEADERS:
         raise SettingError(("headers",), f"more than {_MOST_HEADERS} headers")
     known: dict[str, str] = {}
-    for name, value in headers.items():
-        verify_name(name, ("headers",))
-        # RFC 9110 5.5: CR, LF and NUL would end or split the header.
-        if any((ord(letter) < 32 and letter != "\t") or ord(letter) == 127 for letter in value):
-            raise SettingError(("headers", name), "has a control character")
-        if known.setdefault(name.lower(), name) != name:
-            # Only one of them would be sent.
-            raise SettingError(("headers", name), f"is the same header as {known[name.lower()]}")
+    verify_each(*(partial(_verify_header, *each, known) for each in headers.items()))
+
+
+def _verify_header(name: str, value: str, known: dict[str, str]) -> None:
+    verify_name(name, ("headers",))
+    # RFC 9110 5.5: CR, LF and NUL would end or split the header.
+    if any((ord(letter) < 32 and letter != "\t") or ord(letter) == 127 for letter in value):
+        raise SettingError(("headers", name), "has a control character")
+    if known.setdefault(name.lower(), name) != name:
+        # Only one of them would be sent.
+        raise SettingError(("headers", name), f"is the same header as {known[name.lower()]}")
 
 
 def verify_length(headers: Mapping[str, str], body: bytes | None) -> None:

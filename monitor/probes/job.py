@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -62,11 +63,23 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
 
     def verify_common(self) -> None:
         """Check what jobs without a URL have, too."""
-        for key in self.__struct_fields__:
-            _verify_text((key,), getattr(self, key))
-        for key, most in (("tags", _MOST_TAGS), ("depends_on", _MOST_DEPENDENCIES)):
-            if len(getattr(self, key)) > most:
-                raise SettingError((key,), f"more than {most}")
+        verify_each(
+            *(
+                partial(_verify_text, (key,), value)
+                for key in self.__struct_fields__
+                # Numbers are most of the keys of thousands of jobs.
+                if isinstance(value := getattr(self, key), str | dict | list)
+            ),
+            partial(self._verify_count, "tags", _MOST_TAGS),
+            partial(self._verify_count, "depends_on", _MOST_DEPENDENCIES),
+            self._verify_not_own,
+        )
+
+    def _verify_count(self, key: str, most: int) -> None:
+        if len(getattr(self, key)) > most:
+            raise SettingError((key,), f"more than {most}")
+
+    def _verify_not_own(self) -> None:
         if self.id in self.depends_on:
             raise SettingError(("depends_on",), "the job cannot depend on itself")
 

@@ -51,12 +51,21 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def verify(self) -> None:
         """Check the topic's name, and every job of the config."""
-        verify_topic(self.topic)
+        verify_each(
+            # First: a job that is left out shows the errors of the next one.
+            lambda: verify_jobs(self.jobs),
+            lambda: verify_topic(self.topic),
+            self._verify_file,
+            self._verify_quorum,
+        )
+
+    def _verify_file(self) -> None:
         if self.source == "file" and not self.jobs_file:
             raise SettingError(("jobs_file",), "source: file needs it")
+
+    def _verify_quorum(self) -> None:
         if self.quorum is not None and self.location is None:
             raise SettingError(("quorum",), "needs location: a quorum counts locations")
-        verify_jobs(self.jobs)
 
     def adopting(self, new: ProbesSettings) -> ProbesSettings:
         """Keep the source of the jobs where the new one is a database: only a start opens it."""

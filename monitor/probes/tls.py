@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,9 +87,12 @@ class TlsKeys(Job, frozen=True, kw_only=True):
 
         ``secure`` says how to turn TLS on. A key with its default is as good as none.
         """
-        for name, default in _defaults():
-            if getattr(self, name) != default:
-                raise SettingError((name,), f"the job does not speak TLS: {secure}")
+        problem = f"the job does not speak TLS: {secure}"
+        verify_each(*(partial(self._refuse, *each, problem) for each in _defaults()))
+
+    def _refuse(self, name: str, default: object, problem: str) -> None:
+        if getattr(self, name) != default:
+            raise SettingError((name,), problem)
 
 
 @cache

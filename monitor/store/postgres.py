@@ -32,7 +32,7 @@ from monitor.store.interface import (
     expect_rows,
 )
 from monitor.store.notifications import NotificationThread
-from monitor.store.postgres_connecting import Connector
+from monitor.store.postgres_connecting import Connector, place_of
 from monitor.store.postgres_errors import is_lost
 from monitor.store.settings import DatabaseSettings
 from monitor.store.silence import Silence
@@ -92,6 +92,7 @@ class _PostgresSession(Session):
 
     def __init__(self, raw: psycopg2.extensions.connection) -> None:
         self.raw = raw
+        self.place = place_of(raw)
         self.checked = False
         """Whether the tables were checked and are what this program needs."""
         self.advanced = False
@@ -131,7 +132,11 @@ class PostgresStore(Store):
         self._connector = Connector(settings)
         self.server = self._connector.server
         self._threads = Threads("postgres", self.server, self._open, count=settings.connections)
-        self._silence = Silence(self._connector, self._threads.interrupt)
+        self._silence = Silence(
+            self._connector,
+            lambda: [session.place for session in self._threads.busy()],
+            self._threads.interrupt,
+        )
         self._notifications: NotificationThread | None = None
 
     async def start(self) -> None:
@@ -172,7 +177,8 @@ class PostgresStore(Store):
         with self._in_full():
             for left in reversed(range(_DEADLOCKS)):
                 try:
-                    return await self._run(reset, 600.0, "BEGIN", check=False)
+                    await self._run(reset, 600.0, "BEGIN", check=False)
+                    break
                 except UnavailableError as error:
                     # Others, such as the parts of this daemon, lock the tables in another order.
                     code = getattr(error.__cause__, "pgcode", None)

@@ -23,9 +23,12 @@ from monitor.store import postgres_errors
 from monitor.store.interface import LoginError
 from monitor.store.settings import DatabaseSettings
 
-__all__ = ["Connector"]
+__all__ = ["Connector", "Place", "place_of"]
 
 logger = logging.getLogger("monitor.store")
+
+Place = tuple[str, str]
+"""Host and port."""
 
 # What every session sets, whatever the server, database, role or pooler has: locks of a client that
 # vanished must not stay, and numbers and times must come back exactly as they were written. They
@@ -85,6 +88,7 @@ class Connector:
         """Whether the server takes new logins, as far as :meth:`ask` found out."""
         self._unanswered = False
         self._available_at = 0.0
+        self._answered_at: dict[Place, float] = {}
         self._lock = threading.Lock()
         self._away = OutageLog(logger, subject=self.server, level=logging.ERROR, settle_s=_SETTLE_S)
         self._read_only = OutageLog(
@@ -117,20 +121,24 @@ class Connector:
         self._available()
         return raw
 
-    def ask(self) -> UnavailableError | None:
+    def ask(self, place: Place | None = None) -> UnavailableError | None:
         """Return why a new connection is not answered; None if it is, if only by a refusal.
 
-        Blocks, as :meth:`connect`.
+        ``place`` is one of several hosts. Blocks, as :meth:`connect`.
         """
         limit_s, begun = self._limit_s(), time.monotonic()
         try:
-            self._connected().close()
+            if place is None:
+                self._connected().close()
+            else:
+                self._pinned(host=place[0], port=place[1]).close()
         except UnavailableError as error:
             self.answers_logins, self._unanswered = True, True
             return error
         except psycopg2.Error:
             # The address may lead to another server by now.
-            if time.monotonic() >= begun + limit_s * 0.9 and self._available_at < begun:
+            answered_at = self._answered_at.get(place, 0.0) if place else self._available_at
+            if time.monotonic() >= begun + limit_s * 0.9 and answered_at < begun:
                 self.answers_logins, self._unanswered = False, True
                 return UnavailableError(self.server, f"no answer in {limit_s} s")
         return None
@@ -233,11 +241,43 @@ class Connector:
     def _connected(self) -> psycopg2.extensions.connection:
         settings = self._settings
         assert settings.url is not None
-        if _chooses_first(settings.url):
+        choosing = "target_session_attrs" in psycopg2.extensions.parse_dsn(settings.url)
+        if len(self._places()) > 1 and not choosing:
             # Of several hosts the one that takes writes; if there is none, one to read from.
             with contextlib.suppress(psycopg2.OperationalError):
-                return self._pinned(target_session_attrs="read-write")
-        return self._pinned()
+                return self._at_one_of(self._places(), target_session_attrs="read-write")
+        return self._at_one_of(self._places())
+
+    def _places(self) -> list[Place]:
+        """Return several hosts, those first that answered last; none if there is one."""
+        assert self._settings.url is not None
+        found = psycopg2.extensions.parse_dsn(self._settings.url)
+        hosts, ports = found.get("host", "").split(","), found.get("port", "").split(",")
+        if len(hosts) < 2 or "hostaddr" in found:
+            return []
+        places = zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False)
+        return sorted(
+            (_place(*place) for place in places),
+            key=lambda place: self._answered_at.get(place, 0.0),
+            reverse=True,
+        )
+
+    def _at_one_of(self, places: list[Place], **more: str) -> psycopg2.extensions.connection:
+        """Connect; if that fails, the first comes last from now on.
+
+        libpq waits for a host that hangs, and tries no other after one that closes the connection.
+        """
+        if places:
+            more |= {
+                "host": ",".join(host for host, _ in places),
+                "port": ",".join(port for _, port in places),
+            }
+        try:
+            return self._pinned(**more)
+        except psycopg2.OperationalError:
+            if places:
+                self._answered_at[places[0]] = -time.monotonic()
+            raise
 
     def _limit_s(self) -> int:
         # libpq takes whole seconds, and no less.
@@ -262,6 +302,7 @@ class Connector:
                 _pin(raw, {**_SESSION, **_quoting(raw), "search_path": settings.schema})
             psycopg2.extras.register_default_json(raw, loads=_as_text)
             psycopg2.extras.register_default_jsonb(raw, loads=_as_text)
+            self._answered_at[place_of(raw)] = time.monotonic()
         except BaseException:
             raw.close()
             raise
@@ -299,11 +340,13 @@ def _pin(raw: psycopg2.extensions.connection, settings: dict[str, str]) -> None:
                     raise
 
 
-def _chooses_first(url: str) -> bool:
-    """Return whether libpq would take the first of several hosts that answers."""
-    found = psycopg2.extensions.parse_dsn(url)
-    hosts = found.get("host") or found.get("hostaddr") or ""
-    return "," in hosts and "target_session_attrs" not in found
+def place_of(raw: psycopg2.extensions.connection) -> Place:
+    """Return where a connection leads, of several hosts."""
+    return _place(raw.info.host or "", str(raw.info.port))
+
+
+def _place(host: str, port: str) -> Place:
+    return host, port or "5432"
 
 
 def _as_text(value: str) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from monitor.errors import SettingError
-from monitor.settings import Seconds, Section, read_secret, state_directory
+from monitor.settings import Seconds, Section, read_secret, state_directory, verify_each
 
 __all__ = ["DatabaseSettings"]
 
@@ -35,6 +35,9 @@ class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
 
     def verify(self) -> None:
         """Reject a URL that libpq cannot parse, and a password file that cannot be read."""
+        verify_each(self._verify_url, self._verify_place, self.password)
+
+    def _verify_url(self) -> None:
         if self.url is not None:
             try:
                 parts = urlsplit(self.url)
@@ -49,11 +52,13 @@ class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
                     ("url",), "must name a database: postgresql://user@host:port/NAME"
                 )
             _check_url(self.url)
+
+    def _verify_place(self) -> None:
+        if self.url is not None:
             if self.schema.startswith("pg_") or self.schema == "information_schema":
                 raise SettingError(("schema",), f"{self.schema} is reserved by PostgreSQL")
         elif not self.file:
             raise SettingError(("file",), "must name a file")
-        self.password()
 
     def password(self) -> str | None:
         """Return the password in the file, or None without a file."""

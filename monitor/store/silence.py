@@ -6,10 +6,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from monitor.errors import UnavailableError
-from monitor.store.postgres_connecting import Connector
+from monitor.store.postgres_connecting import Connector, Place
 from monitor.store.threads import TimedOutError
 
 __all__ = ["Silence"]
@@ -22,12 +22,18 @@ _PATIENCE_S = 3.0
 class Silence:
     """Looks whether the server answers a new connection; for the loop's thread.
 
-    It does after a timeout, and while a function runs for long. ``give_up`` is called when the
-    server does not answer: whatever runs waits for nothing.
+    It does after a timeout, and while a function runs for long, at the ``places`` of those that
+    run. ``give_up`` is called when the server does not answer: whatever runs waits for nothing.
     """
 
-    def __init__(self, connector: Connector, give_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        places: Callable[[], Iterable[Place]],
+        give_up: Callable[[], None],
+    ) -> None:
         self._connector = connector
+        self._places = places
         self._give_up = give_up
         self._asking = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
@@ -61,11 +67,12 @@ class Silence:
 
     async def _look(self) -> None:
         async with self._asking:
-            silence = await self._ask()
-            # A pooler may have given the connection that it lacks to the very function.
-            if silence is not None and not self._connector.answers_logins:
-                self._connector.away(silence)
-                self._give_up()
+            for place in set(self._places()):
+                silence = await self._ask(place)
+                # A pooler may have given the connection that it lacks to the very function.
+                if silence is not None and not self._connector.answers_logins:
+                    self._connector.away(silence)
+                    self._give_up()
 
     async def explain(self, error: TimedOutError) -> UnavailableError:
         """Return what to raise for a timeout, marked as logged if the server is unavailable."""
@@ -78,14 +85,14 @@ class Silence:
         error.logged = self._connector.reported and self._connector.is_away
         return error
 
-    async def _ask(self) -> UnavailableError | None:
+    async def _ask(self, place: Place | None = None) -> UnavailableError | None:
         answer: concurrent.futures.Future[UnavailableError | None] = concurrent.futures.Future()
 
         def ask() -> None:
             if not answer.set_running_or_notify_cancel():
                 return
             try:
-                found = self._connector.ask()
+                found = self._connector.ask(place)
             except BaseException as error:  # noqa: BLE001 - raised where it is awaited
                 answer.set_exception(error)
             else:

@@ -148,6 +148,11 @@ class Threads(Generic[S]):
         with self._changed:
             self._generation += 1
 
+    def busy(self) -> list[S]:
+        """Return the sessions of the functions that run."""
+        with self._changed:
+            return [job.session for job in self._running if job.session is not None]
+
     def interrupt(self) -> None:
         """Make the functions that run fail soon, and every thread open a new session."""
         self.renew()

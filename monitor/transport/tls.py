@@ -16,7 +16,7 @@ from pathlib import Path
 from monitor.errors import SettingError
 from monitor.files.threads import call_aside
 from monitor.metrics import Metric
-from monitor.settings import Reloadable, Section, read_pem
+from monitor.settings import Reloadable, Section, read_pem, verify_each
 from monitor.transport.certificate import Certificate
 
 __all__ = ["Certificates", "ClientTLSSettings", "ServerContext", "TLSSettings", "read_tls"]
@@ -57,10 +57,16 @@ class ServerContext(ssl.SSLContext):
 
 def read_tls(settings: TLSSettings | ClientTLSSettings) -> ServerContext:
     """Return a server's TLS context, or raise SettingError below its section."""
-    files = {"certificate": settings.certificate, "key": settings.key}
-    read = {key: read_pem(file, path=("tls", key)) for key, file in files.items()}
-    chain = _whole(read["certificate"], _CHAIN, settings.certificate, "certificate")
-    key = _whole(read["key"], _KEY, settings.key, "key")
+    whole: dict[str, re.Match[str]] = {}
+
+    def read(key: str, file: str, block: re.Pattern[str]) -> None:
+        whole[key] = _whole(read_pem(file, path=("tls", key)), block, file, key)
+
+    verify_each(
+        lambda: read("certificate", settings.certificate, _CHAIN),
+        lambda: read("key", settings.key, _KEY),
+    )
+    chain, key = whole["certificate"], whole["key"]
     if "ENCRYPTED" in key[0]:
         problem = f"{settings.key} has a passphrase, which nobody could enter; store it without one"
         raise SettingError(("tls", "key"), problem)

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
-from websockets.server import ServerProtocol
 
 from monitor.settings import Address, address_text
 from monitor.transport.fair import FairReading
+from monitor.transport.handshake import HandshakeProtocol
 
 __all__ = ["WebSocketConnection"]
 
@@ -45,13 +45,15 @@ class WebSocketConnection(FairReading):
 
     def __init__(self, *, max_message_bytes: int) -> None:
         super().__init__()
-        self.protocol = ServerProtocol(max_size=max_message_bytes, logger=_library_log)
+        self.protocol = HandshakeProtocol(max_size=max_message_bytes, logger=_library_log)
         # Whether frames may be written: the handshake is done, and neither side began to close.
         self.is_open = False
         # Whether the transport's buffer is full.
         self.paused = False
         self._lost: asyncio.Future[None] = self.loop.create_future()
         self._ending = False
+        # Whether the answer to the handshake waits for what is written with it.
+        self._opening = False
         # Frames that are parsed and not taken yet.
         self._events: deque[object] = deque()
         self._handshake_bytes = 0
@@ -104,7 +106,10 @@ class WebSocketConnection(FairReading):
         """Write whole frames without waiting; return False if the connection is closed."""
         if not self.is_open:
             return False
-        self.transport.write(frames)
+        if self._opening:
+            self.protocol.writes.append(frames)
+        else:
+            self.transport.write(frames)
         return True
 
     def begin_close(self, code: int, reason: str = "") -> None:
@@ -142,7 +147,7 @@ class WebSocketConnection(FairReading):
     @property
     def has_work(self) -> bool:
         """Whether frames, or bytes, are still to be taken."""
-        return bool(self._events) or super().has_work
+        return bool(self._events) or self._at < len(self._input)
 
     @property
     def is_blocked(self) -> bool:
@@ -190,18 +195,24 @@ class WebSocketConnection(FairReading):
             self._take(events.popleft())
         else:
             data = self.next_slice()
+            taken = False
             if protocol.state is State.CONNECTING:
                 if self._handshake_bytes >= _MAX_HANDSHAKE_BYTES:
                     self._refuse_handshake()
                     return
+                first = not self._handshake_bytes
                 self._handshake_bytes += len(data)
                 data = self._request_in(data)
-            protocol.receive_data(data)
+                taken = first and protocol.take_request(data)
+            if not taken:
+                protocol.receive_data(data)
             events.extend(protocol.events_received())
             if protocol.state is not State.CONNECTING:
                 self.flush()
             if protocol.state is not State.OPEN:
                 self.is_open = False
+            if len(events) == 1:
+                self._take(events.popleft())
         if not events:
             self.flush()
             if protocol.close_expected():
@@ -263,11 +274,14 @@ class WebSocketConnection(FairReading):
     def _shake_hands(self, request: Request) -> None:
         response = self.answer(request)
         self.protocol.send_response(response)
-        self.flush()
         if self.protocol.state is State.OPEN:
-            self.is_open = True
-            self.opened()
-        else:
+            self.is_open = self._opening = True
+            try:
+                self.opened()
+            finally:
+                self._opening = False
+        self.flush()
+        if self.protocol.state is not State.OPEN:
             self._end()
 
     def _take(self, event: object) -> None:

@@ -38,10 +38,13 @@ endpoints:
     conditions: ["[BODY] == 192.0.2.1", "[DNS_RCODE] == NOERROR"]
   - {name: ping, url: "icmp://b.example", conditions: ["[CONNECTED] == true"]}
   - {name: shell, url: "ssh://c.example:22"}
+  - {name: elsewhere, url: "${URL}/health"}
   - name: api
     url: https://d.example/
     client: {timeout: 3s, proxy-url: "http://proxy.example:3128", oauth2: {scopes: [x]}}
     graphql: true
+    body: "{ up }"
+    headers: {X-Number: 5, Authorization: "Bearer ${TOKEN}"}
     conditions: ["[STATUS] >= 200", "[STATUS] != 204", "[STATUS] < 400", "[BODY] == pat(*up*)",
                  "[BODY] != pat(*error*)", "[BODY] == pat(*more*)", "len([BODY].items) > 2",
                  "has([BODY].fault) == false", "[BODY][0].name != any(a, b)",
@@ -57,7 +60,8 @@ KUMA = {
     "monitorList": [
         {"id": 1, "name": "site", "type": "keyword", "url": "https://a.example/", "keyword": "a.b",
          "interval": 20, "maxretries": 2, "accepted_statuscodes": ["200-299"], "active": 1,
-         "tags": [{"name": "web"}], "maxredirects": 10, "method": "GET", "timeout": 16},
+         "tags": [{"name": "web"}], "maxredirects": 10, "method": "POST", "timeout": 16,
+         "body": "<a/>", "httpBodyEncoding": "xml", "headers": '{"N": 5}'},
         {"id": 2, "name": "mail", "type": "port", "hostname": "b.example", "port": 25},
         {"id": 3, "name": "cron", "type": "push", "interval": 60, "pushToken": "x"},
         {"id": 4, "name": "queue", "type": "rabbitmq"},
@@ -105,13 +109,20 @@ def test_a_config_of_gatus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert ping["kind"] == "ping"
     assert "the condition [RESPONSE_TIME] < 300" in lost[0]
     assert "ssh:// has no kind of check" in lost[1]
+    assert "its URL, which begins with the variable ${URL}" in lost[2]
+    assert json.loads(api["body"]) == {"query": "{ up }"}
+    assert api["headers"] == {
+        "X-Number": "5",
+        "Authorization": "Bearer ${TOKEN}",
+        "Content-Type": "application/json",
+    }
     assert (api["expected_status"], api["proxy"]) == (["200", "301"], "http://proxy.example:3128")
     assert (api["body_regexp"], api["body_absent_regexp"]) == ("up", "error")
     assert api["json"] == "length(items) > `2` && fault == `null`"
     assert (cron["kind"], cron["interval"]) == ("heartbeat", 3600)
-    assert [line.partition("not taken: ")[2] for line in lost[2:]] == [
+    assert [line.partition("not taken: ")[2] for line in lost[3:]] == [
         "the key client.oauth2",
-        "the key graphql",
+        "the variable ${TOKEN}: it stays as it stands",
         "the condition [BODY] == pat(*more*)",
         "the condition [BODY][0].name != any(a, b)",
         "its token: make a key with POST /job/ID/key",
@@ -125,6 +136,7 @@ def test_a_backup_of_uptime_kuma(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [job["kind"] for job in jobs] == ["http", "tcp", "heartbeat", "ping"]
     assert (jobs[3]["url"], jobs[3]["retries"]) == ("ping://[2001:db8::1]", 10)
     assert (jobs[0]["body_regexp"], jobs[0]["retries"], jobs[0]["tags"]) == (r"a\.b", 2, ["web"])
+    assert jobs[0]["headers"] == {"N": "5", "Content-Type": "text/xml; charset=utf-8"}
     assert len(lost) == 4
     assert "its push token" in lost[0]
     assert "the type rabbitmq has no kind of check" in lost[1]

@@ -367,6 +367,38 @@ def test_all_that_is_wrong_with_an_item_or_a_section_is_told_at_once(file: Path)
     ]
 
 
+def test_all_that_is_wrong_with_a_job_of_any_kind_is_told_at_once(file: Path) -> None:
+    file.write_text(
+        "probes:\n"
+        "  topic: a b\n"
+        "  jobs:\n"
+        "    - {id: 1, kind: tcp, url: 'tcp://a', dialogue: [{}, {expect: '('}], starttls: smtp,"
+        " tls: true}\n"
+        "    - {id: 2, kind: dns, url: 'dns://a/b/c', expected_rcode: X, expected: ['(', '[']}\n"
+        "    - {id: 3, kind: websocket, url: 'ws://u@a/', headers: {Upgrade: x}, ca_file: /no}\n"
+        "    - {id: 4, kind: grpc, url: 'grpc://u:p@a:1/', verify_tls: false}\n"
+        "    - {id: 5, kind: heartbeat, url: x, timeout: 3, retries: 1}\n"
+        "bus: {file: '', max_bytes: 1}\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        load(str(file), environ={})
+    lines = [line.removeprefix(str(file)).split(": ", 2)[:2] for line in error.value.lines()]
+    keys = {
+        ":4": ["url", "dialogue[0]", "dialogue[1].expect", "starttls"],
+        ":5": ["url", "expected_rcode", "expected[0]", "expected[1]"],
+        ":6": ["url", "ca_file", "ca_file", "headers.Upgrade"],
+        ":7": ["url", "verify_tls"],
+        ":8": ["url", "retries", "timeout"],
+    }
+    jobs = [
+        [line, f"probes.jobs[{job}].{key}"]
+        for job, (line, all_) in enumerate(keys.items())
+        for key in all_
+    ]
+    expected = [[":2", "probes.topic"], *jobs, [":9", "bus.file"], [":9", "bus.max_bytes"]]
+    assert sorted(lines) == sorted(expected)
+
+
 def test_what_names_an_invalid_item_of_another_list_is_no_error_too(file: Path) -> None:
     file.write_text(
         "probes:\n"

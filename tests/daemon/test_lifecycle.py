@@ -219,10 +219,6 @@ def test_a_port_in_use_ends_it_with_1_and_a_line(
             ":3: relay.keep_idle: expected a number, more than 0, not -1",
         ),
         ("relay:\n  orgins: []", ":2: relay.orgins: unknown key; did you mean origins?"),
-        (
-            "relay:\n  tls: {certificate: /etc/passwd, key: /nowhere}",
-            ":2: relay.tls.key: cannot read /nowhere: No such file or directory",
-        ),
     ],
 )
 def test_a_bad_config_ends_it_with_78_and_a_line(tmp_path: Path, config: str, line: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.distro.built import TREE, copy_of_tree
 
-pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration_test, pytest.mark.timeout(1000)]
 # What setuptools adds.
 ADDED = {"PKG-INFO", "setup.cfg"}
 
@@ -28,7 +28,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", directory / "dist", tree],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         # Setuptools warns of it.
         env={key: os.environ[key] for key in os.environ if key != "PYTHONDONTWRITEBYTECODE"},
     )

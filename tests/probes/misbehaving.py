@@ -225,6 +225,10 @@ class Misbehaving:
         while not self.ended.is_set():
             connection.sendall(b"1000\r\n" + b"y" * 4096 + b"\r\n")
 
+    def _do_crumbs(self, connection: socket.socket, argument: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"1\r\ny\r\n" * int(argument) + b"4\r\nlast\r\n0\r\n\r\n")
+
     def _do_headers(self, connection: socket.socket, argument: str) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
         while not self.ended.is_set():

@@ -17,6 +17,8 @@ import pytest
 from monitor.errors import SettingError
 from monitor.probes.checking import Checks
 from monitor.probes.checks import read_job
+from monitor.probes.checks.http import curl_loop
+from monitor.probes.checks.http.body import Body
 from tests.ports import free_port
 from tests.probes.attempts import check
 from tests.probes.certificates import SOON, Certificates
@@ -75,6 +77,38 @@ async def test_an_answer_has_its_result(
     assert (outcome.error or "").startswith(error or "")
     if error is not None and "mismatch" in error:
         assert outcome.matched is False
+
+
+@served
+async def test_bodies_in_crumbs_are_whole_and_come_a_few_crumbs_a_turn(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curl_loop, "_MOST_PIECES", 50)
+    loop = asyncio.get_running_loop()
+    taken = [0]
+    write = Body.write
+
+    def counted(body: Body, piece: bytes) -> int | None:
+        if not taken[-1]:
+            loop.call_soon(taken.append, 0)
+        taken[-1] += 1
+        return write(body, piece)
+
+    monkeypatch.setattr(Body, "write", counted)
+    checks = Checks(resolver_threads=2)
+    keys = [{"body_regexp": "^y{20000}last$"}, {"body_regexp": "last$"}, {"max_body_bytes": 9999}]
+    try:
+        jobs = [
+            read_job({"id": 1 + n, "url": server.url("/crumbs/20000"), "timeout": 60, **each})
+            for n, each in enumerate(keys)
+        ]
+        outcomes = await asyncio.gather(*(checks.prepare(job)() for job in jobs))
+    finally:
+        await checks.close()
+    assert [each.error for each in outcomes[:2]] == [None, None]
+    assert (outcomes[2].error or "").startswith("body-too-large")
+    # The loop's turns and those of the count may begin at different transfers.
+    assert max(taken) <= 2 * 50
 
 
 @served

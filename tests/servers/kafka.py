@@ -81,6 +81,12 @@ class Kafka:
         )  # fmt: skip
 
     @property
+    def pid(self) -> int:
+        """The process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def bootstrap(self) -> str:
         return f"127.0.0.1:{self._advertised}"
 

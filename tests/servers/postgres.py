@@ -84,6 +84,12 @@ class PostgresServer:
     def _data(self) -> str:
         return str(self.directory / "data")
 
+    @property
+    def pid(self) -> int:
+        """The process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def url(self, database: str, user: str = "postgres") -> str:
         """Return the URL of a database for a role."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"

@@ -178,6 +178,38 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_used_and_else_one_t
         await store.close()
 
 
+async def test_of_several_hosts_one_that_hangs_is_given_up_for_one_that_was_promoted(
+    primary: PostgresServer,
+    standby: PostgresServer,
+    address: CutProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(silence, "_PATIENCE_S", 0.1)
+    name = primary.create_database()
+    async with opened(DatabaseSettings(url=primary.url(name))):
+        pass
+    await until(lambda: replayed(standby, name), limit_s=LIMIT_S)
+    caplog.set_level(logging.INFO, "monitor.store")
+    url = f"postgresql://postgres@127.0.0.1:{address.port},127.0.0.1:{standby.port}/{name}"
+    store = await reporting(DatabaseSettings(url=url, connect_timeout=2))
+    try:
+        await writes(store)
+        address.freeze()
+        await asyncio.to_thread(standby.promote)
+        with pytest.raises(UnavailableError, match="no answer"):
+            await asyncio.wait_for(store.transaction(stop_job, timeout=10 * LIMIT_S), LIMIT_S)
+        await writes(store, 3)
+        # The next connection does not wait for the one that hangs.
+        connector = store._connector  # type: ignore[attr-defined]
+        assert connector._places()[0] == ("127.0.0.1", str(standby.port))
+    finally:
+        await store.close()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2, lines
+    assert lines[1].endswith(": available again")
+
+
 async def test_with_few_connections_left_work_goes_to_the_threads_that_have_one(
     primary: PostgresServer,
 ) -> None:
@@ -282,6 +314,7 @@ async def test_a_transaction_alone_on_a_server_that_hangs_is_given_up_long_befor
             await asyncio.wait_for(store.transaction(stop_job, timeout=10 * LIMIT_S), LIMIT_S)
         assert caught.value.logged
         address.mend()
+        await writes(store, 2)
         # One that only takes long on a server that answers is left alone.
         await store.transaction(lambda c: c.query("SELECT pg_sleep(0.5)"))
     finally:

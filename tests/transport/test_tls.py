@@ -142,3 +142,12 @@ async def test_new_files_are_taken_up_however_they_come(
             await way(tmp_path, number, seen)
             await renewed.wait()
     following.cancel()
+
+
+def test_what_is_wrong_with_both_files_is_told_at_once() -> None:
+    with pytest.raises(SettingError) as caught:
+        read_tls(TLSSettings(certificate="/etc/passwd", key="/nowhere"))
+    assert [str(each) for each in (caught.value, *caught.value.others)] == [
+        "tls.certificate: /etc/passwd has no complete certificate in PEM",
+        "tls.key: cannot read /nowhere: No such file or directory",
+    ]

@@ -24,6 +24,8 @@ _REFRESH_S = 60.0
 # An alert ends by itself so long (s) after this daemon was heard last.
 _LIFETIME_S = 3600.0
 _TEST_LIFETIME_S = 60.0
+# One that hangs holds up the next message to the others. To get an alert twice changes nothing.
+_PATIENCE_S = 15.0
 
 
 class Alertmanager:
@@ -43,7 +45,7 @@ class Alertmanager:
         )
         headers = {"Content-Type": "application/json", "X-Delivery": message.delivery}
         answers = await asyncio.gather(
-            *(call_aside(post, url, body, headers) for url in self._urls)
+            *(call_aside(post, url, body, headers, limit_s=_PATIENCE_S) for url in self._urls)
         )
         outcomes = [outcome_of(answer) for answer in answers]
         return max(outcomes, key=lambda outcome: (outcome.accepted, not outcome.refused))

@@ -19,7 +19,6 @@ __all__ = ["Answer", "Body", "encoded_pieces", "post"]
 T = TypeVar("T")
 
 _CONNECT_S = 5.0
-_TOTAL_S = 15.0
 _MOST_REDIRECTS = 3
 # Of an answer; the rest is not read.
 _MOST_BYTES = 2048
@@ -57,14 +56,15 @@ def encoded_pieces(items: Sequence[T], form: Callable[[T], object]) -> Iterator[
     yield b"]"
 
 
-def post(url: str, body: Body, headers: Mapping[str, str]) -> Answer:
-    """POST ``body`` and return the answer, within 15 s for each of at most three redirects.
+def post(url: str, body: Body, headers: Mapping[str, str], *, limit_s: float) -> Answer:
+    """POST ``body`` and return the answer, within ``limit_s``, after at most three redirects.
 
     Only redirects that keep method and body are followed (307 and 308), and never from https to
     http.
     """
+    ends_at = time.monotonic() + limit_s
     for _ in range(_MOST_REDIRECTS + 1):
-        status, said, found = _post(url, body, headers)
+        status, said, found = _post(url, body, headers, ends_at - time.monotonic())
         location = found.get("location")
         if status in (301, 302, 303, 307, 308) and location:
             target = urlsplit(urljoin(url, location))
@@ -79,7 +79,9 @@ def post(url: str, body: Body, headers: Mapping[str, str]) -> Answer:
     return Answer(status, "too many redirects")
 
 
-def _post(url: str, body: Body, headers: Mapping[str, str]) -> tuple[int, str, dict[str, str]]:
+def _post(
+    url: str, body: Body, headers: Mapping[str, str], limit_s: float
+) -> tuple[int, str, dict[str, str]]:
     curl = pycurl.Curl()
     found: dict[str, str] = {}
     content = bytearray()
@@ -102,7 +104,7 @@ def _post(url: str, body: Body, headers: Mapping[str, str]) -> tuple[int, str, d
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(_CONNECT_S * 1000))
-        curl.setopt(pycurl.TIMEOUT_MS, int(_TOTAL_S * 1000))
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, int(limit_s * 1000)))
         curl.setopt(pycurl.POST, 1)
         curl.setopt(pycurl.POSTFIELDSIZE_LARGE, body.size)
         curl.setopt(pycurl.READFUNCTION, _reader(body))

@@ -14,6 +14,8 @@ from monitor.files.threads import call_aside
 
 __all__ = ["Webhook", "outcome_of"]
 
+# What a slow one accepts after that is sent again.
+_PATIENCE_S = 50.0
 _encode = msgspec.json.Encoder().encode
 
 
@@ -40,7 +42,7 @@ class Webhook:
             for piece in body.pieces():
                 digest.update(piece)
             headers["X-Signature-256"] = f"sha256={digest.hexdigest()}"
-        return post(self._url, body, headers)
+        return post(self._url, body, headers, limit_s=_PATIENCE_S)
 
 
 def _pieces(message: Message) -> Iterator[bytes]:

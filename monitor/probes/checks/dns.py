@@ -23,6 +23,7 @@ from monitor.probes.matching import verify_expression
 from monitor.probes.racing import first_success
 from monitor.probes.sockets import Sockets
 from monitor.probes.urls import Url, ascii_host, parse_url
+from monitor.settings import verify_each
 
 if TYPE_CHECKING:
     from dns.message import Message
@@ -53,8 +54,14 @@ class DnsJob(Job, frozen=True, kw_only=True, tag="dns"):
 
     def verify(self) -> None:
         """Check the URL, ``dns://server[:port]/name?type=A``, the code and the expressions."""
-        super().verify()
-        _question(parse_url(self.url, self.schemes))
+        verify_each(
+            super().verify,
+            lambda: _question(parse_url(self.url, self.schemes)),
+            self._verify_code,
+            self._verify_expressions,
+        )
+
+    def _verify_code(self) -> None:
         with needed_by("probes"):
             import dns.rcode
         try:
@@ -62,10 +69,16 @@ class DnsJob(Job, frozen=True, kw_only=True, tag="dns"):
         except (dns.rcode.UnknownRcode, ValueError):
             problem = f"{self.expected_rcode!r} is not a response code such as NOERROR"
             raise SettingError(("expected_rcode",), problem) from None
+
+    def _verify_expressions(self) -> None:
         if len(self.expected) > _MOST_EXPRESSIONS:
             raise SettingError(("expected",), f"more than {_MOST_EXPRESSIONS}")
-        for number, expression in enumerate(self.expected):
-            verify_expression(expression, ("expected", number))
+        verify_each(
+            *(
+                partial(verify_expression, expression, ("expected", number))
+                for number, expression in enumerate(self.expected)
+            )
+        )
 
 
 def _question(url: Url) -> Message:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -12,6 +12,7 @@ from monitor.errors import SettingError
 from monitor.probes.beats import NoBeatYetError
 from monitor.probes.check import Attempt, Check, Outcome
 from monitor.probes.job import Job
+from monitor.settings import verify_each
 
 __all__ = ["HeartbeatCheck", "HeartbeatJob"]
 
@@ -30,12 +31,19 @@ class HeartbeatJob(Job, frozen=True, kw_only=True, tag="heartbeat"):
 
     def verify(self) -> None:
         """Check that there is no URL, and no key about asking one."""
-        self.verify_common()
+        verify_each(
+            self.verify_common,
+            self._verify_url,
+            *(partial(self._verify_default, *each) for each in _defaults()),
+        )
+
+    def _verify_url(self) -> None:
         if self.url:
             raise SettingError(("url",), "a heartbeat has none: its job reports by itself")
-        for name, default in _defaults():
-            if getattr(self, name) != default:
-                raise SettingError((name,), "has no effect on a heartbeat: nothing is asked")
+
+    def _verify_default(self, name: str, default: object) -> None:
+        if getattr(self, name) != default:
+            raise SettingError((name,), "has no effect on a heartbeat: nothing is asked")
 
 
 @cache

@@ -15,6 +15,7 @@ from monitor.probes.matching import REGEXP_OPTION, verify_expression
 from monitor.probes.starttls import StartTls, start_tls
 from monitor.probes.tls import TLS_OPTIONS, TlsClient, TlsKeys
 from monitor.probes.urls import host_and_port
+from monitor.settings import verify_each
 
 __all__ = ["STARTTLS_OPTION", "TcpCheck", "TcpJob"]
 
@@ -42,18 +43,28 @@ class TcpJob(TlsKeys, frozen=True, kw_only=True, tag="tcp"):
 
     def verify(self) -> None:
         """Check the URL, ``tcp://host:port`` and nothing more, and the dialogue."""
-        super().verify()
-        host_and_port(self.url, self.schemes)
-        verify_expression(self.body_regexp, ("body_regexp",))
-        verify_dialogue(self.dialogue)
+        verify_each(
+            super().verify,
+            lambda: host_and_port(self.url, self.schemes),
+            lambda: verify_expression(self.body_regexp, ("body_regexp",)),
+            lambda: verify_dialogue(self.dialogue),
+            self._verify_tls,
+            self._verify_banner,
+        )
+
+    def _verify_tls(self) -> None:
         if self.starttls is not None and self.tls:
             raise SettingError(("starttls",), "conflicts with tls: true")
-        if self.starttls is not None and self.body_regexp is not None:
-            raise SettingError(("body_regexp",), "the banner comes before STARTTLS: use dialogue")
-        if self.body_regexp is not None and self.dialogue:
-            raise SettingError(("body_regexp",), "conflicts with dialogue: use its expect")
         if not self.tls and self.starttls is None:
             self.refuse_without_tls("set tls or starttls")
+
+    def _verify_banner(self) -> None:
+        if self.body_regexp is None:
+            return
+        if self.starttls is not None:
+            raise SettingError(("body_regexp",), "the banner comes before STARTTLS: use dialogue")
+        if self.dialogue:
+            raise SettingError(("body_regexp",), "conflicts with dialogue: use its expect")
 
 
 class TcpCheck(Check[TcpJob]):

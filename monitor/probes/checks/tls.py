@@ -10,6 +10,7 @@ from monitor.probes.connection import Connection, converse
 from monitor.probes.starttls import StartTls, start_tls
 from monitor.probes.tls import TLS_OPTIONS, TlsClient, TlsKeys
 from monitor.probes.urls import host_and_port
+from monitor.settings import verify_each
 
 __all__ = ["TlsCheck", "TlsJob"]
 
@@ -24,8 +25,7 @@ class TlsJob(TlsKeys, frozen=True, kw_only=True, tag="tls"):
 
     def verify(self) -> None:
         """Check the URL, ``tls://host:port`` and nothing more."""
-        super().verify()
-        host_and_port(self.url, self.schemes)
+        verify_each(super().verify, lambda: host_and_port(self.url, self.schemes))
 
 
 class TlsCheck(Check[TlsJob]):

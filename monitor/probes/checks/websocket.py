@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 from urllib.parse import unquote
 
@@ -21,7 +22,7 @@ from monitor.probes.job import Option
 from monitor.probes.tls import TLS_OPTIONS, TlsClient, TlsKeys
 from monitor.probes.tunnel import Tunnel
 from monitor.probes.urls import Url, parse_url
-from monitor.settings import secret
+from monitor.settings import secret, verify_each
 from monitor.yielding import over_turns
 
 if TYPE_CHECKING:
@@ -74,7 +75,19 @@ class WebsocketJob(TlsKeys, frozen=True, kw_only=True, tag="websocket"):
 
     def verify(self) -> None:
         """Check credentials, headers, subprotocol, dialogue and proxy, too."""
-        super().verify()
+        verify_each(
+            super().verify,
+            self._verify_url,
+            self._verify_tls,
+            lambda: verify_headers(self.headers),
+            lambda: verify_length(self.headers, None),
+            *(partial(_verify_header, *each) for each in self.headers.items()),
+            self._verify_subprotocol,
+            lambda: verify_dialogue(self.dialogue),
+            lambda: self.proxy is not None and Tunnel.of(self.proxy),
+        )
+
+    def _verify_url(self) -> None:
         url = parse_url(self.url, self.schemes)
         if url.user and not url.password:
             raise SettingError(("url",), "has a user without a password")
@@ -82,26 +95,26 @@ class WebsocketJob(TlsKeys, frozen=True, kw_only=True, tag="websocket"):
             unquote(url.user + url.password, errors="strict")
         except UnicodeDecodeError:
             raise SettingError(("url",), "has credentials that are not UTF-8") from None
-        verify_headers(self.headers)
-        verify_length(self.headers, None)
-        names = [name.lower() for name in self.headers]
-        for name, value in self.headers.items():
-            if name.lower() in _HANDSHAKE_HEADERS:
-                raise SettingError(("headers", name), "is set by the handshake itself")
-            if name.lower() == _SUBPROTOCOL:
-                for each in value.split(","):
-                    verify_name(each.strip(), ("headers", name), what="subprotocol")
+
+    def _verify_tls(self) -> None:
+        if parse_url(self.url, self.schemes).scheme == "ws":
+            self.refuse_without_tls("use wss://")
+
+    def _verify_subprotocol(self) -> None:
         if self.subprotocol is not None:
             verify_name(self.subprotocol, ("subprotocol",), what="subprotocol")
-            if _SUBPROTOCOL in names:
+            if _SUBPROTOCOL in map(str.lower, self.headers):
                 raise SettingError(
                     ("subprotocol",), "the header Sec-WebSocket-Protocol is set, too"
                 )
-        verify_dialogue(self.dialogue)
-        if self.proxy is not None:
-            Tunnel.of(self.proxy)
-        if url.scheme == "ws":
-            self.refuse_without_tls("use wss://")
+
+
+def _verify_header(name: str, value: str) -> None:
+    if name.lower() in _HANDSHAKE_HEADERS:
+        raise SettingError(("headers", name), "is set by the handshake itself")
+    if name.lower() == _SUBPROTOCOL:
+        for each in value.split(","):
+            verify_name(each.strip(), ("headers", name), what="subprotocol")
 
 
 class WebsocketCheck(Check[WebsocketJob]):

@@ -13,6 +13,7 @@ from monitor.probes.matching import Matcher
 from monitor.probes.network import Network
 from monitor.probes.tls import TLS_OPTIONS, TlsKeys
 from monitor.probes.urls import parse_url
+from monitor.settings import verify_each
 
 if TYPE_CHECKING:
     from monitor.probes.checks.http.curl_loop import CurlHandles
@@ -27,7 +28,13 @@ class GrpcJob(TlsKeys, frozen=True, kw_only=True, tag="grpc"):
 
     def verify(self) -> None:
         """Check the URL, ``grpc://host:port/service``; without a service, it is the server."""
-        super().verify()
+        verify_each(super().verify, self._verify_url, self._verify_tls)
+
+    def _verify_tls(self) -> None:
+        if parse_url(self.url, self.schemes, port=True).scheme == "grpc":
+            self.refuse_without_tls("use grpcs://")
+
+    def _verify_url(self) -> None:
         url = parse_url(self.url, self.schemes, port=True)
         if url.query or url.user or url.password:
             raise SettingError(("url",), f"must be {url.scheme}://host:port/service")
@@ -35,8 +42,6 @@ class GrpcJob(TlsKeys, frozen=True, kw_only=True, tag="grpc"):
             unquote(url.path, errors="strict")
         except UnicodeDecodeError:
             raise SettingError(("url",), "has a service whose name is not UTF-8") from None
-        if url.scheme == "grpc":
-            self.refuse_without_tls("use grpcs://")
 
 
 class GrpcCheck(Check[GrpcJob]):

@@ -106,7 +106,7 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
         return f"timeout: {timeout_s:g} s ran out"
     if errno == pycurl.E_COULDNT_CONNECT or errno in _NETWORK:
         word = OS_ERRORS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else None)
-    if errno == pycurl.E_SSL_CONNECT_ERROR and system == os_errors.ECONNRESET:
+    if errno == pycurl.E_SSL_CONNECT_ERROR and system in (os_errors.ECONNRESET, os_errors.EPIPE):
         word = "reset"
     detail = os.strerror(system) if word in ("refused", "unreachable", "reset") and system else ""
     if errno == _E_TOO_LARGE:

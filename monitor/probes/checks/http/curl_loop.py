@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import select
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pycurl
@@ -23,6 +24,10 @@ _EVENTS = {
 # where a site sends its body in chunks of one byte.
 _MOST_EVENTS = 32
 _TURN_S = 0.002
+# Pieces of bodies that are taken in one turn of the loop, of all transfers together.
+_MOST_PIECES = 256
+
+_Write = Callable[[bytes], int | None]
 
 
 def _actions(events: int) -> int:
@@ -36,10 +41,52 @@ def _actions(events: int) -> int:
     return actions
 
 
+class _Pace:
+    """Pauses transfers whose bodies come in many pieces until the next turn of the loop.
+
+    libcurl joins what comes while a transfer is paused, without a call for each piece.
+    """
+
+    def __init__(self) -> None:
+        self._left = _MOST_PIECES
+        self._paused: dict[Any, CurlLoop] = {}
+        self._next: asyncio.Handle | None = None
+
+    def taking(self, easy: Any, of: CurlLoop, write: _Write) -> _Write:
+        """Return what libcurl calls with each piece instead of ``write``."""
+
+        def take(piece: bytes) -> int | None:
+            if self._next is None:
+                self._next = asyncio.get_running_loop().call_soon(self._turn)
+            if self._left <= 0:
+                self._paused[easy] = of
+                return int(pycurl.WRITEFUNC_PAUSE)
+            self._left -= 1
+            return write(piece)
+
+        return take
+
+    def forget(self, easy: Any) -> None:
+        """Do not resume a transfer that has ended."""
+        self._paused.pop(easy, None)
+
+    def _turn(self) -> None:
+        self._next, self._left = None, _MOST_PIECES
+        for easy, loop in list(self._paused.items()):
+            if self._paused.pop(easy, None) is not None:
+                loop.resume(easy)
+
+    def close(self) -> None:
+        """Resume nothing more."""
+        if self._next is not None:
+            self._next.cancel()
+
+
 class CurlLoop:
     """Performs transfers; each ends with ``(errno, message)``, ``(0, "")`` on success."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: _Pace) -> None:
+        self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
@@ -52,16 +99,30 @@ class CurlLoop:
         self._watched: dict[int, int] = {}
         self._transfers: dict[Any, asyncio.Future[tuple[int, str]]] = {}
 
-    async def perform(self, easy: Any) -> tuple[int, str]:
-        """Perform the transfer of ``easy``; cancelling it ends the transfer at once."""
+    async def perform(self, easy: Any, write: _Write) -> tuple[int, str]:
+        """Perform the transfer of ``easy``; cancelling it ends the transfer at once.
+
+        ``write`` gets the body, piece by piece.
+        """
+        easy.setopt(pycurl.WRITEFUNCTION, self._pace.taking(easy, self, write))
         future: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._transfers[easy] = future
         try:
             self._multi.add_handle(easy)
             return await future
         finally:
+            self._pace.forget(easy)
             if self._transfers.pop(easy, None) is not None:
                 self._multi.remove_handle(easy)
+
+    def resume(self, easy: Any) -> None:
+        """Continue a transfer that was paused, unless it has ended meanwhile."""
+        if easy not in self._transfers:
+            return
+        try:
+            easy.pause(pycurl.PAUSE_CONT)
+        except pycurl.error as error:
+            self._finish(easy, error.args[0], str(error.args[-1]))
 
     def _watch(self, what: int, fd: int, multi: Any, data: Any) -> None:
         del multi, data
@@ -133,6 +194,7 @@ class CurlHandles:
 
     def __init__(self) -> None:
         self._loops: dict[str | None, CurlLoop] = {}
+        self._pace = _Pace()
         self._idle: list[Any] = []
 
     def loop(self, ca_file: str | None) -> CurlLoop:
@@ -142,7 +204,7 @@ class CurlHandles:
         """
         found = self._loops.get(ca_file)
         if found is None:
-            found = self._loops[ca_file] = CurlLoop()
+            found = self._loops[ca_file] = CurlLoop(self._pace)
         return found
 
     def take(self) -> Any:
@@ -158,6 +220,7 @@ class CurlHandles:
 
     def close(self) -> None:
         """Close all handles and loops."""
+        self._pace.close()
         for easy in self._idle:
             easy.close()
         self._idle.clear()

@@ -148,7 +148,7 @@ class Fetch:
         self._set_up(easy, request, body, left_s=left, pinned=pinned)
         if look:
             easy.setopt(pycurl.OPT_CERTINFO, 1)
-        errno, message = await self._curl.perform(easy)
+        errno, message = await self._curl.perform(easy, body.write)
         if errno and (trouble := lacking(errno, easy)) is not None:
             raise OwnTroubleError(trouble)
         visit.add(*hop_phases(easy))
@@ -250,7 +250,7 @@ class Fetch:
             easy.setopt(pycurl.OPT_CERTINFO, 1)
             easy.setopt(pycurl.SSL_VERIFYPEER, 0)
             easy.setopt(pycurl.SSL_VERIFYHOST, 0)
-            await self._curl.perform(easy)
+            await self._curl.perform(easy, nothing.write)
             return self._certificates(easy)
         finally:
             self._handles.give(easy)

@@ -88,9 +88,14 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
     def _verify_header_regexps(self) -> None:
         if len(self.header_regexps) > _MOST_HEADERS:
             raise SettingError(("header_regexps",), f"more than {_MOST_HEADERS} headers")
-        for name, expression in self.header_regexps.items():
-            verify_name(name, ("header_regexps",))
-            verify_expression(expression, ("header_regexps", name))
+        names, expressions = self.header_regexps, self.header_regexps.items()
+        verify_each(
+            *(partial(verify_name, name, ("header_regexps",)) for name in names),
+            *(
+                partial(verify_expression, each, ("header_regexps", name))
+                for name, each in expressions
+            ),
+        )
 
     def _verify_body_keys(self) -> None:
         for key in ("body_regexp", "body_absent_regexp", "json"):

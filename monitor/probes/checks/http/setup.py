@@ -108,7 +108,6 @@ class Setup:
             easy.setopt(pycurl.RESOLVE, pinned)
         easy.setopt(pycurl.URL, url)
         easy.setopt(pycurl.TIMEOUT_MS, max(1, round(left_s * 1000)))
-        easy.setopt(pycurl.WRITEFUNCTION, body.write)
         easy.setopt(pycurl.HEADERFUNCTION, body.header)
         if request.method == "HEAD":
             easy.setopt(pycurl.NOBODY, 1)

@@ -1,0 +1,87 @@
+"""What the daemon decodes of Kafka's batches is what kafka-python decodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import TopicPartition
+from kafka import errors as kafka_errors
+from kafka.consumer.fetcher import Fetcher
+from kafka.record import MemoryRecords
+from kafka.record.memory_records import MemoryRecordsBuilder
+from kafka.record.util import calc_crc32c
+
+from monitor.bus.kafka_records import record_of
+from monitor.bus.kafka_unpacking import return_records
+
+_HEADER_BYTES = 61
+_CHECKED_FROM = 21
+_PLACE = TopicPartition("topic", 3)
+_DATA = st.none() | st.binary(max_size=300)
+_MESSAGES = st.lists(
+    st.tuples(
+        st.integers(-1, 2**41),
+        _DATA,
+        _DATA,
+        st.lists(st.tuples(st.text(max_size=80), _DATA), max_size=5),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+class _Consumer:
+    """As much of a KafkaConsumer as is needed without Kafka."""
+
+    def __init__(self) -> None:
+        self._fetcher = Fetcher.__new__(Fetcher)
+
+
+def _batch(messages: list[Any], magic: int = 2, codec: int = 0) -> bytes:
+    builder = MemoryRecordsBuilder(magic=magic, compression_type=codec, batch_size=1 << 20)
+    for ms, key, value, headers in messages:
+        assert builder.append(ms, key, value, headers if magic == 2 else []) is not None
+    builder.close()
+    return bytes(builder.buffer())
+
+
+def _read(kind: Any, data: bytes) -> tuple[list[Any], int]:
+    fetched = kind(0, _PLACE, MemoryRecords(data))
+    messages = []
+    while fetched:
+        messages += fetched.take(2)
+    return messages, fetched.next_fetch_offset
+
+
+def _ours() -> Any:
+    consumer = _Consumer()
+    return_records(consumer)
+    return consumer._fetcher.PartitionRecords
+
+
+@given(messages=_MESSAGES, codec=st.sampled_from([0, 1]), magic=st.sampled_from([1, 2]))
+def test_all_that_kafka_python_decodes_is_decoded_to_the_same(
+    messages: list[Any], codec: int, magic: int
+) -> None:
+    data = _batch(messages, magic, codec)
+    theirs, position = _read(Fetcher.PartitionRecords, data)
+    assert _read(_ours(), data) == ([record_of(_PLACE, message) for message in theirs], position)
+
+
+@given(messages=_MESSAGES, at=st.integers(0, 10_000), byte=st.integers(1, 255))
+def test_damage_that_the_checksum_does_not_show_ends_in_messages_or_in_one_kind_of_error(
+    messages: list[Any], at: int, byte: int
+) -> None:
+    data = bytearray(_batch(messages))
+    at = _HEADER_BYTES + at % (len(data) - _HEADER_BYTES)
+    data[at] ^= byte
+    with pytest.raises(kafka_errors.CorruptRecordError, match="CRC"):
+        _read(_ours(), bytes(data))
+    data[17:_CHECKED_FROM] = calc_crc32c(memoryview(data)[_CHECKED_FROM:]).to_bytes(4, "big")
+    try:
+        _read(_ours(), bytes(data))
+    except kafka_errors.CorruptRecordError as error:
+        assert "the batch at offset 0" in str(error)

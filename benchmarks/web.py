@@ -388,10 +388,10 @@ VISIT = """() => new Promise(resolve => {
         const wanted = document.querySelector('#view h1')
             && !document.querySelector('.picture[data-kind="loading"]:not([hidden])');
         if (!wanted) return setTimeout(look, 5);
-        const until = performance.now();
+        const files = performance.getEntriesByName('preload')[0]?.startTime ?? Infinity;
         resolve([...performance.getEntriesByType('navigation'),
             ...performance.getEntriesByType('resource')]
-            .filter(each => each.startTime <= until)
+            .filter(each => each.startTime < files || !each.name.includes('/static/'))
             .reduce((sum, each) => sum + each.encodedBodySize, 0));
     };
     look();

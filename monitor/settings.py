@@ -15,7 +15,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
@@ -38,6 +38,7 @@ __all__ = [
     "check_host",
     "hide_url_secrets",
     "is_marked",
+    "raise_all",
     "read_pem",
     "read_secret",
     "secret",
@@ -139,6 +140,11 @@ def verify_each(*checks: Callable[[], object]) -> None:
             check()
         except SettingError as error:
             errors += [error, *error.others]
+    raise_all(errors)
+
+
+def raise_all(errors: Iterable[SettingError]) -> None:
+    """Raise the errors as one, if there are any."""
     # A check may need what another one has refused.
     different = list({(error.path, error.problem): error for error in errors}.values())
     if different:

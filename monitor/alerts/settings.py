@@ -11,7 +11,16 @@ import msgspec
 
 from monitor.alerts.urls import read_urls
 from monitor.errors import SettingError
-from monitor.settings import Count, Reloadable, Seconds, Section, read_secret, secret, verify_each
+from monitor.settings import (
+    Count,
+    Reloadable,
+    Seconds,
+    Section,
+    raise_all,
+    read_secret,
+    secret,
+    verify_each,
+)
 
 __all__ = [
     "AlertsSettings",
@@ -296,15 +305,17 @@ class AlertsSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def _verify_rules(self) -> None:
         known = [receiver.name for receiver in self.receivers]
-        for number, rule in enumerate(self.rules):
-            for place, name in enumerate(rule.receivers):
-                if name not in known:
-                    hint = f"known are {', '.join(known)}" if known else "there are none"
-                    raise SettingError(
-                        ("rules", number, "receivers", place),
-                        f"no receiver {name!r}; {hint}",
-                        among=(("receivers",), "name", name),
-                    )
+        hint = f"known are {', '.join(known)}" if known else "there are none"
+        raise_all(
+            SettingError(
+                ("rules", number, "receivers", place),
+                f"no receiver {name!r}; {hint}",
+                among=(("receivers",), "name", name),
+            )
+            for number, rule in enumerate(self.rules)
+            for place, name in enumerate(rule.receivers)
+            if name not in known
+        )
 
     def rule(self, name: str) -> Rule | None:
         """Return the rule of that name."""
@@ -319,10 +330,12 @@ def _with_list(receiver: Any) -> Any:
 
 def _verify_unique(key: str, items: Iterable[Receiver | Rule | Maintenance]) -> None:
     seen: set[str] = set()
+    errors = []
     for number, item in enumerate(items):
         if item.name in seen:
-            raise SettingError((key, number, "name"), f"duplicate name {item.name!r}")
+            errors.append(SettingError((key, number, "name"), f"duplicate name {item.name!r}"))
         seen.add(item.name)
+    raise_all(errors)
 
 
 def _verify_items(key: str, items: Iterable[Receiver | Maintenance]) -> None:

@@ -174,7 +174,7 @@ def _checked(document: Document, old: OldKeys, omissions: Omissions, *, files: b
     while True:
         config = _convert(document, old, omissions)
         for problem in _hosts_problems(config):
-            omissions.add(problem, problem.path[: problem.path.index(0)])
+            omissions.add(problem, [problem.path[: problem.path.index(0)]])
         if not files:
             return config
         for name, section in config.sections():
@@ -182,17 +182,31 @@ def _checked(document: Document, old: OldKeys, omissions: Omissions, *, files: b
                 section.verify()
             except SettingError as error:
                 wrong = error.under(name)
-                # An item of a list can be left out; other keys may depend on each other.
-                steps = [at for at, step in enumerate(wrong.path, 1) if step.__class__ is int]
-                inner = bool(steps) and steps[-1] == len(wrong.path)
-                item = 0 if not steps else steps[-1] if inner else steps[0]
-                if not omissions.add(wrong, wrong.path[:item]):
+                items = [_item(each.path) for each in (wrong, *wrong.others)]
+                # All of one kind together: each further look at a long list takes long.
+                kind = _kind(items[0])
+                if not omissions.add(wrong, [at for at in items if _kind(at) == kind]):
                     continue
                 break
         else:
             if not omissions.errors:
                 config.verify()
             return config
+
+
+def _item(path: SettingPath) -> SettingPath:
+    """Return the path of the item of a list to leave out for an error; empty if there is none.
+
+    Other keys may depend on each other.
+    """
+    steps = [at for at, step in enumerate(path, 1) if step.__class__ is int]
+    if not steps:
+        return ()
+    return path[: steps[-1] if steps[-1] == len(path) else steps[0]]
+
+
+def _kind(path: SettingPath) -> list[str | int]:
+    return [step for step in path if step.__class__ is not int]
 
 
 def _hosts_problems(section: Section, *path: str) -> Iterator[SettingError]:

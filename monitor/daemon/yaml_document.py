@@ -45,6 +45,7 @@ class Document:
         self._substituted: set[int] = set()
         # Their source, with the names of the variables.
         self._written: dict[int, str] = {}
+        self._data: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, file: str) -> Document:
@@ -115,6 +116,7 @@ class Document:
             return False
         self._substituted.discard(id(node))
         node.tag = plain_tag(node.value)
+        self._data = None
         return bool(node.tag != TEXT_TAG)
 
     @property
@@ -129,13 +131,19 @@ class Document:
         return ConfigError(error.problem, file=self.file, line=line, key=key)
 
     def data(self) -> dict[str, Any]:
-        """Return the values as Python objects; raises ConfigError."""
-        return cast("dict[str, Any]", construct(self.file, self._root) or {})
+        """Return the values as Python objects, not to be changed; raises ConfigError.
+
+        It is the same object until a value is interpreted again.
+        """
+        if self._data is None:
+            self._data = cast("dict[str, Any]", construct(self.file, self._root) or {})
+        return self._data
 
     def take_apart(self) -> None:
         """Free the nodes, in slices; it has no values and no lines any more."""
         root, self._root = self._root, None
         self._written = {}
+        self._data = None
         take_apart(root)
 
     def line(self, path: SettingPath) -> int | None:

@@ -11,7 +11,7 @@ from monitor.errors import SettingError
 from monitor.probes.checks import AnyJob, with_kind
 from monitor.probes.dependencies import CIRCULAR, circular_jobs
 from monitor.probes.job import Job
-from monitor.settings import Count, Reloadable, Section, verify_each
+from monitor.settings import Count, Reloadable, Section, raise_all, verify_each
 
 __all__ = ["ProbesSettings", "verify_jobs", "verify_topic"]
 
@@ -83,18 +83,25 @@ def verify_topic(topic: str) -> None:
 
 
 def verify_jobs(jobs: list[Job]) -> None:
-    """Check every job and that ids are unique; raise SettingError for the first problem."""
+    """Check every job and that ids are unique; raise SettingError for all problems."""
     ids = {job.id for job in jobs}
     seen: dict[int, int] = {}
+    errors: list[SettingError] = []
     for number, job in enumerate(jobs):
         first = seen.setdefault(job.id, number)
         if first != number:
-            raise SettingError(("jobs", number, "id"), f"jobs[{first}] also has the id {job.id}")
+            problem = f"jobs[{first}] also has the id {job.id}"
+            errors.append(SettingError(("jobs", number, "id"), problem))
+            continue
         unknown = [job_id for job_id in job.depends_on if job_id not in ids]
-        verify_each(
-            partial(_verify_job, number, job),
-            *(partial(_refuse_dependency, number, job_id) for job_id in unknown),
-        )
+        try:
+            verify_each(
+                partial(_verify_job, number, job),
+                *(partial(_refuse_dependency, number, job_id) for job_id in unknown),
+            )
+        except SettingError as error:
+            errors += [error, *error.others]
+    raise_all(errors)
     circular = circular_jobs(jobs)
     for number, job in enumerate(jobs):
         if job.id in circular:

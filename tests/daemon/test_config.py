@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -420,6 +421,38 @@ def test_a_file_full_of_errors_gives_a_bounded_number_of_lines(file: Path) -> No
     with pytest.raises(ConfigError) as error:
         load(str(file))
     assert len(error.value.lines()) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "item", "lines"),
+    [
+        ("alerts:\n  rules:\n", "{name: same, watch: silence}", 20),
+        ("probes:\n  jobs:\n", "{id: 1, url: 'http://127.0.0.1/'}", 20),
+        # Not an error of its own: only the receiver's is shown.
+        (
+            "alerts:\n  receivers: [{name: a, webhok: x}]\n  rules:\n",
+            "{name: '%d', watch: silence, receivers: [a]}",
+            1,
+        ),
+    ],
+)
+def test_errors_of_one_kind_are_found_in_a_few_looks_at_the_config(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str, item: str, lines: int
+) -> None:
+    looks = []
+    convert = msgspec.convert
+
+    def counted(data: Any, kind: Any) -> Any:
+        looks.append(kind)
+        return convert(data, kind)
+
+    monkeypatch.setattr(msgspec, "convert", counted)
+    items = (item.replace("%d", str(number)) for number in range(200))
+    file.write_text(text + "".join(f"    - {each}\n" for each in items))
+    with pytest.raises(ConfigError) as error:
+        load(str(file))
+    assert len(error.value.lines()) == lines
+    assert looks.count(Config) <= 4
 
 
 def test_a_value_as_long_as_the_file_is_shown_in_part(file: Path) -> None:

@@ -33,7 +33,7 @@ from monitor.errors import (
     UnavailableError,
     without_traces,
 )
-from monitor.files.threads import call_aside
+from monitor.files.threads import any_aside, call_aside
 from monitor.libraries import needed_by
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
@@ -374,7 +374,8 @@ def run_daemon(
                 logger.critical("%s", line)
             raise
         finally:
-            if not log.stop():
-                # The interpreter's own end would wait for the file that hangs.
+            if not log.stop() or any_aside():
+                # The interpreter's own end would wait for the file that hangs, or compete with a
+                # thread that reads a config, and free all that it has read.
                 os._exit(signals.status)
     return signals.status

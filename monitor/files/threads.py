@@ -14,10 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import ParamSpec, TypeVar
 
-__all__ = ["begin_aside", "call_aside"]
+__all__ = ["any_aside", "begin_aside", "call_aside"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_NAME = "aside"
 
 
 def begin_aside(function: Callable[[], T]) -> Future[T]:
@@ -34,8 +36,13 @@ def begin_aside(function: Callable[[], T]) -> Future[T]:
             except BaseException as error:  # noqa: BLE001 - raised where it is waited for
                 outcome.set_exception(error)
 
-    threading.Thread(target=call, name="aside", daemon=True).start()
+    threading.Thread(target=call, name=_NAME, daemon=True).start()
     return outcome
+
+
+def any_aside() -> bool:
+    """Return whether such a call is still under way."""
+    return any(thread.name == _NAME for thread in threading.enumerate())
 
 
 async def call_aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -25,6 +25,7 @@ _MOST_BYTES = 4096
 _MOST_HEADERS = 64
 _CONNECTIONS = (["Upgrade"], ["upgrade"], ["keep-alive, Upgrade"])
 _UPGRADES = (["websocket"], ["WebSocket"])
+_SUBPROTOCOLS = re.compile(r"[-.\w]+(?:, ?[-.\w]+)*", re.ASCII)
 _KEY_BYTES = 16
 
 
@@ -66,7 +67,7 @@ class HandshakeProtocol(ServerProtocol):
             and headers.get_all("Sec-WebSocket-Version") == ["13"]
             and len(keys) == 1
             and len(headers.get_all("Origin")) <= 1
-            and "Sec-WebSocket-Protocol" not in headers
+            and all(map(_SUBPROTOCOLS.fullmatch, headers.get_all("Sec-WebSocket-Protocol")))
             and _is_key(keys[0])
         ):
             return accept_key(keys[0]), None, None

@@ -26,7 +26,7 @@ _values = st.sampled_from(
         *("websocket", "WebSocket", "h2c", "websocket, h2c", "Upgrade", "upgrade", "close"),
         *("keep-alive, Upgrade", "keep-alive", "13", "8", "", _KEY, _KEY[:-1], "AAAA", f"{_KEY}="),
         *(f" {_KEY} ", "0", "7", "chunked", "https://a", "é", "\t x \t", "a\x00b", ";;"),
-        "x" * 9000,
+        *("x" * 9000, "recodex.v2, b", "a,b", "a, ", "a , b", ",a", "a b"),
     ]
 )
 _names = st.sampled_from(

@@ -49,7 +49,7 @@ class Following:
     several; ``again`` with a channel's name and a message to publish as a new one;
     ``brokers_changed`` with the time (epoch s) when the number of the other relays' brokers
     changes, 0 if only what is known of it; ``marked`` with a channel of which a mark of this
-    relay was read; ``ready`` once, when everything was read or Kafka is
+    relay was read, and the mark's number; ``ready`` once, when everything was read or Kafka is
     unavailable for too long.
     """
 
@@ -62,7 +62,7 @@ class Following:
         applied: Callable[[], None],
         again: Callable[[bytes, Again], None],
         brokers_changed: Callable[[float], None],
-        marked: Callable[[bytes], None],
+        marked: Callable[[bytes, int], None],
         ready: Callable[[], None],
         clock: Callable[[], float],
         time: Callable[[], float],
@@ -204,7 +204,7 @@ class Following:
         now, channels = self._clock(), self._channels
         if record.is_mark:
             if record.relay == channels.run:
-                self._marked(name)
+                self._marked(name, record.seq)
             return
         if record.at:
             self.latest_at = record.at[-1]

@@ -58,8 +58,8 @@ class Publishing:
         # Cut, but not known to be in Kafka.
         self._pending: list[tuple[str | None, bytes]] = []
         self._pending_messages = 0
-        # Channels to publish a mark for.
-        self._marks: list[bytes] = []
+        # Channels to publish a mark for, and its number.
+        self._marks: list[tuple[bytes, int]] = []
         self._leaving: deque[Channel] = deque()
         self._leaving_bytes = 0
         # Whether a broker was ever here, and how many brokers the others know of.
@@ -78,9 +78,9 @@ class Publishing:
         """Publish what is new."""
         self._news.set()
 
-    def mark(self, name: bytes) -> None:
-        """Publish a mark for a channel."""
-        self._marks.append(name)
+    def mark(self, name: bytes, number: int) -> None:
+        """Publish a mark with a number for a channel."""
+        self._marks.append((name, number))
         self.wake()
 
     @property
@@ -140,7 +140,7 @@ class Publishing:
         """Take the next window of what is new."""
         marks, self._marks = self._marks, []
         run = self._channels.run
-        self._pending += [(name.decode(), mark_record(run)) for name in marks]
+        self._pending += [(name.decode(), mark_record(run, number)) for name, number in marks]
         room = _WINDOW_BYTES
         while self._leaving and room > 0:
             channel = self._leaving[0]

@@ -106,8 +106,7 @@ class Sharing:
         waits = self._waits and self.problem is None
         continues = waits and self._other(message.channel) is not None
         if continues or self._handover.is_waiting:
-            self._handover.wait(message, mark=continues)
-            return True
+            return self._handover.wait(message, mark=continues)
         return False
 
     def wait_no_more(self) -> None:

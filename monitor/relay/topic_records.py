@@ -7,9 +7,9 @@ A message about a channel has the channel as its key, so all about one channel i
 
 ``begins`` says that it is the first of its epoch. ``seq`` is the number of the first message in
 ``data``, ``at`` when each came, ``ancestors`` are earlier epochs of the channel, each with the
-number of messages up to which it is the same. One without messages and end is a mark: the
-relay that reads its own has read the channel so far. A message without a key says how many brokers
-a relay has::
+number of messages up to which it is the same. One without messages and end is a mark, with a
+number of its relay's: the relay that reads its own has read the channel so far. A message without a
+key says how many brokers a relay has::
 
     {"relay": "0c5e", "at": 1612839600.25, "brokers": 1}
 """
@@ -108,9 +108,9 @@ def brokers_record(run: str, at: float, brokers: int) -> bytes:
     return _encode({"relay": run, "at": at, "brokers": brokers})
 
 
-def mark_record(run: str) -> bytes:
-    """Return a mark, as JSON."""
-    return _encode({"relay": run, "epoch": run, "seq": 1})
+def mark_record(run: str, number: int) -> bytes:
+    """Return a mark, as JSON; numbers begin at 1."""
+    return _encode({"relay": run, "epoch": run, "seq": number})
 
 
 def decode_record(key: str | None, value: bytes) -> ChannelRecord | BrokersRecord:

@@ -21,9 +21,11 @@ __all__ = ["HandshakeProtocol"]
 _USUAL = re.compile(
     rb"GET ([\x21-\x7e]+) HTTP/1\.1\r\n((?:[-!#$%&'*+.^_`|~0-9a-zA-Z]+:[\t\x20-\x7e]*\r\n)+)\r\n"
 )
+_MOST_BYTES = 4096
 _MOST_HEADERS = 64
 _CONNECTIONS = (["Upgrade"], ["upgrade"], ["keep-alive, Upgrade"])
 _UPGRADES = (["websocket"], ["WebSocket"])
+_SUBPROTOCOLS = re.compile(r"[-.\w]+(?:, ?[-.\w]+)*", re.ASCII)
 _KEY_BYTES = 16
 
 
@@ -35,7 +37,7 @@ class HandshakeProtocol(ServerProtocol):
 
         Nothing may have been received before.
         """
-        found = _USUAL.fullmatch(data)
+        found = _USUAL.fullmatch(data) if len(data) <= _MOST_BYTES else None
         if found is None:
             return False
         lines = found[2].decode("ascii").split("\r\n")[:-1]
@@ -65,6 +67,7 @@ class HandshakeProtocol(ServerProtocol):
             and headers.get_all("Sec-WebSocket-Version") == ["13"]
             and len(keys) == 1
             and len(headers.get_all("Origin")) <= 1
+            and all(map(_SUBPROTOCOLS.fullmatch, headers.get_all("Sec-WebSocket-Protocol")))
             and _is_key(keys[0])
         ):
             return accept_key(keys[0]), None, None

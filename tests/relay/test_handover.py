@@ -170,6 +170,7 @@ async def test_nothing_waits_for_a_topic_that_cannot_be_read(
 ) -> None:
     if reason == "patience":
         monkeypatch.setattr(handover, "_PATIENCE_S", 0.01)
+        monkeypatch.setattr(handover, "_LEAST_S", 0.001)
     first, second = await a_relay_that_lags()
     if reason == "trouble":
         second.topic.trouble("no connection")
@@ -182,3 +183,68 @@ async def test_nothing_waits_for_a_topic_that_cannot_be_read(
     await until(lambda: first.end() == second.end() == 11)
     await first.stop()
     await second.stop()
+
+
+class Holding:
+    """A handover, and what it does."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[bytes, int]] = []
+        self.delivered: list[bytes] = []
+        self.held = False
+        self.handover = handover.Handover(
+            mark=lambda name, number: self.marks.append((name, number)),
+            hold=lambda: self._hold(True),
+            deliver=self._deliver,
+            go_on=lambda: self._hold(False),
+        )
+
+    def _hold(self, held: bool) -> None:
+        self.held = held
+
+    def _deliver(self, message: Message) -> None:
+        if message.channel == b"bad":
+            raise RuntimeError("no such channel")
+        self.delivered.append(message.channel)
+
+    def wait(self, name: bytes) -> bool:
+        return self.handover.wait(decode([name, b"STARTED"]), mark=True)
+
+
+async def test_brokers_are_held_for_their_share_of_the_time_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handover, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(handover, "_LEAST_S", 0.001)
+    monkeypatch.setattr(handover, "_SHARE", 0.0)
+    holding = Holding()
+    assert holding.wait(b"c")
+    await until(lambda: not holding.held)
+    # No mark was read in time: the next channels do not wait for theirs.
+    assert not holding.wait(b"d")
+    assert (holding.held, holding.marks, holding.delivered) == (False, [(b"c", 1)], [b"c"])
+
+
+async def test_a_mark_of_an_earlier_wait_says_nothing() -> None:
+    holding = Holding()
+    assert holding.wait(b"c")
+    holding.handover.end()
+    assert holding.wait(b"c")
+    holding.handover.read(b"c", 1)
+    assert holding.held
+    holding.handover.read(b"c", 2)
+    assert (holding.held, holding.delivered) == (False, [b"c", b"c"])
+
+
+async def test_a_message_that_fails_does_not_keep_the_brokers_waiting() -> None:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context["message"])
+    )
+    holding = Holding()
+    for name in (b"c", b"bad", b"d"):
+        assert holding.wait(name)
+    for name, number in holding.marks:
+        holding.handover.read(name, number)
+    assert (holding.held, holding.delivered) == (False, [b"c", b"d"])
+    assert reported == ["a message that waited failed"]

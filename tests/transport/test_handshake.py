@@ -25,7 +25,8 @@ _values = st.sampled_from(
     [
         *("websocket", "WebSocket", "h2c", "websocket, h2c", "Upgrade", "upgrade", "close"),
         *("keep-alive, Upgrade", "keep-alive", "13", "8", "", _KEY, _KEY[:-1], "AAAA", f"{_KEY}="),
-        *(f" {_KEY} ", "0", "7", "chunked", "https://a", "é", "\t x \t", "a\x00b", "x" * 9000),
+        *(f" {_KEY} ", "0", "7", "chunked", "https://a", "é", "\t x \t", "a\x00b", ";;"),
+        *("x" * 9000, "recodex.v2, b", "a,b", "a, ", "a , b", ",a", "a b"),
     ]
 )
 _names = st.sampled_from(
@@ -68,6 +69,9 @@ def answer(protocol: ServerProtocol, data: bytes) -> tuple[object, ...]:
 @example("GET / HTTP/1.1", list(_USUAL), [("Content-Length", "0")], 0)
 @example("GET / HTTP/1.1", list(_USUAL), [("Origin", "a"), ("Origin", "b")], 0)
 @example("GET / HTTP/1.1", list(_USUAL), [], 200)
+@example(f"GET /{'x' * 9000} HTTP/1.1", list(_USUAL), [], 0)
+@example("GET / HTTP/1.1", list(_USUAL), [("X", "x" * 9000)], 0)
+@example("GET / HTTP/1.1", list(_USUAL), [("Sec-WebSocket-Protocol", ";;")], 0)
 def test_the_library_would_say_the_same(
     line: str, usual: list[tuple[str, str]], more: list[tuple[str, str]], many: int
 ) -> None:

@@ -7,11 +7,11 @@ silent for a while does not count.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from monitor.messages import Result
 
-__all__ = ["ALL_LOCATIONS", "decisive", "is_down", "silent_after_s"]
+__all__ = ["ALL_LOCATIONS", "decisive", "heard", "is_down", "silent_after_s"]
 
 ALL_LOCATIONS = 1000
 """A quorum that means all locations; no config can have more of them."""
@@ -27,6 +27,27 @@ def silent_after_s(interval_s: float, slowest_s: float) -> float:
     ``slowest_s`` is the longest time from the start of a check to its result.
     """
     return max(_RUNS * interval_s + slowest_s, _LEAST_SILENCE_S)
+
+
+def heard(
+    heard_at: Mapping[str, float], location: str, at: float, silent_s: float
+) -> dict[str, float]:
+    """Return the locations that count after a result from one, the one heard of last at the end.
+
+    ``heard_at`` are those before, in that order, each with the time of its last result (s since
+    epoch; infinite: one that counts from now on). One that was heard of since the location's last
+    result is not silent, whatever the clocks of the two say.
+    """
+    names = list(heard_at)
+    since = names[names.index(location) + 1 :] if location in heard_at else names
+    found = {
+        name: min(seen, at) if seen == math.inf else seen
+        for name, seen in heard_at.items()
+        if seen >= at - silent_s or name in since
+    }
+    last = found.pop(location, at)
+    found[location] = max(at, last)
+    return found
 
 
 def is_down(down: int, locations: int, quorum: int | None) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from monitor.alerts.incidents import LocationState, State
-from monitor.locations import is_down
+from monitor.locations import heard, is_down
 
 __all__ = ["LOCATIONS", "Locations", "counted", "known_locations", "with_location"]
 
@@ -28,22 +28,8 @@ class Locations:
     heard_at: Mapping[str, float]
 
     def heard(self, location: str, at: float, silent_s: float) -> Locations:
-        """Return them after a result from a location, without those that are silent since.
-
-        One that was heard of since the location's last result is not silent, whatever the clocks of
-        the two say.
-        """
-        names = list(self.heard_at)
-        since = names[names.index(location) + 1 :] if location in names else names
-        heard_at = {
-            name: min(seen, at) if seen == math.inf else seen
-            for name, seen in self.heard_at.items()
-            if seen >= at - silent_s or name in since
-        }
-        # The one heard of last comes last.
-        last = heard_at.pop(location, at)
-        heard_at[location] = max(at, last)
-        return Locations(heard_at)
+        """Return them after a result from a location, without those that are silent since."""
+        return Locations(heard(self.heard_at, location, at, silent_s))
 
     def is_down(self, bad: int, quorum: int | None) -> bool:
         """Return whether this many of them are a quorum."""

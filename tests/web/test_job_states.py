@@ -104,6 +104,20 @@ def test_a_silent_location_is_shown_and_does_not_count() -> None:
     assert [each.location for each in states.located(1)] == ["a", "b"]
 
 
+@pytest.mark.parametrize("ahead", [-1e6, -600, 0, 600, 1e6])
+def test_a_wrong_clock_silences_nobody_and_decides_nothing_alone(ahead: float) -> None:
+    states = JobStates(all_seen=True)
+    for at in range(0, 300, 30):
+        for location in ("b", "a", "c"):
+            wrong = location == "a"
+            one = result(at + 1 + (1e7 + ahead if wrong else 1e7), up=not wrong, location=location)
+            states.take(one, silent_s=60)
+            last = states.last(1)
+            assert last is not None
+            assert last.up
+    assert [each.location for each in states.located(1)] == ["a", "b", "c"]
+
+
 def test_what_the_database_knows_of_other_locations_joins_the_first_own_result() -> None:
     states = JobStates(all_seen=True)
     states.take(result(5, up=False, location="a"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from monitor.locations import decisive
+from monitor.locations import decisive, heard
 from monitor.messages import Result
 from monitor.web.jobs.history import Last
 
@@ -30,6 +30,8 @@ class JobStates:
         self._turned: set[int] = set()
         # The last result of each location, of jobs that are checked from some.
         self._located: dict[int, dict[str, Result]] = {}
+        # Those of them that count, as :func:`heard` has them.
+        self._heard: dict[int, dict[str, float]] = {}
         self._restored: set[int] = set()
         # The first result of jobs that are down, whose past was not restored yet.
         self._first_down: dict[int, Result] = {}
@@ -89,16 +91,18 @@ class JobStates:
             before = self._last.get(job_id)
             if before is not None:
                 known[before.location] = before
+                self._heard[job_id] = {before.location: before.checked_at}
         last = known.get(result.location)
         if last is not None and last.scheduled_at >= result.scheduled_at:
             return None
         known[result.location] = result
-        newest = max(each.checked_at for each in known.values())
-        for location in [
-            name for name, each in known.items() if each.checked_at < newest - _FORGOTTEN_S
-        ]:
-            del known[location]
-        return decisive(known.values(), silent_s=silent_s)
+        at = result.checked_at
+        counting = heard(self._heard.get(job_id, {}), result.location, at, silent_s)
+        self._heard[job_id] = counting
+        for name, each in list(known.items()):
+            if name not in counting and each.checked_at < at - _FORGOTTEN_S:
+                del known[name]
+        return decisive(known[name] for name in counting)
 
     def missing(self, job_ids: Iterable[int]) -> Sequence[int]:
         """Return the jobs whose past was not restored yet, or of which nothing is known.
@@ -125,9 +129,16 @@ class JobStates:
             located = self._located.setdefault(job_id, {})
             for result in last.located:
                 located.setdefault(result.location, result)
+            since = self._heard.get(job_id, {})
+            past = {each.location: each.checked_at for each in last.located}
+            # The one heard of last comes last.
+            past = {name: at for name, at in past.items() if name not in since}
+            self._heard[job_id] = past | since
         known = self._last.get(job_id)
         if known is not None and last.located:
-            known = self._last[job_id] = decisive(self._located[job_id].values())
+            known = self._last[job_id] = decisive(
+                self._located[job_id][name] for name in self._heard[job_id]
+            )
         if known is None:
             self._last[job_id], self._since[job_id] = last.result, last.since
         elif known.up == last.result.up:  # it has been checked meanwhile
@@ -143,6 +154,7 @@ class JobStates:
         self._last.pop(job_id, None)
         self._since.pop(job_id, None)
         self._located.pop(job_id, None)
+        self._heard.pop(job_id, None)
         self._turned.discard(job_id)
         self._restored.discard(job_id)
         self._first_down.pop(job_id, None)

@@ -225,7 +225,7 @@ class Journal:
     async def purge(self, keep_events_s: float) -> int:
         """Delete forwarded events older than ``keep_events_s``; return how many.
 
-        Those of a former ``cluster.name`` are deleted as well, when nobody has listed it since then.
+        Those of a former ``cluster.name``, which nobody has listed since then, are deleted as well.
         """
         before = self._clock() - keep_events_s
 

@@ -18,7 +18,7 @@ from monitor.web.routes.history import Instant, read
 
 __all__ = ["LastRollout", "Model", "ModelUpdate", "router", "running_models"]
 
-# Every scope is listed anew about every 15 minutes. One that was not for this long, in s, is not
+# Every scope is listed again about every 15 minutes. One that was not for this long, in s, is not
 # watched any more: its cluster has another name in the config by now, or no daemon.
 _UNWATCHED_S = 86400.0
 # Rows that are decoded between two looks at the limit.

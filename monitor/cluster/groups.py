@@ -119,7 +119,7 @@ class Groups:
             if member.complete or member.rolled_out or member.fingerprint == told
         ]
         running = [member for member in done if member.replicas_wanted != 0]
-        main = self._main(running) if running else _current(done, reported) or members[0]
+        main = self._main(running, told) if running else _current(done, reported) or members[0]
         newer = [each for each in members if each is not main and self._is_newer(each, main)]
         failing = next((member for member in newer if member.failure is not None), None)
         canary = next(
@@ -153,11 +153,18 @@ class Groups:
             settled=not rolling,
         )
 
-    def _main(self, running: list[Service]) -> Service:
+    def _main(self, running: list[Service], told: str | None) -> Service:
         if self._newest_counts:
             return running[0]
         # The first of the largest is the newest.
-        return max(running, key=lambda member: self._replicas_like(member, running))
+        most = max(running, key=lambda member: self._replicas_like(member, running))
+        same = [member for member in running if self._runs(member) == self._runs(most)]
+        # Labels may tell even those apart that run the same: what was reported stays, or else the
+        # largest counts, not a canary that it has caught up with.
+        return next(
+            (member for member in same if member.fingerprint == told),
+            max(reversed(same), key=lambda member: member.replicas_wanted or 0),
+        )
 
     def _replicas_like(self, member: Service, running: list[Service]) -> int:
         runs = self._runs(member)

@@ -223,15 +223,19 @@ class Journal:
         )
 
     async def purge(self, keep_events_s: float) -> int:
-        """Delete forwarded events older than ``keep_events_s``; return how many."""
+        """Delete forwarded events older than ``keep_events_s``; return how many.
+
+        Those of a former ``cluster.name``, which nobody has listed since then, are deleted as well.
+        """
         before = self._clock() - keep_events_s
 
         def delete(connection: Connection, limit: int) -> int:
             return connection.execute(
                 "DELETE FROM model_event WHERE seq IN (SELECT seq FROM model_event"
-                " WHERE cluster = %s AND time < %s AND forwarded_at IS NOT NULL"
-                " ORDER BY seq LIMIT %s)",
-                (self._cluster, before, limit),
+                " WHERE (cluster = %s OR cluster NOT IN"
+                " (SELECT cluster FROM cluster_scope WHERE listed_at >= %s))"
+                " AND time < %s AND forwarded_at IS NOT NULL ORDER BY seq LIMIT %s)",
+                (self._cluster, before, before, limit),
             )
 
         return await self._until_done(lambda: delete_in_steps(self._store, delete))

@@ -39,7 +39,7 @@ class Row:
 class ScopeChanges:
     """Rows and events of a scope, committed together.
 
-    ``listed`` is true if they complete the first list of the scope with its selector and group.
+    ``listed`` is true if they complete a list of the scope.
     """
 
     scope: Scope

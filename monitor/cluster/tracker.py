@@ -153,7 +153,7 @@ class Tracker:
                 self._states.keep(uid, reported, compare_gone(reported, uid, context))
             if len(self._states.waiting.rows) >= _BATCH:
                 self._flush()
-        self._states.waiting.listed = self._baseline
+        self._states.waiting.listed = True
         self._flush()
         self._baseline = self._selector_changed = self._catch_up = self._listing = False
         for known in (self._bytes, self._began, self._asked):

@@ -142,7 +142,7 @@ class Lab:
                 write_kubeconfig(self.directory / "kubeconfig", self.server, token=token)
             )
         section = ClusterSettings(
-            name="test", kubeconfig=kubeconfig, **{"kinds": ("Deployment",), **settings}
+            kubeconfig=kubeconfig, **{"name": "test", "kinds": ("Deployment",), **settings}
         )
         account = service_account or SERVICE_ACCOUNT
         async with (

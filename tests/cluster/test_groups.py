@@ -132,6 +132,22 @@ def test_a_canary_that_was_made_with_the_rest_is_told_until_it_takes_over() -> N
     assert told(cluster.events)[6:] == [REMOVED]
 
 
+def test_labels_that_differ_between_those_that_run_the_same_are_no_news() -> None:
+    cluster = MemoryCluster(mapping=MappingSettings(group="label:canary.example.org/of"))
+    cluster.start()
+    labels = {"canary.example.org/of": "churn"}
+    # Each has its name as the label app, too.
+    main = StampedPlay("main", labels=labels, replicas=3)
+    canary = StampedPlay("canary", labels=labels, replicas=1)
+    cluster.play(main.create(V1), canary.changed(canary.create(V2), 1))
+    cluster.play(main.changed(main.set_image(V2), 2))
+    assert told(cluster.events) == [DEPLOYED, ("upgraded", "canary"), UPGRADED]
+    cluster.play(canary.restart("now"), canary.changed(canary.set_image(V3), 3), canary.delete())
+    assert told(cluster.events)[3:] == [("upgraded", "canary"), ("rolledback", "canary")]
+    models = [event.data.model for event in cluster.events]
+    assert models == ["main", "canary", "main", "canary", "main"]
+
+
 @pytest.mark.parametrize("away", [False, True])
 def test_the_end_of_a_canary_is_told_unless_it_takes_over(away: bool) -> None:
     cluster = grouped("canary.example.org/of")

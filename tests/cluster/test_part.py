@@ -114,6 +114,42 @@ async def test_what_the_config_no_longer_covers_is_not_shown_and_compared_later(
         assert [told[1] for told in run.told] == ["deployed"] * 3 + ["upgraded"] * 2
 
 
+async def test_a_former_name_of_the_cluster_is_not_shown_and_its_events_are_deleted(
+    lab: Lab,
+) -> None:
+    async def shown(run: Run) -> set[str]:
+        await run.healthy()
+        items = await run.store.read(lambda connection: running_models(connection, 9))
+        return {item.cluster for item in items}
+
+    def two_days_later(connection: Connection) -> None:
+        past = time.time() - 2 * 86400
+        connection.execute("UPDATE model_event SET time = %s", (past,))
+        connection.execute(
+            "UPDATE cluster_scope SET listed_at = %s WHERE cluster = 'former'", (past,)
+        )
+
+    lab.play(DeploymentPlay().create(V1))
+    async with lab.run(name="former") as run:
+        await run.count(1)
+        await until_forwarded(run.store)
+    async with lab.run(name="new") as run:
+        # The daemon of another cluster may have the same database.
+        await run.count(2)
+        assert await shown(run) == {"former", "new"}
+        await until_forwarded(run.store)
+        await run.store.transaction(two_days_later)
+        assert await shown(run) == {"new"}
+        for cluster in ("third", "new"):
+            journal = Journal(
+                run.store, run.bus, cluster=cluster, topic="model-updates", clock=time.time
+            )
+            # Each deletes its own, and what is nobody's any more.
+            assert await journal.purge(86400.0) == 1
+    async with lab.run(name="former") as run:
+        assert await shown(run) == {"former", "new"}
+
+
 async def test_an_empty_cluster_has_been_seen_too(lab: Lab) -> None:
     async with lab.run() as part:
         await part.healthy()

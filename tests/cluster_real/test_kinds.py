@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,12 @@ async def at_once(*acts: Callable[[], object]) -> None:
     await asyncio.gather(*(asyncio.to_thread(act) for act in acts))
 
 
+async def another_second() -> None:
+    """Wait for the next second: the server's times have no fractions."""
+    now = int(time.time())
+    await until(lambda: int(time.time()) > now)
+
+
 async def told(run: Any, expected: dict[str, list[tuple[str, str]]]) -> None:
     """Wait for the events of each service; pods of workloads are reported, too."""
     try:
@@ -290,6 +297,58 @@ async def test_what_nobody_owns_is_deployed_and_removed(
         api.call("DELETE", f"{pods}/pod")
         api.call("DELETE", f"{sets}/set")
         await told(run, {"pod": [DEPLOYED, REMOVED], "set": [DEPLOYED, REMOVED]})
+
+
+async def test_a_canary_in_a_group_is_told_until_it_takes_over(
+    models: Namespace, tmp_path: Path
+) -> None:
+    labels = {"canary.example.org/of": "churn"}
+    mapping = MappingSettings(group="label:canary.example.org/of")
+    main, canary = Deployment(models, "main"), Deployment(models, "canary")
+    async with running(models, tmp_path, mapping=mapping) as run:
+        await run.healthy()
+        main.create(V1, replicas=3, labels=labels)
+        await told(run, {"churn": [DEPLOYED]})
+        await another_second()
+        canary.create(V2, labels=labels)
+        expected = [DEPLOYED, ("upgraded", "canary")]
+        await told(run, {"churn": expected})
+        main.set_image(V2)
+        expected.append(UPGRADED)
+        await told(run, {"churn": expected})
+        await another_second()
+        canary.set_image(IMAGES[2])
+        expected.append(("upgraded", "canary"))
+        await told(run, {"churn": expected})
+        canary.delete()
+        expected.append(("rolledback", "canary"))
+        await told(run, {"churn": expected})
+        main.delete()
+        await told(run, {"churn": [*expected, REMOVED]})
+        assert [event.version for event in run.events] == ["1", "2", "2", "3", "2", "2"]
+
+
+async def test_the_deployments_of_a_knative_service_are_one_service(
+    models: Namespace, tmp_path: Path
+) -> None:
+    labels = {"serving.knative.dev/service": "churn"}
+    mapping = MappingSettings(group="label:serving.knative.dev/service")
+    first, second = Deployment(models, "churn-00001"), Deployment(models, "churn-00002")
+    async with running(models, tmp_path, mapping=mapping) as run:
+        await run.healthy()
+        first.create(V1, labels=labels)
+        await told(run, {"churn": [DEPLOYED]})
+        await another_second()
+        second.create(V2, labels=labels)
+        await told(run, {"churn": [DEPLOYED, UPGRADED]})
+        first.scale(0)
+        await at_once(first.stands)
+        first.scale(1)
+        await at_once(first.stands)
+        second.delete()
+        await told(run, {"churn": [DEPLOYED, UPGRADED, ROLLED_BACK]})
+        first.delete()
+        await told(run, {"churn": [DEPLOYED, UPGRADED, ROLLED_BACK, REMOVED]})
 
 
 async def test_the_event_names_who_changed_it_and_why(models: Namespace, tmp_path: Path) -> None:

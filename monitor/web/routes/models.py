@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import msgspec
@@ -17,6 +18,9 @@ from monitor.web.routes.history import Instant, read
 
 __all__ = ["LastRollout", "Model", "ModelUpdate", "router", "running_models"]
 
+# Every scope is listed again about every 15 minutes. One that was not for this long, in s, is not
+# watched any more: its cluster has another name in the config by now, or no daemon.
+_UNWATCHED_S = 86400.0
 # Rows that are decoded between two looks at the limit.
 _STEP = 1000
 # Without NUL, which PostgreSQL has no text with.
@@ -148,6 +152,7 @@ def running_models(
 ) -> list[Model]:
     """Return services that are there, in their order, from ``after`` on."""
     found: list[Model] = []
+    watched_since = time.time() - _UNWATCHED_S
     while len(found) < limit:
         rows = connection.query(
             "SELECT cluster, namespace, name, uid, state FROM cluster_state"
@@ -156,9 +161,9 @@ def running_models(
             # Others are not watched any more.
             " AND EXISTS (SELECT 1 FROM cluster_scope AS scope"
             " WHERE scope.cluster = cluster_state.cluster AND scope.kind = cluster_state.kind"
-            " AND scope.namespace IN ('', cluster_state.namespace))"
+            " AND scope.namespace IN ('', cluster_state.namespace) AND scope.listed_at > %s)"
             " ORDER BY cluster, namespace, name, uid LIMIT %s",
-            (*after, key or "", _STEP),
+            (*after, key or "", watched_since, _STEP),
         )
         for cluster, _, _, uid, state in rows:
             model = _model(cluster, uid, _reported.decode(state))

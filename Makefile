@@ -9,6 +9,8 @@ JOBS ?= 4
 # Of failed tests, which shared the machine with others. One that passes only now depends on the
 # machine's load: a defect of the test or of the daemon, so both reports name it.
 AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none --maxfail 5 -rap
+# A test that ends its process is tried once more at most: each time may take a quarter of an hour.
+SHARED = -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 FAST := not integration_test and not end_to_end and not distro
 # Without compiled modules, each start of Python would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -51,7 +53,7 @@ screenshots: install
 # Those that fail are run again by themselves.
 test: install
 	tests/install-servers
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder || { [[ $$? == 1 ]] && $(AGAIN); }
+	$(BIN)/pytest $(SHARED) || { [[ $$? == 1 ]] && $(AGAIN); }
 
 # Run only the tests that start no server and no process.
 # Properties get fewer examples than in `make test`.
@@ -63,8 +65,8 @@ fast: install
 # As in `make test`, JOBS processes share the files; each leaves data of its own.
 coverage: install
 	$(BIN)/coverage erase
-	RECODEX_TEST_EXAMPLES=20 $(BIN)/coverage run -m pytest -q -n $(JOBS) --dist loadfile \
-	    --no-loadscope-reorder -m "$(FAST)" || { [[ $$? == 1 ]] && $(AGAIN); }
+	RECODEX_TEST_EXAMPLES=20 $(BIN)/coverage run -m pytest -q $(SHARED) \
+	    -m "$(FAST)" || { [[ $$? == 1 ]] && $(AGAIN); }
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -149,6 +149,7 @@ class Runner:
                 except MonitorError as error:
                     left_out.append(str(error))
                     continue
+                self._schedule.foresee(job.id, job.interval, self._clock())
             active[job.id] = known
             names[job.id] = job.name or known.url
         return Prepared(active, left_out, names)

@@ -188,3 +188,27 @@ def test_new_jobs_run_at_once_and_then_on_their_grid(jobs: dict[int, int]) -> No
     assert schedule.missed_total == sum(run.missed for run in first)
     schedule.set_jobs(every, NOW + 1)
     assert schedule.next_due(0) == due_after(0, 60_000, int(NOW * 1000)) / 1000
+
+
+@given(
+    st.dictionaries(ids, intervals, min_size=1, max_size=30),
+    st.floats(-100_000, 100_000),
+    st.data(),
+)
+def test_what_was_foreseen_at_another_time_changes_no_run(
+    jobs: dict[int, int], passed: float, data: st.DataObject
+) -> None:
+    prepared, plain = Schedule(), Schedule()
+    before = data.draw(st.sets(st.sampled_from(sorted(jobs))))
+    for schedule in (prepared, plain):
+        schedule.set_jobs([(job_id, 1.0) for job_id in sorted(before)], NOW)
+    for job_id, interval in jobs.items():
+        # Of some, the interval is another one in the end.
+        prepared.foresee(job_id, data.draw(st.sampled_from([1.0, interval / 1000])), NOW)
+    for schedule in (prepared, plain):
+        every = [(job_id, interval / 1000) for job_id, interval in jobs.items()]
+        schedule.set_jobs(every, NOW + passed)
+    for job_id in jobs:
+        assert prepared.next_due(job_id) == plain.next_due(job_id)
+    later = NOW + passed + 100
+    assert prepared.due(later) == plain.due(later)

@@ -211,6 +211,17 @@ def test_a_login_takes_no_more_than_a_token_from_anybody(server: Serving) -> Non
         assert ask(server, "/session", "POST", data=body).status_code == 422
 
 
+def test_of_a_token_given_twice_the_last_one_counts(
+    server: Serving, tokens: dict[str, str]
+) -> None:
+    for last, status in ((tokens["reader"], 200), ("wrong", 401)):
+        data = f'{{"token": "{tokens["admin"]}", "token": "{last}"}}'
+        answer = ask(server, "/session", "POST", data=data)
+        assert answer.status_code == status
+        if status == 200:
+            assert answer.json()["role"] == "reader"
+
+
 def test_sessions_are_bounded_and_the_oldest_end(tmp_path: Path, tokens: dict[str, str]) -> None:
     file = TokenFile(tmp_path / "tokens.yml")
     file.load()

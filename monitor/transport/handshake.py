@@ -32,6 +32,9 @@ _KEY_BYTES = 16
 class HandshakeProtocol(ServerProtocol):
     """Offers no extensions and subprotocols; any origin may connect."""
 
+    # The request that was taken at once.
+    _taken: Request | None = None
+
     def take_request(self, data: bytes) -> bool:
         """Take a whole request, and nothing after it; return False if the library has to read it.
 
@@ -52,7 +55,8 @@ class HandshakeProtocol(ServerProtocol):
         self.parser.close()
         self.parser = Protocol.parse(self)
         next(self.parser)
-        self.events.append(Request(found[1].decode("ascii"), headers))
+        self._taken = Request(found[1].decode("ascii"), headers)
+        self.events.append(self._taken)
         return True
 
     def process_request(self, request: Request) -> tuple[str, str | None, str | None]:
@@ -60,8 +64,7 @@ class HandshakeProtocol(ServerProtocol):
         headers = request.headers
         keys = headers.get_all("Sec-WebSocket-Key")
         if (
-            request.method == "GET"
-            and request.protocol == "HTTP/1.1"
+            request is self._taken
             and headers.get_all("Connection") in _CONNECTIONS
             and headers.get_all("Upgrade") in _UPGRADES
             and headers.get_all("Sec-WebSocket-Version") == ["13"]

@@ -9,8 +9,10 @@ JOBS ?= 4
 # Of failed tests, which shared the machine with others. One that passes only now depends on the
 # machine's load: a defect of the test or of the daemon, so both reports name it.
 AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none --maxfail 5 -rap
-# A test that ends its process is tried once more at most: each time may take a quarter of an hour.
-SHARED = -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 1
+# The loop takes the end of a test's time for a failed callback if it comes in one. Then the process
+# that runs the test ends after a quarter of an hour, and it is tried once more at most.
+SHARED = -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 1 \
+    -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 FAST := not integration_test and not end_to_end and not distro
 # Without compiled modules, each start of Python would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE

@@ -35,7 +35,7 @@ __all__ = ["CONNECTION_BYTES", "TLS_CONNECTION_BYTES", "Server"]
 logger = logging.getLogger("monitor.relay")
 
 # What a connection costs, without its subscriptions (measured).
-CONNECTION_BYTES = 7000
+CONNECTION_BYTES = 6000
 TLS_CONNECTION_BYTES = 50_000
 # Connections that wait to be accepted: when thousands come back at once, a full queue
 # makes TCP try again after seconds. The kernel takes no more than net.core.somaxconn.

@@ -87,8 +87,8 @@ async def test_what_is_published_comes_through_with_keys_headers_and_time(
 async def test_a_clock_that_is_ahead_holds_up_nothing(
     kafka: Kafka, topic: str, state: Path
 ) -> None:
-    # Kafka refuses times that are more than an hour ahead of its own.
-    now = time.time()
+    # Kafka refuses times that are more than an hour ahead of its own, and keeps them in ms.
+    now = float(int(time.time()))
     times = [now + (7200 if 100 <= number < 150 else 0) for number in range(300)]
     spool = SpoolFile(state / "spool.db", max_bytes=1 << 26)
     spool.append(

@@ -40,13 +40,16 @@ def heard(
     """
     names = list(heard_at)
     since = names[names.index(location) + 1 :] if location in heard_at else names
+    # Their order says nothing of those that count from now on. Once a location was heard of twice,
+    # they have had the time between.
+    before = heard_at.get(location, math.inf)
     found = {
-        name: min(seen, at) if seen == math.inf else seen
+        name: before if seen == math.inf else seen
         for name, seen in heard_at.items()
         if seen >= at - silent_s or name in since
     }
     last = found.pop(location, at)
-    found[location] = max(at, last)
+    found[location] = at if last == math.inf else max(at, last)
     return found
 
 

@@ -79,7 +79,7 @@ def listener(place: Place) -> socket.socket:
     heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     heard.bind(str(place.notify_socket))
     place.notify_socket.chmod(0o777)
-    heard.settimeout(110)
+    heard.settimeout(30)
     return heard
 
 

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.errors import SettingError
-from monitor.messages import Result
+from monitor.messages import Phases, Result
 from monitor.probes.check import Outcome
-from monitor.probes.checking import check_job
+from monitor.probes.checking import check_job, result_of
 from monitor.probes.checks import read_job
 from monitor.probes.dependencies import CIRCULAR, Dependents, circular_jobs, failed_dependency
 from monitor.probes.job import Job
 from monitor.probes.jobs_file import read_jobs
+from monitor.probes.schedule import Run
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.source import JobList
 from monitor.web.jobs.registry import JobRegistry
@@ -167,6 +168,25 @@ async def test_an_up_result_is_degraded_from_the_response_time_that_the_job_name
     found, _ = await check_job(job(1, degraded_after=0.5), attempt)
     assert (found.up, found.degraded) == (outcome.up, degraded)
     assert not (await check_job(job(1), attempt))[0].degraded
+
+
+def test_a_result_has_times_to_the_microsecond() -> None:
+    found = result_of(
+        job(1),
+        Run(1, 5.0, 0),
+        Outcome(
+            up=True,
+            response_time=0.0426892499821138,
+            duration=1.00000049,
+            phases=Phases(resolve=0.0001000000474974513, processing=0.04),
+        ),
+        url="http://x/",
+        checked_at=5.0,
+        producer=1,
+        attempt=1,
+    )
+    assert (found.response_time, found.duration) == (0.042689, 1.0)
+    assert found.phases == Phases(resolve=0.0001, processing=0.04)
 
 
 @pytest.mark.parametrize(

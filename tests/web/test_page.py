@@ -155,28 +155,6 @@ def test_an_address_that_is_none_shows_a_view_all_the_same(daemon: Whole, open_p
     watched.assert_quiet()
 
 
-def test_the_first_paint_is_small(daemon: Whole, open_page: Open) -> None:
-    watched = open_page(daemon.url)
-    watched.page.add_init_script(
-        """new MutationObserver((changes, observer) => {
-            if (!document.body?.innerText.includes('2 sites are down')) return;
-            observer.disconnect();
-            window.paintedAt = performance.now();
-        }).observe(document, { childList: true, subtree: true, characterData: true });"""
-    )
-    page = watched.open()
-    page.wait_for_function("() => window.paintedAt")
-    # Later files, such as the other views, are not part of it.
-    size = page.evaluate(
-        """() => [...performance.getEntriesByType('navigation'),
-            ...performance.getEntriesByType('resource')]
-            .filter(each => each.startTime <= window.paintedAt)
-            .reduce((sum, each) => sum + each.encodedBodySize, 0)"""
-    )
-    assert 0 < size < 100 * 1024
-    watched.assert_quiet()
-
-
 def test_a_job_is_stopped_and_started_and_every_page_sees_it(
     daemon: Whole, open_page: Open
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def held_back(page: Page, kind: str) -> list[Any]:
         server = route.connect_to_server()
 
         def pass_on(message: str | bytes) -> None:
-            found = json.loads(message) if isinstance(message, str) else {"type": "jobs"}
+            found = json.loads(message if isinstance(message, str) else gzip.decompress(message))
             if found["type"] == kind:
                 held.append(lambda: route.send(message))
             else:

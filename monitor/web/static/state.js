@@ -133,6 +133,8 @@ export class State extends EventTarget {
     if (line.at !== undefined) {
       job.last = {
         ...(job.last ?? {}),
+        // A line has none; those of the check before are not of this one.
+        phases: null,
         checked_at: line.at,
         response_time: line.time ?? null,
         status: line.status ?? null,

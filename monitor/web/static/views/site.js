@@ -236,7 +236,9 @@ export function site(root, context, [id]) {
     if (checking || gone) return;
     checking = true;
     try {
-      const entry = await get(`/job/${jobId}`);
+      // What has come as a whole has the phases and the locations, too.
+      const known = job();
+      const entry = known?.last?.phases ? known : await get(`/job/${jobId}`);
       if (gone) return;
       if (entry.last?.phases) phasePicture.truth();
       else phasePicture.empty(entry.last ? 'This check has no phases.' : 'It has not been checked yet.');

@@ -167,7 +167,10 @@ export function sites(root, { state, get, params, settle, admin }) {
     const all = tagsOf(state.jobs.values());
     if (tag !== '' && !all.includes(tag)) all.push(tag);
     tags.hidden = all.length === 0 && !group;
-    tags.replaceChildren(h('option', { value: '' }, 'All tags'), h('option', { value: 'group' }, 'Grouped by tag'), ...all.map((each) => h('option', { value: `tag:${each}` }, each)));
+    // A list that is open would close.
+    const offered = JSON.stringify(all);
+    if (tags.dataset.offered !== offered) tags.replaceChildren(h('option', { value: '' }, 'All tags'), h('option', { value: 'group' }, 'Grouped by tag'), ...all.map((each) => h('option', { value: `tag:${each}` }, each)));
+    tags.dataset.offered = offered;
     tags.value = group ? 'group' : tag === '' ? '' : `tag:${tag}`;
   }
 

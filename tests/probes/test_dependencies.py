@@ -97,9 +97,16 @@ class Known:
     def __init__(self, *jobs: Job) -> None:
         self.jobs = JobList(jobs)
 
-    def result(self, job_id: int, *, up: bool) -> None:
+    def result(self, job_id: int, *, up: bool, degraded: bool = False) -> None:
         self.on_result(
-            Result(job_id=job_id, url="http://x/", scheduled_at=1.0, checked_at=1.0, up=up)
+            Result(
+                job_id=job_id,
+                url="http://x/",
+                scheduled_at=1.0,
+                checked_at=1.0,
+                up=up,
+                degraded=degraded,
+            )
         )
 
 
@@ -211,6 +218,13 @@ def test_a_job_that_checks_something_else_now_is_unknown_and_a_deleted_one_is_no
     assert list(book.ids()) == [1, 2]
     known.result(1, up=True)
     known.result(2, up=True)
+    feed = JobFeed(book, Changes())
+    feed.news()
+    known.result(2, up=True, degraded=True)
+    news, _ = feed.news()
+    assert news is not None
+    (line,) = cast("list[Any]", news["items"])
+    assert (line.state, line.degraded) == ("up", True)
     other = read_job({"id": 1, "url": "http://y/"})
     known.jobs = JobList((other,))
     assert book.entry(1).state == "unknown"
@@ -220,7 +234,6 @@ def test_a_job_that_checks_something_else_now_is_unknown_and_a_deleted_one_is_no
     known.result(2, up=False)
     assert book.entry(1).state == "unknown"
     assert book.dirty <= {1}
-    feed = JobFeed(book, Changes())
     feed.news()
     book.dirty = {1, 2}
     news, again = feed.news()

@@ -187,7 +187,9 @@ export function site(root, context, [id]) {
   function fill() {
     const found = job();
     if (found === undefined) return;
-    const how = shownState(found);
+    const shown = shownState(found);
+    // Since when it is up is known, not since when it is degraded.
+    const how = shown === 'degraded' ? 'up' : shown;
     setText(name, title(found));
     setText(address, `${found.kind === 'http' ? `${found.method} ` : ''}${found.url}`);
     const signature = `${how} ${found.since} ${found.stopped_until} ${found.last?.degraded} ${how === 'late' ? found.last?.checked_at : ''}`;

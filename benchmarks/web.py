@@ -57,7 +57,7 @@ PAGES = 20
 LINES_PER_S = 200
 _BINARY = 2
 ANSWER = b"HTTP/1.1 %s\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
-# One site of so many is up in every other minute: of 1000 sites, one changes each second.
+# Each 17th site is up in every other minute: of 1000 sites, one changes each second.
 FLAPPING = 17
 TURNS = 5
 
@@ -441,7 +441,7 @@ def first_visits(
 ) -> Iterator[tuple[str, dict[str, int]]]:
     """Yield the bytes of all that a browser without a cache gets until no panel loads any more.
 
-    By what it was: an address, or a kind of message. What comes again meanwhile, because a site
+    By what it was: an address, or a kind of message. An update in the meantime, because a site
     was checked, counts once; HTTP's headers do not count.
     """
     context = chromium.new_context()

@@ -260,7 +260,7 @@ def test_the_timeline_is_read_and_moved_by_keys_and_its_range_is_in_the_address(
     assert page.locator(".tl-range").inner_text().endswith("3 h")
     page.get_by_role("button", name="24 h").click()
     assert "time=" in page.url or page.url.endswith("#/")
-    # Days begin at midnight, also after the day on which the clocks were changed.
+    # Days begin at midnight, even after the day on which the clocks were changed.
     page.evaluate("location.hash = '#/?time=1729720800-1730329200'")
     page.wait_for_selector(".tl-range:has-text('2024-10-24 00:00 to 2024-10-31 00:00')")
     assert page.locator(".tl-tick").all_text_contents() == [f"10-{day}" for day in range(25, 32)]

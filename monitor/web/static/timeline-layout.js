@@ -6,7 +6,7 @@ const STEPS = [1, 5, 15, 30, 60, 300, 900, 1800, 3600, 10800, 21600, 43200, 8640
 export function ticks(since, until, most) {
   const step = STEPS.find((each) => (until - since) / each <= most) ?? STEPS.at(-1);
   const found = [];
-  // Hours and days begin by the clock on the wall, also after it was changed.
+  // Hours and days begin by the clock on the wall, even after it was changed.
   for (let wall = Math.ceil((since - shiftAt(since)) / step) * step; wall + shiftAt(until) <= until; wall += step) {
     const at = wall + shiftAt(wall + shiftAt(wall));
     if (at >= since && at > (found.at(-1) ?? -Infinity)) found.push(at);

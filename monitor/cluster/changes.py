@@ -122,8 +122,9 @@ def compare_service(
     if reported is not None and deployed and is_older(reported, service):
         if not context.listed:
             return Change(reported)
-        if not _is_rolled_out(service, context):
-            # The cluster went back to the middle of a rollout, or to one that had failed.
+        if not _is_rolled_out(service, context) or same_rollout(reported, service):
+            # The cluster went back to the middle of a rollout, to one that had failed, or to the
+            # same template with a lower generation: the next rollout must not look older than it.
             reported = _gone_back(reported, service)
     if _is_rolled_out(service, context):
         if deployed:

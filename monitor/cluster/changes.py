@@ -32,6 +32,7 @@ from monitor.cluster.events import (
     image_changes,
     make_event,
 )
+from monitor.cluster.groups import is_group
 from monitor.cluster.mapping import map_object
 from monitor.cluster.objects import Template, TemplateMetadata
 from monitor.cluster.pods import Pod, with_digest
@@ -296,7 +297,7 @@ def _rolled_out(reported: Reported, service: Service, context: Context, facts: F
     # The same revision again with another template, or a lower one: the cluster went back.
     again = service.number == reported.number and service.fingerprint != reported.fingerprint
     life = reported.life + (again or service.number < reported.latest)
-    after = reported_state(reported, service, context, facts, phase="told", life=life)
+    after = _running(reported, service, context, facts, life=life)
     images_changed = news_of_images(reported, after, context.mapping.container)
     version_changed = version_differs(reported, after)
     # A rollback goes to a revision before the last one that was reported, including failed ones.
@@ -316,16 +317,26 @@ def _same(reported: Reported, service: Service, context: Context, facts: Facts) 
     """Compare what may change without a rollout: digests that were unknown, traffic, replicas."""
     after = with_replicas(reported, service)
     if facts.digests and lacks_digests(reported):
-        after = reported_state(reported, service, context, facts, phase="told")
+        after = _running(reported, service, context, facts)
         if news_of_images(reported, after, context.mapping.container):
             return _changed((UPGRADED, "image-changed"), reported, after, service, context)
     if service.complete and service.traffic_percent != reported.traffic_percent:
-        after = reported_state(reported, service, context, facts, phase="told")
+        after = _running(reported, service, context, facts)
         before, now = reported.traffic_percent, service.traffic_percent
         if before is not None and now is not None:
             type_ = UPGRADED if now > before else ROLLED_BACK
             return _changed((type_, "traffic-changed"), reported, after, service, context)
     return Change(after)
+
+
+def _running(
+    reported: Reported, service: Service, context: Context, facts: Facts, *, life: int = 0
+) -> Reported:
+    after = reported_state(reported, service, context, facts, phase="told", life=life)
+    if not is_group(service.uid):
+        return after
+    # A member whose failure was reported may still be there.
+    return msgspec.structs.replace(after, failed_since=reported.failed_since)
 
 
 def _is_what_runs(reported: Reported, service: Service, facts: Facts) -> bool:

@@ -137,7 +137,10 @@ class Groups:
         # What most replicas run is only known after the rollout, and so is the end of a failure.
         most = not self._newest_counts and _replicas(rolling) > self._replicas_like(main, running)
         failed = reported is not None and reported.failed_revision is not None
-        if most or (failed and rolling and main.fingerprint == told):
+        # Where all is deleted one by one, former members without replicas are no rollback.
+        idle = not running and reported is not None and reported.phase == "told"
+        idle = idle and main.fingerprint != told
+        if most or idle or (failed and rolling and main.fingerprint == told):
             service = service._replace(complete=False, rolled_out=False)
         return Group(
             service=service,

@@ -54,10 +54,10 @@ from monitor.messages import ModelEvent
 
 __all__ = [
     "Change",
-    "compare_canary",
     "compare_gone",
     "compare_pod",
     "compare_service",
+    "event_data",
     "needs_facts",
 ]
 
@@ -216,48 +216,6 @@ def compare_pod(reported: Reported | None, pod: Pod, context: Context) -> Change
     return Change(after, event)
 
 
-def compare_canary(
-    reported: Reported, uid: str, canary: Service | None, context: Context
-) -> Change:
-    """Report that a part of a group's replicas runs another version, or no longer does."""
-    fingerprint = "" if canary is None else canary.fingerprint
-    if reported.phase != "told" or fingerprint == reported.canary:
-        return Change(reported)
-    if canary is None:
-        return _canary_ended(reported, uid, context)
-    runs = reported_state(None, canary, context, Facts(), phase="told")
-    after = msgspec.structs.replace(
-        reported, canary=fingerprint, canary_version=runs.version, generation=canary.generation
-    )
-    data = _data(canary, runs, context, before=reported, cause="canary")
-    event = make_event(UPGRADED, uid, canary.number, after.life, data=data, context=context)
-    return Change(after, event)
-
-
-def _canary_ended(reported: Reported, uid: str, context: Context) -> Change:
-    after = msgspec.structs.replace(reported, canary="", canary_version=None)
-    if reported.canary_version in {None, reported.version}:
-        return Change(after)
-    after = msgspec.structs.replace(after, generation=reported.generation + 1)
-    data = ModelEvent(
-        cluster=context.cluster,
-        namespace=reported.namespace,
-        kind=reported.kind,
-        name=reported.name,
-        uid=uid,
-        model=reported.model,
-        version=reported.version,
-        previous_version=reported.canary_version,
-        images=image_changes(reported.images, reported.images),
-        replicas_wanted=reported.replicas_wanted,
-        replicas_ready=reported.replicas_ready,
-        cause="canary",
-        catch_up=context.catch_up,
-    )
-    event = make_event(ROLLED_BACK, uid, after.number, after.life, data=data, context=context)
-    return Change(after, event)
-
-
 def _gone_back(reported: Reported, service: Service) -> Reported:
     history = tuple(item for item in reported.history if item[0] <= service.number)
     return msgspec.structs.replace(
@@ -282,7 +240,9 @@ def _deployed(
         since=after.since if existed or context.catch_up else context.now,
         rollout=Rollout("deployed", context.now, duration, service.changed_by),
     )
-    data = _data(service, after, context, before=None, cause="snapshot" if existed else "created")
+    data = event_data(
+        service, after, context, before=None, cause="snapshot" if existed else "created"
+    )
     data = msgspec.structs.replace(data, duration=duration)
     return Change(
         after, make_event(DEPLOYED, service.uid, service.revision, life, data=data, context=context)
@@ -368,7 +328,7 @@ def _changed(
         canary_version=None,
     )
     # Without the controller's annotation, the generation distinguishes changes.
-    data = _data(service, after, context, before=reported, cause=cause)
+    data = event_data(service, after, context, before=reported, cause=cause)
     data = msgspec.structs.replace(data, duration=duration)
     event = make_event(type_, service.uid, service.number, after.life, data=data, context=context)
     return Change(after, event)
@@ -402,7 +362,7 @@ def _failed(reported: Reported | None, service: Service, context: Context) -> Ch
         rollout=Rollout("failed", context.now, duration, service.changed_by),
     )
     data = msgspec.structs.replace(
-        _data(service, wanted, context, before=before, cause="failed"),
+        event_data(service, wanted, context, before=before, cause="failed"),
         reason=failure.reason,
         message=failure.message,
         duration=duration,
@@ -412,9 +372,10 @@ def _failed(reported: Reported | None, service: Service, context: Context) -> Ch
     )
 
 
-def _data(
+def event_data(
     service: Service, after: Reported, context: Context, *, before: Reported | None, cause: str
 ) -> ModelEvent:
+    """Return the data of an event of a service; ``after`` is its new reported state."""
     return ModelEvent(
         cluster=context.cluster,
         namespace=service.namespace,

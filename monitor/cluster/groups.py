@@ -39,6 +39,7 @@ def is_group(uid: str) -> bool:
 class Group:
     """A group as a service; ``main`` is the member whose version that is.
 
+    ``canary`` is the group with the version of ``canary_member``.
     ``settled`` is false while a member is being rolled out, so that canaries come and go.
     """
 
@@ -46,6 +47,7 @@ class Group:
     main: Service
     failing: Service | None = None
     canary: Service | None = None
+    canary_member: Service | None = None
     settled: bool = True
 
 
@@ -153,6 +155,7 @@ class Groups:
             and _as_group(key, canary, members, reported)._replace(
                 fingerprint=fingerprint_of_text("\n".join(map(str, self._runs(canary))))
             ),
+            canary_member=canary,
             settled=not rolling,
         )
 

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.cluster.mapping import MappingSettings
 from tests.cluster.memory import MemoryCluster, told
-from tests.cluster.play import Step, Write
+from tests.cluster.play import Step, Write, digest_of
 from tests.cluster.plays import DeploymentPlay, StatefulSetPlay
 from tests.cluster.test_changes import DEPLOYED, FAILED, REMOVED, ROLLED_BACK, UPGRADED
 from tests.cluster.test_versions import ConfiguredPlay, server
@@ -81,6 +81,7 @@ def test_a_canary_is_told_as_one_until_it_takes_over() -> None:
     create(cluster, canary, V2, 2)
     assert told(cluster.events) == [DEPLOYED, ("upgraded", "canary")]
     assert [event.data.version for event in cluster.events] == ["1", "2"]
+    assert cluster.events[1].data.images[0].after == f"{V2}@{digest_of(V2)}"
     cluster.play(main.set_image(V2))
     assert told(cluster.events)[2:] == [UPGRADED]
     cluster.play(canary.delete(), main.delete())

@@ -1,8 +1,8 @@
 """Random acts under random faults: the events are exactly the model's changes.
 
-Each example plays acts on three services of any kinds, workloads, custom resources or groups, while connections break, versions expire,
-the API refuses, the daemon restarts, and the cluster goes back to a backup. Per service the events
-must be the model's, in its order, and no id may come twice.
+Each example plays acts on three services: workloads, custom resources or groups. Meanwhile
+connections break, versions expire, the API refuses, the daemon restarts, and the cluster goes back
+to a backup. Per service the events must be the model's, in its order, and no id may come twice.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ class Groups:
         # What most replicas run is only known after the rollout, and so is the end of a failure.
         most = not self._newest_counts and _replicas(rolling) > self._replicas_like(main, running)
         failed = reported is not None and reported.failed_revision is not None
-        # Where all is deleted one by one, former members without replicas are no rollback.
+        # Where all is deleted one by one, a former member without replicas is not rolled back to.
         idle = not running and reported is not None and reported.phase == "told"
         idle = idle and main.fingerprint != told
         if most or idle or (failed and rolling and main.fingerprint == told):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import copy
 import json
 import re
@@ -260,10 +261,12 @@ class KubernetesObjects:
                     self._version,
                     [
                         item
-                        for (plural, namespace, _), item in sorted(self._objects.items())
-                        if plural == request.plural
-                        and request.namespace in ("", namespace)
-                        and _matches(item, selector)
+                        for key, item in sorted(
+                            (key, item)
+                            for key, item in self._objects.items()
+                            if key[0] == request.plural and request.namespace in ("", key[1])
+                        )
+                        if _matches(item, selector)
                     ],
                 )
                 start = 0
@@ -347,12 +350,9 @@ class KubernetesObjects:
     def _events(
         self, request: Request, selector: str, at: int, line: Callable[[str, Object], bytes]
     ) -> Iterator[bytes]:
-        for change in self._log:
-            if (
-                change.version <= at
-                or change.plural != request.plural
-                or request.namespace not in ("", change.namespace)
-            ):
+        start = bisect.bisect_right(self._log, at, key=lambda change: change.version)
+        for change in self._log[start:]:
+            if change.plural != request.plural or request.namespace not in ("", change.namespace):
                 continue
             before = change.before is not None and _matches(change.before, selector)
             after = change.after is not None and _matches(change.after, selector)

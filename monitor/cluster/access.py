@@ -83,8 +83,8 @@ def load_access(
     user: dict[str, Any] = {}
     expires_at: float | None = None
     if kubeconfig is None:
-        stamps = {str(service_account / name): None for name in ("token", "ca.crt")}
-        stamps = {file: file_stamp(file) for file in stamps}
+        files = [str(service_account / name) for name in ("token", "ca.crt")]
+        stamps = {file: file_stamp(file) for file in files}
         server = server_of_pod(service_account)
     else:
         folder = kubeconfig.parent

@@ -161,13 +161,13 @@ def _without(config: Config, wrong: Collection[str]) -> Config:
     if "api" in wrong:
         wrong = {*wrong, "logs"}  # it uses the file of tokens, too
     always = (LoggerSettings, DatabaseSettings, BusSettings)
-    return config.replace(
-        **{
-            name: section.__class__() if isinstance(section, always) else None
-            for name, section in config.sections()
-            if name in wrong
-        }
-    )
+    changes = {
+        name: section.__class__() if isinstance(section, always) else None
+        for name, section in config.sections()
+        if name in wrong
+    }
+    left: Config = config.replace(**changes)
+    return left
 
 
 def _concerning(

@@ -34,7 +34,7 @@ def loaded(directory: Path, config: dict[str, Any]) -> Access:
 
 
 def identity_token(**claims: Any) -> str:
-    parts = ({"alg": "none"}, claims, {})
+    parts: tuple[dict[str, Any], ...] = ({"alg": "none"}, claims, {})
     return ".".join(
         base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts
     )

@@ -1,6 +1,6 @@
 """Finds the jobs of the daemon that a line of the command line is about, for completion.
 
-The user who presses Tab wants jobs or nothing, and soon: there are no errors, and the daemon has 2 s.
+The user who presses Tab wants jobs or nothing, and soon: no errors, and the daemon has 2 s.
 """
 
 from __future__ import annotations

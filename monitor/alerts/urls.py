@@ -34,7 +34,7 @@ def read_urls(file: str, *, path: tuple[str | int, ...]) -> tuple[str, ...]:
 
 
 def web_url(text: str, base: str | None = None) -> str:
-    """Return a URL of HTTP as it is sent, in ASCII; raise ValueError for what is none.
+    """Return a URL of HTTP as it is sent, in ASCII; raise ValueError for another.
 
     It is read as browsers read it; with ``base``, as a redirect from there.
     """

@@ -101,7 +101,7 @@ def test_a_site_is_down_where_a_quorum_says_so_and_each_location_is_counted_apar
         assert states[:3] == ["up", "up", "down"]
         alerts = get("/healthz").json()["parts"]["alerts"]
         few = "unknown: down in 1 location, the quorum is 2"
-        return states[3] == few and alerts["summary"].endswith(alone)
+        return bool(states[3] == few and alerts["summary"].endswith(alone))
 
     wait_for(left_alone, "one location")
     there = start_daemon(
@@ -112,7 +112,7 @@ def test_a_site_is_down_where_a_quorum_says_so_and_each_location_is_counted_apar
         assert of_both()
         states = [job["state"] for job in get("/job").json()["items"]]
         alerts = get("/healthz").json()["parts"]["alerts"]
-        return states == ["up", "up", "down", "up"] and alerts["health"] == "ok"
+        return (states, alerts["health"]) == (["up", "up", "down", "up"], "ok")
 
     wait_for(together, "both locations again")
 

@@ -88,7 +88,7 @@ def read_job(data: Any) -> Job:
         place, problem = place_and_problem(error, struct)
         raise SettingError((place,) if place else (), problem) from None
     except UnicodeEncodeError:
-        # Of a key that is no text; those that are get verified.
+        # Of a key that is not text; those that are get verified.
         verify_text((), data)
         raise
     job.verify()

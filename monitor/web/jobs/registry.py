@@ -193,8 +193,8 @@ class JobRegistry:
         for job_id in self._ids:
             job, last = self._jobs[job_id], self._states.last(job_id)
             if self._own_state(job) in ("up", "down", "unknown"):
-                results = self._states.located(job_id) or [last]
-                found += [(job, each) for each in results if each is not None]
+                results = self._states.located(job_id) or filter(None, [last])
+                found += [(job, each) for each in results]
         return found
 
     def __contains__(self, job_id: int) -> bool:

@@ -16,7 +16,7 @@ from tests.servers.daemon import StartDaemon
 from tests.servers.kafka import Kafka
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(300)]
 
 
 def config(kafka: Kafka, server: Misbehaving, topic: str, location: str) -> dict[str, Any]:

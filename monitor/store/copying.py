@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg2
+import psycopg2.extensions
+
 from monitor.errors import MonitorError
 from monitor.store import migrate, sequences
+from monitor.store.escapes import Escapes, escapes_of
 from monitor.store.interface import Connection, Store, TablesError
 from monitor.store.partitions import create_partitions
 from monitor.store.sqlite import SqliteConnection
@@ -166,20 +172,41 @@ def _write(
     )
     connection.execute(f"CREATE TEMP TABLE copied ({columns}) ON COMMIT DROP")
     kinds = list(table.types.values())
-    lines = "".join("\t".join(map(_text, row, kinds)) + "\n" for row in rows)
-    with connection.raw.cursor() as cursor:
-        cursor.copy_expert("COPY copied FROM STDIN", io.BytesIO(lines.encode()))
-    connection.execute(
-        f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE"  # noqa: S608
-        f" SELECT {values} FROM copied ON CONFLICT DO NOTHING"
+    escapes = itertools.repeat(escapes_of(connection.raw))
+    lines = "".join("\t".join(map(_text, row, kinds, escapes)) + "\n" for row in rows)
+    try:
+        # Its own cursors would escape text and JSON alike.
+        with connection.raw.cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
+            cursor.copy_expert("COPY copied FROM STDIN", io.BytesIO(lines.encode()))
+        connection.execute(
+            f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE"  # noqa: S608
+            f" SELECT {values} FROM copied ON CONFLICT DO NOTHING"
+        )
+    except psycopg2.DataError as error:
+        raise TablesError(f"table {table.name}", _refused(error, table, rows)) from None
+
+
+def _refused(error: psycopg2.DataError, table: _Table, rows: Sequence[tuple[Any, ...]]) -> str:
+    """Return which row PostgreSQL refuses, and why."""
+    found = re.search(r"^COPY copied, line (\d+)", error.diag.context or "", re.M)
+    row = (
+        f"the row whose {next(iter(table.types))} is {rows[int(found[1]) - 1][0]}"
+        if found
+        else "a row"
     )
+    why = ": ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
+    return f"cannot copy {row}: {why}; change or delete it in the file, and run this again"
 
 
-def _text(value: Any, kind: str) -> str:
+def _text(value: Any, kind: str, escapes: Escapes | None) -> str:
     if value is None:
         return "\\N"
     if kind == "boolean":
         return "t" if value else "f"
     if isinstance(value, bytes):
         return "\\\\x" + value.hex()
-    return value.translate(_ESCAPES) if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        if escapes is not None:
+            value = escapes.stored(value, doubled=kind.startswith("json"))
+        return value.translate(_ESCAPES)
+    return repr(value)

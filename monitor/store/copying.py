@@ -45,7 +45,7 @@ class _Table:
 def opened_alone(file: Path) -> Iterator[sqlite3.Connection]:
     """Open a file that nobody else uses, with the tables of this version, in a transaction.
 
-    Raises MonitorError if it is in use, damaged, missing, or of a newer program.
+    Raises MonitorError if it is in use, damaged, missing, another file, or of a newer program.
     """
     server = f"database {file}"
     if not file.is_file():
@@ -56,6 +56,10 @@ def opened_alone(file: Path) -> Iterator[sqlite3.Connection]:
             # Refused while another process has the file open, even with a write-ahead log.
             raw.execute("PRAGMA locking_mode = EXCLUSIVE")
             raw.execute("BEGIN EXCLUSIVE")
+            # Nothing may be added to another file, such as the spool.
+            ours = raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migration'")
+            if not ours.fetchall():
+                raise MonitorError(f"{server}: it does not have the daemon's tables")
             migrate.apply(SqliteConnection(raw), server)
             raw.execute("COMMIT")
             raw.execute("BEGIN EXCLUSIVE")

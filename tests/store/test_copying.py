@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from monitor.errors import MonitorError
 from monitor.store import Connection, DatabaseSettings, JsonText, TablesError, copying, open_store
 from monitor.store.copying import copy_file, opened_alone
 from tests.servers.postgres import PostgresServer
@@ -170,6 +172,17 @@ async def test_text_arrives_in_a_database_that_lacks_its_characters(
     assert [(text, json.loads(options)) for text, options in found] == [
         (text, json.loads(texts)) for text in TEXTS
     ]
+
+
+@pytest.mark.parametrize("other", ["CREATE TABLE message (id)", None])
+def test_another_file_is_refused_and_stays_as_it_is(tmp_path: Path, other: str | None) -> None:
+    file = tmp_path / "spool.db"
+    with contextlib.closing(sqlite3.connect(file)) as raw:
+        raw.execute(other or "SELECT 1")
+    before = file.read_bytes()
+    with pytest.raises(MonitorError, match="does not have the daemon's tables"), opened_alone(file):
+        pass
+    assert file.read_bytes() == before
 
 
 async def test_a_file_that_a_daemon_uses_is_refused(tmp_path: Path, postgres_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from kafka.record.util import calc_crc32c
 
 from monitor.bus.kafka_records import record_of
 from monitor.bus.kafka_unpacking import decode_in_one_pass, poll_records
+from tests.bus.recorded import BATCHES, DECODED
 
 _HEADER_BYTES = 61
 _CHECKED_FROM = 21
@@ -91,6 +93,13 @@ def test_all_that_kafka_python_decodes_is_decoded_to_the_same(
     data = _batch(messages, magic, codec)
     theirs, position = _read(Fetcher.PartitionRecords, data)
     assert _read(_ours(), data) == ([record_of(_PLACE, message) for message in theirs], position)
+
+
+@pytest.mark.parametrize("codec", BATCHES)
+def test_a_batch_that_another_producer_compressed_is_decoded(codec: str) -> None:
+    records, _ = _read(_ours(), base64.b64decode(BATCHES[codec]))
+    assert [record.value.decode() for record in records] == DECODED
+    assert [record.headers for record in records] == [{"ce_id": str(n)} for n in range(5)]
 
 
 @given(messages=_MESSAGES, at=st.integers(0, 10_000), byte=st.integers(1, 255))

@@ -209,8 +209,7 @@ def _text(value: Any, kind: str, escapes: Escapes | None) -> str:
         return "t" if value else "f"
     if isinstance(value, bytes):
         return "\\\\x" + value.hex()
-    if isinstance(value, str):
-        if escapes is not None:
-            value = escapes.stored(value, doubled=kind.startswith("json"))
-        return value.translate(_ESCAPES)
-    return repr(value)
+    if not isinstance(value, str):
+        return repr(value)
+    text = value if escapes is None else escapes.stored(value, doubled=kind.startswith("json"))
+    return text.translate(_ESCAPES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,8 +89,13 @@ def test_an_open_page_renews_itself_and_says_when_it_cannot(
     context.close()
 
 
-def test_the_live_page_can_be_installed(daemon: Whole, browser: Browser) -> None:
-    page = browser.new_page()
+def test_the_live_page_can_be_installed(
+    daemon: Whole, browser: Browser, program: Callable[..., str]
+) -> None:
+    # Without windows, nothing is ever installed.
+    found = program("chromium", "chromium-browser", "google-chrome", package="chromium")
+    whole = browser.browser_type.launch(executable_path=found, args=["--no-sandbox"])
+    page = whole.new_page()
     page.goto(daemon.url)
     session = page.context.new_cdp_session(page)
     manifest = session.send("Page.getAppManifest")
@@ -99,4 +104,4 @@ def test_the_live_page_can_be_installed(daemon: Whole, browser: Browser) -> None
     problems = session.send("Page.getInstallabilityErrors")["installabilityErrors"]
     # The browser of a test is private, and so installs nothing.
     assert [each["errorId"] for each in problems] == ["in-incognito"]
-    page.close()
+    whole.close()

@@ -192,13 +192,14 @@ export function site(root, context, [id]) {
     const how = shown === 'degraded' ? 'up' : shown;
     setText(name, title(found));
     setText(address, `${found.kind === 'http' ? `${found.method} ` : ''}${found.url}`);
-    const signature = `${how} ${found.since} ${found.stopped_until} ${found.last?.degraded} ${how === 'late' ? found.last?.checked_at : ''}`;
+    const signature = `${found.state} ${how} ${found.since} ${found.stopped_until} ${found.last?.degraded} ${how === 'late' ? found.last?.checked_at : ''}`;
     if (stateFact.dataset.state !== signature) {
       stateFact.dataset.state = signature;
       stateFact.replaceChildren(stateMark(how), h('small', {}, ago(found.since, 'for')));
       if (found.since === null) stateFact.lastChild.replaceChildren(how === 'up' || how === 'down' ? 'for more than a day' : how === 'unknown' && found.last === null ? 'not checked yet' : '');
       // What is known of it is its last result, however old.
       if (how === 'late' || (how === 'unknown' && found.last)) stateFact.lastChild.replaceChildren(`last known ${found.last.up === false || found.state === 'down' ? 'down' : 'up'}, `, ago(found.last.checked_at));
+      if (found.state.startsWith('unknown: ')) stateFact.append(h('small', {}, found.state.slice(9)));
       if (found.stopped_until) stateFact.append(h('small', {}, `until ${shortMoment(found.stopped_until)}`));
       if (found.last?.degraded && how === 'up') stateFact.append(stateMark('degraded'));
     }

@@ -17,8 +17,10 @@ __all__ = ["Compression", "accepts_gzip"]
 _LEAST_BYTES = 400
 # What takes less than a thread would.
 _AT_ONCE_BYTES = 8192
-# Most of what the higher levels save, in a fraction of the time.
+# Most of what the higher levels save, in a fraction of the time, which matters for long answers.
 _LEVEL = 4
+_SHORT_LEVEL = 6
+_SHORT_BYTES = 65536
 _COMPRESSIBLE = re.compile(
     r"(text/|application/((.+\+)?json|openmetrics-text|javascript)|image/svg)"
 )
@@ -72,7 +74,8 @@ class _Sender:
         if fits:
             headers = _varying(headers)
         if fits and self._gzips:
-            squeeze = partial(gzip.compress, body, _LEVEL, mtime=0)
+            level = _LEVEL if len(body) > _SHORT_BYTES else _SHORT_LEVEL
+            squeeze = partial(gzip.compress, body, level, mtime=0)
             body = squeeze() if len(body) <= _AT_ONCE_BYTES else await call_aside(squeeze)
             headers = [_of_encoded(key, value, len(body)) for key, value in headers]
             headers.append((b"content-encoding", b"gzip"))

@@ -4,7 +4,6 @@ import { ago, h, icon, setText, sync } from './dom.js';
 import { kindOfError } from './errors.js';
 import { clock, date, duration, now } from './format.js';
 import { menu } from './menu.js';
-import { offerUndo } from './undo.js';
 
 const NAMED = 4;
 const SILENCES = [[3600, '1 hour'], [14400, '4 hours'], [86400, '1 day'], [604800, '7 days']];
@@ -153,6 +152,7 @@ export class IncidentList {
       const jobs = incidents.map((each) => each.job);
       const matches = jobs.every((job) => job !== null) ? [{ jobs }] : incidents.map((each) => ({ subject: literal(each.subject), rule: literal(each.rule) }));
       for (const match of matches) made.push(await this.#request('POST', '/silence', { for: seconds, match, comment: incidents[0].title }));
+      const { offerUndo } = await import('./undo.js');
       offerUndo(`${incidents[0].title}${incidents.length > 1 ? ' and others' : ''}: silent for ${text}.`, async () => {
         for (const each of made) await this.#request('DELETE', `/silence/${each.id}`);
       });

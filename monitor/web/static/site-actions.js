@@ -4,7 +4,6 @@ import { h, setText } from './dom.js';
 import { isolated } from './format.js';
 import { link } from './route.js';
 import { title } from './state.js';
-import { offerUndo } from './undo.js';
 
 const WHERE = { config: 'The sites are those of the config file: change them there, and reload.', file: 'The sites are those of a jobs file: change them there.' };
 
@@ -54,6 +53,7 @@ export function siteActions({ state, request, admin }, jobId) {
       return;
     }
     location.hash = '#/sites';
+    const { offerUndo } = await import('./undo.js');
     offerUndo(`${name} is deleted.`, async () => {
       state.learn(await request('POST', `/job/${jobId}/undo`));
       location.hash = `#/sites/${jobId}`;

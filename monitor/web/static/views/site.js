@@ -13,7 +13,6 @@ import { siteActions } from '../site-actions.js';
 import { UptimeFigures } from '../site-uptime.js';
 import { shownState, title } from '../state.js';
 import { TimelinePanel } from '../timeline.js';
-import { offerUndo } from '../undo.js';
 import { untilChoice } from '../until.js';
 
 const PHASES = [['resolve', 'resolve'], ['connect', 'connect'], ['tls', 'TLS'], ['processing', 'server'], ['transfer', 'transfer']];
@@ -161,6 +160,7 @@ export function site(root, context, [id]) {
       state.learn(await request('POST', path(run, until)));
       fill();
       const how = run ? 'started' : until === null ? 'stopped' : `paused until ${shortMoment(until)}`;
+      const { offerUndo } = await import('../undo.js');
       offerUndo(`${isolated(title(job()))}: checks are ${how}.`, async () => state.learn(await request('POST', path(!run, run ? before : null))));
     } catch (error) {
       problem.textContent = `That did not work: ${error.message}.`;

@@ -109,14 +109,15 @@ class Tables:
             )
         ]
 
-    def statuses(self, below: int) -> dict[int, Counter[int]]:
-        """Return how often each job with a smaller id has each status among its raw results."""
-        found: dict[int, Counter[int]] = {}
-        for job, status, count in self.query(
-            "SELECT job_id, status, count(*) FROM availability_result"
-            f" WHERE job_id < {below} AND status IS NOT NULL GROUP BY job_id, status"
+    def statuses(self, below: int) -> dict[int, Counter[tuple[int, int]]]:
+        """Return how often jobs with a smaller id have a status in one of the daemon's lives."""
+        found: dict[int, Counter[tuple[int, int]]] = {}
+        for job, url, status, count in self.query(
+            "SELECT job_id, url, status, count(*) FROM availability_result"
+            f" WHERE job_id < {below} AND status IS NOT NULL GROUP BY job_id, url, status"
         ):
-            found.setdefault(job, Counter())[status] = count
+            life = int(url.partition("?")[0].rpartition("/")[2])
+            found.setdefault(job, Counter())[life, status] = count
         return found
 
     def offsets(self) -> dict[int, int] | None:

@@ -333,7 +333,9 @@ class Run:
         else:
             self._tail.finish()
             results = self._tail.results
-        return [stage.alerts.finding(results, stage.tables.alerts_sent())]
+        # One of several takes over from one that loses the database, which ends nothing.
+        ends = None if stage.servers else len(stage.services[-1].history.ends)
+        return [stage.alerts.finding(results, stage.tables.alerts_sent(), ends=ends)]
 
     async def _read_tables(self) -> plain.Tables:
         stage = self._stage

@@ -46,14 +46,23 @@ def test_each_incident_of_the_results_is_sent_and_each_event_arrives_as_one_mess
         Took("d1", "opened", ("2.0", "5.0"), accepted=True),
         Took("d2", "resolved", ("2.0", "5.0"), accepted=True),
     ]
-    assert alerts_finding(due, sent, {"a": took}).holds
+
+    def judge(
+        due: dict[int, set[float]], sent: list[Sent], took: list[Took], *, ends: int = 0
+    ) -> Finding:
+        return alerts_finding(due, sent, {"a": took}, most_again={"a": ends})
+
+    again = [*took, took[1]]
+    assert judge(due, sent, took).holds
+    assert judge(due, sent, again, ends=1).holds
     for wrong in (
-        alerts_finding({301: {2.0}}, sent, {"a": took}),
-        alerts_finding({301: {2.0, 5.0, 6.0}}, sent, {"a": took}),
-        alerts_finding(due, sent, {"a": took[:2]}),
-        alerts_finding(due, sent[:-1], {"a": took}),
-        alerts_finding(due, sent, {"a": [*took, took[1]._replace(delivery="d3")]}),
-        alerts_finding(due, [*sent, Sent("7", 301, 5.0, None, None)], {"a": took}),
+        judge({301: {2.0}}, sent, took),
+        judge({301: {2.0, 5.0, 6.0}}, sent, took),
+        judge(due, sent, took[:2]),
+        judge(due, sent[:-1], took),
+        judge(due, sent, again),
+        judge(due, sent, [*took, took[1]._replace(delivery="d3")]),
+        judge(due, [*sent, Sent("7", 301, 5.0, None, None)], took),
     ):
         assert not wrong.holds
 

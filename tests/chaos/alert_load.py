@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from tests.chaos.findings import Finding
+from tests.chaos.probe_load import ENDLESS_S
 from tests.probes.misbehaving import Misbehaving, answer
 
 __all__ = ["AlertLoad", "Sent", "Took", "alerts_finding", "openings"]
@@ -122,7 +123,7 @@ class AlertLoad:
                 "id": number,
                 "url": self._sites.url(f"/switch/{number}"),
                 "interval": _INTERVAL_S,
-                "timeout": 5,
+                "timeout": ENDLESS_S,
                 "active": active,
             }
             for number in range(_FIRST_JOB, _FIRST_JOB + _JOBS)

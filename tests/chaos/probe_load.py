@@ -19,7 +19,7 @@ from tests.chaos.service import LIFE
 from tests.probes.misbehaving import Misbehaving, answer
 from tests.waiting import LIMIT_S
 
-__all__ = ["CountingSite", "ProbeLoad", "Served", "owed", "results_finding"]
+__all__ = ["ENDLESS_S", "CountingSite", "ProbeLoad", "Served", "owed", "results_finding"]
 
 _HONEST, _LIARS_FROM = 12, 101
 _FIRST_STATUS, _STATUSES = 400, 200
@@ -27,8 +27,8 @@ _LIES = (
     "silent", "drip", "reset", "empty", "garbage", "short", "broken-gzip", "bomb",
     "endless", "headers", "upgrade", "latin1", "redirect/30", "status/503", "status/204",
 )  # fmt: skip
-# No check of an honest site runs out of time: that would be a result without the site's status.
-_ENDLESS_S = 600.0
+ENDLESS_S = 600.0
+"""The timeout of checks whose results are to say what the site answered, however late."""
 
 
 class Served(NamedTuple):
@@ -77,7 +77,7 @@ class ProbeLoad:
                 "id": number,
                 "url": self.honest.url(f"/job/{number}/${{{LIFE}}}?token={self._secret}"),
                 "interval": self._interval_s,
-                "timeout": _ENDLESS_S,
+                "timeout": ENDLESS_S,
                 "expected_status": [f"{_FIRST_STATUS}-{_FIRST_STATUS + _STATUSES - 1}"],
                 "headers": {"x-key": self._secret},
                 # For this the daemon has processes of its own.

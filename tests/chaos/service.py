@@ -21,7 +21,7 @@ __all__ = ["LIFE", "History", "Service", "resources"]
 LIFE = "CHAOS_LIFE"
 """The variable of the environment that numbers the lives of a daemon: one process after another."""
 
-_READY_S = 60.0
+_READY_S = 300.0
 _STOP_S = 20.0
 _AGAIN_S = 0.5
 _ANSWERS = ("reload failed", "[monitor.daemon] [INFO] reloaded")

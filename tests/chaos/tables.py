@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.aggregation.plain import TOPIC
 from tests.chaos.alert_load import Sent
 from tests.chaos.cluster_load import Told
 
@@ -88,6 +89,11 @@ class Tables:
             kind: Counter(text for (text,) in self.query(f"SELECT message FROM {table}"))
             for kind, table in (("logs", "log_entry"), ("notifications", "notification"))
         }
+
+    def alerts_begun(self) -> int:
+        """Count the partitions of results that are judged; what was published before is not."""
+        rows = self.try_query(f"SELECT count(*) FROM alert_offset WHERE source = '{TOPIC}'")
+        return int(rows[0][0]) if rows else 0
 
     def alerts_pending(self) -> int | None:
         """Count the incidents that are open or to be looked at, and the messages to be sent."""

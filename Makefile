@@ -74,7 +74,7 @@ coverage: install
 	$(BIN)/coverage report
 
 # Inject random faults under load, then check every promise.
-# It takes MINUTES embedded, and MINUTES with servers.
+# It takes MINUTES in each of three variants.
 # The same SEED gives the same faults; KILLS repeats it until so many kill -9.
 chaos: install
 	tests/install-servers

@@ -15,7 +15,8 @@ _recodex_monitor() {
 @ARGUMENTS@
             esac ;;
     esac
-    [[ $state == job ]] || return
+    local found=$?
+    [[ $state == job ]] || return $found
     case $words[1]:${words[(r)(import|@ON_JOBS@)]} in
         job:import) _files ;;
         job:?*|alerts:*|probe:*)

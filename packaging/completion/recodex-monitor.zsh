@@ -45,7 +45,8 @@ _recodex_monitor() {
                 check-config) _arguments '(-h --help)-h[show this help message and exit]' '(-h --help)--help[show this help message and exit]' '(-c --config)-c[the config to check]:config:_files' '(-c --config)--config[the config to check]:config:_files' ;;
             esac ;;
     esac
-    [[ $state == job ]] || return
+    local found=$?
+    [[ $state == job ]] || return $found
     case $words[1]:${words[(r)(import|show|start|stop|check|change|remove)]} in
         job:import) _files ;;
         job:?*|alerts:*|probe:*)

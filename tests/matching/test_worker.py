@@ -20,7 +20,8 @@ def test_it_ends_in_silence_where_nobody_takes_its_answers(requests: bytes) -> N
     ours, theirs = socket.socketpair()
     with ours, theirs:
         command = [sys.executable, "-I", "-S", WORKER]
-        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
+        end = theirs.fileno()
+        process = subprocess.Popen(command, stdin=end, stdout=end, stderr=subprocess.PIPE)
         theirs.close()
         ours.sendall(requests)
         # The daemon is killed before it reads the answer.

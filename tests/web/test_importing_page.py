@@ -35,16 +35,16 @@ def test_a_file_is_reported_line_by_line_then_added_and_taken_back(
     upload.set_input_files({"name": "x.yml", "mimeType": "text/yaml", "buffer": b"a: [1"})
     page.get_by_text("x.yml cannot be imported: body:2").wait_for()
     upload.set_input_files({"name": "g.yml", "mimeType": "", "buffer": GATUS.encode()})
-    page.get_by_text("5 sites will be added; 10 things are not taken.").wait_for()
+    page.get_by_text("5 sites will be added; 11 things are not taken.").wait_for()
     rows = page.locator("tbody tr")
-    assert rows.count() == 9
+    assert rows.count() == 10
     assert "RESPONSE_TIME" in rows.nth(0).inner_text()
     assert "ssh:// has no kind of check" in rows.nth(3).inner_text()
     assert daemon.get("/job")["items"] == []
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
     page.get_by_role("button", name="Add 5 sites").click()
-    page.get_by_text("5 sites are added; 10 things are not taken.").wait_for()
+    page.get_by_text("5 sites are added; 11 things are not taken.").wait_for()
     found = daemon.get("/job")["items"]
     assert [each["kind"] for each in found] == ["http", "dns", "ping", "http", "heartbeat"]
     assert found[0]["tags"] == ["web"]

@@ -205,14 +205,14 @@ _OPTIONAL: dict[type, set[str]] = {
 
 
 class _Envelope(msgspec.Struct, frozen=True):
-    """A CloudEvent in structured mode, as far as it is needed."""
+    """A CloudEvent in structured mode, as far as it is needed; null is as good as nothing."""
 
     specversion: str
-    id: str = ""
-    source: str = ""
-    type: str = ""
+    id: str | None = None
+    source: str | None = None
+    type: str | None = None
     time: str | None = None
-    datacontenttype: str = "application/json"
+    datacontenttype: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"")
     data_base64: str | None = None
 
@@ -239,10 +239,10 @@ def unwrap(value: bytes, headers: Mapping[str, str]) -> tuple[bytes, Mapping[str
         raise ValueError(f"not a CloudEvent: {error}") from None
     attributes = {
         "ce_specversion": event.specversion,
-        "ce_id": event.id,
-        "ce_source": event.source,
-        "ce_type": event.type,
-        "content-type": event.datacontenttype,
+        "ce_id": event.id or "",
+        "ce_source": event.source or "",
+        "ce_type": event.type or "",
+        "content-type": event.datacontenttype or "application/json",
     }
     return data, attributes | ({} if event.time is None else {"ce_time": event.time})
 

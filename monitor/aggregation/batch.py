@@ -66,8 +66,8 @@ def parse_records(records: Iterable[Record], *, now: float, keep_s: float) -> li
 
 
 def _as_text(headers: Mapping[str, str]) -> str:
-    # Databases store neither NUL nor half a surrogate pair.
-    return json.dumps(dict(headers)).replace("\\u0000", "?")
+    # In ASCII: databases store neither NUL nor half a surrogate pair.
+    return json.dumps(dict(headers))
 
 
 class Batch:

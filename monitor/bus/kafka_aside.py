@@ -33,7 +33,7 @@ def undecodable(client: Any, error: Exception) -> tuple[int, int] | None:
     """
     names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
     fetcher = client._fetcher
-    fetched = fetcher._next_partition_records
+    fetched = getattr(fetcher, "_next_partition_records", None)
     if "_unpack_records" not in names or fetched is None:
         return None
     fetcher._next_partition_records = None
@@ -47,8 +47,8 @@ def pending_error(client: Any) -> Exception | None:
 
     That poll might find another reason to skip the partition, and then not return.
     """
-    waiting = client._fetcher._next_in_line_exception_metadata
-    error: Exception | None = None if waiting is None else waiting.exception
+    waiting = getattr(client._fetcher, "_next_in_line_exception_metadata", None)
+    error: Exception | None = getattr(waiting, "exception", None)
     return error
 
 

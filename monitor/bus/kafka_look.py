@@ -22,7 +22,7 @@ from monitor.bus.extents import (
 from monitor.bus.interface import Record
 from monitor.bus.kafka_client import FAILURES, ClientOptions, describe, make_client, reach
 from monitor.bus.kafka_topics import admin_client
-from monitor.bus.kafka_unpacking import return_records
+from monitor.bus.kafka_unpacking import decode_in_one_pass, poll_records
 from monitor.bus.settings import KafkaSettings
 from monitor.errors import UnavailableError
 
@@ -138,7 +138,7 @@ class KafkaLook:
                 fetch_max_bytes=_MOST_BYTES,
                 metrics_enabled=False,
             )
-            return_records(client)
+            decode_in_one_pass(client)
             try:
                 yield client
             finally:
@@ -205,10 +205,9 @@ def _read(
     size = 0
     until = time.monotonic() + _LIMIT_S
     while len(records) < limit and size < _MOST_BYTES and time.monotonic() < until:
-        found = client.poll(timeout_ms=_POLL_MS, max_records=limit - len(records))
-        for batch in found.values():
-            records += batch
-            size += sum(len(record.value) for record in batch)
+        found = poll_records(client, timeout_ms=_POLL_MS, max_records=limit - len(records))
+        records += found
+        size += sum(len(record.value) for record in found)
         if all(client.position(place, timeout_ms=1000) >= end for place, end in ends.items()):
             break
     return records

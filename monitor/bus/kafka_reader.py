@@ -13,7 +13,6 @@ messages silently, so the reader has no reset policy:
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 import uuid
@@ -30,7 +29,7 @@ from monitor.bus.kafka_aside import PartitionsAside, pending_error, undecodable
 from monitor.bus.kafka_client import ClientOptions, make_client
 from monitor.bus.kafka_lost import OFFSETS_MS, LostPlaces
 from monitor.bus.kafka_topics import ensure_topic
-from monitor.bus.kafka_unpacking import return_records
+from monitor.bus.kafka_unpacking import decode_in_one_pass, poll_records
 from monitor.bus.settings import KafkaSettings
 from monitor.yielding import yield_to_loop
 
@@ -137,7 +136,7 @@ class KafkaTopicReader:
 
     def _poll_once(self, wait_ms: int, limit: int) -> list[Record]:
         try:
-            batches = self._client.poll(timeout_ms=wait_ms, max_records=limit)
+            records = poll_records(self._client, timeout_ms=wait_ms, max_records=limit)
         except kafka_errors.OffsetOutOfRangeError as error:
             self._refresh()
             self._look_at_topic()
@@ -156,7 +155,6 @@ class KafkaTopicReader:
             return []
         if (later := pending_error(self._client)) is not None:
             self._set_aside(later)
-        records: list[Record] = list(itertools.chain.from_iterable(batches.values()))
         self._aside.read({record.partition for record in records})
         return records
 
@@ -252,7 +250,7 @@ class KafkaTopicReader:
             partition_assignment_strategy=(RangePartitionAssignor,),
             metrics_enabled=False,
         )
-        return_records(client)
+        decode_in_one_pass(client)
         self._client = client
         self._aside.clear()
         self._cluster = client._client.cluster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -12,6 +13,9 @@ from monitor.logs.filters import Cursor, Filter, Kind, Query, folded
 from monitor.store import Connection
 
 __all__ = ["TABLES", "Placed", "halves", "matching", "page", "read"]
+
+# Different letters of a text beyond ASCII whose case is ignored: each costs a pass over a message.
+_MOST_LETTERS: Final = 50
 
 TABLES: Final = {Kind.LOGS: "log_entry", Kind.NOTIFICATIONS: "notification"}
 
@@ -163,7 +167,9 @@ def _contains(connection: Connection, text: str) -> tuple[str, tuple[str, ...]]:
             return ascii_, (text,)
         unicode = 'position(%s IN upper(lower(message COLLATE "und-x-icu"))) > 0'
         if connection.raw.info.parameter_status("server_encoding") != "UTF8":
-            return unicode, (text,)
+            cases = _cases(text)
+            message = "replace(" * len(cases) + "message" + ", %s, %s)" * len(cases)
+            return unicode.replace("message", message), (text, *itertools.chain(*cases))
         # Most messages are ASCII, for which this takes a third of the time.
         is_ascii = "octet_length(message) = char_length(message)"
         return f"CASE WHEN {is_ascii} THEN {ascii_} ELSE {unicode} END", (text, text)
@@ -177,3 +183,17 @@ def _contains(connection: Connection, text: str) -> tuple[str, tuple[str, ...]]:
         " THEN message LIKE %s ESCAPE '\\' ELSE instr(unicode_folded(message), %s) > 0 END",
         (f"%{like}%", text),
     )
+
+
+def _cases(text: str) -> list[tuple[str, str]]:
+    """Return the other cases of letters of a folded text, with what each is folded to.
+
+    A database that lacks a letter stores it as an escape, and cannot change its case.
+    """
+    letters = [letter for letter in dict.fromkeys(text) if not letter.isascii()]
+    return [
+        (other, letter)
+        for letter in letters[:_MOST_LETTERS]
+        for other in sorted({letter.lower(), letter.title()} - {letter})
+        if len(other) == 1 and folded(other) == letter
+    ]

@@ -85,6 +85,9 @@ class Lane:
     async def _sent(
         self, what: int, expression: bytes, charset: bytes, body: bytes, limit_s: float
     ) -> socket.socket:
+        if self._process is not None and self._process[0].poll() is not None:
+            # Something else ended it since the last request, which says nothing about this one.
+            await self.close()
         if self._process is None:
             self._process = await asyncio.to_thread(_start)
         _, connection = self._process

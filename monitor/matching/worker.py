@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
 import signal
 import struct
@@ -218,4 +219,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConnectionError:
+        # The daemon was killed. What nobody reads any more is not flushed either.
+        os._exit(0)

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg2
+import psycopg2.extensions
+
 from monitor.errors import MonitorError
 from monitor.store import migrate, sequences
+from monitor.store.escapes import Escapes, escapes_of
 from monitor.store.interface import Connection, Store, TablesError
 from monitor.store.partitions import create_partitions
 from monitor.store.sqlite import SqliteConnection
@@ -39,7 +45,7 @@ class _Table:
 def opened_alone(file: Path) -> Iterator[sqlite3.Connection]:
     """Open a file that nobody else uses, with the tables of this version, in a transaction.
 
-    Raises MonitorError if it is in use, damaged, missing, or of a newer program.
+    Raises MonitorError if it is in use, damaged, missing, another file, or of a newer program.
     """
     server = f"database {file}"
     if not file.is_file():
@@ -50,6 +56,10 @@ def opened_alone(file: Path) -> Iterator[sqlite3.Connection]:
             # Refused while another process has the file open, even with a write-ahead log.
             raw.execute("PRAGMA locking_mode = EXCLUSIVE")
             raw.execute("BEGIN EXCLUSIVE")
+            # Nothing may be added to another file, such as the spool.
+            ours = raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migration'")
+            if not ours.fetchall():
+                raise MonitorError(f"{server}: it does not have the daemon's tables")
             migrate.apply(SqliteConnection(raw), server)
             raw.execute("COMMIT")
             raw.execute("BEGIN EXCLUSIVE")
@@ -166,20 +176,40 @@ def _write(
     )
     connection.execute(f"CREATE TEMP TABLE copied ({columns}) ON COMMIT DROP")
     kinds = list(table.types.values())
-    lines = "".join("\t".join(map(_text, row, kinds)) + "\n" for row in rows)
-    with connection.raw.cursor() as cursor:
-        cursor.copy_expert("COPY copied FROM STDIN", io.BytesIO(lines.encode()))
-    connection.execute(
-        f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE"  # noqa: S608
-        f" SELECT {values} FROM copied ON CONFLICT DO NOTHING"
+    escapes = itertools.repeat(escapes_of(connection.raw))
+    lines = "".join("\t".join(map(_text, row, kinds, escapes)) + "\n" for row in rows)
+    try:
+        # Its own cursors would escape text and JSON alike.
+        with connection.raw.cursor(cursor_factory=psycopg2.extensions.cursor) as cursor:
+            cursor.copy_expert("COPY copied FROM STDIN", io.BytesIO(lines.encode()))
+        connection.execute(
+            f"INSERT INTO {table.name} ({table.columns}) OVERRIDING SYSTEM VALUE"  # noqa: S608
+            f" SELECT {values} FROM copied ON CONFLICT DO NOTHING"
+        )
+    except psycopg2.DataError as error:
+        raise TablesError(f"table {table.name}", _refused(error, table, rows)) from None
+
+
+def _refused(error: psycopg2.DataError, table: _Table, rows: Sequence[tuple[Any, ...]]) -> str:
+    """Return which row PostgreSQL refuses, and why."""
+    found = re.search(r"^COPY copied, line (\d+)", error.diag.context or "", re.M)
+    row = (
+        f"the row whose {next(iter(table.types))} is {rows[int(found[1]) - 1][0]}"
+        if found
+        else "a row"
     )
+    why = ": ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
+    return f"cannot copy {row}: {why}; change or delete it in the file, and run this again"
 
 
-def _text(value: Any, kind: str) -> str:
+def _text(value: Any, kind: str, escapes: Escapes | None) -> str:
     if value is None:
         return "\\N"
     if kind == "boolean":
         return "t" if value else "f"
     if isinstance(value, bytes):
         return "\\\\x" + value.hex()
-    return value.translate(_ESCAPES) if isinstance(value, str) else repr(value)
+    if not isinstance(value, str):
+        return repr(value)
+    text = value if escapes is None else escapes.stored(value, doubled=kind.startswith("json"))
+    return text.translate(_ESCAPES)

@@ -18,7 +18,7 @@ import psycopg2.extensions
 
 from monitor.store.interface import JsonText
 
-__all__ = ["Escapes", "escape"]
+__all__ = ["Escapes", "escape", "escapes_of"]
 
 # All of Unicode, or no conversion at all.
 _COMPLETE = {"UTF8", "SQL_ASCII"}
@@ -81,6 +81,12 @@ def escape(raw: psycopg2.extensions.connection) -> None:
         read = functools.partial(_read, doubled=doubled)
         kind = psycopg2.extensions.new_type(types, f"ESCAPED_{doubled}", read)
         psycopg2.extensions.register_type(kind, raw)
+
+
+def escapes_of(raw: psycopg2.extensions.connection) -> Escapes | None:
+    """Return the escapes that :func:`escape` set up for a connection, or None."""
+    found: Escapes | None = getattr(raw.cursor_factory, "escapes", None)
+    return found
 
 
 def _read(value: str | None, cursor: Any, *, doubled: bool) -> str | None:

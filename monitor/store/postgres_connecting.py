@@ -46,6 +46,7 @@ _SESSION = {
     "lock_timeout": "0",
     "row_security": "on",
     "statement_timeout": "0",
+    "synchronous_commit": "on",
     "tcp_keepalives_count": "3",
     "tcp_keepalives_idle": "15",
     "tcp_keepalives_interval": "5",
@@ -330,8 +331,10 @@ def _pin(raw: psycopg2.extensions.connection, settings: dict[str, str]) -> None:
                 cursor.execute(
                     "SELECT set_config(name, value, false)"
                     " FROM unnest(%s, %s) AS pinned (name, value)"
-                    # Some are newer than the server.
-                    " WHERE current_setting(name, true) IS NOT NULL",
+                    # Some are newer than the server. The spool forgets, and clients do, what is
+                    # committed, so that must be on a disk; on how many is for the server to say.
+                    " WHERE current_setting(name, true) IS NOT NULL AND"
+                    " (name <> 'synchronous_commit' OR current_setting(name) = 'off')",
                     (list(settings), list(settings.values())),
                 )
                 return

@@ -246,7 +246,6 @@ FOREIGN = [
     *({name: value} for name, value in SETTINGS.items()),
     {"default_transaction_isolation": "'repeatable read'"},
     {"default_transaction_deferrable": "on"},
-    {"synchronous_commit": "off"},
     {"array_nulls": "off"},
     {"transform_null_equals": "on"},
     {"backslash_quote": "off"},

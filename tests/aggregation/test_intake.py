@@ -46,6 +46,9 @@ def test_a_structured_cloudevent_is_taken_as_a_binary_one(content_type: str, nam
     binary = parsed(data)
     headers = {name: content_type}
     assert parsed(event | {"data": data}, headers) == binary
+    nulls = dict.fromkeys(("time", "datacontenttype", "dataschema", "subject", "data_base64"))
+    assert parsed(event | {"data": data} | nulls, headers) == binary
+    assert reason(event | {"data": data, "type": None}, **headers) == "unknown-type"
     encoded = base64.b64encode(json.dumps(data).encode()).decode()
     assert parsed(event | {"data_base64": encoded}, headers) == binary
     assert reason(event | {"data": data, "type": "other"}, **headers) == "unknown-type"

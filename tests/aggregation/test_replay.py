@@ -53,7 +53,7 @@ async def test_what_is_a_result_now_is_counted_once_even_if_several_try_at_once(
 
 
 async def test_a_message_of_another_type_stays_until_it_is_known(store: Store) -> None:
-    other = {"ce_type": "org.recodex.monitor.result.v3", "ce_specversion": "1.0"}
+    other = {"ce_type": "org.recodex.monitor.\0.v3", "ce_specversion": "1.0", "n": "\\u0000"}
     data = json.dumps(result(1, NOW)).encode()
     log = [Record(TOPIC, 0, 0, None, other, data, 0.0), Record(TOPIC, 0, 1, None, {}, b"{", 0.0)]
     await store.transaction(lambda c: write(c, log))

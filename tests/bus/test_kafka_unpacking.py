@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
 from monitor.bus.kafka_records import record_of
-from monitor.bus.kafka_unpacking import return_records
+from monitor.bus.kafka_unpacking import decode_in_one_pass, poll_records
+from tests.bus.recorded import BATCHES, DECODED
 
 _HEADER_BYTES = 61
 _CHECKED_FROM = 21
@@ -36,8 +38,29 @@ _MESSAGES = st.lists(
 class _Consumer:
     """As much of a KafkaConsumer as is needed without Kafka."""
 
-    def __init__(self) -> None:
-        self._fetcher = Fetcher.__new__(Fetcher)
+    def __init__(self, fetcher: Any = Fetcher) -> None:
+        self._fetcher = fetcher.__new__(fetcher)
+
+
+class _WithoutTheClass:
+    """The fetcher of a version that calls the class something else."""
+
+
+class _WithoutTheMethod:
+    """The fetcher of a version whose class has a method of another name."""
+
+    class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+        def __init__(self, offset: int, place: Any, records: Any, **options: Any) -> None:
+            super().__init__(offset, place, records, **options)
+            self.record_iterator = super()._unpack_records(place, records, None, None)
+
+
+class _WithOtherArguments:
+    """The fetcher of a version whose class wants to know more."""
+
+    class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, more: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
 
 
 def _batch(messages: list[Any], magic: int = 2, codec: int = 0) -> bytes:
@@ -58,7 +81,8 @@ def _read(kind: Any, data: bytes) -> tuple[list[Any], int]:
 
 def _ours() -> Any:
     consumer = _Consumer()
-    return_records(consumer)
+    decode_in_one_pass(consumer)
+    assert consumer._fetcher.PartitionRecords is not Fetcher.PartitionRecords
     return consumer._fetcher.PartitionRecords
 
 
@@ -69,6 +93,13 @@ def test_all_that_kafka_python_decodes_is_decoded_to_the_same(
     data = _batch(messages, magic, codec)
     theirs, position = _read(Fetcher.PartitionRecords, data)
     assert _read(_ours(), data) == ([record_of(_PLACE, message) for message in theirs], position)
+
+
+@pytest.mark.parametrize("codec", BATCHES)
+def test_a_batch_that_another_producer_compressed_is_decoded(codec: str) -> None:
+    records, _ = _read(_ours(), base64.b64decode(BATCHES[codec]))
+    assert [record.value.decode() for record in records] == DECODED
+    assert [record.headers for record in records] == [{"ce_id": str(n)} for n in range(5)]
 
 
 @given(messages=_MESSAGES, at=st.integers(0, 10_000), byte=st.integers(1, 255))
@@ -85,3 +116,20 @@ def test_damage_that_the_checksum_does_not_show_ends_in_messages_or_in_one_kind_
         _read(_ours(), bytes(data))
     except kafka_errors.CorruptRecordError as error:
         assert "the batch at offset 0" in str(error)
+
+
+@pytest.mark.parametrize("fetcher", [_WithoutTheClass, _WithoutTheMethod, _WithOtherArguments])
+def test_a_version_that_differs_inside_decodes_itself(
+    fetcher: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "monitor.bus")
+    data = _batch([(1000, b"k", b"v", [("h", b"w")]), (1001, None, None, [])])
+    theirs, _ = _read(Fetcher.PartitionRecords, data)
+    consumer: Any = _Consumer(fetcher)
+    before = vars(fetcher).get("PartitionRecords")
+    decode_in_one_pass(consumer)
+    assert getattr(consumer._fetcher, "PartitionRecords", None) is before
+    consumer.poll = lambda **_: {_PLACE: theirs, TopicPartition("topic", 4): []}
+    assert poll_records(consumer) == [record_of(_PLACE, message) for message in theirs]
+    (message,) = caplog.messages
+    assert "decodes messages itself" in message

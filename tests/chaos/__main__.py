@@ -1,6 +1,6 @@
 """Breaks all parts of the daemon at random, for minutes, and looks whether its promises hold.
 
-    make chaos                     two minutes of faults, embedded and with servers
+    make chaos                     two minutes of faults in each variant
     make chaos MINUTES=10 SEED=7   as long, with the faults of this seed
     make chaos KILLS=1000          runs of two minutes each, in which daemons are only killed, with
                                    the next seed each, until so many were (kill -9)
@@ -24,6 +24,7 @@ from tests.chaos.run import Run
 from tests.chaos.stage import Stage, StageError
 
 _INSIDE = "CHAOS_INSIDE"
+_VARIANTS = ("embedded", "units", "servers")
 
 
 def say(line: str) -> None:
@@ -43,9 +44,10 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="default: another one each time")
     parser.add_argument(
         "--variant",
-        choices=["both", "embedded", "servers"],
-        default="both",
-        help="one daemon with spool and SQLite, or two on PostgreSQL and Kafka",
+        choices=["all", *_VARIANTS],
+        default="all",
+        help="one daemon with spool and SQLite, two that share those, or two on PostgreSQL and"
+        " Kafka",
     )
     return parser.parse_args()
 
@@ -64,20 +66,19 @@ def go_inside() -> None:
     os.execvpe(command[0], command, {**os.environ, _INSIDE: "1"})
 
 
-def run_variant(servers: bool, *, seed: int, minutes: float, only_kill: bool) -> tuple[bool, int]:
+def run_variant(name: str, *, seed: int, minutes: float, only_kill: bool) -> tuple[bool, int]:
     """Run one variant and print its account; return whether all held, and how often it killed."""
-    name = "servers" if servers else "embedded"
     directory = Path(tempfile.mkdtemp(prefix=f"recodex-monitor-chaos-{name}-"))
     # PostgreSQL's own user passes through.
     directory.chmod(0o755)
     private = bool(os.environ.get(_INSIDE))
-    say(f"== {name}: seed {seed}, {minutes:g} minutes of faults")
+    say(f"== {name}: seed {seed}, {minutes:g} minutes of {'kill -9' if only_kill else 'faults'}")
     if not private:
         say("  without: root and namespaces; disks do not get full")
     held, kills = False, 0
     stage: Stage | None = None
     try:
-        stage = Stage(directory, seed=seed, servers=servers, private=private)
+        stage = Stage(directory, seed=seed, variant=name, private=private)
         run = Run(stage, duration_s=minutes * 60, say=say, only_kill=only_kill)
         findings = run.play()
         kills = run.kills
@@ -120,12 +121,12 @@ def main() -> int:
     go_inside()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
-    variants = {"both": [False, True], "embedded": [False], "servers": [True]}
+    variants = _VARIANTS if arguments.variant == "all" else [arguments.variant]
     all_held, kills, rounds = True, 0, 0
     while all_held and (not rounds or kills < arguments.kills):
-        for servers in variants[arguments.variant]:
+        for variant in variants:
             held, times = run_variant(
-                servers,
+                variant,
                 seed=seed + rounds,
                 minutes=arguments.minutes,
                 only_kill=arguments.kills > 0,
@@ -133,7 +134,7 @@ def main() -> int:
             all_held, kills = all_held and held, kills + times
         rounds += 1
         say(f"seed {seed + rounds - 1}: {'every invariant holds' if all_held else 'BROKEN'}")
-        say(f"daemons killed with kill -9: {kills} times in {rounds} runs")
+        say(f"daemons killed with kill -9: {kills} times, with {rounds} seeds")
     return 0 if all_held else 1
 
 

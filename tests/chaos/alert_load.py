@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from tests.chaos.findings import Finding
+from tests.chaos.probe_load import ENDLESS_S
 from tests.probes.misbehaving import Misbehaving, answer
 
 __all__ = ["AlertLoad", "Sent", "Took", "alerts_finding", "openings"]
@@ -122,7 +123,7 @@ class AlertLoad:
                 "id": number,
                 "url": self._sites.url(f"/switch/{number}"),
                 "interval": _INTERVAL_S,
-                "timeout": 5,
+                "timeout": ENDLESS_S,
                 "active": active,
             }
             for number in range(_FIRST_JOB, _FIRST_JOB + _JOBS)
@@ -159,10 +160,16 @@ class AlertLoad:
         for receiver in self._receivers.values():
             receiver.chance = None
 
-    def finding(self, results: Iterable[Mapping[str, Any]], sent: Sequence[Sent]) -> Finding:
-        """Judge by the results, in the order of the bus, and by what the receivers took."""
+    def finding(
+        self, results: Iterable[Mapping[str, Any]], sent: Sequence[Sent], *, ends: int | None
+    ) -> Finding:
+        """Judge by the results, in the order of the bus, and by what the receivers took.
+
+        ``ends`` is how often the only process that sends has ended; None if there are several.
+        """
         took = {name: list(receiver.took) for name, receiver in self._receivers.items()}
-        return alerts_finding(openings(results), sent, took)
+        most_again = {} if ends is None else {"steady": ends}
+        return alerts_finding(openings(results), sent, took, most_again=most_again)
 
     def close(self) -> None:
         self._sites.close()
@@ -187,9 +194,17 @@ def openings(results: Iterable[Mapping[str, Any]]) -> dict[int, set[float]]:
 
 
 def alerts_finding(
-    due: Mapping[int, set[float]], sent: Sequence[Sent], took: Mapping[str, Sequence[Took]]
+    due: Mapping[int, set[float]],
+    sent: Sequence[Sent],
+    took: Mapping[str, Sequence[Took]],
+    *,
+    most_again: Mapping[str, int],
 ) -> Finding:
-    """Compare incidents with the results, and what was sent of them with what was received."""
+    """Compare incidents with the results, and what was sent of them with what was received.
+
+    A receiver that answers each message may get ``most_again`` of them twice: one for each end of
+    the process that sent it and could not note the answer.
+    """
     problems: list[str] = []
     found: dict[int, set[float]] = defaultdict(set)
     owed: dict[str, set[tuple[str, str]]] = defaultdict(set)
@@ -212,13 +227,19 @@ def alerts_finding(
     messages = again = 0
     for receiver in sorted(owed.keys() | took.keys()):
         arrived: set[tuple[str, str]] = set()
+        accepted = [message.delivery for message in took.get(receiver, ()) if message.accepted]
+        repeats = len(accepted) - len(set(accepted))
+        again += repeats
+        if repeats > most_again.get(receiver, repeats):
+            problems.append(
+                f"{receiver} accepted {repeats} messages again, for {most_again[receiver]} ends"
+            )
         deliveries: dict[tuple[str, str], set[str]] = defaultdict(set)
         for message in took.get(receiver, ()):
             messages += 1
             for incident in message.incidents:
                 deliveries[incident, message.event].add(message.delivery)
                 if message.accepted:
-                    again += (incident, message.event) in arrived
                     arrived.add((incident, message.event))
         problems += [
             f"{receiver} never got {event} of {incident}"
@@ -233,6 +254,6 @@ def alerts_finding(
         problems += [f"{receiver} never hears the end of {each}" for each in incidents - ends]
     return Finding(
         "each incident that the results demand is sent, and each event reaches each receiver",
-        f"{len(incidents)} incidents, {messages} messages, {again} events accepted again",
+        f"{len(incidents)} incidents, {messages} messages, {again} accepted again",
         tuple(problems),
     )

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -27,10 +28,11 @@ _BROKEN_CONFIGS = (
 
 
 class Faults:
-    """Carries out faults on a stage; ``say`` gets each, with its result."""
+    """Carries out faults on a stage for ``duration_s``; ``say`` gets each, with its result."""
 
-    def __init__(self, stage: Stage, say: Callable[[str], None]) -> None:
+    def __init__(self, stage: Stage, *, duration_s: float, say: Callable[[str], None]) -> None:
         self._stage = stage
+        self._duration_s = duration_s
         self._say = say
         self._random = random.Random(stage.seed + 1)
         self._eras = {
@@ -38,15 +40,20 @@ class Faults:
             for number, service in enumerate(stage.services)
         }
         self._reloads = 0
-        self.count = 0
+        self.count: Counter[str] = Counter()
         self.problems: list[str] = []
         self.stop = threading.Event()
 
     def play(self, faults: Sequence[Fault], began: float) -> None:
-        """Do them in order, each when it is due or as soon as the one before is over."""
+        """Do them in order, each when it is due; one that takes longer delays those after it.
+
+        So daemons work under load between two of them, however slow the machine is.
+        """
+        behind_s = 0.0
         for fault in faults:
-            wait_s = began + fault.at_s - time.monotonic()
-            if self.stop.wait(max(0.0, wait_s)):
+            due_s = fault.at_s + behind_s
+            wait_s = began + due_s - time.monotonic()
+            if due_s > self._duration_s or self.stop.wait(max(0.0, wait_s)):
                 return
             method = getattr(self, "_" + fault.kind.replace("-", "_"))
             started = time.monotonic()
@@ -55,9 +62,10 @@ class Faults:
             except Exception as error:  # noqa: BLE001 - the run continues, and ends with a finding
                 what = f"{type(error).__name__}: {str(error)[:1500]}"
                 self.problems.append(f"{fault.kind} {fault.target}: {what}")
-            self.count += 1
+            self.count[fault.kind] += 1
             words = [fault.kind, fault.target, what or f"for {fault.lasts_s:g} s"]
             took = time.monotonic() - started
+            behind_s += max(0.0, took - fault.lasts_s)
             self._say(f"{started - began:6.1f} s  {' '.join(filter(None, words))} ({took:.1f} s)")
 
     def _service(self, fault: Fault) -> Service:
@@ -68,6 +76,15 @@ class Faults:
     def _kill(self, fault: Fault) -> None:
         self._service(fault).end(signal.SIGKILL, pause_s=fault.lasts_s)
 
+    def _kill_starting(self, fault: Fault) -> str:
+        times = self._random.randint(1, 4)
+        starts_s = [self._random.uniform(0, fault.lasts_s) for _ in range(times)]
+        self._service(fault).end(signal.SIGKILL, starts_s=starts_s)
+        return f"and again after {', '.join(f'{each:.1f}' for each in starts_s)} s"
+
+    def _kill_children(self, fault: Fault) -> str:
+        return f"of which it has {self._service(fault).kill_children()}"
+
     def _terminate(self, fault: Fault) -> None:
         self._service(fault).end(signal.SIGTERM, pause_s=fault.lasts_s)
 
@@ -77,12 +94,14 @@ class Faults:
     def _reload(self, fault: Fault) -> str:
         service = self._service(fault)
         self._reloads += 1
-        config = dict(service.config)
-        config["logger"] = {**config["logger"], "level": ("debug", "info")[self._reloads % 2]}
-        config["logs"] = {**config["logs"], "cleanup_interval": 1 + self._reloads % 3}
-        config["aggregation"] = {
-            **config["aggregation"],
-            "flush_interval": 0.3 + self._reloads % 3 * 0.2,
+        changes: dict[str, dict[str, Any]] = {
+            "logger": {"level": ("debug", "info")[self._reloads % 2]},
+            "logs": {"cleanup_interval": 1 + self._reloads % 3},
+            "aggregation": {"flush_interval": 0.3 + self._reloads % 3 * 0.2},
+        }
+        config = {
+            section: {**values, **changes[section]} if section in changes else values
+            for section, values in service.config.items()
         }
         if not service.reload(config):
             self.problems.append(f"{service.name} refused a good config")
@@ -101,31 +120,24 @@ class Faults:
             return "left alone"
         before, offset_s = clock.offset_s, eras.pop()
         clock.set(offset_s)
-        service = self._service(fault)
-        now = time.monotonic()
-        service.history.bad.append((now, now))
         return f"jumps by {(offset_s - before) / CLOCK_STEP_S:+g} h"
 
     def _state_full(self, fault: Fault) -> None:
         service = self._service(fault)
-        began = time.monotonic()
         with self._stage.full(service.state, service, fatal=True):
             self.stop.wait(fault.lasts_s)
-        service.history.bad.append((began, time.monotonic()))
 
     def _log_full(self, fault: Fault) -> None:
         service = self._service(fault)
         with self._stage.full(service.directory / "log", service, fatal=False):
             self.stop.wait(fault.lasts_s)
 
-    def _killed_while_full(self, fault: Fault) -> None:
+    def _kill_while_full(self, fault: Fault) -> None:
         service = self._service(fault)
-        began = time.monotonic()
         with self._stage.full(service.state, service, fatal=True):
             self.stop.wait(fault.lasts_s)
             service.end(signal.SIGKILL, pause_s=0.2)
             self.stop.wait(fault.lasts_s)
-        service.history.bad.append((began, time.monotonic()))
 
     # Faults of the network.
 

@@ -1,7 +1,7 @@
 """Which faults happen when: pure, the same for the same seed.
 
-Faults come in two lanes that overlap as they like: one for the daemons, one for
-the servers and the network. Within a lane they follow one another.
+Faults come in lanes that overlap as they like: for the daemons, and one for the servers and the
+network. Within a lane they follow one another.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 __all__ = [
     "CLOCK_STEP_S",
     "DAEMON_FAULTS",
-    "KILLS",
     "WORLD_FAULTS",
     "Fault",
     "clock_eras",
+    "daemon_lanes",
     "plan",
 ]
 
@@ -47,6 +47,8 @@ class Kind:
 
 DAEMON_FAULTS = (
     Kind("kill", 4, (0.0, 2.0), lethal=True),
+    Kind("kill-starting", 3, (0.2, 2.5), lethal=True),
+    Kind("kill-children", 1, (0.0, 0.0)),
     Kind("terminate", 2, (0.0, 1.5), lethal=True),
     Kind("stop", 2, (0.3, 4.0)),
     Kind("reload", 2, (0.0, 0.0)),
@@ -54,9 +56,9 @@ DAEMON_FAULTS = (
     Kind("clock", 2, (0.0, 0.0), needs="clock"),
     Kind("state-full", 1, (1.0, 4.0), needs="disk"),
     Kind("log-full", 1, (1.0, 4.0), needs="disk"),
-    Kind("killed-while-full", 1, (1.0, 3.0), lethal=True, needs="disk"),
+    Kind("kill-while-full", 1, (1.0, 3.0), lethal=True, needs="disk"),
 )
-KILLS = tuple(kind for kind in DAEMON_FAULTS if kind.name.startswith("kill"))
+_KILLS = tuple(kind for kind in DAEMON_FAULTS if kind.name.startswith("kill"))
 WORLD_FAULTS = (
     Kind("readers-cut", 3, (0.0, 0.0)),
     Kind("readers-hang", 2, (1.0, 5.0)),
@@ -79,6 +81,8 @@ WORLD_FAULTS = (
 )
 # The last part of the run ends no process: what it leaves behind in one shows.
 _CALM_PART = 0.35
+# How long a daemon works before the next fault, in a run that only kills.
+_WORKS_S = (0.2, 2.0)
 
 
 def plan(
@@ -89,12 +93,13 @@ def plan(
     targets: Sequence[str] = ("",),
     abilities: frozenset[str] = frozenset(),
     pause_s: tuple[float, float] = (0.3, 3.0),
+    calm_part: float = _CALM_PART,
 ) -> list[Fault]:
     """Return one lane's faults in order, the lethal ones early.
 
     Each kind comes once before any comes again, in a random order; after that by weight. A kind
-    whose need is not among the ``abilities`` never comes. ``at_s`` is when it is due; a lane that
-    is late, because a server took its time, continues at once.
+    whose need is not among the ``abilities`` never comes. ``at_s`` is when it is due, as long as
+    none before it took longer than it lasts.
     """
     # Not the hash of a string: that is another one in each process.
     chance = random.Random(seed * 1_000_003 + len(kinds))
@@ -104,7 +109,7 @@ def plan(
     faults: list[Fault] = []
     at_s = chance.uniform(*pause_s)
     while (due_s := round(at_s, 2)) < duration_s:
-        calm = at_s > duration_s * (1 - _CALM_PART)
+        calm = at_s > duration_s * (1 - calm_part)
         if first and not (calm and first[0].lethal):
             kind = first.pop(0)
         else:
@@ -116,6 +121,31 @@ def plan(
         faults.append(Fault(due_s, kind.name, chance.choice(targets), lasts_s))
         at_s += lasts_s + chance.uniform(*pause_s)
     return faults
+
+
+def daemon_lanes(
+    seed: int,
+    duration_s: float,
+    targets: Sequence[str],
+    abilities: frozenset[str],
+    *,
+    only_kill: bool,
+) -> list[list[Fault]]:
+    """Return the lanes for the daemons: one, or, with ``only_kill``, one each until the end."""
+    if not only_kill:
+        return [plan(seed, duration_s, DAEMON_FAULTS, targets=targets, abilities=abilities)]
+    return [
+        plan(
+            seed + number * 1_000_000,
+            duration_s,
+            _KILLS,
+            targets=[target],
+            abilities=abilities,
+            pause_s=_WORKS_S,
+            calm_part=0.0,
+        )
+        for number, target in enumerate(targets)
+    ]
 
 
 def clock_eras(seed: int, count: int = 12) -> list[float]:

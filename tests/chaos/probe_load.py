@@ -11,12 +11,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 from tests.chaos.findings import Finding
+from tests.chaos.service import LIFE
 from tests.probes.misbehaving import Misbehaving, answer
+from tests.waiting import LIMIT_S
 
-__all__ = ["CountingSite", "ProbeLoad", "is_due", "results_finding"]
+__all__ = ["ENDLESS_S", "CountingSite", "ProbeLoad", "Served", "owed", "results_finding"]
 
 _HONEST, _LIARS_FROM = 12, 101
 _FIRST_STATUS, _STATUSES = 400, 200
@@ -24,24 +27,31 @@ _LIES = (
     "silent", "drip", "reset", "empty", "garbage", "short", "broken-gzip", "bomb",
     "endless", "headers", "upgrade", "latin1", "redirect/30", "status/503", "status/204",
 )  # fmt: skip
-# A result is on the disk this long after its check, where nothing is in the way.
-_COMMIT_S = 2.0
-_BEFORE_S = 1.0
+ENDLESS_S = 600.0
+"""The timeout of checks whose results are to say what the site answered, however late."""
+
+
+class Served(NamedTuple):
+    """A request that a site answered: which of the daemon's lives made it, and when (monotonic)."""
+
+    life: int
+    at: float
 
 
 class CountingSite(Misbehaving):
-    """Knows when it answered which request: /job/N."""
+    """Knows when it answered which request: /job/JOB/LIFE."""
 
     def __init__(self) -> None:
-        self.served: dict[int, list[float]] = {}
+        self.served: dict[int, list[Served]] = {}
         self._lock = threading.Lock()
         super().__init__()
 
     def _do_job(self, connection: socket.socket, argument: str) -> None:
+        job, life = map(int, argument.partition("?")[0].split("/"))
         with self._lock:
-            times = self.served.setdefault(int(argument.partition("?")[0]), [])
-            status = status_of(len(times))
-            times.append(time.monotonic())
+            requests = self.served.setdefault(job, [])
+            status = status_of(len(requests))
+            requests.append(Served(life, time.monotonic()))
         connection.sendall(answer(status))
 
 
@@ -65,11 +75,13 @@ class ProbeLoad:
         honest = [
             {
                 "id": number,
-                "url": self.honest.url(f"/job/{number}?token={self._secret}"),
+                "url": self.honest.url(f"/job/{number}/${{{LIFE}}}?token={self._secret}"),
                 "interval": self._interval_s,
-                "timeout": 5,
+                "timeout": ENDLESS_S,
                 "expected_status": [f"{_FIRST_STATUS}-{_FIRST_STATUS + _STATUSES - 1}"],
                 "headers": {"x-key": self._secret},
+                # For this the daemon has processes of its own.
+                "body_regexp": "hello",
                 **shared,
             }
             for number in range(1, _HONEST + 1)
@@ -100,46 +112,63 @@ class ProbeLoad:
         self.liar.close()
 
 
-def is_due(at: float, *, ends: Sequence[float], bad: Sequence[tuple[float, float]]) -> bool:
-    """Tell whether a check that was answered at ``at`` must be among the results.
+def owed(requests: Sequence[Served], kept: Mapping[int, float]) -> list[int]:
+    """Return the numbers of a job's requests whose results must be stored.
 
-    It must if the daemon was running from before it until the result was on the disk.
+    ``kept`` says of each life up to when what was published then is known to be on the disk. A
+    job's next check comes after the result before it was published.
     """
-    first, last = at - _BEFORE_S, at + _COMMIT_S
-    return not any(first <= end <= last for end in ends) and not any(
-        begun <= last and over >= first for begun, over in bad
-    )
+    numbers = []
+    next_at: dict[int, float] = {}
+    for number, (life, at) in reversed(list(enumerate(requests))):
+        if next_at.get(life, inf) <= kept[life]:
+            numbers.append(number)
+        next_at[life] = at
+    return numbers
 
 
 def results_finding(
-    served: Mapping[int, Sequence[float]],
-    stored: Mapping[int, Counter[int]],
+    served: Mapping[int, Sequence[Served]],
+    stored: Mapping[int, Counter[tuple[int, int]]],
     *,
     ends: Sequence[float],
-    bad: Sequence[tuple[float, float]],
 ) -> Finding:
-    """Compare requests served with results stored, for each job by status."""
-    problems: list[str] = []
-    owed_total = served_total = stored_total = 0
-    for job, times in sorted(served.items()):
-        owed = Counter(
-            status_of(number) for number, at in enumerate(times) if is_due(at, ends=ends, bad=bad)
-        )
-        most = Counter(status_of(number) for number in range(len(times)))
+    """Compare requests served with results stored, for each job by life and status.
+
+    ``ends`` are those of all lives but the last, which has published all that it began. Results
+    come to the disk in the order of their publication. So whatever was published before one that
+    is stored must be stored too, however long the machine takes to store it; and so must what was
+    published very long before the end.
+    """
+    keys = {
+        job: [(request.life, status_of(number)) for number, request in enumerate(requests)]
+        for job, requests in served.items()
+    }
+    most = {job: Counter(each) for job, each in keys.items()}
+    kept = {life: end - LIMIT_S for life, end in enumerate(ends)} | {len(ends): inf}
+    for job, requests in served.items():
         found = stored.get(job, Counter())
-        owed_total += owed.total()
-        served_total += len(times)
-        stored_total += found.total()
+        for key, (life, at) in zip(keys[job], requests, strict=True):
+            # Only if all requests with a status are stored is this one certainly among them.
+            if found[key] >= most[job][key]:
+                kept[life] = max(kept[life], at)
+    problems: list[str] = []
+    owed_total = 0
+    for job, requests in sorted(served.items()):
+        due = Counter(keys[job][number] for number in owed(requests, kept))
+        found = stored.get(job, Counter())
+        owed_total += due.total()
         problems += [
-            f"job {job}: {missing} of status {status} lost"
-            for status, missing in sorted((owed - found).items())
+            f"job {job}: {missing} of status {status} lost in life {life}"
+            for (life, status), missing in sorted((due - found).items())
         ]
         problems += [
-            f"job {job}: {more} of status {status} too many"
-            for status, more in sorted((found - most).items())
+            f"job {job}: {more} of status {status} too many in life {life}"
+            for (life, status), more in sorted((found - most[job]).items())
         ]
     return Finding(
-        "checks made well before a fault are raw rows, each once",
-        f"{served_total} checks served, {owed_total} of them owed, {stored_total} stored",
+        "checks are raw rows, each once, up to the last row of each life",
+        f"{sum(map(len, served.values()))} checks served in {len(kept)} lives, {owed_total} of"
+        f" them owed, {sum(found.total() for found in stored.values())} stored",
         tuple(problems),
     )

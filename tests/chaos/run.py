@@ -15,12 +15,12 @@ from websockets.sync.client import connect
 
 from monitor.store import DatabaseSettings, open_store
 from tests.aggregation import plain
-from tests.aggregation.producers import whole_topic
+from tests.aggregation.producers import PARTITIONS, whole_topic
 from tests.chaos import invariants
 from tests.chaos.faults import Faults
 from tests.chaos.findings import Finding
 from tests.chaos.peers import Peers
-from tests.chaos.plan import DAEMON_FAULTS, KILLS, WORLD_FAULTS, plan
+from tests.chaos.plan import WORLD_FAULTS, daemon_lanes, plan
 from tests.chaos.probe_load import results_finding
 from tests.chaos.service import Resources, resources
 from tests.chaos.spool_tail import SpoolTail
@@ -34,7 +34,6 @@ _WARM_S = 6.0
 _SETTLE_S = 180.0
 # The bus commits twice a second.
 _LOOK_AGAIN_S = 1.0
-_OWED_S = 20.0
 _SENDERS = 10
 _GROWTH_BYTES = 48_000_000
 # Connections to servers that a pool made meanwhile and keeps.
@@ -46,7 +45,8 @@ _THREADS = 8
 class Run:
     """A run on a stage that is not yet set up; ``say`` gets what happens.
 
-    With ``only_kill`` nothing but kill -9 happens to the daemons themselves.
+    With ``only_kill`` nothing but kill -9 happens to the daemons themselves, to each on its own and
+    until the end.
     """
 
     def __init__(
@@ -91,22 +91,23 @@ class Run:
         )
         self._loop_thread.start()
         peers = Peers(stage)
-        faults = Faults(stage, self._say)
+        faults = Faults(stage, duration_s=self._duration_s, say=self._say)
         try:
             self._start_loads()
             peers.start()
             time.sleep(min(_WARM_S, self._duration_s / 3))  # the load alone, for this long
+            partitions = PARTITIONS if stage.servers else 1
+            wait_for(lambda: stage.tables.alerts_begun() == partitions, "alerts", limit_s=_SETTLE_S)
             stage.alerts.start()
             self._before = {service.name: resources(service.pid) for service in stage.services}
             self._play_faults(faults)
         finally:
             faults.stop.set()
             peers.stop()
-        self.kills = sum(service.history.kills for service in stage.services)
-        self._say(
-            f"  faults over: {faults.count}, {self.kills} of them kill -9;"
-            f" hostile acts: {dict(peers.done)}"
-        )
+        kills = {service.name: service.history.kills for service in stage.services}
+        self.kills = sum(kills.values())
+        self._say(f"  faults over: {dict(faults.count)}; hostile acts: {dict(peers.done)}")
+        self._say(f"  kill -9 of daemons: {kills}")
         try:
             settled = self._settle()
             return [settled, *self._judge(faults)]
@@ -139,21 +140,23 @@ class Run:
         stage = self._stage
         targets = [service.name for service in stage.services]
         abilities = frozenset(stage.abilities)
-        lanes = [
-            plan(stage.seed, self._duration_s, kinds, targets=names, abilities=abilities)
-            for kinds, names in (
-                (KILLS if self._only_kill else DAEMON_FAULTS, targets),
-                (WORLD_FAULTS, [""]),
-            )
-        ]
+        world = plan(stage.seed, self._duration_s, WORLD_FAULTS, abilities=abilities)
+        lanes = daemon_lanes(
+            stage.seed, self._duration_s, targets, abilities, only_kill=self._only_kill
+        )
         began = time.monotonic()
-        daemons = threading.Thread(target=faults.play, args=(lanes[0], began), name="daemon-faults")
-        daemons.start()
+        threads = [
+            threading.Thread(target=faults.play, args=(lane, began), name="daemon-faults")
+            for lane in lanes
+        ]
+        for thread in threads:
+            thread.start()
         try:
             # Here, as PostgreSQL ends with the thread that started it.
-            faults.play(lanes[1], began)
+            faults.play(world, began)
         finally:
-            daemons.join(self._duration_s + 120)
+            for thread in threads:
+                thread.join()
 
     # Settling.
 
@@ -213,7 +216,7 @@ class Run:
         # The last results may still be on their way to the disk: look until two looks, further
         # apart than the bus commits, see the same, and no check is missing that is owed.
         seen: dict[int, int] = {}
-        until = time.monotonic() + _OWED_S
+        until = time.monotonic() + _SETTLE_S
         while True:
             wanted = self._consumed()
             if wanted == seen and (self._checks().holds or time.monotonic() > until):
@@ -246,12 +249,10 @@ class Run:
 
     def _checks(self) -> Finding:
         stage = self._stage
-        history = stage.services[0].history
         return results_finding(
             stage.probes.honest.served,
             stage.tables.statuses(below=101),
-            ends=history.ends,
-            bad=history.bad,
+            ends=stage.services[0].history.ends,
         )
 
     def _settle_health(self) -> None:
@@ -334,7 +335,9 @@ class Run:
         else:
             self._tail.finish()
             results = self._tail.results
-        return [stage.alerts.finding(results, stage.tables.alerts_sent())]
+        # One of several takes over from one that loses the database, which ends nothing.
+        ends = None if stage.servers else len(stage.services[-1].history.ends)
+        return [stage.alerts.finding(results, stage.tables.alerts_sent(), ends=ends)]
 
     async def _read_tables(self) -> plain.Tables:
         stage = self._stage

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from typing import Any
 from tests.servers.daemon import DaemonProcess
 from tests.waiting import wait_for
 
-__all__ = ["History", "Service", "resources"]
+__all__ = ["LIFE", "History", "Service", "resources"]
 
-_READY_S = 60.0
+LIFE = "CHAOS_LIFE"
+"""The variable of the environment that numbers the lives of a daemon: one process after another."""
+
+_READY_S = 300.0
 _STOP_S = 20.0
 _AGAIN_S = 0.5
 _ANSWERS = ("reload failed", "[monitor.daemon] [INFO] reloaded")
@@ -29,11 +32,9 @@ class History:
     """What happened to a daemon; instants are monotonic, in s."""
 
     ends: list[float] = field(default_factory=list)
-    """When its process ended, however."""
+    """When its process ended, however: that of life ``n`` at ``ends[n]``."""
     kills: int = 0
     """How often it ended by SIGKILL."""
-    bad: list[tuple[float, float]] = field(default_factory=list)
-    """When it was stopped, was not there, or could not write."""
     problems: list[str] = field(default_factory=list)
     """What it should not have done: ended by itself, or did not end when told."""
 
@@ -101,9 +102,8 @@ class Service:
     def _start(self) -> None:
         if self.process is not None:
             self.process.release()
-        self.process = DaemonProcess(
-            self.directory, self.config, environ=self._environ, debug=False
-        )
+        environ = {**self._environ, LIFE: str(len(self.history.ends))}
+        self.process = DaemonProcess(self.directory, self.config, environ=environ, debug=False)
 
     def _wait_ready(self) -> None:
         # The watch starts what ends; a disk may be full at the very start.
@@ -134,38 +134,57 @@ class Service:
             assert time.monotonic() < deadline, f"{self.name} does not get ready"
             time.sleep(0.1)
 
-    def end(self, how: signal.Signals, *, pause_s: float) -> None:
-        """End the process, and start it again after the pause."""
+    def end(
+        self, how: signal.Signals, *, pause_s: float = 0.0, starts_s: Sequence[float] = ()
+    ) -> None:
+        """End the process, and start it again after the pause.
+
+        Before that, it is started and killed after each of ``starts_s``, ready or not.
+        """
         with self.lock if self.full.is_set() else self.standing():
-            assert self.process is not None
-            process = self.process.process
-            began = time.monotonic()
-            process.send_signal(how)
-            try:
-                status = process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                self.history.problems.append(f"did not end within {_STOP_S:g} s of {how.name}")
-                process.kill()
-                status = process.wait(_STOP_S)
-            self.history.ends.append(began)
-            self.history.kills += status == -signal.SIGKILL
-            wanted = {0} if how is signal.SIGTERM else {-how}
-            if status not in wanted and not self.full.is_set():
-                self.history.problems.append(f"ended with status {status} after {how.name}")
+            self._end(how)
+            for lasts_s in starts_s:
+                self._start()
+                self._closing.wait(lasts_s)
+                self._end(signal.SIGKILL)
             self._closing.wait(pause_s)
             self._start()
             self._wait_ready()
-            self.history.bad.append((began, time.monotonic()))
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self.process is not None
+        process = self.process.process
+        began = time.monotonic()
+        process.send_signal(how)
+        try:
+            status = process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.history.problems.append(f"did not end within {_STOP_S:g} s of {how.name}")
+            process.kill()
+            status = process.wait(_STOP_S)
+        self.history.ends.append(began)
+        self.history.kills += status == -signal.SIGKILL
+        wanted = {0} if how is signal.SIGTERM else {-how}
+        if status not in wanted and not self.full.is_set():
+            self.history.problems.append(f"ended with status {status} after {how.name}")
+
+    def kill_children(self) -> int:
+        """Kill the processes that it has started, and return how many there were."""
+        with self.standing():
+            task = Path(f"/proc/{self.pid}/task")
+            children = " ".join(file.read_text() for file in task.glob("*/children")).split()
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
+            return len(children)
 
     def pause(self, lasts_s: float) -> None:
         """Let it stand still."""
         with self.standing():
             assert self.process is not None
-            began = time.monotonic()
             self.process.process.send_signal(signal.SIGSTOP)
             self._closing.wait(lasts_s)
             self.process.process.send_signal(signal.SIGCONT)
-            self.history.bad.append((began, time.monotonic()))
 
     def reload(self, config: Mapping[str, Any] | str) -> bool:
         """Give it another config file and SIGHUP; return whether it took it.
@@ -204,16 +223,14 @@ class Service:
                 if not self.gone or self._closing.is_set():
                     continue
                 assert self.process is not None
-                began = time.monotonic()
                 status = self.process.process.returncode
-                self.history.ends.append(began)
+                self.history.ends.append(time.monotonic())
                 if not self.full.is_set():
                     last = self.process.stderr.strip().rpartition("\n")[2]
                     self.history.problems.append(f"ended by itself with status {status}: {last}")
                 with contextlib.suppress(AssertionError):
                     self._start()
                     self._wait_ready()
-                self.history.bad.append((began, time.monotonic()))
 
     def close(self) -> int | None:
         """Stop it for good, orderly, and return its status."""

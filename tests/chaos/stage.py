@@ -44,10 +44,13 @@ class StageError(Exception):
 class Stage:
     """What a run is played on; :meth:`close` takes all of it down, in any state."""
 
-    def __init__(self, directory: Path, *, seed: int, servers: bool, private: bool) -> None:
+    def __init__(self, directory: Path, *, seed: int, variant: str, private: bool) -> None:
         self.directory = directory
         self.seed = seed
-        self.servers = servers
+        self.servers = servers = variant == "servers"
+        """Whether there are PostgreSQL and Kafka, and a second daemon that shares them."""
+        self.units = variant == "units"
+        """Whether a second daemon shares the first one's state, and has some of the parts."""
         self.private = private
         """Whether this process may mount file systems, which go with it."""
         self.held = contextlib.ExitStack()
@@ -174,47 +177,50 @@ class Stage:
         self.readers_way = CuttingProxy(self.websocket_port, seed=self.seed)
         self.held.callback(self.readers_way.close)
         self.broker_way.target = self.zeromq_port
-        api = self._api(tokens)
-        shared = self._shared()
-        self.add_service(
-            "one",
-            {
-                "websocket_uri": ["127.0.0.1", self.websocket_port],
-                "zeromq_uri": ["127.0.0.1", self.zeromq_port],
-                "relay": {
-                    "history_file": "history.db",
-                    "keep_finished": _LONG_S,
-                    "keep_idle": _LONG_S,
-                    "client_stall": 5,
-                },
-                "probes": {"jobs": self.jobs()},
-                "cluster": {
-                    "name": "chaos",
-                    "kinds": ["Deployment", "Pod"],
-                    "kubeconfig": str(kubeconfig),
-                },
-                **shared,
-                "logs": {
-                    **shared["logs"],
-                    "zeromq_uri": ["127.0.0.1", self.logs_zeromq_port],
-                },
-                "api": api,
+        first = {
+            "websocket_uri": ["127.0.0.1", self.websocket_port],
+            "zeromq_uri": ["127.0.0.1", self.zeromq_port],
+            "relay": {
+                "history_file": "history.db",
+                "keep_finished": _LONG_S,
+                "keep_idle": _LONG_S,
+                "client_stall": 5,
             },
-        )
-        if self.servers:
-            self.add_service("two", {"relay": False, **shared, "api": self._api(tokens)})
+            "probes": {"jobs": self.jobs()},
+            "cluster": {
+                "name": "chaos",
+                "kinds": ["Deployment", "Pod"],
+                "kubeconfig": str(kubeconfig),
+            },
+            "api": self._api(tokens),
+            **self._bus(),
+        }
+        rest = self._rest()
+        zeromq = ["127.0.0.1", self.logs_zeromq_port]
+        with_zeromq = {**rest, "logs": {**rest["logs"], "zeromq_uri": zeromq}}
+        self.add_service("one", first if self.units else {**first, **with_zeromq})
+        if self.servers or self.units:
+            second = {"relay": False, "api": self._api(tokens), **self._bus()}
+            if self.units:
+                self.add_service("two", {**second, **with_zeromq}, state=self.services[0].state)
+                # Both would end by themselves.
+                self.abilities.discard("disk")
+            else:
+                self.add_service("two", {**second, **rest})
 
     def jobs(self, *, active: bool = True) -> list[dict[str, Any]]:
         """Return all jobs."""
         return [*self.probes.jobs(active=active), *self.alerts.jobs(active=active)]
 
-    def _shared(self) -> dict[str, Any]:
-        shared: dict[str, Any] = {
+    def _rest(self) -> dict[str, Any]:
+        return {
             "alerts": self.alerts.config(),
-            "bus": {"max_bytes": 24 << 20},
             "aggregation": {"flush_interval": 0.5, "flush_messages": 500},
             "logs": {"timewindow": _LONG_S, "cleanup_interval": 2},
         }
+
+    def _bus(self) -> dict[str, Any]:
+        shared: dict[str, Any] = {"bus": {"max_bytes": 24 << 20}}
         if self.servers:
             shared["kafka"] = {"bootstrap_servers": [self.bootstrap], "partitions": PARTITIONS}
             shared["database"] = {
@@ -229,8 +235,8 @@ class Stage:
         self.upload_ways.append(self._way(port))
         return {"uri": ["127.0.0.1", port], "tokens_file": str(tokens)}
 
-    def add_service(self, name: str, config: dict[str, Any]) -> None:
-        state = self.disk(f"{name}/state", _DISK)
+    def add_service(self, name: str, config: dict[str, Any], *, state: Path | None = None) -> None:
+        state = state or self.disk(f"{name}/state", _DISK)
         log = self.disk(f"{name}/log", _LOG_DISK)
         clock = self.clocks[name] = Clock(self._library, self.directory / f"{name}.clock")
         logger = {"file": str(log / "monitor.log"), "level": "info"}
@@ -266,12 +272,10 @@ class Stage:
         websockets = [
             Instance(f"ws://127.0.0.1:{way.port}/ws", self.clocks[service.name].now, self.admin)
             for service, way in zip(self.services, self.upload_ways, strict=True)
+            if "logs" in service.config
         ]
-        zeromqs = [
-            Instance(
-                f"tcp://127.0.0.1:{self.logs_zeromq_port}", self.clocks[one.name].now, self.admin
-            )
-        ]
+        zeromq = f"tcp://127.0.0.1:{self.logs_zeromq_port}"
+        zeromqs = [Instance(zeromq, websockets[0].now, self.admin)]
         self.logs = LogLoad(seed, websockets=websockets, zeromqs=zeromqs, pace_s=0.2)
         self.cluster = ClusterLoad(seed, self.kubernetes, self.tables.told)
         if self.servers:

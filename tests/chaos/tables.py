@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.aggregation.plain import TOPIC
 from tests.chaos.alert_load import Sent
 from tests.chaos.cluster_load import Told
 
@@ -89,6 +90,11 @@ class Tables:
             for kind, table in (("logs", "log_entry"), ("notifications", "notification"))
         }
 
+    def alerts_begun(self) -> int:
+        """Count the partitions of results that are judged; what was published before is not."""
+        rows = self.try_query(f"SELECT count(*) FROM alert_offset WHERE source = '{TOPIC}'")
+        return int(rows[0][0]) if rows else 0
+
     def alerts_pending(self) -> int | None:
         """Count the incidents that are open or to be looked at, and the messages to be sent."""
         rows = self.try_query(
@@ -109,14 +115,15 @@ class Tables:
             )
         ]
 
-    def statuses(self, below: int) -> dict[int, Counter[int]]:
-        """Return how often each job with a smaller id has each status among its raw results."""
-        found: dict[int, Counter[int]] = {}
-        for job, status, count in self.query(
-            "SELECT job_id, status, count(*) FROM availability_result"
-            f" WHERE job_id < {below} AND status IS NOT NULL GROUP BY job_id, status"
+    def statuses(self, below: int) -> dict[int, Counter[tuple[int, int]]]:
+        """Return how often jobs with a smaller id have a status in one of the daemon's lives."""
+        found: dict[int, Counter[tuple[int, int]]] = {}
+        for job, url, status, count in self.query(
+            "SELECT job_id, url, status, count(*) FROM availability_result"
+            f" WHERE job_id < {below} AND status IS NOT NULL GROUP BY job_id, url, status"
         ):
-            found.setdefault(job, Counter())[status] = count
+            life = int(url.partition("?")[0].rpartition("/")[2])
+            found.setdefault(job, Counter())[life, status] = count
         return found
 
     def offsets(self) -> dict[int, int] | None:

@@ -39,4 +39,4 @@ def test_with_servers_all_promises_hold(program: Callable[..., str]) -> None:
     program("java", package="default-jre-headless")
     find_jars(program)
     make_server().remove()
-    chaos("servers", seed=8, seconds=12)
+    chaos("servers", seed=27, seconds=12)

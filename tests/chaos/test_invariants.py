@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tests.chaos.invariants import (
     tables_finding,
 )
 from tests.chaos.log_load import upload_finding
-from tests.chaos.probe_load import is_due, results_finding
+from tests.chaos.probe_load import Served, owed, results_finding
 from tests.chaos.relay_load import prefix_problem
 from tests.chaos.service import Resources
 from tests.relay.readers import Old
@@ -45,14 +46,23 @@ def test_each_incident_of_the_results_is_sent_and_each_event_arrives_as_one_mess
         Took("d1", "opened", ("2.0", "5.0"), accepted=True),
         Took("d2", "resolved", ("2.0", "5.0"), accepted=True),
     ]
-    assert alerts_finding(due, sent, {"a": took}).holds
+
+    def judge(
+        due: dict[int, set[float]], sent: list[Sent], took: list[Took], *, ends: int = 0
+    ) -> Finding:
+        return alerts_finding(due, sent, {"a": took}, most_again={"a": ends})
+
+    again = [*took, took[1]]
+    assert judge(due, sent, took).holds
+    assert judge(due, sent, again, ends=1).holds
     for wrong in (
-        alerts_finding({301: {2.0}}, sent, {"a": took}),
-        alerts_finding({301: {2.0, 5.0, 6.0}}, sent, {"a": took}),
-        alerts_finding(due, sent, {"a": took[:2]}),
-        alerts_finding(due, sent[:-1], {"a": took}),
-        alerts_finding(due, sent, {"a": [*took, took[1]._replace(delivery="d3")]}),
-        alerts_finding(due, [*sent, Sent("7", 301, 5.0, None, None)], {"a": took}),
+        judge({301: {2.0}}, sent, took),
+        judge({301: {2.0, 5.0, 6.0}}, sent, took),
+        judge(due, sent, took[:2]),
+        judge(due, sent[:-1], took),
+        judge(due, sent, again),
+        judge(due, sent, [*took, took[1]._replace(delivery="d3")]),
+        judge(due, [*sent, Sent("7", 301, 5.0, None, None)], took),
     ):
         assert not wrong.holds
 
@@ -83,30 +93,34 @@ def test_a_lost_or_repeated_upload_is_found(stored: dict[str, int], problem: str
     assert uploads(Counter(stored)).problems == (problem,)
 
 
-def test_a_check_is_owed_where_the_daemon_stood_from_before_it_until_it_was_on_the_disk() -> None:
-    assert is_due(10.0, ends=[], bad=[])
-    assert is_due(10.0, ends=[8.9, 12.1], bad=[(5.0, 8.9), (12.1, 13.0)])
-    assert not is_due(10.0, ends=[11.9], bad=[])
-    assert not is_due(10.0, ends=[9.1], bad=[])
-    assert not is_due(10.0, ends=[], bad=[(0.0, 9.5)])
-    assert not is_due(10.0, ends=[], bad=[(11.0, 20.0)])
+def test_a_check_is_owed_if_what_was_published_after_it_is_on_the_disk() -> None:
+    requests = [Served(0, at) for at in (1.0, 2.0, 3.0)] + [Served(1, 4.0), Served(1, 5.0)]
+    assert owed(requests, {0: 2.0, 1: inf}) == [4, 3, 0]
+    assert owed(requests, {0: 0.0, 1: 4.0}) == []
+    # The last request of a process that was killed comes to a slow site after the next one's.
+    late = [Served(0, 1.0), Served(1, 2.0), Served(0, 3.0), Served(1, 4.0)]
+    assert owed(late, {0: 3.0, 1: inf}) == [3, 1, 0]
 
 
-def test_a_lost_or_repeated_check_is_found_whatever_its_time() -> None:
-    served = {1: [float(at) for at in range(250)]}
-    whole = Counter(400 + number % 200 for number in range(250))
-    assert results_finding(served, {1: whole}, ends=[], bad=[]).holds
-    lost, twice = whole.copy(), whole.copy()
-    lost[449] -= 1
-    twice[450] += 1
-    assert results_finding(served, {1: lost}, ends=[], bad=[]).problems == (
-        "job 1: 1 of status 449 lost",
+def test_a_lost_or_repeated_check_is_found_however_slow_the_machine_is() -> None:
+    # In its second life, the daemon gets the first 50 of the 200 statuses again.
+    served = {1: [Served(int(at >= 200), at) for at in map(float, range(250))]}
+    whole = Counter((number // 200, 400 + number % 200) for number in range(250))
+
+    def problems(*, without: Iterable[tuple[int, int]] = (), end: float = 200.0) -> tuple[str, ...]:
+        return results_finding(served, {1: whole - Counter(without)}, ends=[end]).problems
+
+    assert not problems()
+    assert problems(without=[(0, 449)]) == ("job 1: 1 of status 449 lost in life 0",)
+    assert problems(without=[(1, 449)]) == ("job 1: 1 of status 449 lost in life 1",)
+    twice = {1: whole + Counter([(1, 450)])}
+    assert results_finding(served, twice, ends=[200.0]).problems == (
+        "job 1: 1 of status 450 too many in life 1",
     )
-    assert results_finding(served, {1: twice}, ends=[], bad=[]).problems == (
-        "job 1: 1 of status 450 too many",
-    )
-    # The 50th and the 250th had this status; one of them was made just before an end.
-    assert results_finding(served, {1: lost}, ends=[50.0], bad=[]).holds
+    # A kill may take as much from the end of a life as the machine was slow to store.
+    tail = [(0, 400 + number) for number in range(150, 200)]
+    assert not problems(without=tail)
+    assert len(problems(without=tail, end=1000.0)) == 49
 
 
 def test_a_metric_that_counts_once_too_often_is_found() -> None:

@@ -7,7 +7,14 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chaos.plan import CLOCK_STEP_S, DAEMON_FAULTS, KILLS, WORLD_FAULTS, clock_eras, plan
+from tests.chaos.plan import (
+    CLOCK_STEP_S,
+    DAEMON_FAULTS,
+    WORLD_FAULTS,
+    clock_eras,
+    daemon_lanes,
+    plan,
+)
 
 ALL = frozenset({"clock", "disk", "servers"})
 LETHAL = {kind.name for kind in DAEMON_FAULTS if kind.lethal}
@@ -32,10 +39,15 @@ def test_a_long_plan_has_every_kind_and_ends_no_process_at_its_end(seed: int) ->
 
 
 @given(seeds)
-def test_a_run_that_only_kills_does_so_until_its_calm_part(seed: int) -> None:
-    faults = plan(seed, 300, KILLS, abilities=ALL, pause_s=(1.0, 1.0))
-    assert {fault.kind for fault in faults} == {"kill", "killed-while-full"}
-    assert 180 < faults[-1].at_s < 200
+def test_a_run_that_only_kills_does_so_to_each_daemon_until_its_end(seed: int) -> None:
+    one, two = daemon_lanes(seed, 300, ["one", "two"], ALL, only_kill=True)
+    assert one != two
+    for lane, target in ((one, "one"), (two, "two")):
+        assert {fault.kind for fault in lane} == {
+            "kill", "kill-starting", "kill-children", "kill-while-full",
+        }  # fmt: skip
+        assert {fault.target for fault in lane} == {target}
+        assert lane[-1].at_s > 285
 
 
 @given(seeds, st.floats(1, 100))

@@ -14,6 +14,7 @@ import trustme
 import zmq
 import zmq.auth
 
+from tests.bus.recorded import BATCHES, DECODED, decode_command
 from tests.distro.built import Built
 from tests.distro.names import name_server
 from tests.distro.peers import CONFIG, LOG, UNIT, WEBSOCKET_PORT, ZEROMQ_PORT, Installed, send
@@ -158,6 +159,11 @@ def test_every_part_works_under_it(hardened: Installed) -> None:
     assert "degraded" not in hardened.debian.show(UNIT, "StatusText")
     assert "Traceback" not in hardened.debian.path(LOG).read_text()
     assert CONFIG in hardened.debian.journal(UNIT)
+
+
+def test_messages_of_every_codec_are_decoded(hardened: Installed) -> None:
+    said = hardened.debian.output(*decode_command())
+    assert json.loads(said) == dict.fromkeys(BATCHES, DECODED)
 
 
 def test_ping_works_under_it_where_the_system_permits_it_and_says_what_to_set_elsewhere(

@@ -6,6 +6,7 @@ libraries are there) by rpm itself: what is tested is all but the names of its d
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bus.recorded import BATCHES, DECODED, decode_command
 from tests.distro.built import Built
 from tests.distro.old import EDITED_CONFIG, old_rpm
 from tests.distro.peers import CONFIG, LOG, STATE, UNIT, Installed
@@ -94,6 +96,12 @@ def test_files_have_their_modes_and_owners(
 ) -> None:
     debian, _ = rooted
     assert debian.run_in_files("stat", "-c", "%a %U:%G", path).stdout.strip() == expected
+
+
+def test_messages_of_every_codec_are_decoded(rooted: tuple[Machine, str]) -> None:
+    debian, _ = rooted
+    said = debian.run_in_files(*decode_command()).stdout
+    assert json.loads(said) == dict.fromkeys(BATCHES, DECODED)
 
 
 def test_the_daemon_runs_from_the_installed_tree(rooted: tuple[Machine, str]) -> None:

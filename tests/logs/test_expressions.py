@@ -168,6 +168,19 @@ async def test_an_expression_that_takes_hours_is_refused(logs: Logs) -> None:
         assert await client.texts(regexp="^c") == ["calm"]
 
 
+async def test_an_expression_is_not_called_slow_because_its_process_was_killed_before(
+    logs: Logs,
+) -> None:
+    client = Client(logs)
+    await client.upload("calm")
+    assert await client.texts(regexp="^c") == ["calm"]
+    started = logs.service._expressions._lane._process
+    assert started is not None
+    started[0].kill()
+    await asyncio.to_thread(started[0].wait)
+    assert await client.texts(regexp="^c") == ["calm"]
+
+
 async def test_an_expression_that_takes_hours_holds_up_no_other_reader(logs: Logs) -> None:
     client = Client(logs)
     await client.upload(VICTIM, "calm")

@@ -219,9 +219,12 @@ async def test_entries_with_characters_that_the_database_does_not_have_are_found
     database = DatabaseSettings(url=postgres_server.url(name))
     async with opened(database) as store, running(store, Clock()) as logs:
         client = Client(logs)
-        assert (await client.upload("école", "a 漢 字", sender="字"))["accepted"] == 2
+        texts = ("école", "a 漢 字", "Síť ÿ Ǆ")
+        assert (await client.upload(*texts, sender="字"))["accepted"] == 3
         assert await client.texts(contains="ÉCO") == ["école"]
         assert await client.texts(contains="A 漢") == ["a 漢 字"]
+        for text in ("Síť", "síť", "SÍŤ", "Ÿ", "ÿ", "ǆ", "ǅ"):
+            assert await client.texts(contains=text) == ["Síť ÿ Ǆ"], text
         assert await client.texts(regexp="漢.字$", sender="字") == ["a 漢 字"]
 
 

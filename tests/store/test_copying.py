@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -13,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from monitor.store import Connection, DatabaseSettings, copying, open_store
+from monitor.errors import MonitorError
+from monitor.store import Connection, DatabaseSettings, JsonText, TablesError, copying, open_store
 from monitor.store.copying import copy_file, opened_alone
+from tests.servers.postgres import PostgresServer
 from tests.store.opened import opened
+from tests.store.test_escapes import TEXTS
 from tests.store.test_migrations import fill, tables
 
 pytestmark = pytest.mark.integration_test
@@ -135,6 +139,50 @@ async def test_every_row_arrives_also_after_an_interruption_and_ids_continue(
     assert again.returncode == 1
     assert "it has rows already, in " in again.stderr
     assert len(again.stderr.splitlines()) == 1
+
+
+async def test_text_arrives_in_a_database_that_lacks_its_characters(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    name = f"{postgres_server.create_database()}_latin1"
+    postgres_server.execute(f"CREATE DATABASE {name} ENCODING LATIN1 TEMPLATE template0")
+    file, url = tmp_path / "monitor.db", postgres_server.url(name)
+    texts = json.dumps({text: text for text in TEXTS}, ensure_ascii=False)
+    columns = ("amc_id", "amc_name", "amc_url", "amc_options")
+    rows = [(number, text, "http://a", JsonText(texts)) for number, text in enumerate(TEXTS)]
+    async with opened(DatabaseSettings(file=str(file))) as old:
+        await old.transaction(lambda c: c.insert("availability_monitor_config", columns, rows))
+    async with opened(DatabaseSettings(url=url)) as store:
+        with opened_alone(file) as source:
+            # As no daemon stores it.
+            source.execute(
+                "INSERT INTO availability_monitor_config (amc_id, amc_name, amc_url)"
+                " VALUES (99, 'a' || char(0), '')"
+            )
+            with pytest.raises(TablesError) as raised:
+                await copy_file(source, store, widths_s={}, said=print)
+            assert "cannot copy the row whose amc_id is 99: invalid byte" in str(raised.value)
+            source.execute("DELETE FROM availability_monitor_config WHERE amc_id = 99")
+            await copy_file(source, store, widths_s={}, said=print)
+        found = await store.read(
+            lambda c: c.query(
+                "SELECT amc_name, amc_options FROM availability_monitor_config ORDER BY amc_id"
+            )
+        )
+    assert [(text, json.loads(options)) for text, options in found] == [
+        (text, json.loads(texts)) for text in TEXTS
+    ]
+
+
+@pytest.mark.parametrize("other", ["CREATE TABLE message (id)", None])
+def test_another_file_is_refused_and_stays_as_it_is(tmp_path: Path, other: str | None) -> None:
+    file = tmp_path / "spool.db"
+    with contextlib.closing(sqlite3.connect(file)) as raw:
+        raw.execute(other or "SELECT 1")
+    before = file.read_bytes()
+    with pytest.raises(MonitorError, match="does not have the daemon's tables"), opened_alone(file):
+        pass
+    assert file.read_bytes() == before
 
 
 async def test_a_file_that_a_daemon_uses_is_refused(tmp_path: Path, postgres_url: str) -> None:

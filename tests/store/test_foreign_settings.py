@@ -41,6 +41,7 @@ SETTINGS = {
     "idle_session_timeout": "'2s'",
     "idle_in_transaction_session_timeout": "'1ms'",
     "client_encoding": "'LATIN1'",
+    "synchronous_commit": "off",
 }
 FLOAT = 1700000000.1234567
 TEXTS = ["\\", "\\'", "a\\\\b\\n", "'; --", "\\x00"]
@@ -169,7 +170,8 @@ async def read_back(store: Store) -> None:
     found = await store.read(
         lambda c: c.query(
             "SELECT job_id, stopped_at, %s::double precision, current_setting('TimeZone'),"
-            " current_schema(), current_setting('transaction_isolation') FROM job_state",
+            " current_schema(), current_setting('transaction_isolation'),"
+            " current_setting('synchronous_commit') FROM job_state",
             (row[2],),
         )
     )
@@ -177,7 +179,7 @@ async def read_back(store: Store) -> None:
     for run in (store.read, store.transaction):
         ((*read, raw),) = await run(lambda c: c.query(texts, (*TEXTS, b"\\\xff\0'")))
         assert (read, bytes(raw)) == (TEXTS, b"\\\xff\0'")
-    assert found == [(*row, "UTC", "website_availability", "repeatable read")]
+    assert found == [(*row, "UTC", "website_availability", "repeatable read", "on")]
 
 
 @pytest.mark.parametrize("pooled", [False, True])
@@ -190,6 +192,16 @@ async def test_what_a_database_sets_for_its_sessions_changes_nothing(
     url = start_pooler(postgres_url) if pooled else postgres_url
     async with opened(DatabaseSettings(url=url)) as store:
         await read_back(store)
+
+
+async def test_a_server_that_waits_for_its_standbys_still_does(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres_server.execute(f"ALTER DATABASE {name} SET synchronous_commit = remote_apply")
+    async with opened(DatabaseSettings(url=postgres_url)) as store:
+        shown = await store.read(lambda c: c.query("SHOW synchronous_commit"))
+    assert shown == [("remote_apply",)]
 
 
 async def test_a_read_only_session_is_not_kept(

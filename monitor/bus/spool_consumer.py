@@ -78,7 +78,8 @@ class SpoolConsumer(Consumer):
                 async with asyncio.timeout(min(left, _LOOK_S)):
                     await self._news.wait()
             except TimeoutError:
-                continue
+                if left <= _LOOK_S:
+                    return []  # the next poll reads at once
 
     async def idle(self) -> None:
         """Do nothing: the topic is assigned to this consumer until it releases the lock."""

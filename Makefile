@@ -64,7 +64,8 @@ fast: install
 
 # Show which lines of monitor/ the fast tests run.
 # Properties get as few examples as in `make fast`: more cover hardly a line more.
-# As in `make test`, JOBS processes share the files; each leaves data of its own.
+# These tests compute and hardly wait, so a process a core shares the files; each leaves data of its own.
+coverage: JOBS := $(shell nproc)
 coverage: install
 	$(BIN)/coverage erase
 	RECODEX_TEST_EXAMPLES=20 $(BIN)/coverage run -m pytest -q $(SHARED) \

@@ -22,7 +22,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from benchmarks.example_result import example_result
 from benchmarks.process import cpu_seconds, resident_bytes
+from monitor import messages
 from monitor.bus import Bus, BusSettings, create_bus
 
 TOPIC = "website_availability"
@@ -86,17 +88,9 @@ def daemon(folder: Path, config: dict[str, Any], *, judges: bool) -> Iterator[in
 
 
 def publish(bus: Bus, job_id: int, at: float, *, up: bool) -> None:
-    value = {
-        "job_id": job_id,
-        "url": f"https://www.example-{job_id}.org/",
-        "scheduled_at": at,
-        "checked_at": at,
-        "up": up,
-        "status": 200 if up else None,
-        "response_time": 0.1 if up else None,
-        "error": None if up else "timeout: no answer in 10 s",
-    }
-    bus.publish(TOPIC, key=str(job_id), value=json.dumps(value).encode(), headers={})
+    # One in fifty is down.
+    result = example_result(1 if up else 50, job=job_id, scheduled_at=at)
+    bus.publish(TOPIC, key=str(job_id), value=messages.encode(result), headers=result.headers())
 
 
 def alerts(url: str, group_wait: float) -> dict[str, Any]:
@@ -206,9 +200,9 @@ async def storm(folder: Path, bus: Bus, sites: int) -> None:
     receiver.close()
 
 
-async def embedded(count: int, seconds: int, sites: int) -> None:
+async def embedded(measures: Sequence[str], count: int, seconds: int, sites: int) -> None:
     print("embedded")
-    for measure in ("latency", "cost", "storm"):
+    for measure in measures:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             bus = create_bus(BusSettings(file=str(folder / "spool.db")))
@@ -279,9 +273,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100, help="results whose way is measured")
     parser.add_argument("--seconds", type=int, default=20, help="of 1000 results each, for the CPU")
     parser.add_argument("--sites", type=int, default=10_000, help="that go down at once")
+    measures = ("latency", "cost", "storm")
+    parser.add_argument("measure", nargs="*", default=measures, help=f"of {', '.join(measures)}")
     parser.add_argument("--servers", action="store_true", help="also through Kafka and PostgreSQL")
     args = parser.parse_args()
-    asyncio.run(embedded(args.count, args.seconds, args.sites))
-    if args.servers:
+    asyncio.run(embedded(args.measure, args.count, args.seconds, args.sites))
+    if args.servers and "latency" in args.measure:
         asyncio.run(with_servers(args.count))
     return 0

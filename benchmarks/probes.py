@@ -1,11 +1,11 @@
-"""Probes: CPU a check compared with prometheus-blackbox-exporter, checks/s, 10,000 jobs, and Kafka.
+"""Probes: CPU a check compared with prometheus-blackbox-exporter, memory, 10,000 jobs, and Kafka.
 
 The kinds that are compared are http, https (a full handshake each), tcp, dns and ping.
 
 Subject and peer run pinned to core 0, one after the other, and make as many checks a second; nginx,
 what asks the peer, and Kafka run on core 1. Needs Debian's nginx-light and
 prometheus-blackbox-exporter (and for ``kafka`` what the tests take for Kafka). ``python -m
-benchmarks.probes`` runs all, in about six minutes.
+benchmarks.probes`` runs all, in about seven minutes.
 """
 
 from __future__ import annotations
@@ -228,6 +228,24 @@ def name_server() -> Iterator[int]:
         yield port
 
 
+@contextmanager
+def services() -> Iterator[tuple[int, int]]:
+    """Serve WebSocket and gRPC on core 1; yield both ports."""
+    websocket, rpc = free_port(), free_port()
+    command = [sys.executable, "-m", "benchmarks.probes_services", str(websocket), str(rpc)]
+    with started(command, core=1, port=websocket):
+        yield websocket, rpc
+
+
+def memory(root: Path, url: str, ca_file: str) -> None:
+    """Print what the daemon holds while it makes 800 TLS handshakes a second."""
+    ours, rate, resident = own_cost(root, url, 800, ca_file=ca_file)
+    print(
+        f"https at {rate:.0f}/s: {resident:.0f} MB resident, {ours * 1e6:.0f} us of CPU a check",
+        flush=True,
+    )
+
+
 def capacity(root: Path, url: str, rate: int) -> None:
     directory = root / f"capacity-{rate}"
     config = {"probes": {"jobs": jobs(rate, url, interval=1), "concurrency": 1000}}
@@ -254,8 +272,11 @@ def most_within(instants: Sequence[float], length_s: float) -> int:
     return max(bisect_right(found, start + length_s) - n for n, start in enumerate(found))
 
 
-def of_all_kinds(count: int, plain: int, secure: int, ca_file: str, dns: int) -> list[Any]:
-    """Return jobs of the kinds in turn."""
+def of_all_kinds(
+    count: int, web: tuple[int, int, str], dns: int, others: tuple[int, int]
+) -> list[Any]:
+    """Return jobs of all kinds in turn, http with and without TLS; no heartbeat comes."""
+    (plain, secure, ca_file), (websocket, rpc) = web, others
     kinds: list[dict[str, Any]] = [
         {"url": f"http://127.0.0.1:{plain}/page"},
         {"url": f"https://127.0.0.1:{secure}/page", "ca_file": ca_file},
@@ -263,6 +284,9 @@ def of_all_kinds(count: int, plain: int, secure: int, ca_file: str, dns: int) ->
         {"kind": "tls", "url": f"tls://127.0.0.1:{secure}", "ca_file": ca_file},
         {"kind": "dns", "url": f"dns://127.0.0.1:{dns}/example.org"},
         {"kind": "ping", "url": "ping://127.0.0.1"},
+        {"kind": "websocket", "url": f"ws://127.0.0.1:{websocket}/"},
+        {"kind": "grpc", "url": f"grpc://127.0.0.1:{rpc}"},
+        {"kind": "heartbeat", "grace": 600},
     ]
     return [{"id": i, "interval": 60, **kinds[i % len(kinds)]} for i in range(1, count + 1)]
 
@@ -317,7 +341,8 @@ def to_kafka(root: Path, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    loads = ("http", "https", "tcp", "dns", "ping", "capacity", "jobs", "kinds", "kafka")
+    kinds = ("http", "https", "tcp", "dns", "ping")
+    loads = (*kinds, "memory", "capacity", "jobs", "kinds", "kafka")
     parser.add_argument("load", nargs="*", default=loads, help=f"of {', '.join(loads)}")
     parser.add_argument("--rate", type=int, default=2700, help="checks/s wanted of one core")
     args = parser.parse_args()
@@ -341,14 +366,16 @@ def main() -> None:
             if "ping" in args.load:
                 url, peer = "ping://127.0.0.1", ("icmp", "127.0.0.1")
                 compare(root, "ping", url, ca_file, rate=1000, peer=peer, kind="ping")
+            if "memory" in args.load:
+                memory(root, secure_page, ca_file)
             if "capacity" in args.load:
                 capacity(root, page, args.rate)
             if "jobs" in args.load:
                 many_jobs(root, "http", jobs(10_000, page, interval=60))
             if "kinds" in args.load:
-                with name_server() as port:
-                    found = of_all_kinds(10_000, plain, secure, ca_file, port)
-                    many_jobs(root, "six kinds in turn", found)
+                with name_server() as port, services() as others:
+                    found = of_all_kinds(10_000, (plain, secure, ca_file), port, others)
+                    many_jobs(root, "all kinds in turn", found)
         if "kafka" in args.load:
             to_kafka(root, 100_000)
 

@@ -1,7 +1,8 @@
 """Whether a site that is checked from several locations is down. Pure.
 
 Each location says whether the site is down there; a quorum of them decides. One that has been
-silent for a while does not count.
+silent for a while does not count. Fewer locations than the quorum open no outage, and end none that
+all of them see.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from monitor.messages import Result
 __all__ = ["ALL_LOCATIONS", "decisive", "heard", "is_down", "silent_after_s"]
 
 ALL_LOCATIONS = 1000
-"""A quorum that means all locations; no config can have more of them."""
+"""A quorum that means all locations that count; no config can have more of them."""
 
 # Runs of a job that may fail to come before its location is silent.
 _RUNS = 3
@@ -53,24 +54,34 @@ def heard(
     return found
 
 
-def is_down(down: int, locations: int, quorum: int | None) -> bool:
-    """Return whether a site is down that is down in ``down`` of the locations.
+def is_down(down: int, locations: int, quorum: int | None) -> bool | None:
+    """Return whether a site is down that is down in ``down`` of the locations that count.
 
-    Without a quorum that is more than half of them. A quorum above their number means all.
+    Without a quorum that is more than half of them. None: it is down in all of them, but they are
+    fewer than the quorum, so it remains what it was.
     """
-    needed = locations // 2 + 1 if quorum is None else min(quorum, locations)
-    return down >= needed > 0
+    if quorum is None:
+        needed = locations // 2 + 1
+    else:
+        needed = locations if quorum >= ALL_LOCATIONS else quorum
+    if down >= needed > 0:
+        return True
+    return None if 0 < down == locations else False
 
 
-def decisive(results: Iterable[Result], *, silent_s: float = math.inf) -> Result:
+def decisive(
+    results: Iterable[Result], *, silent_s: float = math.inf, was_down: bool = False
+) -> Result | None:
     """Return which of the last results of a site, one per location, shows its state.
 
-    That is the newest of those that say what the quorum says. ``results`` must not be empty.
+    That is the newest of those that say what the quorum says. None: too few locations count to say
+    that it is down, and it was not. ``results`` must not be empty.
     """
     known = sorted(results, key=lambda result: result.checked_at)
     newest = known[-1]
     counted = [each for each in known if each.checked_at >= newest.checked_at - silent_s]
     down = [each for each in counted if not each.up]
-    if is_down(len(down), len(counted), newest.quorum):
-        return down[-1]
-    return next(each for each in reversed(counted) if each.up)
+    verdict = is_down(len(down), len(counted), newest.quorum)
+    if verdict is None:
+        return down[-1] if was_down else None
+    return down[-1] if verdict else next(each for each in reversed(counted) if each.up)

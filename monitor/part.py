@@ -60,6 +60,10 @@ class Part(ABC):
         check-config calls it, too, while a daemon runs.
         """
 
+    def remarks(self) -> Sequence[str]:
+        """Return what :meth:`check` has found to be left out, one line each."""
+        return ()
+
     @abstractmethod
     async def start(self) -> None:
         """Bind all listeners and prepare to run.

@@ -35,12 +35,15 @@ def result(location: str, at: float, *, up: bool, quorum: int | None = None) -> 
         (2, 4, None, False),
         (1, 3, 1, True),
         (2, 3, 3, False),
-        (2, 2, 3, True),
+        (2, 2, 3, None),
+        (1, 2, 3, False),
+        (1, 1, 2, None),
+        (1, 1, ALL_LOCATIONS, True),
         (2, 3, ALL_LOCATIONS, False),
     ],
 )
 def test_a_quorum_is_more_than_half_or_the_number_that_is_set(
-    down: int, locations: int, quorum: int | None, expected: bool
+    down: int, locations: int, quorum: int | None, expected: bool | None
 ) -> None:
     assert is_down(down, locations, quorum) is expected
 
@@ -53,16 +56,23 @@ def test_a_quorum_is_more_than_half_or_the_number_that_is_set(
     ),
     quorum=st.none() | st.integers(1, 7),
     silent_s=st.integers(1, 120),
+    was_down=st.booleans(),
 )
 def test_the_newest_result_that_agrees_with_the_quorum_shows_the_state(
-    said: dict[str, tuple[int, bool]], quorum: int | None, silent_s: int
+    *, said: dict[str, tuple[int, bool]], quorum: int | None, silent_s: int, was_down: bool
 ) -> None:
     results = [result(name, at, up=up, quorum=quorum) for name, (at, up) in said.items()]
-    shown = decisive(results, silent_s=silent_s)
+    shown = decisive(results, silent_s=silent_s, was_down=was_down)
     now = max(at for at, _ in said.values())
     votes = [up for at, up in said.values() if now - at <= silent_s]
-    needed = len(votes) // 2 + 1 if quorum is None else min(quorum, len(votes))
-    assert shown.up is (votes.count(False) < needed)
+    needed = len(votes) // 2 + 1 if quorum is None else quorum
+    if shown is None:
+        assert not was_down
+        assert not any(votes)
+        assert len(votes) < needed
+        return
+    kept = was_down and not any(votes)
+    assert shown.up is (votes.count(False) < needed and not kept)
     agreeing = [at for at, up in said.values() if now - at <= silent_s and up is shown.up]
     assert shown.checked_at == max(agreeing)
 

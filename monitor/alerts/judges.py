@@ -28,7 +28,8 @@ _EVENTS = 4000
 class Results:
     """Judges results; ``seen`` has when the last result of each job was made (s since epoch).
 
-    ``rules`` and ``jobs`` return those of now.
+    ``too_few`` says which jobs have fewer locations than their quorum, if some have. ``rules`` and
+    ``jobs`` return those of now.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Results:
         self._unwritten: dict[int, float] = {}
         self._seen_written_at = 0.0
         self.seen: dict[int, float] = {}
+        self.too_few: str | None = None
 
     def load(self, states: Iterable[tuple[str, str, State]]) -> None:
         """See :class:`Judge`."""
@@ -80,6 +82,7 @@ class Results:
     def idle(self) -> Changes:
         """End the incidents of jobs that were removed or stopped."""
         self._judge.adopt(self._rules(), self._jobs())
+        self.too_few = self._judge.too_few()
         return self._judge.gone(self._clock())
 
     def apply(self, changes: Changes) -> None:

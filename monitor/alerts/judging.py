@@ -18,6 +18,7 @@ from monitor.alerts.result_view import ResultView
 from monitor.alerts.settings import CertificateRule, Rule, SiteRule
 from monitor.alerts.transitions import Observed, Transition
 from monitor.locations import silent_after_s
+from monitor.validation import one_line
 
 __all__ = ["Judged", "ResultJudge"]
 
@@ -51,8 +52,9 @@ class ResultJudge:
         # By job, the states by rule.
         self._states: dict[int, dict[str, State]] = {}
         self._seen: dict[_Seen, tuple[float, ...]] = {}
-        # Of jobs that are checked from several.
+        # Of jobs that are checked from several, and those of them that have too few.
         self._located: dict[int, Locations] = {}
+        self._few: set[int] = set()
 
     def adopt(self, rules: Iterable[Rule], jobs: Mapping[int, JobFacts] | None) -> None:
         """Use these rules and jobs from now on; cheap if they have not changed."""
@@ -73,6 +75,7 @@ class ResultJudge:
         self._states.clear()
         self._seen.clear()
         self._located.clear()
+        self._few.clear()
         for rule, subject, state in states:
             if rule == LOCATIONS:
                 self._located[int(subject)] = known_locations(state)
@@ -95,12 +98,18 @@ class ResultJudge:
         """Take changes that are committed."""
         if isinstance(judged, Judged):
             self._seen.update(judged.seen)
-            self._located.update(judged.located)
+            for job_id, located in judged.located.items():
+                self._located[job_id] = located
+                if located.too_few:
+                    self._few.add(job_id)
+                else:
+                    self._few.discard(job_id)
         for (rule, subject), state in judged.states.items():
             job_id = int(subject)
             if rule == LOCATIONS:
                 if state is None:
                     self._located.pop(job_id, None)
+                    self._few.discard(job_id)
                 continue
             states = self._states.setdefault(job_id, {})
             if state is None:
@@ -166,6 +175,20 @@ class ResultJudge:
             if result.scheduled_at not in recent:
                 self._seen[one] = (*recent[1 - _RECENT :], result.scheduled_at)
 
+    def too_few(self) -> str | None:
+        """Return what it means that jobs have fewer locations than their quorum; None: none has."""
+        jobs = self._jobs or {}
+        few = sorted(job_id for job_id in self._few if job_id not in jobs or jobs[job_id].running)
+        if not few or not self._site:
+            return None
+        located, facts = self._located[few[0]], jobs.get(few[0])
+        name = f"job {few[0]}" if facts is None else facts.title
+        more = f" (and {len(few) - 1} more)" if len(few) > 1 else ""
+        return one_line(
+            f"{name} is checked only from {', '.join(sorted(located.heard_at))}, and its quorum is"
+            f" {located.quorum}: it cannot be found down{more}"
+        )
+
     def gone(self, now: float) -> Judged:
         """Return what it changes that jobs were removed or stopped: their incidents end."""
         judged = Judged()
@@ -212,7 +235,8 @@ class ResultJudge:
         facts = (self._jobs or {}).get(job_id)
         silent_s = _SILENT_S if facts is None else silent_after_s(facts.interval, facts.slowest_s)
         known = judged.located.get(job_id) or self._located.get(job_id) or Locations({})
-        found = known.heard(result.location or "", result.checked_at, silent_s)
+        where = result.location or ""
+        found = known.heard(where, result.checked_at, silent_s, result.quorum)
         judged.located[job_id] = found
         if found.heard_at.keys() != known.heard_at.keys():
             judged.state(LOCATIONS, str(job_id), found.state())

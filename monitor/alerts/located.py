@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from monitor.alerts.incidents import LocationState, State
-from monitor.locations import heard, is_down
+from monitor.locations import ALL_LOCATIONS, heard, is_down
 
 __all__ = ["LOCATIONS", "Locations", "counted", "known_locations", "with_location"]
 
@@ -23,16 +23,31 @@ LOCATIONS = "\n"
 
 @dataclass(frozen=True, slots=True)
 class Locations:
-    """The locations of a job that count now, and when each was heard of last (s since epoch)."""
+    """The locations of a job that count now, and when each was heard of last (s since epoch).
+
+    ``joined`` says that the last result is of one that did not count before it. ``few_since`` is
+    since when they are fewer than the ``quorum``; ``too_few`` says that this lasts, so that no
+    rule can find the job down.
+    """
 
     heard_at: Mapping[str, float]
+    joined: bool = False
+    quorum: int = 0
+    few_since: float | None = None
+    too_few: bool = False
 
-    def heard(self, location: str, at: float, silent_s: float) -> Locations:
+    def heard(self, location: str, at: float, silent_s: float, quorum: int | None) -> Locations:
         """Return them after a result from a location, without those that are silent since."""
-        return Locations(heard(self.heard_at, location, at, silent_s))
+        found = heard(self.heard_at, location, at, silent_s)
+        joined = location not in self.heard_at
+        if quorum is None or not len(found) < quorum < ALL_LOCATIONS:
+            return Locations(found, joined)
+        since = at if self.few_since is None else self.few_since
+        # After the first start, the others may be about to report.
+        return Locations(found, joined, quorum, since, at - since > silent_s)
 
-    def is_down(self, bad: int, quorum: int | None) -> bool:
-        """Return whether this many of them are a quorum."""
+    def is_down(self, bad: int, quorum: int | None) -> bool | None:
+        """Return whether this many of them are a quorum; None: it remains what it was."""
         return is_down(bad, len(self.heard_at), quorum)
 
     def state(self) -> State:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from monitor.alerts.conditions import Condition
+from monitor.alerts.matching import fits
 from monitor.alerts.settings import LogsRule
 from monitor.yielding import in_slices
 
@@ -46,7 +46,7 @@ class LogCounts:
             sender = rule.match.sender
             if line.level not in levels_of(rule):
                 continue
-            if sender is not None and not fnmatchcase(line.sender, sender):
+            if sender is not None and not fits(line.sender, sender):
                 continue
             key = rule.name, line.sender
             times, _ = self._windows.pop(key, (deque(maxlen=rule.count), ""))

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from monitor.alerts.settings import Match
 
-__all__ = ["matches"]
+__all__ = ["fits", "matches"]
+
+_BRACKET = re.compile(r"(\[[*?[]\])|\[")
+
+
+def fits(text: str, pattern: str) -> bool:
+    """Return whether a pattern fits a text.
+
+    ``*`` and ``?`` are wildcards, ``[*]`` and ``[?]`` are plain ones.
+    """
+    if "[" in pattern:
+        pattern = _BRACKET.sub(lambda found: found[1] or "[[]", pattern)
+    return fnmatchcase(text, pattern)
 
 
 def matches(
@@ -24,8 +37,8 @@ def matches(
         return False
     if match.jobs and job_id not in match.jobs:
         return False
-    if match.sender is not None and (watch != "logs" or not fnmatchcase(subject, match.sender)):
+    if match.sender is not None and (watch != "logs" or not fits(subject, match.sender)):
         return False
-    if match.subject is not None and not fnmatchcase(subject, match.subject):
+    if match.subject is not None and not fits(subject, match.subject):
         return False
-    return match.rule is None or fnmatchcase(rule, match.rule)
+    return match.rule is None or fits(rule, match.rule)

@@ -147,7 +147,7 @@ class Alerts(Part):
                 return State(Health.DEGRADED, outage.summary)
         count = sum(self.statistics.open.values())
         summary = f"{count} open incident{'' if count == 1 else 's'}"
-        problems = self._notifier.problems()
+        problems = [*self._notifier.problems(), *filter(None, [self._results.too_few])]
         if problems:
             return State(Health.DEGRADED, f"{summary}; {problems[0]}")
         return State(Health.OK, summary)

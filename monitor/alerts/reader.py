@@ -166,12 +166,15 @@ class TopicReader:
                     changes = await loop.run_in_executor(self._thread, judge)
                 else:
                     self._intake.behind.clear()
-                if not changes and loop.time() >= self._idle_at + _IDLE_S:
-                    self._idle_at = loop.time()
-                    changes = await loop.run_in_executor(self._thread, self._judge.idle)
                 overdue = loop.time() >= self._committed_at + _OFFSETS_S
                 if changes or (overdue and self._judged):
                     await self._commit(changes, consumer, records)
+                # Even if every message changes something, as those of a site that is down do.
+                if self._in_step and loop.time() >= self._idle_at + _IDLE_S:
+                    self._idle_at = loop.time()
+                    changes = await loop.run_in_executor(self._thread, self._judge.idle)
+                    if changes:
+                        await self._commit(changes, consumer, ())
                 # Only now: the incidents of the last messages are committed.
                 self._full = full
             except tables.MovedError as error:

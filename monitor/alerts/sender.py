@@ -137,7 +137,7 @@ class Sender:
                 page=self._page(),
                 now=now,
             )
-            outcome = await self.target.send(message)
+            outcome = await self._send(message)
         else:
             outcome = Outcome(accepted=True, said="its incidents are deleted")
         if outcome.accepted:
@@ -146,6 +146,14 @@ class Sender:
                 del self._unnoted[next(iter(self._unnoted))]
         await self._note(delivery, outcome, incidents)
         self._unnoted.pop(delivery.id, None)
+
+    async def _send(self, message: Message) -> Outcome:
+        """Send a message; what a receiver can make fail holds up no other."""
+        try:
+            return await self.target.send(message)
+        except Exception as error:
+            logger.exception("receiver %s: sending failed", self.target.receiver)
+            return Outcome(accepted=False, said=f"sending failed with {type(error).__name__}")
 
     async def _note(
         self, delivery: Delivery, outcome: Outcome, incidents: Sequence[Incident]
@@ -221,7 +229,7 @@ class Sender:
                 page=self._page(),
                 now=self._clock(),
             )
-            outcome = await self.target.send(message)
+            outcome = await self._send(message)
             if not outcome.accepted:
                 self._outage.failed(f"did not accept its open incidents: {outcome.said}")
             else:

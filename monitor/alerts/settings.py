@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from monitor.alerts.urls import read_urls
+from monitor.alerts.urls import read_urls, web_url
 from monitor.errors import SettingError
 from monitor.settings import (
     Count,
@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"\S")]
+# Longer ones take long to compile.
+_Pattern = Annotated[str, msgspec.Meta(max_length=1000)]
 _Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _Few = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
@@ -53,12 +55,12 @@ class Match(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tags: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
     # sites with any of these ids, at most 10,000
     jobs: Annotated[tuple[_JobId, ...], msgspec.Meta(max_length=10_000)] = ()
-    # senders of log entries, with * and ? as wildcards
-    sender: str | None = None
-    # subjects of incidents, with * and ? as wildcards
-    subject: str | None = None
-    # rules of incidents by name, with * and ? as wildcards
-    rule: str | None = None
+    # senders of log entries, with * and ? as wildcards; [*] is a plain *
+    sender: _Pattern | None = None
+    # subjects of incidents, with * and ? as wildcards; [*] is a plain *
+    subject: _Pattern | None = None
+    # rules of incidents by name, with wildcards, too
+    rule: _Pattern | None = None
 
 
 class Receiver(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -352,6 +354,10 @@ def _verify_url(url: str, path: tuple[str | int, ...]) -> None:
     printable = url.isprintable() and " " not in url
     if scheme not in ("http", "https") or not separator or not host or not printable:
         raise SettingError(path, "is not a URL with http:// or https:// and a host")
+    try:
+        web_url(url)
+    except ValueError:
+        raise SettingError(path, "is not a URL: its host or its port is invalid") from None
 
 
 def _minutes(text: str) -> int | None:

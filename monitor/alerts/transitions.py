@@ -62,7 +62,9 @@ class Transition:
             locations = with_location(
                 before or State(), result.location or "", after, located.heard_at
             )
-            down = located.is_down(len(locations), result.quorum)
+            verdict = located.is_down(len(locations), result.quorum)
+            was_down = before is not None and before.failures > 0
+            down = was_down if verdict is None else verdict
         failures = 1 if down else 0
         since = result.checked_at
         if before is not None and before.failures == failures:
@@ -105,17 +107,18 @@ class Transition:
             state = State()
         where, incident = result.location or "", state.incident
         before = state.locations.get(where)
-        if before is None and incident is not None and not state.locations:
-            # It opened before its results had locations.
+        if before is None and incident is not None and (located.joined or not state.locations):
+            # One that did not count does not end an outage that it sees, too. Without any, the
+            # incident opened before results had locations.
             before = LocationState(bad=True)
         after = counted(before, good=good, failures=rule.failures, successes=rule.successes)
         locations = with_location(state, where, after, located.heard_at)
         bad = sorted(name for name, known in locations.items() if known.bad)
-        if not located.is_down(len(bad), result.quorum):
-            if incident is not None:
-                self.changes.resolved.append(Resolved(incident, result.checked_at))
-                incident = None
-        elif incident is None:
+        verdict = located.is_down(len(bad), result.quorum)
+        if verdict is False and incident is not None:
+            self.changes.resolved.append(Resolved(incident, result.checked_at))
+            incident = None
+        elif verdict and incident is None:
             what = "down" if not result.up else "degraded"
             shown = ", ".join(name or "no location" for name in bad)
             why = (

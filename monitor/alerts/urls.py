@@ -1,11 +1,12 @@
-"""Reads a file of Apprise URLs, which are secrets."""
+"""Reads a file of Apprise URLs, which are secrets, and the URLs of receivers of HTTP."""
 
 from __future__ import annotations
 
 from monitor.errors import SettingError
+from monitor.libraries import needed_by
 from monitor.settings import read_secret
 
-__all__ = ["read_urls"]
+__all__ = ["read_urls", "web_url"]
 
 _MOST = 100
 
@@ -30,3 +31,17 @@ def read_urls(file: str, *, path: tuple[str | int, ...]) -> tuple[str, ...]:
     if len(found) > _MOST:
         raise SettingError(path, f"{file} has more than {_MOST} URLs")
     return tuple(dict.fromkeys(found))
+
+
+def web_url(text: str, base: str | None = None) -> str:
+    """Return a URL of HTTP as it is sent, in ASCII; raise ValueError for another.
+
+    It is read as browsers read it; with ``base``, as a redirect from there.
+    """
+    with needed_by("alerts"):
+        from pywhatwgurl import URL
+
+    url = URL(text, base)
+    if url.protocol not in ("http:", "https:"):
+        raise ValueError(f"{url.protocol} is not HTTP")
+    return str(url.href)

@@ -25,10 +25,12 @@ import urllib3
 from monitor.cluster.kubeconfig import (
     INLINE,
     AccessError,
+    authorization_of_provider,
     current,
     impersonation,
     plugin_cluster,
-    read_limited,
+    server_of,
+    server_of_pod,
     take_inline,
     take_token_file,
 )
@@ -77,92 +79,61 @@ def load_access(
     kubeconfig: Path | None, *, service_account: Path, plugin: Plugin, connections: int
 ) -> Access:
     """Read all of it again; raises AccessError, PluginError, and what the package raises."""
-    from kubernetes import client
-    from kubernetes.config.incluster_config import InClusterConfigLoader
-    from kubernetes.config.kube_config import KubeConfigLoader
-
-    configuration: Any = client.Configuration()
-    in_cluster: Any = InClusterConfigLoader
-    from_file: Any = KubeConfigLoader
-    config: dict[str, Any] = {}
     cluster: dict[str, Any] = {}
     user: dict[str, Any] = {}
-    credential: Credential | None = None
-    files: list[str] = []
+    expires_at: float | None = None
     if kubeconfig is None:
-        token, authority = str(service_account / "token"), str(service_account / "ca.crt")
-        files += [token, authority]
+        files = [str(service_account / name) for name in ("token", "ca.crt")]
         stamps = {file: file_stamp(file) for file in files}
-        for file in files:
-            if Path(file).exists():
-                # The package would read whatever it is, without an end.
-                read_limited(file)
-        in_cluster(token_filename=token, cert_filename=authority).load_and_set(configuration)
+        server = server_of_pod(service_account)
     else:
-        files.append(str(kubeconfig))
+        folder = kubeconfig.parent
         stamps = {str(kubeconfig): file_stamp(kubeconfig)}
         config = read_kubeconfig(kubeconfig)
         cluster, user = current(config, "cluster"), current(config, "user")
         inline = {key: take_inline(cluster, user, key) for key in INLINE}
         for section in (cluster, user):
-            for file_key in (
-                "certificate-authority",
-                "client-certificate",
-                "client-key",
-                "tokenFile",
-            ):
+            for file_key in (*INLINE, "tokenFile"):
                 if isinstance(name := section.get(file_key), str) and name:
                     # Before it is read: a change in between is found by the next comparison.
-                    file = os.path.normpath(kubeconfig.parent / name)
+                    file = os.path.normpath(folder / name)
                     stamps[file] = file_stamp(file)
-        take_token_file(user, kubeconfig.parent)
+        take_token_file(user, folder)
+        credential: Credential | None = None
         if "exec" in user and not user.keys() & {"token", "tokenFile", "auth-provider"}:
-            known = plugin_cluster(
-                cluster, inline["certificate-authority"], folder=kubeconfig.parent
-            )
-            credential = plugin.run(user.pop("exec"), known, kubeconfig.parent)
+            known = plugin_cluster(cluster, inline["certificate-authority"], folder=folder)
+            credential = plugin.run(user.pop("exec"), known, folder)
+            expires_at = credential.expires_at
             if credential.token:
                 user["token"] = credential.token
-        try:
-            from_file(config_dict=config, config_base_path=str(kubeconfig.parent)).load_and_set(
-                configuration
-            )
-        except AttributeError:
-            # So it fails for a provider whose tool or package is not there.
-            raise AccessError("the auth-provider gives no token; use a plugin (exec)") from None
-    host = str(configuration.host).rstrip("/")
-    if urlsplit(host).scheme not in {"http", "https"}:
+            if credential.certificate and credential.key:
+                inline["client-certificate"] = credential.certificate.encode()
+                inline["client-key"] = credential.key.encode()
+        authorization = None
+        if "auth-provider" in user:
+            authorization = authorization_of_provider(config, folder)
+        server = server_of(cluster, user, inline, folder=folder, authorization=authorization)
+    if urlsplit(server.host).scheme not in {"http", "https"}:
         raise AccessError("the server's address is not a URL with http or https")
     headers = urllib3.HTTPHeaderDict(impersonation(user))
-    for setting in configuration.auth_settings().values():
-        if setting["in"] == "header" and setting["value"]:
-            headers[setting["key"]] = setting["value"].strip()
+    if server.authorization:
+        headers["authorization"] = server.authorization
     context = None
-    if host.startswith("https"):
-        authority_pem, certificate, key = (
-            (inline["certificate-authority"], inline["client-certificate"], inline["client-key"])
-            if kubeconfig is not None
-            else (None, None, None)
-        )
-        if credential is not None and credential.certificate and credential.key:
-            certificate, key = credential.certificate.encode(), credential.key.encode()
+    if server.host.startswith("https"):
         context = _tls_context(
-            authority_pem or read_limited(configuration.ssl_ca_cert),
-            certificate or read_limited(configuration.cert_file),
-            key or read_limited(configuration.key_file),
-            verify=bool(configuration.verify_ssl),
+            server.authority, server.certificate, server.key, verify=server.verify
         )
     return Access(
-        host=host,
+        host=server.host,
         pool=_pool(
-            host,
+            server.host,
             proxy=cluster.get("proxy-url"),
             context=context,
             server_name=cluster.get("tls-server-name"),
             connections=connections,
         ),
         headers=headers,
-        expires_at=credential.expires_at if credential is not None else None,
+        expires_at=expires_at,
         stamps=stamps,
     )
 

@@ -32,6 +32,7 @@ from monitor.cluster.events import (
     image_changes,
     make_event,
 )
+from monitor.cluster.groups import is_group
 from monitor.cluster.mapping import map_object
 from monitor.cluster.objects import Template, TemplateMetadata
 from monitor.cluster.pods import Pod, with_digest
@@ -53,10 +54,10 @@ from monitor.messages import ModelEvent
 
 __all__ = [
     "Change",
-    "compare_canary",
     "compare_gone",
     "compare_pod",
     "compare_service",
+    "event_data",
     "needs_facts",
 ]
 
@@ -122,8 +123,9 @@ def compare_service(
     if reported is not None and deployed and is_older(reported, service):
         if not context.listed:
             return Change(reported)
-        if not _is_rolled_out(service, context):
-            # The cluster went back to the middle of a rollout, or to one that had failed.
+        if not _is_rolled_out(service, context) or same_rollout(reported, service):
+            # The cluster went back to the middle of a rollout, to one that had failed, or to the
+            # same template with a lower generation: the next rollout must not look older than it.
             reported = _gone_back(reported, service)
     if _is_rolled_out(service, context):
         if deployed:
@@ -214,48 +216,6 @@ def compare_pod(reported: Reported | None, pod: Pod, context: Context) -> Change
     return Change(after, event)
 
 
-def compare_canary(
-    reported: Reported, uid: str, canary: Service | None, context: Context
-) -> Change:
-    """Report that a part of a group's replicas runs another version, or no longer does."""
-    fingerprint = "" if canary is None else canary.fingerprint
-    if reported.phase != "told" or fingerprint == reported.canary:
-        return Change(reported)
-    if canary is None:
-        return _canary_ended(reported, uid, context)
-    runs = reported_state(None, canary, context, Facts(), phase="told")
-    after = msgspec.structs.replace(
-        reported, canary=fingerprint, canary_version=runs.version, generation=canary.generation
-    )
-    data = _data(canary, runs, context, before=reported, cause="canary")
-    event = make_event(UPGRADED, uid, canary.number, after.life, data=data, context=context)
-    return Change(after, event)
-
-
-def _canary_ended(reported: Reported, uid: str, context: Context) -> Change:
-    after = msgspec.structs.replace(reported, canary="", canary_version=None)
-    if reported.canary_version in {None, reported.version}:
-        return Change(after)
-    after = msgspec.structs.replace(after, generation=reported.generation + 1)
-    data = ModelEvent(
-        cluster=context.cluster,
-        namespace=reported.namespace,
-        kind=reported.kind,
-        name=reported.name,
-        uid=uid,
-        model=reported.model,
-        version=reported.version,
-        previous_version=reported.canary_version,
-        images=image_changes(reported.images, reported.images),
-        replicas_wanted=reported.replicas_wanted,
-        replicas_ready=reported.replicas_ready,
-        cause="canary",
-        catch_up=context.catch_up,
-    )
-    event = make_event(ROLLED_BACK, uid, after.number, after.life, data=data, context=context)
-    return Change(after, event)
-
-
 def _gone_back(reported: Reported, service: Service) -> Reported:
     history = tuple(item for item in reported.history if item[0] <= service.number)
     return msgspec.structs.replace(
@@ -280,7 +240,9 @@ def _deployed(
         since=after.since if existed or context.catch_up else context.now,
         rollout=Rollout("deployed", context.now, duration, service.changed_by),
     )
-    data = _data(service, after, context, before=None, cause="snapshot" if existed else "created")
+    data = event_data(
+        service, after, context, before=None, cause="snapshot" if existed else "created"
+    )
     data = msgspec.structs.replace(data, duration=duration)
     return Change(
         after, make_event(DEPLOYED, service.uid, service.revision, life, data=data, context=context)
@@ -295,7 +257,7 @@ def _rolled_out(reported: Reported, service: Service, context: Context, facts: F
     # The same revision again with another template, or a lower one: the cluster went back.
     again = service.number == reported.number and service.fingerprint != reported.fingerprint
     life = reported.life + (again or service.number < reported.latest)
-    after = reported_state(reported, service, context, facts, phase="told", life=life)
+    after = _running(reported, service, context, facts, life=life)
     images_changed = news_of_images(reported, after, context.mapping.container)
     version_changed = version_differs(reported, after)
     # A rollback goes to a revision before the last one that was reported, including failed ones.
@@ -315,16 +277,26 @@ def _same(reported: Reported, service: Service, context: Context, facts: Facts) 
     """Compare what may change without a rollout: digests that were unknown, traffic, replicas."""
     after = with_replicas(reported, service)
     if facts.digests and lacks_digests(reported):
-        after = reported_state(reported, service, context, facts, phase="told")
+        after = _running(reported, service, context, facts)
         if news_of_images(reported, after, context.mapping.container):
             return _changed((UPGRADED, "image-changed"), reported, after, service, context)
     if service.complete and service.traffic_percent != reported.traffic_percent:
-        after = reported_state(reported, service, context, facts, phase="told")
+        after = _running(reported, service, context, facts)
         before, now = reported.traffic_percent, service.traffic_percent
         if before is not None and now is not None:
             type_ = UPGRADED if now > before else ROLLED_BACK
             return _changed((type_, "traffic-changed"), reported, after, service, context)
     return Change(after)
+
+
+def _running(
+    reported: Reported, service: Service, context: Context, facts: Facts, *, life: int = 0
+) -> Reported:
+    after = reported_state(reported, service, context, facts, phase="told", life=life)
+    if not is_group(service.uid):
+        return after
+    # A member whose failure was reported may still be there.
+    return msgspec.structs.replace(after, failed_since=reported.failed_since)
 
 
 def _is_what_runs(reported: Reported, service: Service, facts: Facts) -> bool:
@@ -356,7 +328,7 @@ def _changed(
         canary_version=None,
     )
     # Without the controller's annotation, the generation distinguishes changes.
-    data = _data(service, after, context, before=reported, cause=cause)
+    data = event_data(service, after, context, before=reported, cause=cause)
     data = msgspec.structs.replace(data, duration=duration)
     event = make_event(type_, service.uid, service.number, after.life, data=data, context=context)
     return Change(after, event)
@@ -390,7 +362,7 @@ def _failed(reported: Reported | None, service: Service, context: Context) -> Ch
         rollout=Rollout("failed", context.now, duration, service.changed_by),
     )
     data = msgspec.structs.replace(
-        _data(service, wanted, context, before=before, cause="failed"),
+        event_data(service, wanted, context, before=before, cause="failed"),
         reason=failure.reason,
         message=failure.message,
         duration=duration,
@@ -400,9 +372,10 @@ def _failed(reported: Reported | None, service: Service, context: Context) -> Ch
     )
 
 
-def _data(
+def event_data(
     service: Service, after: Reported, context: Context, *, before: Reported | None, cause: str
 ) -> ModelEvent:
+    """Return the data of an event of a service; ``after`` is its new reported state."""
     return ModelEvent(
         cluster=context.cluster,
         namespace=service.namespace,

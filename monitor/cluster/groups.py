@@ -39,6 +39,7 @@ def is_group(uid: str) -> bool:
 class Group:
     """A group as a service; ``main`` is the member whose version that is.
 
+    ``canary`` is the group with the version of ``canary_member``.
     ``settled`` is false while a member is being rolled out, so that canaries come and go.
     """
 
@@ -46,6 +47,7 @@ class Group:
     main: Service
     failing: Service | None = None
     canary: Service | None = None
+    canary_member: Service | None = None
     settled: bool = True
 
 
@@ -137,7 +139,10 @@ class Groups:
         # What most replicas run is only known after the rollout, and so is the end of a failure.
         most = not self._newest_counts and _replicas(rolling) > self._replicas_like(main, running)
         failed = reported is not None and reported.failed_revision is not None
-        if most or (failed and rolling and main.fingerprint == told):
+        # Where all is deleted one by one, a former member without replicas is not rolled back to.
+        idle = not running and reported is not None and reported.phase == "told"
+        idle = idle and main.fingerprint != told
+        if most or idle or (failed and rolling and main.fingerprint == told):
             service = service._replace(complete=False, rolled_out=False)
         return Group(
             service=service,
@@ -150,6 +155,7 @@ class Groups:
             and _as_group(key, canary, members, reported)._replace(
                 fingerprint=fingerprint_of_text("\n".join(map(str, self._runs(canary))))
             ),
+            canary_member=canary,
             settled=not rolling,
         )
 

@@ -14,9 +14,9 @@ from contextlib import suppress
 import msgspec
 
 from monitor.cluster.api import ApiError
+from monitor.cluster.canaries import compare_canary, is_canary_news
 from monitor.cluster.changes import (
     Change,
-    compare_canary,
     compare_gone,
     compare_pod,
     compare_service,
@@ -244,8 +244,10 @@ class Tracker:
             if group.failing is not None:
                 self._compare(group.failing)
             reported = self._states.get(uid)
-            if reported is not None and group.settled:
-                change = compare_canary(reported, uid, group.canary, self._context())
+            if reported is not None and group.settled and is_canary_news(reported, group.canary):
+                member = group.canary_member
+                facts = Facts() if member is None else self._facts(member)
+                change = compare_canary(reported, uid, group.canary, self._context(), facts)
                 self._states.keep(uid, reported, change)
 
     def _note_begin(self, reported: Reported | None, service: Service, context: Context) -> None:

@@ -8,13 +8,22 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import NamedTuple
 
 __all__ = ["SHELLS", "add_arguments", "run", "script"]
 
 SHELLS = ("bash", "zsh", "fish")
+# An id and its description, as the shell's own functions take them.
+_JOB_FORMS: dict[str, Callable[[str, str], str]] = {
+    "bash": lambda id_, name: f"{id_}  ({name})",
+    "zsh": lambda id_, name: f"{id_}:{name}",
+    "fish": lambda id_, name: f"{id_}\t{name}",
+}
+_FISH_JOBS = "-a '(recodex-monitor completion fish --jobs (commandline -cp) 2>/dev/null)'"
+# The actions of `job` that take the ids of jobs.
+_ON_JOBS = ("show", "start", "stop", "check", "change", "remove")
 
 
 class _Command(NamedTuple):
@@ -26,10 +35,20 @@ class _Command(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("shell", choices=SHELLS, help="the shell")
+    parser.add_argument(
+        "--jobs",
+        metavar="LINE",
+        help="print the jobs of the daemon that this command line is about, as the scripts ask for"
+        " them; nothing if it does not answer within 2 s",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script."""
+    """Print the script, or the jobs."""
+    if args.jobs is not None:
+        from monitor.commands.completion_jobs import print_jobs
+
+        print_jobs(args.jobs, _JOB_FORMS[args.shell])
     print(script(args.shell), end="")
     return 0
 
@@ -54,6 +73,10 @@ def _takes_file(action: argparse.Action) -> bool:
     return "FILE" in str(action.metavar or "") or action.dest == "file"
 
 
+def _takes_job(action: argparse.Action) -> bool:
+    return action.dest == "job" or action.metavar == "ID|FILE"
+
+
 def _repeats(action: argparse.Action) -> bool:
     return isinstance(action, argparse._AppendAction)
 
@@ -63,7 +86,7 @@ def _values(action: argparse.Action) -> list[str]:
 
 
 def _bash(commands: list[_Command]) -> str:
-    files, others, values, options = "", [], [], []
+    files, jobs, others, values, options = "", [], [], [], []
     for command in commands:
         flags: list[str] = []
         words: list[str] = []
@@ -75,6 +98,8 @@ def _bash(commands: list[_Command]) -> str:
             patterns = "|".join(f"{command.name}:{flag}" for flag in action.option_strings)
             if _takes_file(action) and action.dest != "config":
                 files += f"|{patterns}"
+            elif _takes_job(action):
+                jobs.append(patterns)
             elif choices := " ".join(_values(action)):
                 values.append(f'        {patterns}) words="{choices}" ;;')
             elif action.nargs != 0 and action.dest != "config":
@@ -85,6 +110,8 @@ def _bash(commands: list[_Command]) -> str:
     return _filled(
         "bash",
         FILES=files,
+        ON_JOBS="|".join(f"job:{action}" for action in _ON_JOBS),
+        JOBS="|".join(jobs),
         OTHERS="|".join(others),
         VALUES="\n".join(values),
         COMMANDS=" ".join(command.name for command in commands),
@@ -98,12 +125,14 @@ def _zsh(commands: list[_Command]) -> str:
         specs = [_zsh_spec(action) for action in command.actions]
         arms.append(f"                {command.name}) _arguments {' '.join(specs)} ;;")
     names = "\n".join(f"        {_zsh_quoted(f'{each.name}:{each.help}')}" for each in commands)
-    return _filled("zsh", COMMANDS=names, ARGUMENTS="\n".join(arms))
+    return _filled("zsh", COMMANDS=names, ARGUMENTS="\n".join(arms), ON_JOBS="|".join(_ON_JOBS))
 
 
 def _zsh_spec(action: argparse.Action) -> str:
     text = re.sub(r"[\\\[\]:]", r"\\\g<0>", action.help or "")
     what = "_files" if _takes_file(action) else f"({' '.join(_values(action))})"
+    if _takes_job(action):
+        what = "->job"
     if what == "()":
         what = " "
     if not action.option_strings:
@@ -140,6 +169,10 @@ def _fish(commands: list[_Command]) -> str:
                 here += f"; and not {seen}"
             elif not action.option_strings and seen:
                 here += f"; and {seen}"
+            if _takes_job(action) and not action.option_strings:
+                on_jobs = f"{here}; and __fish_seen_subcommand_from {' '.join(_ON_JOBS)}"
+                lines.append(f"complete -c recodex-monitor -n '{on_jobs}' {_FISH_JOBS}")
+                here += "; and __fish_seen_subcommand_from import"
             if given:
                 lines.append(f"complete -c recodex-monitor -n '{here}' {given}")
     return "\n".join(lines) + "\n"
@@ -159,6 +192,8 @@ def _fish_options(action: argparse.Action) -> str:
         words.append("-r -F" if _takes_file(action) else "-x")
         if choices:
             words.append(f"-a '{choices}'")
+        elif _takes_job(action):
+            words.append(_FISH_JOBS)
     return " ".join([*words, f"-d {_fish_quoted(action.help or '')}"])
 
 

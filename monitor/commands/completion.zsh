@@ -15,6 +15,14 @@ _recodex_monitor() {
 @ARGUMENTS@
             esac ;;
     esac
+    [[ $state == job ]] || return
+    case $words[1]:${words[(r)(import|@ON_JOBS@)]} in
+        job:import) _files ;;
+        job:?*|alerts:*|probe:*)
+            local -a jobs
+            jobs=(${(f)"$(recodex-monitor completion zsh --jobs "$LBUFFER" 2>/dev/null)"})
+            _describe job jobs ;;
+    esac
 }
 if [ "$funcstack[1]" = _recodex_monitor ]; then
     _recodex_monitor "$@"

@@ -95,7 +95,9 @@ def _sites(jobs: list[dict[str, Any]]) -> Iterator[Text]:
     if not down:
         unknown = sum(job["state"] == "unknown" for job in jobs)
         never = f", {unknown} not checked yet" if unknown else ""
-        yield Text(f"{counted(len(jobs), 'site')}: none is down{never}")
+        few = sum(job["state"].startswith("unknown: down") for job in jobs)
+        unsure = f", {few} down in fewer locations than the quorum" if few else ""
+        yield Text(f"{counted(len(jobs), 'site')}: none is down{never}{unsure}")
         return
     yield Text(
         f"{counted(len(jobs), 'site')}: {len(down)} {'is' if len(down) == 1 else 'are'} down:"

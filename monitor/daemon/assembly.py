@@ -260,14 +260,18 @@ async def check_parts(loaded: LoadedConfig, parts: Sequence[Part]) -> None:
         raise all_of(errors)
 
 
-async def check(loaded: LoadedConfig) -> None:
-    """Raise the errors of a daemon with this config before it binds or opens anything."""
+async def check(loaded: LoadedConfig) -> list[str]:
+    """Raise the errors of a daemon with this config before it binds or opens anything.
+
+    Returns a line for each thing that it would leave out, such as a wrong job in a file.
+    """
     services = Services(loaded.config, stop=lambda _: None, status=PartsStatus({}))
     parts: list[Part] = []
     try:
         for part in make_parts(loaded, services):
             parts.append(part)  # noqa: PERF402 - if one fails, those before it are closed
         await check_parts(loaded, parts)
+        return [remark for part in parts for remark in part.remarks()]
     finally:
         for part in parts:
             await part.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -99,8 +99,11 @@ def load(
     *,
     environ: Mapping[str, str] = os.environ,
     keys: Collection[str] | None = None,
+    also: Callable[[LoadedConfig], Sequence[ConfigError]] = lambda _: (),
 ) -> LoadedConfig:
     """Read and check ``file``, or return the defaults; raises ConfigError with all errors.
+
+    If there are errors, ``also`` may find more in the sections that have none.
 
     With ``keys``, such as ``api.uri``, only their sections are checked, and not the files that they
     name: for a command, which may lack the variables and files that the service has. A variable
@@ -110,14 +113,17 @@ def load(
         return LoadedConfig(Config(), None)
     document = Document.read(file)
     try:
-        return _load(document, environ, keys)
+        return _load(document, environ, keys, also)
     except BaseException:
         document.take_apart()
         raise
 
 
 def _load(
-    document: Document, environ: Mapping[str, str], keys: Collection[str] | None
+    document: Document,
+    environ: Mapping[str, str],
+    keys: Collection[str] | None,
+    also: Callable[[LoadedConfig], Sequence[ConfigError]],
 ) -> LoadedConfig:
     loaded = LoadedConfig(Config(), document)
     old = OldKeys(document, [field.encode_name for field in msgspec.structs.fields(Config)])
@@ -140,9 +146,28 @@ def _load(
             raise
     errors = omissions.errors if keys is None else _concerning(keys, unset, omissions)
     if errors:
-        raise all_of([loaded.error(document.as_written(each)) for each in errors])
+        found = [loaded.error(document.as_written(each)) for each in errors]
+        if not omissions.gave_up and not omissions.is_full:
+            wrong = {str(error.path[0]) for error in errors if error.path}
+            loaded.config = _without(loaded.config, wrong)
+            found += also(loaded)
+        raise all_of(found)
     loaded.remarks = old.remarks
     return loaded
+
+
+def _without(config: Config, wrong: Collection[str]) -> Config:
+    """Return the config without the ``wrong`` sections, and what else depends on them."""
+    if "api" in wrong:
+        wrong = {*wrong, "logs"}  # it uses the file of tokens, too
+    always = (LoggerSettings, DatabaseSettings, BusSettings)
+    changes = {
+        name: section.__class__() if isinstance(section, always) else None
+        for name, section in config.sections()
+        if name in wrong
+    }
+    left: Config = config.replace(**changes)
+    return left
 
 
 def _concerning(

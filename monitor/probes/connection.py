@@ -208,6 +208,7 @@ def _describe(error: BaseException, timeout_s: float) -> str | None:
         return f"no-such-host: {error.strerror}"
     if isinstance(error, OSError):
         word = OS_ERRORS.get(error.errno or 0, "reset")
-        # asyncio's own texts name addresses; the system's can be grouped by.
-        return f"{word}: {os.strerror(error.errno) if error.errno else error}"
+        # asyncio's own texts name addresses, or are empty; the system's can be grouped by.
+        said = os.strerror(error.errno) if error.errno else str(error)
+        return f"{word}: {said or 'the connection was closed'}"
     return None

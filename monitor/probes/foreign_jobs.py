@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -63,9 +64,19 @@ def foreign_jobs(data: Any) -> Iterator[Found]:
             _each("endpoint", data["endpoints"], gatus_job),
             _each("external endpoint", _listed(data, "external-endpoints"), external_job),
             _each("suite", _listed(data, "suites"), no_job),
+            _sections(data, "endpoints", "external-endpoints", "suites"),
         )
     if isinstance(data, dict) and isinstance(data.get("monitorList"), list):
-        return _each("monitor", data["monitorList"], _kuma)
+        monitors = data["monitorList"]
+        groups = {
+            each.get("id"): text(each.get("name"))
+            for each in monitors
+            if isinstance(each, dict) and each.get("type") == "group"
+        }
+        return chain(
+            _each("monitor", monitors, partial(_kuma, groups=groups)),
+            _sections(data, "monitorList", "version"),
+        )
     raise ValueError(
         "not a target list of Prometheus, a config of Gatus or a backup of Uptime Kuma"
     )
@@ -74,6 +85,13 @@ def foreign_jobs(data: Any) -> Iterator[Found]:
 def _listed(data: dict[str, Any], key: str) -> list[Any]:
     found = data.get(key) or []
     return found if isinstance(found, list) else [found]
+
+
+def _sections(data: dict[str, Any], *known: str) -> Iterator[Found]:
+    """Say which sections are not about checks, such as those about alerts."""
+    for name, value in data.items():
+        if value and name not in known:
+            yield f"section {text(name)}", None, ["only checks are"]
 
 
 def _each(what: str, entries: list[Any], read: Any) -> Iterator[Found]:
@@ -127,7 +145,9 @@ def _prometheus_job(
     return job
 
 
-def _kuma(entry: dict[str, Any], lost: list[str]) -> dict[str, Any] | None:
+def _kuma(
+    entry: dict[str, Any], lost: list[str], *, groups: Mapping[Any, str]
+) -> dict[str, Any] | None:
     kind, host, port = str(entry["type"]), entry.get("hostname"), entry.get("port")
     job: dict[str, Any] = {"name": str(entry.get("name") or "")}
     if kind in ("http", "keyword", "json-query"):
@@ -168,6 +188,9 @@ def _kuma(entry: dict[str, Any], lost: list[str]) -> dict[str, Any] | None:
     elif kind == "push":
         job["kind"] = "heartbeat"
         lost.append("its push token: make a key with POST /job/ID/key")
+    elif kind == "group":
+        lost.append("a group: its name is a tag of its monitors")
+        return None
     else:
         lost.append(f"the type {kind} has no kind of check")
         return None
@@ -184,5 +207,11 @@ def _kuma(entry: dict[str, Any], lost: list[str]) -> dict[str, Any] | None:
             lost.append(f"more than {_MOST_RETRIES} retries")
     if entry.get("active") in (False, 0):
         job["active"] = False
-    tags = [each["name"] for each in entry.get("tags") or () if isinstance(each, dict)]
+    tags = [
+        f"{each['name']}={text(each['value'])}" if each.get("value") else each["name"]
+        for each in entry.get("tags") or ()
+        if isinstance(each, dict)
+    ]
+    if groups.get(entry.get("parent")):
+        tags.append(groups[entry["parent"]])
     return {**job, "tags": tags} if tags else job

@@ -35,6 +35,7 @@ _COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
 _CODES = range(100, 1000)
 _ANY = re.compile(r"any\((.*)\)")
 _PATTERN = re.compile(r"pat\([*]([^*]+)[*]\)")
+_GLOB = re.compile(r"pat\((.*)\)")
 _OF_BODY = re.compile(r"(?:(len|has)\()?\[BODY\][.]?([^()]*)\)?")
 _VARIABLE = re.compile(r"\$\{\w+\}|\$[A-Za-z_]\w*")
 _LITERAL = re.compile(r"true|false|null|-?\d+(\.\d+)?")
@@ -169,7 +170,10 @@ def _take_condition(what: str, sign: str, value: str, job: dict[str, Any]) -> bo
         job["expected_rcode"] = value
         return True
     if what == "[BODY]" and kind == "dns" and sign == "==":
-        job.setdefault("expected", []).append(f"^{re.escape(value)}$")
+        several = _ANY.fullmatch(value)
+        texts = several[1].split(",") if several else [value]
+        choices = "|".join(_glob(each.strip()) for each in texts)
+        job.setdefault("expected", []).append(f"^(?:{choices})$" if several else f"^{choices}$")
         return True
     if what == "[BODY]":
         pattern = _PATTERN.fullmatch(value)
@@ -183,6 +187,12 @@ def _take_condition(what: str, sign: str, value: str, job: dict[str, Any]) -> bo
     if expression is not None:
         job["json"] = f"{job['json']} && {expression}" if "json" in job else expression
     return expression is not None
+
+
+def _glob(value: str) -> str:
+    """Return the expression for a value, or for a pattern with stars."""
+    pattern = _GLOB.fullmatch(value)
+    return re.escape(value) if pattern is None else re.escape(pattern[1]).replace(r"\*", ".*")
 
 
 def _expression(what: str, sign: str, value: str) -> str | None:

@@ -12,7 +12,7 @@ from monitor.errors import SettingError
 from monitor.probes.urls import parse_url, shown_url
 from monitor.settings import Section, verify_each
 
-__all__ = ["Job", "Option"]
+__all__ = ["Job", "Option", "verify_text"]
 
 _DAY_S = 86400.0
 
@@ -65,7 +65,7 @@ class Job(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
         """Check what jobs without a URL have, too."""
         verify_each(
             *(
-                partial(_verify_text, (key,), value)
+                partial(verify_text, (key,), value)
                 for key in self.__struct_fields__
                 # Numbers are most of the keys of thousands of jobs.
                 if isinstance(value := getattr(self, key), str | dict | list)
@@ -114,7 +114,7 @@ class Option:
     many: bool = False
 
 
-def _verify_text(path: tuple[str | int, ...], value: Any) -> None:
+def verify_text(path: tuple[str | int, ...], value: Any) -> None:
     """Raise SettingError for text that no database, no JSON or no UTF-8 can hold."""
     if isinstance(value, str):
         if "\0" in value:
@@ -125,8 +125,8 @@ def _verify_text(path: tuple[str | int, ...], value: Any) -> None:
             raise SettingError(path, "is not valid Unicode: half of a surrogate pair") from None
     elif isinstance(value, dict):
         for name, each in value.items():
-            _verify_text(path, name)
-            _verify_text((*path, name), each)
+            verify_text(path, name)
+            verify_text((*path, name), each)
     elif isinstance(value, list):
         for number, each in enumerate(value):
-            _verify_text((*path, number), each)
+            verify_text((*path, number), each)

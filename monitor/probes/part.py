@@ -87,6 +87,9 @@ class Probes(Part):
         if self._settings.source != "database":
             self._checked = await _load(self._source, self._settings)
 
+    def remarks(self) -> Sequence[str]:
+        return _left_out(() if self._checked is None else self._checked[0].refused)
+
     async def start(self) -> None:
         self.runner = Runner(
             self._bus,
@@ -201,10 +204,8 @@ class Probes(Part):
         refused = (*jobs.refused, *left_out)
         known = set(self._refused)
         fresh = [line for line in refused if line not in known]
-        for line in fresh[:_MOST_REFUSED_LINES]:
-            logger.error("job left out: %s", line)
-        if len(fresh) > _MOST_REFUSED_LINES:
-            logger.error("%d more jobs left out", len(fresh) - _MOST_REFUSED_LINES)
+        for line in _left_out(fresh):
+            logger.error("%s", line)
         self._refused = refused
 
     async def prepare(self, settings: ProbesSettings) -> Callable[[], None]:
@@ -294,6 +295,12 @@ class _Loaded:
 def _question(job: Job) -> Job:
     """Return the job without the keys that its checks do not depend on."""
     return msgspec.structs.replace(job, name="", tags=[], depends_on=[], interval=1.0)
+
+
+def _left_out(refused: Sequence[str]) -> list[str]:
+    lines = [f"job left out: {line}" for line in refused[:_MOST_REFUSED_LINES]]
+    more = len(refused) - len(lines)
+    return [*lines, f"{more} more jobs left out"] if more else lines
 
 
 async def _load(source: JobSource, settings: ProbesSettings) -> tuple[JobList, Sequence[Job]]:

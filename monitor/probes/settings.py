@@ -36,7 +36,8 @@ class ProbesSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     # where this producer is, such as prague. Producers in several locations check the same sites; a
     # site is down if a quorum of the locations says so. null: there is one location
     location: Reloadable[Location | None] = None
-    # locations in which a site must be down to be down; null: more than half. Needs location
+    # locations in which a site must be down to be down, so fewer find no outage; null: more than
+    # half of those that report. Needs location
     quorum: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=100)] | None] = None
     # attempts that are open at once
     concurrency: Reloadable[Annotated[int, msgspec.Meta(ge=1, le=20_000)]] = 500

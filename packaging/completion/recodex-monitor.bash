@@ -1,7 +1,7 @@
 # bash completion for recodex-monitor
 _recodex_monitor() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
-    local command= index options= words= files= each
+    local command= index options= words= files= jobs= each
     # `--state=down` is three words, because "=" separates words.
     [[ $word != = ]] || word=
     [[ $before != = ]] || before=${COMP_WORDS[COMP_CWORD-2]}
@@ -14,7 +14,8 @@ _recodex_monitor() {
     done
     case $command:$before in
         *:-c|*:--config|status:--ca-file|status:--client-certificate|play:--key|job:--ca-file|job:--client-certificate|alerts:--ca-file|alerts:--client-certificate|logs:--ca-file|logs:--client-certificate|rejected:--ca-file|rejected:--client-certificate|configure-database:--import|configure-database:--copy-from|probe:--ca-file) files=yes ;;
-        status:--api|follow:--expect|follow:--url|follow:--wait|play:--channel|play:--uri|play:--speed|play:--wait|play:--server-key|job:--until|job:--api|alerts:--rule|alerts:--job|alerts:--limit|alerts:--for|alerts:--until|alerts:--from|alerts:--tag|alerts:--subject|alerts:--comment|alerts:--end|alerts:--api|logs:--timewindow|logs:--sender|logs:--level|logs:--min-level|logs:--contains|logs:--not|logs:--regexp|logs:--from|logs:--until|logs:--around|logs:--limit|logs:--wait|logs:--api|token:--expires|rejected:--topic|rejected:--partition|rejected:--offset|rejected:--reason|rejected:--api|configure-database:--admin-url|probe:--job|probe:--timeout|probe:--expected|probe:--rcode|probe:--server-name|probe:--method|probe:--status|probe:--regexp|probe:--count|probe:--starttls|probe:--subprotocol|topic:--last) ;;
+        alerts:--job|probe:--job) jobs=yes ;;
+        status:--api|follow:--expect|follow:--url|follow:--wait|play:--channel|play:--uri|play:--speed|play:--wait|play:--server-key|job:--until|job:--api|alerts:--rule|alerts:--limit|alerts:--for|alerts:--until|alerts:--from|alerts:--tag|alerts:--subject|alerts:--comment|alerts:--end|alerts:--api|logs:--timewindow|logs:--sender|logs:--level|logs:--min-level|logs:--contains|logs:--not|logs:--regexp|logs:--from|logs:--until|logs:--around|logs:--limit|logs:--wait|logs:--api|token:--expires|rejected:--topic|rejected:--partition|rejected:--offset|rejected:--reason|rejected:--api|configure-database:--admin-url|probe:--timeout|probe:--expected|probe:--rcode|probe:--server-name|probe:--method|probe:--status|probe:--regexp|probe:--count|probe:--starttls|probe:--subprotocol|topic:--last|completion:--jobs) ;;
         job:--state) words="up down unknown stopped inactive" ;;
         alerts:--state) words="open acknowledged suppressed resolved" ;;
         token:--role) words="admin reader sender" ;;
@@ -34,19 +35,33 @@ _recodex_monitor() {
             producers-needed) options="-h --help -c --config" words="" files= ;;
             start-producer) options="-h --help --api" words="" files=yes ;;
             topic) options="-h --help -c --config --follow --last --json" words="" files= ;;
-            completion) options="-h --help" words="bash zsh fish" files= ;;
+            completion) options="-h --help --jobs" words="bash zsh fish" files= ;;
             check-config) options="-h --help -c --config" words="" files= ;;
         esac ;;
     esac
     for each in $words; do
         # One of them is given already.
-        [[ $command != "" && " ${COMP_WORDS[*]:index+1:COMP_CWORD-index-1} " == *" $each "* ]] && words=
+        [[ $command != "" && " ${COMP_WORDS[*]:index+1:COMP_CWORD-index-1} " == *" $each "* ]] || continue
+        words=
+        case $command:$each in
+            job:show|job:start|job:stop|job:check|job:change|job:remove) files= jobs=yes ;;
+            job:import) ;;
+            job:*) files= ;;
+        esac
     done
     COMPREPLY=()
-    if [[ $word == -* || ! $words$files ]]; then
+    if [[ $word == -* || ! $words$files$jobs ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
     elif [[ $words ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+    elif [[ $jobs ]]; then
+        while read -r each; do
+            [[ $each == "$word"* ]] && COMPREPLY+=("$each")
+        done < <(recodex-monitor completion bash --jobs "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
+        # Names only where they are listed; they are not part of the line.
+        if [[ $COMP_TYPE != 63 || ${#COMPREPLY[@]} == 1 ]]; then
+            COMPREPLY=("${COMPREPLY[@]%%  (*}")
+        fi
     else
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         compopt -o filenames 2>/dev/null

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.alerts.incidents import Changes
 from monitor.alerts.settings import CertificateRule, SiteRule
 from monitor.alerts.transitions import DEPENDENCY, Observed
 from tests.alerts.test_judging import DAY_S, facts, feed, make, observed
@@ -51,6 +52,8 @@ def test_an_incident_is_open_while_a_quorum_of_the_locations_has_failed_so_often
                 [(rule, subject, state) for (rule, subject), state in judge.states().items()]
             )
         changes = feed(judge, each)
+        if is_open and name not in heard:
+            bad[name] = True  # it ends nothing by its first result
         heard.add(name)
         seen = history[name]
         seen.append(up)
@@ -58,8 +61,10 @@ def test_an_incident_is_open_while_a_quorum_of_the_locations_has_failed_so_often
         if len(seen) >= wanted and all(each is bad[name] for each in seen[-wanted:]):
             bad[name] = not bad[name]
             seen.clear()
-        needed = len(heard) // 2 + 1 if quorum is None else min(quorum, len(heard))
+        needed = len(heard) // 2 + 1 if quorum is None else quorum
         expected = sum(bad.values()) >= needed
+        if sum(bad.values()) == len(heard) < needed:
+            expected = is_open  # too few to tell
         assert len(changes.opened) == (expected and not is_open)
         assert len(changes.resolved) == (is_open and not expected)
         is_open = expected
@@ -81,6 +86,38 @@ def test_a_location_that_is_silent_for_three_runs_does_not_count() -> None:
         assert not feed(judge, told("a", 60.0 * turn, up=False)).opened
     # b and c have been silent for longer than 3 intervals and a check's timeout by now.
     assert feed(judge, told("a", 240.0, up=False)).opened
+
+
+def test_one_locations_word_is_no_quorum_and_the_part_says_so_while_that_lasts() -> None:
+    judge = make(SiteRule(name="site", failures=1), jobs=[facts(1), facts(2)])
+
+    def say(name: str, at: float, *, up: bool) -> Changes:
+        return feed(judge, told(name, at, up=up, quorum=2))
+
+    for turn in range(3):
+        assert not say("a", 60.0 * turn, up=False).opened
+        assert judge.too_few() is None  # others may be about to report
+    for turn in range(3, 6):
+        assert not say("a", 60.0 * turn, up=turn == 4).opened
+    assert judge.too_few() == (
+        "site 1 is checked only from a, and its quorum is 2: it cannot be found down"
+    )
+    (opened,) = say("b", 310.0, up=False).opened
+    assert judge.too_few() is None
+
+    # What both saw continues while one of them is silent, and when it is back.
+    for turn in range(6, 16):
+        assert not say("a", 60.0 * turn, up=False).resolved
+    assert judge.too_few() is not None
+    assert not say("b", 910.0, up=False).resolved
+    (resolved,) = say("b", 970.0, up=True).resolved
+    assert resolved.id == opened.id
+
+    for turn in range(16, 26):
+        say("a", 60.0 * turn, up=True)
+    assert judge.too_few() is not None
+    judge.adopt([SiteRule(name="site")], {1: facts(1, running=False)})
+    assert judge.too_few() is None
 
 
 def test_after_a_restart_locations_that_were_well_count_before_their_next_result() -> None:
@@ -111,8 +148,10 @@ def test_a_dependency_is_down_where_a_quorum_says_so() -> None:
     def down() -> bool:
         return bool(judge.states()[DEPENDENCY, "1"].failures)
 
+    feed(judge, told("a", 1.0, up=False, quorum=2))
+    assert not down()
     for name in "abc":
-        feed(judge, told(name, 1.0, up=True))
+        feed(judge, told(name, 31.0, up=True))
     feed(judge, told("a", 61.0, up=False))
     assert not down()
     feed(judge, told("b", 61.0, up=False))

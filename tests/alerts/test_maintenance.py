@@ -63,15 +63,31 @@ def test_a_window_over_midnight_belongs_to_the_day_on_which_it_begins() -> None:
 
 
 @given(
-    # Clocks are set in Prague and in Apia, or at any time.
+    # Clocks are set in Prague and Troll, in Prague, Apia, Lord Howe, Casablanca or Caracas, or at
+    # any time.
     moment=st.floats(0, 4e9)
-    | st.floats(-86400, 86400).map(lambda s: 1774746000 + s)
-    | st.floats(-86400, 86400).map(lambda s: 1792890000 + s)
-    | st.floats(-86400, 86400).map(lambda s: 1325239200 + s),
+    | st.builds(
+        float.__add__,
+        st.sampled_from(
+            [1774746000.0, 1792890000.0, 1325239200.0, 1775314800.0, 1771120800.0, 1462086000.0]
+        ),
+        st.floats(-86400, 86400),
+    ),
     begin=st.integers(0, 1439),
     length=st.integers(1, 1439),
     zone=st.sampled_from(
-        ["UTC", "Europe/Prague", "America/St_Johns", "Pacific/Apia", "Asia/Kolkata"]
+        [
+            "UTC",
+            "Europe/Prague",
+            "America/St_Johns",
+            "Pacific/Apia",
+            "Asia/Kolkata",
+            # By half an hour, by two hours, back for the month of fasting, and by a new law.
+            "Australia/Lord_Howe",
+            "Antarctica/Troll",
+            "Africa/Casablanca",
+            "America/Caracas",
+        ]
     ),
 )
 def test_a_window_of_every_day_is_open_exactly_when_the_wall_says_so(

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from monitor.alerts.receivers import Message
 from monitor.alerts.receivers.apprise_url import AppriseUrl
 from monitor.alerts.receivers.webhook import Webhook
 from monitor.alerts.schedule import GIVE_UP_S, next_attempt
+from monitor.alerts.settings import Receiver
+from monitor.errors import SettingError
 from monitor.part import Health
 from tests.alerts.receiver import HttpReceiver, Request, response
 from tests.alerts.running import SITE, running, webhook
@@ -165,10 +168,57 @@ async def test_redirects_in_a_circle_end() -> None:
         assert len(receiver.requests) == 4
 
 
-async def test_a_receiver_that_asks_for_patience_gets_it() -> None:
-    async with HttpReceiver(lambda _: response(429, {"Retry-After": "120"})) as receiver:
+@pytest.mark.parametrize(
+    "where", ["http://[", "//[::1/", "http://℀.example/", "ftp://x/", "http://x:99999"]
+)
+async def test_a_redirect_to_what_is_not_a_url_is_an_error(where: str) -> None:
+    async with HttpReceiver(lambda _: response(307, {"Location": where})) as receiver:
         outcome = await Webhook("hook", receiver.url, None).send(MESSAGE)
-        assert (outcome.accepted, outcome.refused, outcome.retry_after_s) == (False, False, 120.0)
+        assert (outcome.accepted, outcome.refused) == (False, True)
+        assert outcome.said == "307, redirects to what is not a URL of HTTP"
+
+
+@pytest.mark.parametrize("url", ["https://[", "https://x:99999/", "https://a℀b/", "https://a b/"])
+def test_a_webhook_that_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        Receiver(name="hook", webhook=url).verify()
+    assert raised.value.path == ("webhook",)
+    assert url not in str(raised.value)
+
+
+async def test_urls_that_are_not_ascii_are_sent_as_browsers_send_them() -> None:
+    async with HttpReceiver() as target:
+        there = {"Location": f"http://127.0.0.1:{target.port}/grün"}
+        async with HttpReceiver(lambda _: response(308, there)) as receiver:
+            outcome = await Webhook("hook", f"{receiver.url}/日本", None).send(MESSAGE)
+            assert outcome.accepted
+            assert receiver.requests[0].path == "/hook/%E6%97%A5%E6%9C%AC"
+            assert target.requests[0].path == "/gr%C3%BCn"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "patience_s"),
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        ("9" * 400, math.inf),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("-5", None),
+        ("soon", None),
+        ("1e9", None),
+        ("Fri, 99 Dec 9999 99:99:99 GMT", None),
+    ],
+)
+async def test_a_receiver_that_asks_for_patience_gets_it_within_reason(
+    wanted: str, patience_s: float | None
+) -> None:
+    async with HttpReceiver(lambda _: response(429, {"Retry-After": wanted})) as receiver:
+        outcome = await Webhook("hook", receiver.url, None).send(MESSAGE)
+    assert (outcome.accepted, outcome.refused) == (False, False)
+    assert outcome.retry_after_s == patience_s
+    at = next_attempt(attempts=1, created_at=0.0, now=9.0, retry_after_s=outcome.retry_after_s)
+    assert at is not None
+    assert 10 <= at <= 9 + 3600
 
 
 @pytest.mark.parametrize(

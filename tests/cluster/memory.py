@@ -69,9 +69,9 @@ class MemoryCluster:
     def __init__(
         self, *kinds: str, mapping: MappingSettings | None = None, custom: Kind | None = None
     ) -> None:
-        self.kinds = kinds or ("Deployment",) if custom is None else (custom.name,)
+        self.kinds = kinds or (("Deployment",) if custom is None else (custom.name,))
         self.custom = custom
-        self.plurals = KINDS if custom is None else {custom.resource.plural: custom.name}
+        self.plurals = KINDS if custom is None else KINDS | {custom.resource.plural: custom.name}
         self.api = MemoryApi()
         self.events: list[Event] = []
         self.states: dict[str, dict[str, bytes]] = {kind: {} for kind in self.kinds}
@@ -97,7 +97,7 @@ class MemoryCluster:
                 commit=self._commit,
                 clock=lambda: self.now,
                 keep_removed_s=86400.0,
-                kind=self.custom,
+                kind=None if kind in BUILT_IN else self.custom,
                 link=self.link,
             )
         self.relist()

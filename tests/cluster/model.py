@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from tests.cluster.group_play import GroupPlay
 from tests.cluster.play import Object, Play, Step
 from tests.cluster.plays import (
     DaemonSetPlay,
@@ -19,17 +20,28 @@ from tests.cluster.plays import (
     RolloutPlay,
     StatefulSetPlay,
 )
+from tests.cluster.resource_plays import (
+    CustomPlay,
+    InferenceServicePlay,
+    KnativePlay,
+    ResourcePlay,
+)
 
 Template = tuple[str, str, str]  # image, settings, restart
 
-# Their controllers give no numbers to rollouts, and never give up.
-UNNUMBERED = (StatefulSetPlay, DaemonSetPlay)
+# Their controllers give no numbers to rollouts; those of workloads never give up.
+UNNUMBERED = (StatefulSetPlay, DaemonSetPlay, ResourcePlay, GroupPlay)
+ENDLESS = (StatefulSetPlay, DaemonSetPlay, GroupPlay)
 PLAYS: Mapping[str, type[Play]] = {
     "Deployment": DeploymentPlay,
     "DeploymentConfig": DeploymentConfigPlay,
     "StatefulSet": StatefulSetPlay,
     "DaemonSet": DaemonSetPlay,
     "Rollout": RolloutPlay,
+    "InferenceService": InferenceServicePlay,
+    "KnativeService": KnativePlay,
+    "ModelServer": CustomPlay,
+    "group of Deployments": GroupPlay,
 }
 # As many former revisions are remembered of what was published.
 REMEMBERED = 12
@@ -129,11 +141,13 @@ class Model:
             kind = PLAYS[self.kinds.get(name, "Deployment")]
             if service is not None:
                 return None
-            if what == "create_and_fail" and kind in UNNUMBERED:
+            if what == "create_and_fail" and issubclass(kind, ENDLESS):
                 # In a first list one whose only pod is not ready is like one that has lost it.
                 return None
             self._births += 1
-            play = kind(name, uid=f"{name}-{self._births}", replicas=1 + value % 2)
+            # A group is its name: one that is made again is the same one.
+            uid = name if issubclass(kind, GroupPlay) else f"{name}-{self._births}"
+            play = kind(name, uid=uid, replicas=1 + value % 2)
             play.day = self._day
             template = (image, "", "")
             self.services[name] = service = Service(play, template, what == "create")
@@ -158,11 +172,13 @@ class Model:
                 return self._remembering(service, play.set_image(image))
             case "fail" if image != service.template[0]:
                 # The only pod of a DaemonSet may be lost or not ready yet: it does not say which.
-                if play.replicas <= isinstance(play, DaemonSetPlay):
+                if play.replicas <= isinstance(play, DaemonSetPlay) or isinstance(play, GroupPlay):
                     return None
                 self._roll(service, (image, *service.template[1:]), complete=False)
                 return self._remembering(service, play.fail(image))
             case "set_environment" if str(value) != service.template[1]:
+                if isinstance(play, CustomPlay):
+                    return None  # it has none
                 self._roll(
                     service,
                     (service.template[0], str(value), service.template[2]),
@@ -214,6 +230,9 @@ class Model:
             return
         if told is None:
             told = self.told[name] = Told(service.uid)
+        if isinstance(service.play, GroupPlay):
+            # It counts what was published of it.
+            service.play.generation = (told.revision or 0) + (service.template != told.template)
         if service.complete:
             self._look_at_rollout(told, service, events, cause)
             return
@@ -221,7 +240,12 @@ class Model:
             told.go_back(service.revision)
         now, failed = (service.revision, service.template), told.failed
         was_told = now == (told.revision, told.template) and (failed is None or failed[0] <= now[0])
-        if service.is_numbered and now != failed and not was_told:
+        if not service.is_numbered:
+            # Without numbers only another template is another rollout.
+            was_told = now[1] == told.template and failed is None
+            if failed is not None and failed[1] == now[1]:
+                return
+        if not isinstance(service.play, ENDLESS) and now != failed and not was_told:
             events.append(("failed", "failed", service.template[0]))
             told.failed = now
 
@@ -250,8 +274,10 @@ class Model:
                 if any(number < latest for number in former):
                     events.append(("rolledback", "rollback", image))
                 else:
-                    why = "image-changed" if changed else "recovered"
+                    why = service.play.change if changed else "recovered"
                     events.append(("upgraded", why, image))
         else:
+            if revision < told.revision:
+                told.go_back(revision)
             return
         told.take(service)

@@ -42,6 +42,8 @@ class Play:
     holder_plural = ""
     surplus = True
     """Whether a new pod comes before an old one goes."""
+    change = "image-changed"
+    """The cause of the event of another version."""
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.cluster.mapping import MappingSettings
 from tests.cluster.memory import MemoryCluster, told
-from tests.cluster.play import Step, Write
+from tests.cluster.play import Step, Write, digest_of
 from tests.cluster.plays import DeploymentPlay, StatefulSetPlay
 from tests.cluster.test_changes import DEPLOYED, FAILED, REMOVED, ROLLED_BACK, UPGRADED
 from tests.cluster.test_versions import ConfiguredPlay, server
@@ -81,6 +81,7 @@ def test_a_canary_is_told_as_one_until_it_takes_over() -> None:
     create(cluster, canary, V2, 2)
     assert told(cluster.events) == [DEPLOYED, ("upgraded", "canary")]
     assert [event.data.version for event in cluster.events] == ["1", "2"]
+    assert cluster.events[1].data.images[0].after == f"{V2}@{digest_of(V2)}"
     cluster.play(main.set_image(V2))
     assert told(cluster.events)[2:] == [UPGRADED]
     cluster.play(canary.delete(), main.delete())
@@ -231,3 +232,32 @@ def test_setting_a_group_is_no_change_of_the_cluster() -> None:
     # The last one would be the first again, under its id.
     assert told(cluster.events) == [DEPLOYED, ("deployed", "snapshot")]
     assert [event.data.name for event in cluster.events] == ["churn-00001", "churn"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_failure_that_is_still_there_after_a_rollback_is_told_once(restart: bool) -> None:
+    cluster = grouped()
+    one, two, three = (revision(number) for number in (1, 2, 3))
+    create(cluster, one, V1, 1)
+    create(cluster, two, V2, 2)
+    cluster.play(one.scale(0))
+    three.created = "2021-02-08T20:03:00Z"
+    cluster.play(three.create_and_fail(V3))
+    if restart:
+        cluster.stop()
+    cluster.play(one.scale(2), two.scale(0))
+    if restart:
+        cluster.start()
+    cluster.relist()
+    cluster.play(three.delete())
+    assert told(cluster.events) == [DEPLOYED, UPGRADED, FAILED, ROLLED_BACK]
+
+
+def test_former_members_that_are_removed_last_are_no_rollback() -> None:
+    cluster = grouped()
+    one, two = revision(1), revision(2)
+    create(cluster, one, V1, 1)
+    create(cluster, two, V2, 2)
+    cluster.play(one.scale(0), two.delete(), one.delete())
+    assert told(cluster.events) == [DEPLOYED, UPGRADED, REMOVED]
+    assert cluster.events[-1].data.version == "2"

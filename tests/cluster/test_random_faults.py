@@ -1,8 +1,8 @@
 """Random acts under random faults: the events are exactly the model's changes.
 
-Each example plays acts on three services of any kinds while connections break, versions expire,
-the API refuses, the daemon restarts, and the cluster goes back to a backup. Per service the events
-must be the model's, in its order, and no id may come twice.
+Each example plays acts on three services: workloads, custom resources or groups. Meanwhile
+connections break, versions expire, the API refuses, the daemon restarts, and the cluster goes back
+to a backup. Per service the events must be the model's, in its order, and no id may come twice.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
+from monitor.cluster.kinds import KINDS
+from monitor.cluster.kinds.custom import CustomKind
+from monitor.cluster.mapping import MappingSettings
 from monitor.cluster.watch import Timing
+from monitor.messages import ModelEvent
 from tests.cluster.conftest import Lab, Run
+from tests.cluster.group_play import GROUP
 from tests.cluster.memory import MemoryCluster
 from tests.cluster.model import PLAYS, Model
+from tests.cluster.test_kinds import MODEL_SERVER
 from tests.servers.kubernetes import Fault, KubernetesServer
 from tests.waiting import until
 
@@ -35,7 +41,7 @@ acts = st.tuples(
         ["create"] * 3
         + ["set_image"] * 4
         + ["undo"] * 3
-        + ["delete", "fail", "fail", "recover", "create_and_fail"]
+        + ["delete", "delete", "fail", "fail", "recover", "create_and_fail"]
         + ["set_environment", "scale", "flap", "annotate"]
     ),
     st.integers(0, 3),
@@ -43,10 +49,14 @@ acts = st.tuples(
 breaks = st.sampled_from(["end", "reset", "truncate", "garbage", "error", "gone", "silence"])
 passing = [429, 500, 503, 401, "reset", "truncate", "garbage"]
 names = ("a", "b", "c")
-every_kind = st.tuples(*(st.sampled_from(sorted(PLAYS)) for _ in names)).map(
-    lambda kinds: dict(zip(names, kinds, strict=True))
+a_kind = st.sampled_from(sorted(PLAYS))
+every_kind = st.one_of(
+    a_kind.map(lambda kind: dict.fromkeys(names, kind)),
+    st.tuples(*(a_kind for _ in names)).map(lambda kinds: dict(zip(names, kinds, strict=True))),
 )
-WATCHED = [play.plural for play in PLAYS.values()]
+CUSTOM = MODEL_SERVER.replace(failure="status.problem")
+MAPPING = MappingSettings(group=f"label:{GROUP}", model=("name",))
+WATCHED = sorted({play.plural for play in PLAYS.values()} - {""})
 FACTS = ["pods", "replicasets", "replicationcontrollers"]
 faults = st.one_of(
     # A watch that is refused is resumed; a list that is refused is made again ...
@@ -86,12 +96,32 @@ commands = st.lists(
 )
 Kinds = Mapping[str, str]
 Script = Sequence[tuple[str, Any]]
+Outcome = tuple[str, str, str | None]
+
+
+# Back to the template of before, and then to a backup that has it under a lower generation.
+BACK_TWICE: Script = [
+    ("acts", [("a", "create", 1)]),
+    ("backup", None),
+    ("acts", [("a", "set_image", 2), ("a", "undo", 0)]),
+    ("gap", (True, [])),
+    ("acts", [("a", "set_image", 2)]),
+]
+# The members of a group go one by one, with former ones last.
+ALL_GONE: Script = [
+    ("acts", [("a", "create", 1), ("a", "set_image", 2), ("a", "set_image", 3), ("a", "undo", 0)]),
+    ("acts", [("a", "delete", 0)]),
+]
 
 
 @given(every_kind, commands)
+@example(dict.fromkeys(names, "group of Deployments"), ALL_GONE)
+@example(dict.fromkeys(names, "StatefulSet"), BACK_TWICE)
+@example(dict.fromkeys(names, "InferenceService"), BACK_TWICE)
 @settings(max_examples=500, deadline=None)
 def test_without_a_network_the_events_are_the_models(kinds: Kinds, script: Script) -> None:
-    model, cluster = Model(kinds), MemoryCluster(*sorted(set(kinds.values())))
+    model, custom = Model(kinds), CustomKind(CUSTOM)
+    cluster = MemoryCluster(*sorted(watched_of(kinds)), custom=custom, mapping=MAPPING)
     cluster.start()
     backup = model.backup(), cluster.backup()
     for what, value in script:
@@ -118,18 +148,16 @@ def test_without_a_network_the_events_are_the_models(kinds: Kinds, script: Scrip
             cluster.relist()
         elif what == "restart":
             cluster.start()
-    told: dict[str, list[tuple[str, str, str | None]]] = {name: [] for name in model.expected}
+    told: dict[str, list[Outcome]] = {name: [] for name in model.expected}
     for event in cluster.events:
-        after = next((image.after for image in event.data.images), None)
-        told[event.data.name].append(
-            (
-                event.type.rpartition(".")[2],
-                event.data.cause,
-                after and after.partition("@")[0],
-            )
-        )
+        told[event.data.name].append(outcome(event.type.rpartition(".")[2], event.data))
     assert told == model.expected
     assert len({event.id for event in cluster.events}) == len(cluster.events)
+
+
+def watched_of(kinds: Kinds) -> set[str]:
+    """Return the kinds of the API; groups are made of Deployments."""
+    return {kind if kind in {*KINDS, CUSTOM.kind} else "Deployment" for kind in kinds.values()}
 
 
 async def caught_up(server: KubernetesServer, part: Run) -> None:
@@ -169,18 +197,31 @@ async def relisted(
     await caught_up(server, part)
 
 
-def by_name(part: Run) -> dict[str, list[tuple[str, str, str | None]]]:
-    told: dict[str, list[tuple[str, str, str | None]]] = {}
-    for (name, type_, cause), event in zip(part.told, part.events, strict=True):
-        after = next((image.after for image in event.images), None)
-        told.setdefault(name, []).append((type_, cause, after and after.partition("@")[0]))
+def by_name(part: Run) -> dict[str, list[Outcome]]:
+    told: dict[str, list[Outcome]] = {}
+    for (name, type_, _), event in zip(part.told, part.events, strict=True):
+        told.setdefault(name, []).append(outcome(type_, event))
     return told
+
+
+def outcome(type_: str, event: ModelEvent) -> Outcome:
+    """Return type, cause and what runs now: an image, or the version where there is none."""
+    if not event.images and type_ != "removed":
+        return type_, event.cause, event.version
+    after = next((image.after for image in event.images), None)
+    return type_, event.cause, after and after.partition("@")[0]
 
 
 async def follow(lab: Lab, kinds: Kinds, script: Script) -> None:
     model, server = Model(kinds), lab.server
     rest = list(script)
-    watched = tuple(sorted(set(kinds.values())))
+    watched = watched_of(kinds)
+    config: dict[str, Any] = {
+        "kinds": tuple(sorted(watched - {CUSTOM.kind})),
+        "custom_kinds": (CUSTOM,) if CUSTOM.kind in watched else (),
+        "mapping": MAPPING,
+        "timing": IMPATIENT,
+    }
     backup = model.backup(), server.backup()
 
     def unseen(back: bool, acts: Sequence[tuple[str, str, int]]) -> None:
@@ -193,7 +234,7 @@ async def follow(lab: Lab, kinds: Kinds, script: Script) -> None:
 
     first = True
     while rest or first:
-        async with lab.run(kinds=watched, timing=IMPATIENT) as part:
+        async with lab.run(**config) as part:
             # Before the first list, what happens is part of what is found by it.
             await part.healthy()
             await caught_up(server, part)
@@ -235,7 +276,7 @@ async def follow(lab: Lab, kinds: Kinds, script: Script) -> None:
             assert by_name(part) == expected
             assert len(set(part.ids)) == len(part.ids)
         unseen(*(meanwhile or (False, ())))
-    async with lab.run(kinds=watched, timing=IMPATIENT) as part:
+    async with lab.run(**config) as part:
         await part.healthy()
         await part.count(model.count)
         assert by_name(part) == {name: events for name, events in model.expected.items() if events}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from monitor.main import main
+from tests.commands.test_completion import need, script_for
 from tests.ports import free_port
-from tests.servers.daemon import StartDaemon, run_program
+from tests.servers.daemon import ROOT, StartDaemon, run_program
 from tests.waiting import wait_for
 from tests.web.whole import Whole, whole
 
@@ -250,3 +254,61 @@ def test_what_add_and_change_need_is_a_usage_error(
     daemon: Whole, arguments: tuple[str, ...]
 ) -> None:
     assert job(daemon, *arguments)[0] == 2
+
+
+@pytest.mark.integration_test
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_the_ids_of_jobs(daemon: Whole, tmp_path: Path, shell: str) -> None:
+    need(shell)
+    line = f"recodex-monitor job show --api {daemon.url} "
+    # It asks for no longer than 2 s, and a busy machine may need more.
+    token = daemon.tokens["reader"]
+    found = wait_for(lambda: complete(shell, line, tmp_path, token=token), "jobs")
+    form = {"bash": "{}  ({})", "zsh": "{}:{}", "fish": "{}\t{}"}[shell]
+    assert found == [form.format(1, "first"), form.format(2, "second \\x1b[31m")]
+    # Without a valid token, or without a daemon, there is nothing, and no word about it.
+    assert complete(shell, line, tmp_path, token="wrong") == []
+    nobody = f"recodex-monitor job show --api http://127.0.0.1:{free_port()} "
+    assert complete(shell, nobody, tmp_path, token="wrong") == []
+
+
+BASH = """
+    eval "$1"
+    COMP_LINE=$2 COMP_POINT=${#2} COMP_TYPE=63
+    COMP_WORDS=($COMP_LINE "") COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _recodex_monitor
+    printf '%s\\n' "${COMPREPLY[@]}"
+"""
+# zsh completes only in a terminal; these stand for its own functions.
+ZSH = """
+    compdef() { :; }
+    _arguments() { [[ $1 == -C ]] && state=arguments || state=job; }
+    _describe() { print -rl -- "${(@P)2}"; }
+    eval "$1"
+    LBUFFER=$2 words=(${(z)LBUFFER} "")
+    shift words
+    _recodex_monitor
+"""
+SHELLS = {
+    "bash": ["bash", "-c", BASH, "bash"],
+    "zsh": ["zsh", "-f", "-c", ZSH, "zsh"],
+    "fish": ["fish", "--no-config", "-c", "echo $argv[1] | source; complete -C $argv[2]"],
+}
+
+
+def complete(shell: str, line: str, directory: Path, *, token: str) -> list[str]:
+    """Return what a shell offers at the end of a line."""
+    program = directory / "recodex-monitor"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/main.py "$@"\n')
+    program.chmod(0o755)
+    path = f"{directory}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [*SHELLS[shell], script_for(shell), line],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "PATH": path, "RECODEX_MONITOR_TOKEN": token},
+    )
+    assert done.stderr == ""
+    return [each for each in done.stdout.splitlines() if each]

@@ -35,7 +35,8 @@ endpoints:
   - name: name server
     url: 192.0.2.53
     dns: {query-name: example.org., query-type: A}
-    conditions: ["[BODY] == 192.0.2.1", "[DNS_RCODE] == NOERROR"]
+    conditions: ["[BODY] == 192.0.2.1", "[DNS_RCODE] == NOERROR",
+                 "[BODY] == any(192.0.2.1, pat(198.51.*))"]
   - {name: ping, url: "icmp://b.example", conditions: ["[CONNECTED] == true"]}
   - {name: shell, url: "ssh://c.example:22"}
   - {name: elsewhere, url: "${URL}/health"}
@@ -54,20 +55,24 @@ external-endpoints:
   - {name: never late, token: x}
 suites:
   - {name: steps}
+alerting: {slack: {webhook-url: "https://a.example/x"}}
 """
 KUMA = {
     "version": "1.23",
     "monitorList": [
         {"id": 1, "name": "site", "type": "keyword", "url": "https://a.example/", "keyword": "a.b",
          "interval": 20, "maxretries": 2, "accepted_statuscodes": ["200-299"], "active": 1,
-         "tags": [{"name": "web"}], "maxredirects": 10, "method": "POST", "timeout": 16,
+         "tags": [{"name": "web"}, {"name": "env", "value": "test"}], "parent": 6,
+         "maxredirects": 10, "method": "POST", "timeout": 16,
          "body": "<a/>", "httpBodyEncoding": "xml", "headers": '{"N": 5}'},
         {"id": 2, "name": "mail", "type": "port", "hostname": "b.example", "port": 25},
         {"id": 3, "name": "cron", "type": "push", "interval": 60, "pushToken": "x"},
         {"id": 4, "name": "queue", "type": "rabbitmq"},
         {"id": 5, "name": "six", "type": "ping", "hostname": "2001:db8::1", "maxretries": 20,
          "proxyId": 3},
+        {"id": 6, "name": "shop", "type": "group"},
     ],
+    "notificationList": [{"id": 1, "name": "chat"}],
 }  # fmt: skip
 
 
@@ -105,7 +110,7 @@ def test_a_config_of_gatus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (site["interval"], site["expected_status"], site["certificate_days"]) == (90, ["200"], 2)
     assert site["json"] == 'status == `"UP"`'
     assert server["url"] == "dns://192.0.2.53/example.org?type=A"
-    assert server["expected"] == [r"^192\.0\.2\.1$"]
+    assert server["expected"] == [r"^192\.0\.2\.1$", r"^(?:192\.0\.2\.1|198\.51\..*)$"]
     assert ping["kind"] == "ping"
     assert "the condition [RESPONSE_TIME] < 300" in lost[0]
     assert "ssh:// has no kind of check" in lost[1]
@@ -128,20 +133,25 @@ def test_a_config_of_gatus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "its token: make a key with POST /job/ID/key",
         "it has no heartbeat.interval: it is never late",
         "it has no kind of check",
+        "only checks are",
     ]
+    assert "section alerting" in lost[-1]
 
 
 def test_a_backup_of_uptime_kuma(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, jobs, lost = imported(tmp_path / "kuma.json", json.dumps(KUMA), capsys)
     assert [job["kind"] for job in jobs] == ["http", "tcp", "heartbeat", "ping"]
     assert (jobs[3]["url"], jobs[3]["retries"]) == ("ping://[2001:db8::1]", 10)
-    assert (jobs[0]["body_regexp"], jobs[0]["retries"], jobs[0]["tags"]) == (r"a\.b", 2, ["web"])
+    assert (jobs[0]["body_regexp"], jobs[0]["retries"]) == (r"a\.b", 2)
+    assert jobs[0]["tags"] == ["web", "env=test", "shop"]
     assert jobs[0]["headers"] == {"N": "5", "Content-Type": "text/xml; charset=utf-8"}
-    assert len(lost) == 4
+    assert len(lost) == 6
     assert "its push token" in lost[0]
     assert "the type rabbitmq has no kind of check" in lost[1]
     assert "the key proxyId" in lost[2]
     assert "more than 10 retries" in lost[3]
+    assert "a group: its name is a tag of its monitors" in lost[4]
+    assert "section notificationList" in lost[5]
 
 
 @pytest.mark.parametrize(

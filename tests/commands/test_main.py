@@ -159,6 +159,27 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert f"recodex-monitor {command}" in capsys.readouterr().out
 
 
+def test_check_config_names_what_the_parts_find_with_all_other_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yml"
+    probes = f"probes: {{source: file, jobs_file: {tmp_path}/jobs.yml}}\n"
+    file.write_text(
+        "api: {uri: [0.0.0.0, 9000]}\n" + probes + "database: {fil: x}\nlogs: {timewindow: x}\n"
+    )
+    assert main(["check-config", "-c", str(file)]) == 78
+    keys = [line.split(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert keys == ["api.uri", "probes.jobs_file", "database.fil", "logs.timewindow"]
+    # What is wrong elsewhere in a section says nothing about tokens.
+    file.write_text("api: {uri: [0.0.0.0, 9000], token_file: x}\n")
+    assert main(["check-config", "-c", str(file)]) == 78
+    assert "unknown key" in capsys.readouterr().err.splitlines().pop(0)
+    (tmp_path / "jobs.yml").write_text("- {id: 1, url: 'htp://x'}\n")
+    file.write_text(probes)
+    assert main(["check-config", "-c", str(file)]) == 0
+    assert "job left out: " in capsys.readouterr().err
+
+
 def test_the_config_may_stand_before_or_after_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,7 +129,10 @@ def test_a_config_names_file_line_key_and_the_kinds_that_know_it(tmp_path: Path)
     assert shown.count("body_regexp: x") == 2
 
 
-@pytest.mark.parametrize("key", ["name", "url", "body", "headers", "body_regexp", "ca_file"])
+@pytest.mark.parametrize(
+    "key",
+    ["name", "url", "body", "headers", "body_regexp", "ca_file", "interval", "active", "tags"],
+)
 @pytest.mark.parametrize("half", ["\ud800", "\udcff"])
 def test_half_of_a_character_is_refused_wherever_it_is(tmp_path: Path, key: str, half: str) -> None:
     file = tmp_path / "jobs.json"

@@ -16,17 +16,22 @@ from tests.servers.daemon import StartDaemon
 from tests.servers.kafka import Kafka
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(300)]
 
 
 def config(kafka: Kafka, server: Misbehaving, topic: str, location: str) -> dict[str, Any]:
     # The sites are the same. What a location cannot reach is played: it expects what is not there.
     missing = {"body_regexp": "never there"}
-    url = server.url("/ok")
+    down_in = {1: (), 2: ("brno",), 3: ("brno", "prague"), 4: ("prague",)}
     jobs = [
-        {"id": 1, "url": url, "interval": 1},
-        {"id": 2, "url": url, "interval": 1, **(missing if location == "brno" else {})},
-        {"id": 3, "url": url, "interval": 1, **missing},
+        {
+            "id": number,
+            "url": server.url("/ok"),
+            "interval": 1,
+            "timeout": 5,
+            **(missing if location in places else {}),
+        }
+        for number, places in down_in.items()
     ]
     return {
         "relay": False,
@@ -67,27 +72,53 @@ def test_a_site_is_down_where_a_quorum_says_so_and_each_location_is_counted_apar
         return jobs if known and jobs[2]["state"] == "down" else None
 
     jobs = wait_for(both, "results of both locations")
-    assert [job["state"] for job in jobs] == ["up", "up", "down"]
+    assert [job["state"] for job in jobs] == ["up", "up", "down", "up"]
     said = [{each["location"]: each["up"] for each in job["locations"]} for job in jobs]
     assert said == [
         {"brno": True, "prague": True},
         {"brno": False, "prague": True},
         {"brno": False, "prague": False},
+        {"brno": True, "prague": False},
     ]
 
-    # The site that is down in one location alone opens no incident. Until the second location is
-    # heard of, the first decides alone.
+    # What is down in one location opens no incident, not even before the other was heard of.
     def of_both() -> bool:
         incidents = get("/incident").json()["items"]
         assert {each["job"] for each in incidents} <= {3}
+        assert all(each["resolved_at"] is None for each in incidents)
         words = "(brno, prague: 2 of 2 locations)"
-        return any(each["reason"].endswith(words) for each in incidents)
+        assert all(each["reason"].endswith(words) for each in incidents)
+        return len(incidents) == 1
 
     wait_for(of_both, "the incident")
 
+    there.process.kill()
+    alone = "(and 3 more)"
+
+    def left_alone() -> bool:
+        assert of_both()
+        states = [job["state"] for job in get("/job").json()["items"]]
+        assert states[:3] == ["up", "up", "down"]
+        alerts = get("/healthz").json()["parts"]["alerts"]
+        few = "unknown: down in 1 location, the quorum is 2"
+        return bool(states[3] == few and alerts["summary"].endswith(alone))
+
+    wait_for(left_alone, "one location")
+    there = start_daemon(
+        config(kafka, server, topic, "brno"), directory=tmp_path / "brno"
+    ).wait_ready()
+
+    def together() -> bool:
+        assert of_both()
+        states = [job["state"] for job in get("/job").json()["items"]]
+        alerts = get("/healthz").json()["parts"]["alerts"]
+        return (states, alerts["health"]) == (["up", "up", "down", "up"], "ok")
+
+    wait_for(together, "both locations again")
+
     series = get("/metrics/probes").text.splitlines()
     success = [line for line in series if line.startswith("probe_success{")]
-    assert len(success) == 6
+    assert len(success) == 8
     (away,) = [line for line in success if 'job="2"' in line and 'location="brno"' in line]
     assert away.endswith(" 0.0")
 
@@ -144,7 +175,7 @@ def test_a_site_is_down_where_a_quorum_says_so_and_each_location_is_counted_apar
         return sorted((*key, len(times)) for key, times in found.items())
 
     expected = sent()
-    assert len(expected) == 6
+    assert len(expected) == 8
     wait_for(lambda: rows()["raw"] == expected, "every result in its row")
     assert rows()["counted"] == expected
 

@@ -247,3 +247,27 @@ def test_the_expiry_of_any_certificate_is_read(at: int) -> None:
 @given(st.binary(max_size=60))
 def test_what_is_no_certificate_has_no_expiry(data: bytes) -> None:
     assert Certificate.read(data) is None
+
+
+@served
+async def test_a_server_that_closes_in_the_handshake_is_a_reset_in_all_kinds() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.read(3000)).startswith(b"CONNECT"):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            await reader.read(3000)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    attempts: list[tuple[str, dict[str, Any]]] = [
+        *((f"{scheme}://{place}", {}) for scheme in ("https", "wss", "tls", "grpcs")),
+        (f"tcp://{place}", {"tls": True}),
+        ("wss://site.test/", {"proxy": f"http://{place}"}),
+        ("https://site.test/", {"proxy": f"http://{place}"}),
+    ]
+    try:
+        found = {(url, *keys): (await check(url, **keys)).error for url, keys in attempts}
+    finally:
+        server.close()
+        await server.wait_closed()
+    assert set(found.values()) == {"reset: the connection was closed"}, found

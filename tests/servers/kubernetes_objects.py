@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import copy
+import functools
 import json
 import re
 import threading
@@ -260,10 +262,13 @@ class KubernetesObjects:
                     self._version,
                     [
                         item
-                        for (plural, namespace, _), item in sorted(self._objects.items())
-                        if plural == request.plural
-                        and request.namespace in ("", namespace)
-                        and _matches(item, selector)
+                        for _, item in sorted(
+                            (key, item)
+                            for key, item in self._objects.items()
+                            if key[0] == request.plural
+                            and request.namespace in ("", key[1])
+                            and _matches(item, selector)
+                        )
                     ],
                 )
                 start = 0
@@ -347,12 +352,9 @@ class KubernetesObjects:
     def _events(
         self, request: Request, selector: str, at: int, line: Callable[[str, Object], bytes]
     ) -> Iterator[bytes]:
-        for change in self._log:
-            if (
-                change.version <= at
-                or change.plural != request.plural
-                or request.namespace not in ("", change.namespace)
-            ):
+        start = bisect.bisect_right(self._log, at, key=lambda change: change.version)
+        for change in self._log[start:]:
+            if change.plural != request.plural or request.namespace not in ("", change.namespace):
                 continue
             before = change.before is not None and _matches(change.before, selector)
             after = change.after is not None and _matches(change.after, selector)
@@ -392,18 +394,23 @@ def status_of(code: int, reason: str, message: str) -> Object:
 def _matches(item: Object, selector: str) -> bool:
     """Match equality and set-based terms, as far as these tests use them."""
     labels = item["metadata"].get("labels") or {}
+    for key, values, wanted in _terms(selector):
+        if (key in labels if values is None else labels.get(key) in values) != wanted:
+            return False
+    return True
+
+
+@functools.lru_cache
+def _terms(selector: str) -> list[tuple[str, list[str] | None, bool]]:
+    """Return for each term the key, its values (None: any), and whether it is to have one."""
+    found: list[tuple[str, list[str] | None, bool]] = []
     for term in re.split(r",(?![^(]*\))", selector) if selector else ():
         listed = re.fullmatch(r"(\S+) (in|notin) \(([^)]*)\)", term.strip())
         key, equals, value = term.strip().partition("=")
         if listed:
-            if (labels.get(listed[1]) in listed[3].split(",")) != (listed[2] == "in"):
-                return False
+            found.append((listed[1], listed[3].split(","), listed[2] == "in"))
         elif equals:
-            if labels.get(key) != value.removeprefix("="):
-                return False
-        elif key.startswith("!"):
-            if key[1:] in labels:
-                return False
-        elif key not in labels:
-            return False
-    return True
+            found.append((key, [value.removeprefix("=")], True))
+        else:
+            found.append((key.removeprefix("!"), None, not key.startswith("!")))
+    return found

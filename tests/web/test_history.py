@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from monitor.aggregation import postgres_rows, sqlite_rows
@@ -14,6 +15,7 @@ from monitor.probes.checks.http import HttpJob
 from monitor.store import Connection, Store
 from monitor.store.partitions import create_partitions
 from monitor.web.jobs.history import last_known, metric_windows, results_before, uptimes
+from monitor.web.timeline.outages import search
 
 NOW = 1_800_000_000.0  # on a minute
 
@@ -116,3 +118,30 @@ async def test_a_job_that_is_checked_seldom_keeps_its_last_state(store: Store) -
     (found,) = await read(store, old, lambda c: last_known(c, [daily, often], now=NOW))
     assert set(found) == {1}
     assert not found[1].result.up
+
+
+async def test_locations_that_are_too_few_say_neither_down_nor_the_end_of_it(store: Store) -> None:
+    def told(job_id: int, ago: float, location: str, *, up: bool) -> Result:
+        one = result(job_id, NOW - ago, up=up)
+        return msgspec.structs.replace(one, location=location, quorum=2)
+
+    # brno is silent for the last 900 s.
+    results = [
+        *(told(1, 1000 - 60 * n, "prague", up=False) for n in range(16)),
+        *(told(n, 1001, "brno", up=n == 3) for n in (2, 3)),
+        *(told(2, 1000 - 60 * n, "prague", up=False) for n in range(16)),
+        *(told(3, 1000 - 60 * n, "prague", up=n < 15) for n in range(16)),
+    ]
+    jobs = [HttpJob(id=number, url="http://x/") for number in (1, 2, 3)]
+    found, outages = await read(
+        store,
+        results,
+        lambda c: last_known(c, jobs, now=NOW),
+        lambda c: search(c, since=NOW - 2000, until=NOW).outages,
+    )
+    assert found[1].result is None
+    assert found[2].result == results[33]
+    assert found[3].result == results[-2]
+    assert [each.since for each in found.values()] == [None, None, None]
+    assert [[each.location for each in last.located] for last in found.values()] == [["prague"]] * 3
+    assert [(each.job_id, each.start, each.end) for each in outages] == [(2, NOW - 1000, None)]

@@ -7,7 +7,7 @@ from monitor.web.jobs.history import Last
 from monitor.web.jobs.states import JobStates
 
 
-def result(at: float, *, up: bool = True, location: str = "") -> Result:
+def result(at: float, *, up: bool = True, location: str = "", quorum: int | None = None) -> Result:
     return Result(
         job_id=1,
         url="http://x/",
@@ -21,6 +21,7 @@ def result(at: float, *, up: bool = True, location: str = "") -> Result:
         matched=True,
         phases=Phases(),
         location=location,
+        quorum=quorum,
     )
 
 
@@ -102,6 +103,49 @@ def test_a_silent_location_is_shown_and_does_not_count() -> None:
         states.take(result(1, up=False, location=location), silent_s=60)
     assert states.take(result(100, location="a"), silent_s=60)
     assert [each.location for each in states.located(1)] == ["a", "b"]
+
+
+def test_fewer_locations_than_the_quorum_find_no_outage_and_end_none() -> None:
+    states = JobStates(all_seen=True)
+    states.restore(1, None)
+
+    def take(at: float, location: str, *, up: bool) -> bool:
+        return states.take(result(at, up=up, location=location, quorum=2), silent_s=60)
+
+    assert not take(1, "a", up=False)
+    assert states.undecided(1) == "down in 1 location, the quorum is 2"
+    assert states.last(1) is None
+    assert states.missing([1]) == []
+    assert not take(2, "b", up=True)
+    assert states.undecided(1) is None
+    assert take(30, "b", up=False)
+    # b is silent: the outage lasts until a sees its end.
+    for at in range(31, 200, 30):
+        assert not take(at, "a", up=False)
+    assert states.since(1) == 30
+    assert states.undecided(1) is None
+    assert take(211, "a", up=True)
+    assert not take(241, "a", up=False)
+    assert states.undecided(1) == "down in 1 location, the quorum is 2"
+    last = states.last(1)
+    assert last is not None
+    assert last.up
+    assert states.since(1) == 211
+    states.forget(1)
+    assert states.undecided(1) is None
+
+
+def test_what_the_database_knows_of_others_makes_a_quorum_with_the_first_own_result() -> None:
+    down = result(4, up=False, location="b", quorum=2)
+    states = JobStates(all_seen=True)
+    assert not states.take(result(5, up=False, location="a", quorum=2))
+    states.restore(1, Last(None, None, False, (down,)))
+    assert states.undecided(1) is None
+    assert states.take(result(6, up=False, location="a", quorum=2))
+
+    alone = JobStates(all_seen=True)
+    alone.restore(1, Last(None, None, False, (down,)))
+    assert alone.undecided(1) == "down in 1 location, the quorum is 2"
 
 
 @pytest.mark.parametrize("ahead", [-1e6, -600, 0, 600, 1e6])

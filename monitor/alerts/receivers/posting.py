@@ -6,12 +6,13 @@ import email.utils
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import pycurl
 
 from monitor import __version__
+from monitor.alerts.urls import web_url
 from monitor.validation import one_line
 
 __all__ = ["Answer", "Body", "encoded_pieces", "post"]
@@ -63,17 +64,24 @@ def post(url: str, body: Body, headers: Mapping[str, str], *, limit_s: float) ->
     http.
     """
     ends_at = time.monotonic() + limit_s
+    try:
+        url = web_url(url)
+    except ValueError:
+        return Answer(0, "not a URL")
     for _ in range(_MOST_REDIRECTS + 1):
         status, said, found = _post(url, body, headers, ends_at - time.monotonic())
         location = found.get("location")
         if status in (301, 302, 303, 307, 308) and location:
-            target = urlsplit(urljoin(url, location))
-            shown = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
-            downgrade = url.startswith("https:") and target.scheme != "https"
-            if status < 307 or downgrade or target.scheme not in ("http", "https"):
+            try:
+                target = web_url(location.encode("latin-1").decode("utf-8", "replace"), url)
+            except ValueError:
+                return Answer(status, f"{status}, redirects to what is not a URL of HTTP")
+            place = urlsplit(target)
+            shown = f"{place.scheme}://{place.netloc.rpartition('@')[2]}"
+            if status < 307 or (url.startswith("https:") and place.scheme != "https"):
                 said = f"{status}, redirects to {shown}, which is not followed; change the URL"
                 return Answer(status, one_line(said))
-            url = target.geturl()
+            url = target
             continue
         return Answer(status, said, _retry_after(found.get("retry-after")))
     return Answer(status, "too many redirects")
@@ -146,7 +154,7 @@ def _reader(body: Body) -> Callable[[int], bytes]:
 def _retry_after(text: str | None) -> float | None:
     if text is None:
         return None
-    if text.isascii() and text.isdigit() and len(text) < 9:
+    if text.isascii() and text.isdigit():
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())

@@ -20,7 +20,7 @@ import msgspec
 from monitor.errors import SettingError
 from monitor.libraries import needed_by
 from monitor.probes.check import ERRORS, Check
-from monitor.probes.job import Job
+from monitor.probes.job import Job, verify_text
 from monitor.probes.urls import WEB_SCHEMES, split_scheme
 from monitor.validation import did_you_mean, place_and_problem, printable, unknown_tagged_key
 
@@ -87,6 +87,10 @@ def read_job(data: Any) -> Job:
     except msgspec.ValidationError as error:
         place, problem = place_and_problem(error, struct)
         raise SettingError((place,) if place else (), problem) from None
+    except UnicodeEncodeError:
+        # Of a key that is not text; those that are get verified.
+        verify_text((), data)
+        raise
     job.verify()
     return job
 

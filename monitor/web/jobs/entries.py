@@ -11,14 +11,17 @@ from monitor.messages import Result
 __all__ = ["JobEntry", "JobState"]
 
 JobState = Literal["up", "down", "unknown", "stopped", "inactive"]
-"""``unknown``: no result yet, or a job that it depends on is down; ``stopped``: by hand."""
+"""``unknown``: no result yet, a job that it depends on is down, or too few locations say that it
+is down; ``stopped``: by hand."""
 
 
 class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A job and its state; ``since`` is unknown if the state is older than the look back.
 
     The state is a JobState; while job N is down, that of each job that depends on it is
-    ``unknown: depends on N``. ``stopped_until`` is when a stopped job starts by itself.
+    ``unknown: depends on N``. ``stopped_until`` is when a stopped job starts by itself. Where all
+    locations that report find a site down, but they are fewer than their quorum and it was not
+    down before, it is ``unknown: down in 1 location, the quorum is 2``.
 
     A site that is checked from several locations is down where a quorum of them says so: ``last``
     is the newest result that agrees with the state, ``locations`` has the last result of each.

@@ -81,10 +81,11 @@ class Last(msgspec.Struct, frozen=True):
     """A job's last result, and since when it was up or down; None: since before the look back.
 
     ``turned`` says that it was in the other state before. ``located`` has the last result of each
-    location, if the job is checked from several.
+    location, if the job is checked from several. Without a ``result``, they were too few to say
+    that it was down.
     """
 
-    result: Result
+    result: Result | None
     since: float | None
     turned: bool
     located: tuple[Result, ...] = ()
@@ -258,30 +259,35 @@ def last_known(connection: Connection, jobs: Iterable[Job], *, now: float) -> Ma
 def _last_of_locations(connection: Connection, job: Job, newest: Result, oldest: float) -> Last:
     """Return the last state of a job that is checked from locations."""
     silent_s = silent_after(job)
-    results = [
-        each
-        for each in results_after(connection, {job.id: newest.scheduled_at - silent_s})
-        if (each.kind, each.url) == (job.kind, job.shown_url)
-    ]
-    located = {each.location: each for each in results}
+
+    def after(at: float) -> list[Result]:
+        found = results_after(connection, {job.id: at})
+        return [each for each in found if (each.kind, each.url) == (job.kind, job.shown_url)]
+
+    located = {each.location: each for each in after(newest.scheduled_at - silent_s)}
     last = decisive(located.values(), silent_s=silent_s)
-    ((changed,),) = connection.query(
-        "SELECT max(scheduled_at) FROM availability_result"
-        " WHERE job_id = %s AND kind = %s AND url = %s AND scheduled_at > %s AND up <> %s",
-        (job.id, job.kind, job.shown_url, oldest, last.up),
-    )
-    since = None
-    if changed is not None:
-        # A location said otherwise: the results show since when the quorum says so.
+    changed = None
+    if last is not None:
+        ((changed,),) = connection.query(
+            "SELECT max(scheduled_at) FROM availability_result"
+            " WHERE job_id = %s AND kind = %s AND url = %s AND scheduled_at > %s AND up <> %s",
+            (job.id, job.kind, job.shown_url, oldest, last.up),
+        )
+    since, shown = None, None
+    if last is None or changed is not None:
+        # A location said otherwise, or what was decides: the results show since when the quorum
+        # says so.
         known: dict[str, Result] = {}
-        before: bool | None = None
-        for each in results_after(connection, {job.id: oldest}):
+        for each in after(oldest):
             known[each.location] = each
-            up = decisive(known.values(), silent_s=silent_s).up
-            if before not in (None, up):
+            was_down = shown is not None and not shown.up
+            found = decisive(known.values(), silent_s=silent_s, was_down=was_down)
+            if found is None:
+                continue
+            if shown is not None and shown.up != found.up:
                 since = each.scheduled_at
-            before = up
-    return Last(last, since, since is not None, tuple(located.values()))
+            shown = found
+    return Last(last or shown, since, since is not None, tuple(located.values()))
 
 
 def silent_after(job: Job) -> float:

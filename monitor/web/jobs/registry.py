@@ -184,7 +184,7 @@ class JobRegistry:
         return found
 
     def checked(self) -> list[tuple[Job, Result]]:
-        """Return the jobs that are up or down, including those that depend on others, with results.
+        """Return the jobs that are checked, including those that depend on others, with results.
 
         Of a job that is checked from several locations, each with the last result of one.
         """
@@ -192,8 +192,9 @@ class JobRegistry:
         found = []
         for job_id in self._ids:
             job, last = self._jobs[job_id], self._states.last(job_id)
-            if last is not None and self._own_state(job) in ("up", "down"):
-                found += [(job, each) for each in self._states.located(job_id) or [last]]
+            if self._own_state(job) in ("up", "down", "unknown"):
+                results = self._states.located(job_id) or filter(None, [last])
+                found += [(job, each) for each in results]
         return found
 
     def __contains__(self, job_id: int) -> bool:
@@ -207,12 +208,12 @@ class JobRegistry:
     def entry(self, job_id: int) -> JobEntry:
         """Return a job with its state; raises KeyError."""
         job = self.job(job_id)
-        state, dependency = self._state(job)
+        state, why = self._state(job)
         since, next_run = None, None
         if state == "stopped":
             since = self._stopped.since(job_id)
         elif job.active:
-            since = self._states.since(job_id) if dependency is None else None
+            since = self._states.since(job_id) if why is None else None
             next_run = self._next_run(job)
         return JobEntry(
             id=job.id,
@@ -225,7 +226,7 @@ class JobRegistry:
             active=job.active,
             tags=job.tags,
             depends_on=job.depends_on,
-            state=state if dependency is None else f"{state}: depends on {dependency}",
+            state=state if why is None else f"{state}: {why}",
             since=since,
             next_run=next_run,
             last=self._states.last(job_id),
@@ -233,14 +234,14 @@ class JobRegistry:
             stopped_until=self._stopped.until(job_id) if state == "stopped" else None,
         )
 
-    def _state(self, job: Job) -> tuple[JobState, int | None]:
-        """Return a job's state, and the id of the job that is down and it depends on, if any."""
+    def _state(self, job: Job) -> tuple[JobState, str | None]:
+        """Return a job's state, and why it is unknown although there are results, if it is."""
         state = self._own_state(job)
         if state in ("up", "down", "unknown") and job.depends_on:
             dependency = failed_dependency(job, self._jobs, self._down.__contains__)
             if dependency is not None:
-                return "unknown", dependency
-        return state, None
+                return "unknown", f"depends on {dependency}"
+        return state, self._states.undecided(job.id) if state == "unknown" else None
 
     def _own_state(self, job: Job) -> JobState:
         if job.id in self._stopped:
@@ -248,7 +249,9 @@ class JobRegistry:
         if not job.active:
             return "inactive"
         last = self._states.last(job.id)
-        return "unknown" if last is None else "up" if last.up else "down"
+        if last is None or self._states.undecided(job.id) is not None:
+            return "unknown"
+        return "up" if last.up else "down"
 
     def is_stopped(self, job_id: int) -> bool:
         """Return whether the job was stopped by hand."""

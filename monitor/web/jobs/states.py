@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from monitor.locations import decisive, heard
 from monitor.messages import Result
@@ -11,6 +12,7 @@ from monitor.web.jobs.history import Last
 
 __all__ = ["JobStates"]
 
+_CHECKED_AT = attrgetter("checked_at")
 # A location that has been silent for this long is no longer shown.
 _FORGOTTEN_S = 86400.0
 
@@ -32,6 +34,8 @@ class JobStates:
         self._located: dict[int, dict[str, Result]] = {}
         # Those of them that count, as :func:`heard` has them.
         self._heard: dict[int, dict[str, float]] = {}
+        # Jobs that are down in all locations that count, which are fewer than their quorum.
+        self._undecided: dict[int, str] = {}
         self._restored: set[int] = set()
         # The first result of jobs that are down, whose past was not restored yet.
         self._first_down: dict[int, Result] = {}
@@ -47,6 +51,10 @@ class JobStates:
     def since(self, job_id: int) -> float | None:
         """Return since when (epoch s) the job is up or down; None if that is not known."""
         return self._since.get(job_id)
+
+    def undecided(self, job_id: int) -> str | None:
+        """Return why the locations that count are too few to say that the job is down, if so."""
+        return self._undecided.get(job_id)
 
     def has_turned(self, job_id: int) -> bool:
         """Return whether the job is known to have been down before it was up, or up before."""
@@ -83,7 +91,7 @@ class JobStates:
         return turned
 
     def _located_result(self, result: Result, silent_s: float) -> Result | None:
-        """Return the result that shows the job's state now; None if this one is not new."""
+        """Return the result that shows the job's state now; None: this one is not new, or alone."""
         job_id = result.job_id
         known = self._located.get(job_id)
         if known is None:
@@ -102,7 +110,19 @@ class JobStates:
         for name, each in list(known.items()):
             if name not in counting and each.checked_at < at - _FORGOTTEN_S:
                 del known[name]
-        return decisive(known[name] for name in counting)
+        return self._decided(job_id, was=self._last.get(job_id))
+
+    def _decided(self, job_id: int, was: Result | None) -> Result | None:
+        """Return which result of the locations that count shows the state, after another one."""
+        counting = [self._located[job_id][name] for name in self._heard[job_id]]
+        found = decisive(counting, was_down=was is not None and not was.up)
+        if found is None:
+            quorum = max(counting, key=_CHECKED_AT).quorum
+            where = f"{len(counting)} location{'' if len(counting) == 1 else 's'}"
+            self._undecided[job_id] = f"down in {where}, the quorum is {quorum}"
+        else:
+            self._undecided.pop(job_id, None)
+        return found
 
     def missing(self, job_ids: Iterable[int]) -> Sequence[int]:
         """Return the jobs whose past was not restored yet, or of which nothing is known.
@@ -111,7 +131,10 @@ class JobStates:
         gets no others.
         """
         return [
-            job_id for job_id in job_ids if job_id not in self._restored or job_id not in self._last
+            job_id
+            for job_id in job_ids
+            if job_id not in self._restored
+            or (job_id not in self._last and job_id not in self._undecided)
         ]
 
     def restore(self, job_id: int, last: Last | None) -> Result | None:
@@ -135,10 +158,12 @@ class JobStates:
             past = {name: at for name, at in past.items() if name not in since}
             self._heard[job_id] = past | since
         known = self._last.get(job_id)
-        if known is not None and last.located:
-            known = self._last[job_id] = decisive(
-                self._located[job_id][name] for name in self._heard[job_id]
-            )
+        if last.located:
+            found = self._decided(job_id, was=known or last.result)
+            if known is not None and found is not None:
+                known = self._last[job_id] = found
+        if last.result is None:
+            return first_down
         if known is None:
             self._last[job_id], self._since[job_id] = last.result, last.since
         elif known.up == last.result.up:  # it has been checked meanwhile
@@ -155,6 +180,7 @@ class JobStates:
         self._since.pop(job_id, None)
         self._located.pop(job_id, None)
         self._heard.pop(job_id, None)
+        self._undecided.pop(job_id, None)
         self._turned.discard(job_id)
         self._restored.discard(job_id)
         self._first_down.pop(job_id, None)

@@ -133,11 +133,14 @@ export class State extends EventTarget {
     if (line.at !== undefined) {
       job.last = {
         ...(job.last ?? {}),
+        // A line has none; those of the check before are not of this one.
+        phases: null,
         checked_at: line.at,
         response_time: line.time ?? null,
         status: line.status ?? null,
         error: line.error ?? null,
         certificate_expires_at: line.expires ?? null,
+        degraded: line.degraded ?? false,
       };
     }
   }
@@ -156,14 +159,15 @@ export class State extends EventTarget {
   }
 }
 
-/** How a job stands to the eye: its state, or `late` where no result came when one was due. */
+/** How a job stands to the eye: its state, `degraded`, or `late` where no result came when one was due. */
 export function shownState(job) {
   if ((job.state === 'up' || job.state === 'down') && isLate(job)) return 'late';
-  // "unknown: depends on 7"
+  if (job.state === 'up' && job.last?.degraded) return 'degraded';
+  // "unknown: depends on 7", "unknown: down in 1 location, the quorum is 2"
   return isBlocked(job) ? 'unknown' : job.state;
 }
 
-/** Whether the job's state is unknown because one that it depends on is down. */
+/** Whether the job's state is unknown although it has results: what it depends on is down, or too few locations report. */
 export function isBlocked(job) {
   return job.state.startsWith('unknown:');
 }
@@ -177,9 +181,12 @@ export function title(job) {
   return job.name || job.url;
 }
 
-/** How many jobs are in each shown state; `blocked` are those that isBlocked() names. */
+/** How many jobs are in each shown state; `blocked` are those that isBlocked() names, `few` those of them with too few locations. */
 export function tally(jobs) {
-  const counts = { up: 0, down: 0, late: 0, unknown: 0, blocked: 0, stopped: 0, inactive: 0 };
-  for (const job of jobs) counts[isBlocked(job) ? 'blocked' : shownState(job)] += 1;
+  const counts = { up: 0, down: 0, late: 0, degraded: 0, unknown: 0, blocked: 0, few: 0, stopped: 0, inactive: 0 };
+  for (const job of jobs) {
+    counts[isBlocked(job) ? 'blocked' : shownState(job)] += 1;
+    if (job.state.startsWith('unknown: down')) counts.few += 1;
+  }
   return counts;
 }

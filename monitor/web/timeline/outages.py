@@ -245,7 +245,10 @@ def _located_turns(
     turns: list[Turn] = []
     for result in results:
         known[result.location] = result
-        shown = decisive(known.values(), silent_s=silent_s)
+        was_down = bool(turns) and not turns[-1].up
+        shown = decisive(known.values(), silent_s=silent_s, was_down=was_down)
+        if shown is None:
+            continue
         if not turns or turns[-1].up != shown.up:
             turns.append(Turn(result.scheduled_at, shown.up, _words(shown.error, shown.status)))
     return turns

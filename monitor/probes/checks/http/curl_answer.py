@@ -108,6 +108,8 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
         word = OS_ERRORS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else None)
     if errno == pycurl.E_SSL_CONNECT_ERROR and system in (os_errors.ECONNRESET, os_errors.EPIPE):
         word = "reset"
+    if errno == pycurl.E_SSL_CONNECT_ERROR and "unexpected eof" in message:
+        return "reset: the connection was closed"  # as in the other kinds
     detail = os.strerror(system) if word in ("refused", "unreachable", "reset") and system else ""
     if errno == _E_TOO_LARGE:
         detail = "its header is too long"

@@ -187,16 +187,19 @@ export function site(root, context, [id]) {
   function fill() {
     const found = job();
     if (found === undefined) return;
-    const how = shownState(found);
+    const shown = shownState(found);
+    // Since when it is up is known, not since when it is degraded.
+    const how = shown === 'degraded' ? 'up' : shown;
     setText(name, title(found));
     setText(address, `${found.kind === 'http' ? `${found.method} ` : ''}${found.url}`);
-    const signature = `${how} ${found.since} ${found.stopped_until} ${found.last?.degraded} ${how === 'late' ? found.last?.checked_at : ''}`;
+    const signature = `${found.state} ${how} ${found.since} ${found.stopped_until} ${found.last?.degraded} ${how === 'late' ? found.last?.checked_at : ''}`;
     if (stateFact.dataset.state !== signature) {
       stateFact.dataset.state = signature;
       stateFact.replaceChildren(stateMark(how), h('small', {}, ago(found.since, 'for')));
       if (found.since === null) stateFact.lastChild.replaceChildren(how === 'up' || how === 'down' ? 'for more than a day' : how === 'unknown' && found.last === null ? 'not checked yet' : '');
       // What is known of it is its last result, however old.
       if (how === 'late' || (how === 'unknown' && found.last)) stateFact.lastChild.replaceChildren(`last known ${found.last.up === false || found.state === 'down' ? 'down' : 'up'}, `, ago(found.last.checked_at));
+      if (found.state.startsWith('unknown: ')) stateFact.append(h('small', {}, found.state.slice(9)));
       if (found.stopped_until) stateFact.append(h('small', {}, `until ${shortMoment(found.stopped_until)}`));
       if (found.last?.degraded && how === 'up') stateFact.append(stateMark('degraded'));
     }
@@ -236,7 +239,9 @@ export function site(root, context, [id]) {
     if (checking || gone) return;
     checking = true;
     try {
-      const entry = await get(`/job/${jobId}`);
+      // What has come as a whole has the phases and the locations, too.
+      const known = job();
+      const entry = known?.last?.phases ? known : await get(`/job/${jobId}`);
       if (gone) return;
       if (entry.last?.phases) phasePicture.truth();
       else phasePicture.empty(entry.last ? 'This check has no phases.' : 'It has not been checked yet.');

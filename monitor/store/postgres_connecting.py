@@ -46,7 +46,7 @@ _SESSION = {
     "lock_timeout": "0",
     "row_security": "on",
     "statement_timeout": "0",
-    "synchronous_commit": "on",
+    "synchronous_commit": "local",
     "tcp_keepalives_count": "3",
     "tcp_keepalives_idle": "15",
     "tcp_keepalives_interval": "5",
@@ -332,7 +332,7 @@ def _pin(raw: psycopg2.extensions.connection, settings: dict[str, str]) -> None:
                     "SELECT set_config(name, value, false)"
                     " FROM unnest(%s, %s) AS pinned (name, value)"
                     # Some are newer than the server. The spool forgets, and clients do, what is
-                    # committed, so that must be on a disk; on how many is for the server to say.
+                    # committed, so that must be on its disk; standbys are for the server to say.
                     " WHERE current_setting(name, true) IS NOT NULL AND"
                     " (name <> 'synchronous_commit' OR current_setting(name) = 'off')",
                     (list(settings), list(settings.values())),

@@ -179,7 +179,7 @@ async def read_back(store: Store) -> None:
     for run in (store.read, store.transaction):
         ((*read, raw),) = await run(lambda c: c.query(texts, (*TEXTS, b"\\\xff\0'")))
         assert (read, bytes(raw)) == (TEXTS, b"\\\xff\0'")
-    assert found == [(*row, "UTC", "website_availability", "repeatable read", "on")]
+    assert found == [(*row, "UTC", "website_availability", "repeatable read", "local")]
 
 
 @pytest.mark.parametrize("pooled", [False, True])

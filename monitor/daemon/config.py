@@ -255,7 +255,8 @@ def _convert(document: Document, old: OldKeys, omissions: Omissions) -> Config:
         except msgspec.ValidationError as error:
             wrong = setting_error(str(error), data, Config)
             # The value of a variable is text, unless a number, a flag or nothing is expected.
-            if document.reinterpret(omissions.original(wrong.path)):
+            no_text = "got `str`" in str(error)
+            if document.reinterpret(omissions.original(wrong.path), alike=no_text):
                 continue
             if not omissions.add(wrong):
                 omissions.gave_up = True

@@ -37,7 +37,7 @@ from monitor.files.threads import any_aside, call_aside
 from monitor.libraries import needed_by
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
-from monitor.yielding import attending, large_load
+from monitor.yielding import attending, free_in_turns, large_load
 
 __all__ = ["Daemon", "run_daemon"]
 
@@ -277,6 +277,7 @@ class Daemon:
                 switch()
             except Exception as error:
                 logger.error("a part did not apply its settings", exc_info=error)
+        free_in_turns(list(old.items()))
         self._loaded, self.config = loaded, new
         self.last_reload_successful = True
         logger.info("reloaded %s", loaded.file or "the defaults")

@@ -207,7 +207,7 @@ def _kind(path: SettingPath) -> SettingPath:
     """
     *around, last = path or ("",)
     steps = [step for step in around if step.__class__ is not int]
-    return (*steps, last if last.__class__ is not int else min(cast("int", last), 2))
+    return (*steps, min(last, 2) if isinstance(last, int) else last)
 
 
 def _key_errors(path: SettingPath, node: yaml.MappingNode) -> Iterator[SettingError]:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
@@ -160,7 +161,13 @@ def test_garbage_of_many_objects_is_frozen_once_an_hour(
 
 async def test_steps_are_made_in_part_at_once_and_the_rest_in_later_turns() -> None:
     made: list[int] = []
-    yielding.in_turns((made.append(each) for each in range(25)), at_once=10)
+
+    def steps() -> Iterator[None]:
+        for each in range(25):
+            made.append(each)
+            yield
+
+    yielding.in_turns(steps(), at_once=10)
     counts = [len(made)]
     for _ in range(3):
         await asyncio.sleep(0)

@@ -26,6 +26,7 @@ from monitor.probes.source import JobList
 from monitor.web.jobs.registry import JobRegistry
 from monitor.web.live.changes import Changes
 from monitor.web.live.job_updates import JobFeed
+from tests.waiting import until
 
 
 def job(job_id: int, *depends_on: int, **keys: Any) -> Job:
@@ -155,8 +156,7 @@ async def test_thousands_of_changed_jobs_are_taken_over_many_turns_and_shown_as_
     book = JobRegistry(known, None)
     feed = JobFeed(book, Changes())
     book.ids()
-    while book.is_taking:
-        await asyncio.sleep(0)
+    await until(lambda: not book.is_taking)
     for number in (1, count - 1, count):
         known.result(number, up=False)
     assert set(book.down_since()) == {1, count - 1, count}
@@ -165,8 +165,6 @@ async def test_thousands_of_changed_jobs_are_taken_over_many_turns_and_shown_as_
     others = [read_job({"id": number, "url": "http://y/"}) for number in range(2, count + 1)]
     known.jobs = JobList(tuple(others))
     assert len(book.ids()) == count - 1
-    turns = 0
-    assert book.is_taking
     # Those that nobody has come to yet are right all the same.
     assert book.entry(count - 1).state == "unknown"
     assert json.loads(book.encoded(count))["url"] == "http://y/"
@@ -175,6 +173,7 @@ async def test_thousands_of_changed_jobs_are_taken_over_many_turns_and_shown_as_
     # Of what the job was before.
     known.result(count, up=True)
     assert book.entry(count).state == "unknown"
+    turns = 0
     while book.is_taking:
         await asyncio.sleep(0)
         turns += 1

@@ -150,7 +150,7 @@ async def over_turns(items: Iterable[T]) -> AsyncIterator[T]:
 def in_turns(steps: Iterator[object], *, at_once: int = 200) -> None:
     """Make some ``steps`` now, and as many in each further turn of the loop, in its own thread.
 
-    Each must take at most some 10 us. Whoever closes a generator of steps ends them.
+    Each must take at most some 10 us. Closing a generator of steps ends them.
     """
     if sum(1 for _ in islice(steps, at_once)) == at_once:
         asyncio.get_running_loop().call_soon(partial(in_turns, steps, at_once=at_once))

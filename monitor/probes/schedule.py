@@ -19,7 +19,7 @@ _MASK = (1 << 64) - 1
 _GRACE_MS = 1000
 # Jobs looked at in one call: after a sleep of the machine, all are late.
 _MOST_DUE = 1000
-# Times in the heap that are no longer those of a job, beside as many as there are jobs.
+# Times in the heap that are no longer those of a job, next to as many as there are jobs.
 _MOST_STALE = 1000
 
 

@@ -102,7 +102,7 @@ def test_a_reload_that_hangs_is_cut_off(
         "    calls.append(file)\n"
         f"    return load(file) if len(calls) == 1 else {reading}\n"
         "monitor.daemon.lifecycle.load = slow\n"
-        # The interpreter's own end, which takes long beside a busy thread, is not waited for.
+        # The interpreter's own end, which takes long while a thread is busy, is not waited for.
         "import atexit\n"
         "atexit.register(time.sleep, 1000)"
     )

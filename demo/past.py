@@ -80,11 +80,11 @@ def _results(job: dict[str, Any], now: float) -> Iterator[Result]:
             checked_at=round(at, 3) + 0.001,
             up=up,
             status=None if broken else 200 if up else 503,
-            response_time=None if broken else took,
-            duration=took,
+            response_time=None if broken else round(took, 6),
+            duration=round(took, 6),
             error="refused: Connection refused" if broken else None if up else "bad-status: 503",
             matched=None if broken else True,
-            phases=Phases(resolve=0.0001, connect=0.0002, processing=took * 0.8),
+            phases=Phases(resolve=0.0001, connect=0.0002, processing=round(took * 0.8, 6)),
         )
 
 

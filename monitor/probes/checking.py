@@ -11,7 +11,7 @@ import msgspec
 
 from monitor.errors import MonitorError
 from monitor.locations import ALL_LOCATIONS
-from monitor.messages import Result
+from monitor.messages import Phases, Result
 from monitor.probes.beats import Beats
 from monitor.probes.check import Attempt, Check, Outcome
 from monitor.probes.checks import KINDS
@@ -28,6 +28,8 @@ logger = logging.getLogger("monitor.probes")
 
 _HEARTBEAT = "heartbeat"
 _RETRY_PAUSE_S = 1.0
+_TIMES = ("response_time", "duration")
+_DIGITS = 6
 
 
 class Checks:
@@ -121,5 +123,20 @@ def result_of(
         missed=run.missed,
         location=location,
         quorum=quorum,
-        **msgspec.structs.asdict(outcome),
+        **_rounded(outcome),
     )
+
+
+def _rounded(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome's fields, with times to the microsecond: finer digits mean nothing.
+
+    In every message, row and answer they would take more room than all else that was measured.
+    """
+    fields = msgspec.structs.asdict(outcome)
+    for name in _TIMES:
+        if fields[name] is not None:
+            fields[name] = round(fields[name], _DIGITS)
+    fields["phases"] = Phases(
+        *[round(spent, _DIGITS) for spent in msgspec.structs.astuple(outcome.phases)]
+    )
+    return fields

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.errors import SettingError
-from monitor.messages import Result
+from monitor.messages import Phases, Result
 from monitor.probes.check import Outcome
-from monitor.probes.checking import check_job
+from monitor.probes.checking import check_job, result_of
 from monitor.probes.checks import read_job
 from monitor.probes.dependencies import CIRCULAR, Dependents, circular_jobs, failed_dependency
 from monitor.probes.job import Job
 from monitor.probes.jobs_file import read_jobs
+from monitor.probes.schedule import Run
 from monitor.probes.settings import ProbesSettings
 from monitor.probes.source import JobList
 from monitor.web.jobs.registry import JobRegistry
@@ -97,9 +98,16 @@ class Known:
     def __init__(self, *jobs: Job) -> None:
         self.jobs = JobList(jobs)
 
-    def result(self, job_id: int, *, up: bool) -> None:
+    def result(self, job_id: int, *, up: bool, degraded: bool = False) -> None:
         self.on_result(
-            Result(job_id=job_id, url="http://x/", scheduled_at=1.0, checked_at=1.0, up=up)
+            Result(
+                job_id=job_id,
+                url="http://x/",
+                scheduled_at=1.0,
+                checked_at=1.0,
+                up=up,
+                degraded=degraded,
+            )
         )
 
 
@@ -202,6 +210,25 @@ async def test_an_up_result_is_degraded_from_the_response_time_that_the_job_name
     assert not (await check_job(job(1), attempt))[0].degraded
 
 
+def test_a_result_has_times_to_the_microsecond() -> None:
+    found = result_of(
+        job(1),
+        Run(1, 5.0, 0),
+        Outcome(
+            up=True,
+            response_time=0.0426892499821138,
+            duration=1.00000049,
+            phases=Phases(resolve=0.0001000000474974513, processing=0.04),
+        ),
+        url="http://x/",
+        checked_at=5.0,
+        producer=1,
+        attempt=1,
+    )
+    assert (found.response_time, found.duration) == (0.042689, 1.0)
+    assert found.phases == Phases(resolve=0.0001, processing=0.04)
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -224,6 +251,13 @@ def test_a_job_that_checks_something_else_now_is_unknown_and_a_deleted_one_is_no
     assert list(book.ids()) == [1, 2]
     known.result(1, up=True)
     known.result(2, up=True)
+    feed = JobFeed(book, Changes())
+    feed.news()
+    known.result(2, up=True, degraded=True)
+    news, _ = feed.news()
+    assert news is not None
+    (line,) = cast("list[Any]", news["items"])
+    assert (line.state, line.degraded) == ("up", True)
     other = read_job({"id": 1, "url": "http://y/"})
     known.jobs = JobList((other,))
     assert book.entry(1).state == "unknown"
@@ -233,7 +267,6 @@ def test_a_job_that_checks_something_else_now_is_unknown_and_a_deleted_one_is_no
     known.result(2, up=False)
     assert book.entry(1).state == "unknown"
     assert book.dirty <= {1}
-    feed = JobFeed(book, Changes())
     feed.news()
     book.dirty = {1, 2}
     news, again = feed.news()

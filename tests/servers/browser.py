@@ -52,7 +52,8 @@ def assert_usable(page: Page, where: str = "", *, impacts: str = "serious critic
     """
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0, f"{where} is {wide} px wider than the screen"
-    page.add_script_tag(content=(files("axe_playwright_python") / "axe.min.js").read_text())
+    if page.evaluate("!window.axe"):
+        page.add_script_tag(content=(files("axe_playwright_python") / "axe.min.js").read_text())
     found = page.evaluate(
         "impacts => axe.run(document, {resultTypes: ['violations']})"
         ".then(result => result.violations"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def held_back(page: Page, kind: str) -> list[Any]:
         server = route.connect_to_server()
 
         def pass_on(message: str | bytes) -> None:
-            found = json.loads(message) if isinstance(message, str) else {"type": "jobs"}
+            found = json.loads(message if isinstance(message, str) else gzip.decompress(message))
             if found["type"] == kind:
                 held.append(lambda: route.send(message))
             else:
@@ -52,16 +53,15 @@ def held_back(page: Page, kind: str) -> list[Any]:
     return held
 
 
-def test_nothing_is_green_before_it_is_known(open_page: Open, start_daemon: StartDaemon) -> None:
-    port = free_port()
-    start_daemon(
-        {
-            "relay": False,
-            "probes": {"jobs": [site(1, "a"), site(2, "b")]},
-            "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
-        }
-    ).wait_ready()
-    watched = open_page(f"http://127.0.0.1:{port}")
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A daemon with two sites that are down, and without models and the relay."""
+    with whole(probes={"jobs": [site(1, "a"), site(2, "b")]}, relay=False) as running:
+        yield running.url
+
+
+def test_nothing_is_green_before_it_is_known(open_page: Open, url: str) -> None:
+    watched = open_page(url)
     page = watched.page
     held = held_back(page, "jobs")
     watched.open()
@@ -101,6 +101,7 @@ def test_a_mass_outage_is_a_line_for_each_error(open_page: Open, start_daemon: S
     own = f"http://127.0.0.1:{port}/website_mock?delay=0&size=9"
     jobs = [site(number, f"site {number}") for number in range(1, 31)]
     jobs += [site(40 + number, f"ill {number}", f"{own}&status=503") for number in range(2)]
+    jobs.append({**site(50, "slow", f"{own}&status=200"), "degraded_after": 1e-6})
     start_daemon(
         {
             "relay": False,
@@ -111,43 +112,20 @@ def test_a_mass_outage_is_a_line_for_each_error(open_page: Open, start_daemon: S
     watched = open_page(f"http://127.0.0.1:{port}")
     page = watched.open()
     page.wait_for_selector("h1:has-text('32 sites are down')")
+    page.locator(".also li").get_by_text("1 site is degraded").wait_for()
     lines = page.locator(".changes").first.locator("li")
     wait_for_count(lines, 2)
     assert "and 27 more are down" in lines.first.inner_text()
     assert "ill 0 and ill 1 are down" in lines.nth(1).inner_text()
     lines.first.get_by_text("27 more").click()
     rows = page.locator(".sites li")
-    page.wait_for_selector("text=30 of 32 in all")
+    page.wait_for_selector("text=30 of 33 in all")
     assert rows.first.locator(".state.down").count() == 1
     watched.assert_quiet()
 
 
-def test_what_a_token_may_not_see_is_refused_and_not_empty(open_page: Open) -> None:
-    with whole(tokens=True) as daemon:
-        watched = open_page(daemon.url)
-        page = watched.page
-        page.goto(daemon.url)
-        page.get_by_label("Token").fill(daemon.tokens["reader"])
-        page.get_by_role("button", name="Log in").click()
-        page.wait_for_selector('body[data-connection="live"]')
-        page.goto(f"{daemon.url}/#/relay/student_1")
-        refused = page.locator(".picture[data-kind=refused]:visible")
-        wait_for_count(refused, 2)
-        assert "Channels are shown to administrators" in refused.first.inner_text()
-        assert page.get_by_text("0 completed").is_hidden()
-        watched.assert_quiet()
-
-
-def test_a_part_that_is_off_is_not_an_empty_view(
-    open_page: Open, start_daemon: StartDaemon
-) -> None:
-    port = free_port()
-    config = {
-        "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
-        "zeromq_uri": ["127.0.0.1", free_port()],
-    }
-    start_daemon(config).wait_ready()
-    watched = open_page(f"http://127.0.0.1:{port}")
+def test_a_part_that_is_off_is_not_an_empty_view(open_page: Open, url: str) -> None:
+    watched = open_page(url)
     page = watched.open("#/models")
     page.wait_for_selector("text=the part cluster is off")
     watched.assert_quiet()
@@ -185,19 +163,8 @@ def test_every_tab_works_without_the_daemon_and_says_how_old_its_data_is(
     page.wait_for_selector(".verdict.stale h1:has-text('Not connected. At ')")
 
 
-def test_what_cannot_be_loaded_is_said_as_long_as_that_lasts(
-    open_page: Open, start_daemon: StartDaemon
-) -> None:
-    port = free_port()
-    config = {
-        "relay": False,
-        "probes": {"jobs": [site(1, "a")]},
-        "aggregation": {},
-        "logs": {},
-        "api": {"uri": ["127.0.0.1", port], "tokens_file": None},
-    }
-    start_daemon(config).wait_ready()
-    watched = open_page(f"http://127.0.0.1:{port}")
+def test_what_cannot_be_loaded_is_said_as_long_as_that_lasts(open_page: Open, url: str) -> None:
+    watched = open_page(url)
     page = watched.page
     page.route(re.compile(r"/(uptime|log|notification)\?"), lambda route: route.fulfill(status=503))
     with page.expect_websocket() as opened_socket:

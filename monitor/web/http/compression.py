@@ -13,8 +13,10 @@ from monitor.files.threads import call_aside
 
 __all__ = ["Compression", "accepts_gzip"]
 
-# A shorter answer fits in one packet.
-_LEAST_BYTES = 1400
+# A shorter answer would hardly get shorter.
+_LEAST_BYTES = 400
+# What takes less than a thread would.
+_AT_ONCE_BYTES = 8192
 # Most of what the higher levels save, in a fraction of the time.
 _LEVEL = 4
 _COMPRESSIBLE = re.compile(
@@ -23,7 +25,7 @@ _COMPRESSIBLE = re.compile(
 
 
 class Compression:
-    """Compresses the bodies of an application's answers with gzip, in a thread.
+    """Compresses the bodies of an application's answers with gzip, long ones in a thread.
 
     Only whole bodies: one that comes in pieces is passed on as it is.
     """
@@ -70,7 +72,8 @@ class _Sender:
         if fits:
             headers = _varying(headers)
         if fits and self._gzips:
-            body = await call_aside(partial(gzip.compress, body, _LEVEL, mtime=0))
+            squeeze = partial(gzip.compress, body, _LEVEL, mtime=0)
+            body = squeeze() if len(body) <= _AT_ONCE_BYTES else await call_aside(squeeze)
             headers = [_of_encoded(key, value, len(body)) for key, value in headers]
             headers.append((b"content-encoding", b"gzip"))
             message = {**message, "body": body}

@@ -228,7 +228,7 @@ class LiveFeed:
                 "changes": self._changes.with_older(older),
             }
         )
-        page.write(self._status())
+        await page.write_large(self._status())
         if self._jobs is not None:
             self._jobs.begin(page)
         await self._send_piece(page)

@@ -32,6 +32,7 @@ class _JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int | None = None
     error: str | None = None
     expires: float | None = None
+    degraded: bool = False
     until: float | None = None
 
 
@@ -136,4 +137,5 @@ class JobFeed:
             status=None if last is None else last.status,
             error=None if last is None else last.error,
             expires=None if last is None else last.certificate_expires_at,
+            degraded=last is not None and last.degraded,
         )

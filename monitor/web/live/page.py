@@ -24,8 +24,8 @@ __all__ = ["LivePage", "frame_of"]
 
 # A page with more unread data than this gets no updates, and a snapshot later.
 _BEHIND_BYTES = 1024 * 1024
-# A shorter message fits in one packet.
-_LEAST_GZIP_BYTES = 1400
+# A shorter message would hardly get shorter.
+_LEAST_GZIP_BYTES = 400
 # Frames of a followed channel, 16 KB each, that are made for one page in one turn of the loop.
 _FRAMES_A_TURN = 16
 _WATCHES: Final = frozenset(("channels", "notifications"))

@@ -92,7 +92,10 @@ export function date(seconds) {
 export function dayName(seconds) {
   const day = date(seconds);
   if (day === date(now())) return 'Today';
-  if (day === date(now() - 86400)) return 'Yesterday';
+  // Not every day has 24 hours.
+  const before = new Date(now() * 1000);
+  before.setDate(before.getDate() - 1);
+  if (day === date(before / 1000)) return 'Yesterday';
   return day;
 }
 

@@ -4,7 +4,7 @@ import { shownState, title } from './state.js';
 
 // Comparing by a collator is many times as fast as localeCompare with options.
 const NAMES = new Intl.Collator(undefined, { numeric: true });
-const STATES = ['down', 'late', 'unknown', 'up', 'stopped', 'inactive'];
+const STATES = ['down', 'late', 'degraded', 'unknown', 'up', 'stopped', 'inactive'];
 
 /** Keeps jobs sorted by name, so that only new names are ever compared. */
 export class Order {

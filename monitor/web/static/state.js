@@ -133,11 +133,14 @@ export class State extends EventTarget {
     if (line.at !== undefined) {
       job.last = {
         ...(job.last ?? {}),
+        // A line has none; those of the check before are not of this one.
+        phases: null,
         checked_at: line.at,
         response_time: line.time ?? null,
         status: line.status ?? null,
         error: line.error ?? null,
         certificate_expires_at: line.expires ?? null,
+        degraded: line.degraded ?? false,
       };
     }
   }
@@ -156,9 +159,10 @@ export class State extends EventTarget {
   }
 }
 
-/** How a job stands to the eye: its state, or `late` where no result came when one was due. */
+/** How a job stands to the eye: its state, `degraded`, or `late` where no result came when one was due. */
 export function shownState(job) {
   if ((job.state === 'up' || job.state === 'down') && isLate(job)) return 'late';
+  if (job.state === 'up' && job.last?.degraded) return 'degraded';
   // "unknown: depends on 7"
   return isBlocked(job) ? 'unknown' : job.state;
 }
@@ -179,7 +183,7 @@ export function title(job) {
 
 /** How many jobs are in each shown state; `blocked` are those that isBlocked() names. */
 export function tally(jobs) {
-  const counts = { up: 0, down: 0, late: 0, unknown: 0, blocked: 0, stopped: 0, inactive: 0 };
+  const counts = { up: 0, down: 0, late: 0, degraded: 0, unknown: 0, blocked: 0, stopped: 0, inactive: 0 };
   for (const job of jobs) counts[isBlocked(job) ? 'blocked' : shownState(job)] += 1;
   return counts;
 }

@@ -5,12 +5,17 @@ const STEPS = [1, 5, 15, 30, 60, 300, 900, 1800, 3600, 10800, 21600, 43200, 8640
 /** The local times of ticks in a range, at most `most` of them, and their step in s. */
 export function ticks(since, until, most) {
   const step = STEPS.find((each) => (until - since) / each <= most) ?? STEPS.at(-1);
-  // Hours and days begin by the clock on the wall.
-  const shift = new Date(since * 1000).getTimezoneOffset() * 60;
   const found = [];
-  for (let at = Math.ceil((since - shift) / step) * step + shift; at <= until; at += step) found.push(at);
+  // Hours and days begin by the clock on the wall, even after it was changed.
+  for (let wall = Math.ceil((since - shiftAt(since)) / step) * step; wall + shiftAt(until) <= until; wall += step) {
+    const at = wall + shiftAt(wall + shiftAt(wall));
+    if (at >= since && at > (found.at(-1) ?? -Infinity)) found.push(at);
+  }
   return { step, found };
 }
+
+/** From the clock on the wall to UTC, in s. */
+const shiftAt = (at) => new Date(at * 1000).getTimezoneOffset() * 60;
 
 /**
  * Put spans {left, right} (px) into rows so that those of one row do not touch. What does not fit

@@ -9,6 +9,8 @@ import { clamp } from './timeline-layout.js';
 
 const SPANS = [[3600, '1 h'], [21600, '6 h'], [86400, '24 h'], [604800, '7 d'], [2592000, '30 d']];
 const REFRESH_MS = 20000;
+// What the daemon answers may be 5 s old.
+export const SOON_MS = 5500;
 const SETTLED_MS = 250;
 const SAID = 2;
 const CLICK_PX = 4;
@@ -81,8 +83,7 @@ export class TimelinePanel {
   /** Something may have happened: ask again, soon. */
   update(kinds) {
     if (!['models', 'changes', 'incidents'].some((kind) => kinds.has(kind)) || this.#until !== null) return;
-    clearTimeout(this.#soon);
-    this.#soon = setTimeout(() => this.refresh(), 3000);
+    this.#soon ||= setTimeout(() => this.refresh(), SOON_MS);
   }
 
   destroy() {
@@ -95,6 +96,7 @@ export class TimelinePanel {
 
   async refresh() {
     clearTimeout(this.#soon);
+    this.#soon = 0;
     const mine = (this.#asked += 1);
     const query = new URLSearchParams({ span: Math.max(1, Math.round(this.#span)) });
     if (this.#until !== null) query.set('until', Math.round(this.#until));

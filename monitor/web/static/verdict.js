@@ -45,6 +45,7 @@ export function reasons({ state, sites, models, logs }) {
 function siteReasons(counts, add) {
   if (counts.down) add('down', `${counted(counts.down, 'site')} ${are(counts.down)} down`, '#/sites?state=down');
   if (counts.late) add('degraded', `${counted(counts.late, 'site')} ${were(counts.late)} not checked in time`, '#/sites?state=down');
+  if (counts.degraded) add('degraded', `${counted(counts.degraded, 'site')} ${are(counts.degraded)} degraded`, '#/sites?state=up');
   if (counts.unknown) add('unknown', `${counted(counts.unknown, 'site')} ${counts.unknown === 1 ? 'has' : 'have'} no result yet`, '#/sites?state=unknown');
   if (counts.blocked) add('unknown', `${counted(counts.blocked, 'site')} ${counts.blocked === 1 ? 'depends' : 'depend'} on one that is down`, '#/sites?state=unknown');
 }

@@ -7,16 +7,19 @@ import { whyNot } from '../site-actions.js';
 import { offerUndo } from '../undo.js';
 
 const AT_ONCE = 4;
+const ROWS = 500;
 
 export function importing(root, { state, request, admin }) {
   let gone = false;
   let chosen = null;
+  let left = []; // entries that are not shown yet
   const file = h('input', { type: 'file', id: 'file', accept: '.json,.yml,.yaml,application/json', onchange: () => look() });
   const problem = h('p', { class: 'error-line', role: 'alert', hidden: true });
   const about = h('p', { role: 'status' });
   const add = h('button', { type: 'button', class: 'primary', hidden: true, onclick: () => take(true) }, 'Add');
   const body = h('tbody', {});
-  const table = h('section', { class: 'panel', hidden: true, 'aria-label': 'What becomes of the entries' }, h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Entries' }, h('table', { class: 'table stacked' }, h('thead', {}, h('tr', {}, ['Entry', 'Becomes', 'Not taken'].map((text) => h('th', { scope: 'col' }, text)))), body)));
+  const more = h('button', { type: 'button', onclick: showMore });
+  const table = h('section', { class: 'panel', hidden: true, 'aria-label': 'What becomes of the entries' }, h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Entries' }, h('table', { class: 'table stacked' }, h('thead', {}, h('tr', {}, ['Entry', 'Becomes', 'Not taken'].map((text) => h('th', { scope: 'col' }, text)))), body)), h('p', { class: 'empty' }, more));
   const box = h(
     'div',
     { class: 'stack' },
@@ -67,11 +70,20 @@ export function importing(root, { state, request, admin }) {
     add.hidden = saved || jobs === 0;
     setText(add, `Add ${sites}`);
     table.hidden = items.length === 0;
-    body.replaceChildren(...items.map(row));
+    body.replaceChildren();
+    left = items;
+    showMore();
     if (!saved) return;
     file.value = '';
     const ids = items.map((each) => each.id).filter((id) => id !== null);
     if (ids.length) offerUndo(`${sites} ${jobs === 1 ? 'is' : 'are'} added.`, () => remove(ids));
+  }
+
+  function showMore() {
+    body.append(...left.slice(0, ROWS).map(row));
+    left = left.slice(ROWS);
+    setText(more, `More: ${count(left.length)} ${left.length === 1 ? 'entry is' : 'entries are'} left`);
+    more.parentElement.hidden = left.length === 0;
   }
 
   function row(each) {

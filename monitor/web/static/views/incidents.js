@@ -5,11 +5,12 @@ import { h, icon, setText, stateMark, sync } from '../dom.js';
 import { clock, date, duration, now, unbroken } from '../format.js';
 import { IncidentList, lengthOf, moment, subjectPlace } from '../incident-list.js';
 import { Picture } from '../picture.js';
-import { TimelinePanel, placeOf } from '../timeline.js';
+import { SOON_MS, TimelinePanel, placeOf } from '../timeline.js';
 
 const PAST_S = 30 * 86400;
 const REFRESH_MS = 60000;
 const AROUND_S = 900;
+const ROWS = 100;
 
 export function incidents(root, context, [id]) {
   return id ? one(root, context, id) : all(root, context);
@@ -19,6 +20,8 @@ function all(root, context) {
   const { state, get, params, settle } = context;
   let events = [];
   let gone = false;
+  let soon = 0;
+  let most = ROWS;
   let filter = params.get('q').toLowerCase();
   const open = state.has('incidents') ? new IncidentList(context, { always: true }) : null;
   const timeline = new TimelinePanel(context, {}, { span: 604800 });
@@ -32,10 +35,15 @@ function all(root, context) {
   });
   const body = h('tbody', {});
   const nothing = h('p', { class: 'empty' });
+  const more = h('button', { type: 'button', onclick: () => {
+    most += ROWS;
+    list();
+  } }, 'More');
   const table = h(
     'div',
     { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Incidents of 30 days' },
     h('table', { class: 'table stacked' }, h('thead', {}, h('tr', {}, ...['Began', 'Lasted', 'What', 'Cause'].map((text) => h('th', { scope: 'col' }, text)))), body),
+    h('p', { class: 'empty' }, more),
     nothing,
   );
   const picture = new Picture(table, { retry: load, words: 'Loading the incidents…' });
@@ -47,6 +55,8 @@ function all(root, context) {
   );
 
   async function load() {
+    clearTimeout(soon);
+    soon = 0;
     try {
       const found = await get(`/timeline?span=${PAST_S}`);
       if (gone) return;
@@ -66,9 +76,10 @@ function all(root, context) {
     const wanted = events.filter((event) => filter === '' || `${event.title} ${event.detail} ${event.names.join(' ')} ${event.said}`.toLowerCase().includes(filter));
     nothing.hidden = wanted.length > 0 && nothing.textContent === '';
     if (wanted.length === 0) setText(nothing, 'No incident matches.');
+    more.parentElement.hidden = wanted.length <= most;
     sync(
       body,
-      wanted,
+      wanted.slice(0, most),
       (event) => `${event.id} ${event.end} ${event.said} ${event.acknowledged_by}`,
       (event) => {
         const place = placeOf(event);
@@ -90,11 +101,13 @@ function all(root, context) {
     update(kinds) {
       open?.update(kinds);
       timeline.update(kinds);
-      if (kinds.has('incidents') || kinds.has('changes')) load();
+      // With many sites something changes each second.
+      if (kinds.has('incidents') || kinds.has('changes')) soon ||= setTimeout(load, SOON_MS);
     },
     destroy() {
       gone = true;
       clearInterval(timer);
+      clearTimeout(soon);
       timeline.destroy();
       picture.destroy();
     },

@@ -8,6 +8,7 @@ import { TimelinePanel } from '../timeline.js';
 
 const PAGE = 100;
 const REFRESH_MS = 60000;
+const SOON_MS = 1000;
 const TYPING_MS = 250;
 
 const TYPES = {
@@ -50,18 +51,25 @@ export function models(root, context, [namespace, name]) {
     h('section', { class: 'panel' }, h('header', {}, h('h2', {}, 'History'), h('span', { class: 'more' }, h('label', { for: 'pods' }, pods, ' pods too'))), past.picture.element, past.box),
     h('p', { class: 'toolbar' }, past.older),
   );
-  const load = () => Promise.all([running.load(), past.load()]).then(settle);
+  let soon = 0;
+  const load = () => {
+    clearTimeout(soon);
+    soon = 0;
+    return Promise.all([running.load(), past.load()]).then(settle);
+  };
   load();
   const timer = setInterval(load, REFRESH_MS);
   return {
     update(kinds) {
-      if (kinds.has('models')) load();
+      // A rollout is several events, and many may run at once.
+      if (kinds.has('models')) soon ||= setTimeout(load, SOON_MS);
       timeline?.update(kinds);
       open?.update(kinds);
     },
     destroy() {
       clearInterval(timer);
       clearTimeout(wait);
+      clearTimeout(soon);
       timeline?.destroy();
       running.destroy();
       past.destroy();
@@ -159,6 +167,7 @@ class Past {
   #asked = 0;
   #cursor = null;
   #events = [];
+  #lines = new Map(); // what is drawn, by id
   #more = false;
 
   constructor({ get }, key, wanted, pods) {
@@ -201,6 +210,7 @@ class Past {
     if (wanted.length === 0) this.picture.empty(this.#wanted() ? 'No event matches.' : 'No model has been deployed or changed yet.');
     else this.picture.truth();
     const pieces = [];
+    const lines = new Map();
     let day = null;
     let list = null;
     for (const event of wanted) {
@@ -210,8 +220,12 @@ class Past {
         list = h('ol', { reversed: true });
         pieces.push(h('h3', {}, name), list);
       }
-      list.append(line(event, this.#key));
+      // An event never changes, and older ones may be very many.
+      const drawn = this.#lines.get(event.id) ?? line(event, this.#key);
+      lines.set(event.id, drawn);
+      list.append(drawn);
     }
+    this.#lines = lines;
     this.box.replaceChildren(...pieces);
   }
 

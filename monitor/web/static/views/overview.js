@@ -75,6 +75,7 @@ export function overview(root, { state, get, request, admin, settle }) {
       const counts = tally(state.jobs.values());
       shown.push(['up', counts.up], ['down', counts.down], ['stopped', counts.stopped]);
       if (counts.late) shown.push(['late', counts.late]);
+      if (counts.degraded) shown.push(['degraded', counts.degraded]);
       if (counts.unknown + counts.blocked) shown.push(['unknown', counts.unknown + counts.blocked]);
     }
     if (state.status?.relay) shown.push(['live clients', state.status.relay.clients]);

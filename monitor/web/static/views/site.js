@@ -187,7 +187,9 @@ export function site(root, context, [id]) {
   function fill() {
     const found = job();
     if (found === undefined) return;
-    const how = shownState(found);
+    const shown = shownState(found);
+    // Since when it is up is known, not since when it is degraded.
+    const how = shown === 'degraded' ? 'up' : shown;
     setText(name, title(found));
     setText(address, `${found.kind === 'http' ? `${found.method} ` : ''}${found.url}`);
     const signature = `${how} ${found.since} ${found.stopped_until} ${found.last?.degraded} ${how === 'late' ? found.last?.checked_at : ''}`;
@@ -236,7 +238,9 @@ export function site(root, context, [id]) {
     if (checking || gone) return;
     checking = true;
     try {
-      const entry = await get(`/job/${jobId}`);
+      // What has come as a whole has the phases and the locations, too.
+      const known = job();
+      const entry = known?.last?.phases ? known : await get(`/job/${jobId}`);
       if (gone) return;
       if (entry.last?.phases) phasePicture.truth();
       else phasePicture.empty(entry.last ? 'This check has no phases.' : 'It has not been checked yet.');

@@ -18,7 +18,7 @@ const LIST_MS = 900;
 const ASKED_AT_ONCE = 60;
 const SPANS = [['minute', '90 min'], ['hour', '90 h'], ['day', '90 d']];
 const STATES = [['', 'All'], ['down', 'Down'], ['up', 'Up'], ['unknown', 'Unknown'], ['stopped', 'Stopped']];
-const IN_STATE = { down: ['down', 'late'], up: ['up'], unknown: ['unknown'], stopped: ['stopped', 'inactive'] };
+const IN_STATE = { down: ['down', 'late'], up: ['up', 'degraded'], unknown: ['unknown'], stopped: ['stopped', 'inactive'] };
 
 export function sites(root, { state, get, params, settle, admin }) {
   let filter = params.get('q').toLowerCase();
@@ -158,7 +158,7 @@ export function sites(root, { state, get, params, settle, admin }) {
     }
     const counts = tally(state.jobs.values());
     const unknown = counts.unknown + counts.blocked;
-    const all = `${state.jobs.size} in all: ${counts.up} up, ${counts.down} down${counts.late ? `, ${counts.late} late` : ''}${unknown ? `, ${unknown} unknown` : ''}${counts.stopped ? `, ${counts.stopped} stopped` : ''}`;
+    const all = `${state.jobs.size} in all: ${counts.up} up, ${counts.down} down${counts.late ? `, ${counts.late} late` : ''}${counts.degraded ? `, ${counts.degraded} degraded` : ''}${unknown ? `, ${unknown} unknown` : ''}${counts.stopped ? `, ${counts.stopped} stopped` : ''}`;
     setText(heading, found.length === state.jobs.size ? all : `${found.length} of ${all}`);
   }
 
@@ -167,7 +167,10 @@ export function sites(root, { state, get, params, settle, admin }) {
     const all = tagsOf(state.jobs.values());
     if (tag !== '' && !all.includes(tag)) all.push(tag);
     tags.hidden = all.length === 0 && !group;
-    tags.replaceChildren(h('option', { value: '' }, 'All tags'), h('option', { value: 'group' }, 'Grouped by tag'), ...all.map((each) => h('option', { value: `tag:${each}` }, each)));
+    // A list that is open would close.
+    const offered = JSON.stringify(all);
+    if (tags.dataset.offered !== offered) tags.replaceChildren(h('option', { value: '' }, 'All tags'), h('option', { value: 'group' }, 'Grouped by tag'), ...all.map((each) => h('option', { value: `tag:${each}` }, each)));
+    tags.dataset.offered = offered;
     tags.value = group ? 'group' : tag === '' ? '' : `tag:${tag}`;
   }
 

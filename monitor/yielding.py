@@ -19,11 +19,15 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import TypeVar
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
 __all__ = [
     "attending",
+    "free_in_turns",
     "in_slices",
+    "in_turns",
     "large_load",
     "lower_priority",
     "over_turns",
@@ -141,6 +145,25 @@ async def over_turns(items: Iterable[T]) -> AsyncIterator[T]:
         if time.monotonic() >= until:
             await asyncio.sleep(0)
             until = time.monotonic() + _PIECE_S
+
+
+def in_turns(steps: Iterator[object], *, at_once: int = 200) -> None:
+    """Make some ``steps`` now, and as many in each further turn of the loop, in its own thread.
+
+    Each must take at most some 10 us. Closing a generator of steps ends them.
+    """
+    if sum(1 for _ in islice(steps, at_once)) == at_once:
+        asyncio.get_running_loop().call_soon(partial(in_turns, steps, at_once=at_once))
+
+
+def free_in_turns(items: list[Any]) -> None:
+    """Free what only this list still has as :func:`in_turns` does, and the list."""
+    in_turns(_popped(items))
+
+
+def _popped(items: list[T]) -> Iterator[T]:
+    while items:
+        yield items.pop()
 
 
 def in_slices(items: Iterable[T], *, every: int = 16) -> Iterator[T]:

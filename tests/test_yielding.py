@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
@@ -156,3 +157,35 @@ def test_garbage_of_many_objects_is_frozen_once_an_hour(
     _, more = large_load_with_garbage_before()
     (frozen,) = freezes
     assert frozen >= len(kept) == len(more)
+
+
+async def test_steps_are_made_in_part_at_once_and_the_rest_in_later_turns() -> None:
+    made: list[int] = []
+
+    def steps() -> Iterator[None]:
+        for each in range(25):
+            made.append(each)
+            yield
+
+    yielding.in_turns(steps(), at_once=10)
+    counts = [len(made)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+        counts.append(len(made))
+    assert counts == [10, 20, 25, 25]
+    assert made == list(range(25))
+
+
+async def test_what_a_list_has_last_is_freed_over_several_turns() -> None:
+    class Item:
+        pass
+
+    alive = weakref.WeakSet(each := [Item() for _ in range(500)])
+    yielding.free_in_turns(each)
+    del each
+    counts = [len(alive)]
+    while alive:
+        await asyncio.sleep(0)
+        counts.append(len(alive))
+    assert len(counts) == 3
+    assert counts[1] >= 99

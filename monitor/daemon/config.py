@@ -66,6 +66,14 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if isinstance(value, Section):
                 yield name, value
 
+    def items(self) -> Iterator[Any]:
+        """Yield the items of the sections' lists, of which there may be very many."""
+        for _, section in self.sections():
+            for name in section.__struct_fields__:
+                value = getattr(section, name)
+                if isinstance(value, list):
+                    yield from value
+
 
 class LoadedConfig:
     """A valid config, and the file that it is from."""
@@ -280,7 +288,8 @@ def _convert(document: Document, old: OldKeys, omissions: Omissions) -> Config:
         except msgspec.ValidationError as error:
             wrong = setting_error(str(error), data, Config)
             # The value of a variable is text, unless a number, a flag or nothing is expected.
-            if document.reinterpret(omissions.original(wrong.path)):
+            no_text = "got `str`" in str(error)
+            if document.reinterpret(omissions.original(wrong.path), alike=no_text):
                 continue
             if not omissions.add(wrong):
                 omissions.gave_up = True

@@ -24,7 +24,7 @@ from monitor.daemon.lateness import Lateness
 from monitor.daemon.logfile import DaemonLog
 from monitor.daemon.signals import Signals, hold_signals
 from monitor.daemon.steps import all_within, unless_set
-from monitor.daemon.supervision import Supervisor
+from monitor.daemon.supervision import Supervisor, asked_to_end
 from monitor.daemon.systemd import ServiceManager, watchdog_interval
 from monitor.errors import (
     ConfigError,
@@ -37,7 +37,7 @@ from monitor.files.threads import any_aside, call_aside
 from monitor.libraries import needed_by
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
-from monitor.yielding import attending, large_load
+from monitor.yielding import attending, free_in_turns, large_load
 
 __all__ = ["Daemon", "run_daemon"]
 
@@ -237,7 +237,9 @@ class Daemon:
             self.last_reload_successful = False
             for line in error.lines():
                 logger.error("reload failed, nothing changed: %s", line)
-        except Exception as error:  # a defect here must not end the daemon
+        except BaseException as error:  # a defect here must not end the daemon
+            if asked_to_end(error, asyncio.current_task()):
+                raise
             self.last_reload_successful = False
             logger.error("reload failed: %s", type(error).__name__, exc_info=error)
 
@@ -248,7 +250,7 @@ class Daemon:
             list(self.config.differences(loaded.config))
         except MonitorError as error:
             raise without_traces(error) from None
-        except Exception as error:  # a defect here must not end the daemon
+        except BaseException as error:  # a defect here must not end the daemon
             logger.error("the config could not be read", exc_info=error)
             raise ConfigError(
                 f"cannot be read: {type(error).__name__}", file=self._file or ""
@@ -275,8 +277,9 @@ class Daemon:
         for switch in switches:
             try:
                 switch()
-            except Exception as error:
+            except BaseException as error:
                 logger.error("a part did not apply its settings", exc_info=error)
+        free_in_turns(list(old.items()))
         self._loaded, self.config = loaded, new
         self.last_reload_successful = True
         logger.info("reloaded %s", loaded.file or "the defaults")

@@ -41,7 +41,7 @@ async def all_within(
     """Do named steps at once; cut off those that take longer, and log them and those that fail."""
     if not steps:
         return
-    running = {asyncio.ensure_future(step): name for name, step in steps}
+    running = {asyncio.ensure_future(_outcome(step)): name for name, step in steps}
     done, late = await asyncio.wait(running, timeout=limit_s)
     for task in late:
         task.cancel()
@@ -49,8 +49,17 @@ async def all_within(
             "%s %s took longer than %.1f s; continuing without it", what, running[task], limit_s
         )
     for task in done:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
         if error is not None:
             logger.error("%s %s failed: %s: %s", what, running[task], type(error).__name__, error)
     if late:
         await asyncio.wait(late, timeout=_CUT_OFF_S)
+
+
+async def _outcome(step: Coroutine[Any, Any, None]) -> BaseException | None:
+    """Do a step; return an error that would end the loop if a task raised it."""
+    try:
+        await step
+    except (SystemExit, KeyboardInterrupt) as error:
+        return error
+    return None

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
 
-__all__ = ["RESTART_PAUSE_S", "SETTLED_S", "Supervisor", "first_cause"]
+__all__ = ["RESTART_PAUSE_S", "SETTLED_S", "Supervisor", "asked_to_end", "first_cause"]
 
 logger = logging.getLogger("monitor.daemon")
 
@@ -46,7 +46,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run the part until cancelled."""
-        loop = asyncio.get_running_loop()
+        loop, own = asyncio.get_running_loop(), asyncio.current_task()
         while True:
             began = time.monotonic()
             settled = loop.call_later(self._settled_s, self._settle)
@@ -54,7 +54,7 @@ class Supervisor:
                 await self.part.run()
                 problem = "ended"
             except BaseException as error:
-                if _asked_to_end(error):
+                if asked_to_end(error, own):
                     raise
                 problem = self._problem(error)
             finally:
@@ -104,15 +104,15 @@ class Supervisor:
             logger.error("%s: no %s", self.part.name, what, exc_info=error)
 
 
-def _asked_to_end(error: BaseException) -> bool:
-    """Return whether this task is being cancelled, or the interpreter ends.
+def asked_to_end(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Return whether an error in ``task`` means that it is being cancelled or closed.
 
-    A part may also raise CancelledError because something in it was cancelled.
+    Otherwise a part raised it, for which something in it may have been cancelled.
     """
-    task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError):
         return task is None or task.cancelling() > 0
-    return isinstance(error, KeyboardInterrupt | GeneratorExit)
+    # What closes it runs outside of it.
+    return isinstance(error, GeneratorExit) and asyncio.current_task() is not task
 
 
 def first_cause(error: BaseException) -> BaseException:

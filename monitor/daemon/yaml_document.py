@@ -41,8 +41,8 @@ class Document:
         # Whether the file is empty, without even a comment.
         self.empty = empty
         self._root = root
-        # Scalars with the value of a variable, which may be more than text.
-        self._substituted: set[int] = set()
+        # Scalars with the value of a variable, which may be more than text, and their kinds.
+        self._substituted: dict[int, tuple[yaml.ScalarNode, SettingPath]] = {}
         # Their source, with the names of the variables.
         self._written: dict[int, str] = {}
         self._data: dict[str, Any] | None = None
@@ -92,7 +92,7 @@ class Document:
                 lambda match: match[0][1:] if match[1] else environ[match[2]], node.value
             )
             node.tag = TEXT_TAG
-            self._substituted.add(id(node))
+            self._substituted[id(node)] = (node, _kind(path))
 
     def as_written(self, error: SettingError) -> SettingError:
         """Return the same error with names in place of the values of environment variables.
@@ -109,15 +109,25 @@ class Document:
                 problem = problem.replace(value, written)
         return SettingError(error.path, problem, whole=error.whole)
 
-    def reinterpret(self, path: SettingPath) -> bool:
-        """Interpret a substituted scalar as if it were unquoted; False if it is text."""
+    def reinterpret(self, path: SettingPath, *, alike: bool) -> bool:
+        """Interpret a substituted scalar as if it were unquoted; False if it is text.
+
+        With ``alike``, others are, too, that are the same key of another item of a list: each
+        further look at a long list takes long.
+        """
         node = self._at(path)[1]
-        if not isinstance(node, yaml.ScalarNode) or id(node) not in self._substituted:
+        if id(node) not in self._substituted:
             return False
-        self._substituted.discard(id(node))
-        node.tag = plain_tag(node.value)
+        found, kind = self._substituted.pop(id(node))
+        found.tag = plain_tag(found.value)
+        if found.tag == TEXT_TAG:
+            return False
+        for other, its in list(self._substituted.values()) if alike else ():
+            if its == kind:
+                other.tag = plain_tag(other.value)
+                del self._substituted[id(other)]
         self._data = None
-        return bool(node.tag != TEXT_TAG)
+        return True
 
     @property
     def root(self) -> yaml.Node | None:
@@ -143,6 +153,7 @@ class Document:
         """Free the nodes, in slices; it has no values and no lines any more."""
         root, self._root = self._root, None
         self._written = {}
+        self._substituted = {}
         self._data = None
         take_apart(root)
 
@@ -187,6 +198,16 @@ class Document:
                 waiting.extend(((*path, str(key.value)), value) for key, value in node.value)
             elif isinstance(node, yaml.SequenceNode):
                 waiting.extend(((*path, index), item) for index, item in enumerate(node.value))
+
+
+def _kind(path: SettingPath) -> SettingPath:
+    """Return what the paths of the same key have in common, whichever items of lists they are in.
+
+    The two items of an address are not the same.
+    """
+    *around, last = path or ("",)
+    steps = [step for step in around if step.__class__ is not int]
+    return (*steps, min(last, 2) if isinstance(last, int) else last)
 
 
 def _key_errors(path: SettingPath, node: yaml.MappingNode) -> Iterator[SettingError]:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import zmq
@@ -28,8 +29,10 @@ from monitor.logs.service import LogService
 from monitor.tokens import TokenFile
 from monitor.transport.crowds import Crowds
 from monitor.transport.curve import CurveKeys, read_curve_keys
+from monitor.transport.incoming import Incoming
 from monitor.transport.router import Router, peer_address, reason
 from monitor.transport.strangers import Strangers
+from monitor.transport.unfinished import Unfinished
 from monitor.transport.zmtp import Zmtp
 from monitor.transport.zmtp_connection import ZmtpConnection
 from monitor.transport.zmtp_server import ZmtpServer
@@ -52,8 +55,9 @@ _MAX_PEERS: Final = 10_000
 MOST_CONNECTIONS: Final = _MAX_PEERS + 500
 """Connections at once, some of which have sent nothing yet."""
 
-# With CURVE, connections that have sent nothing yet.
+# With CURVE, connections that have sent nothing yet, and bytes of unfinished messages on the wire.
 _MOST_SILENT: Final = 500
+_MOST_UNFINISHED_BYTES: Final = 64 * 1024 * 1024
 _MAX_INBOX: Final = 64
 # Bytes in all inboxes; beyond that the socket is not read.
 _MAX_INBOX_BYTES: Final = 64 * 1024 * 1024
@@ -97,7 +101,14 @@ class ZeroMq:
                 },
                 events=zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED,
             )
+        self._incoming: Incoming | None = None
         self._silent = Strangers(logger, _MOST_SILENT)
+        self._unfinished = Unfinished(
+            logger,
+            limit_bytes=2**20 + 2 * largest,
+            total_bytes=_MOST_UNFINISHED_BYTES,
+            is_read=lambda: self._incoming is not None and self._incoming.empty,
+        )
         self._peers: dict[bytes, Peer] = {}
         # Connections on which no valid token came yet, and how many others there are.
         self._strangers: Crowds[ZmtpConnection] = Crowds()
@@ -121,12 +132,14 @@ class ZeroMq:
         if self._server is not None:
             await self._server.start()
         elif self._router is not None and self._curve is not None:
-            await self._router.bind(await call_aside(read_curve_keys, self._curve))
+            keys = await call_aside(read_curve_keys, self._curve)
+            self._incoming = Incoming(await self._router.bind(keys))
         for endpoint in self.endpoints:
             words = ", with CURVE" if self._curve is not None else ""
             logger.info("serving the log actions on %s%s", endpoint, words)
         if self._router is not None:
             self._router.read(self._drain, self._drain_monitor)
+            self._unfinished.start()
 
     def adopt_keys(self, keys: CurveKeys) -> None:
         """Accept peers with these keys from now on; the own key stays."""
@@ -158,6 +171,7 @@ class ZeroMq:
             self._server.stop_reading()
         if self._router is not None:
             self._router.stop_reading()
+            self._unfinished.stop()
 
     def close(self) -> None:
         """Close the socket and drop all peers."""
@@ -259,39 +273,46 @@ class ZeroMq:
                 return
             if event["event"] == zmq.EVENT_ACCEPTED:
                 self._silent.accepted(event["value"])
+                self._unfinished.accepted(event["value"])
             else:
                 self._silent.gone(event["value"])
+                self._unfinished.gone(event["value"])
         # No further edge signals what is left.
         asyncio.get_running_loop().call_soon(self._drain_monitor)
 
     def _drain(self) -> None:
-        router = self._router
-        socket = None if router is None else router.socket
-        if router is None or socket is None or not router.reading:
+        router, incoming = self._router, self._incoming
+        if router is None or incoming is None or not router.reading:
             return
+        if self._inbox_bytes > _MAX_INBOX_BYTES:
+            self._full = True
+            return
+        unfinished = self._unfinished
         try:
-            for _ in range(_BATCH):
-                if self._inbox_bytes > _MAX_INBOX_BYTES:
-                    self._full = True
-                    return
-                (identity, *rest), first = _receive(socket)
-                self._silent.heard(first)
+            for identity, frames, last in incoming.read(_BATCH):
+                if identity not in unfinished.heard:
+                    unfinished.finished(identity, last)
+                    self._silent.heard(last)
+                if incoming.dropping:
+                    unfinished.too_long(last)
                 address = ""
                 if self._tokens.current:
                     # For the log, if the message is refused.
                     with contextlib.suppress(zmq.ZMQError):
-                        address = peer_address(first)
-                self._take(identity, rest, address)
-        except zmq.Again:
-            return
+                        address = peer_address(last)
+                self._take(identity, frames, address)
+                if self._inbox_bytes > _MAX_INBOX_BYTES:
+                    self._full = True
+                    return
         except zmq.ZMQError as error:
             self._peers_log.warning("receive", "receiving failed: %s", reason(error))
             return
-        router.drain_soon()
+        if not incoming.empty:
+            router.drain_soon()
 
     # Both
 
-    def _take(self, identity: bytes, rest: list[bytes], address: str) -> None:
+    def _take(self, identity: bytes, rest: Sequence[bytes], address: str) -> None:
         """Take the frames of a message from a peer at an address."""
         peer = self._peer(identity)
         peer.address = address or peer.address
@@ -385,17 +406,3 @@ class ZeroMq:
         self._inbox_bytes -= sum(map(len, peer.inbox))
         peer.inbox.clear()
         self._peers.pop(peer.identity, None)
-
-
-def _receive(socket: zmq.Socket[bytes]) -> tuple[list[bytes], zmq.Frame]:
-    """Return the first frames of the next message, and the first one as a Frame.
-
-    Raises zmq.Again if there is none.
-    """
-    frame = first = socket.recv(zmq.NOBLOCK, copy=False)
-    frames = [frame.bytes]
-    while frame.more:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
-        if len(frames) < 4:
-            frames.append(frame.bytes)
-    return frames, first

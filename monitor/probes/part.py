@@ -27,7 +27,7 @@ from monitor.probes.sharding import producers_needed, shard
 from monitor.probes.source import ConfigJobs, JobList, JobSource
 from monitor.probes.turns import Turns
 from monitor.store import RETRY_S
-from monitor.yielding import large_load, over_turns
+from monitor.yielding import free_in_turns, large_load, over_turns
 
 __all__ = ["Probes", "make_source", "own_jobs"]
 
@@ -99,6 +99,7 @@ class Probes(Part):
             location=self._settings.location or "",
             quorum=self._settings.quorum,
             on_result=self._pass_on,
+            on_gone=self._turns.forget,
         )
         checked, self._checked = self._checked, None
         try:
@@ -180,33 +181,32 @@ class Probes(Part):
             and len(logged[0]) == len(mine)
             and await _are_equal(logged[0], mine)
         )
-        return _Loaded(jobs, mine, prepared, at_once, same)
+        refused = (*jobs.refused, *prepared.left_out)
+        known = set(self._refused)
+        fresh = [line async for line in over_turns(refused) if line not in known]
+        return _Loaded(jobs, mine, prepared, at_once, same, refused, fresh)
 
     def _adopt(self, loaded: _Loaded) -> None:
         assert self.runner is not None
         self._outage.recovered("jobs loaded again")
         jobs, mine, prepared = loaded.jobs, loaded.mine, loaded.prepared
+        free_in_turns(list(self.jobs.jobs))
         self.jobs = jobs
         self.runner.producer = self._settings.id or 1
         self.runner.location = self._settings.location or ""
         self.runner.quorum = self._settings.quorum
         self.runner.set_concurrency(self._settings.concurrency)
-        left_out = prepared.left_out
         self.runner.set_jobs(prepared, at_once=loaded.at_once)
         self._names = prepared.names
-        self._turns.keep(self._names)
         producer = "" if self._settings.id is None else f" as producer {self._settings.id}"
         where = f" from {self._settings.location}" if self._settings.location else ""
         if not loaded.same:
-            checking = len(mine) - len(left_out)
+            checking = len(mine) - len(prepared.left_out)
             logger.info("checking %d of %d jobs%s%s", checking, len(jobs.jobs), producer, where)
         self._logged = mine, len(jobs.jobs)
-        refused = (*jobs.refused, *left_out)
-        known = set(self._refused)
-        fresh = [line for line in refused if line not in known]
-        for line in _left_out(fresh):
+        for line in _left_out(loaded.fresh):
             logger.error("%s", line)
-        self._refused = refused
+        self._refused = loaded.refused
 
     async def prepare(self, settings: ProbesSettings) -> Callable[[], None]:
         """Load the jobs of new settings; see :meth:`Part.prepare`."""
@@ -282,7 +282,8 @@ async def _are_equal(some: Sequence[Job], others: Sequence[Job]) -> bool:
 class _Loaded:
     """Jobs that were loaded: all, those of this producer, and the ids that are checked at once.
 
-    ``same`` says whether they are as before.
+    ``same`` says whether they are as before, ``refused`` has a line for each job that is left out,
+    and ``fresh`` those of them that the log does not have.
     """
 
     jobs: JobList
@@ -290,6 +291,8 @@ class _Loaded:
     prepared: Prepared
     at_once: Collection[int]
     same: bool
+    refused: tuple[str, ...]
+    fresh: list[str]
 
 
 def _question(job: Job) -> Job:

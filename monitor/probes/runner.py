@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from monitor import messages
@@ -22,7 +22,7 @@ from monitor.probes.job import Job
 from monitor.probes.no_result import NoResultError, OwnTroubleError
 from monitor.probes.schedule import Run, Schedule
 from monitor.probes.slots import Slots
-from monitor.yielding import over_turns
+from monitor.yielding import in_turns, over_turns
 
 __all__ = ["RESOLVER_THREADS", "JobStatus", "Prepared", "Runner"]
 
@@ -37,8 +37,8 @@ _TICK_S = 0.01
 _MOST_STARTS = 4
 # Lookups at once; a thread starts only where all others are busy.
 RESOLVER_THREADS = 512
-# Jobs that are freed in one turn of the loop.
-_MOST_DROPPED = 100
+# Between the first runs of new jobs.
+_SPREAD_S = 0.005
 # A job whose last attempt took longer than this shares half of the slots with its likes.
 _SLOW_S = 1.0
 # Checks can be made again once none has failed for lack of a resource for this long.
@@ -95,10 +95,12 @@ class Runner:
         location: str = "",
         quorum: int | None = None,
         on_result: Callable[[Result], None] = lambda _: None,
+        on_gone: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
         self._on_result = on_result
+        self._on_gone = on_gone
         self._topic = topic
         self.producer = producer
         self.location = location
@@ -110,8 +112,9 @@ class Runner:
         self._slots = Slots(concurrency)
         self._schedule = Schedule()
         self._jobs: dict[int, _Active] = {}
-        # Jobs that are no longer run, until they are freed.
-        self._gone: list[_Active] = []
+        # What set_jobs() has not come to yet: the jobs before, and those to check at once.
+        self._before: dict[int, _Active] = {}
+        self._at_once: set[int] = set()
         self._stopped: set[int] = set()
         self._running: set[asyncio.Task[Result]] = set()
         self._changed = asyncio.Event()
@@ -149,7 +152,6 @@ class Runner:
                 except MonitorError as error:
                     left_out.append(str(error))
                     continue
-                self._schedule.foresee(job.id, job.interval, self._clock())
             active[job.id] = known
             names[job.id] = job.name or known.url
         return Prepared(active, left_out, names)
@@ -157,35 +159,45 @@ class Runner:
     def set_jobs(self, prepared: Prepared, *, at_once: Collection[int] = ()) -> None:
         """Run exactly these jobs; unchanged ones keep running as they are.
 
-        Those whose ids are in ``at_once`` are checked now, and then on their grid.
+        Those whose ids are in ``at_once`` are checked now, and then on their grid. Thousands are
+        scheduled and forgotten over many turns of the loop.
         """
         before, self._jobs = self._jobs, prepared.active
-        if before == self._jobs and not at_once:
-            return
-        if not self._gone:
-            asyncio.get_running_loop().call_soon(self._drop_some)
-        for job_id, active in before.items():
-            if self._jobs.get(job_id) is not active:
-                self._checks.forget(job_id)
-                self._gone.append(active)
-            if job_id not in self._jobs:
-                self._stopped.discard(job_id)
-        self._reschedule(at_once)
+        before.update(self._before)
+        self._before = before
+        self._at_once.update(at_once)
+        in_turns(self._settle(self._clock()))
 
-    def _drop_some(self) -> None:
-        """Free some of the jobs that are gone: of thousands at once it would take long."""
-        del self._gone[-_MOST_DROPPED:]
-        if self._gone:
-            asyncio.get_running_loop().call_soon(self._drop_some)
-
-    def _reschedule(self, at_once: Collection[int] = ()) -> None:
-        intervals = (
-            (job_id, active.job.interval)
-            for job_id, active in self._jobs.items()
-            if job_id not in self._stopped
-        )
-        self._schedule.set_jobs(intervals, self._clock(), at_once=at_once)
+    def _settle(self, now: float) -> Iterator[None]:
+        jobs = self._jobs
+        while self._before:
+            self._forget(*self._before.popitem())
+            yield
+        at_once = now
+        for job_id, active in jobs.items():
+            if self._jobs is not jobs:
+                break
+            if job_id not in self._stopped:
+                first = at_once if job_id in self._at_once else None
+                self._at_once.discard(job_id)
+                if self._schedule.add(job_id, active.job.interval, now, first=first):
+                    at_once += _SPREAD_S
+            yield
+        if self._jobs is not jobs:
+            return  # they were set again
+        self._at_once.clear()
         self._changed.set()
+        yield from self._schedule.tidy()
+
+    def _forget(self, job_id: int, before: _Active) -> None:
+        """Forget what is known of a job that has changed or is gone."""
+        if self._jobs.get(job_id) is before:
+            return
+        self._checks.forget(job_id)
+        if job_id not in self._jobs:
+            self._schedule.remove(job_id)
+            self._stopped.discard(job_id)
+            self._on_gone(job_id)
 
     def set_concurrency(self, limit: int) -> None:
         """Change how many attempts may be open at once, for those that start from now on."""
@@ -201,7 +213,8 @@ class Runner:
         if job_id in self._stopped:
             return False
         self._stopped.add(job_id)
-        self._reschedule()
+        self._schedule.remove(job_id)
+        in_turns(self._schedule.tidy())
         return True
 
     def start_job(self, job_id: int) -> bool:
@@ -214,7 +227,9 @@ class Runner:
         if job_id not in self._stopped:
             return False
         self._stopped.discard(job_id)
-        self._reschedule((job_id,))
+        now = self._clock()
+        self._schedule.add(job_id, self._jobs[job_id].job.interval, now, first=now)
+        self._changed.set()
         return True
 
     def job_status(self, job_id: int) -> JobStatus:
@@ -248,7 +263,10 @@ class Runner:
         while True:
             self._changed.clear()
             for run in self._schedule.due(self._clock()):
-                self._slots.offer(run, slow=self._jobs[run.job_id].slow)
+                if run.job_id in self._jobs:
+                    self._slots.offer(run, slow=self._jobs[run.job_id].slow)
+                else:
+                    self._schedule.finished(run.job_id)
             self._fill_slots()
             due = self._schedule.next_due()
             pause = _LOOK_S if due is None else due - self._clock()
@@ -278,6 +296,9 @@ class Runner:
         self._fill_slots()
 
     def _begin(self, run: Run, active: _Active, *, slow: bool) -> asyncio.Task[Result]:
+        before = self._before.pop(run.job_id, None)
+        if before is not None:
+            self._forget(run.job_id, before)
         task = asyncio.create_task(self._check(run, active, slow), name=f"job:{run.job_id}")
         active.task = task
         self._running.add(task)

@@ -9,7 +9,7 @@ so nothing drifts.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 __all__ = ["Run", "Schedule", "due_after", "phase"]
@@ -17,8 +17,10 @@ __all__ = ["Run", "Schedule", "due_after", "phase"]
 _MASK = (1 << 64) - 1
 # A run that would start later than this (the loop was blocked, the machine slept) is missed.
 _GRACE_MS = 1000
-# Between the first runs of new jobs.
-_SPREAD_MS = 5
+# Jobs looked at in one call: after a sleep of the machine, all are late.
+_MOST_DUE = 1000
+# Times in the heap that are no longer those of a job, next to as many as there are jobs.
+_MOST_STALE = 1000
 
 
 def phase(job_id: int) -> float:
@@ -69,80 +71,77 @@ class Schedule:
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
+        # When jobs are due. Times that are no longer their entries' are dropped when they come.
         self._heap: list[tuple[int, int]] = []
-        # New jobs that are about to be scheduled: their times take long to find for thousands.
-        self._foreseen: dict[int, _Entry] = {}
+        # The heap that replaces it, while :meth:`tidy` is at work.
+        self._fresh: list[tuple[int, int]] | None = None
         # Apart from the entries: a job that was removed and added again may still be running.
         self._running: set[int] = set()
         # Jobs whose first run waits for the end of a run of what they were before.
         self._postponed: set[int] = set()
         # The latest time since the clock was last set back.
         self._latest_ms = 0
+        self._started_ms = 0
         self.missed_total = 0
 
-    def foresee(self, job_id: int, interval: float, now: float) -> None:
-        """Prepare for a job of the next :meth:`set_jobs`, which is then quicker; in s, as there."""
-        interval_ms = round(interval * 1000)
-        known = self._entries.get(job_id)
-        if known is None or known.interval_ms != interval_ms:
-            due_ms = due_after(job_id, interval_ms, int(now * 1000))
-            self._foreseen[job_id] = _Entry(interval_ms, due_ms)
+    def add(self, job_id: int, interval: float, now: float, *, first: float | None = None) -> bool:
+        """Schedule a job: its interval in s, and the time of a ``first`` run off its grid, if any.
 
-    def set_jobs(
-        self,
-        intervals: Iterable[tuple[int, float]],
-        now: float,
-        *,
-        at_once: Collection[int] = (),
-    ) -> None:
-        """Schedule exactly these jobs, ids with their intervals in s.
-
-        Keeps the state of jobs whose interval is the same. Those in ``at_once`` run now, a few
-        milliseconds after each other, and then on their grid.
+        Keeps the state of a job whose interval is the same. Returns whether the first run is off
+        the grid: a time on it that comes soon is soon enough.
         """
-        now_ms = int(now * 1000)
+        now_ms, interval_ms = int(now * 1000), round(interval * 1000)
         self._latest_ms = max(self._latest_ms, now_ms)
-        entries: dict[int, _Entry] = {}
-        foreseen, self._foreseen = self._foreseen, {}
-        for job_id, interval in intervals:
-            interval_ms = round(interval * 1000)
-            known = self._entries.get(job_id)
-            if known is not None and known.interval_ms == interval_ms:
-                entries[job_id] = known
-                continue
-            known = foreseen.get(job_id)
-            if (
-                known is not None
-                and known.interval_ms == interval_ms
-                and known.due_ms - interval_ms <= now_ms < known.due_ms
-            ):
-                entries[job_id] = known
-            else:
-                entries[job_id] = _Entry(interval_ms, due_after(job_id, interval_ms, now_ms))
-        first_ms = now_ms
-        for job_id in at_once:
-            entry = entries.get(job_id)
-            # A time on the grid that comes soon is soon enough.
-            if entry is not None and entry.due_ms > first_ms + _GRACE_MS:
-                entry.due_ms, entry.at_once = first_ms, True
-                first_ms += _SPREAD_MS
-        self._entries = entries
-        self._rebuild()
+        entry = self._entries.get(job_id)
+        is_new = entry is None or entry.interval_ms != interval_ms
+        if entry is None or is_new:
+            entry = _Entry(interval_ms, due_after(job_id, interval_ms, now_ms))
+            self._entries[job_id] = entry
+        at_once = first is not None and entry.due_ms > int(first * 1000) + _GRACE_MS
+        if first is not None and at_once:
+            entry.due_ms, entry.at_once = int(first * 1000), True
+        if is_new or at_once:
+            self._push(entry.due_ms, job_id)
+        return at_once
+
+    def remove(self, job_id: int) -> None:
+        """Forget a job, if it is known."""
+        self._entries.pop(job_id, None)
 
     def start(self, now: float) -> None:
         """Take the next times on the grid after ``now``: those before were nobody's to run."""
-        now_ms = int(now * 1000)
-        for job_id, entry in self._entries.items():
-            if not entry.at_once:
-                entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
-        self._rebuild()
+        self._started_ms = int(now * 1000)
 
-    def _rebuild(self) -> None:
-        self._heap = [(entry.due_ms, job_id) for job_id, entry in self._entries.items()]
-        heapq.heapify(self._heap)
+    def _push(self, due_ms: int, job_id: int) -> None:
+        heapq.heappush(self._heap, (due_ms, job_id))
+        if self._fresh is not None:
+            heapq.heappush(self._fresh, (due_ms, job_id))
+
+    def tidy(self) -> Iterator[None]:
+        """Forget times that are no longer those of jobs, if there are many; a step for each job.
+
+        Between two steps anything may be called.
+        """
+        under_way = self._fresh is not None
+        if under_way or len(self._heap) <= 2 * len(self._entries) + _MOST_STALE:
+            return
+        fresh: list[tuple[int, int]] = []
+        self._fresh = fresh
+        for job_id in list(self._entries):
+            entry = self._entries.get(job_id)
+            if entry is not None:
+                heapq.heappush(fresh, (entry.due_ms, job_id))
+            yield
+            if self._fresh is not fresh:
+                return
+        self._heap, gone = fresh, self._heap
+        self._fresh = None
+        while gone:
+            gone.pop()
+            yield
 
     def due(self, now: float) -> list[Run]:
-        """Return the runs to start now, in the order in which they were due.
+        """Return runs to start now, in the order in which they were due; more may be due, too.
 
         Each job returned is running until :meth:`finished` is called for it. After the clock was
         set back, runs follow the grid of its new time at once.
@@ -150,18 +149,29 @@ class Schedule:
         now_ms = int(now * 1000)
         if now_ms < self._latest_ms - _GRACE_MS:
             self._latest_ms = now_ms
-            for job_id, entry in self._entries.items():
-                entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
-                entry.at_once = False
-            self._rebuild()
+            self._heap = []
+            for job_id, each in self._entries.items():
+                each.due_ms = due_after(job_id, each.interval_ms, now_ms)
+                each.at_once = False
+                self._heap.append((each.due_ms, job_id))
+            heapq.heapify(self._heap)
+            self._fresh = None
+            self._started_ms = 0
         self._latest_ms = max(self._latest_ms, now_ms)
         runs = []
-        heap = self._heap
-        while heap and heap[0][0] <= now_ms:
-            due_ms, job_id = heap[0]
-            entry = self._entries[job_id]
-            # The last time on the grid up to now; earlier ones are missed.
+        for _ in range(_MOST_DUE):
+            if not self._heap or self._heap[0][0] > now_ms:
+                break
+            due_ms, job_id = heapq.heappop(self._heap)
+            entry = self._entries.get(job_id)
+            if entry is None or entry.due_ms != due_ms:
+                continue
             at_once = entry.at_once
+            if due_ms <= self._started_ms and not at_once:
+                entry.due_ms = due_after(job_id, entry.interval_ms, self._started_ms)
+                self._push(entry.due_ms, job_id)
+                continue
+            # The last time on the grid up to now; earlier ones are missed.
             if at_once:
                 late, last_ms = 0, due_ms
                 entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
@@ -170,7 +180,7 @@ class Schedule:
                 late = (now_ms - due_ms) // entry.interval_ms
                 last_ms = due_ms + late * entry.interval_ms
                 entry.due_ms = last_ms + entry.interval_ms
-            heapq.heapreplace(heap, (entry.due_ms, job_id))
+            self._push(entry.due_ms, job_id)
             self._miss(entry, late)
             if at_once and job_id in self._running:
                 self._postponed.add(job_id)
@@ -199,7 +209,7 @@ class Schedule:
             entry = self._entries.get(job_id)
             if entry is not None and entry.due_ms > self._latest_ms + _GRACE_MS:
                 entry.due_ms, entry.at_once = self._latest_ms, True
-                self._rebuild()
+                self._push(entry.due_ms, job_id)
 
     def missed(self, run: Run) -> None:
         """Mark a run as not started: it counts as missed, with the missed runs that it carried."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from monitor.probes.dependencies import CIRCULAR, circular_jobs
+from monitor.files.threads import call_aside
+from monitor.probes.dependencies import CIRCULAR, Dependents, circular_jobs
 from monitor.probes.job import Job
+from monitor.yielding import in_slices
 
 __all__ = ["ConfigJobs", "JobList", "JobSource"]
 
@@ -17,12 +19,23 @@ __all__ = ["ConfigJobs", "JobList", "JobSource"]
 class JobList:
     """Verified jobs with unique ids, and a line for each job that was refused.
 
-    ``stopped`` are the ids of those that were stopped by hand, as far as the source knows.
+    ``stopped`` are the ids of those that were stopped by hand, as far as the source knows. To be
+    made in a thread: the rest is derived from the jobs, which takes long for thousands.
     """
 
     jobs: tuple[Job, ...]
     refused: tuple[str, ...] = ()
     stopped: frozenset[int] = frozenset()
+    by_id: Mapping[int, Job] = field(init=False, compare=False, repr=False)
+    ids: Sequence[int] = field(init=False, compare=False, repr=False)
+    """The ids in order."""
+    dependents: Dependents = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        by_id = {job.id: job for job in in_slices(self.jobs)}
+        object.__setattr__(self, "by_id", by_id)
+        object.__setattr__(self, "ids", sorted(by_id))
+        object.__setattr__(self, "dependents", Dependents(in_slices(self.jobs)))
 
     def without_circles(self, source: str) -> JobList:
         """Return the list with the jobs refused that depend on each other in a circle."""
@@ -65,7 +78,7 @@ class ConfigJobs(JobSource):
 
     async def load(self) -> JobList:
         """Return the jobs, which were verified with the config."""
-        return JobList(self._jobs)
+        return await call_aside(JobList, self._jobs)
 
     async def changed(self) -> None:
         """Never return: only a reload changes the config."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from monitor.log_limits import RateLimitedLog
 from monitor.messages import Result
@@ -42,11 +41,9 @@ class Turns:
             lasted = max(0, round(result.checked_at - since))
             self._log.info("came up", "%s is up again after %d s", title, lasted)
 
-    def keep(self, job_ids: Iterable[int]) -> None:
-        """Forget all other jobs."""
-        kept = set(job_ids)
-        for job_id in self._down_since.keys() - kept:
-            del self._down_since[job_id]
+    def forget(self, job_id: int) -> None:
+        """Forget a job that is gone."""
+        self._down_since.pop(job_id, None)
 
 
 def _printable(text: str) -> str:

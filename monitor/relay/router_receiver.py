@@ -14,10 +14,10 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from monitor.relay.feed import Peers
-from monitor.relay.incoming import Incoming, waits
 from monitor.relay.protocol import Malformed, Message, decode
 from monitor.relay.receiver import IDENTITY, Receiver
 from monitor.transport.curve import CurveKeys, CurveSettings, read_curve_keys
+from monitor.transport.incoming import Incoming, waits
 from monitor.transport.router import Router, peer_address, reason
 from monitor.transport.strangers import Strangers
 from monitor.transport.unfinished import Unfinished
@@ -35,6 +35,7 @@ _ASK_EVERY = 32
 _EVENTS_A_TURN = 100
 # A message has a few frames, and its peer may have sent the next one in part.
 _UNFINISHED_FRAMES = 8
+_MOST_UNFINISHED_BYTES = 64 * 1024 * 1024
 # Connections that delivered nothing yet; a site has a few brokers.
 _MOST_STRANGERS = 256
 # Complete messages that libzmq may hold for one peer while the loop is busy elsewhere.
@@ -80,7 +81,9 @@ class RouterReceiver(Receiver):
             events=_EVENTS,
         )
         self._unfinished = Unfinished(
-            logger, limit_bytes=2**20 + _UNFINISHED_FRAMES * max_frame_bytes
+            logger,
+            limit_bytes=2**20 + _UNFINISHED_FRAMES * max_frame_bytes,
+            total_bytes=_MOST_UNFINISHED_BYTES,
         )
         self._strangers = Strangers(logger, _MOST_STRANGERS)
         self._incoming: Incoming

@@ -1,9 +1,9 @@
 """Cuts off ZeroMQ peers that send a message without an end.
 
 libzmq keeps the frames of a message until the last one is there. It limits the size of a frame, but
-not their number, and each takes 64 bytes of memory even if it is empty. So this module looks from
-outside: the kernel counts the bytes of each connection, the reader says which connections finished
-a message, and if the process grows meanwhile, those that finished none are cut off.
+not their number. So this module looks from outside: the kernel counts the bytes of each connection,
+the reader says which connections finished a message, and of those that finished none, the ones with
+most bytes are cut off. With CURVE the smallest frame has 35 bytes on the wire, and 64 in memory.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ from monitor.log_limits import RateLimitedLog
 from monitor.settings import address_text
 from monitor.transport.strangers import connection_of, cut_off
 
-__all__ = ["LOOK_S", "Unfinished", "resident_bytes"]
+__all__ = ["LOOK_S", "Unfinished"]
 
-# s between two looks, in which libzmq fills some 5 MB with small frames.
+# s between two looks, in which libzmq takes some 5 MB of small frames.
 LOOK_S = 0.03
 # So much the process may grow before the peers are looked at, and how often they are in any case.
 _GROWTH_BYTES = 8 * 1024 * 1024
 _LOOK_AT_ALL_S = 1.0
 # Peers in one look, which takes 5 microseconds for each.
 _PEERS_A_LOOK = 500
-# Of an empty frame on the wire (2 bytes), in memory.
-_GAIN = 32
-_LEAST_BYTES = 1024
 # Heartbeats do not count.
 _BYTES_A_SECOND = 16.0
 # struct tcp_info of linux/tcp.h: tcpi_bytes_received.
@@ -68,17 +65,19 @@ class Unfinished:
         logger: logging.Logger,
         *,
         limit_bytes: int,
-        clock: Callable[[], float] = time.monotonic,
-        resident: Callable[[], int] | None = None,
+        total_bytes: int,
+        is_read: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``limit_bytes`` is more than any message has on the wire."""
-        self.cut = 0
+        """``limit_bytes`` is more than any message has on the wire, ``total_bytes`` for all.
+
+        Nothing is looked at while messages wait that were finished, and ``is_read`` returns False.
+        """
         self._limit_bytes = limit_bytes
-        self._clock = clock
-        self._resident = resident or resident_bytes
+        self._total_bytes = total_bytes
+        self._is_read = is_read
         self._log = RateLimitedLog(logger)
         self._peers: dict[int, _Peer] = {}
-        self._base_bytes = self._resident()
+        self._base_bytes = _resident_bytes()
         # Identities that finished a message since the last look at all.
         self.heard: set[bytes] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -103,7 +102,7 @@ class Unfinished:
         found = _look(descriptor)
         if found is not None:
             address, received = found
-            self._peers[descriptor] = _Peer(address, 0, self._clock(), received)
+            self._peers[descriptor] = _Peer(address, 0, time.monotonic(), received)
 
     def gone(self, descriptor: int) -> None:
         """Watch a connection no more."""
@@ -130,13 +129,13 @@ class Unfinished:
 
     def look(self) -> None:
         """Cut off who sends without an end; call it every :data:`LOOK_S`."""
-        now, resident = self._clock(), self._resident()
-        grown = resident - self._base_bytes
+        now, resident = time.monotonic(), _resident_bytes()
         if not self._peers:
             self._base_bytes = resident
+        if not self._peers or not self._is_read():
             return
         if not self._looking:
-            if grown < _GROWTH_BYTES and now < self._next_look:
+            if resident - self._base_bytes < _GROWTH_BYTES and now < self._next_look:
                 return
             self._looking = list(self._peers)
         for descriptor in islice(self._looking, _PEERS_A_LOOK):
@@ -145,7 +144,8 @@ class Unfinished:
         if self._looking:
             return
         self._next_look = now + _LOOK_AT_ALL_S
-        self._judge(now, resident, grown)
+        self._base_bytes = resident
+        self._judge(now)
         self.heard.clear()
 
     def _look_at(self, descriptor: int, now: float) -> None:
@@ -161,26 +161,20 @@ class Unfinished:
             peer.heard = False
             peer.finished_bytes, peer.finished_at = peer.received_bytes, now
 
-    def _judge(self, now: float, resident: int, grown: int) -> None:
+    def _judge(self, now: float) -> None:
         unfinished = sorted(
-            ((peer.unfinished_bytes(now), each) for each, peer in self._peers.items()),
+            ((max(0.0, peer.unfinished_bytes(now)), each) for each, peer in self._peers.items()),
             reverse=True,
         )
-        freed = 0.0
+        total = sum(count for count, _ in unfinished)
         for count, descriptor in unfinished:
-            pressing = grown >= _GROWTH_BYTES and freed < grown and count > _LEAST_BYTES
-            if not pressing and count <= self._limit_bytes:
+            if count <= self._limit_bytes and total <= self._total_bytes:
                 break
-            freed += count * _GAIN
+            total -= count
             self._cut_off(descriptor, f"{count:.0f} bytes of a message without an end")
-        if not freed and grown >= _GROWTH_BYTES:
-            # The memory is somebody else's.
-            self._base_bytes = resident
-        self._base_bytes = min(self._base_bytes, resident)
 
     def _cut_off(self, descriptor: int, problem: str) -> None:
         peer = self._peers.pop(descriptor)
-        self.cut += 1
         self._log.warning(
             "endless",
             "closing the ZeroMQ connection of %s: %s",
@@ -190,7 +184,7 @@ class Unfinished:
         cut_off(descriptor)
 
 
-def resident_bytes() -> int:
+def _resident_bytes() -> int:
     """Return the resident memory of this process; works with no descriptor left."""
     return int(os.pread(_statm(os.getpid()), 100, 0).split()[1]) * _PAGE_BYTES
 

@@ -423,6 +423,20 @@ def test_a_file_full_of_errors_gives_a_bounded_number_of_lines(file: Path) -> No
     assert len(error.value.lines()) == 20
 
 
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the types to which data is converted, one by one."""
+    looks = []
+    convert = msgspec.convert
+
+    def counted(data: Any, kind: Any) -> Any:
+        looks.append(kind)
+        return convert(data, kind)
+
+    monkeypatch.setattr(msgspec, "convert", counted)
+    return looks
+
+
 @pytest.mark.parametrize(
     ("text", "item", "lines"),
     [
@@ -437,22 +451,36 @@ def test_a_file_full_of_errors_gives_a_bounded_number_of_lines(file: Path) -> No
     ],
 )
 def test_errors_of_one_kind_are_found_in_a_few_looks_at_the_config(
-    file: Path, monkeypatch: pytest.MonkeyPatch, text: str, item: str, lines: int
+    file: Path, looks: list[Any], text: str, item: str, lines: int
 ) -> None:
-    looks = []
-    convert = msgspec.convert
-
-    def counted(data: Any, kind: Any) -> Any:
-        looks.append(kind)
-        return convert(data, kind)
-
-    monkeypatch.setattr(msgspec, "convert", counted)
     items = (item.replace("%d", str(number)) for number in range(200))
     file.write_text(text + "".join(f"    - {each}\n" for each in items))
     with pytest.raises(ConfigError) as error:
         load(str(file))
     assert len(error.value.lines()) == lines
     assert looks.count(Config) <= 4
+
+
+def test_the_numbers_of_variables_are_found_in_a_few_looks_at_the_config(
+    file: Path, looks: list[Any]
+) -> None:
+    job = "    - {id: '${ID%d}', url: 'http://a', interval: '${S}', headers: {x: '${S}'}}\n"
+    file.write_text(
+        "probes:\n  jobs:\n"
+        + "".join(job.replace("%d", str(number)) for number in range(1, 201))
+        + "    - {id: 201, url: 'http://a', depends_on: ["
+        + ", ".join(f"'${{ID{number}}}'" for number in range(1, 31))
+        + "]}\n"
+    )
+    environ = {f"ID{number}": str(number) for number in range(1, 201)}
+    probes = load(str(file), environ={**environ, "S": "30"}).config.probes
+    assert probes is not None
+    assert [job.id for job in probes.jobs] == [*range(1, 202)]
+    assert {job.interval for job in probes.jobs[:-1]} == {30.0}
+    assert {job.headers["x"] for job in probes.jobs[:-1]} == {"30"}  # type: ignore[attr-defined]
+    assert probes.jobs[-1].depends_on == [*range(1, 31)]
+    # One a key, and one each for the first items of depends_on.
+    assert looks.count(Config) == 6
 
 
 def test_a_value_as_long_as_the_file_is_shown_in_part(file: Path) -> None:

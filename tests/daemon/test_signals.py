@@ -92,13 +92,19 @@ def test_a_start_that_hangs_is_cut_off(start_daemon: StartDaemon, tmp_path: Path
     assert daemon.stop() == 0
 
 
-def test_a_reload_that_hangs_is_cut_off(start_daemon: StartDaemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reading", ["time.sleep(1000)", "exec('while True: pass')"])
+def test_a_reload_that_hangs_is_cut_off(
+    start_daemon: StartDaemon, tmp_path: Path, reading: str
+) -> None:
     hang = (
         "load, calls = monitor.daemon.lifecycle.load, []\n"
         "def slow(file):\n"
         "    calls.append(file)\n"
-        "    return load(file) if len(calls) == 1 else time.sleep(1000)\n"
-        "monitor.daemon.lifecycle.load = slow"
+        f"    return load(file) if len(calls) == 1 else {reading}\n"
+        "monitor.daemon.lifecycle.load = slow\n"
+        # The interpreter's own end, which takes long while a thread is busy, is not waited for.
+        "import atexit\n"
+        "atexit.register(time.sleep, 1000)"
     )
     daemon = start_hanging(start_daemon, tmp_path, hang).wait_ready()
     daemon.process.send_signal(signal.SIGHUP)

@@ -34,13 +34,13 @@ class Fragile(Part):
         self.refuse_start: MonitorError | None = None
         self.slow_drain = False
         self.broken_state = False
-        self.broken_prepare = False
-        self.cancelled_drain = False
+        self.broken_prepare: BaseException | None = None
+        self.broken_end: BaseException | None = None
 
     async def prepare(self, settings: object) -> Callable[[], None]:
         del settings
-        if self.broken_prepare:
-            1 / 0  # noqa: B018
+        if self.broken_prepare is not None:
+            raise self.broken_prepare
         return lambda: None
 
     async def start(self) -> None:
@@ -57,13 +57,15 @@ class Fragile(Part):
 
     async def drain(self) -> None:
         self.done.append("drain")
-        if self.cancelled_drain:
-            raise asyncio.CancelledError
+        if self.broken_end is not None:
+            raise self.broken_end
         if self.slow_drain:
             await asyncio.Event().wait()
 
     async def close(self) -> None:
         self.done.append("close")
+        if self.broken_end is not None:
+            raise self.broken_end
 
     def state(self) -> State:
         if self.broken_state:
@@ -206,6 +208,8 @@ class OddError(BaseException):
     [
         asyncio.CancelledError(),
         SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
         OddError(),
         RecursionError(),
         BaseExceptionGroup("several", [OddError()]),
@@ -248,19 +252,24 @@ async def test_a_part_that_fails_again_and_again_is_never_ok(part: Fragile, tmp_
         assert await task == 0
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [ZeroDivisionError(), asyncio.CancelledError(), SystemExit(3), KeyboardInterrupt(), OddError()],
+    ids=repr,
+)
 async def test_a_reload_or_a_close_that_fails_in_any_way_changes_nothing_else(
-    part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture, failure: BaseException
 ) -> None:
     async with running(tmp_path) as (daemon, task):
         await until(lambda: daemon.ready)
-        part.broken_prepare = True
+        part.broken_prepare = failure
         daemon.ask_to_reload()
-        await until(lambda: "reload failed: ZeroDivisionError" in caplog.text)
+        await until(lambda: f"reload failed: {type(failure).__name__}" in caplog.text)
         assert not daemon.last_reload_successful
-        part.broken_prepare = False
+        part.broken_prepare = None
         daemon.ask_to_reload()
         await until(lambda: daemon.last_reload_successful)
-        part.cancelled_drain = True
+        part.broken_end = failure
         stop(daemon)
         assert await task == 0
     assert part.done[-1] == "close"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-__all__ = ["ATTACKS", "Attack", "masked", "upgrade"]
+__all__ = ["ATTACKS", "Attack", "greeting", "masked", "upgrade"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def _subscribe(channel: str) -> bytes:
     return masked(1, json.dumps({"type": "subscribe", "channel": channel}).encode())
 
 
-def _greeting(identity: bytes = b"") -> bytes:
+def greeting(identity: bytes = b"") -> bytes:
     """Return a ZMTP 3.0 greeting and the READY of a DEALER (https://rfc.zeromq.org/spec/23/)."""
     head = b"\xff" + bytes(7) + b"\x01\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
     ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity"
@@ -95,13 +95,13 @@ ATTACKS = (
     Attack("websocket pings", "api", upgrade("/ws"), masked(9, b"") * 5000, token="sender"),
     Attack("getLogs again", "api", upgrade("/ws"),
            masked(1, b'{"action":"getLogs"}') * 1000, token="reader"),
-    Attack("endless message", "zeromq", _greeting(), b"\x01\x02xx" * 20000),
-    Attack("endless message", "logs", _greeting(), b"\x01\x00" * 20000),
-    Attack("endless messages", "zeromq", _greeting(),
+    Attack("endless message", "zeromq", greeting(), b"\x01\x02xx" * 20000),
+    Attack("endless message", "logs", greeting(), b"\x01\x00" * 20000),
+    Attack("endless messages", "zeromq", greeting(),
            b"\x01\x01c\x01\x04TASK\x01\x01t\x00\x01s" * 5000),
-    Attack("thousands of peers", "zeromq", _greeting(b"x" * 200) + b"\x01\x01c\x01\x04TASK", b""),
-    Attack("thousands of peers", "logs", _greeting(b"x" * 200) + b"\x01\x01c", b""),
-    Attack("many frames", "zeromq", _greeting(), (b"\x01\x01c" * 900 + b"\x00\x01c") * 20),
-    Attack("long frames", "zeromq", _greeting(),
+    Attack("thousands of peers", "zeromq", greeting(b"x" * 200) + b"\x01\x01c\x01\x04TASK", b""),
+    Attack("thousands of peers", "logs", greeting(b"x" * 200) + b"\x01\x01c", b""),
+    Attack("many frames", "zeromq", greeting(), (b"\x01\x01c" * 900 + b"\x00\x01c") * 20),
+    Attack("long frames", "zeromq", greeting(),
            b"\x01\x01c\x01\x04LONG\x01\x01t\x01\x01s" + _long_frame(1) * 100 + _long_frame(0)),
 )  # fmt: skip

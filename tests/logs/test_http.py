@@ -68,6 +68,10 @@ def test_uploads_over_http_are_as_those_over_the_socket(tmp_path: Path) -> None:
             return requests.post(url, data=content, headers=headers, timeout=LIMIT_S)
 
         one = {key: value for key, value in entry("one").items() if key != "sender"}
+
+        def twice(first: str, last: str) -> bytes:
+            return f'{{"sender": "{first}", "sender": "{last}", {json.dumps(one)[1:]}'.encode()
+
         answer = post("/log", {**one, "id": 7})
         expected = {"action": "uploadLogs", "status": "ok", "accepted": 1, "rejected": []}
         assert (answer.status_code, answer.json()) == (200, {**expected, "id": 7})
@@ -84,11 +88,14 @@ def test_uploads_over_http_are_as_those_over_the_socket(tmp_path: Path) -> None:
             ("/log", {"logs": [one] * 4}, "sender", 413, "too-large"),
             ("/log", {**one, "level": "loud"}, "sender", 422, "bad-request"),
             ("/log", {**one, "sender": "other"}, "sender", 403, "forbidden"),
+            ("/log", twice("sender-1", "other"), "sender", 403, "forbidden"),
             ("/log", one, "reader", 403, "forbidden"),
         ):
             answer = post(path, body, role)
             assert (answer.status_code, answer.json()["code"]) == (status, code), body
             assert answer.headers["content-type"] == "application/problem+json"
+        # Of a key given twice the last one counts.
+        assert post("/log", twice("other", "sender-1")).json()["accepted"] == 1
         # A page of another site cannot have the token.
         assert post("/log", one, origin="https://other.example").status_code == 200
         assert (
@@ -98,8 +105,8 @@ def test_uploads_over_http_are_as_those_over_the_socket(tmp_path: Path) -> None:
         url = f"{found.server.url}/log"
         query = {"from": "2001-01-01T00:00:00Z", "not": ["x", "y"]}
         page = requests.get(url, params=query, headers=admin, timeout=LIMIT_S)
-        assert texts(page.json()) == ["one"] * 4
-        for regexp, matching in (("^on.$", ["one"] * 4), ("two", [])):
+        assert texts(page.json()) == ["one"] * 5
+        for regexp, matching in (("^on.$", ["one"] * 5), ("two", [])):
             page = requests.get(url, params={"regexp": regexp}, headers=admin, timeout=LIMIT_S)
             assert texts(page.json()) == matching
         wrong = requests.get(url, params={"regexp": "("}, headers=admin, timeout=LIMIT_S)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,12 +159,12 @@ def test_strangers_of_zeromq_leave_room_for_who_has_a_token(
     ):
 
         def another() -> zmq.Socket[bytes]:
-            return stack.enter_context(peer(running_service.endpoint))
+            # Those that are cut off must not take a place again before the next one has spoken.
+            return stack.enter_context(peer(running_service.endpoint, comes_back=False))
 
         first = another()
         assert ask(first, "uploadLogs", token=token, **entry("x"))["accepted"] == 1
         for _ in range(6):
-            # One that is cut off connects again.
             assert ask(another(), "getLogs")["error"]["code"] == "unauthorized"
         assert ask(another(), "uploadLogs", token=token, **entry("x"))["accepted"] == 1
         assert ask(first, "uploadLogs", token=token, **entry("x"))["accepted"] == 1
@@ -196,7 +197,9 @@ def test_a_zeromq_peer_may_send_ahead_and_is_answered_in_order(tmp_path: Path) -
 def test_curve_admits_known_peers_only_and_a_reload_changes_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    assert (zeromq._MOST_SILENT, zeromq._MOST_UNFINISHED_BYTES) == (500, 64 * 1024 * 1024)
     monkeypatch.setattr(zeromq, "_MOST_SILENT", 5)
+    monkeypatch.setattr(zeromq, "_MOST_UNFINISHED_BYTES", 100_000)
     keys = tmp_path / "keys"
     keys.mkdir()
     public, secret = zmq.auth.create_certificates(tmp_path, "server")
@@ -238,6 +241,14 @@ def test_curve_admits_known_peers_only_and_a_reload_changes_which(
             assert texts(ask(first, "getLogs")) == ["one"]
             for raw in silent:
                 raw.close()
+            # A message of very many frames, and one whose end never comes.
+            with known(found.endpoint, keys / "first.key_secret") as endless:
+                endless.send_multipart([b"x"] * 5000, zmq.NOBLOCK)
+                wait_for(lambda: "a message of too many frames" in caplog.text, "the log")
+            with carrying(port, 150_000) as wire, known(wire, keys / "first.key_secret") as long:
+                long.send(b"x" * 200_000)
+                wait_for(lambda: "bytes of a message without an end" in caplog.text, "the log")
+            assert texts(ask(first, "getLogs")) == ["one"]
         shutil.copy(tmp_path / "others" / "second.key", keys)
 
         async def reload() -> None:
@@ -246,6 +257,36 @@ def test_curve_admits_known_peers_only_and_a_reload_changes_which(
         found.server.call(reload())
         with known(found.endpoint, tmp_path / "others" / "second.key_secret") as second:
             assert texts(ask(second, "getLogs")) == ["one"]
+
+
+@contextlib.contextmanager
+def carrying(port: int, most_bytes: int) -> Iterator[str]:
+    """Yield the endpoint of a way to ``port`` that takes so many bytes of a peer, and no more."""
+
+    def carry(source: socket.socket, target: socket.socket, left: int) -> None:
+        with contextlib.suppress(OSError):
+            while left and (data := source.recv(min(left, 65536))):
+                left -= len(data)
+                target.sendall(data)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(("127.0.0.1", port), LIMIT_S) as there,
+    ):
+
+        def accept() -> None:
+            here, _ = listener.accept()
+            with here:
+                back = threading.Thread(target=carry, args=(there, here, 1 << 30))
+                back.start()
+                carry(here, there, most_bytes)
+                # Until the other side has closed it.
+                back.join()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(LIMIT_S)
 
 
 @contextlib.contextmanager

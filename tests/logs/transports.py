@@ -56,10 +56,14 @@ def service(
 
 
 @contextlib.contextmanager
-def peer(endpoint: str, kind: int = zmq.DEALER) -> Iterator[zmq.Socket[bytes]]:
+def peer(
+    endpoint: str, kind: int = zmq.DEALER, *, comes_back: bool = True
+) -> Iterator[zmq.Socket[bytes]]:
     with zmq.Context() as context, context.socket(kind) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVTIMEO, LIMIT_S * 1000)
+        if not comes_back:
+            socket.setsockopt(zmq.RECONNECT_IVL, -1)
         socket.connect(endpoint)
         yield socket
 

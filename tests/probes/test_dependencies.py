@@ -27,6 +27,7 @@ from monitor.probes.source import JobList
 from monitor.web.jobs.registry import JobRegistry
 from monitor.web.live.changes import Changes
 from monitor.web.live.job_updates import JobFeed
+from tests.waiting import until
 
 
 def job(job_id: int, *depends_on: int, **keys: Any) -> Job:
@@ -155,6 +156,38 @@ async def test_a_long_page_lets_others_have_turns_and_leaves_out_what_they_delet
     assert [len((await book.page(after=4997, limit=each))[0]) for each in (1, 2, 3)] == [1, 2, 2]
     assert (await book.page(after=4997, limit=1))[1] == 4998
     assert (await book.page(after=4997, limit=2))[1] is None
+
+
+async def test_thousands_of_changed_jobs_are_taken_over_many_turns_and_shown_as_they_are() -> None:
+    count = 3000
+    known = Known(*(job(number) for number in range(1, count + 1)))
+    book = JobRegistry(known, None)
+    feed = JobFeed(book, Changes())
+    book.ids()
+    await until(lambda: not book.is_taking)
+    for number in (1, count - 1, count):
+        known.result(number, up=False)
+    assert set(book.down_since()) == {1, count - 1, count}
+    assert feed.news() == (None, True)
+    # The first is gone, and the others check something else now.
+    others = [read_job({"id": number, "url": "http://y/"}) for number in range(2, count + 1)]
+    known.jobs = JobList(tuple(others))
+    assert len(book.ids()) == count - 1
+    # Those that nobody has come to yet are right all the same.
+    assert book.entry(count - 1).state == "unknown"
+    assert json.loads(book.encoded(count))["url"] == "http://y/"
+    assert not book.down_since()
+    assert feed.news() == (None, False)
+    # Of what the job was before.
+    known.result(count, up=True)
+    assert book.entry(count).state == "unknown"
+    turns = 0
+    while book.is_taking:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 2 * count // 250
+    assert book.dirty == {*range(2, count + 1)}
+    assert feed.news() == (None, True)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,34 @@ async def test_many_jobs_are_prepared_over_many_turns_of_the_loop(
         assert len(probes.part.runner.job_ids()) == 300
 
 
+async def test_thousands_of_jobs_are_scheduled_and_forgotten_over_many_turns_of_the_loop(
+    server: Misbehaving, jumping: Jumping
+) -> None:
+    def scheduled() -> int:
+        found = [runner.job_status(each).next_run for each in runner.job_ids()]
+        return len([each for each in found if each is not None])
+
+    runner = jumping.runner
+    gone: list[int] = []
+    runner._on_gone = gone.append
+    many = jobs(2000, server.url("/ok"), interval=3600)
+    await jumping.set_jobs(many)
+    jumping.start()
+    assert 0 < scheduled() < 250
+    # They are stopped and set again before the end.
+    assert runner.stop_job(1)
+    assert runner.stop_job(2000)
+    kept = many[1000:]
+    await jumping.set_jobs(kept)
+    assert len(gone) < 250
+    await until(lambda: scheduled() == 999)
+    assert sorted(gone) == [*range(1, 1001)]
+    assert runner.job_status(2000).next_run is None
+    assert runner.stopped == {2000}
+    assert runner.start_job(2000)
+    assert scheduled() == 1000
+
+
 async def test_sites_that_hang_do_not_keep_the_others_from_being_checked(
     server: Misbehaving,
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from collections.abc import Collection, Iterable
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.probes.schedule import Run, Schedule, due_after, phase
@@ -10,6 +12,23 @@ from monitor.probes.schedule import Run, Schedule, due_after, phase
 NOW = 1_795_000_000.0
 ids = st.integers(1, 2**63 - 1)
 intervals = st.integers(100, 86_400_000)
+
+
+def set_jobs(
+    schedule: Schedule,
+    jobs: Iterable[tuple[int, float]],
+    now: float,
+    *,
+    before: Collection[int] = (),
+    at_once: Collection[int] = (),
+) -> None:
+    """Schedule exactly these jobs, ids with their intervals in s, where there were some before."""
+    left = set(before)
+    for job_id, interval in jobs:
+        left.discard(job_id)
+        schedule.add(job_id, interval, now, first=now if job_id in at_once else None)
+    for job_id in left:
+        schedule.remove(job_id)
 
 
 @given(ids, intervals, st.integers(0, 2_000_000_000_000))
@@ -60,7 +79,7 @@ def test_any_clock_causes_no_overlap_no_storm_and_no_drift(
 ) -> None:
     schedule = Schedule()
     now = NOW
-    schedule.set_jobs(jobs.items(), now)
+    set_jobs(schedule, jobs.items(), now)
     running: set[int] = set()
     for step in steps:
         now += step
@@ -92,7 +111,7 @@ def test_every_time_on_the_grid_is_run_or_counted_as_missed(
     steps: list[float], random: object
 ) -> None:
     schedule = Schedule()
-    schedule.set_jobs([(1, 0.5)], NOW)
+    set_jobs(schedule, [(1, 0.5)], NOW)
     first = schedule.next_due()
     assert first is not None
     now, counted, carried, running = NOW, 0, 0, False
@@ -114,13 +133,13 @@ def test_every_time_on_the_grid_is_run_or_counted_as_missed(
 
 def test_a_reload_keeps_the_grid_what_runs_and_what_was_missed() -> None:
     schedule = Schedule()
-    schedule.set_jobs([(1, 1.0)], NOW)
+    set_jobs(schedule, [(1, 1.0)], NOW)
     due = schedule.next_due()
     assert due is not None
     (run,) = schedule.due(due)
     assert run == Run(1, due, 0)
     assert schedule.due(due + 1) == []
-    schedule.set_jobs([(1, 1.0), (2, 1.0)], due + 1.5)
+    set_jobs(schedule, [(1, 1.0), (2, 1.0)], due + 1.5)
     schedule.finished(1)
     (run,) = (run for run in schedule.due(due + 2) if run.job_id == 1)
     assert run == Run(1, due + 2, 1)
@@ -129,7 +148,7 @@ def test_a_reload_keeps_the_grid_what_runs_and_what_was_missed() -> None:
 def test_what_was_due_before_the_start_is_neither_late_nor_missed() -> None:
     jobs = [(number, 10.0) for number in range(1, 101)]
     schedule = Schedule()
-    schedule.set_jobs(jobs, NOW, at_once=(1,))
+    set_jobs(schedule, jobs, NOW, at_once=(1,))
     schedule.start(NOW + 25)
     asked_for, *others = schedule.due(NOW + 25.9)
     assert asked_for == Run(1, NOW, 0)
@@ -140,12 +159,12 @@ def test_what_was_due_before_the_start_is_neither_late_nor_missed() -> None:
 
 def test_a_job_that_goes_and_comes_back_does_not_overlap_its_last_run() -> None:
     schedule = Schedule()
-    schedule.set_jobs([(1, 1.0)], NOW)
+    set_jobs(schedule, [(1, 1.0)], NOW)
     due = schedule.next_due()
     assert due is not None
     assert schedule.due(due)
-    schedule.set_jobs([], due + 0.1)
-    schedule.set_jobs([(1, 1.0)], due + 0.2)
+    set_jobs(schedule, [], due + 0.1, before=[1])
+    set_jobs(schedule, [(1, 1.0)], due + 0.2)
     assert schedule.due(due + 1) == []
     schedule.finished(1)
     assert [run.missed for run in schedule.due(due + 2)] == [1]
@@ -153,7 +172,7 @@ def test_a_job_that_goes_and_comes_back_does_not_overlap_its_last_run() -> None:
 
 def test_a_run_that_got_no_slot_is_missed_with_what_it_carried() -> None:
     schedule = Schedule()
-    schedule.set_jobs([(1, 1.0)], NOW)
+    set_jobs(schedule, [(1, 1.0)], NOW)
     due = schedule.next_due()
     assert due is not None
     (run,) = schedule.due(due)
@@ -164,7 +183,7 @@ def test_a_run_that_got_no_slot_is_missed_with_what_it_carried() -> None:
 
 def test_a_first_run_is_not_missed_because_it_is_late() -> None:
     schedule = Schedule()
-    schedule.set_jobs([(7, 86400.0)], NOW, at_once=[7])
+    set_jobs(schedule, [(7, 86400.0)], NOW, at_once=[7])
     # The loop was blocked for a minute.
     assert [run.job_id for run in schedule.due(NOW + 60)] == [7]
     assert schedule.missed_total == 0
@@ -173,9 +192,9 @@ def test_a_first_run_is_not_missed_because_it_is_late() -> None:
 @given(st.dictionaries(ids, intervals, min_size=1, max_size=30))
 def test_new_jobs_run_at_once_and_then_on_their_grid(jobs: dict[int, int]) -> None:
     schedule = Schedule()
-    schedule.set_jobs([(0, 60.0)], NOW)
+    set_jobs(schedule, [(0, 60.0)], NOW)
     every = [(0, 60.0), *((job_id, interval / 1000) for job_id, interval in jobs.items())]
-    schedule.set_jobs(every, NOW, at_once=list(jobs))
+    set_jobs(schedule, every, NOW, at_once=list(jobs))
     first = schedule.due(NOW + 1)
     started = {run.job_id for run in first}
     for job_id, interval in jobs.items():
@@ -186,29 +205,66 @@ def test_new_jobs_run_at_once_and_then_on_their_grid(jobs: dict[int, int]) -> No
         assert due_after(job_id, interval, round(due * 1000) - 1) == round(due * 1000)
         schedule.finished(job_id)
     assert schedule.missed_total == sum(run.missed for run in first)
-    schedule.set_jobs(every, NOW + 1)
+    set_jobs(schedule, every, NOW + 1)
     assert schedule.next_due(0) == due_after(0, 60_000, int(NOW * 1000)) / 1000
 
 
+@settings(max_examples=40)
 @given(
-    st.dictionaries(ids, intervals, min_size=1, max_size=30),
-    st.floats(-100_000, 100_000),
-    st.data(),
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0.0, 0.5, 7.5, 60.0])), max_size=60),
+    st.integers(0, 60),
+    clocks,
 )
-def test_what_was_foreseen_at_another_time_changes_no_run(
-    jobs: dict[int, int], passed: float, data: st.DataObject
+def test_times_that_are_dropped_on_the_way_change_no_run(
+    steps: list[tuple[int, float]], tidy_after: int, clock: list[float]
 ) -> None:
-    prepared, plain = Schedule(), Schedule()
-    before = data.draw(st.sets(st.sampled_from(sorted(jobs))))
-    for schedule in (prepared, plain):
-        schedule.set_jobs([(job_id, 1.0) for job_id in sorted(before)], NOW)
-    for job_id, interval in jobs.items():
-        # Of some, the interval is another one in the end.
-        prepared.foresee(job_id, data.draw(st.sampled_from([1.0, interval / 1000])), NOW)
-    for schedule in (prepared, plain):
-        every = [(job_id, interval / 1000) for job_id, interval in jobs.items()]
-        schedule.set_jobs(every, NOW + passed)
-    for job_id in jobs:
-        assert prepared.next_due(job_id) == plain.next_due(job_id)
-    later = NOW + passed + 100
-    assert prepared.due(later) == plain.due(later)
+    tidied, plain = Schedule(), Schedule()
+    now = NOW
+    tidying = None
+    for number, (job_id, interval) in enumerate(steps):
+        now += clock[number] if number < len(clock) else 0.1
+        for schedule in (tidied, plain):
+            if interval:
+                schedule.add(job_id, interval, now)
+            else:
+                schedule.remove(job_id)
+        if number == tidy_after:
+            # As many as make it worth while.
+            for each in range(100, 100 + 1100):
+                tidied.add(each, 60.0, now)
+                tidied.remove(each)
+            tidying = tidied.tidy()
+        if tidying is not None:
+            next(tidying, None)
+        runs = plain.due(now)
+        assert tidied.due(now) == runs
+        for run in runs:
+            tidied.finished(run.job_id)
+            plain.finished(run.job_id)
+    for _ in tidying or ():
+        pass
+    for job_id in range(1, 10):
+        assert tidied.next_due(job_id) == plain.next_due(job_id)
+    for later in range(0, 100, 5):
+        assert tidied.due(now + later) == plain.due(now + later)
+
+
+def test_jobs_that_come_and_go_leave_nothing_behind() -> None:
+    schedule = Schedule()
+    schedule.add(1, 60.0, NOW)
+    for _ in range(5000):
+        schedule.add(2, 3600.0, NOW)
+        schedule.remove(2)
+        for _ in schedule.tidy():
+            pass
+    assert len(schedule._heap) <= 1010
+
+
+def test_after_a_long_sleep_the_late_jobs_are_looked_at_in_parts() -> None:
+    schedule = Schedule()
+    set_jobs(schedule, [(number, 60.0) for number in range(1, 2501)], NOW)
+    for _ in range(3):
+        schedule.due(NOW + 3600)
+    # Each had 60 times in that hour, of which the last may be recent enough.
+    due = [schedule.next_due(number) for number in range(1, 2501)]
+    assert min(each for each in due if each is not None) > NOW + 3600

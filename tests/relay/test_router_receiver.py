@@ -1,13 +1,16 @@
-"""The order in which the actions of a broker are reported."""
+"""The order in which the actions of a broker are reported, and messages without an end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
+from monitor.relay import router_receiver
 from monitor.relay.router_receiver import RouterReceiver
+from tests.hostile.attacks import greeting
 from tests.relay.broker import Broker
 from tests.relay.telling import Telling
 from tests.waiting import until
@@ -69,5 +72,32 @@ async def test_brokers_wait_while_it_holds() -> None:
     assert telling.words == ["a"]
     telling.receiver.begin()
     await until(lambda: telling.words == ["a", "b"])
+    broker.close()
+    telling.receiver.close()
+
+
+async def test_of_messages_without_an_end_the_largest_are_cut_off_beyond_a_number_of_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert router_receiver._MOST_UNFINISHED_BYTES == 64 * 1024 * 1024
+    monkeypatch.setattr(router_receiver, "_MOST_UNFINISHED_BYTES", 200_000)
+    telling = Told()
+    await telling.receiver.start()
+    port = int(telling.receiver.endpoints[0].rpartition(":")[2])
+    broker = telling.broker("a")
+    frame = b"\x01\xc8" + bytes(200)
+    largest, small = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+    small[1].write(greeting() + b"\x01\x01b" + b"\x01\x07STARTED" + frame)
+    largest[1].write(greeting() + frame * 2000)
+    with contextlib.suppress(ConnectionResetError):
+        while await largest[0].read(1000):
+            pass
+    # The other one may finish its message.
+    small[1].write(b"\x00\x01c")
+    broker.send("d", "STARTED")
+    await until(lambda: "d" in telling.words)
+    assert not small[0].at_eof()
+    for _, writer in (largest, small):
+        writer.close()
     broker.close()
     telling.receiver.close()

@@ -112,6 +112,33 @@ async def test_what_is_costly_is_parsed_over_several_turns_and_nothing_is_read_m
     assert parser.pipe.reading
 
 
+async def test_a_connection_that_waits_holds_at_most_one_read_of_16_kib() -> None:
+    parsers: list[Parser] = []
+
+    class Waiting(Parser):
+        def __init__(self) -> None:
+            super().__init__(Clock(), 0.0)
+            parsers.append(self)
+
+        def step(self) -> None:
+            super().step()
+            self.hold(True)
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Waiting, "127.0.0.1", 0)
+    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(bytes(1024 * 1024))
+    while not (parsers and parsers[0].slices):
+        await asyncio.sleep(0)
+    await turns(50)
+    assert parsers[0].slices == 1
+    assert 0 < len(parsers[0]._input) <= 16 * 1024
+    writer.close()
+    parsers[0].transport.abort()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_sixteen_that_flood_use_no_more_of_a_turn_than_one(clock: Clock) -> None:
     parsers = [Parser(clock, 0.001) for _ in range(16)]
     for parser in parsers:

@@ -12,9 +12,9 @@ import math
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 import msgspec
@@ -35,7 +35,7 @@ from monitor.web.jobs.history import Last, last_known, silent_after
 from monitor.web.jobs.shared import SharedJobs
 from monitor.web.jobs.states import JobStates
 from monitor.web.jobs.stopped import StoppedJobs
-from monitor.yielding import over_turns
+from monitor.yielding import in_turns, over_turns
 
 __all__ = ["JobRegistry", "Probing"]
 
@@ -92,10 +92,15 @@ class JobRegistry:
         """Counts how often the list of jobs changed."""
         self._store = store
         self._listed: JobList | None = None
-        self._jobs: dict[int, Job] = {}
+        self._jobs: Mapping[int, Job] = {}
+        # The jobs whose entries are those of the list: each is taken from it when it is asked for,
+        # and all of them over some turns of the loop.
+        self._taken: dict[int, Job] = {}
+        self.is_taking = False
+        """Whether some entries are not yet those of the list, and not ``dirty``."""
         self._dependents = Dependents(())
         self._down: set[int] = set()
-        self._ids: list[int] = []
+        self._ids: Sequence[int] = []
         self._encoded: dict[int, bytes] = {}
         self._states = JobStates(all_seen=self._shared is None)
         self._elsewhere = None if store is None else Elsewhere(store)
@@ -167,6 +172,7 @@ class JobRegistry:
         last = after
         async for job_id in over_turns(islice(ids, bisect_right(ids, after), None)):
             self._look()
+            self._take_job(job_id)
             job = self._jobs.get(job_id)
             if job is None or (state is not None and self._state(job)[0] != state):
                 continue
@@ -178,6 +184,7 @@ class JobRegistry:
 
     def encoded(self, job_id: int) -> bytes:
         """Return a job's entry as JSON; raises KeyError."""
+        self._take_job(job_id)
         found = self._encoded.get(job_id)
         if found is None:
             found = self._encoded[job_id] = _encode(self.entry(job_id))
@@ -191,6 +198,7 @@ class JobRegistry:
         self._look()
         found = []
         for job_id in self._ids:
+            self._take_job(job_id)
             job, last = self._jobs[job_id], self._states.last(job_id)
             if self._own_state(job) in ("up", "down", "unknown"):
                 results = self._states.located(job_id) or filter(None, [last])
@@ -203,6 +211,7 @@ class JobRegistry:
     def job(self, job_id: int) -> Job:
         """Return the job; raises KeyError."""
         self._look()
+        self._take_job(job_id)
         return self._jobs[job_id]
 
     def entry(self, job_id: int) -> JobEntry:
@@ -270,6 +279,8 @@ class JobRegistry:
     def down_since(self) -> Mapping[int, float | None]:
         """Return the jobs that are down, and since when (s since the epoch), if that is known."""
         self._look()
+        for job_id in list(self._down):
+            self._take_job(job_id)
         return {job_id: self._states.since(job_id) for job_id in self._down}
 
     def has_turned(self, job_id: int) -> bool:
@@ -312,13 +323,18 @@ class JobRegistry:
 
     # Inside
 
-    def _touch(self, job_id: int) -> None:
-        """Note that a job's entry has changed; if it went down or up, those of its dependents."""
+    def _touch(self, job_id: int, *, moved: bool = False) -> None:
+        """Note that a job's entry has changed.
+
+        If it went down or up, or ``moved`` behind other jobs, those of its dependents have, too.
+        """
         changed = {job_id}
         job = self._jobs.get(job_id)
         down = job is not None and self._own_state(job) == "down"
         if down != (job_id in self._down):
             self._down ^= {job_id}
+            moved = True
+        if moved:
             changed |= self._dependents.of(job_id)
         for each in changed:
             self.version += 1
@@ -328,6 +344,7 @@ class JobRegistry:
     def _take(self, result: Result) -> None:
         """Take a result from the runner."""
         self._look()
+        self._take_job(result.job_id)
         job = self._jobs.get(result.job_id)
         if job is None or (result.kind, result.url) != (job.kind, job.shown_url):
             # Of a job that was deleted meanwhile, or that checks something else now.
@@ -346,28 +363,40 @@ class JobRegistry:
         self._listed = listed
         if self.probes.source == "database" and listed.stopped != self._stopped.ids():
             self._look_again.set()
-        jobs = {job.id: job for job in listed.jobs}
-        gone = self._jobs.keys() - jobs.keys()
-        for job_id in gone:
-            self._states.forget(job_id)
-        old, self._jobs = self._jobs, jobs
-        self._ids = sorted(jobs)
-        for job_id in gone:
-            self._touch(job_id)
-        self._dependents = Dependents(jobs.values())
-        if jobs.keys() - old.keys():
-            self._look_again.set()  # for their previous states
-        for job_id, job in jobs.items():
-            former = old.get(job_id)
-            if former is not None and (former.kind, former.url) != (job.kind, job.url):
-                self._states.forget(job_id)
-                self._look_again.set()
-            if former != job:
-                self._touch(job_id)
+        self._jobs, self._ids, self._dependents = listed.by_id, listed.ids, listed.dependents
         self._stopped.apply()
-        self.dirty &= jobs.keys()
         self.version += 1
         self.listing += 1
+        in_turns(self._take_jobs())
+
+    def _take_jobs(self) -> Iterator[None]:
+        listed, self.is_taking = self._listed, True
+        for job_id in chain(list(self._taken), self._ids):
+            self._take_job(job_id)
+            yield
+            if self._listed is not listed:
+                return
+        self.is_taking = False
+
+    def _take_job(self, job_id: int) -> None:
+        """Compare a job with what it was in the list before, if that was not done yet."""
+        job, former = self._jobs.get(job_id), self._taken.get(job_id)
+        if job is former:
+            return
+        if job is None:
+            del self._taken[job_id]
+            self._states.forget(job_id)
+            self._touch(job_id)
+            self.dirty.discard(job_id)
+            return
+        self._taken[job_id] = job
+        if former is None:
+            self._look_again.set()  # for its previous state
+        elif (former.kind, former.url) != (job.kind, job.url):
+            self._states.forget(job_id)
+            self._look_again.set()
+        if former != job:
+            self._touch(job_id, moved=former is None or former.depends_on != job.depends_on)
 
     async def restore_stops(self) -> None:
         """Stop the jobs that were stopped before a restart, or by another daemon."""

@@ -72,16 +72,18 @@ class JobFeed:
     def news(self) -> tuple[dict[str, object] | None, bool]:
         """Return the message of the changes since the last call, and whether to begin again."""
         book = self._book
-        ids = book.ids()  # takes changed jobs
+        ids = book.ids()
+        if book.is_taking:
+            return None, False
         dirty, book.dirty = book.dirty, set()
         listing, self._told_listing = self._told_listing, book.listing
         if listing != book.listing:
             known, self._told_ids = self._told_ids, frozenset(ids)
-            changed = sorted(dirty | (self._told_ids - known))
+            changed = dirty | (self._told_ids - known)
             if len(changed) > _PIECE:
                 return None, True
             gone = sorted(known - self._told_ids)
-            return {**self._added(changed), "gone": gone}, False
+            return {**self._added(sorted(changed)), "gone": gone}, False
         if not dirty:
             return None, False
         items = [self._line(job_id) for job_id in dirty if job_id in book]

@@ -10,7 +10,7 @@ import zmq
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from monitor.relay.incoming import Incoming
+from monitor.transport.incoming import Incoming
 from tests.examples import examples
 
 pytestmark = pytest.mark.integration_test

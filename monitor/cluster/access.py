@@ -25,12 +25,10 @@ import urllib3
 from monitor.cluster.kubeconfig import (
     INLINE,
     AccessError,
-    authorization_of_provider,
     current,
     impersonation,
     plugin_cluster,
-    server_of,
-    server_of_pod,
+    read_limited,
     take_inline,
     take_token_file,
 )
@@ -79,61 +77,92 @@ def load_access(
     kubeconfig: Path | None, *, service_account: Path, plugin: Plugin, connections: int
 ) -> Access:
     """Read all of it again; raises AccessError, PluginError, and what the package raises."""
+    from kubernetes import client
+    from kubernetes.config.incluster_config import InClusterConfigLoader
+    from kubernetes.config.kube_config import KubeConfigLoader
+
+    configuration: Any = client.Configuration()
+    in_cluster: Any = InClusterConfigLoader
+    from_file: Any = KubeConfigLoader
+    config: dict[str, Any] = {}
     cluster: dict[str, Any] = {}
     user: dict[str, Any] = {}
-    expires_at: float | None = None
+    credential: Credential | None = None
+    files: list[str] = []
     if kubeconfig is None:
-        files = [str(service_account / name) for name in ("token", "ca.crt")]
+        token, authority = str(service_account / "token"), str(service_account / "ca.crt")
+        files += [token, authority]
         stamps = {file: file_stamp(file) for file in files}
-        server = server_of_pod(service_account)
+        for file in files:
+            if Path(file).exists():
+                # The package would read whatever it is, without an end.
+                read_limited(file)
+        in_cluster(token_filename=token, cert_filename=authority).load_and_set(configuration)
     else:
-        folder = kubeconfig.parent
+        files.append(str(kubeconfig))
         stamps = {str(kubeconfig): file_stamp(kubeconfig)}
         config = read_kubeconfig(kubeconfig)
         cluster, user = current(config, "cluster"), current(config, "user")
         inline = {key: take_inline(cluster, user, key) for key in INLINE}
         for section in (cluster, user):
-            for file_key in (*INLINE, "tokenFile"):
+            for file_key in (
+                "certificate-authority",
+                "client-certificate",
+                "client-key",
+                "tokenFile",
+            ):
                 if isinstance(name := section.get(file_key), str) and name:
                     # Before it is read: a change in between is found by the next comparison.
-                    file = os.path.normpath(folder / name)
+                    file = os.path.normpath(kubeconfig.parent / name)
                     stamps[file] = file_stamp(file)
-        take_token_file(user, folder)
-        credential: Credential | None = None
+        take_token_file(user, kubeconfig.parent)
         if "exec" in user and not user.keys() & {"token", "tokenFile", "auth-provider"}:
-            known = plugin_cluster(cluster, inline["certificate-authority"], folder=folder)
-            credential = plugin.run(user.pop("exec"), known, folder)
-            expires_at = credential.expires_at
+            known = plugin_cluster(
+                cluster, inline["certificate-authority"], folder=kubeconfig.parent
+            )
+            credential = plugin.run(user.pop("exec"), known, kubeconfig.parent)
             if credential.token:
                 user["token"] = credential.token
-            if credential.certificate and credential.key:
-                inline["client-certificate"] = credential.certificate.encode()
-                inline["client-key"] = credential.key.encode()
-        authorization = None
-        if "auth-provider" in user:
-            authorization = authorization_of_provider(config, folder)
-        server = server_of(cluster, user, inline, folder=folder, authorization=authorization)
-    if urlsplit(server.host).scheme not in {"http", "https"}:
+        try:
+            from_file(config_dict=config, config_base_path=str(kubeconfig.parent)).load_and_set(
+                configuration
+            )
+        except AttributeError:
+            # So it fails for a provider whose tool or package is not there.
+            raise AccessError("the auth-provider gives no token; use a plugin (exec)") from None
+    host = str(configuration.host).rstrip("/")
+    if urlsplit(host).scheme not in {"http", "https"}:
         raise AccessError("the server's address is not a URL with http or https")
     headers = urllib3.HTTPHeaderDict(impersonation(user))
-    if server.authorization:
-        headers["authorization"] = server.authorization
+    for setting in configuration.auth_settings().values():
+        if setting["in"] == "header" and setting["value"]:
+            headers[setting["key"]] = setting["value"].strip()
     context = None
-    if server.host.startswith("https"):
+    if host.startswith("https"):
+        authority_pem, certificate, key = (
+            (inline["certificate-authority"], inline["client-certificate"], inline["client-key"])
+            if kubeconfig is not None
+            else (None, None, None)
+        )
+        if credential is not None and credential.certificate and credential.key:
+            certificate, key = credential.certificate.encode(), credential.key.encode()
         context = _tls_context(
-            server.authority, server.certificate, server.key, verify=server.verify
+            authority_pem or read_limited(configuration.ssl_ca_cert),
+            certificate or read_limited(configuration.cert_file),
+            key or read_limited(configuration.key_file),
+            verify=bool(configuration.verify_ssl),
         )
     return Access(
-        host=server.host,
+        host=host,
         pool=_pool(
-            server.host,
+            host,
             proxy=cluster.get("proxy-url"),
             context=context,
             server_name=cluster.get("tls-server-name"),
             connections=connections,
         ),
         headers=headers,
-        expires_at=expires_at,
+        expires_at=credential.expires_at if credential is not None else None,
         stamps=stamps,
     )
 

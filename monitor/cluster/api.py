@@ -1,8 +1,8 @@
 """A client of the Kubernetes API that classifies errors by :class:`Reason`. Blocks; for threads.
 
-Responses are read raw, with a timeout on every read. The lists, watches and retries of the
-``kubernetes`` package are not used: they wait indefinitely on a silent connection, decode whole
-objects, and differ between the versions in use.
+Responses are read raw, with a timeout on every read. The ``kubernetes`` package reads the
+credentials (:mod:`monitor.cluster.access`); its lists, watches and retries are not used: they wait
+indefinitely on a silent connection, decode whole objects, and differ between the versions in use.
 """
 
 from __future__ import annotations

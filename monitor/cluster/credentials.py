@@ -120,12 +120,13 @@ class Credentials:
                     raise self._refused(f"no credentials within {_LOAD_S:g} s") from None
             except PluginError as error:
                 raise ApiError(Reason.UNAUTHORIZED, str(error)) from None
+            except SettingError as error:
+                raise self._refused(error.problem) from None
             except Exception as error:  # noqa: BLE001 - the package raises errors of any kind
                 if self._kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
                     problem = "not running in a pod of a cluster; set cluster.kubeconfig"
                     raise ApiError(Reason.UNAUTHORIZED, problem) from None
-                problem = error.problem if isinstance(error, SettingError) else str(error)
-                raise self._refused(problem) from None
+                raise self._refused(str(error)) from None
 
     def _refused(self, problem: str) -> ApiError:
         where = self._kubeconfig or self._service_account

@@ -1,7 +1,5 @@
-"""Reads a kubeconfig, or the service account of a pod, as kubectl does.
-
-The ``kubernetes`` package takes 30 MB of memory, writes keys to files, and reads some parts
-otherwise than kubectl. It is imported only for an ``auth-provider``, which kubectl no longer has.
+"""The parts of a kubeconfig that the ``kubernetes`` package reads otherwise than kubectl, or not at
+all.
 
 Source: the Kubernetes reference (client.authentication.k8s.io/v1, and the kubeconfig of client-go).
 """
@@ -12,12 +10,9 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-import urllib3
 
 from monitor.errors import SettingError
 from monitor.files.reading import read_file
@@ -25,13 +20,10 @@ from monitor.files.reading import read_file
 __all__ = [
     "INLINE",
     "AccessError",
-    "Server",
-    "authorization_of_provider",
     "current",
     "impersonation",
     "plugin_cluster",
-    "server_of",
-    "server_of_pod",
+    "read_limited",
     "take_inline",
     "take_token_file",
 ]
@@ -58,122 +50,22 @@ class AccessError(SettingError):
         super().__init__((), problem)
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server, and how it knows us: the value of Authorization, and PEM."""
-
-    host: str
-    authorization: str | None = None
-    authority: bytes | None = None
-    certificate: bytes | None = None
-    key: bytes | None = None
-    verify: bool = True
-
-
 def current(config: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the cluster or the user of the current context, to be changed; {} for no user.
+    """Return the cluster or the user of the current context, to be changed; {} if unknown."""
 
-    Raises AccessError if there is no such cluster.
-    """
-
-    def named(plural: str, name: Any, key: str) -> dict[str, Any] | None:
+    def named(plural: str, name: Any, key: str) -> dict[str, Any]:
         for entry in config.get(plural) or ():
             if isinstance(entry, dict) and entry.get("name") == name:
                 found = entry.get(key)
                 return found if isinstance(found, dict) else {}
-        return None
+        return {}
 
     context = named("contexts", config.get("current-context"), "context")
-    if context is None:
-        raise AccessError(f"no context is named {config.get('current-context')!r}, the current one")
-    found = named(f"{what}s", context.get(what), what)
-    if found is None and what == "cluster":
-        raise AccessError(f"no cluster is named {context.get(what)!r}, that of the context")
-    return found or {}
-
-
-def server_of(
-    cluster: Mapping[str, Any],
-    user: Mapping[str, Any],
-    inline: Mapping[str, bytes | None],
-    *,
-    folder: Path,
-    authorization: str | None,
-) -> Server:
-    """Return the server of a kubeconfig, with what is ``inline`` or in files next to it.
-
-    ``authorization`` is that of a provider, if there is one.
-    """
-    host = cluster.get("server")
-    if not isinstance(host, str) or not host:
-        raise AccessError("the cluster has no server")
-
-    def content(section: Mapping[str, Any], key: str) -> bytes | None:
-        name = section.get(key)
-        if inline[key] is not None or not isinstance(name, str) or not name:
-            return inline[key]
-        return read_limited(os.path.normpath(folder / name))
-
-    secure = host.startswith("https")
-    return Server(
-        host=host.rstrip("/"),
-        authorization=authorization or _authorization(user),
-        authority=content(cluster, "certificate-authority") if secure else None,
-        certificate=content(user, "client-certificate") if secure else None,
-        key=content(user, "client-key") if secure else None,
-        verify=not cluster.get("insecure-skip-tls-verify"),
-    )
-
-
-def server_of_pod(service_account: Path) -> Server:
-    """Return the server of the cluster of this pod; raises AccessError outside a pod."""
-    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}") for name in ("HOST", "PORT"))
-    if not host or not port:
-        raise AccessError("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set")
-    found = {}
-    for name in ("token", "ca.crt"):
-        found[name] = (read_limited(str(service_account / name)) or b"").strip()
-        if not found[name]:
-            raise AccessError(f"{name} is empty")
-    return Server(
-        host=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        authorization=f"Bearer {found['token'].decode(errors='replace')}",
-        authority=found["ca.crt"],
-    )
-
-
-def _authorization(user: Mapping[str, Any]) -> str | None:
-    if token := user.get("token"):
-        return f"Bearer {str(token).strip()}"
-    name, password = user.get("username"), user.get("password")
-    if name is None or password is None:
-        return None
-    return urllib3.make_headers(basic_auth=f"{name}:{password}")["authorization"]
-
-
-def authorization_of_provider(config: Mapping[str, Any], folder: Path) -> str | None:
-    """Return what an ``auth-provider`` of the package gives; raises what the package raises."""
-    try:
-        from kubernetes import client
-        from kubernetes.config.kube_config import KubeConfigLoader
-    except ModuleNotFoundError:
-        problem = "an auth-provider needs the Python module kubernetes; use a plugin (exec)"
-        raise AccessError(problem) from None
-    configuration: Any = client.Configuration()
-    loader: Any = KubeConfigLoader
-    try:
-        loader(config_dict=config, config_base_path=str(folder)).load_and_set(configuration)
-    except AttributeError:
-        # So it fails for a provider whose tool or package is not there.
-        raise AccessError("the auth-provider gives no token; use a plugin (exec)") from None
-    for setting in configuration.auth_settings().values():
-        if setting["in"] == "header" and setting["value"]:
-            return str(setting["value"]).strip()
-    return None
+    return named(f"{what}s", context.get(what), what)
 
 
 def take_inline(cluster: dict[str, Any], user: dict[str, Any], key: str) -> bytes | None:
-    """Take ``key-data`` out of its section and decode it; it comes before a file."""
+    """Take ``key-data`` out of its section and decode it; the package would write it to a file."""
     section = cluster if key == "certificate-authority" else user
     data = section.pop(f"{key}-data", None)
     if not data:

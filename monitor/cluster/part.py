@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import importlib
 import logging
 import math
 import threading
@@ -23,7 +24,7 @@ from monitor.cluster.settings import ClusterSettings
 from monitor.cluster.states import Known, ScopeChanges
 from monitor.cluster.tracker import Tracker
 from monitor.cluster.watch import Scope, Timing, Watch
-from monitor.errors import MonitorError
+from monitor.errors import MissingPackageError, MonitorError
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State, counted
 from monitor.store import Store
@@ -67,7 +68,13 @@ class Cluster(Part):
         self._restarts: Counter[Reason] = Counter()
 
     async def start(self) -> None:
-        """Do nothing: run() reads the credentials, and retries."""
+        """Import the kubernetes package, which takes a moment; contacts nothing."""
+        try:
+            await asyncio.to_thread(importlib.import_module, "kubernetes.client")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "kubernetes":
+                raise
+            raise MissingPackageError("cluster", "kubernetes", "python3-kubernetes") from None
 
     async def run(self) -> None:
         """Watch until cancelled; restart with new settings after a reload."""

@@ -353,9 +353,9 @@ async def test_a_server_with_another_certificate_gets_no_token(
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (shutil.rmtree, "/token: No such file"),
-        (lambda d: (d / "token").write_text(""), "token is empty"),
-        (lambda d: (d / "ca.crt").unlink(), "/ca.crt: No such file"),
+        (shutil.rmtree, "Service token file does not exist"),
+        (lambda d: (d / "token").write_text(""), "Token file exists but empty"),
+        (lambda d: (d / "ca.crt").unlink(), "certification file does not exist"),
     ],
 )
 async def test_without_credentials_the_part_says_what_it_lacks(

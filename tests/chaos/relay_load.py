@@ -25,8 +25,6 @@ _AGAIN_S = 1.5
 # what it sent before its loss, and learns of the loss after both.
 _NEAR = 120
 _FINISHED = 1 << 30  # its number, as the readers have it
-# What nobody reads within this is no longer said again; a run of chaos settles before.
-_READERS_S = 240.0
 
 
 @dataclass
@@ -139,15 +137,14 @@ class RelayLoad:
                 await asyncio.sleep(0.1)
                 continue
             try:
-                async with asyncio.timeout(_READERS_S):
-                    if recovering:
-                        reader = Recovering([job.channel])
-                        self.recovering.append(reader)
-                        await reader.follow(self._readers_url)
-                    else:
-                        follower = Old(job.channel)
-                        self.old.append(follower)
-                        await follower.follow(self._readers_url)
+                if recovering:
+                    reader = Recovering([job.channel])
+                    self.recovering.append(reader)
+                    await reader.follow(self._readers_url)
+                else:
+                    follower = Old(job.channel)
+                    self.old.append(follower)
+                    await follower.follow(self._readers_url)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
                 self.problems.append(f"{job.channel}: {type(error).__name__}: {error}")
             finally:

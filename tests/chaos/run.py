@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from monitor.store import DatabaseSettings, open_store
 from tests.aggregation import plain
-from tests.aggregation.producers import PARTITIONS, whole_topic
+from tests.aggregation.producers import whole_topic
 from tests.chaos import invariants
 from tests.chaos.faults import Faults
 from tests.chaos.findings import Finding
@@ -96,8 +96,6 @@ class Run:
             self._start_loads()
             peers.start()
             time.sleep(min(_WARM_S, self._duration_s / 3))  # the load alone, for this long
-            partitions = PARTITIONS if stage.servers else 1
-            wait_for(lambda: stage.tables.alerts_begun() == partitions, "alerts", limit_s=_SETTLE_S)
             stage.alerts.start()
             self._before = {service.name: resources(service.pid) for service in stage.services}
             self._play_faults(faults)
@@ -126,6 +124,7 @@ class Run:
             stage.logs.start(senders=_SENDERS)
 
         self._call(start())
+        wait_for(stage.begun, "the first lists of objects, and alerts", limit_s=_SETTLE_S)
         stage.cluster.start()
         if not stage.servers:
             self._tail.start()
@@ -133,7 +132,9 @@ class Run:
             process = stage.services[0].process
             assert process is not None
             # The daemon makes the topic.
-            wait_for(lambda: "assigned partitions" in process.stderr, "partitions", limit_s=60)
+            wait_for(
+                lambda: "assigned partitions" in process.stderr, "partitions", limit_s=_SETTLE_S
+            )
             stage.producers.start()
 
     def _play_faults(self, faults: Faults) -> None:

@@ -34,6 +34,7 @@ __all__ = ["Stage", "StageError"]
 
 _DISK = "48m"
 _LOG_DISK = "32m"
+_KINDS = ["Deployment", "Pod"]
 _LONG_S = 14 * 86400.0
 
 
@@ -189,7 +190,7 @@ class Stage:
             "probes": {"jobs": self.jobs()},
             "cluster": {
                 "name": "chaos",
-                "kinds": ["Deployment", "Pod"],
+                "kinds": _KINDS,
                 "kubeconfig": str(kubeconfig),
             },
             "api": self._api(tokens),
@@ -255,6 +256,10 @@ class Stage:
         for service in self.services:
             self.held.callback(service.close)
             service.start()
+
+    def begun(self) -> bool:
+        """Return whether what happens from now on is judged and told."""
+        return self.tables.begun(partitions=PARTITIONS if self.servers else 1, kinds=len(_KINDS))
 
     # The loads.
 

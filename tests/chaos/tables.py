@@ -90,10 +90,16 @@ class Tables:
             for kind, table in (("logs", "log_entry"), ("notifications", "notification"))
         }
 
-    def alerts_begun(self) -> int:
-        """Count the partitions of results that are judged; what was published before is not."""
-        rows = self.try_query(f"SELECT count(*) FROM alert_offset WHERE source = '{TOPIC}'")
-        return int(rows[0][0]) if rows else 0
+    def begun(self, *, partitions: int, kinds: int) -> bool:
+        """Return whether all results are judged, and all kinds of objects listed, from now on.
+
+        What was published or created before counts as what was there at the first start.
+        """
+        rows = self.try_query(
+            f"SELECT (SELECT count(*) FROM alert_offset WHERE source = '{TOPIC}'),"
+            " (SELECT count(*) FROM cluster_scope)"
+        )
+        return rows == [(partitions, kinds)]
 
     def alerts_pending(self) -> int | None:
         """Count the incidents that are open or to be looked at, and the messages to be sent."""

@@ -174,17 +174,16 @@ class Runner:
             self._forget(*self._before.popitem())
             yield
         at_once = now
-        for job_id, active in jobs.items():
+        # Of a list, since the next set_jobs() takes them away one by one.
+        for job_id, active in list(jobs.items()):
             if self._jobs is not jobs:
-                break
+                return
             if job_id not in self._stopped:
                 first = at_once if job_id in self._at_once else None
                 self._at_once.discard(job_id)
                 if self._schedule.add(job_id, active.job.interval, now, first=first):
                     at_once += _SPREAD_S
             yield
-        if self._jobs is not jobs:
-            return  # they were set again
         self._at_once.clear()
         self._changed.set()
         yield from self._schedule.tidy()

@@ -192,6 +192,8 @@ async def test_thousands_of_jobs_are_scheduled_and_forgotten_over_many_turns_of_
     runner = jumping.runner
     gone: list[int] = []
     runner._on_gone = gone.append
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, error: errors.append(error))
     many = jobs(2000, server.url("/ok"), interval=3600)
     await jumping.set_jobs(many)
     jumping.start()
@@ -208,6 +210,7 @@ async def test_thousands_of_jobs_are_scheduled_and_forgotten_over_many_turns_of_
     assert runner.stopped == {2000}
     assert runner.start_job(2000)
     assert scheduled() == 1000
+    assert errors == []
 
 
 async def test_sites_that_hang_do_not_keep_the_others_from_being_checked(

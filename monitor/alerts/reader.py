@@ -37,6 +37,8 @@ _TIMEOUT_S = 20.0
 _OFFSETS_S = 5.0
 # How often judges look for what changes without a message.
 _IDLE_S = 5.0
+# What waited when it began to read is judged by then.
+_CATCH_UP_S = 60.0
 # Judged messages that are read again, to recognize those that a producer publishes twice.
 _AGAIN_RECORDS = 2000
 
@@ -98,6 +100,7 @@ class TopicReader:
         self._judged: dict[int, int] = {}
         self._committed_at = 0.0
         self._idle_at = 0.0
+        self._resumed_at = 0.0
         self._intake = Intake()
         self._topic_id: str | None = None
         self._full = False
@@ -153,6 +156,7 @@ class TopicReader:
             try:
                 if not self._in_step and consumer.assignment():
                     await self._resynchronize(consumer)
+                    self._resumed_at = loop.time()
                     backoff.reset()
                 records = await consumer.poll(max_records=_POLL_RECORDS, timeout_s=_POLL_S)
                 # What waits belongs to the same outage.
@@ -169,8 +173,10 @@ class TopicReader:
                 overdue = loop.time() >= self._committed_at + _OFFSETS_S
                 if changes or (overdue and self._judged):
                     await self._commit(changes, consumer, records)
-                # Even if every message changes something, as those of a site that is down do.
-                if self._in_step and loop.time() >= self._idle_at + _IDLE_S:
+                # Even if every message changes something, as those of a site that is down do. Those
+                # from before may be of a job that was stopped since: they would open it again.
+                due = loop.time() >= self._idle_at + _IDLE_S
+                if self._in_step and due and self._is_current(loop.time()):
                     self._idle_at = loop.time()
                     changes = await loop.run_in_executor(self._thread, self._judge.idle)
                     if changes:
@@ -186,6 +192,10 @@ class TopicReader:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff.next_delay()):
                         await self.stopping.wait()
+
+    def _is_current(self, now: float) -> bool:
+        """Whether it has read what waited, which it cannot know of a partition without messages."""
+        return not self.catching_up or now >= self._resumed_at + _CATCH_UP_S
 
     def _judge_all(self, records: Sequence[Record]) -> Changes:
         """Judge messages, in the thread; the loop touches nothing of this reader meanwhile."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from monitor.alerts import reader
 from monitor.alerts.acknowledging import acknowledge
 from monitor.alerts.incidents import Incident
 from monitor.alerts.jobs import JobFacts
@@ -74,6 +75,8 @@ async def test_an_incident_is_sent_though_the_database_lacks_characters_of_its_t
         async with running(tmp_path, config, fact, database=database) as now:
             await now.check((1, False), (1, False), error="→ 漢")
             await receiver.until(1)
+            # Otherwise it would be sent again after the restart.
+            await now.until(lambda found: found[0].notified)
         async with running(tmp_path, config, fact, database=database) as now:
             await now.check((1, True))
             await receiver.until(2)
@@ -138,6 +141,7 @@ async def test_an_incident_that_ends_and_begins_again_while_the_part_is_off_is_t
         async with running(tmp_path, config) as now:
             await now.check((1, False))
             await receiver.until(1)
+            await now.until(lambda found: found[0].notified)
         bus = SpoolBus(BusSettings(file=str(tmp_path / "spool.db")))
         await bus.start()
         for number, up in enumerate((True, False), 1):
@@ -342,6 +346,28 @@ async def test_a_sender_with_many_errors_opens_an_incident_until_they_are_over(
             clock.ahead += 301
             await receiver.until(2)
             assert receiver.events() == [("opened", "addon-1"), ("resolved", "addon-1")]
+
+
+async def test_what_waited_of_a_job_that_was_stopped_since_is_one_incident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_POLL_RECORDS", 2)
+    config = webhook("http://127.0.0.1:9/", {**SITE, "failures": 1})
+    async with running(tmp_path, config) as now:
+        await now.check((1, True))
+        await until(lambda: now.part._readers[TOPIC]._stored[0] > 0)
+    bus = SpoolBus(BusSettings(file=str(tmp_path / "spool.db")))
+    await bus.start()
+    for number in range(8):
+        value = json.dumps(result(1, time.time() + number / 100, up=False)).encode()
+        bus.publish(TOPIC, key="1", value=value, headers={})
+    assert await bus.committed()
+    await bus.close()
+    stopped = JobFacts(id=1, name="", url="https://1.example.org/", interval=1, running=False)
+    async with running(tmp_path, config, stopped) as now:
+        # By now all of them are judged.
+        (ended,) = await now.until(lambda found: found and all(each.resolved_at for each in found))
+        assert ended.reason.endswith("; the job was stopped")
 
 
 async def test_the_incident_of_a_removed_job_ends_while_results_of_others_keep_coming(

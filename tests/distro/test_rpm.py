@@ -19,6 +19,7 @@ from tests.distro.built import Built
 from tests.distro.old import EDITED_CONFIG, old_rpm
 from tests.distro.peers import CONFIG, LOG, STATE, UNIT, Installed
 from tests.servers.debian import Machine, machine
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.distro, pytest.mark.timeout(600)]
 
@@ -142,6 +143,8 @@ def test_it_replaces_the_old_monitor_and_keeps_its_config(built: Built, tmp_path
         debian.run("systemctl", "daemon-reload")
         debian.run("systemctl", "enable", "--now", UNIT)
         assert debian.show(UNIT, "Type") == "simple"
+        log = debian.path(LOG)
+        wait_for(lambda: log.exists() and log.read_text(), "the old monitor's first line")
 
         said = debian.run(*_RPM, "-Uvv", "/srv/new.rpm").stderr
 
@@ -156,7 +159,7 @@ def test_it_replaces_the_old_monitor_and_keeps_its_config(built: Built, tmp_path
         assert debian.output("stat", "-c", "%a %U:%G", CONFIG) == "640 root:recodex"
         assert debian.output("stat", "-c", "%a %U:%G", "/etc/recodex/monitor") == "755 root:root"
         assert not debian.path("/usr/lib/python3/dist-packages/monitor").exists()
-        assert debian.path(LOG).read_text().startswith("old monitor\n")
+        assert log.read_text().startswith("old monitor\n")
         assert daemon.relays("student_1")
 
 

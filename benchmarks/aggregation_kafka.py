@@ -22,7 +22,7 @@ _LIMIT_S = 180.0
 # The first results of a consumer are those of its start.
 _FROM, _TO = 0.1, 0.95
 # Fewer are written in one or two batches, between which there is no rate.
-_LEAST_SHARED = 100_000
+_LEAST_SHARED = 400_000
 
 
 def sections_of(broker: Kafka, topic: str, database: dict[str, Any]) -> dict[str, Any]:

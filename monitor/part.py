@@ -5,6 +5,8 @@ each (which binds its listeners), and notifies its readiness. Then it runs :meth
 in a task. On SIGHUP it calls :meth:`Part.prepare` on all, and if none raises an error, the returned
 callables. On SIGTERM it calls :meth:`Part.drain` on all concurrently, cancels the tasks, and
 finally closes the bus and the store.
+
+A part that raises anything else, or that hangs, does not hold up the others.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ class Part(ABC):
         """Bind all listeners and prepare to run.
 
         Raises ListenError if an address is not available, and SettingError for invalid settings. An
-        unavailable remote server is not an error: run() retries.
+        unavailable remote server is not an error: run() retries. After any other exception, which
+        is logged, the daemon calls close(), and then this again.
         """
 
     @abstractmethod

@@ -81,8 +81,7 @@ class Alerts(Part):
         self._clock = clock
         self._targets: Sequence[Target] = ()
         self.statistics = Statistics()
-        # Decodes and judges messages, so that the loop stays free.
-        self._thread = ThreadPoolExecutor(1, "alerts", initializer=lower_priority)
+        self._thread = _thread()
         self._results = Results(self._rules, jobs.all, clock=clock)
         self._readers: dict[str, TopicReader] = {}
         self._adopted = asyncio.Event()
@@ -114,6 +113,7 @@ class Alerts(Part):
         await call_aside(_verified_targets, self._settings)
 
     async def start(self) -> None:
+        self._thread = _thread()
         self._targets = await call_aside(_verified_targets, self._settings)
 
     async def run(self) -> None:
@@ -262,6 +262,11 @@ class Alerts(Part):
         )
         tasks.create_task(silence.run(), name="alerts:silence")
         tasks.create_task(logs.run(), name="alerts:logs")
+
+
+def _thread() -> ThreadPoolExecutor:
+    """Return what decodes and judges messages, so that the loop stays free."""
+    return ThreadPoolExecutor(1, "alerts", initializer=lower_priority)
 
 
 def _verified_targets(settings: AlertsSettings) -> list[Target]:

@@ -10,9 +10,9 @@ import logging
 import os
 import resource
 from collections.abc import Iterable
+from typing import Protocol
 
 from monitor.log_limits import OutageLog
-from monitor.part import Part
 
 __all__ = ["Descriptors"]
 
@@ -25,6 +25,13 @@ _LEAST_LEFT = 16
 _LEAST_LEFT_SHARE = 0.02
 
 
+class Using(Protocol):
+    """What uses some: a part."""
+
+    def descriptors(self) -> int:
+        """Return how many it may use."""
+
+
 class Descriptors:
     """Raises the soft limit of the process, and looks how many descriptors are left."""
 
@@ -35,7 +42,7 @@ class Descriptors:
             outcome="new connections and files will fail; raise LimitNOFILE= or lower max_clients",
         )
 
-    def raise_limit(self, parts: Iterable[Part]) -> None:
+    def raise_limit(self, parts: Iterable[Using]) -> None:
         """Raise the soft limit to what the config may need, as far as the hard limit allows."""
         wanted = _OWN + sum(part.descriptors() for part in parts)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

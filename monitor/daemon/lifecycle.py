@@ -23,7 +23,7 @@ from monitor.daemon.interpreter import new_event_loop, settle_garbage, take_shor
 from monitor.daemon.lateness import Lateness
 from monitor.daemon.logfile import DaemonLog
 from monitor.daemon.signals import Signals, hold_signals
-from monitor.daemon.steps import all_within, unless_set
+from monitor.daemon.steps import all_within, run_to_end, unless_set, within
 from monitor.daemon.supervision import Supervisor, asked_to_end
 from monitor.daemon.systemd import ServiceManager, watchdog_interval
 from monitor.errors import (
@@ -34,7 +34,6 @@ from monitor.errors import (
     without_traces,
 )
 from monitor.files.threads import any_aside, call_aside
-from monitor.libraries import needed_by
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
 from monitor.yielding import attending, free_in_turns, large_load
@@ -50,6 +49,11 @@ _CLOSE_S = 1.0
 _LEAST_CLOSE_S = 0.25
 # For a start that is under way when a signal asks to stop.
 _START_S = 1.0
+# For all parts together, and for one of them after others have used that up.
+_START_PARTS_S = 30.0
+_LEAST_START_S = 1.0
+# For a part to prepare a reload, such as one of a hundred thousand jobs.
+_PREPARE_S = 120.0
 _RESTART_PAUSE_S = (1.0, 30.0)
 _HEARTBEAT_S = 2.0
 _LOOK_AT_FILES_S = 1.0
@@ -132,17 +136,18 @@ class Daemon:
         self._services.parts = self.parts
         await check_parts(self._loaded, self.parts)
         await self._remark()
-        self._descriptors.raise_limit(self.parts)
+        self._descriptors.raise_limit(self._supervisors)
         for service in self._services.opened:
             try:
                 await service.start()
             except SettingError as error:
                 raise self._loaded.error(error) from None
-        for part in self.parts:
+        until = time.monotonic() + _START_PARTS_S
+        for each in self._supervisors:
             try:
-                with needed_by(part.name):
-                    await part.start()
+                await each.start(limit_s=max(_LEAST_START_S, until - time.monotonic()))
             except SettingError as error:
+                part = each.part
                 raise self._loaded.error(error.under(part.section or part.name)) from None
 
     async def _remark(self) -> None:
@@ -176,13 +181,15 @@ class Daemon:
         """
         while True:
             await asyncio.sleep(_LOOK_AT_FILES_S)
-            for owner in (*self._services.opened, *self.parts):
-                for file in owner.open_files():
-                    if file.lost():
-                        logger.error("stopping: %s was deleted or replaced while in use", file.path)
-                        file.discard_log()
-                        self._log.stop()
-                        os._exit(1)
+            files = [file for each in self._services.opened for file in each.open_files()]
+            files += [file for each in self._supervisors for file in each.open_files()]
+            # The disk may hang.
+            lost = await call_aside(lambda: [file for file in files if file.lost()])  # noqa: B023
+            for file in lost:
+                logger.error("stopping: %s was deleted or replaced while in use", file.path)
+                file.discard_log()
+                self._log.stop()
+                os._exit(1)
 
     def states(self) -> dict[str, State]:
         """Return the states of parts and shared services, by name."""
@@ -232,7 +239,7 @@ class Daemon:
             await self._adopt(loaded)
             await self._remark()
             await call_aside(loaded.forget_lines)
-            self._descriptors.raise_limit(self.parts)
+            self._descriptors.raise_limit(self._supervisors)
         except MonitorError as error:
             self.last_reload_successful = False
             for line in error.lines():
@@ -263,15 +270,22 @@ class Daemon:
         old, new = self.config, self.config.adopting(loaded.config)
         self._services.prepare(loaded.config)
         switches: list[Callable[[], None]] = []
-        for part in self.parts:
+        for each in self._supervisors:
+            part = each.part
             name = part.section or part.name
             settings = getattr(loaded.config, name, None)
             if settings is None:
                 continue
+            if not each.started:
+                logger.warning("%s has not started; restart to apply its settings", part.name)
+                continue
             try:
-                switches.append(await part.prepare(settings))
+                switches.append(await within(part.prepare(settings), _PREPARE_S))
             except SettingError as error:
                 raise loaded.error(error.under(name)) from None
+            except TimeoutError:
+                problem = f"{part.name} was not ready for it within {_PREPARE_S:g} s"
+                raise MonitorError(problem) from None
         if new.logger != old.logger:
             await call_aside(self._log.reload, new.logger)
         for switch in switches:
@@ -318,7 +332,9 @@ class Daemon:
             self._manager.stopping()
             # All parts drain concurrently.
             await all_within(
-                [(part.name, part.drain()) for part in self.parts], "draining", _DRAIN_S
+                [(each.part.name, each.part.drain()) for each in self._supervisors if each.started],
+                "draining",
+                _DRAIN_S,
             )
         for task in tasks:
             task.cancel()
@@ -365,7 +381,7 @@ def run_daemon(
                 signals.attend(
                     runner.get_loop(), stop=daemon.ask_to_stop, reload=daemon.ask_to_reload
                 )
-                signals.status = runner.run(daemon.run())
+                signals.status = run_to_end(runner.get_loop(), daemon.run())
                 # Leaving the runner waits for its threads.
         except MonitorError as error:
             error.logged = True

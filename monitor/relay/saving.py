@@ -71,7 +71,7 @@ class Saving:
         self._feed = feed
         self._clock = clock
         self._time = time
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-history")
+        self._thread: ThreadPoolExecutor | None = None
         self._file: HistoryFile | None = None
         self._lock = asyncio.Lock()
         self._next_key = 1
@@ -86,6 +86,7 @@ class Saving:
 
         Raises SettingError if the file cannot be used, MonitorError if its disk is full or fails.
         """
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="relay-history")
         saved = await self._in_thread(self._open)
         restored = [channel for channel, _ in saved.channels]
         if not saved.clean:
@@ -143,7 +144,8 @@ class Saving:
             file, self._file = self._file, None
             with contextlib.suppress(sqlite3.Error):
                 await self._in_thread(file.close, self._time() if clean else None)
-        self._thread.shutdown(wait=False)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
 
     async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

@@ -150,6 +150,8 @@ class Server:
             await connection.wait_closed()
         for server in self._servers:
             await server.wait_closed()
+        self._servers.clear()
+        self.addresses.clear()
 
     async def _goodbye(
         self, connection: SubscriberConnection, delay_s: float, deadline: float

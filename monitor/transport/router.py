@@ -60,6 +60,7 @@ class Router:
 
     async def bind(self, curve: CurveKeys | None = None) -> zmq.Socket[bytes]:
         """Bind, with ``curve`` for peers with an allowed key only; raises ListenError."""
+        self.endpoints.clear()
         endpoints = await zeromq_endpoints(self._address)
         context = self._context = zmq.Context()
         socket = self.socket = context.socket(zmq.ROUTER)

@@ -83,7 +83,9 @@ class ZmtpServer:
 
     async def start(self, *, read: bool = True) -> None:
         """Listen; raises ListenError. Unless it shall ``read``, peers wait for :meth:`begin`."""
-        self._waits = not read
+        self.reading, self._waits = True, not read
+        self._servers.clear()
+        self.endpoints.clear()
         loop = asyncio.get_running_loop()
         for listener in await listening_sockets(
             self._address, key=self._key, unacknowledged_s=_UNACKNOWLEDGED_S

@@ -115,14 +115,14 @@ class Web(Part):
         listeners = await listening_sockets(
             settings.uri, key="api.uri", unacknowledged_s=settings.client_stall
         )
-        found = served(self._context())
-        self._tasks = found.tasks
-        for first in found.first:
-            try:
-                await first()
-            except MonitorError as error:
-                logger.warning("cannot load data at the start, retrying: %s", error)
         try:
+            found = served(self._context())
+            self._tasks = found.tasks
+            for first in found.first:
+                try:
+                    await first()
+                except MonitorError as error:
+                    logger.warning("cannot load data at the start, retrying: %s", error)
             await self._accept(listeners, found)
         except BaseException:
             for listener in listeners:

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 import inspect
 import resource
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
+import zmq
+from websockets.asyncio.client import connect
 
+from monitor.aggregation.part import Aggregation
+from monitor.alerts.part import Alerts
+from monitor.daemon import lifecycle
 from monitor.daemon.config import Config
+from monitor.logs.part import Logs
+from monitor.part import Health, Part
+from monitor.probes.part import Probes
+from monitor.relay.part import Relay
+from monitor.tokens import Role, create_token
+from monitor.web.part import Web
 from tests.daemon.every_key import INHERITED, JOBS, change, config, in_config, keys, rounds
 from tests.daemon.in_force import SEEN
 from tests.daemon.in_process import Running, running
+from tests.ports import free_port
+from tests.waiting import until
 
 WAITING = "changed but not applied; restart to apply: "
 
@@ -122,3 +137,60 @@ async def test_jobs_that_move_to_the_database_wait_for_a_restart_and_the_rest_is
         assert now.probes.runner.job_ids() == list(range(1, len(JOBS) + 1))
         assert now.probes.runner._slots.limit == 7
         assert now.relay.channels.limits.max_clients == 5
+
+
+@pytest.mark.integration_test
+async def test_every_part_starts_again_after_its_start_has_failed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def fail_first(kind: type[Part]) -> None:
+        start = kind.start
+
+        async def starting(part: Part) -> None:
+            await start(part)
+            tried.append(part.name)
+            if tried.count(part.name) == 1:
+                raise RuntimeError("a defect")
+
+        monkeypatch.setattr(kind, "start", starting)
+
+    for kind in (Relay, Probes, Aggregation, Logs, Alerts, Web):
+        fail_first(kind)
+    monkeypatch.setattr(lifecycle, "_RESTART_PAUSE_S", (0.01, 0.02))
+    file, port = tmp_path / "tokens.yml", free_port()
+    read = create_token(str(file), "reader", Role.READER)
+    made = {
+        "websocket_uri": ["127.0.0.1", 0],
+        "zeromq_uri": ["127.0.0.1", 0],
+        "relay": {"history_file": "histories.db"},
+        "logs": {"zeromq_uri": ["127.0.0.1", 0]},
+        "api": {"uri": ["127.0.0.1", port], "tokens_file": str(file)},
+        **{part: {} for part in ("probes", "aggregation", "alerts")},
+    }
+    async with running(tmp_path, made) as now:
+        supervisors = now.daemon._supervisors
+        for each in supervisors:
+            each._settled_s = 0.01
+        await until(lambda: all(each.started for each in supervisors))
+        states = now.daemon.states
+        await until(lambda: {state.health for state in states().values()} == {Health.OK})
+        assert {tried.count(each.part.name) for each in supervisors} == {2}
+        assert [
+            len(each) for each in (now.relay.server.addresses, now.relay.receiver.endpoints)
+        ] == [1, 1]
+        address, (endpoint,) = now.relay.server.addresses[0], now.relay.receiver.endpoints
+        async with connect("ws://{}:{}".format(*address)) as subscriber:
+            await subscriber.send("7")
+            await until(lambda: now.relay.server.client_count == 1)
+            with zmq.Context() as context, context.socket(zmq.DEALER) as broker:
+                broker.linger = 0
+                broker.connect(endpoint)
+                broker.send_multipart([b"7", b"STARTED"])
+                assert "STARTED" in await asyncio.wait_for(subscriber.recv(), 60)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/log", headers={"Authorization": f"Bearer {read}"}
+        )
+        with await asyncio.to_thread(urllib.request.urlopen, request) as answer:
+            assert answer.status == 200

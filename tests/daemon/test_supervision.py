@@ -14,8 +14,10 @@ from monitor.daemon import assembly
 from monitor.daemon import lifecycle as daemon_module
 from monitor.daemon.assembly import Services
 from monitor.daemon.config import load
+from monitor.daemon.interpreter import new_event_loop
 from monitor.daemon.lifecycle import Daemon
 from monitor.daemon.logfile import DaemonLog, LoggerSettings
+from monitor.daemon.steps import run_to_end
 from monitor.errors import MonitorError, SettingError, UnavailableError
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
@@ -31,7 +33,9 @@ class Fragile(Part):
         self.done: list[str] = []
         self.failures: list[BaseException] = []
         self.at_run: Callable[[], None] = lambda: None
-        self.refuse_start: MonitorError | None = None
+        self.refuse_start: BaseException | None = None
+        self.slow_start: asyncio.Event | None = None
+        self.slow_prepare = False
         self.slow_drain = False
         self.broken_state = False
         self.broken_prepare: BaseException | None = None
@@ -41,12 +45,17 @@ class Fragile(Part):
         del settings
         if self.broken_prepare is not None:
             raise self.broken_prepare
+        if self.slow_prepare:
+            await asyncio.Event().wait()
         return lambda: None
 
     async def start(self) -> None:
-        if self.refuse_start is not None:
-            raise self.refuse_start
         self.done.append("start")
+        if self.slow_start is not None:
+            await self.slow_start.wait()
+        refused, self.refuse_start = self.refuse_start, None
+        if refused is not None:
+            raise refused
 
     async def run(self) -> None:
         self.done.append("run")
@@ -163,7 +172,7 @@ async def test_a_setting_that_only_start_finds_wrong_is_a_bad_config(
             await task
     assert caught.value.exit_status == 78
     assert str(caught.value) == "defaults: relay.keep_idle: is wrong after all"
-    assert part.done == ["close"]
+    assert part.done == ["start", "close"]
 
 
 async def test_a_heartbeat_that_ends_ends_the_daemon(
@@ -273,6 +282,98 @@ async def test_a_reload_or_a_close_that_fails_in_any_way_changes_nothing_else(
         stop(daemon)
         assert await task == 0
     assert part.done[-1] == "close"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [ZeroDivisionError(), SystemExit(3), asyncio.CancelledError(), OddError(), OSError(24, "many")],
+    ids=repr,
+)
+async def test_a_start_that_fails_oddly_is_tried_again_after_the_others_have_started(
+    part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture, failure: BaseException
+) -> None:
+    part.refuse_start = failure
+    async with running(tmp_path) as (daemon, task):
+        await until(lambda: daemon.ready)
+        assert daemon.states()["relay"].health is Health.DEGRADED
+        daemon.ask_to_reload()
+        (supervisor,) = daemon._supervisors
+        supervisor._settled_s = 0.01
+        await until(lambda: daemon.states()["relay"].health is Health.OK)
+        stop(daemon)
+        assert await task == 0
+    assert part.done == ["start", "close", "start", "run", "drain", "close"]
+    assert f"relay failed: {type(failure).__name__}; restarting it in" in caplog.text
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_start_that_hangs_holds_up_neither_the_others_nor_the_end(
+    part: Fragile,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: bool,
+) -> None:
+    monkeypatch.setattr(daemon_module, "_START_PARTS_S", 0.01)
+    monkeypatch.setattr(daemon_module, "_LEAST_START_S", 0.01)
+    part.slow_start = asyncio.Event()
+    async with running(tmp_path) as (daemon, task):
+        await until(lambda: daemon.ready)
+        assert daemon.status_text() == "relay degraded: not started within 0.01 s"
+        daemon.ask_to_reload()
+        await until(lambda: "relay has not started; restart to apply its settings" in caplog.text)
+        if ends:
+            (supervisor,) = daemon._supervisors
+            supervisor._settled_s = 0.01
+            part.slow_start.set()
+            await until(lambda: daemon.states()["relay"].health is Health.OK)
+        stop(daemon)
+        assert await task == 0
+    assert part.done == ["start", *(["run", "drain"] if ends else []), "close"]
+
+
+async def test_a_part_that_is_never_ready_for_a_reload_only_fails_that_reload(
+    part: Fragile,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(daemon_module, "_PREPARE_S", 0.01)
+    part.slow_prepare = True
+    async with running(tmp_path) as (daemon, task):
+        await until(lambda: daemon.ready)
+        daemon.ask_to_reload()
+        problem = "reload failed, nothing changed: relay was not ready for it within 0.01 s"
+        await until(lambda: problem in caplog.text)
+        part.slow_prepare = False
+        daemon.ask_to_reload()
+        await until(lambda: daemon.last_reload_successful)
+        stop(daemon)
+        assert await task == 0
+
+
+@pytest.mark.parametrize("failure", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("where", ["task", "callback"])
+def test_an_exit_in_a_task_or_callback_does_not_end_the_loop(
+    failure: BaseException, where: str
+) -> None:
+    def leave() -> None:
+        raise failure
+
+    async def fail() -> None:
+        leave()
+
+    async def main() -> str:
+        if where == "callback":
+            asyncio.get_running_loop().call_soon(leave)
+            await asyncio.sleep(0.01)
+            return "still here"
+        with pytest.raises(type(failure)):
+            await asyncio.create_task(fail())
+        return "still here"
+
+    with contextlib.closing(new_event_loop()) as loop:
+        assert run_to_end(loop, main()) == "still here"
 
 
 async def test_of_a_task_group_that_fails_the_first_cause_is_said(

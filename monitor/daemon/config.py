@@ -22,12 +22,13 @@ from monitor.daemon.config_errors import is_address, setting_error
 from monitor.daemon.logfile import LoggerSettings
 from monitor.daemon.old_keys import OldKeys
 from monitor.daemon.omissions import Omissions
+from monitor.daemon.own_files import file_problems
 from monitor.daemon.yaml_document import Document
 from monitor.errors import ConfigError, SettingError, SettingPath, all_of, key_text
 from monitor.logs.settings import LogsSettings
 from monitor.probes.settings import ProbesSettings
 from monitor.relay.settings import RelaySettings
-from monitor.settings import Address, ListenAddress, Section, check_host
+from monitor.settings import Address, ListenAddress, Section, check_host, raise_all
 from monitor.store.settings import DatabaseSettings
 from monitor.web.settings import ApiSettings
 
@@ -56,8 +57,10 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def verify(self) -> None:
         """Check what several sections decide together."""
+        errors = list(file_problems(self))
         if self.relay is not None and self.relay.topic is not None and self.kafka is None:
-            raise SettingError(("relay", "topic"), "needs the section kafka")
+            errors.append(SettingError(("relay", "topic"), "needs the section kafka"))
+        raise_all(errors)
 
     def sections(self) -> Iterator[tuple[str, Section]]:
         """Yield the present sections with their names."""

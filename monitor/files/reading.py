@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from monitor.files.threads import begin_aside
 
-__all__ = ["FileStamp", "file_names", "file_stamp", "read_file"]
+__all__ = ["FileStamp", "file_identity", "file_kind", "file_names", "file_stamp", "read_file"]
 
 T = TypeVar("T")
 
@@ -49,14 +49,28 @@ def read_file(file: str | os.PathLike[str], *, max_bytes: int, own: bool = False
 
 def file_stamp(file: str | os.PathLike[str]) -> FileStamp | None:
     """Return the file's stamp, or None where it is missing or its file system does not answer."""
+    found = _stat(file)
+    if found is None:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def file_identity(file: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return what all names of the file have in common, or None as :func:`file_stamp` does."""
+    found = _stat(file)
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def file_kind(file: str | os.PathLike[str]) -> str | None:
+    """Return what is there instead of a regular file, if that is known: ``a pipe``."""
+    found = _stat(file)
+    return None if found is None or stat.S_ISREG(found.st_mode) else _kind(found.st_mode)
+
+
+def _stat(file: str | os.PathLike[str]) -> os.stat_result | None:
     path = os.fspath(file)
-
-    def look() -> FileStamp:
-        found = Path(path).stat()
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
     try:
-        return _within(_LIMIT_S, path, look)
+        return _within(_LIMIT_S, path, lambda: Path(path).stat())
     except (OSError, ValueError):
         return None
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from monitor.errors import MonitorError, UnavailableError
 from monitor.files.owner import owner_remark
+from monitor.files.reading import file_kind
 from monitor.sqlite.connection import settle, transaction, write_ahead
 from monitor.sqlite.file import OpenFile
 from monitor.sqlite.own_file import create
@@ -266,8 +267,9 @@ class SqliteStore(Store):
             return f"cannot write in {directory}{owner_remark(directory)}"
         if not os.access(directory, os.W_OK | os.X_OK):
             return f"cannot write in {directory}{owner_remark(directory)}"
-        if self.file.is_dir():
-            return "this is a directory, not a file"
+        kind = file_kind(self.file)
+        if kind is not None:
+            return f"this is {kind}, not a file"
         if self.file.exists() and not os.access(self.file, os.R_OK | os.W_OK):
             return f"cannot write in {self.file}{owner_remark(self.file)}"
         return None

@@ -487,3 +487,52 @@ def test_a_value_as_long_as_the_file_is_shown_in_part(file: Path) -> None:
     said = complaint(file, f"relay: {{origins: ['{'x' * 100_000}']}}")
     assert "relay.origins[0]: expected" in said
     assert len(said) < 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("database: {file: pipe}\nlogs: {}", "1: database.file: *pipe is a pipe, not a file"),
+        ("bus: {file: folder}\nprobes: {}", "1: bus.file: *folder is a directory, not a file"),
+        (
+            "bus: {file: /dev/null}\nalerts: {}",
+            "1: bus.file: /dev/null is a device or a socket, not a file",
+        ),
+        ("relay: {history_file: pipe}", "1: relay.history_file: *pipe is a pipe, not a file"),
+        ("bus: {file: monitor.db}\nprobes: {}", "1: bus.file: *monitor.db"),
+        ("database: {file: a.db}\nbus: {file: link.db}\nprobes: {}", "2: bus.file: *link.db"),
+        ("database: {file: a.db}\nbus: {file: hard.db}\nprobes: {}", "2: bus.file: *hard.db"),
+        ("bus: {file: monitor.db-wal}\nprobes: {}", "1: bus.file: *monitor.db-wal"),
+        (
+            "database: {file: a.db}\nlogs: {}\nrelay: {history_file: x/../link.db}",
+            "3: relay.history_file: *x/../link.db",
+        ),
+        ("logger: {file: FOLDER/a.db}\ndatabase: {file: a.db}\nlogs: {}", "1: logger.file: *a.db"),
+        ("logger: {file: FOLDER/log}\ndatabase: {file: log.2}\nlogs: {}", "1: logger.file: *log"),
+        ("logger: {file: FOLDER/t}\napi: {tokens_file: FOLDER/t}", "2: api.tokens_file: *t"),
+        ("bus: {file: a.db}\nrelay: {history_file: a.db}", None),
+        ("logger: {file: /dev/null}\nprobes: {}", None),
+    ],
+)
+def test_each_file_that_is_written_is_a_file_of_its_own(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str | None
+) -> None:
+    folder = file.parent
+    monkeypatch.setenv("STATE_DIRECTORY", str(folder))
+    os.mkfifo(folder / "pipe")
+    for name in ("folder", "x"):
+        (folder / name).mkdir()
+    (folder / "a.db").touch()
+    (folder / "link.db").symlink_to("a.db")
+    (folder / "hard.db").hardlink_to(folder / "a.db")
+    file.write_text(text.replace("FOLDER", str(folder)))
+    if problem is None:
+        load(str(file))
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(str(file))
+    said = str(caught.value)
+    if "not a file" not in problem:
+        problem = f"{problem} is the file of *, too; choose another"
+    assert re.fullmatch(f"{file}:{re.escape(problem)}".replace(r"\*", ".*"), said), said
+    assert not caught.value.others

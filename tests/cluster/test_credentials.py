@@ -334,7 +334,7 @@ def test_a_token_is_read_from_a_regular_file_only(tmp_path: Path, what: str) -> 
 def test_keys_without_a_value_are_absent(
     secured: Secured, tmp_path: Path, nothing: str | None
 ) -> None:
-    command = plugin_script(tmp_path, "echo '{\"status\": {\"token\": \"from-plugin\"}}'")
+    command = plugin_script(tmp_path, 'echo \'{"status": {"token": "from-plugin"}}\'')
     unset = dict.fromkeys(("token", "tokenFile", "auth-provider", "client-key", "as"), nothing)
     plugin = {"command": command, "args": None, "env": [{"name": "A", "value": nothing}]}
     cluster = dict.fromkeys(

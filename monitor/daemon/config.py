@@ -57,7 +57,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def verify(self) -> None:
         """Check what several sections decide together."""
-        errors = list(file_problems(self))
+        errors = list(file_problems(dict(self.sections())))
         if self.relay is not None and self.relay.topic is not None and self.kafka is None:
             errors.append(SettingError(("relay", "topic"), "needs the section kafka"))
         raise_all(errors)

@@ -24,7 +24,7 @@ from monitor.log_limits import OutageLog
 from monitor.metrics import Metric
 from monitor.part import Health, State, counted
 from monitor.sqlite.connection import settle
-from monitor.sqlite.file import OpenFile
+from monitor.sqlite.file import OpenFile, Writing
 
 __all__ = ["SpoolBus"]
 
@@ -71,6 +71,7 @@ class SpoolBus(Bus):
         # Written by the writer, read by anyone.
         self._spooled = 0
         self._outage = OutageLog(logger)
+        self._writing = Writing(self._path)
         self._writer: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news: set[asyncio.Event] = set()
@@ -178,16 +179,15 @@ class SpoolBus(Bus):
             self._pending.clear()
             self._pending_bytes = 0
         try:
-            dropped = (
-                file.append(
-                    [
-                        Outgoing(topic, key, _encode(headers), value, timestamp)
-                        for _, _, topic, key, headers, value, timestamp in group
-                    ]
-                )
-                if group
-                else 0
-            )
+            dropped = 0
+            if group:
+                with self._writing:
+                    dropped = file.append(
+                        [
+                            Outgoing(topic, key, _encode(headers), value, timestamp)
+                            for _, _, topic, key, headers, value, timestamp in group
+                        ]
+                    )
         except UNREADABLE as error:
             self._put_back(group, size)
             self._outage.failed(f"cannot write the spool {self._path}: {error}")
@@ -260,8 +260,9 @@ class SpoolBus(Bus):
             event.set()
 
     def state(self) -> State:
-        if self._outage.problem is not None:
-            return State(Health.DEGRADED, self._outage.problem)
+        problem = self._outage.problem or self._writing.problem()
+        if problem is not None:
+            return State(Health.DEGRADED, problem)
         return State(Health.OK, f"{counted(self._spooled, 'message')} spooled")
 
     def open_files(self) -> Sequence[OpenFile]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["new_event_loop", "settle_garbage", "take_short_turns"]
+__all__ = ["new_event_loop", "settle_garbage", "take_short_turns", "with_own_threads"]
 
 # Thresholds of the garbage collector's generations (gc.set_threshold). With the default of 700 new
 # objects it would run thousands of times while thousands of clients connect, and find nothing:
@@ -24,6 +27,18 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+@contextlib.contextmanager
+def with_own_threads(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Give the loop threads for blocking calls that its close does not wait for."""
+    threads = ThreadPoolExecutor(thread_name_prefix="worker")
+    loop.set_default_executor(threads)
+    try:
+        yield
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        loop.set_default_executor(ThreadPoolExecutor(1))
 
 
 def settle_garbage() -> None:

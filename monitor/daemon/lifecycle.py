@@ -19,7 +19,12 @@ from monitor.daemon.assembly import Services, check_parts, make_parts
 from monitor.daemon.config import Config, LoadedConfig, load
 from monitor.daemon.config_warnings import remarks
 from monitor.daemon.descriptors import Descriptors
-from monitor.daemon.interpreter import new_event_loop, settle_garbage, take_short_turns
+from monitor.daemon.interpreter import (
+    new_event_loop,
+    settle_garbage,
+    take_short_turns,
+    with_own_threads,
+)
 from monitor.daemon.lateness import Lateness
 from monitor.daemon.logfile import DaemonLog
 from monitor.daemon.signals import Signals, hold_signals
@@ -33,7 +38,7 @@ from monitor.errors import (
     UnavailableError,
     without_traces,
 )
-from monitor.files.threads import any_aside, call_aside
+from monitor.files.threads import any_aside, call_aside, late_threads
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
 from monitor.yielding import attending, free_in_turns, large_load
@@ -381,8 +386,9 @@ def run_daemon(
                 signals.attend(
                     runner.get_loop(), stop=daemon.ask_to_stop, reload=daemon.ask_to_reload
                 )
-                signals.status = run_to_end(runner.get_loop(), daemon.run())
-                # Leaving the runner waits for its threads.
+                # Leaving the runner waits for the threads of its loop, one of which may hang.
+                with with_own_threads(runner.get_loop()):
+                    signals.status = run_to_end(runner.get_loop(), daemon.run())
         except MonitorError as error:
             error.logged = True
             if isinstance(error, UnavailableError):
@@ -393,8 +399,11 @@ def run_daemon(
                 logger.critical("%s", line)
             raise
         finally:
-            if not log.stop() or any_aside():
-                # The interpreter's own end would wait for the file that hangs, or compete with a
-                # thread that reads a config, and free all that it has read.
+            late = late_threads(_LEAST_CLOSE_S)
+            if late:
+                logger.warning("stopping at once: still busy: %s", ", ".join(late))
+            if not log.stop() or any_aside() or late:
+                # The interpreter's own end would wait for what hangs, or compete with a thread that
+                # reads a config, and free all that it has read.
                 os._exit(signals.status)
     return signals.status

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import ParamSpec, TypeVar
 
-__all__ = ["any_aside", "begin_aside", "call_aside"]
+__all__ = ["any_aside", "begin_aside", "call_aside", "late_threads"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +44,18 @@ def begin_aside(function: Callable[[], T]) -> Future[T]:
 def any_aside() -> bool:
     """Return whether such a call is still under way."""
     return any(thread.name == _NAME for thread in threading.enumerate())
+
+
+def late_threads(limit_s: float) -> list[str]:
+    """Return the names of threads that do not end within a time, and hold up the process's end."""
+    until = time.monotonic() + limit_s
+    late = []
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                late.append(thread.name)
+    return late
 
 
 async def call_aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

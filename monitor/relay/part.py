@@ -269,6 +269,9 @@ class Relay(Part):
     def state(self) -> State:
         if self._saving is not None and self._saving.outage.problem is not None:
             return State(Health.DEGRADED, self._saving.outage.summary)
+        late = None if self._saving is None else self._saving.writing.problem()
+        if late is not None:
+            return State(Health.DEGRADED, late)
         if self._sharing is not None:
             if not self._sharing.is_ready:
                 return State(Health.STARTING, "reading relay.topic")

@@ -31,7 +31,7 @@ from monitor.relay.history_file import (
     Saved,
     after_a_crash,
 )
-from monitor.sqlite.file import OpenFile
+from monitor.sqlite.file import OpenFile, Writing
 from monitor.sqlite.own_file import (
     DamagedFileError,
     ForeignFileError,
@@ -78,6 +78,7 @@ class Saving:
         # Cut, but not known to be written.
         self._pending: SaveBatch | None = None
         self.outage = OutageLog(logger)
+        self.writing = Writing(path)
         self.failures = 0
         self.saved_bytes = 0
 
@@ -124,7 +125,8 @@ class Saving:
                 batch = self._pending
                 try:
                     assert self._file is not None
-                    await self._in_thread(self._file.write, batch)
+                    with self.writing:
+                        await self._in_thread(self._file.write, batch)
                 except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                     self.failures += 1
                     self.outage.failed(f"cannot write {self._path}: {error}")

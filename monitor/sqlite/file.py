@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
-__all__ = ["OpenFile"]
+__all__ = ["OpenFile", "Writing"]
+
+# A write that takes longer is one of a disk that hangs.
+_LATE_S = 10.0
 
 
 class OpenFile:
@@ -34,6 +38,27 @@ class OpenFile:
             if _identity(path) == opened:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+class Writing:
+    """When the write that is under way began, if one is; for a thread and the loop."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._began: float | None = None
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._began = None
+
+    def problem(self) -> str | None:
+        """Return what is wrong if the disk does not answer."""
+        began = self._began
+        if began is None or time.monotonic() < began + _LATE_S:
+            return None
+        return f"cannot write {self._path}: no answer from its disk for over {_LATE_S:g} s"
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

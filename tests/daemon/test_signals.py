@@ -64,20 +64,30 @@ def test_a_second_signal_ends_it_at_once_whatever_hangs(
 
 
 @pytest.mark.parametrize(
-    ("hang", "status"),
+    ("hang", "status", "said"),
     [
-        ("Relay.close = lambda self: time.sleep(1000)", 1),
-        # All was closed in order; only a thread is left.
-        ("Relay.drain = lambda self: asyncio.to_thread(time.sleep, 1000)", 0),
+        ("Relay.close = lambda self: time.sleep(1000)", 1, "the end took 6 s"),
+        # All was closed in order; only a thread is left, the loop's or another one.
+        (
+            "Relay.drain = lambda self: asyncio.to_thread(time.sleep, 1000)",
+            0,
+            "still busy: worker_",
+        ),
+        (
+            "from concurrent.futures import ThreadPoolExecutor as Pool; pool = Pool(1, 'own')\n"
+            "Relay.drain = lambda self: asyncio.wrap_future(pool.submit(time.sleep, 1000))",
+            0,
+            "still busy: own_0",
+        ),
     ],
 )
 def test_one_signal_ends_it_within_a_limit_whatever_hangs(
-    start_daemon: StartDaemon, tmp_path: Path, hang: str, status: int
+    start_daemon: StartDaemon, tmp_path: Path, hang: str, status: int, said: str
 ) -> None:
     daemon = start_hanging(start_daemon, tmp_path, hang).wait_ready()
     daemon.process.terminate()
     assert daemon.wait() == status
-    assert "stopping at once: the end took 6 s" in daemon.log
+    assert f"stopping at once: {said}" in daemon.log
 
 
 def test_a_start_that_hangs_is_cut_off(start_daemon: StartDaemon, tmp_path: Path) -> None:

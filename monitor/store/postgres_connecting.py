@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -149,6 +151,19 @@ class Connector:
                 self.answers_logins, self._unanswered = False, True
                 return UnavailableError(self.server, f"no answer in {limit_s} s")
         return None
+
+    async def ask_within(
+        self, asked: concurrent.futures.Future[UnavailableError | None]
+    ) -> UnavailableError | None:
+        """Return what :meth:`ask` returns in a thread, which may wait for a name server."""
+        # A name may have two addresses, and a URL several names.
+        limit_s = 2 * self._limit_s() * (1 + (self._settings.url or "").count(","))
+        answer = asyncio.wrap_future(asked)
+        await asyncio.wait({answer}, timeout=limit_s)
+        if answer.done():
+            return answer.result()
+        self.answers_logins, self._unanswered = False, True
+        return UnavailableError(self.server, f"no answer in {limit_s} s, or no address of it")
 
     def answered(self) -> None:
         """Note a transaction that ended well: what :meth:`ask` found is over."""

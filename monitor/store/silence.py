@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
 
 from monitor.errors import UnavailableError
+from monitor.files.threads import begin_aside
 from monitor.store.postgres_connecting import Connector, Place
 from monitor.store.threads import TimedOutError
 
@@ -37,6 +38,8 @@ class Silence:
         self._give_up = give_up
         self._asking = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
+        # Questions, which may still hang.
+        self._asked: dict[Place | None, Future[UnavailableError | None]] = {}
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -86,18 +89,7 @@ class Silence:
         return error
 
     async def _ask(self, place: Place | None = None) -> UnavailableError | None:
-        answer: concurrent.futures.Future[UnavailableError | None] = concurrent.futures.Future()
-
-        def ask() -> None:
-            if not answer.set_running_or_notify_cancel():
-                return
-            try:
-                found = self._connector.ask(place)
-            except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-                answer.set_exception(error)
-            else:
-                answer.set_result(found)
-
-        # A daemon thread: the end of the process does not wait for it.
-        threading.Thread(target=ask, name="postgres-ask", daemon=True).start()
-        return await asyncio.wrap_future(answer)
+        asked = self._asked.get(place)
+        if asked is None or asked.done():
+            asked = self._asked[place] = begin_aside(partial(self._connector.ask, place))
+        return await self._connector.ask_within(asked)

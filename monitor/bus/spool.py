@@ -81,7 +81,8 @@ class SpoolBus(Bus):
     async def start(self) -> None:
         """Open the file and start the writer; see :func:`open_spool` for what it raises."""
         self._loop = asyncio.get_running_loop()
-        self._file = await asyncio.to_thread(open_spool, self._path, max_bytes=self._max_bytes)
+        with self._writing:
+            self._file = await asyncio.to_thread(open_spool, self._path, max_bytes=self._max_bytes)
         self._closing = False
         self._writer = threading.Thread(target=self._write, name="spool-writer", daemon=True)
         self._writer.start()

@@ -27,6 +27,7 @@ from monitor.daemon.interpreter import (
 )
 from monitor.daemon.lateness import Lateness
 from monitor.daemon.logfile import DaemonLog
+from monitor.daemon.opening import Opening
 from monitor.daemon.signals import Signals, hold_signals
 from monitor.daemon.steps import all_within, run_to_end, unless_set, within
 from monitor.daemon.supervision import Supervisor, asked_to_end
@@ -52,8 +53,13 @@ _END_S = 5.0
 _DRAIN_S = 3.5
 _CLOSE_S = 1.0
 _LEAST_CLOSE_S = 0.25
+# For the last lines of the log, after something else has hung; and threads that are named in them.
+_LATE_LOG_S = 0.5
+_MOST_LATE = 5
 # For a start that is under way when a signal asks to stop.
 _START_S = 1.0
+# For bus and database together; a database that is upgraded is not available for longer.
+_OPEN_S = 20.0
 # For all parts together, and for one of them after others have used that up.
 _START_PARTS_S = 30.0
 _LEAST_START_S = 1.0
@@ -92,6 +98,7 @@ class Daemon:
         self._exit_status = 0
         self._reload_wanted = False
         self._supervisors: list[Supervisor] = []
+        self._opening = Opening(self._on_opening_failed)
         self._lateness = Lateness()
         self._descriptors = Descriptors()
         self._services = Services(loaded.config, stop=self.ask_to_stop, status=self)
@@ -142,11 +149,10 @@ class Daemon:
         await check_parts(self._loaded, self.parts)
         await self._remark()
         self._descriptors.raise_limit(self._supervisors)
-        for service in self._services.opened:
-            try:
-                await service.start()
-            except SettingError as error:
-                raise self._loaded.error(error) from None
+        try:
+            await self._opening.open(self._services.opened, limit_s=_OPEN_S)
+        except SettingError as error:
+            raise self._loaded.error(error) from None
         until = time.monotonic() + _START_PARTS_S
         for each in self._supervisors:
             try:
@@ -154,6 +160,11 @@ class Daemon:
             except SettingError as error:
                 part = each.part
                 raise self._loaded.error(error.under(part.section or part.name)) from None
+
+    def _on_opening_failed(self, error: BaseException) -> None:
+        if not self.draining:
+            self._exit_status = getattr(error, "exit_status", 1)
+            self.ask_to_stop(str(error))
 
     async def _remark(self) -> None:
         for remark in await asyncio.to_thread(remarks, self._loaded):
@@ -341,6 +352,7 @@ class Daemon:
                 "draining",
                 _DRAIN_S,
             )
+        self._opening.cancel()
         for task in tasks:
             task.cancel()
         if tasks:
@@ -401,8 +413,9 @@ def run_daemon(
         finally:
             late = late_threads(_LEAST_CLOSE_S)
             if late:
-                logger.warning("stopping at once: still busy: %s", ", ".join(late))
-            if not log.stop() or any_aside() or late:
+                logger.warning("stopping at once: still busy: %s", ", ".join(late[:_MOST_LATE]))
+            stopped = log.stop(limit_s=_LATE_LOG_S) if late else log.stop()
+            if late or not stopped or any_aside():
                 # The interpreter's own end would wait for what hangs, or compete with a thread that
                 # reads a config, and free all that it has read.
                 os._exit(signals.status)

@@ -125,6 +125,12 @@ class Signals:
         self._end(f"stopping at once: the end took {_END_S:g} s", status=self.status)
 
     def _end(self, why: str, *, status: int) -> None:
+        # Once the log has stopped, the line goes to stderr at once, which may hang.
+        last = threading.Thread(target=self._say_last, args=(why,), daemon=True)
+        last.start()
+        last.join(2 * _LAST_LINES_S)
+        os._exit(status)
+
+    def _say_last(self, why: str) -> None:
         logger.warning("%s", why)
         self._log.stop(limit_s=_LAST_LINES_S)
-        os._exit(status)

@@ -150,7 +150,7 @@ class SqliteStore(Store):
                             session.raw.execute("ROLLBACK")
 
         if not self._migrated:  # readers cannot create tables
-            await self.migrate()
+            await self._writer.run(lambda _: None, timeout=timeout)
         return await self._readers.run(job, timeout=timeout)
 
     async def listen(self, channel: str) -> AsyncGenerator[str | None, None]:

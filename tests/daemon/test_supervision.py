@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.daemon import assembly
+from monitor.daemon import assembly, opening
 from monitor.daemon import lifecycle as daemon_module
 from monitor.daemon.assembly import Services
 from monitor.daemon.config import load
@@ -21,6 +21,7 @@ from monitor.daemon.steps import run_to_end
 from monitor.errors import MonitorError, SettingError, UnavailableError
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
+from monitor.sqlite.file import OpenFile
 from tests.waiting import until
 
 
@@ -330,6 +331,54 @@ async def test_a_start_that_hangs_holds_up_neither_the_others_nor_the_end(
         stop(daemon)
         assert await task == 0
     assert part.done == ["start", *(["run", "drain"] if ends else []), "close"]
+
+
+class Slow:
+    """A service that does not open until it is let."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        self.failure: BaseException | None = None
+
+    async def start(self) -> None:
+        await self.go_on.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    async def close(self) -> None:
+        pass
+
+    def open_files(self) -> tuple[OpenFile, ...]:
+        return ()
+
+
+@pytest.mark.parametrize("failure", [None, MonitorError("cannot use it"), SystemExit(3)], ids=repr)
+async def test_a_service_that_does_not_open_in_time_holds_up_no_part(
+    part: Fragile,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException | None,
+) -> None:
+    service = Slow()
+
+    def make(services: Services) -> Part:
+        services.opened.append(service)
+        return part
+
+    monkeypatch.setattr(assembly, "PARTS", (make,))
+    monkeypatch.setattr(daemon_module, "_OPEN_S", 0.01)
+    monkeypatch.setattr(opening, "_LEAST_S", 0.01)
+    async with running(tmp_path) as (daemon, task):
+        await until(lambda: daemon.ready and "run" in part.done)
+        assert "Slow has not opened within 0 s; continuing without it" in caplog.text
+        service.failure = failure
+        service.go_on.set()
+        if failure is None:
+            await until(lambda: not daemon._opening._late)
+            stop(daemon)
+        assert await task == (0 if failure is None else 1)
+    assert part.done == ["start", "run", "drain", "close"]
 
 
 async def test_a_part_that_is_never_ready_for_a_reload_only_fails_that_reload(

@@ -273,6 +273,25 @@ async def test_a_read_only_session_is_not_kept(
         await store.close()
 
 
+async def test_what_is_mended_for_new_sessions_reaches_one_in_which_something_failed(
+    postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.store.postgres._KEEP_FAILED_S", 0.0)
+    name = postgres_url.rpartition("/")[2]
+    async with opened(DatabaseSettings(url=postgres_url, connections=1)):
+        pass
+    postgres_server.execute(f"CREATE ROLE clerk_{name}")
+    postgres_server.execute(f"ALTER DATABASE {name} SET role = clerk_{name}")
+    store = open_store(DatabaseSettings(url=postgres_url, connections=1))
+    try:
+        with pytest.raises(TablesError, match="grant USAGE"):
+            await store.read(float_of)
+        postgres_server.execute(f"ALTER DATABASE {name} RESET role")
+        assert await store.read(float_of) == FLOAT
+    finally:
+        await store.close()
+
+
 async def test_a_rotated_password_is_read_at_the_next_connection(
     postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> None:

@@ -226,7 +226,7 @@ class PostgresStore(Store):
                     if seen != [(session.raw.mark,)]:
                         session.close()
                         self._threads.renew()
-                        raise self._connector.shared()
+                        raise self._connector.shared(session.raw)
                     if check:
                         self._check(session, connection, writes=writes)
                     begun = time.monotonic()

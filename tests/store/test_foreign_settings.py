@@ -238,10 +238,10 @@ async def test_a_pooler_that_mixes_up_sessions_is_refused_until_it_does_not(
     await store.close()
     (said,) = refused
     assert "(PgBouncer: pool_mode = session)" in said
-    assert [message.partition(": ")[2] for message in caplog.messages] == [
-        f"{said}; trying again",
-        "available again",
-    ]
+    # By chance, two clients may look as if they had connections of their own.
+    lines = [message.partition(": ")[2] for message in caplog.messages]
+    assert len(lines) <= 6
+    assert lines == [f"{said}; trying again", "available again"] * (len(lines) // 2)
 
 
 async def test_a_server_that_waits_for_its_standbys_still_does(

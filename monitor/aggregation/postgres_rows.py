@@ -48,6 +48,11 @@ _LEFT_OUT = (
     " WHERE r.job_id = s.job_id AND r.scheduled_at = s.scheduled_at"
     " AND r.location = s.location)"
 )
+# Whether a trigger may change what is inserted, in the table or in a partition.
+_TRIGGERED = (
+    "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgtype & 7 = 7 AND tgenabled <> 'D' AND tgrelid IN"
+    " (SELECT relid FROM pg_partition_tree('availability_result')))"
+)
 _METRIC_TYPES = {
     "job_id": "bigint",
     "dt": "bigint",
@@ -128,8 +133,9 @@ def insert_results(
         )
     staged = _stage(connection, "result", _RESULT_TYPES, rows)
     with connection.raw.cursor() as cursor:
+        ((triggered,),) = connection.query(_TRIGGERED)
         cursor.execute(_INSERT.format(staged=staged))
-        if cursor.rowcount == len(results):
+        if cursor.rowcount == len(results) and not triggered:
             new = results
         else:
             inserted = set(cursor.fetchall())

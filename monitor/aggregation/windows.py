@@ -76,9 +76,14 @@ class Counters(msgspec.Struct, gc=False):
             self.rt_min = other.rt_min if self.rt_min is None else min(self.rt_min, other.rt_min)
         if other.rt_max is not None:
             self.rt_max = other.rt_max if self.rt_max is None else max(self.rt_max, other.rt_max)
-        self.data = add_up(self.data, other.data)
-        self.rt_buckets = add_up(self.rt_buckets, other.rt_buckets)
-        self.fields = add_fields(self.fields, other.fields)
+        mine = self.data
+        for key, count in other.data.items():
+            mine[key] = mine.get(key, 0) + count
+        mine = self.rt_buckets
+        for key, count in other.rt_buckets.items():
+            mine[key] = mine.get(key, 0) + count
+        if other.fields:
+            self.fields = add_fields(self.fields, other.fields)
 
 
 def window_start(instant: float, granularity: str) -> int:
@@ -112,51 +117,74 @@ def aggregate(
     results: Iterable[Result], granularities: Sequence[str], measures: Sequence[Measure] = ()
 ) -> dict[Window, Counters]:
     """Count each of ``results``, with its ``measures``, in its window of every granularity."""
-    widths = [(granularity, WIDTHS_S[granularity]) for granularity in granularities]
+    finest, *wider = sorted(granularities, key=WIDTHS_S.__getitem__)
+    windows = level = _count(results, finest, measures)
+    # A window is made of whole windows of the next finer granularity, of which there are fewer.
+    for granularity in wider:
+        width = WIDTHS_S[granularity]
+        above: dict[Window, Counters] = {}
+        for (job_id, start, _, location), counters in level.items():
+            key = (job_id, start // width * width, granularity, location)
+            total = above.get(key)
+            if total is None:
+                above[key] = total = Counters()
+            total.add(counters)
+        windows |= above
+        level = above
+    return windows
+
+
+def _count(
+    results: Iterable[Result], granularity: str, measures: Sequence[Measure]
+) -> dict[Window, Counters]:
+    width = WIDTHS_S[granularity]
     windows: dict[Window, Counters] = {}
     get = windows.get
     for result in results:
         response_time = result.response_time
         status = _NO_STATUS if result.status is None else _key(result.status)
-        bucket = "" if response_time is None else _key(bucket_of(response_time))
         measured = _measured(result, measures) if measures else {}
         failures = 0 if result.up else 1
-        job_id, scheduled_at, location = result.job_id, result.scheduled_at, result.location
-        for granularity, width in widths:
-            key = (job_id, int(scheduled_at // width) * width, granularity, location)
-            counters = get(key)
-            if counters is None:
-                # Most windows of a backlog begin and end with one result.
-                windows[key] = (
-                    Counters(1, failures, None, None, 0.0, {status: 1}, {}, measured)
-                    if response_time is None
-                    else Counters(
-                        1,
-                        failures,
-                        response_time,
-                        response_time,
-                        response_time,
-                        {status: 1},
-                        {bucket: 1},
-                        measured,
-                    )
+        key = (
+            result.job_id,
+            int(result.scheduled_at // width) * width,
+            granularity,
+            result.location,
+        )
+        counters = get(key)
+        if counters is None:
+            # Most windows of a backlog begin and end with one result.
+            windows[key] = (
+                Counters(1, failures, None, None, 0.0, {status: 1}, {}, measured)
+                if response_time is None
+                else Counters(
+                    1,
+                    failures,
+                    response_time,
+                    response_time,
+                    response_time,
+                    {status: 1},
+                    {_key(bucket_of(response_time)): 1},
+                    measured,
                 )
-                continue
-            counters.checks += 1
-            counters.failures += failures
-            data = counters.data
-            data[status] = data.get(status, 0) + 1
-            if measured:
-                counters.fields = add_fields(counters.fields, measured)
-            if response_time is None:
-                continue
-            counters.rt_sum += response_time
-            if counters.rt_min is None or response_time < counters.rt_min:
-                counters.rt_min = response_time
-            if counters.rt_max is None or response_time > counters.rt_max:
-                counters.rt_max = response_time
-            buckets = counters.rt_buckets
-            buckets[bucket] = buckets.get(bucket, 0) + 1
+            )
+            continue
+        counters.checks += 1
+        counters.failures += failures
+        data = counters.data
+        data[status] = data.get(status, 0) + 1
+        if measured:
+            counters.fields = add_fields(counters.fields, measured)
+        if response_time is None:
+            continue
+        counters.rt_sum += response_time
+        if counters.rt_min is None or response_time < counters.rt_min:
+            counters.rt_min = response_time
+        if counters.rt_max is None or response_time > counters.rt_max:
+            counters.rt_max = response_time
+        bucket = _key(bucket_of(response_time))
+        buckets = counters.rt_buckets
+        buckets[bucket] = buckets.get(bucket, 0) + 1
     return windows
 
 

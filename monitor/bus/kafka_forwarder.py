@@ -28,7 +28,7 @@ class Forwarder:
     """The thread that looks which topics have messages, and starts their lanes.
 
     Of the processes that share a spool, one forwards. ``refused`` is called with the number of
-    messages that Kafka rejected permanently.
+    messages that are too long for Kafka's clients.
     """
 
     def __init__(

@@ -26,7 +26,13 @@ from kafka import errors as kafka_errors
 
 from monitor.backoff import Backoff
 from monitor.bus.interface import Record
-from monitor.bus.kafka_client import FAILURES, ClientOptions, close_producer, make_client
+from monitor.bus.kafka_client import (
+    FAILURES,
+    ClientOptions,
+    TopicError,
+    close_producer,
+    make_client,
+)
 from monitor.bus.kafka_topics import ensure_topic
 from monitor.bus.kafka_troubles import Troubles
 from monitor.bus.settings import KafkaSettings
@@ -48,14 +54,13 @@ _STEP_S = 0.1
 # How long messages are sent without timestamps after Kafka rejected one.
 _UNTIMED_S = 60.0
 _NO_TIME = -1
-# Errors of the message itself, which a retry cannot fix.
-_REFUSED = (kafka_errors.MessageSizeTooLargeError, kafka_errors.InvalidTopicError)
+_TooLong = kafka_errors.MessageSizeTooLargeError
 
 
 class Lane:
     """The thread of one topic; it reports problems to ``troubles``.
 
-    ``refused`` is called with the number of messages that Kafka rejected permanently.
+    ``refused`` is called with the number of messages that are too long for Kafka's clients.
     """
 
     def __init__(
@@ -166,18 +171,20 @@ class Lane:
         for record in in_slices(records):
             try:
                 futures.append(self._put(producer, record, timed=timed))
-            except _REFUSED as error:
-                futures.append(error)
+            except _TooLong as error:
+                # Longer than 1 MiB: for the client, whatever the topic takes.
+                self._drop(record, error)
+                futures.append(None)
             except kafka_errors.KafkaError as error:
                 failure = error
                 break
         done: list[int] = []
         try:
             for record, future in zip(records, futures, strict=False):
-                problem = future if isinstance(future, Exception) else self._wait(future)
-                if isinstance(problem, _REFUSED):
-                    self._drop(record, problem)
-                elif problem is not None:
+                problem = None if future is None else self._wait(future)
+                if isinstance(problem, _TooLong):
+                    problem = self._over_the_limit(record)
+                if problem is not None:
                     failure = failure or problem
                     continue
                 done.append(record.offset)
@@ -201,12 +208,19 @@ class Lane:
 
     def _drop(self, record: Record, problem: BaseException) -> None:
         logger.error(
-            "dropping message %d of %s: Kafka rejected it permanently: %s",
+            "dropping message %d of %s, which is too long for Kafka: %s",
             record.offset,
             record.topic,
             problem,
         )
         self._refused(1)
+
+    def _over_the_limit(self, record: Record) -> TopicError:
+        # The producer has sent it alone, and Kafka's own limit is above the client's.
+        return TopicError(
+            self._topic,
+            f"it takes no message of {len(record.value)} bytes; raise its max.message.bytes",
+        )
 
     def _wait(self, future: Any) -> Exception | None:
         """Wait for an acknowledgement; return the error, or None."""

@@ -155,14 +155,14 @@ def _decoded(place: Any, batch: Any) -> Iterator[Record]:
                     at = start + size
                 else:
                     at = start + (size >> 1)
-                name = data[start:at].decode(errors="replace")
+                name = data[start:at].decode("utf-8", "replace")
                 size, start = data[at], at + 1
                 if size & 0x81:
                     size, start = decode_varint(data, at)
                     at = start + size if size > 0 else start
                 else:
                     at = start + (size >> 1)
-                headers[name] = text_of(data[start:at])
+                headers[name] = data[start:at].decode("utf-8", "replace")
             if at != end:
                 raise ValueError("a message has another size than it says")
             ms = base_ms + delta_ms if appended_ms is None else appended_ms

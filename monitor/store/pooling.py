@@ -7,6 +7,7 @@ has a mark, and each transaction begins with a look at it.
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Any
 
 import psycopg2
@@ -47,6 +48,7 @@ class MarkedConnection(psycopg2.extensions.connection):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.mark = secrets.token_hex(8)
+        self.began = time.monotonic()
 
 
 def forget_others(raw: psycopg2.extensions.connection) -> None:

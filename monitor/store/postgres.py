@@ -47,6 +47,9 @@ _INSERT_PAGE = 1000
 _LOCK_SHARE = 0.9
 # The same for a statement. A server that answers says that it gave up, before the client does.
 _STATEMENT_SHARE = 0.95
+# For how long (s) a session in which something failed is used: what its role or database sets, such
+# as a tablespace, is only mended for new ones. Not less: a thousand uploads may fail.
+_KEEP_FAILED_S = 1.0
 # How often the tables are dropped and created again, if that ends in deadlocks.
 _DEADLOCKS = 5
 
@@ -93,6 +96,7 @@ class _PostgresSession(Session):
     def __init__(self, raw: pooling.MarkedConnection) -> None:
         self.raw = raw
         self.place = place_of(raw)
+        self._failed_at: float | None = None
         self.checked = False
         """Whether the tables were checked and are what this program needs."""
         self.advanced = False
@@ -104,7 +108,8 @@ class _PostgresSession(Session):
         self._socket = socket.socket(fileno=os.dup(raw.fileno()))
 
     def usable(self) -> bool:
-        if self.raw.closed:
+        failed_s = 0.0 if self._failed_at is None else time.monotonic() - self._failed_at
+        if self.raw.closed or failed_s > _KEEP_FAILED_S:
             return False
         # Between statements a server only sends something when it closes the connection.
         # Not select(), which does not support descriptors above 1023.
@@ -115,6 +120,11 @@ class _PostgresSession(Session):
     def interrupt(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def failed(self) -> None:
+        """Note a fault of the tables or the server: a later try gets a new session."""
+        if self._failed_at is None:
+            self._failed_at = time.monotonic()
 
     def close(self) -> None:
         with contextlib.suppress(psycopg2.Error):
@@ -216,7 +226,7 @@ class PostgresStore(Store):
                     if seen != [(session.raw.mark,)]:
                         session.close()
                         self._threads.renew()
-                        raise self._connector.shared()
+                        raise self._connector.shared(session.raw)
                     if check:
                         self._check(session, connection, writes=writes)
                     begun = time.monotonic()
@@ -308,6 +318,9 @@ class PostgresStore(Store):
         connector = self._connector
         try:
             yield
+        except TablesError:
+            session.failed()
+            raise
         except UnicodeDecodeError as error:
             session.close()
             text = ascii(bytes(error.object)[:100])
@@ -336,6 +349,7 @@ class PostgresStore(Store):
             elif is_lost(error):
                 self._threads.renew()
                 translated = connector.away(translated)
+            session.failed()
             raise translated from error
 
     @contextlib.contextmanager

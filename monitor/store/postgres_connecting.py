@@ -94,6 +94,8 @@ class Connector:
         """Whether the server takes new logins, as far as :meth:`ask` found out."""
         self._unanswered = False
         self._shared = False
+        self._looking = threading.Lock()
+        self._apart_at = 0.0
         self._available_at = 0.0
         self._answered_at: dict[Place, float] = {}
         self._lock = threading.Lock()
@@ -111,9 +113,11 @@ class Connector:
         begun = time.monotonic()
         try:
             self._password = self._settings.password()
-            raw = self._connected()
-            if self._shared:
-                self._require_own(raw)
+            # One at a time: others would get the connection that this one looks for.
+            with self._looking if self._shared else contextlib.nullcontext():
+                raw = self._connected()
+                if self._shared:
+                    self._require_own(raw)
         except SettingError as error:
             refusal = UnavailableError(self.server, str(error.under("database")))
             raise self.away(refusal) from None
@@ -170,10 +174,15 @@ class Connector:
         if self._unanswered:
             self._available()
 
-    def shared(self) -> MonitorError:
+    def shared(self, raw: MarkedConnection) -> MonitorError:
         """Return what to raise for a session that a pooler gave to another client."""
         self._shared = True
-        return self.away(UnavailableError(self.server, pooling.SHARED))
+        error = UnavailableError(self.server, pooling.SHARED)
+        if raw.began >= self._apart_at:
+            return self.away(error)
+        # It is from before that was over.
+        error.logged = self.reported
+        return error
 
     def _require_own(self, raw: MarkedConnection) -> None:
         """Raise UnavailableError if the pooler still gives one connection to several clients."""
@@ -187,6 +196,7 @@ class Connector:
         if self._shared:
             raw.close()
             raise UnavailableError(self.server, pooling.SHARED)
+        self._apart_at = raw.began
 
     @property
     def is_away(self) -> bool:

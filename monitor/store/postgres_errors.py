@@ -28,6 +28,9 @@ _LOGIN = re.compile(
 # No column of ours limits the length of a text.
 _CHANGED_COLUMN = {codes.STRING_DATA_RIGHT_TRUNCATION}
 _MEND = "nothing is lost: this resumes once the table accepts the row"
+_DROPPED = (
+    f"if it was dropped or renamed, undo that; if all tables are gone, run: {migrate.COMMAND}"
+)
 
 
 def translate(
@@ -41,12 +44,14 @@ def translate(
     ``text`` is the error in one line; ``raw`` the connection, to find out what the server is.
     """
     code = error.pgcode
+    # Without its statement, which may be another one at each try.
+    primary = error.diag.message_primary or text
     if code in _UNDEFINED:
-        return TablesError(server, f"{text}; run: {migrate.COMMAND}")
+        return TablesError(server, f"{primary}; {_DROPPED}")
     if code == codes.INSUFFICIENT_PRIVILEGE:
-        return TablesError(server, text)
+        return TablesError(server, primary)
     if code == codes.READ_ONLY_SQL_TRANSACTION:
-        return UnavailableError(server, f"{_role(raw)}: {error.diag.message_primary or text}")
+        return UnavailableError(server, f"{_role(raw)}: {primary}")
     if code == codes.LOCK_NOT_AVAILABLE:
         return UnavailableError(server, f"waited too long for a lock: {text}")
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):

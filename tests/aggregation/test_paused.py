@@ -102,6 +102,13 @@ PAUSING: dict[str, Change] = {
         "not today",
         "DROP TRIGGER no ON availability_result",
     ),
+    "trigger that changes the key": (
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN new.location := 'x'; RETURN new; END $$;"
+        "CREATE TRIGGER no BEFORE INSERT ON availability_result FOR EACH ROW EXECUTE FUNCTION no()",
+        "it gives back other values of job_id, scheduled_at or location",
+        "DROP TRIGGER no ON availability_result",
+    ),
     "silent trigger": (
         "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
         "CREATE TRIGGER no BEFORE INSERT ON availability_result FOR EACH ROW EXECUTE FUNCTION no()",

@@ -10,13 +10,20 @@ from typing import Any
 
 from confluent_kafka import Producer
 from kafka import TopicPartition
-from kafka.admin import KafkaAdminClient, NewPartitions, NewTopic
+from kafka.admin import (
+    ConfigResource,
+    ConfigResourceType,
+    KafkaAdminClient,
+    NewPartitions,
+    NewTopic,
+)
 from kafka.protocol.admin import AlterClientQuotasRequest
 
 from monitor.bus import Bus, BusSettings, Consumer, KafkaSettings, Record, create_bus
 
 __all__ = [
     "admin",
+    "alter_topic",
     "create_topic",
     "delete_before",
     "delete_topic",
@@ -51,6 +58,13 @@ def create_topic(server: str, topic: str, *, partitions: int = 1, **config: str)
     with admin(server) as client:
         new = NewTopic(topic, partitions, 1, topic_configs=configs)
         client.create_topics([new], wait_for_metadata=True)
+
+
+def alter_topic(server: str, topic: str, **config: str) -> None:
+    """Change settings of a topic; ``config`` as for create_topic."""
+    changed = {key.replace("_", "."): value for key, value in config.items()}
+    with admin(server) as client:
+        client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=changed)])
 
 
 def delete_topic(server: str, topic: str) -> None:

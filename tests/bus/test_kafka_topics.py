@@ -11,6 +11,7 @@ from confluent_kafka import Producer
 
 from monitor.bus import Assignment
 from tests.bus.kafka_steps import (
+    alter_topic,
     create_topic,
     delete_before,
     delete_topic,
@@ -214,9 +215,10 @@ async def test_a_topic_that_is_deleted_in_use_is_created_again(kafka: Kafka, top
     await bus.close()
 
 
-async def test_a_topic_with_a_lower_limit_takes_small_messages_in_order(
-    kafka: Kafka, topic: str
+async def test_a_topic_with_a_lower_limit_takes_small_messages_in_order_and_long_ones_wait(
+    kafka: Kafka, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "monitor.bus")
     create_topic(kafka.bootstrap, topic, max_message_bytes="3000")
     bus = make(kafka.bootstrap)
     await bus.start()
@@ -224,7 +226,17 @@ async def test_a_topic_with_a_lower_limit_takes_small_messages_in_order(
         bus.publish(topic, value=f"{number:0500}".encode(), key="k", headers={})
     consumer = bus.consumer(topic, group=None)
     assert [int(record.value) for record in await take(consumer, 300)] == list(range(300))
+    # A longer one waits.
+    bus.publish(topic, value=b"0" * 4000, key="k", headers={})
+    bus.publish(topic, value=b"1", key="k", headers={})
+    said = f"topic {topic}: it takes no message of 4000 bytes; raise its max.message.bytes"
+    await until(lambda: said in bus.state().summary)
+    alter_topic(kafka.bootstrap, topic, max_message_bytes="5000")
+    assert [record.value for record in await take(consumer, 2)] == [b"0" * 4000, b"1"]
+    await until(lambda: bus.state().health == "ok")
     dropped = {metric.name: metric.samples for metric in bus.metrics()}["bus_dropped_total"]
     assert dropped == [({}, 0.0)]
+    assert sum(said in line for line in caplog.messages) == 1
+    assert caplog.messages[-1] == f"forwarding the topic {topic} to Kafka resumed"
     await consumer.close()
     await bus.close()

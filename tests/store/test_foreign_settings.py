@@ -238,10 +238,10 @@ async def test_a_pooler_that_mixes_up_sessions_is_refused_until_it_does_not(
     await store.close()
     (said,) = refused
     assert "(PgBouncer: pool_mode = session)" in said
-    assert [message.partition(": ")[2] for message in caplog.messages] == [
-        f"{said}; trying again",
-        "available again",
-    ]
+    # By chance, two clients may look as if they had connections of their own.
+    lines = [message.partition(": ")[2] for message in caplog.messages]
+    assert len(lines) <= 6
+    assert lines == [f"{said}; trying again", "available again"] * (len(lines) // 2)
 
 
 async def test_a_server_that_waits_for_its_standbys_still_does(
@@ -269,6 +269,25 @@ async def test_a_read_only_session_is_not_kept(
         # As after a failover: the same address, another server behind it.
         postgres_server.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         assert await store.transaction(lambda c: c.execute(stop)) == 1
+    finally:
+        await store.close()
+
+
+async def test_what_is_mended_for_new_sessions_reaches_one_in_which_something_failed(
+    postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.store.postgres._KEEP_FAILED_S", 0.0)
+    name = postgres_url.rpartition("/")[2]
+    async with opened(DatabaseSettings(url=postgres_url, connections=1)):
+        pass
+    postgres_server.execute(f"CREATE ROLE clerk_{name}")
+    postgres_server.execute(f"ALTER DATABASE {name} SET role = clerk_{name}")
+    store = open_store(DatabaseSettings(url=postgres_url, connections=1))
+    try:
+        with pytest.raises(TablesError, match="grant USAGE"):
+            await store.read(float_of)
+        postgres_server.execute(f"ALTER DATABASE {name} RESET role")
+        assert await store.read(float_of) == FLOAT
     finally:
         await store.close()
 

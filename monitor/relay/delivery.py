@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -32,6 +33,7 @@ __all__ = ["Delivery", "shown"]
 logger = logging.getLogger("monitor.relay")
 
 T = TypeVar("T")
+_advance = operator.methodcaller("advance")
 
 # s of a turn of the loop for what goes to many clients, and after how many the clock is asked for.
 _PIECE_S = 0.005
@@ -183,7 +185,7 @@ class Delivery:
             self._feed_frame = b"".join(feed_frame(state, brokers, at) for state in states)
             self._untold = iter([each for turn in self._ping_turns for each in turn])
         began = time.thread_time()
-        if _do_some(self._untold, self._tell):
+        if _do_some(self._untold, self._tell, began + _PIECE_S):
             self._untold = None
         took = time.thread_time() - began
         loop = asyncio.get_running_loop()
@@ -256,7 +258,7 @@ class Delivery:
         started = time.thread_time()
         finished = False
         try:
-            finished = _do_some(self._unwritten, _advance)
+            finished = _do_some(self._unwritten, _advance, started + _PIECE_S)
         finally:
             # If a subscriber failed, the loop logs it, and the others follow.
             self.turn.clear()
@@ -347,9 +349,8 @@ class Delivery:
                     connection.transport.write(PING)
 
 
-def _do_some(items: Iterator[T], act: Callable[[T], None]) -> bool:
-    """Act on items for some ms; return whether none is left."""
-    until = time.thread_time() + _PIECE_S
+def _do_some(items: Iterator[T], act: Callable[[T], None], until: float) -> bool:
+    """Act on items until this thread's time is ``until``, in s; return whether none is left."""
     for number, each in enumerate(items, 1):
         act(each)
         if not number % _ASK_EVERY and time.thread_time() >= until:
@@ -360,10 +361,6 @@ def _do_some(items: Iterator[T], act: Callable[[T], None]) -> bool:
 def _subscribers(channels: Iterable[Channel]) -> Iterator[Subscriber]:
     # Lists: subscribers come and go meanwhile.
     return (subscriber for channel in channels for subscriber in list(channel.subscribers))
-
-
-def _advance(subscriber: Subscriber) -> None:
-    subscriber.advance()
 
 
 def shown(name: bytes) -> str:

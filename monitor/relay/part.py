@@ -195,12 +195,14 @@ class Relay(Part):
         ):
             self._stop("a remote exit command")
             return
-        if self._sharing is None or not self._sharing.keep_waiting(message):
+        if self._sharing is None:
+            self._publish(message.channel, message.command, message.frame)
+        elif not self._sharing.keep_waiting(message):
             self._deliver_now(message)
 
     def _deliver_now(self, message: Message) -> None:
-        if self._sharing is not None:
-            self._sharing.before_message(message.channel)
+        assert self._sharing is not None
+        self._sharing.before_message(message.channel)
         self._publish(message.channel, message.command, message.frame)
 
     def _publish(self, name: bytes, command: bytes, frame: bytes) -> None:

@@ -124,9 +124,11 @@ class Turns:
         return not self._queue and self._used_s < _TURN_S
 
     def spend(self, took_s: float) -> None:
-        """Count what a connection used of this turn."""
+        """Count what a connection used of this turn, and of those before that were not used up."""
         self._used_s += took_s
-        self._expect_next()
+        # Most turns are hardly used: to end each one would cost each message a callback.
+        if self._used_s >= _TURN_S:
+            self._expect_next()
 
     def wait(self, reading: FairReading) -> None:
         """Serve a connection when its turn comes."""
@@ -148,6 +150,8 @@ class Turns:
 
     def _take_ends(self) -> None:
         clock, ends = self.clock, self._ends
+        if not ends:
+            return
         before = clock()
         while ends and self._ends_used_s < _ENDS_S:
             ending = ends.popleft()
@@ -277,20 +281,18 @@ class FairReading(asyncio.BufferedProtocol, ABC):
 
     def feed(self, data: bytes) -> None:
         """Take what was read; parse it now if the turn has room."""
-        self._input = self._input[self._at :] + data if self.has_work else data
+        at = self._at
+        self._input = self._input[at:] + data if at < len(self._input) else data
         self._at = 0
-        if not self._waits:
-            if self.turns.has_room:
-                self._serve()
-            else:
-                self._go_on()
-        self._set_reading()
+        if self._waits or not self.turns.has_room:
+            self._settle()
+        else:
+            self._serve()
 
     def hold(self, held: bool) -> None:
         """Parse and read nothing while ``held``."""
         self._held = held
-        self._go_on()
-        self._set_reading()
+        self._settle()
 
     def drop_input(self) -> None:
         """Forget what was read and not parsed."""
@@ -321,7 +323,6 @@ class FairReading(asyncio.BufferedProtocol, ABC):
         """Parse what waits."""
         self._waits = False
         self._serve()
-        self._set_reading()
 
     # Inside.
 
@@ -353,21 +354,20 @@ class FairReading(asyncio.BufferedProtocol, ABC):
         finally:
             turns.serving = None
             turns.spend(now - began)
-        if self._budget.spend(
+        if not self._budget.spend(
             now - began, self.loop.time(), burst_s=self.burst_s, share=self.share
         ):
-            self._go_on()
-        else:
             self.drop_input()
             self.over_budget()
+        self._settle()
 
-    def _go_on(self) -> None:
-        if not self._waits and self.has_work and not self.is_blocked:
+    def _settle(self) -> None:
+        """Wait for a turn if something may be parsed; read if there is nothing to parse."""
+        blocked, work = self.is_blocked, self.has_work
+        if work and not blocked and not self._waits:
             self._waits = True
             self.turns.wait(self)
-
-    def _set_reading(self) -> None:
-        reading = not (self.is_blocked or self.has_work)
+        reading = not (blocked or work)
         if reading is not self._reading and not self.transport.is_closing():
             self._reading = reading
             if reading:

@@ -226,13 +226,12 @@ class WebSocketConnection(FairReading):
     def pause_writing(self) -> None:
         """Read nothing while the client does not."""
         self.paused = True
-        self._set_reading()
+        self._settle()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self.paused = False
-        self._go_on()
-        self._set_reading()
+        self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Write no more, and release what the connection has."""

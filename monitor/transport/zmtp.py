@@ -121,7 +121,7 @@ class Zmtp:
     @property
     def held_bytes(self) -> int:
         """How many bytes of unfinished messages are in memory."""
-        return self._held + sum(map(len, self._frames))
+        return self._held + (sum(map(len, self._frames)) if self._frames else 0)
 
     def receive(self, data: bytes) -> None:
         """Read bytes from the peer: the fewer, the shorter it takes. Raises ZmtpError."""

@@ -218,7 +218,7 @@ class ZmtpConnection(FairReading):
     @property
     def has_work(self) -> bool:
         """Whether something that was read is still to be parsed, or passed on."""
-        return bool(self._zmtp.messages) or super().has_work
+        return bool(self._zmtp.messages) or self._at < len(self._input)
 
     @property
     def is_blocked(self) -> bool:

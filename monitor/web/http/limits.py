@@ -268,7 +268,7 @@ class _Reads(FairReading):
         """Read nothing more, and forget what was read."""
         self._stopped = True
         self.drop_input()
-        self._set_reading()
+        self._settle()
 
     def hand_over(self) -> None:
         """Parse nothing more: another protocol takes over a transport that reads."""
@@ -283,9 +283,9 @@ class _Reads(FairReading):
         self.drop_input()
         return rest
 
-    def _set_reading(self) -> None:
+    def _settle(self) -> None:
         if self.transport.get_protocol() is self:
-            super()._set_reading()
+            super()._settle()
 
     def eof_received(self) -> bool | None:
         """Pass it on; the transport closes."""

@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
 def take_conditions(conditions: list[str], job: dict[str, Any], lost: list[str]) -> None:
-    """Add what must be true to the job's keys, and to ``lost`` what cannot be said so."""
+    """Add what must be true to the job's keys, and to ``lost`` what no key means."""
     codes = set(_CODES)
     for condition in conditions:
         found = _CONDITION.fullmatch(condition)

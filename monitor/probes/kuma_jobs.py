@@ -192,5 +192,5 @@ def _take_dns(entry: Mapping[str, Any], job: dict[str, Any], lost: list[str]) ->
         except ValueError:
             lost.append(f"the address {name}: it stays as it stands")
     server = f"{bracketed(first)}:{entry.get('port') or 53}"
-    # There an answer without a record is none.
+    # There an answer without a record is a failure.
     job |= {"kind": "dns", "url": f"dns://{server}/{name}?type={asked}", "expected": ["."]}

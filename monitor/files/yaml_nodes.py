@@ -252,12 +252,13 @@ class _Open:
         self.depth = 1
 
 
-def construct(file: str, root: yaml.Node | None) -> Any:
+def construct(file: str, root: yaml.Node | None, *, texts: bool = False) -> Any:
     """Return what the nodes mean, as plain Python objects. Raises ConfigError with the line.
 
-    What aliases repeat is one object, at each of its places.
+    What aliases repeat is one object, at each of its places. With ``texts``, numbers and truth
+    values are the texts that stand for them.
     """
-    return None if root is None else _Constructor(file).data(root)
+    return None if root is None else _Constructor(file, texts=texts).data(root)
 
 
 def take_apart(root: yaml.Node | None) -> None:
@@ -273,8 +274,9 @@ def take_apart(root: yaml.Node | None) -> None:
 
 
 class _Constructor:
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, texts: bool) -> None:
         self._file = file
+        self._text_tags = (*KEY_TAGS, *_NUMBERS, BOOL_TAG) if texts else KEY_TAGS
         self._made: dict[int, Any] = {}
 
     def data(self, node: Any) -> Any:
@@ -311,7 +313,7 @@ class _Constructor:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         tag, text = node.tag, node.value
-        if tag in KEY_TAGS:
+        if tag in self._text_tags:
             return _copied(text)
         if tag == NULL_TAG:
             return None

@@ -22,9 +22,13 @@ import re
 import signal
 import struct
 import sys
+import warnings
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
+
+# Of sets that a later Python may read in another way; nobody sees where that came from.
+warnings.filterwarnings("ignore", "Possible (?:nested set|set )", FutureWarning)
 
 HEADER = struct.Struct("!IIIII")
 ANSWER = struct.Struct("!i")

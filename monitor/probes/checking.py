@@ -56,6 +56,11 @@ class Checks:
             problem = f"cannot prepare its check: {type(error).__name__}"
             raise MonitorError(f"{job.title}: {problem}") from error
 
+    @property
+    def behind(self) -> bool:
+        """Whether the loop cannot keep up with the checks that are open."""
+        return self._network.behind
+
     def forget(self, job_id: int) -> None:
         """Forget what is known of a job."""
         self._matcher.forget(job_id)

@@ -57,10 +57,9 @@ async def bring_over(store: Store) -> Brought | None:
         jobs += some.jobs
         refused += some.refused
         after = some.last
-    if not refused:
-        await store.transaction(
-            lambda connection: connection.execute(f"DROP TABLE {EARLIER_SITES}")
-        )
+    nameless = await store.transaction(_drop_empty)
+    if nameless:
+        refused.append(f"{EARLIER_SITES}: rows without an amc_id: {nameless}")
     return Brought(tuple(jobs), tuple(refused), None)
 
 
@@ -76,6 +75,16 @@ async def earlier_results(store: Store) -> int | None:
         return int(connection.query(f"SELECT count(*) FROM {_RESULTS}")[0][0])  # noqa: S608
 
     return await store.read(count)
+
+
+def _drop_empty(connection: Connection) -> int:
+    """Drop the earlier table if all has moved; return how many of its rows have no id."""
+    ((left, named),) = connection.query(
+        f"SELECT count(*), count(amc_id) FROM {EARLIER_SITES}"  # noqa: S608
+    )
+    if not left:
+        connection.execute(f"DROP TABLE {EARLIER_SITES}")
+    return int(left - named)
 
 
 def _move(connection: Connection, after: int) -> Brought:
@@ -95,7 +104,7 @@ def _move(connection: Connection, after: int) -> Brought:
     jobs, refused = [], []
     for amc_id, text in rows:
         try:
-            if amc_id in known:
+            if amc_id in known or ids.count(amc_id) > 1:
                 raise SettingError(("amc_id",), f"another site has the id {amc_id} here")
             jobs.append(_job(json.loads(text)))
         except SettingError as error:

@@ -6,22 +6,14 @@ names one of blackbox_exporter's usual modules, a config of Gatus, and a backup 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from monitor.probes.foreign_values import (
-    bracketed,
-    drop_idle_tls,
-    header_texts,
-    seconds,
-    text,
-    with_content_type,
-)
+from monitor.probes.foreign_values import bracketed, take_seconds, text
 from monitor.probes.gatus_jobs import external_job, gatus_job, no_job
+from monitor.probes.kuma_jobs import group_names, kuma_job
 
 __all__ = ["Found", "foreign_jobs"]
 
@@ -34,23 +26,16 @@ _MODULES: Mapping[str, dict[str, Any]] = {
     "tcp_connect": {"kind": "tcp"},
     "tcp_connect_tls": {"kind": "tls"},
     "ssh_banner": {"kind": "tcp", "body_regexp": "^SSH-2.0-"},
+    "ssh_banner_extract": {"kind": "tcp", "body_regexp": "^SSH-2.0-"},
     "pop3s_banner": {"kind": "tcp", "tls": True, "body_regexp": r"^\+OK"},
     "icmp": {"kind": "ping"},
     "grpc": {"kind": "grpc"},
     "grpc_plain": {"kind": "grpc"},
 }
-_SCHEMES = {"http": "http", "tcp": "tcp", "tls": "tls", "ping": "ping", "grpc": "grpc"}
+# Where it is not the kind's name.
+_SCHEMES = {"grpc": "grpcs"}
+_OF_GATUS = ("endpoints", "external-endpoints", "suites")
 _TIMES_OF_LABELS = {"__scrape_interval__": "interval", "__scrape_timeout__": "timeout"}
-_LEAST_INTERVAL_S = 1.0
-_MOST_RETRIES = 10
-# What Uptime Kuma sends with a body of these encodings.
-_KUMA_TYPES = {
-    "json": "application/json",
-    "form": "application/x-www-form-urlencoded",
-    "xml": "text/xml; charset=utf-8",
-}
-# Keys of Uptime Kuma that change what is checked; most others are in every backup.
-_KUMA_LOST = ("proxyId", "tlsCert", "tlsKey", "tlsCa", "oauth_client_id", "expectedValue")
 
 
 def foreign_jobs(data: Any) -> Iterator[Found]:
@@ -59,22 +44,17 @@ def foreign_jobs(data: Any) -> Iterator[Found]:
         isinstance(each, dict) and "targets" in each for each in data
     ):
         return _prometheus(data)
-    if isinstance(data, dict) and isinstance(data.get("endpoints"), list):
+    if isinstance(data, dict) and any(isinstance(data.get(name), list) for name in _OF_GATUS):
         return chain(
-            _each("endpoint", data["endpoints"], gatus_job),
+            _each("endpoint", _listed(data, "endpoints"), gatus_job),
             _each("external endpoint", _listed(data, "external-endpoints"), external_job),
             _each("suite", _listed(data, "suites"), no_job),
-            _sections(data, "endpoints", "external-endpoints", "suites"),
+            _sections(data, *_OF_GATUS),
         )
     if isinstance(data, dict) and isinstance(data.get("monitorList"), list):
         monitors = data["monitorList"]
-        groups = {
-            each.get("id"): text(each.get("name"))
-            for each in monitors
-            if isinstance(each, dict) and each.get("type") == "group"
-        }
         return chain(
-            _each("monitor", monitors, partial(_kuma, groups=groups)),
+            _each("monitor", monitors, partial(kuma_job, groups=group_names(monitors))),
             _sections(data, "monitorList", "version"),
         )
     raise ValueError(
@@ -103,10 +83,12 @@ def _each(what: str, entries: list[Any], read: Any) -> Iterator[Found]:
         lost: list[str] = []
         try:
             job = read(entry, lost)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            yield f"{place} ({entry.get('name', '')})", None, [f"cannot be read: {error}"]
+        except KeyError as error:
+            yield f"{place} ({text(entry.get('name'))})", None, [f"it has no {error.args[0]}"]
+        except (TypeError, ValueError, AttributeError) as error:
+            yield f"{place} ({text(entry.get('name'))})", None, [f"cannot be read: {error}"]
         else:
-            yield f"{place} ({entry.get('name', '')})", job, lost
+            yield f"{place} ({text(entry.get('name'))})", job, lost
 
 
 def _prometheus(groups: list[dict[str, Any]]) -> Iterator[Found]:
@@ -115,7 +97,9 @@ def _prometheus(groups: list[dict[str, Any]]) -> Iterator[Found]:
         if not isinstance(labels, dict) or not isinstance(targets, list):
             yield f"group {number}", None, ["targets must be a list and labels an object"]
             continue
-        for target in map(str, targets):
+        for name in group.keys() - {"labels", "targets"}:
+            yield f"group {number}", None, [f"the key {text(name)}"]
+        for target in map(text, targets):
             lost: list[str] = []
             yield f"group {number}: {target}", _prometheus_job(target, labels, lost), lost
 
@@ -123,95 +107,21 @@ def _prometheus(groups: list[dict[str, Any]]) -> Iterator[Found]:
 def _prometheus_job(
     target: str, labels: Mapping[str, Any], lost: list[str]
 ) -> dict[str, Any] | None:
-    module = str(labels.get("__param_module") or labels.get("module") or "http_2xx")
+    module = text(labels.get("__param_module") or labels.get("module") or "http_2xx")
     keys = _MODULES.get(module)
     if keys is None:
         lost.append(f"its module {module} is not known")
         return None
-    url = target if "://" in target else f"{_SCHEMES[keys['kind']]}://{target}"
+    scheme = _SCHEMES.get(module, keys["kind"])
+    url = target if "://" in target else f"{scheme}://{bracketed(target)}"
     job: dict[str, Any] = {"name": target, "url": url, **keys, "tags": []}
     for name, value in labels.items():
         if name in _TIMES_OF_LABELS:
-            try:
-                job[_TIMES_OF_LABELS[name]] = seconds(value)
-            except ValueError:
-                lost.append(f"the label {name}")
+            take_seconds(value, _TIMES_OF_LABELS[name], f"the label {name}", job, lost)
         elif name in ("module", "__param_module"):
             continue
-        elif str(name).startswith("__"):
+        elif text(name).startswith("__"):
             lost.append(f"the label {name}")
         elif value is not None:
             job["tags"].append(f"{text(name)}={text(value)}")
     return job
-
-
-def _kuma(
-    entry: dict[str, Any], lost: list[str], *, groups: Mapping[Any, str]
-) -> dict[str, Any] | None:
-    kind, host, port = str(entry["type"]), entry.get("hostname"), entry.get("port")
-    job: dict[str, Any] = {"name": str(entry.get("name") or "")}
-    if kind in ("http", "keyword", "json-query"):
-        job |= {"kind": "http", "url": str(entry["url"])}
-        if entry.get("method"):
-            job["method"] = entry["method"]
-        if entry.get("body"):
-            job["body"] = entry["body"]
-        if entry.get("headers"):
-            headers = entry["headers"]
-            job["headers"] = header_texts(
-                json.loads(headers) if isinstance(headers, str) else headers
-            )
-        if entry.get("body"):
-            encoding = entry.get("httpBodyEncoding") or "json"
-            with_content_type(job, _KUMA_TYPES.get(encoding, encoding))
-        if entry.get("accepted_statuscodes"):
-            job["expected_status"] = entry["accepted_statuscodes"]
-        if entry.get("ignoreTls"):
-            job["verify_tls"] = False
-        if entry.get("maxredirects") is not None:
-            job["max_redirects"] = int(entry["maxredirects"])
-        drop_idle_tls(job)
-        if kind == "keyword" and entry.get("keyword"):
-            key = "body_absent_regexp" if entry.get("invertKeyword") else "body_regexp"
-            job[key] = re.escape(entry["keyword"])
-        if kind == "json-query":
-            lost.append("its JSON query, which is JSONata: write it as json")
-        if entry.get("basic_auth_user"):
-            lost.append("its credentials: write them in the URL")
-    elif kind == "port":
-        job |= {"kind": "tcp", "url": f"tcp://{bracketed(str(host))}:{port}"}
-    elif kind == "ping":
-        job |= {"kind": "ping", "url": f"ping://{bracketed(str(host))}"}
-    elif kind == "dns":
-        server = f"{bracketed(str(entry['dns_resolve_server']))}:{port or 53}"
-        job |= {"kind": "dns", "url": f"dns://{server}/{host}?type={entry['dns_resolve_type']}"}
-    elif kind == "push":
-        job["kind"] = "heartbeat"
-        lost.append("its push token: make a key with POST /job/ID/key")
-    elif kind == "group":
-        lost.append("a group: its name is a tag of its monitors")
-        return None
-    else:
-        lost.append(f"the type {kind} has no kind of check")
-        return None
-    lost += [f"the key {key}" for key in _KUMA_LOST if entry.get(key)]
-    if entry.get("upsideDown"):
-        lost.append("upside down: it is imported without")
-    if entry.get("interval"):
-        job["interval"] = max(_LEAST_INTERVAL_S, float(entry["interval"]))
-    if entry.get("timeout") and job["kind"] != "heartbeat":
-        job["timeout"] = float(entry["timeout"])
-    if entry.get("maxretries") and job["kind"] != "heartbeat":
-        job["retries"] = min(_MOST_RETRIES, int(entry["maxretries"]))
-        if int(entry["maxretries"]) > _MOST_RETRIES:
-            lost.append(f"more than {_MOST_RETRIES} retries")
-    if entry.get("active") in (False, 0):
-        job["active"] = False
-    tags = [
-        f"{each['name']}={text(each['value'])}" if each.get("value") else each["name"]
-        for each in entry.get("tags") or ()
-        if isinstance(each, dict)
-    ]
-    if groups.get(entry.get("parent")):
-        tags.append(groups[entry["parent"]])
-    return {**job, "tags": tags} if tags else job

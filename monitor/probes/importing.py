@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from monitor.files.yaml_nodes import compose, construct, decode
 from monitor.probes.checks import read_job
 from monitor.probes.foreign_jobs import foreign_jobs
 from monitor.probes.job import Job
+from monitor.probes.jobs_file import marked
 
 __all__ = ["MAX_BYTES", "Entry", "imported"]
 
@@ -20,6 +22,8 @@ MAX_BYTES = 16 * 1024 * 1024
 
 # For checking a job before it gets its id.
 _SOME_ID = 2**53
+# Without these it would be another job.
+_NEEDED = ("id", "kind", "url", "interval")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +46,30 @@ def imported(file: str, raw: bytes) -> Iterator[Entry]:
     """
     for place, keys, not_taken in foreign_jobs(_data(file, raw)):
         lost = list(not_taken)
-        job = None
-        if keys is not None:
-            try:
-                job = read_job({"id": _SOME_ID, **keys})
-            except SettingError as error:
-                lost.append(str(error))
+        job = None if keys is None else _job(keys, lost)
         yield Entry(place, keys if job is not None else None, job, lost)
+
+
+def _job(keys: dict[str, Any], lost: list[str]) -> Job | None:
+    """Return the job; its keys that cannot be taken move to ``lost``, with the reason."""
+    while True:
+        try:
+            return read_job({"id": _SOME_ID, **keys})
+        except SettingError as error:
+            key = re.split(r"[.\[]", str(error.path[0]))[0] if error.path else ""
+            if key in _NEEDED or keys.pop(key, None) is None:
+                lost.append(str(error))
+                return None
+            lost.append(f"{error} (the job is without its {key})")
 
 
 def _data(file: str, raw: bytes) -> Any:
     try:
         found = json.loads(raw, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError):
-        return construct(file, compose(file, decode(file, raw)))
+        root = compose(file, decode(file, raw))
+        # What looks like a number or a truth value may be a name there.
+        found = marked(construct(file, root, texts=True), root)
     try:
         require_each_key_once(found)
     except SettingError as error:

@@ -24,7 +24,7 @@ from monitor.probes.source import JobList, JobSource
 from monitor.validation import printable
 from monitor.yielding import in_slices
 
-__all__ = ["FileJobs", "read_jobs"]
+__all__ = ["FileJobs", "marked", "read_jobs"]
 
 _MAX_FILE_BYTES = 64 * 1024 * 1024
 # YAML takes a hundred times as long as JSON, and much more memory.
@@ -140,7 +140,7 @@ def _yaml_items(file: Path, root: yaml.Node | None) -> tuple[list[Any], Callable
     if not found or not isinstance(found[0], yaml.SequenceNode):
         raise _refusal(f"{file} holds no list of jobs")
     nodes = found[0].value
-    data = [_marked(construct(str(file), node), node) for node in in_slices(nodes)]
+    data = [marked(construct(str(file), node), node) for node in in_slices(nodes)]
     lines = [node.start_mark.line + 1 for node in nodes]
     return data, lambda number: f"{file}:{lines[number]}"
 
@@ -193,17 +193,17 @@ def _python_json(file: Path, raw: bytes) -> Any:
 _TOO_LONG = object()
 
 
-def _marked(item: Any, node: yaml.Node) -> Any:
+def marked(item: Any, node: yaml.Node | None) -> Any:
     """Return an item of YAML that says where a key is twice, as one of JSON does."""
     if isinstance(node, yaml.SequenceNode) and isinstance(item, list):
-        return [_marked(each, below) for each, below in zip(item, node.value, strict=True)]
+        return [marked(each, below) for each, below in zip(item, node.value, strict=True)]
     if not isinstance(node, yaml.MappingNode) or not isinstance(item, dict):
         return item
     keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
     names = [key.value for key in keys if key.tag != MERGE_TAG]
     below = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
     found = {
-        key: _marked(value, below[key]) if key in below else value for key, value in item.items()
+        key: marked(value, below[key]) if key in below else value for key, value in item.items()
     }
     return Twice.of(found, names)
 

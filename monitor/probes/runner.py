@@ -35,6 +35,10 @@ _TICK_S = 0.01
 # Runs started in one turn of the loop, which are fewer than it can bring to their ends. Otherwise
 # all runs that are late would be open at once: they would take memory, and wait for each other.
 _MOST_STARTS = 4
+# While the loop is behind, only this many are open, and at least one starts in this time, in s:
+# those that are open may all wait for their sites.
+_FEW_OPEN = 16
+_PATIENCE_S = 0.1
 # Lookups at once; a thread starts only where all others are busy.
 RESOLVER_THREADS = 512
 # Between the first runs of new jobs.
@@ -126,6 +130,7 @@ class Runner:
             logger, subject="checks cannot be made", outcome="there are no results of them"
         )
         self._wanting_at = 0.0
+        self._began_at = 0.0
         self._up = {True: 0, False: 0}
         self._durations = Histogram(
             "probe_duration_seconds", "How long the last attempt of a run took.", _SECONDS
@@ -284,6 +289,8 @@ class Runner:
         if self._more is not None:
             return  # in the next turn
         for _ in range(_MOST_STARTS):
+            if self._slots.waiting and self._held_back():
+                break
             if not self._starting or (taken := self._slots.take()) is None:
                 return
             run, slow = taken
@@ -295,11 +302,18 @@ class Runner:
             self._begin(run, active, slow=slow)
         self._more = asyncio.get_running_loop().call_soon(self._fill_more)
 
+    def _held_back(self) -> bool:
+        """Return whether checks that are open should end before further ones start."""
+        if not _FEW_OPEN <= self._slots.open < self._slots.limit or not self._checks.behind:
+            return False
+        return time.monotonic() < self._began_at + _PATIENCE_S
+
     def _fill_more(self) -> None:
         self._more = None
         self._fill_slots()
 
     def _begin(self, run: Run, active: _Active, *, slow: bool) -> asyncio.Task[Result]:
+        self._began_at = time.monotonic()
         before = self._before.pop(run.job_id, None)
         if before is not None:
             self._forget(run.job_id, before)

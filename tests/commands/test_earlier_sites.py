@@ -129,7 +129,15 @@ async def test_an_interruption_moves_no_site_twice(
         url,
         "DELETE FROM website_availability.availability_monitor_config WHERE amc_id IN (1, 4);"
         "INSERT INTO website_availability.availability_monitor_config (amc_url_with_schema)"
-        " SELECT 'http://example.org/' || n FROM generate_series(1, 7) AS n",
+        " SELECT 'http://example.org/' || n FROM generate_series(1, 7) AS n;"
+        # No key keeps a table from rows that cannot be told apart.
+        "ALTER TABLE website_availability.availability_monitor_config"
+        " DROP CONSTRAINT availability_monitor_config_pkey;"
+        "ALTER TABLE website_availability.availability_monitor_config"
+        " ALTER COLUMN amc_id DROP NOT NULL;"
+        "INSERT INTO website_availability.availability_monitor_config"
+        " (amc_id, amc_url_with_schema) VALUES (NULL, 'http://lost.example/'),"
+        " (90, 'http://one.example/'), (90, 'http://two.example/')",
     )
     monkeypatch.setattr(earlier_sites, "_AT_ONCE", 3)
     moved = 0
@@ -150,5 +158,9 @@ async def test_an_interruption_moves_no_site_twice(
         assert len(query(url, SITES)) == 3
         brought = await earlier_sites.bring_over(store)
     assert brought is not None
-    assert (len(brought.jobs), brought.refused) == (7, ())
+    assert len(brought.jobs) == 7
+    again = "earlier_monitor_config: row 90: amc_id: another site has the id 90 here"
+    assert brought.refused == (again, again, "earlier_monitor_config: rows without an amc_id: 1")
     assert len(query(url, SITES)) == 10
+    left = query(url, "SELECT count(*) FROM website_availability.earlier_monitor_config")
+    assert left == [(3,)]

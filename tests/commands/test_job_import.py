@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jmespath
 import pytest
 
 from monitor.commands.command_line import run
@@ -154,6 +155,128 @@ def test_a_backup_of_uptime_kuma(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "section notificationList" in lost[5]
 
 
+def endpoint(condition: str, **keys: Any) -> str:
+    given = {"name": "x", "url": "https://a.example/", "conditions": [condition], **keys}
+    return json.dumps({"endpoints": [given]})
+
+
+@pytest.mark.parametrize(
+    ("condition", "body", "true"),
+    [
+        ("[BODY].my-key == x", {"my-key": "x"}, True),
+        ("[BODY].data[0].id == 1", {"data": [{"id": 1}]}, True),
+        ("[BODY].data[0].id == 1", {"data": [{"id": "1"}]}, True),
+        ("[BODY].age == [BODY].id", {"age": 3, "id": "3"}, True),
+        ("[BODY].age == [BODY].id", {"age": 3, "id": 4}, False),
+        ("[BODY].age >= 3", {"age": "3"}, True),
+        ("3 > [BODY].age", {"age": 3}, False),
+        ("[BODY].name == pat(john*)", {"name": "john.doe"}, True),
+        ("[BODY].name != pat(*doe)", {"name": "john.doe"}, False),
+        ("[BODY].id == any(1, x)", {"id": "x"}, True),
+        ("len([BODY].data) < 2", {"data": [1, 2]}, False),
+        ("[BODY].ok == true", {"ok": True}, True),
+    ],
+)
+def test_conditions_about_json_mean_the_same(
+    tmp_path: Path, condition: str, body: Any, true: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, (job,), lost = imported(tmp_path / "gatus.json", endpoint(condition), capsys)
+    assert lost == []
+    assert jmespath.search(job["json"], body) is true
+
+
+@pytest.mark.parametrize(
+    ("condition", "keys", "wanted"),
+    [
+        ("[STATUS] == pat(2*)", {}, {"expected_status": ["200-299"]}),
+        ("[STATUS] != any(500, 503)", {}, {"expected_status": ["100-499", "501-502", "504-999"]}),
+        ("[CERTIFICATE_EXPIRATION] > 0", {}, {}),
+        ("[BODY] == OK", {}, {"body_regexp": r"(?s)\A\s*(?:OK)\s*\Z"}),
+        ("[RESPONSE_TIME] < 500", {}, {"degraded_after": 0.5}),
+        ("[STATUS] == [BODY].x", {}, {}),
+        ("[BODY] == pong", {"url": "ws://a/", "body": "ping"}, {"dialogue": [{"send": "ping"}]}),
+        ("[STATUS] == 0", {"url": "ssh://a", "ssh": {"username": ""}}, {"url": "tcp://a:22"}),
+        ("[BODY] == m.", {"url": "192.0.2.1", "dns": {"query-name": "a", "query-type": "MX"}},
+         {"expected": [r"^\d+ m\.$"]}),
+        ("[CONNECTED] == true", {"url": "icmp://a", "client": {"network": "ip6"}},
+         {"ip_version": "6"}),
+        ("[CONNECTED] == true", {"url": "2001:db8::1", "dns": {"query-name": "a"}},
+         {"url": "dns://[2001:db8::1]/a?type=A"}),
+        ("[CONNECTED] == true", {"interval": "10", "client": {"timeout": "x"}}, {"kind": "http"}),
+        ("[CERTIFICATE_EXPIRATION] > 48h", {"url": "tcp://a:1"}, {"kind": "tcp"}),
+    ],
+)  # fmt: skip
+def test_what_an_endpoint_asks_for_is_a_key_of_its_job(
+    tmp_path: Path, condition: str, keys: Any, wanted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, (job,), _ = imported(tmp_path / "gatus.json", endpoint(condition, **keys), capsys)
+    for key, value in wanted.items():
+        found = job[key][: len(value)] if key == "dialogue" else job[key]
+        assert found == value
+
+
+def test_texts_that_look_like_values_are_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """
+external-endpoints: [{name: 010, enabled: off, heartbeat: {interval: 1m}}]
+endpoints:
+- {name: off, group: 1.10, enabled: no, url: "http://a/", method: POST, body: 0x10,
+   headers: {X-On: on}, conditions: ["[STATUS] == 200"]}
+"""
+    _, (site, cron), _ = imported(tmp_path / "gatus.yaml", text, capsys)
+    assert (site["name"], site["tags"], site["active"], site["body"], site["headers"]) == (
+        "off", ["1.10"], False, "0x10", {"X-On": "on"}
+    )  # fmt: skip
+    assert (cron["name"], cron["active"]) == ("010", False)
+    text = f"""
+- {{targets: [10.0.0.1, "2001:db8::1"], labels: {{module: icmp, on: 1.10}}}}
+- {{targets: ["h:1"], labels: {{module: grpc, long: {"x" * 200}}}, more: 1}}
+"""
+    _, jobs, lost = imported(tmp_path / "sd.yml", text, capsys)
+    assert [job["url"] for job in jobs] == [
+        "ping://10.0.0.1", "ping://[2001:db8::1]", "grpcs://h:1"
+    ]  # fmt: skip
+    assert jobs[0]["tags"] == ["on=1.10"]
+    assert [line.partition("not taken: ")[2] for line in lost] == [
+        "the key more",
+        "tags[0]: expected a text of at most 100 characters (the job is without its tags)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "wanted", "lost"),
+    [
+        ({"type": "http", "url": "https://a/", "maxredirects": 0}, {"follow_redirects": False}, ""),
+        ({"type": "http", "url": "https://a/", "basic_auth_user": "u@", "basic_auth_pass": "p:"},
+         {"url": "https://u%40:p%3A@a/"}, ""),
+        ({"type": "http", "url": "https://a/", "authMethod": "ntlm"}, {}, "authentication ntlm"),
+        ({"type": "http", "url": "https://a/", "headers": "{"}, {}, "headers"),
+        ({"type": "http", "url": "https://a/", "accepted_statuscodes": ["2xx"]},
+         {"kind": "http"}, "(the job is without its expected_status)"),
+        ({"type": "dns", "hostname": "192.0.2.9", "dns_resolve_server": "1.1.1.1, 2001:db8::1",
+          "dns_resolve_type": "PTR"},
+         {"url": "dns://1.1.1.1:53/9.2.0.192.in-addr.arpa?type=PTR", "expected": ["."]},
+         "name servers but the first: 2001:db8::1"),
+        ({"type": "smtp", "hostname": "m", "port": 587, "smtpSecurity": "starttls"},
+         {"url": "tcp://m:587", "starttls": "smtp"}, ""),
+        ({"type": "websocket-upgrade", "url": "wss://w/", "wsSubprotocol": "a, b"},
+         {"headers": {"Sec-WebSocket-Protocol": "a,b"}}, ""),
+        ({"type": "ping", "hostname": "h", "ping_count": 3, "ipFamily": "ipv6"},
+         {"count": 3, "ip_version": "6"}, ""),
+        ({"type": "push", "maxretries": 2, "interval": 60}, {"kind": "heartbeat"}, "retries"),
+    ],
+)  # fmt: skip
+def test_a_monitor_of_uptime_kuma_of_either_version(
+    tmp_path: Path, monitor: Any, wanted: Any, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = json.dumps({"monitorList": [monitor]})
+    _, (job,), lines = imported(tmp_path / "kuma.json", text, capsys)
+    assert {key: job[key] for key in wanted} == wanted
+    assert lost in "".join(lines)
+    assert bool(lost) == bool(lines)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -164,6 +287,7 @@ def test_a_backup_of_uptime_kuma(tmp_path: Path, capsys: pytest.CaptureFixture[s
         '{"monitorList": 1}',
         "\0",
         '[{"targets": ["a"], "targets": ["b"]}]',
+        "endpoints: [{name: a, name: b, url: 'http://a/'}]",
     ],
 )
 def test_another_file_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -95,6 +96,29 @@ async def test_what_does_not_speak_it_is_down(tmp_path: Path) -> None:
     assert outcome.error == "bad-answer: not HTTP/2"
     outcome = await check(f"grpc://127.0.0.1:{free_port()}")
     assert outcome.error == "refused: Connection refused"
+
+
+@served
+async def test_a_connection_that_ends_after_the_header_is_a_reset() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        # SETTINGS, and HEADERS with the status 200 alone.
+        writer.write(b"\0\0\0\4\0\0\0\0\0" + b"\0\0\1\1\4\0\0\0\1\x88")
+        # Closed with frames unread, it would be reset.
+        writer.write_eof()
+        while await reader.read(65536):
+            pass
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    outcome = await check(f"grpc://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=60)
+    await ended.wait()
+    server.close()
+    await server.wait_closed()
+    assert (outcome.error or "").startswith("reset: ")
 
 
 @given(st.binary(max_size=20))

@@ -24,6 +24,7 @@ from monitor.probes.checks import read_job
 from monitor.probes.checks.http import HttpJob
 from monitor.probes.checks.tcp import TcpJob
 from monitor.probes.job import Job
+from monitor.probes.network import Network
 from monitor.probes.runner import Runner
 from monitor.probes.settings import ProbesSettings
 from tests.probes.misbehaving import Misbehaving
@@ -100,6 +101,38 @@ async def test_what_was_due_while_the_daemon_started_is_neither_late_nor_missed(
     jumping.start()
     await until(lambda: jumping.results)
     assert jumping.results[0].missed == 0
+
+
+async def test_while_the_loop_is_behind_few_checks_are_open(
+    jumping: Jumping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Stands for events that the loop has no time for: how many there are depends on the machine.
+    monkeypatch.setattr(Network, "behind", True)
+    monkeypatch.setattr("monitor.probes.runner._PATIENCE_S", 3600.0)
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        await jumping.set_jobs(jobs(40, url, interval=10, timeout=600))
+        jumping.start()
+        jumping.later_s = 10.0
+        await until(lambda: ", 16 open, 24 waiting" in jumping.runner.summary())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert ", 16 open, 24 waiting" in jumping.runner.summary()
+        monkeypatch.setattr(Network, "behind", False)
+        await until(lambda: ", 40 open" in jumping.runner.summary())
+
+
+async def test_the_loop_is_behind_while_events_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, one, other = Network(resolver_threads=1), object(), object()
+    monkeypatch.setattr("monitor.probes.network._NOTED_S", 3600.0)
+    network.note(one, behind=True)
+    network.note(other, behind=True)
+    network.note(one, behind=False)
+    found = [network.behind]
+    monkeypatch.setattr("monitor.probes.network._NOTED_S", 0.0)
+    found.append(network.behind)
+    network.close()
+    assert found == [True, False]
 
 
 async def test_runs_that_are_late_are_not_all_open_at_once(jumping: Jumping) -> None:

@@ -64,7 +64,7 @@ class GrpcCheck(Check[GrpcJob]):
         from monitor.probes.checks.http.curl_loop import CurlHandles
 
         if self._handles is None:
-            self._handles = CurlHandles()
+            self._handles = CurlHandles(self.network)
         return HealthFetch(
             job, handles=self._handles, resolver=self.network.resolver, matcher=self.matcher
         ).attempt

@@ -50,7 +50,7 @@ class HttpCheck(Check[HttpJob]):
         from monitor.probes.checks.http.fetch import Fetch
 
         if self._handles is None:
-            self._handles = CurlHandles()
+            self._handles = CurlHandles(self.network)
         return Fetch(
             job, handles=self._handles, resolver=self.network.resolver, matcher=self.matcher
         ).attempt

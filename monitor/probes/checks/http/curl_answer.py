@@ -115,6 +115,8 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
         word = "reset"
     if errno in (pycurl.E_SSL_CONNECT_ERROR, *_NETWORK) and "unexpected eof" in message:
         return "reset: the connection was closed"  # as in the other kinds
+    if errno == pycurl.E_HTTP2 and not message:
+        return "reset: the connection was closed"
     if errno in _NETWORK and " alert " in message:
         # With TLS 1.3 a server refuses the client's certificate after the handshake.
         word = "tls"

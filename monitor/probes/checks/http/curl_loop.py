@@ -13,6 +13,8 @@ from typing import Any
 
 import pycurl
 
+from monitor.probes.network import Network
+
 __all__ = ["CurlHandles", "CurlLoop"]
 
 _EVENTS = {
@@ -85,8 +87,9 @@ class _Pace:
 class CurlLoop:
     """Performs transfers; each ends with ``(errno, message)``, ``(0, "")`` on success."""
 
-    def __init__(self, pace: _Pace) -> None:
+    def __init__(self, pace: _Pace, network: Network) -> None:
         self._pace = pace
+        self._network = network
         self._loop = asyncio.get_running_loop()
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
@@ -141,15 +144,18 @@ class CurlLoop:
 
     def _on_ready(self) -> None:
         until = time.monotonic() + _TURN_S
+        behind = True
         for _ in range(_MOST_EVENTS):
             # One by one: those that epoll has told of come last the next time.
             found = self._epoll.poll(0, 1)
             if not found:
+                behind = False
                 break
             fd, events = found[0]
             self._multi.socket_action(fd, _actions(events))
             if time.monotonic() > until:
                 break
+        self._network.note(self, behind=behind)
         self._reap()
 
     def _set_timer(self, timeout_ms: int) -> None:
@@ -192,7 +198,8 @@ class CurlLoop:
 class CurlHandles:
     """Handles for transfers, and the loops that perform them; belongs to the loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: Network) -> None:
+        self._network = network
         self._loops: dict[str | None, CurlLoop] = {}
         self._pace = _Pace()
         self._idle: list[Any] = []
@@ -204,7 +211,7 @@ class CurlHandles:
         """
         found = self._loops.get(ca_file)
         if found is None:
-            found = self._loops[ca_file] = CurlLoop(self._pace)
+            found = self._loops[ca_file] = CurlLoop(self._pace, self._network)
         return found
 
     def take(self) -> Any:

@@ -191,7 +191,7 @@ class Fetch:
                     return f"proxy: {problem}"
                 detail = error_text(errno, message, easy, timeout_s=self._job.timeout)
                 return f"proxy: {problem}: {detail}"
-        if errno == _E_HTTP2 and self._job.http_version == "2":
+        if errno == _E_HTTP2 and self._job.http_version == "2" and visit.status is None:
             return "bad-answer: not HTTP/2"
         if errno:
             return error_text(errno, message, easy, timeout_s=self._job.timeout)

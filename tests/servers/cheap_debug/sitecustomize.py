@@ -1,7 +1,7 @@
 """Makes asyncio's debug mode cheap: imported by the tests, and by the daemons that they start.
 
 It notes who made each handle, future and task. All frames of that, with a look at each of their
-files, take a third of the tests' time and more than half of a daemon's. To ask for a stack
+files, take a third of the tests' time and more than half of a daemon's. Asking for a stack
 calls the first function to walk it, and the second to look at the files.
 """
 

@@ -95,7 +95,7 @@ kubernetes: install
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers $(shell nproc)
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.check_wording
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio.constants
 import gc
-import itertools
 import logging
 import os
 import re
 import shutil
 import signal
-import sys
-import traceback
-import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+import tests.servers.cheap_debug.sitecustomize  # noqa: F401
 from tests.examples import examples
 
 # How fast a machine is must fail no test: others may be using it.
@@ -36,39 +32,6 @@ def _is_not_about_speed(record: logging.LogRecord) -> bool:
     """Drop the debug mode's warnings of slow callbacks, which depend on the machine."""
     return not str(record.msg).startswith("Executing ")
 
-
-# The debug mode notes who made each handle, future and task. All frames of it, with a look at each
-# of their files, take a third of all the tests' time. Handles heed the constant; futures and tasks
-# ask traceback.extract_stack() for everything, which walks the stack with the first function, and
-# looks at the files in the second.
-_FRAMES = 2
-_whole_stack = traceback.walk_stack
-
-
-def _top_of_stack(f: types.FrameType | None) -> Iterator[tuple[types.FrameType, int]]:
-    return itertools.islice(_whole_stack(f or sys._getframe().f_back), _FRAMES)
-
-
-def _extract(
-    frames: Iterable[tuple[types.FrameType, int]],
-    *,
-    limit: int | None = None,
-    lookup_lines: bool = True,
-    capture_locals: bool = False,
-) -> traceback.StackSummary:
-    """Return the frames; their lines are read when they are shown."""
-    del limit, lookup_lines, capture_locals  # no test asks for them, and _FRAMES are few
-    return traceback.StackSummary(
-        traceback.FrameSummary(
-            frame.f_code.co_filename, line, frame.f_code.co_name, lookup_line=False
-        )
-        for frame, line in frames
-    )
-
-
-asyncio.constants.DEBUG_STACK_DEPTH = _FRAMES  # type: ignore[misc]
-traceback.walk_stack = _top_of_stack
-traceback.StackSummary.extract = _extract  # type: ignore[method-assign, assignment]
 
 logging.getLogger("asyncio").addFilter(_is_not_about_speed)
 

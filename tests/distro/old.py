@@ -11,6 +11,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from tests.distro.built import FAST
+
 OLD_CONFIG = """---
 websocket_uri:
     - "0.0.0.0"
@@ -158,7 +160,7 @@ def _pack(root: Path, deb: Path) -> Path:
         ["dpkg-deb", "--root-owner-group", "--build", root, deb],
         check=True,
         capture_output=True,
-        env={**os.environ, "LC_ALL": "C"},
+        env={**os.environ, **FAST, "LC_ALL": "C"},
         timeout=60,
     )
     return deb

@@ -20,6 +20,7 @@ import yaml
 from tests.waiting import LIMIT_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+_CHEAP_DEBUG = str(Path(__file__).with_name("cheap_debug"))
 
 
 def run_program(
@@ -63,7 +64,7 @@ class DaemonProcess:
             **os.environ,
             "NOTIFY_SOCKET": str(notify),
             "STATE_DIRECTORY": str(directory),
-            **({"PYTHONASYNCIODEBUG": "1"} if debug else {}),
+            **({"PYTHONASYNCIODEBUG": "1", "PYTHONPATH": _CHEAP_DEBUG} if debug else {}),
             **(environ or {}),
         }
         with self.stderr_file.open("ab") as stderr:

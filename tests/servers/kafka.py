@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +23,7 @@ from tests.servers.kept import kept
 
 KAFKA_VERSION = "4.1.0"
 _START_S = 60.0
+_ARCHIVE = "classes.jsa"
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>tests</groupId><artifactId>kafka</artifactId><version>1</version><dependencies>
@@ -75,10 +80,14 @@ class Kafka:
         directory.mkdir(parents=True, exist_ok=True)
         self._config = directory / "server.properties"
         self._config.write_text(self._properties())
-        self._run_to_end(
-            "kafka.tools.StorageTool", "format", "-t", str(uuid.uuid4()).replace("-", "")[:22],
-            "-c", str(self._config),
-        )  # fmt: skip
+        self._prepare()
+
+    def _prepare(self) -> None:
+        prepared = _prepared(self._java, self._jars)
+        self._archive = f"-XX:SharedArchiveFile={prepared / _ARCHIVE}"
+        data = shutil.copytree(prepared / "data", self._directory / "data")
+        meta = data / "meta.properties"
+        meta.write_text(re.sub("cluster.id=.*", f"cluster.id={_cluster_id()}", meta.read_text()))
 
     @property
     def pid(self) -> int:
@@ -118,13 +127,9 @@ class Kafka:
     def _command(self, main: str, *arguments: str) -> list[str]:
         return [
             *self._pinned, self._java, "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            self._archive, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-cp", f"{self._jars}/*", main, *arguments,
         ]  # fmt: skip
-
-    def _run_to_end(self, *command: str) -> None:
-        done = subprocess.run(self._command(*command), capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
 
     def start(self) -> None:
         """Start the broker, and return when it answers."""
@@ -159,6 +164,46 @@ class Kafka:
         """Continue it."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+class _First(Kafka):
+    """A broker whose storage and classes the others start with."""
+
+    def _prepare(self) -> None:
+        self._archive = "-Xshare:auto"
+        arguments = ("format", "-t", _cluster_id(), "-c", str(self._config))
+        command = self._command("kafka.tools.StorageTool", *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def archive(self, file: Path) -> None:
+        """Run it once, and write the classes that it loads into a file."""
+        self._archive = f"-XX:ArchiveClassesAtExit={file}"
+        self.start()
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(60)
+
+
+def _prepared(java: str, jars: Path) -> Path:
+    """Return a folder with formatted storage and an archive of the classes, made once.
+
+    To format, and to load and verify classes, is most of what a start costs.
+    """
+    program = Path(java).resolve()
+    made_by = hashlib.sha256(f"{program}{program.stat().st_mtime_ns}".encode()).hexdigest()
+
+    def make(folder: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            first = _First(java, jars, Path(scratch))
+            shutil.copytree(Path(scratch) / "data", folder / "data")
+            first.archive(folder / _ARCHIVE)
+
+    return kept(f"kafka-{KAFKA_VERSION}-{made_by[:8]}", make)
+
+
+def _cluster_id() -> str:
+    return str(uuid.uuid4()).replace("-", "")[:22]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -16,19 +17,20 @@ def cache_directory() -> Path:
 
 
 def kept(name: str, fill: Callable[[Path], None]) -> Path:
-    """Return the folder of this name; ``fill`` puts into it what belongs there, once."""
+    """Return the folder of this name; ``fill`` puts into it what belongs there, once.
+
+    Other processes that ask for it wait meanwhile.
+    """
     folder = cache_directory() / name
     if folder.is_dir():
         return folder
-    part = folder.with_name(f"{name}.{os.getpid()}")
-    part.mkdir(parents=True)
-    try:
-        fill(part)
-        part.rename(folder)
-    except OSError:
-        # Was somebody else faster?
+    part = folder.with_name(f"{name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            fill(part)
+            part.rename(folder)
     return folder

@@ -22,7 +22,7 @@ from tests.web.whole import Whole, whole
 
 pytestmark = pytest.mark.integration_test
 
-EXAMPLES = 40
+EXAMPLES = 25
 CHECKS = [
     not_a_server_error,
     content_type_conformance,

@@ -1,0 +1,1 @@
+"""A directory for PYTHONPATH: Python imports its sitecustomize at its start."""

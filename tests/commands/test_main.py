@@ -73,6 +73,8 @@ from tests.commands.programs import run
         (["probe", "tcp://x:1", "--status", "200"], 2, "--status: unknown option"),
         (["probe", "ping://x", "--insecure"], 2, "--insecure: unknown option"),
         (["probe", "ws://x/", "--regexp", "a"], 2, "--regexp: unknown option"),
+        (["play", "--server-key", "short"], 2, "--server-key: not a CURVE key: expected 40"),
+        (["play", "--server-key", "é" * 20], 2, "--server-key: not a CURVE key: expected 40"),
         (["play", "--speed", "0"], 2, "--speed: expected a number above 0"),
     ],
 )

@@ -51,17 +51,30 @@ class AccessError(SettingError):
 
 
 def current(config: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the cluster or the user of the current context, to be changed; {} if unknown."""
+    """Return the cluster or the user of the current context, to be changed; {} if unknown.
+
+    Keys without a value are removed from ``config`` as well: for kubectl they are absent.
+    """
 
     def named(plural: str, name: Any, key: str) -> dict[str, Any]:
         for entry in config.get(plural) or ():
             if isinstance(entry, dict) and entry.get("name") == name:
-                found = entry.get(key)
+                found = entry[key] = _with_values(entry.get(key) or {})
                 return found if isinstance(found, dict) else {}
         return {}
 
     context = named("contexts", config.get("current-context"), "context")
     return named(f"{what}s", context.get(what), what)
+
+
+def _with_values(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {
+            key: value if key == "extensions" else _with_values(value)
+            for key, value in found.items()
+            if value is not None and value != ""
+        }
+    return [_with_values(each) for each in found] if isinstance(found, list) else found
 
 
 def take_inline(cluster: dict[str, Any], user: dict[str, Any], key: str) -> bytes | None:

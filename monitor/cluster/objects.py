@@ -9,8 +9,9 @@ Source: the Kubernetes API reference (meta/v1).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,15 +34,19 @@ __all__ = [
     "Template",
     "TemplateMetadata",
     "WatchEvent",
+    "decoder_of",
     "fingerprint_of",
     "fingerprint_of_text",
     "instant",
     "read_metadata",
     "read_page",
     "read_template",
+    "read_uid",
     "read_watch_event",
     "selector_text",
 ]
+
+_Type = TypeVar("_Type")
 
 NOTHING = msgspec.Raw(b"null")
 # What decoding raises for JSON that is malformed, no UTF-8, or nested too deeply.
@@ -54,6 +59,29 @@ CONFIG_VERSION = "openshift.io/deployment-config.latest-version"
 # Labels and annotations that controllers add to the template of a copy.
 _ADDED_LABELS = frozenset({TEMPLATE_HASH, ROLLOUT_HASH, "deployment", "deploymentconfig"})
 _ADDED_ANNOTATIONS = frozenset({CONFIG_NAME, CONFIG_VERSION, "openshift.io/deployment.name"})
+
+
+def decoder_of(type_: type[_Type]) -> Callable[[bytes | msgspec.Raw], _Type]:
+    """Return a decoder that takes a null as a missing field; it raises msgspec.DecodeError."""
+    decode = msgspec.json.Decoder(type_).decode
+
+    def read(body: bytes | msgspec.Raw) -> _Type:
+        try:
+            return decode(body)
+        except msgspec.ValidationError:
+            # Rare: some controllers write null for what they do not know.
+            found = _without_nulls(msgspec.json.decode(body))
+            return decode(msgspec.json.encode({} if found is None else found))
+
+    return read
+
+
+def _without_nulls(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: _without_nulls(each) for key, each in found.items() if each is not None}
+    if isinstance(found, list):
+        return [_without_nulls(each) for each in found if each is not None]
+    return found
 
 
 class Lenient(msgspec.Struct, rename="camel", kw_only=True):
@@ -146,19 +174,29 @@ class WatchEvent(Lenient):
 
     def status(self) -> tuple[int, str]:
         """Return code and message of the Status of an ERROR."""
-        status = _any_decoder.decode(self.object)
-        return status.code or 500, status.message or status.reason or "no reason given"
+        status = _read_any(self.object)
+        gone = status.reason in {"Expired", "Gone"}
+        code = status.code or (410 if gone else 500)
+        return code, status.message or status.reason or "no reason given"
 
 
-_any_decoder = msgspec.json.Decoder(_AnyObject)
+_read_any = decoder_of(_AnyObject)
 
-read_page = msgspec.json.Decoder(Page).decode
+read_page = decoder_of(Page)
 read_watch_event = msgspec.json.Decoder(WatchEvent).decode
 
 
 def read_metadata(body: bytes | msgspec.Raw) -> Metadata:
     """Decode only the metadata of an object; raises msgspec.DecodeError."""
-    return _any_decoder.decode(body).metadata
+    return _read_any(body).metadata
+
+
+def read_uid(body: bytes | msgspec.Raw) -> str:
+    """Return the uid of an object; raises msgspec.DecodeError, even if it only lacks one."""
+    uid = read_metadata(body).uid
+    if not uid:
+        raise msgspec.ValidationError("it has no metadata.uid")
+    return uid
 
 
 class _Variable(Lenient):
@@ -214,15 +252,15 @@ class _LabelSelector(Lenient):
     match_labels: dict[str, str] | None = None
 
 
-_decode_template = msgspec.json.Decoder(_AnyTemplate | None).decode
+_decode_template = decoder_of(_AnyTemplate)
 _decode_whole = msgspec.json.Decoder(dict[str, Any] | None).decode
-_decode_selector = msgspec.json.Decoder(_LabelSelector | None).decode
-_decode_map = msgspec.json.Decoder(dict[str, str] | None).decode
+_decode_selector = decoder_of(_LabelSelector)
+_decode_map = decoder_of(dict[str, str])
 
 
 def read_template(body: bytes | msgspec.Raw) -> Template:
     """Return a pod template, empty where it is null; raises msgspec.DecodeError."""
-    found = _decode_template(body) or _AnyTemplate()
+    found = _decode_template(body)
     return Template(metadata=found.metadata or TemplateMetadata(), spec=found.spec or PodSpec())
 
 
@@ -260,11 +298,8 @@ def selector_text(body: msgspec.Raw, *, is_map: bool = False) -> str:
     LabelSelector are left out: the result only narrows lists whose objects name their owner. Raises
     msgspec.DecodeError.
     """
-    if is_map:
-        labels = _decode_map(body)
-    else:
-        labels = (_decode_selector(body) or _LabelSelector()).match_labels
-    return ",".join(f"{key}={value}" for key, value in (labels or {}).items())
+    labels = _decode_map(body) if is_map else _decode_selector(body).match_labels or {}
+    return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 def instant(text: str | None) -> float | None:

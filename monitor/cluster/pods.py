@@ -19,6 +19,7 @@ from monitor.cluster.objects import (
     Metadata,
     Owner,
     PodSpec,
+    decoder_of,
 )
 
 __all__ = ["DIGEST_PREFIX", "Pod", "read_pod", "with_digest"]
@@ -66,12 +67,12 @@ class Pod(NamedTuple):
     spec: PodSpec
 
 
-_decoder = msgspec.json.Decoder(_Pod)
+_decode = decoder_of(_Pod)
 
 
 def read_pod(body: bytes | msgspec.Raw) -> Pod:
     """Decode a Pod; raises msgspec.DecodeError."""
-    item = _decoder.decode(body)
+    item = _decode(body)
     metadata, status = item.metadata, item.status
     statuses = [*(status.init_container_statuses or ()), *(status.container_statuses or ())]
     digests = {}

@@ -28,7 +28,7 @@ from monitor.cluster.kinds import KINDS, Kind
 from monitor.cluster.kinds.pod import pod_service
 from monitor.cluster.lookup import Lookup, RunningDigests
 from monitor.cluster.mapping import MappingSettings
-from monitor.cluster.objects import UNREADABLE, WatchEvent, read_metadata
+from monitor.cluster.objects import UNREADABLE, WatchEvent, read_metadata, read_uid
 from monitor.cluster.pods import read_pod
 from monitor.cluster.reported import Facts, Reported, same_rollout
 from monitor.cluster.services import Service
@@ -113,7 +113,7 @@ class Tracker:
         changed: set[GroupKey] = set()
         for item in in_slices(items):
             try:
-                uid = read_metadata(item).uid
+                uid = read_uid(item)
             except UNREADABLE as error:
                 self._gaps = True
                 self._log.warning("unreadable", "%s: cannot read an object: %s", self._scope, error)
@@ -181,7 +181,7 @@ class Tracker:
         """Compare one observation of an object, and return the groups that it changes."""
         try:
             if forget:
-                self._bytes.pop(read_metadata(body).uid, None)
+                self._bytes.pop(read_uid(body), None)
             if self._scope.kind == "Pod":
                 pod = read_pod(body)
                 if pod.owner is not None:

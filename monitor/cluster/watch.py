@@ -144,6 +144,8 @@ class Watch:
         self._server = ""
         # How many watches in a row ended at once, without an event.
         self._hasty = 0
+        # The version after which the stream had a line that is not an event.
+        self._unreadable_after: str | None = None
 
     def run(self) -> None:
         """List and watch until the stop event; raises only unexpected errors."""
@@ -244,7 +246,7 @@ class Watch:
                     break
                 version = seen or version
             except UNREADABLE:
-                error = ApiError(Reason.BROKEN, "the stream has a line that is not an event")
+                error = self._unreadable(version)
                 break
             if event.type != "BOOKMARK":
                 changes.append(event)
@@ -254,6 +256,14 @@ class Watch:
         if error is not None:
             raise error
         self._backoff.reset()
+
+    def _unreadable(self, version: str | None) -> ApiError:
+        """Continue from ``version`` once; if the same line comes again, a list goes past it."""
+        text = "the stream has a line that is not an event"
+        if version == self._unreadable_after:
+            return ApiError(Reason.EXPIRED, f"{text}, again")
+        self._unreadable_after = version
+        return ApiError(Reason.BROKEN, text)
 
     def _well(self) -> None:
         if self.problem is not None and self.reason is None:

@@ -330,6 +330,26 @@ def test_a_token_is_read_from_a_regular_file_only(tmp_path: Path, what: str) -> 
         loaded(kubeconfig)
 
 
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_keys_without_a_value_are_absent(
+    secured: Secured, tmp_path: Path, nothing: str | None
+) -> None:
+    command = plugin_script(tmp_path, 'echo \'{"status": {"token": "from-plugin"}}\'')
+    unset = dict.fromkeys(("token", "tokenFile", "auth-provider", "client-key", "as"), nothing)
+    plugin = {"command": command, "args": None, "env": [{"name": "A", "value": nothing}]}
+    cluster = dict.fromkeys(
+        ("certificate-authority", "proxy-url", "insecure-skip-tls-verify"), nothing
+    )
+    secured.write(user={**unset, "exec": plugin}, **cluster)
+    assert loaded(secured.file).headers == {"authorization": "Bearer from-plugin"}
+    secured.write(user={**unset, "exec": nothing})
+    assert loaded(secured.file).headers == {}
+    content = json.loads(secured.file.read_text())
+    content["users"][0]["user"] = nothing
+    secured.file.write_text(json.dumps(content))
+    assert loaded(secured.file).headers == {}
+
+
 def test_the_proxy_is_that_of_the_kubeconfig_or_of_the_environment(
     secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

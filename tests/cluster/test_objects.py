@@ -75,6 +75,23 @@ def test_a_deployment_config_is_complete_as_oc_says(
     assert found.revision == (latest or None)
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_null_is_a_missing_field_of_every_kind(kind: str) -> None:
+    condition = {"type": None, "status": None, "reason": None, "message": None}
+    item = {
+        "metadata": {"name": "churn", "uid": "u", "generation": 1, "labels": {"a": None}},
+        "spec": {"template": {"spec": {"containers": [None, {"name": None, "args": [None]}]}}},
+        "status": {"conditions": [None, condition], "traffic": [None], "components": {"p": None}},
+    }
+    whole = KINDS[kind].read(msgspec.json.encode(item))
+    assert whole is not None
+    assert not whole.complete
+    for part in ("spec", "status"):
+        body = msgspec.json.encode(item | {part: None})
+        assert (found := KINDS[kind].read(body)) is not None
+        assert (found.name, found.labels) == ("churn", {})
+
+
 def test_a_failure_of_an_older_generation_is_none_of_this_one() -> None:
     condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
     old = service(**{**DONE, "observedGeneration": 1}, conditions=[condition])

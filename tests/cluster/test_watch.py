@@ -11,7 +11,7 @@ import pytest
 from monitor.cluster.watch import Timing
 from monitor.part import Health
 from tests.cluster.conftest import QUICK, Lab
-from tests.cluster.play import Play
+from tests.cluster.play import LABELS, Play
 from tests.cluster.plays import DeploymentConfigPlay, DeploymentPlay
 from tests.servers.kubernetes import Break, Fault
 from tests.waiting import until
@@ -172,6 +172,27 @@ async def test_a_stream_that_breaks_loses_and_repeats_nothing(lab: Lab, how: Bre
             == [("churn", "deployed", "created")] + [("churn", "upgraded", "image-changed")] * 3
         )
         await part.healthy()
+
+
+@pytest.mark.parametrize("metadata", [{"annotations": 5}, {"uid": ""}])
+async def test_an_object_that_nothing_can_read_does_not_hold_up_the_others(
+    lab: Lab, metadata: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    play = DeploymentPlay()
+    async with lab.run() as part:
+        await part.healthy()
+        lab.play(play.create(V1))
+        await part.count(1)
+        odd = {"namespace": "models", "name": "odd", "labels": LABELS, **metadata}
+        lab.server.write("deployments", {"metadata": odd})
+        lab.play(play.set_image(V2))
+        await part.count(2)
+        assert part.told == [
+            ("churn", "deployed", "created"),
+            ("churn", "upgraded", "image-changed"),
+        ]
+        await part.healthy()
+    assert count(caplog, "cannot read") == 1
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1000])

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from monitor.cluster.kinds.kind import Kind, Resource, resource_service
-from monitor.cluster.objects import Lenient, OwnMetadata
+from monitor.cluster.objects import Lenient, OwnMetadata, decoder_of
 from monitor.cluster.services import Failure, Service
 from monitor.errors import SettingError
 from monitor.settings import Section
@@ -88,7 +88,7 @@ class _Item(Lenient):
 
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-_metadata_of = msgspec.json.Decoder(_Item).decode
+_metadata_of = decoder_of(_Item)
 
 
 class CustomKind(Kind):

@@ -11,7 +11,15 @@ from typing import Any, ClassVar
 import msgspec
 
 from monitor.cluster.kinds.kind import Kind, Resource, condition_of, resource_service
-from monitor.cluster.objects import Condition, Container, Lenient, OwnMetadata, PodSpec, Template
+from monitor.cluster.objects import (
+    Condition,
+    Container,
+    Lenient,
+    OwnMetadata,
+    PodSpec,
+    Template,
+    decoder_of,
+)
 from monitor.cluster.services import Failure, Service
 
 __all__ = ["INFERENCE_SERVICE"]
@@ -90,7 +98,7 @@ class _Model(Container):
         return self.storage_uri or uris or (self.storage.path if self.storage else None)
 
 
-_decode = msgspec.json.Decoder(_InferenceService).decode
+_decode = decoder_of(_InferenceService)
 
 
 class InferenceService(Kind):

@@ -21,6 +21,7 @@ from monitor.cluster.objects import (
     Managed,
     OwnMetadata,
     Template,
+    decoder_of,
     fingerprint_of,
     instant,
     read_template,
@@ -138,7 +139,7 @@ class Workload(Lenient):
         return 1 if self.spec.replicas is None else self.spec.replicas
 
 
-read_workload = msgspec.json.Decoder(Workload).decode
+read_workload = decoder_of(Workload)
 
 
 def service_of(

@@ -15,6 +15,7 @@ from monitor.cluster.objects import (
     Condition,
     Lenient,
     OwnMetadata,
+    decoder_of,
     fingerprint_of,
     read_template,
 )
@@ -46,7 +47,7 @@ class _KnativeService(Lenient):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
-_decode = msgspec.json.Decoder(_KnativeService).decode
+_decode = decoder_of(_KnativeService)
 
 
 class KnativeService(Kind):

@@ -25,6 +25,7 @@ from monitor.cluster.objects import (
     Condition,
     Lenient,
     OwnMetadata,
+    decoder_of,
     fingerprint_of,
 )
 from monitor.cluster.services import Failure, Revision, Service
@@ -63,7 +64,7 @@ class _Rollout(Lenient):
         return 1 if self.spec.replicas is None else self.spec.replicas
 
 
-_decode = msgspec.json.Decoder(_Rollout).decode
+_decode = decoder_of(_Rollout)
 
 
 class Rollout(Kind):

@@ -6,6 +6,7 @@ It imports little before :func:`main` runs, because Ctrl-C before that shows a t
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
@@ -21,11 +22,16 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
+class _ClosedOutput(io.TextIOBase):
+    def write(self, _: str) -> int:
+        raise OSError(errno.EIO, "stdout is closed")
+
+
 def _open_standard_streams() -> None:
     """Put /dev/null where stdin, stdout or stderr is closed.
 
     Their descriptors would go to the first files and sockets that are opened, and libraries take
-    them for what they usually are. sys.stdout stays None: what a command prints is then an error.
+    them for what they usually are. What a command prints to a closed stdout is an error.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -34,6 +40,8 @@ def _open_standard_streams() -> None:
             # The lowest free descriptor is this one.
             os.open(os.devnull, os.O_RDONLY if descriptor == 0 else os.O_WRONLY)
             os.set_inheritable(descriptor, True)
+    if sys.stdout is None:
+        sys.stdout = _ClosedOutput()
     if sys.stderr is None:
         sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
@@ -47,8 +55,7 @@ def _run(argv: list[str]) -> int:
             return run(list(argv))
         finally:
             # Raise errors of buffered output here, not at the exit of the interpreter.
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except MonitorError as error:
         if not error.logged:
             from monitor.commands.terminal_text import terminal_text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from typing import Any, Final
@@ -80,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.action}: expected the {what}")
     if args.action in ("list", "silence") and args.names:
         raise UsageError(f"{args.action} expects no name, only options")
+    if args.limit < 1:
+        raise UsageError("--limit: expected at least 1")
     api = Api(args)
     if args.action == "list":
         return _list(api, args)
@@ -186,6 +189,8 @@ def _silence(api: Api, args: argparse.Namespace) -> int:
     match = {key: value for key, value in match.items() if value is not None}
     if args.for_ is not None and args.until is not None:
         raise UsageError("--for and --until cannot be used together")
+    if args.for_ is not None and not (args.for_ > 0 and math.isfinite(args.for_)):
+        raise UsageError("--for: expected a number of seconds above 0")
     if not match and args.for_ is None and args.until is None:
         raise UsageError(
             "silence: expected --job, --tag, --subject or --rule;"
@@ -193,9 +198,11 @@ def _silence(api: Api, args: argparse.Namespace) -> int:
         )
     body: dict[str, Any] = {"match": match, "comment": args.comment}
     if args.until is None:
-        body["for"] = args.for_ or _HOUR_S
+        body["for"] = _HOUR_S if args.for_ is None else args.for_
     else:
         body["until"] = instant("--until", args.until)
+        if body["until"] <= time.time():
+            raise UsageError(f"--until: {args.until} is in the past")
     if args.since is not None:
         body["from"] = instant("--from", args.since)
     found = api.request("POST", "/silence", body=body)

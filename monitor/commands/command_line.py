@@ -11,7 +11,7 @@ import difflib
 import importlib
 import io
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from monitor import __version__
 from monitor.commands import COMMANDS
@@ -24,9 +24,29 @@ __all__ = ["run"]
 class _Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError, which prints one line."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # Its own errors name Python's types: "invalid float value".
+        self.register("type", int, _whole_number)
+        self.register("type", float, _number)
+
     def error(self, message: str) -> NoReturn:
         one_line = message.replace("\n", "\\n")
         raise UsageError(f"{one_line}; see {self.prog} --help")
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, without a unit") from None
 
 
 def run(argv: list[str]) -> int:

@@ -21,6 +21,7 @@ from rich.table import Column
 from monitor.commands.arguments import channel_name, seconds, server_url
 from monitor.commands.found_config import find_config
 from monitor.commands.progress import Progress
+from monitor.commands.screen import Screen
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.relay.client import RelayClient
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     name = terminal_text(args.channel)
     view: _View = _Json() if args.json else _Lines(name)
     if sys.stdout.isatty() and not args.json:
-        console = Console()
+        console = Screen()
         # A dumb terminal cannot redraw a line: print a line per message.
         if not console.is_dumb_terminal:
             view = _Terminal(name, console, args.expect)

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from rich.console import Console
 from rich.text import Text
 from websockets.exceptions import (
     ConnectionClosed,
@@ -32,6 +31,7 @@ from websockets.sync.client import ClientConnection, connect
 from monitor.backoff import Backoff
 from monitor.commands.api import TLS_FAILED, Api, add_api_arguments
 from monitor.commands.arguments import instant, log_text, seconds
+from monitor.commands.screen import Screen
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.errors import MonitorError, UnavailableError, UsageError
 from monitor.logs.levels import LEVELS, level_name
@@ -337,7 +337,7 @@ class _View:
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
-        self._console = Console(highlight=False, markup=False, soft_wrap=True, emoji=False)
+        self._console = Screen(highlight=False, markup=False, soft_wrap=True, emoji=False)
 
     def show(self, entry: dict[str, Any]) -> None:
         if self._json:

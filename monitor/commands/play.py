@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, int(_LINGER_S * 1000))
         _use_curve(socket, args, config)
-        _connect(socket, uri, args.wait)
+        _connect(socket, uri, args.wait, has_key=args.key is not None)
         began = time.monotonic()
         for entry in entries:
             pause = (entry.t - entries[0].t) / args.speed - (time.monotonic() - began)
@@ -150,7 +150,7 @@ def _use_curve(socket: zmq.Socket[bytes], args: argparse.Namespace, config: Conf
         return
     try:
         server = (
-            args.server_key.encode()
+            args.server_key.encode("utf-8", "replace")
             if args.server_key
             else read_curve_keys(curve).public
             if curve
@@ -167,16 +167,20 @@ def _use_curve(socket: zmq.Socket[bytes], args: argparse.Namespace, config: Conf
                 if key is None:
                     raise UsageError(f"--key: {args.key} has no {name}")
             public, secret = (str(key).encode() for key in found.values())
-        socket.setsockopt(zmq.CURVE_SERVERKEY, server)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
     except SettingError as error:
         raise UsageError(str(error)) from None
-    except (ValueError, zmq.ZMQError) as error:
-        raise UsageError(f"invalid CURVE key: {error}") from None
+    for name, option, given in (
+        ("--server-key", zmq.CURVE_SERVERKEY, server),
+        ("--key", zmq.CURVE_PUBLICKEY, public),
+        ("--key", zmq.CURVE_SECRETKEY, secret),
+    ):
+        try:
+            socket.setsockopt(option, given)
+        except zmq.ZMQError:
+            raise UsageError(f"{name}: not a CURVE key: expected 40 characters of Z85") from None
 
 
-def _connect(socket: zmq.Socket[bytes], uri: str, wait_s: float) -> None:
+def _connect(socket: zmq.Socket[bytes], uri: str, wait_s: float, *, has_key: bool) -> None:
     """Wait for the handshake of the relay: a message sent before it might be lost."""
     monitor = socket.get_monitor_socket(
         zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -200,7 +204,8 @@ def _connect(socket: zmq.Socket[bytes], uri: str, wait_s: float) -> None:
                     return
                 case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                     socket.setsockopt(zmq.LINGER, 0)
-                    raise MonitorError(f"{uri}: the relay does not allow this key")
+                    hint = "" if has_key else "; it allows brokers by their keys: use --key FILE"
+                    raise MonitorError(f"{uri}: the relay does not allow this key{hint}")
             problem = (
                 "connected, but no ZeroMQ handshake succeeded (a relay with relay.curve needs"
                 " --key and --server-key)"

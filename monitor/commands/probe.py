@@ -11,11 +11,11 @@ import sys
 import time
 from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.text import Text
 
 from monitor import messages
 from monitor.commands.configured_jobs import load_configured_jobs
+from monitor.commands.screen import Screen
 from monitor.commands.terminal_text import terminal_json, terminal_text
 from monitor.daemon.config import load
 from monitor.errors import MonitorError, SettingError, UsageError
@@ -139,7 +139,7 @@ async def _check(job: Job) -> Result:
 
 
 def _show(result: Result) -> None:
-    console = Console(file=sys.stdout, highlight=False)
+    console = Screen(file=sys.stdout, highlight=False)
     state = Text("up" if result.up else "down", style="bold green" if result.up else "bold red")
     status = "" if result.status is None else f", status {result.status}"
     url = terminal_text(result.url)

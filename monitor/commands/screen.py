@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Column", "print_folded", "print_table", "table_lines"]
+__all__ = ["Column", "Screen", "print_folded", "print_table", "table_lines"]
 
 _GAP: Final = 2
 
@@ -31,6 +31,14 @@ class Column:
     ids: bool = False
 
 
+class Screen(Console):
+    """A console that leaves a broken pipe to main: rich would exit with 1, without a word."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error as it was."""
+        raise BrokenPipeError
+
+
 def print_table(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], styles: Sequence[str], *, empty: str
 ) -> None:
@@ -39,7 +47,7 @@ def print_table(
         for row in ([column.name for column in columns], *rows):
             print("\t".join(row))
         return
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     if not rows:
         console.print(empty)
         return
@@ -98,7 +106,7 @@ def _line(texts: Sequence[Text], columns: Sequence[Column], widths: dict[int, in
 
 def print_folded(lines: Iterable[Text], *, indent: int = 4) -> None:
     """Print lines; in a terminal, what does not fit continues on the next line, indented."""
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     for line in lines:
         if not sys.stdout.isatty() or line.cell_len <= console.width:
             console.print(line, soft_wrap=True)

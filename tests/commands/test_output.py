@@ -52,7 +52,21 @@ def unread_pipe() -> Iterator[int]:
     os.close(write)
 
 
-def test_a_reader_that_has_enough_is_no_error(unread_pipe: int) -> None:
-    arguments = ["check-config", "-c", str(ROOT / "install/checkout.yml")]
+CHECK = ["check-config", "-c", str(ROOT / "install/checkout.yml")]
+# It prints by another library than the others.
+PROBE = ["probe", "tcp://127.0.0.1:1"]
+
+
+@pytest.mark.parametrize("arguments", [CHECK, PROBE])
+def test_a_reader_that_has_enough_is_no_error(unread_pipe: int, arguments: list[str]) -> None:
     done = written_to("", arguments, pipe=unread_pipe)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [CHECK, PROBE])
+def test_a_closed_stdout_is_one_line_and_1(arguments: list[str]) -> None:
+    done = written_to(">&-", arguments)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "recodex-monitor: cannot write the output: stdout is closed\n",
+    )

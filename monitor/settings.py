@@ -24,6 +24,7 @@ import msgspec
 
 from monitor.errors import SettingError
 from monitor.files.reading import read_file
+from monitor.validation import printable
 
 __all__ = [
     "Address",
@@ -201,7 +202,7 @@ def read_pem(file: str, *, path: tuple[str | int, ...]) -> bytes:
     try:
         return read_file(file, max_bytes=_PEM_LIMIT_BYTES)
     except OSError as error:
-        raise SettingError(path, f"cannot read {file}: {error.strerror}") from None
+        raise SettingError(path, f"cannot read {printable(file)}: {error.strerror}") from None
 
 
 def address_text(address: tuple[str, int]) -> str:

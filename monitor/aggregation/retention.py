@@ -10,7 +10,7 @@ from monitor.aggregation.purged import move_purged_before
 from monitor.aggregation.settings import AggregationSettings
 from monitor.errors import MonitorError
 from monitor.store import Connection, Store
-from monitor.store.partitions import create_partitions, drop_partitions
+from monitor.store.partitions import create_partitions, delete_rows, drop_partitions
 from monitor.store.purge import delete_in_steps, give_pages_back
 
 __all__ = ["MARGIN_S", "Purged", "purge"]
@@ -94,17 +94,21 @@ async def purge(store: Store, settings: AggregationSettings, *, now: float) -> P
 
 
 async def _purge_metrics(store: Store, granularity: str, before: float) -> int:
-    # By ctid: the BRIN index on dt only finds the pages that may hold old rows.
     if store.dialect == "postgresql":
-        statement = (
-            "DELETE FROM availability_metric WHERE ctid = ANY(ARRAY(SELECT ctid FROM"
-            " availability_metric WHERE granularity = %s AND dt < to_timestamp(%s) LIMIT %s))"
+        return await delete_in_steps(
+            store,
+            lambda connection, limit: delete_rows(
+                connection,
+                "availability_metric",
+                "granularity = %s AND dt < to_timestamp(%s)",
+                (granularity, before),
+                limit,
+            ),
         )
-    else:
-        statement = (
-            "DELETE FROM availability_metric WHERE (job_id, dt, granularity) IN (SELECT job_id,"
-            " dt, granularity FROM availability_metric WHERE granularity = %s AND dt < %s LIMIT %s)"
-        )
+    statement = (
+        "DELETE FROM availability_metric WHERE (job_id, dt, granularity) IN (SELECT job_id,"
+        " dt, granularity FROM availability_metric WHERE granularity = %s AND dt < %s LIMIT %s)"
+    )
     return await delete_in_steps(
         store,
         lambda connection, limit: connection.execute(statement, (granularity, before, limit)),

@@ -155,7 +155,7 @@ def _decoded(place: Any, batch: Any) -> Iterator[Record]:
                     at = start + size
                 else:
                     at = start + (size >> 1)
-                name = data[start:at].decode()
+                name = data[start:at].decode(errors="replace")
                 size, start = data[at], at + 1
                 if size & 0x81:
                     size, start = decode_varint(data, at)

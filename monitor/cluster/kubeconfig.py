@@ -53,7 +53,7 @@ class AccessError(SettingError):
 def current(config: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Return the cluster or the user of the current context, to be changed; {} if unknown.
 
-    Keys without a value are removed, even in ``config``: for kubectl they are absent.
+    Keys without a value are removed from ``config`` as well: for kubectl they are absent.
     """
 
     def named(plural: str, name: Any, key: str) -> dict[str, Any]:

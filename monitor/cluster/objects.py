@@ -176,9 +176,8 @@ class WatchEvent(Lenient):
         """Return code and message of the Status of an ERROR."""
         status = _read_any(self.object)
         gone = status.reason in {"Expired", "Gone"}
-        return status.code or (
-            410 if gone else 500
-        ), status.message or status.reason or "no reason given"
+        code = status.code or (410 if gone else 500)
+        return code, status.message or status.reason or "no reason given"
 
 
 _read_any = decoder_of(_AnyObject)
@@ -193,7 +192,7 @@ def read_metadata(body: bytes | msgspec.Raw) -> Metadata:
 
 
 def read_uid(body: bytes | msgspec.Raw) -> str:
-    """Return the uid of an object; raises msgspec.DecodeError, even for one without a uid."""
+    """Return the uid of an object; raises msgspec.DecodeError, even if it only lacks one."""
     uid = read_metadata(body).uid
     if not uid:
         raise msgspec.ValidationError("it has no metadata.uid")

@@ -137,7 +137,7 @@ class Api:
         if answer.ok and found is not None:
             return found
         detail = found.get("detail") if isinstance(found, dict) else None
-        problem = detail or f"status {answer.status_code}, without JSON"
+        problem = detail or f"status {answer.status_code}, without JSON; is this the API's address?"
         if answer.status_code == 404 and detail == "Not Found":
             problem = f"does not serve {path}; is the part for it in the daemon's config?"
         if answer.status_code == 401:
@@ -168,4 +168,6 @@ def _why(error: requests.RequestException) -> str:
     text = str(error)
     if "refused" in text:
         return "connection refused; is the daemon running, with the api section in its config?"
+    if "[Errno -" in text:  # of getaddrinfo
+        return "cannot connect: the name of the host is not known"
     return "cannot connect"

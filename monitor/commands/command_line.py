@@ -25,7 +25,8 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError, which prints one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
+        one_line = message.replace("\n", "\\n")
+        raise UsageError(f"{one_line}; see {self.prog} --help")
 
 
 def run(argv: list[str]) -> int:
@@ -66,8 +67,9 @@ def run(argv: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Escape characters that the encoding of the terminal lacks, as on stderr.
         sys.stdout.reconfigure(errors="backslashreplace")
-    given = args.arguments + (["-c", args.config] if args.config is not None else [])
-    parsed = command.parse_args(given)
+    given = (["-c", args.config] if args.config is not None else []) + args.arguments
+    # Options may stand anywhere: `token create --role reader NAME`.
+    parsed = command.parse_intermixed_args(given)
     with needed_by(args.command):
         status: int = module.run(parsed)
     return status

@@ -171,9 +171,10 @@ def _print_check(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(_json(result))
         return
-    took = _milliseconds(result["response_time"])
     said = "up" if result["up"] else f"down, {result['error']}"
-    print(f"job {result['job_id']} is {terminal_text(said)}, {took}")
+    if result["response_time"] is not None:
+        said += f", {_milliseconds(result['response_time'])}"
+    print(f"job {result['job_id']} is {terminal_text(said)}")
 
 
 def _asked(api: Api, action: str, job_id: int, until: float | None) -> Any:

@@ -167,7 +167,7 @@ class OldKeys:
             elif key.value == _LOGGER and isinstance(value, yaml.MappingNode):
                 value.value = [(name, _scalar(name, item)) for name, item in value.value]
                 for name, item in value.value:
-                    if name.value in _MOST:
+                    if isinstance(name, yaml.ScalarNode) and name.value in _MOST:
                         yield (_LOGGER, name.value), item
 
     def _read_number(self, path: SettingPath, node: yaml.Node) -> None:

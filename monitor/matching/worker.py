@@ -153,7 +153,7 @@ def _is_true(expression: str, text: str, libraries: str) -> int:
     from jmespath.exceptions import JMESPathError
 
     try:
-        data = json.loads(text, parse_constant=_refuse)
+        data = _parsed(text)
     except (ValueError, RecursionError):
         return NOT_JSON
     try:
@@ -161,6 +161,16 @@ def _is_true(expression: str, text: str, libraries: str) -> int:
     except (JMESPathError, RecursionError, TypeError, ValueError):
         # A function of a value that has another type, for instance.
         return NO_MATCH
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # Python refuses to read integers of thousands of digits; browsers do not count them.
+        return json.loads(text, parse_constant=_refuse, parse_int=float)
 
 
 def _refuse(constant: str) -> None:

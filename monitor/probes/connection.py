@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import ssl
 import time
@@ -22,6 +23,7 @@ from monitor.probes.tls import TlsClient, sent_certificates
 
 __all__ = ["Connection", "ProbeError", "Streams", "converse"]
 
+_PLACE = re.compile(r" \(_ssl[.]c:\d+\)")
 _ABOUT_WHOLE_ANSWERS = ("bad-status", "bad-rcode", "body-mismatch")
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -201,7 +203,8 @@ def _describe(error: BaseException, timeout_s: float) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"bad-certificate: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"tls: {error.reason or error.strerror or error}"
+        # OpenSSL has no name for some alerts, and Python then names its own source.
+        return f"tls: {error.reason or _PLACE.sub('', error.strerror or str(error))}"
     if isinstance(error, EOFError):
         return "reset: the connection was closed"
     if isinstance(error, socket.gaierror):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from monitor.probes.job import Job
 from monitor.yielding import in_slices
@@ -66,13 +66,20 @@ class Dependents:
             for job_id in job.depends_on:
                 self._direct.setdefault(job_id, []).append(job.id)
 
-    def of(self, job_id: int) -> set[int]:
-        """Return the ids of the jobs that depend on the job, also indirectly."""
+    def __contains__(self, job_id: object) -> bool:
+        """Return whether any job depends on this one."""
+        return job_id in self._direct
+
+    def of(self, job_ids: Iterable[int]) -> Iterator[int]:
+        """Yield the ids of the jobs that depend on one of these, also indirectly.
+
+        One that depends on several of them is yielded more than once: each dependency is a step.
+        """
         found: set[int] = set()
-        waiting = [job_id]
+        waiting = list(job_ids)
         while waiting:
             for dependent in self._direct.get(waiting.pop(), ()):
                 if dependent not in found:
                     found.add(dependent)
                     waiting.append(dependent)
-        return found
+                yield dependent

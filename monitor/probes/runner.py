@@ -246,6 +246,9 @@ class Runner:
         """The ids of stopped jobs."""
         return frozenset(self._stopped)
 
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._jobs
+
     def job_ids(self) -> list[int]:
         """Return the ids of all jobs, in order."""
         return sorted(self._jobs)
@@ -261,6 +264,8 @@ class Runner:
             self._schedule.start(self._clock())
         while True:
             self._changed.clear()
+            async for _ in over_turns(self._schedule.follow_clock(self._clock())):
+                pass
             for run in self._schedule.due(self._clock()):
                 if run.job_id in self._jobs:
                     self._slots.offer(run, slow=self._jobs[run.job_id].slow)

@@ -123,17 +123,37 @@ class Schedule:
         Between two steps anything may be called.
         """
         under_way = self._fresh is not None
-        if under_way or len(self._heap) <= 2 * len(self._entries) + _MOST_STALE:
-            return
+        if not under_way and len(self._heap) > 2 * len(self._entries) + _MOST_STALE:
+            yield from self._rebuild()
+
+    def follow_clock(self, now: float) -> Iterator[None]:
+        """After the clock was set back, plan runs on the grid of its new time; a step for each job.
+
+        Between two steps anything may be called. If not all are taken, the next call begins again.
+        """
+        now_ms = int(now * 1000)
+        if now_ms < self._latest_ms - _GRACE_MS:
+            yield from self._rebuild(now_ms)
+
+    def _rebuild(self, now_ms: int | None = None) -> Iterator[None]:
+        """Put the next run of each job into another heap, which then takes the place of this one.
+
+        With a time to which the clock was set back, plan these runs again.
+        """
         fresh: list[tuple[int, int]] = []
         self._fresh = fresh
-        for job_id in list(self._entries):
-            entry = self._entries.get(job_id)
-            if entry is not None:
+        for job_id, entry in list(self._entries.items()):
+            # One that was added meanwhile is in both heaps.
+            if self._entries.get(job_id) is entry:
+                if now_ms is not None:
+                    entry.due_ms = due_after(job_id, entry.interval_ms, now_ms)
+                    entry.at_once = False
                 heapq.heappush(fresh, (entry.due_ms, job_id))
             yield
             if self._fresh is not fresh:
                 return
+        if now_ms is not None:
+            self._latest_ms, self._started_ms = now_ms, 0
         self._heap, gone = fresh, self._heap
         self._fresh = None
         while gone:
@@ -147,16 +167,8 @@ class Schedule:
         set back, runs follow the grid of its new time at once.
         """
         now_ms = int(now * 1000)
-        if now_ms < self._latest_ms - _GRACE_MS:
-            self._latest_ms = now_ms
-            self._heap = []
-            for job_id, each in self._entries.items():
-                each.due_ms = due_after(job_id, each.interval_ms, now_ms)
-                each.at_once = False
-                self._heap.append((each.due_ms, job_id))
-            heapq.heapify(self._heap)
-            self._fresh = None
-            self._started_ms = 0
+        for _ in self.follow_clock(now):
+            pass
         self._latest_ms = max(self._latest_ms, now_ms)
         runs = []
         for _ in range(_MOST_DUE):

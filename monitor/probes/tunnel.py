@@ -31,10 +31,10 @@ class Tunnel:
     def of(cls, url: str) -> Tunnel:
         """Return it for a job's ``proxy``; raise SettingError."""
         try:
-            return cls(parse_url(url, ("http",)))
+            return cls(parse_url(url, ("http",), path=False))
         except SettingError:
             # Its own words would show the proxy's password where there is no scheme.
-            raise SettingError(("proxy",), "must be http://HOST:PORT") from None
+            raise SettingError(("proxy",), "must be http://HOST:PORT and nothing more") from None
 
     async def connect(self, connection: Connection, host: str, port: int) -> None:
         """Connect to the host through the proxy; raise ProbeError. The caller bounds the time."""

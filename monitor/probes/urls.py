@@ -7,6 +7,7 @@ it were one of the web's.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
@@ -34,6 +35,7 @@ WEB_SCHEMES = frozenset(_PORTS)
 """Their URLs need no slashes after the colon."""
 _IGNORED = {ord(letter): None for letter in "\t\n\r"}
 _EDGES = "".join(map(chr, range(33)))
+_PORT_0 = re.compile(r"[/\\]*[^/\\?#]*:0+(?:[/\\?#]|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,10 @@ class Url:
         return unquote_to_bytes(self.user), unquote_to_bytes(self.password)
 
 
-def parse_url(url: str, schemes: tuple[str, ...], *, port: bool = False) -> Url:
+def parse_url(url: str, schemes: tuple[str, ...], *, port: bool = False, path: bool = True) -> Url:
     """Take a URL apart; raise SettingError with path ``("url",)`` for one that cannot be used.
 
-    ``port`` requires a port, for schemes without a usual one.
+    ``port`` requires a port, for schemes without a usual one; without ``path`` nothing may follow.
     """
 
     def refuse(problem: str) -> SettingError:
@@ -96,8 +98,10 @@ def parse_url(url: str, schemes: tuple[str, ...], *, port: bool = False) -> Url:
         raise refuse("has credentials with NUL")
     if found.port == 0 and port:
         raise refuse("has no port, or port 0")
-    if found.port == 0 and scheme in _PORTS:
+    if found.port == 0 and _PORT_0.match(rest):
         raise refuse("has port 0")
+    if not path and (found.path != "/" or found.query or "#" in rest):
+        raise refuse("has more than a host and a port")
     if not _fits(found.host):
         raise refuse("has an invalid host name")
     return found
@@ -164,6 +168,7 @@ def ascii_host(host: str) -> str:
     found = _parsed("tcp", f"//[{host}]" if ":" in host else f"//{host}")
     if (
         found is None
+        or host[:1] in ("/", "\\")
         or not _fits(found.host)
         or found != Url("tcp", "", "", found.host, 0, "/", "")
     ):

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from monitor.store.interface import Connection, Store, TablesError
 from monitor.store.purge import delete_in_steps
 
-__all__ = ["Range", "create_partitions", "drop_partitions", "plan_partitions"]
+__all__ = ["Range", "create_partitions", "delete_rows", "drop_partitions", "plan_partitions"]
 
 Range = tuple[int, int]
 """Start (included) and end (excluded) of a partition, s since the epoch."""
@@ -95,11 +95,11 @@ async def drop_partitions(
     UnavailableError if a long query uses one of them: try again later. Statements that need the
     table in the meantime wait as well, for at most ``lock_timeout_ms``.
     """
-    dropped = []
+    dropped: list[Range] = []
     for partition in sorted(await store.read(lambda connection: _attached(connection, table))):
         name, bounds = partition.name, partition.bounds
         own = _own(table, name)
-        if own is None:
+        if own is None or bounds != (float(own[0]), float(own[1])):
             if bounds is None or bounds[0] < before:
                 await _delete(store, table, partition, before)
             continue
@@ -122,14 +122,27 @@ async def _delete(store: Store, table: str, partition: _Partition, before: float
     """
 
     def step(connection: Connection, limit: int) -> int:
-        key = _key(connection, table)
-        rows = f"FROM {table} WHERE {key} < %s AND tableoid = %s"
-        return connection.execute(
-            f"DELETE {rows} AND ctid = ANY(ARRAY(SELECT ctid {rows} LIMIT %s))",
-            (before, partition.oid, before, partition.oid, limit),
-        )
+        # It may have partitions itself.
+        inside = "tableoid IN (SELECT relid FROM pg_partition_tree(%s::oid::regclass))"
+        condition = f"{_key(connection, table)} < %s AND {inside}"
+        return delete_rows(connection, table, condition, (before, partition.oid), limit)
 
     await delete_in_steps(store, step)
+
+
+def delete_rows(
+    connection: Connection, table: str, condition: str, parameters: Sequence[Any], limit: int
+) -> int:
+    """Delete ``limit`` rows that meet a condition, or a few more; return how many.
+
+    By their places: a BRIN index only finds the pages that may hold them. The places are those in a
+    partition, and others may have given partitions to any table. So the condition counts again.
+    """
+    return connection.execute(
+        f"DELETE FROM {table} WHERE {condition} AND ctid = ANY(ARRAY("  # noqa: S608 - our own names
+        f"SELECT ctid FROM {table} WHERE {condition} LIMIT %s))",
+        (*parameters, *parameters, limit),
+    )
 
 
 def _refuse_in_the_way(connection: Connection, table: str, low: int, high: int) -> None:

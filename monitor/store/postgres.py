@@ -20,7 +20,7 @@ import psycopg2.extensions
 import psycopg2.extras
 
 from monitor.errors import MonitorError, UnavailableError
-from monitor.store import locks, migrate, sequences
+from monitor.store import locks, migrate, pooling, sequences
 from monitor.store.columns import Columns
 from monitor.store.escapes import escape
 from monitor.store.interface import (
@@ -90,7 +90,7 @@ class PostgresConnection(Connection):
 class _PostgresSession(Session):
     """One connection in autocommit mode: statements begin and end transactions."""
 
-    def __init__(self, raw: psycopg2.extensions.connection) -> None:
+    def __init__(self, raw: pooling.MarkedConnection) -> None:
         self.raw = raw
         self.place = place_of(raw)
         self.checked = False
@@ -209,10 +209,14 @@ class PostgresStore(Store):
             lock_ms = max(1, round(left_ms * _LOCK_SHARE))
             with self._errors(session, writes=writes, timeout=timeout):
                 try:
-                    connection.execute(
+                    seen = connection.query(
                         f"{begin}; SET LOCAL statement_timeout = {limit_ms};"
-                        f" SET LOCAL lock_timeout = {lock_ms}"
+                        f" SET LOCAL lock_timeout = {lock_ms}; {pooling.LOOK}"
                     )
+                    if seen != [(session.raw.mark,)]:
+                        session.close()
+                        self._threads.renew()
+                        raise self._connector.shared()
                     if check:
                         self._check(session, connection, writes=writes)
                     begun = time.monotonic()

@@ -19,8 +19,9 @@ import psycopg2.extras
 
 from monitor.errors import MonitorError, SettingError, UnavailableError
 from monitor.log_limits import OutageLog
-from monitor.store import postgres_errors
+from monitor.store import pooling, postgres_errors
 from monitor.store.interface import LoginError
+from monitor.store.pooling import MARK, MarkedConnection
 from monitor.store.settings import DatabaseSettings
 
 __all__ = ["Connector", "Place", "place_of"]
@@ -44,6 +45,7 @@ _SESSION = {
     "idle_session_timeout": "0",
     "IntervalStyle": "postgres",
     "lock_timeout": "0",
+    "quote_all_identifiers": "off",
     "row_security": "on",
     "statement_timeout": "0",
     "synchronous_commit": "local",
@@ -52,6 +54,7 @@ _SESSION = {
     "tcp_keepalives_interval": "5",
     "TimeZone": "UTC",
     "transaction_timeout": "0",
+    "transform_null_equals": "off",
 }
 # A server that vanished without a word must not hold a connection for longer than a new one takes.
 _CONNECTION: dict[str, Any] = {
@@ -88,6 +91,7 @@ class Connector:
         self.answers_logins = True
         """Whether the server takes new logins, as far as :meth:`ask` found out."""
         self._unanswered = False
+        self._shared = False
         self._available_at = 0.0
         self._answered_at: dict[Place, float] = {}
         self._lock = threading.Lock()
@@ -96,7 +100,7 @@ class Connector:
             logger, subject=self.server, level=logging.ERROR, settle_s=_SETTLE_S
         )
 
-    def connect(self) -> psycopg2.extensions.connection:
+    def connect(self) -> MarkedConnection:
         """Return a new connection in autocommit mode; blocks for at most connect_timeout.
 
         Raises UnavailableError (or its subclass LoginError), and MonitorError for a URL that libpq
@@ -106,6 +110,8 @@ class Connector:
         try:
             self._password = self._settings.password()
             raw = self._connected()
+            if self._shared:
+                self._require_own(raw)
         except SettingError as error:
             refusal = UnavailableError(self.server, str(error.under("database")))
             raise self.away(refusal) from None
@@ -148,6 +154,24 @@ class Connector:
         """Note a transaction that ended well: what :meth:`ask` found is over."""
         if self._unanswered:
             self._available()
+
+    def shared(self) -> MonitorError:
+        """Return what to raise for a session that a pooler gave to another client."""
+        self._shared = True
+        return self.away(UnavailableError(self.server, pooling.SHARED))
+
+    def _require_own(self, raw: MarkedConnection) -> None:
+        """Raise UnavailableError if the pooler still gives one connection to several clients."""
+        # Without a second connection it is not known.
+        self._shared = False
+        with (
+            contextlib.suppress(psycopg2.Error, UnavailableError),
+            contextlib.closing(self._connected()) as other,
+        ):
+            self._shared = not pooling.are_apart(raw, other)
+        if self._shared:
+            raw.close()
+            raise UnavailableError(self.server, pooling.SHARED)
 
     @property
     def is_away(self) -> bool:
@@ -239,7 +263,7 @@ class Connector:
         error.logged = self.reported
         return error
 
-    def _connected(self) -> psycopg2.extensions.connection:
+    def _connected(self) -> MarkedConnection:
         settings = self._settings
         assert settings.url is not None
         choosing = "target_session_attrs" in psycopg2.extensions.parse_dsn(settings.url)
@@ -263,7 +287,7 @@ class Connector:
             reverse=True,
         )
 
-    def _at_one_of(self, places: list[Place], **more: str) -> psycopg2.extensions.connection:
+    def _at_one_of(self, places: list[Place], **more: str) -> MarkedConnection:
         """Connect; if that fails, the first comes last from now on.
 
         libpq waits for a host that hangs, and tries no other after one that closes the connection.
@@ -284,14 +308,15 @@ class Connector:
         # libpq takes whole seconds, and no less.
         return max(2, round(self._settings.connect_timeout))
 
-    def _pinned(self, **more: str) -> psycopg2.extensions.connection:
+    def _pinned(self, **more: str) -> MarkedConnection:
         settings = self._settings
         limit_s = self._limit_s()
         arguments: dict[str, Any] = {**_CONNECTION, "connect_timeout": limit_s, **more}
+        arguments["connection_factory"] = MarkedConnection
         if self._password is not None:
             arguments["password"] = self._password
         try:
-            raw: psycopg2.extensions.connection = psycopg2.connect(settings.url, **arguments)
+            raw: MarkedConnection = psycopg2.connect(settings.url, **arguments)
         except UnicodeDecodeError as error:
             # The server's language, or no PostgreSQL at all.
             text = bytes(error.object).decode("utf-8", "backslashreplace")
@@ -301,6 +326,10 @@ class Connector:
             # A pooler without a free connection lets the first statement wait.
             with self.limited(raw, "; is a pooler out of connections?"):
                 _pin(raw, {**_SESSION, **_quoting(raw), "search_path": settings.schema})
+                pooling.forget_others(raw)
+                if (problem := pooling.problem(raw)) is not None:
+                    self._shared = True
+                    raise UnavailableError(self.server, problem)
             psycopg2.extras.register_default_json(raw, loads=_as_text)
             psycopg2.extras.register_default_jsonb(raw, loads=_as_text)
             self._answered_at[place_of(raw)] = time.monotonic()
@@ -323,19 +352,19 @@ def _quoting(raw: psycopg2.extensions.connection) -> dict[str, str]:
     return {name: raw.info.parameter_status(name) or "on"}
 
 
-def _pin(raw: psycopg2.extensions.connection, settings: dict[str, str]) -> None:
+def _pin(raw: MarkedConnection, settings: dict[str, str]) -> None:
     with raw.cursor() as cursor:
         for left in reversed(range(_PIN_TRIES)):
             try:
                 cursor.execute("SET statement_timeout = 0")
                 cursor.execute(
                     "SELECT set_config(name, value, false)"
-                    " FROM unnest(%s, %s) AS pinned (name, value)"
+                    " FROM unnest(%s || %s::text, %s || %s::text) AS pinned (name, value)"
                     # Some are newer than the server. The spool forgets, and clients do, what is
                     # committed, so that must be on its disk; standbys are for the server to say.
-                    " WHERE current_setting(name, true) IS NOT NULL AND"
+                    " WHERE name = %s OR current_setting(name, true) IS NOT NULL AND"
                     " (name <> 'synchronous_commit' OR current_setting(name) = 'off')",
-                    (list(settings), list(settings.values())),
+                    (list(settings), MARK, list(settings.values()), raw.mark, MARK),
                 )
                 return
             except psycopg2.errors.QueryCanceled:

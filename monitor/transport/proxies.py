@@ -32,6 +32,7 @@ _VERSION_1 = b"PROXY "
 _VERSION_1_BYTES = 107
 _ADDRESS_BYTES = {1: 4, 2: 16}
 _PORT = re.compile("[0-9]{1,5}")
+_MAX_PORT = 65535
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -66,9 +67,10 @@ def forwarded_for(headers: Iterable[str], proxies: Iterable[str]) -> Address | N
     The port is 0 if there is none. None if the headers name nobody.
     """
     found = None
-    names = [name for header in headers for name in header.split(",")]
-    for name in reversed(names):
-        client = _address(name.strip())
+    names = [name.strip(" \t") for header in headers for name in header.split(",")]
+    # Empty elements of a list mean nothing (RFC 9110, section 5.6.1).
+    for name in filter(None, reversed(names)):
+        client = _address(name)
         if client is None:
             break
         found = client
@@ -101,9 +103,10 @@ def _version_1(data: bytes) -> tuple[int, Address | None] | None:
     words = data[:end].decode("ascii", "replace").split(" ")
     if words[1] == "UNKNOWN":
         return end + 2, None
-    if len(words) != 6 or words[1] not in ("TCP4", "TCP6") or not _PORT.fullmatch(words[4]):
+    port = _port(words[4]) if len(words) == 6 and words[1] in ("TCP4", "TCP6") else None
+    if port is None:
         raise ValueError("not what version 1 allows")
-    return end + 2, (_host(words[2]), int(words[4]))
+    return end + 2, (_host(words[2]), port)
 
 
 def _version_2(data: bytes) -> tuple[int, Address | None] | None:
@@ -133,9 +136,14 @@ def _address(text: str) -> Address | None:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:
-        return _host(host), int(port) if _PORT.fullmatch(port) else 0
+        return _host(host), _port(port) or 0
     except ValueError:
         return None
+
+
+def _port(text: str) -> int | None:
+    found = int(text) if _PORT.fullmatch(text) else _MAX_PORT + 1
+    return found if found <= _MAX_PORT else None
 
 
 def _host(address: str | bytes) -> str:

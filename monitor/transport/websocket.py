@@ -196,7 +196,8 @@ class WebSocketConnection(FairReading):
         else:
             data = self.next_slice()
             taken = False
-            if protocol.state is State.CONNECTING:
+            # What follows a request that was refused means nothing.
+            if protocol.state is State.CONNECTING and not self._ending:
                 if self._handshake_bytes >= _MAX_HANDSHAKE_BYTES:
                     self._refuse_handshake()
                     return

@@ -284,14 +284,16 @@ class Zmtp:
         name, content = body[1:end], body[end:]
         if name == b"READY" and not self.ready:
             properties = _properties(content)
-            if properties.get(b"socket-type") not in _PEERS:
+            # libzmq, too, takes a peer that does not say its type.
+            if properties.get(b"socket-type", b"DEALER") not in _PEERS:
                 raise ZmtpError("a socket of another type than DEALER, REQ or ROUTER")
             self.identity = properties.get(b"identity", b"")[:_MAX_IDENTITY_BYTES]
             self.ready = True
         elif name == b"PING" and self.ready:
             self.outgoing += _command(b"PONG", content[2 : 2 + _MAX_CONTEXT_BYTES])
-        elif name != b"PONG":
+        elif not (name and self.ready):
             raise ZmtpError("an unexpected command")
+        # Others, such as SUBSCRIBE, mean nothing to a ROUTER.
 
 
 def _old_size(data: bytes) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from starlette.concurrency import run_in_threadpool
 
 from monitor.errors import MonitorError
 from monitor.files.threads import call_aside
@@ -24,6 +25,7 @@ from monitor.transport.listen import give_up_after, listening_sockets
 from monitor.transport.tls import Certificates, read_tls
 from monitor.transport.tls_server import MOST_HANDSHAKES, MOST_WAITING, TLSServer
 from monitor.web.context import Context, DaemonStatus, PartsStatus
+from monitor.web.http import static_files
 from monitor.web.http.access import Access
 from monitor.web.http.app import make_app
 from monitor.web.http.attempts import Attempts
@@ -107,6 +109,9 @@ class Web(Part):
         # Without a daemon nobody has called check(), and the API must not be open to everyone.
         await self.check()
         await asyncio.to_thread(self._sessions.load)
+        await call_aside(static_files.load)
+        # It imports what it needs at the first call, which takes a while.
+        await run_in_threadpool(bool)
         listeners = await listening_sockets(
             settings.uri, key="api.uri", unacknowledged_s=settings.client_stall
         )

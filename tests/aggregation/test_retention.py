@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from monitor.aggregation.retention import MARGIN_S, purge
 from monitor.aggregation.settings import AggregationSettings, KeepMetrics
-from monitor.store import Connection, Store
+from monitor.store import Connection, DatabaseSettings, Store
 from tests.aggregation.plain import TOPIC, read_tables, record, result
 from tests.aggregation.test_writer import write
+from tests.store.opened import opened
 
 DAY = 86400
 NOW = 20_000 * DAY + 1000.0
@@ -43,6 +46,32 @@ def left(connection: Connection) -> dict[str, Any]:
 
 
 async def test_each_table_keeps_what_it_is_to_keep(store: Store) -> None:
+    await keeps_what_it_is_to_keep(store)
+
+
+# As an administrator may divide them: rows of several partitions have the same ctid.
+PARTITIONED = f"""
+CREATE TABLE mine PARTITION OF availability_result
+    FOR VALUES FROM ({NOW - 9.5 * DAY}) TO ({NOW + 1}) PARTITION BY HASH (scheduled_at);
+CREATE TABLE mine_0 PARTITION OF mine FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE mine_1 PARTITION OF mine FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+ALTER TABLE availability_metric RENAME TO metric_of_before;
+CREATE TABLE availability_metric (LIKE metric_of_before INCLUDING DEFAULTS,
+    PRIMARY KEY (job_id, dt, granularity, location)) PARTITION BY LIST (granularity);
+CREATE TABLE metric_minute PARTITION OF availability_metric FOR VALUES IN ('minute');
+CREATE TABLE metric_hour PARTITION OF availability_metric FOR VALUES IN ('hour');
+CREATE TABLE metric_day PARTITION OF availability_metric FOR VALUES IN ('day');
+"""
+
+
+@pytest.mark.integration_test
+async def test_tables_that_somebody_partitioned_keep_the_same(postgres_url: str) -> None:
+    async with opened(DatabaseSettings(url=postgres_url)) as store:
+        await store.transaction(lambda c: c.execute(PARTITIONED))
+        await keeps_what_it_is_to_keep(store)
+
+
+async def keeps_what_it_is_to_keep(store: Store) -> None:
     instants = [NOW - 12 * 3600 * number for number in range(20)]
     log = [record(offset, result(1, at)) for offset, at in enumerate(instants)]
     await store.transaction(lambda c: write(c, log, {0: None}, now=NOW))

@@ -71,6 +71,12 @@ def _batch(messages: list[Any], magic: int = 2, codec: int = 0) -> bytes:
     return bytes(builder.buffer())
 
 
+def _checked(data: bytearray) -> bytes:
+    """Return a batch with its checksum corrected."""
+    data[17:_CHECKED_FROM] = calc_crc32c(memoryview(data)[_CHECKED_FROM:]).to_bytes(4, "big")
+    return bytes(data)
+
+
 def _read(kind: Any, data: bytes) -> tuple[list[Any], int]:
     fetched = kind(0, _PLACE, MemoryRecords(data))
     messages = []
@@ -111,11 +117,17 @@ def test_damage_that_the_checksum_does_not_show_ends_in_messages_or_in_one_kind_
     data[at] ^= byte
     with pytest.raises(kafka_errors.CorruptRecordError, match="CRC"):
         _read(_ours(), bytes(data))
-    data[17:_CHECKED_FROM] = calc_crc32c(memoryview(data)[_CHECKED_FROM:]).to_bytes(4, "big")
     try:
-        _read(_ours(), bytes(data))
+        _read(_ours(), _checked(data))
     except kafka_errors.CorruptRecordError as error:
         assert "the batch at offset 0" in str(error)
+
+
+def test_a_header_whose_name_is_not_utf8_spoils_no_batch() -> None:
+    # librdkafka sends any bytes.
+    data = _batch([(0, b"k", b"v", [("caf\xe9", b"x"), ("h", b"w")])])
+    records, _ = _read(_ours(), _checked(bytearray(data.replace(b"\xc3\xa9", b"\xe9\xe9"))))
+    assert [record.headers for record in records] == [{"caf\ufffd\ufffd": "x", "h": "w"}]
 
 
 @pytest.mark.parametrize("fetcher", [_WithoutTheClass, _WithoutTheMethod, _WithOtherArguments])

@@ -113,6 +113,11 @@ def test_tls_to_a_port_without_it_is_said(
     assert "TLS failed" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_host_that_is_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["logs", "--api", "http://host.invalid:9000"]) == 75
+    assert "the name of the host is not known" in capsys.readouterr().err
+
+
 def test_token_create_says_what_to_do_where_the_directory_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +128,21 @@ def test_token_create_says_what_to_do_where_the_directory_is_missing(
         f"recodex-monitor: {missing}/tokens.yml: there is no directory {missing}; create it, or"
         " use -c FILE with a config whose api.tokens_file is elsewhere\n"
     )
+
+
+def test_options_may_stand_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, tokens = tmp_path / "config.yml", tmp_path / "tokens.yml"
+    file.write_text(f"api: {{tokens_file: {tokens}}}")
+    config = ["-c", str(file)]
+    assert main(["token", "create", "--role", "reader", *config, "first"]) == 0
+    assert main(["token", *config, "create", "--role", "reader", "--", "-second"]) == 0
+    assert main([*config, "token", "create", "--role", "reader", "--", "third"]) == 0
+    capsys.readouterr()
+    assert main(["token", "create", "first", "--role", "reader", *config, "a\nb"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        r"recodex-monitor: unrecognized arguments: a\nb; see recodex-monitor token --help"
+    ]
+    assert re.findall(r"name: (\S+)", tokens.read_text()) == ["first", "-second", "third"]
 
 
 @pytest.mark.integration_test

@@ -177,6 +177,7 @@ def test_what_version_1_took_leniently_starts_with_one_warning(
         ("websocket_uri: [[127.0.0.1, a b], 1]", ":1: websocket_uri[0][1]: expected an IP"),
         ("zeromq_uri: [[127.0.0.1], 1]", ":1: zeromq_uri[0]: expected a text, not a list"),
         ("relay: {level: x}", ":1: relay.level: unknown key"),
+        ("logger: {{ log_file }}", ":1: logger: keys must be strings"),
         ("relay: {}\nrelay: {}", ":2: relay: duplicate key"),
         ("websocket_uri: [127.0.0.1, 1, 2]", ':1: websocket_uri: expected ["HOST", PORT]'),
         ("zeromq_uri: [~, 1]", ":1: zeromq_uri[0]: expected a text, not null"),

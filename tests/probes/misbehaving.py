@@ -192,7 +192,9 @@ class Misbehaving:
         connection.sendall(answer(200 if known else 411))
 
     def _do_json(self, connection: socket.socket, argument: str) -> None:
-        connection.sendall(answer(200, b'{"status": "ok", "items": [1, 2]}', X_Served_By="node-7"))
+        # More digits than Python reads.
+        page = b'{"status": "ok", "items": [1, 2], "count": 1%s}' % (b"0" * 5000)
+        connection.sendall(answer(200, page, X_Served_By="node-7"))
 
     def _do_marked(self, connection: socket.socket, argument: str) -> None:
         """A page with a byte order mark, or with its charset in a meta tag."""
@@ -259,6 +261,7 @@ class Misbehaving:
             "says": b"\x81\x08421 busy",
             "masks": b"\x81\x85abcdhello",
             "lines": b"\x81\x04220 ",
+            "closes": b"\x88\x0b\x03\xf0too busy!",
             "pings": b"\x89\x00" * 5000 + b"\x81\x03220",
         }
         connection.sendall(says.get(argument, b""))

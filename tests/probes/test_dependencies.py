@@ -39,11 +39,11 @@ def test_circles_are_found_and_without_them_every_chain_ends(on: list[set[int]])
     jobs = {number: job(number, *(each - {number})) for number, each in enumerate(on, 1)}
     circular = circular_jobs(jobs.values())
     for number in jobs:
-        if number in Dependents(jobs.values()).of(number):
+        if number in Dependents(jobs.values()).of([number]):
             assert number in circular
     rest = [each for number, each in jobs.items() if number not in circular]
-    assert all(each.id not in Dependents(rest).of(each.id) for each in rest)
-    if all(number not in Dependents(jobs.values()).of(number) for number in jobs):
+    assert all(each.id not in Dependents(rest).of([each.id]) for each in rest)
+    if all(number not in Dependents(jobs.values()).of([number]) for number in jobs):
         assert circular == set()
 
 
@@ -167,7 +167,7 @@ async def test_thousands_of_changed_jobs_are_taken_over_many_turns_and_shown_as_
     await until(lambda: not book.is_taking)
     for number in (1, count - 1, count):
         known.result(number, up=False)
-    assert set(book.down_since()) == {1, count - 1, count}
+    assert set(await book.down_since()) == {1, count - 1, count}
     assert feed.news() == (None, True)
     # The first is gone, and the others check something else now.
     others = [read_job({"id": number, "url": "http://y/"}) for number in range(2, count + 1)]
@@ -176,7 +176,7 @@ async def test_thousands_of_changed_jobs_are_taken_over_many_turns_and_shown_as_
     # Those that nobody has come to yet are right all the same.
     assert book.entry(count - 1).state == "unknown"
     assert json.loads(book.encoded(count))["url"] == "http://y/"
-    assert not book.down_since()
+    assert not await book.down_since()
     assert feed.news() == (None, False)
     # Of what the job was before.
     known.result(count, up=True)
@@ -188,6 +188,43 @@ async def test_thousands_of_changed_jobs_are_taken_over_many_turns_and_shown_as_
     assert turns >= 2 * count // 250
     assert book.dirty == {*range(2, count + 1)}
     assert feed.news() == (None, True)
+
+
+async def test_thousands_of_dependents_are_touched_over_many_turns_and_shown_as_they_are() -> None:
+    count = 3000
+    chain = [job(2, 1), *(job(number, number - 1) for number in range(3, 50))]
+    known = Known(job(1), *chain, *(job(number, 1) for number in range(50, count + 1)))
+    book = JobRegistry(known, None)
+    feed = JobFeed(book, Changes())
+    book.ids()
+    await until(lambda: not book.is_taking)
+    for number in range(1, count + 1):
+        known.result(number, up=True)
+        book.encoded(number)
+    assert feed.news() == (None, True)
+
+    def sent() -> int:
+        news, again = feed.news()
+        assert not again
+        items = [] if news is None else cast("list[Any]", news["items"])
+        assert len(items) <= 200
+        return len(items)
+
+    for up, state in ((False, "unknown: depends on 1"), (True, "up")):
+        known.result(1, up=up)
+        assert len(book.dirty) <= 101
+        # Those that nobody has come to yet are right all the same.
+        assert {json.loads(book.encoded(each))["state"] for each in (2, 49, 50, count)} == {state}
+        turns = 0
+        while len(book.dirty) < count:
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= count // 100 - 1
+        assert json.loads(book.encoded(49))["state"] == state
+        pieces = [sent()]
+        while feed.has_news:
+            pieces.append(sent())
+        assert sum(pieces) == count
 
 
 @pytest.mark.parametrize(

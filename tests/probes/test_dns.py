@@ -76,9 +76,13 @@ class NameServer:
             except OSError:
                 return
             with connection:
-                (size,) = struct.unpack("!H", connection.recv(2))
-                for answer in self._answers(connection.recv(size), udp=False):
-                    connection.sendall(struct.pack("!H", len(answer)) + answer)
+                while length := connection.recv(2):
+                    (size,) = struct.unpack("!H", length)
+                    answers = self._answers(connection.recv(size), udp=False)
+                    for answer in answers:
+                        connection.sendall(struct.pack("!H", len(answer)) + answer)
+                    if not answers:
+                        break
 
     def _answers(self, data: bytes, *, udp: bool) -> list[bytes]:
         query = dns.message.from_wire(data)
@@ -91,6 +95,12 @@ class NameServer:
             self._lost += 1
             if self._lost == 1:
                 return []
+        if name.startswith("older") and query.edns >= 0:
+            answer.use_edns(False)
+            answer.set_rcode(dns.rcode.FORMERR if "notimp" not in name else dns.rcode.NOTIMP)
+            return [answer.to_wire()]
+        if name == "mistaken.test.":
+            return [dns.message.make_response(dns.message.make_query(name, kind)).to_wire()]
         if name == "rubbish.test.":
             return [data[:2] + b"\xff" * 20]
         if name == "forged.test.":
@@ -138,6 +148,9 @@ def server() -> Iterator[NameServer]:
         ("lossy.test", {}, None),
         ("forged.test", {}, None),
         ("rubbish.test", {}, "bad-answer: "),
+        ("mistaken.test", {"timeout": 0.5}, "bad-answer: not an answer to the question"),
+        ("older.test", {}, None),
+        ("older-notimp.test", {"transport": "tcp"}, None),
         ("silent.test", {"timeout": 0.5}, "timeout: "),
         ("silent.test", {"timeout": 5, "transport": "tcp"}, "reset: "),
     ],
@@ -190,6 +203,9 @@ async def test_nobody_there_is_refused() -> None:
     [
         ({"url": "dns://x/a/b"}, "must be dns://server[:port]/name?type=A"),
         ({"url": "dns://x/a?kind=A"}, "must be dns://server[:port]/name?type=A"),
+        ({"url": "dns://x/a?type=A&type=MX"}, "must be dns://server[:port]/name?type=A"),
+        ({"url": "dns://x/a#b"}, "must be dns://server[:port]/name?type=A"),
+        ({"url": "dns://x:0/a"}, "'dns://x:0/a' has port 0"),
         ({"url": "dns://x/a?type=NONE1"}, "'NONE1' is not a type of record"),
         ({"url": "dns://x/a..b"}, "'a..b' is not a name"),
         ({"expected": ["("]}, "expected[0]: not a regular expression"),

@@ -25,6 +25,13 @@ from tests.probes.misbehaving import Misbehaving
 served = pytest.mark.integration_test
 
 
+class _Servicer(health.HealthServicer):  # type: ignore[misc]
+    def Check(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.service == "shop.Busy":
+            context.abort(grpc.StatusCode.UNAVAILABLE, "try later")
+        return super().Check(request, context)
+
+
 @pytest.fixture(scope="module")
 def ports(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server's port without TLS, and one with."""
@@ -32,7 +39,7 @@ def ports(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) 
     key = issued.private_key_pem.bytes()
     chain = b"".join(each.bytes() for each in issued.cert_chain_pems)
     server = grpc.server(ThreadPoolExecutor(4))
-    servicer = health.HealthServicer()
+    servicer = _Servicer()
     statuses = health_pb2.HealthCheckResponse
     servicer.set("", statuses.SERVING)
     servicer.set("shop.Cart", statuses.SERVING)
@@ -57,13 +64,15 @@ def ports(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) 
         ("/shop.Old", "not-serving: NOT_SERVING"),
         ("/shop.Odd", "not-serving: UNKNOWN"),
         ("/shop.None", "not-serving: the service is not known"),
+        ("/shop.Busy", "bad-status: gRPC status '14' UNAVAILABLE: b'try later'"),
     ],
 )
 async def test_a_service_is_up_if_it_serves(
     ports: tuple[int, int], certificates: Certificates, service: str, error: str | None
 ) -> None:
     outcome = await check(f"grpc://127.0.0.1:{ports[0]}{service}", timeout=60)
-    assert (outcome.error, outcome.matched) == (error, error is None)
+    assert outcome.error == error
+    assert outcome.matched == (None if service == "/shop.Busy" else error is None)
     assert outcome.response_time is not None
     url = f"grpcs://localhost:{ports[1]}{service}"
     keys: dict[str, Any] = {"timeout": 60, "ip_version": "4"}
@@ -93,6 +102,12 @@ def test_any_answer_is_a_status_or_none(data: bytes) -> None:
     assert serving_status(data) is None or data[:1] == b"\0"
     framed = b"\0" + len(data).to_bytes(4, "big") + data
     assert serving_status(framed) is None or framed[5:6] in (b"", b"\x08")
+
+
+def test_a_status_may_have_several_bytes() -> None:
+    assert serving_status(b"\0\0\0\0\3\x08\xac\x02") == "status 300"
+    assert serving_status(b"\0\0\0\0\3\x08\x81\x00") == "SERVING"
+    assert serving_status(b"\0\0\0\0\2\x08\x80") is None
 
 
 @pytest.mark.parametrize(

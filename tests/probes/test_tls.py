@@ -192,6 +192,41 @@ async def test_a_server_that_asks_for_a_certificate_gets_it(
     assert without.error.startswith("tls: ")
 
 
+@served
+async def test_a_certificate_that_is_missing_is_a_failure_of_tls_in_all_kinds(
+    certificates: Certificates,
+) -> None:
+    """With TLS 1.3 the server looks for the client's certificate only after the handshake."""
+    context = certificates.context("good")
+    context.verify_mode = ssl.CERT_REQUIRED
+    certificates.authority.configure_trust(context)
+    listener = socket.create_server(("127.0.0.1", 0))
+    tried = ("https", "wss", "grpcs", "tcp")
+
+    def refuse() -> None:
+        for _ in tried:
+            connection = listener.accept()[0]
+            # Closed with the request unread, the alert might get lost.
+            with connection.dup() as kept, contextlib.suppress(OSError):
+                with contextlib.suppress(ssl.SSLError):
+                    context.wrap_socket(connection, server_side=True)
+                while kept.recv(4096):
+                    pass
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    place = f"localhost:{listener.getsockname()[1]}"
+    keys: dict[str, Any] = {"ca_file": certificates.file, "ip_version": "4", "timeout": 30}
+    own: dict[str, Any] = {"tcp": {"tls": True, "body_regexp": "x"}}
+    found = {
+        scheme: (await check(f"{scheme}://{place}", **keys, **own.get(scheme, {}))).error or ""
+        for scheme in tried
+    }
+    await asyncio.to_thread(thread.join)
+    listener.close()
+    assert all(error.startswith("tls: ") for error in found.values()), found
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [

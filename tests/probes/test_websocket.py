@@ -123,6 +123,13 @@ async def test_what_does_not_upgrade_is_down(server: Misbehaving, path: str, err
     assert outcome.error.startswith(error)
 
 
+async def test_what_a_server_closes_with_is_shown(server: Misbehaving) -> None:
+    url = server.url("/websocket/closes").replace("http:", "ws:")
+    outcome = await check(url, timeout=30, dialogue=[{"expect": "x"}])
+    problem = "body-mismatch: the answer at step 1 was b''"
+    assert outcome.error == f"{problem}, closed with 1008 too busy!"
+
+
 async def test_a_flood_of_pings_is_parsed_over_many_turns(
     server: Misbehaving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

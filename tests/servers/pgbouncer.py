@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,12 @@ class StartPooler:
             return True
 
         wait_for(answers, "PgBouncer")
+
+    def reload(self, old: str, new: str) -> None:
+        """Replace a text in the config of all of them, as an administrator would."""
+        for file, _, process in self._running:
+            file.write_text(file.read_text().replace(old, new))
+            process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """Stop all of them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import math
 from operator import methodcaller
 from pathlib import Path
@@ -23,6 +25,7 @@ from monitor.store import (
 from tests.servers.pgbouncer import StartPooler
 from tests.servers.postgres import PostgresServer
 from tests.store.opened import opened
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.integration_test
 
@@ -41,6 +44,8 @@ SETTINGS = {
     "idle_session_timeout": "'2s'",
     "idle_in_transaction_session_timeout": "'1ms'",
     "client_encoding": "'LATIN1'",
+    "quote_all_identifiers": "on",
+    "transform_null_equals": "on",
     "synchronous_commit": "off",
 }
 FLOAT = 1700000000.1234567
@@ -189,9 +194,54 @@ async def test_what_a_database_sets_for_its_sessions_changes_nothing(
     name = postgres_url.rpartition("/")[2]
     for setting, value in SETTINGS.items():
         postgres_server.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
-    url = start_pooler(postgres_url) if pooled else postgres_url
-    async with opened(DatabaseSettings(url=url)) as store:
-        await read_back(store)
+    # Nor what an earlier client left, if the pooler does not forget it.
+    url = start_pooler(postgres_url, server_reset_query="") if pooled else postgres_url
+    for _ in range(2):
+        async with opened(DatabaseSettings(url=url, connections=1)) as store:
+            await read_back(store)
+            await store.transaction(lambda c: c.execute("DELETE FROM job_state"))
+            listening = store.listen("tests")
+            assert await anext(listening) is None
+            await listening.aclose()
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+async def test_a_pooler_that_mixes_up_sessions_is_refused_until_it_does_not(
+    postgres_url: str, start_pooler: StartPooler, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(DatabaseSettings(url=postgres_url)):
+        pass
+    store = open_store(DatabaseSettings(url=start_pooler(postgres_url, pool_mode=mode)))
+    await store.start()
+
+    def sleep(connection: Connection) -> None:
+        connection.query("SELECT pg_sleep(0.02)")
+        connection.query("SELECT 1 FROM job_state")
+
+    async def problems() -> set[str]:
+        found = await asyncio.gather(*(store.read(sleep) for _ in range(6)), return_exceptions=True)
+        assert all(isinstance(each, UnavailableError | None) for each in found), found
+        return {each.problem for each in found if isinstance(each, UnavailableError)}
+
+    with caplog.at_level(logging.INFO, "monitor.store"):
+        async with asyncio.timeout(LIMIT_S):
+            # By chance, each client may have the same connection for a while.
+            while not (refused := await problems()):
+                pass
+            for _ in range(10):
+                refused |= await problems()
+            start_pooler.reload(f"pool_mode = {mode}", "pool_mode = session")
+            while await problems():
+                await asyncio.sleep(0.1)
+        for _ in range(10):
+            assert not await problems()
+    await store.close()
+    (said,) = refused
+    assert "(PgBouncer: pool_mode = session)" in said
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        f"{said}; trying again",
+        "available again",
+    ]
 
 
 async def test_a_server_that_waits_for_its_standbys_still_does(

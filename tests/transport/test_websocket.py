@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import struct
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from websockets.frames import Frame
@@ -48,8 +49,10 @@ class Echo(WebSocketConnection):
 async def connected(
     *, refused: bool = False
 ) -> AsyncIterator[tuple[Echo, asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect a client without a library to a connection."""
+    """Connect a client without a library to a connection, in which nothing may fail."""
     served: list[Echo] = []
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
 
     def factory() -> Echo:
         served.append(Echo(max_message_bytes=1000))
@@ -66,6 +69,7 @@ async def connected(
         writer.close()
         served[0].transport.abort()
         server.close()
+    assert not failures
 
 
 async def test_frames_in_the_segment_of_the_handshake_are_answered_after_it() -> None:
@@ -99,12 +103,23 @@ async def test_an_end_in_the_segment_of_the_handshake_does_not_lose_the_answer(e
         assert not echo.write(text_frame(b"too late"))
 
 
-async def test_a_refused_client_gets_the_whole_answer_although_it_sent_more() -> None:
+@pytest.mark.parametrize(
+    ("request_", "end"),
+    [
+        (HANDSHAKE, b"not you\n"),
+        (b"GET /" + b"x" * 10_000 + HANDSHAKE[5:], b"\n"),
+        (b"no request" + HANDSHAKE, b""),
+    ],
+    ids=["by the server", "as too long", "as no HTTP"],
+)
+async def test_a_refused_client_gets_the_whole_answer_although_it_sent_more(
+    request_: bytes, end: bytes
+) -> None:
     async with connected(refused=True) as (_, reader, writer):
-        writer.write(HANDSHAKE + masked(0x1, b"x" * 125) * 1000)
+        writer.write(request_ + masked(0x1, b"x" * 125) * 1000)
         got = await reader.read()
-        assert got.startswith(b"HTTP/1.1 403 ")
-        assert got.endswith(b"not you\n")
+        assert got[:10] == (b"HTTP/1.1 4" if end else b"")
+        assert got.endswith(end)
 
 
 @pytest.mark.parametrize("answers", [True, False])

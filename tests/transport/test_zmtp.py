@@ -72,7 +72,7 @@ def test_no_bytes_raise_anything_else_than_a_fault_of_the_peer(data: bytes, begu
         (GREETING + command(b"READY", b"\xff"), "damaged metadata"),
         (GREETING + command(b"READY", b"\x01a\xff\xff\xff\xff"), "damaged metadata"),
         (GREETING + command(b"ERROR"), "unexpected command"),
-        (GREETING + ready() + ready(), "unexpected command"),
+        (GREETING + command(b"SUBSCRIBE") + ready(), "unexpected command"),
         (GREETING + ready() + b"\x04\x00", "unexpected command"),
         (GREETING + ready() + b"\x08\x00", "unknown flags"),
         (GREETING + ready() + b"\x02" + b"\xff" * 8, "a frame of 18446744073709551615 bytes"),
@@ -104,6 +104,13 @@ def test_a_ping_is_answered_with_its_context() -> None:
     zmtp.receive(command(b"PING", b"\0\x0acontext" + b"x" * 100))
     assert not zmtp.messages
     assert zmtp.outgoing == command(b"PONG", b"contextxxxxxxxxx")
+
+
+@pytest.mark.parametrize("begins", [ready(), command(b"READY")], ids=["a type", "no type"])
+def test_commands_without_a_meaning_here_cost_no_message(begins: bytes) -> None:
+    others = (command(b"SUBSCRIBE", b"x"), command(b"PONG"), command(b"ERROR", b"\x03bad"), ready())
+    data = GREETING + begins + b"".join(each + b"\1\1a" + each + b"\0\1b" for each in others)
+    assert read(data) == [[b"a", b"b"]] * len(others)
 
 
 class Peers:

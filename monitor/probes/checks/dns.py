@@ -38,6 +38,7 @@ _MOST_KEPT_BYTES = 1232
 _MOST_ANSWER_BYTES = 65535
 # After how long a question is sent again, in s: datagrams get lost.
 _AGAIN_S = 1.0
+_NO_ANSWER = "bad-answer: not an answer to the question"
 
 
 class DnsJob(Job, frozen=True, kw_only=True, tag="dns"):
@@ -56,10 +57,16 @@ class DnsJob(Job, frozen=True, kw_only=True, tag="dns"):
         """Check the URL, ``dns://server[:port]/name?type=A``, the code and the expressions."""
         verify_each(
             super().verify,
-            lambda: _question(parse_url(self.url, self.schemes)),
+            self._verify_url,
             self._verify_code,
             self._verify_expressions,
         )
+
+    def _verify_url(self) -> None:
+        url = parse_url(self.url, self.schemes)
+        if "#" in self.url:
+            raise _more()
+        _question(url)
 
     def _verify_code(self) -> None:
         with needed_by("probes"):
@@ -81,6 +88,10 @@ class DnsJob(Job, frozen=True, kw_only=True, tag="dns"):
         )
 
 
+def _more() -> SettingError:
+    return SettingError(("url",), "must be dns://server[:port]/name?type=A and nothing more")
+
+
 def _question(url: Url) -> Message:
     """Return the question in a URL; raise SettingError."""
     with needed_by("probes"):
@@ -89,11 +100,12 @@ def _question(url: Url) -> Message:
         import dns.name
         import dns.rdatatype
     name = unquote(url.path.strip("/"))
-    parameters = dict(parse_qsl(url.query, keep_blank_values=True))
+    given = parse_qsl(url.query, keep_blank_values=True)
+    parameters = dict(given)
     # Without a name, the root's servers: every name server knows them.
     kind = parameters.pop("type", "A" if name else "NS")
-    if parameters or "/" in name or url.user or url.password:
-        raise SettingError(("url",), "must be dns://server[:port]/name?type=A and nothing more")
+    if parameters or len(given) > 1 or "/" in name or url.user or url.password:
+        raise _more()
     try:
         found = dns.name.from_text(name if name.isascii() else ascii_host(name))
     except (dns.exception.DNSException, ValueError):
@@ -161,7 +173,8 @@ class DnsCheck(Check[DnsJob]):
     ) -> _Answer:
         """Ask the host's addresses until one of them answers."""
         addresses = await connection.addresses(host)
-        return await first_success(addresses, partial(_ask, self.network.sockets, port, question))
+        ask = partial(_ask, connection, self.network.sockets, port, question)
+        return await first_success(addresses, ask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +184,8 @@ class _Answer:
     rcode: Rcode
     truncated: bool
     records: list[str]
+    # The server may be older than EDNS, and understand the question without. RFC 6891, 7.
+    before_edns: bool
 
 
 class _Question:
@@ -183,6 +198,13 @@ class _Question:
         self._wire = message.to_wire()
         # Taking an answer apart costs more than all the rest, and most servers repeat theirs.
         self._last: tuple[bytes, _Answer] | None = None
+
+    def without_edns(self) -> _Question:
+        """Return the same question as it was asked before EDNS."""
+        import dns.message
+
+        (asked,) = self._message.question
+        return _Question(dns.message.make_query(asked.name, asked.rdtype, use_edns=False))
 
     def asked(self) -> bytes:
         """Return what to send, each time with another id, as answers may come late."""
@@ -205,6 +227,7 @@ class _Question:
         import dns.exception
         import dns.flags
         import dns.message
+        import dns.rcode
 
         try:
             found: Any = dns.message.from_wire(data, ignore_trailing=True)
@@ -213,10 +236,16 @@ class _Question:
         if not self._message.is_response(found):
             return None
         records = [record.to_text() for each in found.answer for record in each]
-        return _Answer(found.rcode(), bool(found.flags & dns.flags.TC), records)
+        rcode = found.rcode()
+        before_edns = (
+            rcode in (dns.rcode.FORMERR, dns.rcode.NOTIMP) and found.edns < 0 <= self._message.edns
+        )
+        return _Answer(rcode, bool(found.flags & dns.flags.TC), records, before_edns)
 
 
-async def _ask(sockets: Sockets, port: int, question: _Question, address: str) -> _Answer:
+async def _ask(
+    connection: Connection, sockets: Sockets, port: int, question: _Question, address: str
+) -> _Answer:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as datagrams:
         await sockets.connect(datagrams, address, port)
@@ -228,19 +257,28 @@ async def _ask(sockets: Sockets, port: int, question: _Question, address: str) -
                     while True:
                         data = await sockets.receive(datagrams, _MOST_ANSWER_BYTES)
                         answer = question.answer(data, asked)
-                        # Anything else is not for us, or forged.
-                        if answer is not None:
+                        if answer is None:
+                            # Not for us, or forged.
+                            connection.if_late = _NO_ANSWER
+                        elif not answer.before_edns:
                             return answer
+                        else:
+                            question = question.without_edns()
+                            asked = question.asked()
+                            break
             except TimeoutError:
                 continue
 
 
 async def _over_tcp(connection: Connection, host: str, port: int, question: _Question) -> _Answer:
     reader, writer = await connection.open(host, port, tls=None)
-    asked = question.asked()
-    writer.write(len(asked).to_bytes(2, "big") + asked)
-    size = int.from_bytes(await reader.readexactly(2), "big")
-    answer = question.answer(await reader.readexactly(size), asked)
-    if answer is None:
-        raise ProbeError("bad-answer: not an answer to the question")
-    return answer
+    while True:
+        asked = question.asked()
+        writer.write(len(asked).to_bytes(2, "big") + asked)
+        size = int.from_bytes(await reader.readexactly(2), "big")
+        answer = question.answer(await reader.readexactly(size), asked)
+        if answer is None:
+            raise ProbeError(_NO_ANSWER)
+        if not answer.before_edns:
+            return answer
+        question = question.without_edns()

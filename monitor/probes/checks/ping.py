@@ -50,7 +50,8 @@ class PingJob(Job, frozen=True, kw_only=True, tag="ping"):
         """Check the URL, ``ping://host`` and nothing more."""
         super().verify()
         url = parse_url(self.url, self.schemes)
-        if url.port or url.path != "/" or url.query or url.user or url.password:
+        more = url.query or url.user or url.password or "#" in self.url
+        if url.port or url.path != "/" or more:
             raise SettingError(("url",), "must be ping://host and nothing more")
 
 

@@ -150,7 +150,10 @@ class WebsocketCheck(Check[WebsocketJob]):
             peer = _Peer(job, url, *await connection.streams(), parsing=self.network.parsing)
             await peer.handshake(connection)
             listening = Listening(connection, self.matcher, job.id, peer.message)
-            await listening.hold(job.dialogue, peer.send)
+            try:
+                await listening.hold(job.dialogue, peer.send)
+            except ProbeError as error:
+                raise ProbeError(f"{error}{peer.farewell}") from None
             connection.matched = True
 
         async def attempt() -> Outcome:
@@ -264,6 +267,15 @@ class _Peer:
             if self._protocol.close_expected() or self._reader.at_eof():
                 return b""
             await self._receive()
+
+    @property
+    def farewell(self) -> str:
+        """What the server closed with, for the end of an error's text; "" if it did not."""
+        close = self._protocol.close_rcvd
+        if close is None:
+            return ""
+        reason = close.reason[:80].encode("ascii", "backslashreplace").decode()
+        return f", closed with {close.code}{f' {reason}' if reason else ''}"
 
     async def send(self, text: bytes) -> None:
         """Send a text message."""

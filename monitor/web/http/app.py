@@ -74,6 +74,7 @@ def make_app(
         version=__version__,
         docs_url=None,  # FastAPI's page loads scripts from another host
         redoc_url=None,
+        openapi_url=None,  # a route of the pages has the document, made in a thread
         # A redirect would lead to any host that the request names.
         redirect_slashes=False,
     )
@@ -83,6 +84,9 @@ def make_app(
     for path in websockets:
         app.add_api_route(path, _upgrade_required, include_in_schema=False)
     app.mount("/static", PageFiles())
+    for route in app.routes:
+        # Recent versions of FastAPI prepare a router at its first request, which takes 50 ms.
+        list(getattr(route, "effective_route_contexts", tuple)())
     _describe(app, connections)
     return Gate(app, connections, access, attempts)
 
@@ -119,7 +123,7 @@ def _describe(app: FastAPI, connections: Connections) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def requester(request: Request) -> Principal:
+async def requester(request: Request) -> Principal:
     """Return the principal of the request; a FastAPI dependency."""
     principal: Principal | None = request.scope["principal"]
     if principal is None:
@@ -130,7 +134,7 @@ def requester(request: Request) -> Principal:
 Requester = Annotated[Principal, Depends(requester)]
 
 
-def admin_only(principal: Requester) -> Principal:
+async def admin_only(principal: Requester) -> Principal:
     """Refuse everyone but admins; a FastAPI dependency."""
     if principal.role is not Role.ADMIN:
         raise Problem(403, "only an admin's token may do this")

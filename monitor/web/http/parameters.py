@@ -14,7 +14,7 @@ from monitor.web.http.problems import Problem
 __all__ = ["known_parameters"]
 
 
-def known_parameters(request: Request) -> None:
+async def known_parameters(request: Request) -> None:
     """Refuse unknown parameters; a FastAPI dependency of a router.
 
     A misspelled filter must not return everything.

@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from monitor.web.http.compression import accepts_gzip
 
-__all__ = ["PageFiles", "lean", "manifest", "page", "version", "with_version"]
+__all__ = ["PageFiles", "lean", "load", "manifest", "page", "version", "with_version"]
 
 _FOREVER = "public, max-age=31536000, immutable"
 _LINK = re.compile(r'((?:href|src)=")static/')
@@ -49,6 +49,14 @@ class PageFiles(StaticFiles):
         if name != version():
             raise HTTPException(404, "this file is of another version of the page")
         return _kept(rest, Headers(scope=scope))
+
+
+def load() -> None:
+    """Read and compress all files, so that no request waits for a disk."""
+    page()
+    manifest()
+    for path in _files():
+        _squeezed(path)
 
 
 @cache

@@ -14,6 +14,7 @@ from monitor.messages import Result
 from monitor.probes.job import Job
 from monitor.store import Store
 from monitor.web.jobs.history import results_after, silent_after
+from monitor.yielding import over_turns
 
 __all__ = ["Elsewhere"]
 
@@ -36,10 +37,10 @@ class Elsewhere:
         """Return the results that are new, in order; raises MonitorError."""
         if time.monotonic() - self._read_at < _FRESH_S:
             return []
-        active = [job for job in jobs if job.active]
-        for job_id in self._newest.keys() - {job.id for job in active}:
+        silent_s = {job.id: silent_after(job) async for job in over_turns(jobs) if job.active}
+        for job_id in self._newest.keys() - silent_s.keys():
             del self._newest[job_id]
-        found = await self.read({job.id: silent_after(job) for job in active})
+        found = await self.read(silent_s)
         self._read_at = time.monotonic()
         return found
 
@@ -47,7 +48,7 @@ class Elsewhere:
         """Return the new results of these jobs; locations that are silent for longer are left."""
         now = self._now()
         after = {}
-        for job_id, silent in silent_s.items():
+        async for job_id, silent in over_turns(silent_s.items()):
             known = [at for at in self._newest.get(job_id, {}).values() if at > now - silent]
             # A location whose results come late may be behind the others.
             after[job_id] = min(known, default=now - silent)

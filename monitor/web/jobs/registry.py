@@ -14,6 +14,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from heapq import nlargest
 from itertools import chain, islice
 from typing import Protocol
 
@@ -23,12 +24,13 @@ from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.messages import Result
-from monitor.probes.dependencies import Dependents, failed_dependency
+from monitor.probes.dependencies import failed_dependency
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner
 from monitor.probes.schedule import due_after
 from monitor.probes.source import JobList
 from monitor.store import RETRY_S, Store
+from monitor.web.jobs.down import DownJobs
 from monitor.web.jobs.elsewhere import Elsewhere
 from monitor.web.jobs.entries import JobEntry, JobState
 from monitor.web.jobs.history import Last, last_known, silent_after
@@ -98,8 +100,7 @@ class JobRegistry:
         self._taken: dict[int, Job] = {}
         self.is_taking = False
         """Whether some entries are not yet those of the list, and not ``dirty``."""
-        self._dependents = Dependents(())
-        self._down: set[int] = set()
+        self._down = DownJobs(self._changed)
         self._ids: Sequence[int] = []
         self._encoded: dict[int, bytes] = {}
         self._states = JobStates(all_seen=self._shared is None)
@@ -140,7 +141,8 @@ class JobRegistry:
         if self._shared is None:
             if self._elsewhere is not None and self.probes.located:
                 self._look()
-                for result in await self._elsewhere.refresh(self._jobs.values()):
+                found = await self._elsewhere.refresh(self._jobs.values())
+                async for result in over_turns(found):
                     self._take(result)
             return
         await self._shared.refresh()
@@ -186,21 +188,20 @@ class JobRegistry:
         """Return a job's entry as JSON; raises KeyError."""
         self._take_job(job_id)
         found = self._encoded.get(job_id)
-        if found is None:
+        if found is None or (self._down.is_touching and self._jobs[job_id].depends_on):
             found = self._encoded[job_id] = _encode(self.entry(job_id))
         return found
 
-    def checked(self) -> list[tuple[Job, Result]]:
+    async def checked(self) -> list[tuple[Job, Result]]:
         """Return the jobs that are checked, including those that depend on others, with results.
 
         Of a job that is checked from several locations, each with the last result of one.
         """
-        self._look()
-        found = []
-        for job_id in self._ids:
+        found: list[tuple[Job, Result]] = []
+        async for job_id in over_turns(self.ids()):
             self._take_job(job_id)
-            job, last = self._jobs[job_id], self._states.last(job_id)
-            if self._own_state(job) in ("up", "down", "unknown"):
+            job, last = self._jobs.get(job_id), self._states.last(job_id)
+            if job is not None and self._own_state(job) in ("up", "down", "unknown"):
                 results = self._states.located(job_id) or filter(None, [last])
                 found += [(job, each) for each in results]
         return found
@@ -247,7 +248,7 @@ class JobRegistry:
         """Return a job's state, and why it is unknown although there are results, if it is."""
         state = self._own_state(job)
         if state in ("up", "down", "unknown") and job.depends_on:
-            dependency = failed_dependency(job, self._jobs, self._down.__contains__)
+            dependency = failed_dependency(job, self._jobs, self._down.ids.__contains__)
             if dependency is not None:
                 return "unknown", f"depends on {dependency}"
         return state, self._states.undecided(job.id) if state == "unknown" else None
@@ -276,16 +277,33 @@ class JobRegistry:
         except KeyError:
             return None  # another producer's
 
-    def down_since(self) -> Mapping[int, float | None]:
+    async def down_since(self) -> Mapping[int, float | None]:
         """Return the jobs that are down, and since when (s since the epoch), if that is known."""
         self._look()
-        for job_id in list(self._down):
+        found = {}
+        async for job_id in over_turns(list(self._down.ids)):
             self._take_job(job_id)
-        return {job_id: self._states.since(job_id) for job_id in self._down}
+            if job_id in self._down.ids:
+                found[job_id] = self._states.since(job_id)
+        return found
 
-    def has_turned(self, job_id: int) -> bool:
-        """Return whether the job is known to have been down before it was up, or up before."""
-        return self._states.has_turned(job_id)
+    def down_first(self) -> Sequence[int]:
+        """Return the ids of all jobs, those of the ones that are down before the others."""
+        down = self._down.ids.copy()
+        ids = self.ids()
+        if not down:
+            return ids
+        first = [job_id for job_id in ids if job_id in down]
+        return first + [job_id for job_id in ids if job_id not in down]
+
+    async def latest_turns(self, most: int) -> Sequence[int]:
+        """Return the jobs that are known to have gone down or up, those that did last; first."""
+        turned = []
+        async for job_id in over_turns(self.ids()):
+            since = self._states.since(job_id)
+            if since is not None and self._states.has_turned(job_id):
+                turned.append((since, job_id))
+        return [job_id for _, job_id in nlargest(most, turned)]
 
     # Changing
 
@@ -328,18 +346,15 @@ class JobRegistry:
 
         If it went down or up, or ``moved`` behind other jobs, those of its dependents have, too.
         """
-        changed = {job_id}
+        self._changed(job_id)
         job = self._jobs.get(job_id)
         down = job is not None and self._own_state(job) == "down"
-        if down != (job_id in self._down):
-            self._down ^= {job_id}
-            moved = True
-        if moved:
-            changed |= self._dependents.of(job_id)
-        for each in changed:
-            self.version += 1
-            self.dirty.add(each)
-            self._encoded.pop(each, None)
+        self._down.take(job_id, down=down, moved=moved)
+
+    def _changed(self, job_id: int) -> None:
+        self.version += 1
+        self.dirty.add(job_id)
+        self._encoded.pop(job_id, None)
 
     def _take(self, result: Result) -> None:
         """Take a result from the runner."""
@@ -363,7 +378,7 @@ class JobRegistry:
         self._listed = listed
         if self.probes.source == "database" and listed.stopped != self._stopped.ids():
             self._look_again.set()
-        self._jobs, self._ids, self._dependents = listed.by_id, listed.ids, listed.dependents
+        self._jobs, self._ids, self._down.dependents = listed.by_id, listed.ids, listed.dependents
         self._stopped.apply()
         self.version += 1
         self.listing += 1

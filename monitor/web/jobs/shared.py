@@ -22,6 +22,7 @@ from monitor.probes.source import JobList
 from monitor.store import RETRY_S, Connection, Store
 from monitor.web.jobs.elsewhere import Elsewhere
 from monitor.web.jobs.history import latest_results, results_before, silent_after
+from monitor.yielding import over_turns
 
 __all__ = ["SharedJobs"]
 
@@ -117,7 +118,7 @@ class SharedJobs:
         located = {job_id for job_id in ids if job_id in known and known[job_id].location}
         if located:
             jobs = {job.id: silent_after(job) for job in self.jobs.jobs if job.id in located}
-            for result in await self._elsewhere.read(jobs):
+            async for result in over_turns(await self._elsewhere.read(jobs)):
                 self.on_result(result)
             found = [each for each in found if each.job_id not in located]
         turned = {
@@ -127,9 +128,9 @@ class SharedJobs:
         }
         if turned:
             between = await self._store.read(partial(_between, since=turned), timeout=_TIMEOUT_S)
-            for result in between:
+            async for result in over_turns(between):
                 self.on_result(result)
-        for result in found:
+        async for result in over_turns(found):
             known[result.job_id] = result
             self.on_result(result)
 

@@ -121,9 +121,13 @@ class LiveFeed:
     # What runs
 
     async def _update_all(self) -> None:
-        """Send all pages what changed, each second."""
+        """Send all pages what changed, each second; what is much, over some turns of the loop."""
         while True:
             self._update()
+            while self._pages and self._jobs is not None and self._jobs.has_news:
+                news, again = self._jobs.news()
+                self._write([] if news is None else [frame_of(news)], again=again)
+                await asyncio.sleep(0)
             await asyncio.sleep(_UPDATE_S)
 
     async def _follow_others(self) -> None:
@@ -203,7 +207,7 @@ class LiveFeed:
     async def _greet(self, page: LivePage) -> None:
         who = page.connection.principal
         context = self._context
-        older = () if self._jobs is None else self._jobs.older_changes()
+        older = () if self._jobs is None else await self._jobs.older_changes()
         # What happens from now on is sent after it.
         page.behind, page.greeted = False, who
         await page.write_large(
@@ -237,19 +241,26 @@ class LiveFeed:
 
     def _update(self) -> None:
         status = self._status()
-        jobs, again = (None, False) if self._jobs is None else self._jobs.news()
         incidents = None if self._incidents is None else self._incidents.news()
         changes = self._changes.since(self._told_changes)
         self._told_changes = self._changes.total
         if not self._pages:
+            if self._jobs is not None:
+                self._jobs.skip()
             return
         frames = [frame_of(status)]
         if changes:
             frames.append(frame_of({"type": "changes", "items": changes}))
+        jobs, again = (None, False) if self._jobs is None else self._jobs.news()
         if jobs is not None:
             frames.append(frame_of(jobs))
         if incidents is not None:
             frames.append(frame_of(incidents))
+        self._write(frames, again=again)
+        self._send_channels(self._watching("channels"))
+
+    def _write(self, frames: list[bytes], *, again: bool) -> None:
+        """Send frames to all pages that are up to date, and begin their snapshots ``again``."""
         joined = b"".join(frames)
         for page in self._pages:
             who = page.connection.principal
@@ -262,10 +273,9 @@ class LiveFeed:
                 self._wanted.set()
             else:
                 page.write_frames(joined)
-                if again and self._jobs is not None:
-                    self._jobs.begin(page)
-                    self._wanted.set()
-        self._send_channels(self._watching("channels"))
+        if again and self._jobs is not None:
+            self._jobs.begin(*(page for page in self._pages if not page.behind))
+            self._wanted.set()
 
     def _status(self) -> dict[str, Any]:
         found: dict[str, Any] = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
@@ -12,12 +11,15 @@ from monitor.probes.job import Job
 from monitor.web.jobs.registry import JobRegistry
 from monitor.web.live.changes import Change, Changes
 from monitor.web.live.page import LivePage
+from monitor.yielding import over_turns
 
 __all__ = ["JobFeed"]
 
 # Jobs in one message of a snapshot: 140 KB of JSON, 15 KB compressed. The first one fills a screen.
 _PIECE = 200
 _FIRST_PIECE = 40
+# Some may be those of jobs that are stopped now, or that depend on another one.
+_MOST_CHANGES = 400
 
 
 class _JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,35 +57,54 @@ class JobFeed:
         """Read what other daemons wrote; raises MonitorError."""
         await self._book.refresh()
 
-    def begin(self, page: LivePage) -> None:
-        """Begin a snapshot for a page, which :meth:`go_on` sends in pieces, what is down first."""
-        ids = self._book.ids()
-        down = self._book.down_since()
-        page.unsent = deque(sorted(ids, key=lambda job_id: job_id not in down))
-        page.piece = _FIRST_PIECE
-        page.write({"type": "jobs", "reset": True, "items": [], "left": len(ids)})
+    def begin(self, *pages: LivePage) -> None:
+        """Begin a snapshot for pages, which :meth:`go_on` sends in pieces, what is down first."""
+        ids = self._book.down_first()
+        for page in pages:
+            page.snapshot, page.unsent = ids, len(ids)
+            page.piece = _FIRST_PIECE
+            page.write({"type": "jobs", "reset": True, "items": [], "left": len(ids)})
 
     async def go_on(self, page: LivePage) -> None:
         """Send the next piece of a page's snapshot."""
-        ids = [page.unsent.popleft() for _ in range(min(page.piece, len(page.unsent)))]
+        start = len(page.snapshot) - page.unsent
+        ids = page.snapshot[start : start + page.piece]
+        page.unsent -= len(ids)
         page.piece = _PIECE
-        await page.write_large(self._added(ids, left=len(page.unsent)))
+        await page.write_large(self._added(ids, left=page.unsent))
+
+    @property
+    def has_news(self) -> bool:
+        """Whether :meth:`news` may have more to return."""
+        return bool(self._book.dirty) and not self._book.is_taking
+
+    def skip(self) -> None:
+        """Forget the changes up to now: no page is open."""
+        book = self._book
+        ids = book.ids()
+        if self._told_listing != book.listing:
+            self._told_ids, self._told_listing = frozenset(ids), book.listing
+        book.dirty = set()
 
     def news(self) -> tuple[dict[str, object] | None, bool]:
-        """Return the message of the changes since the last call, and whether to begin again."""
+        """Return the message of changes since the last call, and whether to begin again.
+
+        If there are many it has only some of them.
+        """
         book = self._book
         ids = book.ids()
         if book.is_taking:
             return None, False
-        dirty, book.dirty = book.dirty, set()
         listing, self._told_listing = self._told_listing, book.listing
         if listing != book.listing:
+            dirty, book.dirty = book.dirty, set()
             known, self._told_ids = self._told_ids, frozenset(ids)
             changed = dirty | (self._told_ids - known)
             if len(changed) > _PIECE:
                 return None, True
             gone = sorted(known - self._told_ids)
             return {**self._added(sorted(changed)), "gone": gone}, False
+        dirty = {book.dirty.pop() for _ in range(min(_PIECE, len(book.dirty)))}
         if not dirty:
             return None, False
         items = [self._line(job_id) for job_id in dirty if job_id in book]
@@ -94,22 +115,26 @@ class JobFeed:
         items = [msgspec.Raw(book.encoded(job_id)) for job_id in ids if job_id in book]
         return {"type": "jobs", "add": True, "items": items, **more}
 
-    def older_changes(self) -> Iterator[Change]:
-        """Yield the changes that led to the present states, as far as the database has them."""
+    async def older_changes(self) -> list[Change]:
+        """Return the last changes that led to present states, as far as the database has them."""
         book = self._book
-        for job_id in book.ids():
-            if not book.has_turned(job_id):
+        found = []
+        async for job_id in over_turns(await book.latest_turns(_MOST_CHANGES)):
+            if job_id not in book:
                 continue
             entry = book.entry(job_id)
             if entry.since is not None and entry.state in ("up", "down") and entry.last:
-                yield Change(
-                    time=entry.since,
-                    kind="job",
-                    name=entry.name or entry.url,
-                    job_id=job_id,
-                    to=entry.state,
-                    detail=entry.last.error or "",
+                found.append(
+                    Change(
+                        time=entry.since,
+                        kind="job",
+                        name=entry.name or entry.url,
+                        job_id=job_id,
+                        to=entry.state,
+                        detail=entry.last.error or "",
+                    )
                 )
+        return found
 
     def _turned(self, job: Job, up: bool, result: Result) -> None:
         self._changes.add(

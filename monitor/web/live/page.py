@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -58,10 +58,12 @@ class LivePage:
         self.greeted: Principal | None = None
         """The principal that the last snapshot was for."""
         self.watches: frozenset[str] = frozenset()
-        self.unsent: deque[int] = deque()
-        """The ids of jobs that the page's snapshot still lacks."""
+        self.snapshot: Sequence[int] = ()
+        """The ids of the jobs in the page's snapshot."""
+        self.unsent = 0
+        """How many of them the page still lacks, the last ones."""
         self.piece = 0
-        """How many of them are sent next."""
+        """How many are sent next."""
         self.takes_gzip = "gzip" in connection.query
         self._relay = relay
         self._logs = logs

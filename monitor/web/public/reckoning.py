@@ -18,6 +18,7 @@ from monitor.files.threads import call_aside
 from monitor.log_limits import OutageLog
 from monitor.probes.job import Job
 from monitor.store import RETRY_S
+from monitor.web.jobs.entries import JobEntry
 from monitor.web.jobs.registry import JobRegistry
 from monitor.web.public.past import Past
 from monitor.web.public.status import (
@@ -35,6 +36,7 @@ from monitor.web.public.status import (
     verdict,
 )
 from monitor.web.settings import StatusPage
+from monitor.yielding import in_slices, over_turns
 
 __all__ = ["PublicBook", "Rendered"]
 
@@ -115,7 +117,7 @@ class PublicBook:
             if page is not None:
                 try:
                     now = self._clock()
-                    ids = [job.id for job in self._public(page)]
+                    ids = [job.id for job in await self._public(page)]
                     found = await past.histories(ids, now)
                     if await past.incidents([], now) is None:
                         self._outages = await past.outages(ids, now)
@@ -159,10 +161,13 @@ class PublicBook:
                 raise
         await self._history(page)
         now = self._clock()
-        jobs = self._public(page)
+        jobs = await self._public(page)
         await self._read_present(jobs, now)
-        status = self._status(page, jobs, now)
-        return Rendered(status, page, time.monotonic())
+        entries = []
+        async for job in over_turns(jobs):
+            with contextlib.suppress(KeyError):  # deleted meanwhile
+                entries.append((job, self._book.entry(job.id)))
+        return await call_aside(self._render, page, entries, now)
 
     async def _history(self, page: StatusPage) -> None:
         """Ask for the days and uptimes, and wait for the first ones for a limited time."""
@@ -190,17 +195,27 @@ class PublicBook:
         except MonitorError as error:
             self._outage.failed(f"cannot read incidents and maintenance: {error}", cause=error)
 
-    def _public(self, page: StatusPage) -> list[Job]:
+    async def _public(self, page: StatusPage) -> list[Job]:
         wanted = set(page.match.tags)
-        jobs = (self._book.job(job_id) for job_id in self._book.ids())
-        return [job for job in jobs if job.active and not wanted.isdisjoint(job.tags)]
+        jobs = self._book.all()
+        return [
+            job
+            async for job in over_turns(map(jobs.__getitem__, self._book.ids()))
+            if job.active and not wanted.isdisjoint(job.tags)
+        ]
 
-    def _status(self, page: StatusPage, jobs: Sequence[Job], now: float) -> PublicStatus:
+    def _render(
+        self, page: StatusPage, entries: Sequence[tuple[Job, JobEntry]], now: float
+    ) -> Rendered:
+        return Rendered(self._status(page, entries, now), page, time.monotonic())
+
+    def _status(
+        self, page: StatusPage, entries: Sequence[tuple[Job, JobEntry]], now: float
+    ) -> PublicStatus:
         under_way = [each for each in self._maintained if each.begins_at <= now < each.ends_at]
         maintained = {job_id for each in under_way for job_id in each.sites}
         sites = []
-        for job in jobs:
-            entry = self._book.entry(job.id)
+        for job, entry in in_slices(entries):
             sites.append(
                 PublicSite(
                     id=job.id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -18,6 +18,7 @@ from monitor.web.http.problems import CONFLICT, Problem, from_database
 from monitor.web.http.schemas import answer
 from monitor.web.jobs.registry import JobRegistry
 from monitor.web.jobs.sites import Sites
+from monitor.yielding import in_slices
 
 __all__ = ["add_import"]
 
@@ -62,8 +63,7 @@ def add_import(routes: APIRouter, book: JobRegistry, changeable: Callable[[], Si
         with from_database():
             await book.refresh()
         found = await call_aside(_entries, await request.body())
-        known = {_what(book.job(job_id)): job_id for job_id in book.ids()}
-        found = [_once(entry, known) for entry in found]
+        found = await call_aside(_new_ones, found, book.all())
         jobs = [entry.job for entry in found if entry.job is not None]
         ids: list[int] = []
         if save and jobs:
@@ -92,6 +92,11 @@ def _entries(raw: bytes) -> list[Entry]:
         raise Problem(422, str(error)) from None
     except ValueError as error:
         raise Problem(422, f"body: {error}") from None
+
+
+def _new_ones(entries: Sequence[Entry], known: Mapping[int, Job]) -> list[Entry]:
+    ids = {_what(job): job_id for job_id, job in in_slices(sorted(known.items()))}
+    return [_once(entry, ids) for entry in entries]
 
 
 def _once(entry: Entry, known: Mapping[tuple[str, str, str], int]) -> Entry:

@@ -221,7 +221,7 @@ def router(book: JobRegistry, store: Store | None) -> APIRouter:
         if not job.active:
             raise Problem(409, f"job {job_id} is not active")
         runner = book.probes.runner
-        if runner is None or job_id not in runner.job_ids():
+        if runner is None or job_id not in runner:
             if book.is_stopped(job_id):
                 raise Problem(409, f"job {job_id} is stopped")
             raise Problem(409, f"job {job_id} is checked by another daemon: ask that one")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from monitor import __version__
+from monitor.files.threads import call_aside
 from monitor.web.context import Context
 from monitor.web.http.answers import conditional, json_answer
 from monitor.web.http.docs_page import render
@@ -95,11 +98,27 @@ def router(context: Context) -> APIRouter:
         },
     )
     async def documentation(request: Request) -> Response:
-        return conditional(
-            request, with_version(render(request.app.openapi())).encode(), "text/html"
-        )
+        return conditional(request, (await described(request.app))[1], "text/html")
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        return conditional(request, (await described(request.app))[0], JSON)
+
+    making = asyncio.Lock()
+    made: list[bytes] = []
+
+    async def described(app: FastAPI) -> Sequence[bytes]:
+        """Return the OpenAPI document and its page, which are made once."""
+        async with making:
+            made[:] = made or await call_aside(_described, app)
+        return made
 
     return routes
+
+
+def _described(app: FastAPI) -> list[bytes]:
+    document = app.openapi()
+    return [msgspec.json.encode(document), with_version(render(document)).encode()]
 
 
 def wants_json(accept: str) -> bool:

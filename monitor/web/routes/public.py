@@ -123,9 +123,10 @@ async def _answer(
 ) -> Response:
     """Answer with what is made of a status once, and compressed once, for all."""
     body = await found.made(media_type, make)
+    etag = await found.made(f"{media_type} etag", lambda: _etag(body).encode())
     headers = {
         "cache-control": f"public, max-age={_KEPT_S}",
-        "etag": _etag(body),
+        "etag": etag.decode(),
         "vary": "accept, accept-encoding",
     }
     if _known(request, headers["etag"]):

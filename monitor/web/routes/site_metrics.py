@@ -51,7 +51,7 @@ def router(book: JobRegistry) -> APIRouter:
     )
     async def site_metrics(request: Request) -> Response:
         await book.refresh()
-        checked = book.checked()
+        checked = await book.checked()
         encode, media_type = encoder(request.headers.get("accept", ""))
         # Ten thousand sites have a hundred thousand samples.
         body = await call_aside(_render, encode, checked)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from monitor.errors import MonitorError
+from monitor.files.threads import call_aside
+from monitor.probes.job import Job
 from monitor.store import Connection, Store
 from monitor.web.context import Context
 from monitor.web.timeline.bursts import count_errors
 from monitor.web.timeline.events import Event, Lane, Timeline
 from monitor.web.timeline.following import NEAR_S, tell
 from monitor.web.timeline.grouping import grouped
-from monitor.web.timeline.outages import Found, search, with_current
+from monitor.web.timeline.outages import Found, Outage, search, with_current
 from monitor.web.timeline.sources import (
     by_incident,
     event_of_incident,
@@ -25,6 +27,7 @@ from monitor.web.timeline.sources import (
     events_of_maintenance,
     model_events,
 )
+from monitor.yielding import in_slices
 
 if TYPE_CHECKING:
     from monitor.alerts.incidents import Incident
@@ -190,20 +193,13 @@ class TimelineReader:
             )
         outages = found.outages
         if self._book is not None and until >= now - _NOW_S:
-            down = self._book.down_since()
+            down = await self._book.down_since()
             if job_id is not None:
                 down = {job_id: down[job_id]} if job_id in down else {}
-            outages = with_current(outages, down, until=until)
-        of_rules, others = by_incident(outages, told)
-        events = [
-            event_of_incident(each, self._name(each.job), of_rules.get(each.id, ()))
-            for each in told
-        ]
-        events += [
-            event_of_outage(each, self._name(each.job_id) or f"site {each.job_id}")
-            for each in others
-        ]
-        return grouped(events, within_s=_TOGETHER_S), found.cut or len(told) > _MOST_EVENTS
+            outages = await call_aside(with_current, outages, down, until=until)
+        jobs = {} if self._book is None else self._book.all()
+        events = await call_aside(_events_of, outages, told, jobs)
+        return events, found.cut or len(told) > _MOST_EVENTS
 
     async def _errors(
         self, store: Store, wanted: Range, since: float, until: float, now: float
@@ -239,8 +235,20 @@ class TimelineReader:
             until=until,
         )
 
-    def _name(self, job_id: int | None) -> str | None:
-        if job_id is None or self._book is None or job_id not in self._book:
-            return None
-        job = self._book.job(job_id)
-        return job.name or job.shown_url
+
+def _events_of(
+    outages: Sequence[Outage], told: Sequence[Incident], jobs: Mapping[int, Job]
+) -> list[Event]:
+    """Return the events of outages and of incidents, those together that came together."""
+
+    def name(job_id: int | None) -> str | None:
+        job = None if job_id is None else jobs.get(job_id)
+        return None if job is None else job.name or job.shown_url
+
+    of_rules, others = by_incident(outages, told)
+    events = [event_of_incident(each, name(each.job), of_rules.get(each.id, ())) for each in told]
+    events += [
+        event_of_outage(each, name(each.job_id) or f"site {each.job_id}")
+        for each in in_slices(others)
+    ]
+    return grouped(events, within_s=_TOGETHER_S)

@@ -36,7 +36,7 @@ class GrpcJob(TlsKeys, frozen=True, kw_only=True, tag="grpc"):
 
     def _verify_url(self) -> None:
         url = parse_url(self.url, self.schemes, port=True)
-        if url.query or url.user or url.password:
+        if url.query or url.user or url.password or "#" in self.url:
             raise SettingError(("url",), f"must be {url.scheme}://host:port/service")
         try:
             unquote(url.path, errors="strict")

@@ -25,8 +25,15 @@ _MOST_ANSWER_BYTES = 65536
 _STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 _SERVING = 1
 _NOT_FOUND = "5"
+# Source: the gRPC protocol's status codes, from 1 on.
+_CODES = (
+    "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+    "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
 _FIELD_1_TEXT, _FIELD_1_NUMBER = 0x0A, 0x08
 _PREFIX_BYTES = 5
+_LONGEST_VARINT = 10
 
 
 class HealthFetch(Fetch):
@@ -65,10 +72,11 @@ class HealthFetch(Fetch):
         code = status[-1].decode("ascii", "replace") if status else ""
         if code == _NOT_FOUND:
             visit.matched, visit.error = False, "not-serving: the service is not known"
+        elif not code:
+            visit.error = "bad-answer: the answer has no gRPC status"
         elif code != "0":
             said = header_values(visit.lines, "grpc-message")
-            text = unquote_to_bytes(said[-1])[:200] if said else b""
-            visit.error = f"bad-answer: gRPC status {code[:20]!a} {text!r}"
+            visit.error = _failure(code, unquote_to_bytes(said[-1]) if said else b"")
         else:
             serving = serving_status(visit.body.content())
             visit.matched = serving == "SERVING"
@@ -76,6 +84,15 @@ class HealthFetch(Fetch):
                 visit.matched, visit.error = None, "bad-answer: not a health check's answer"
             elif not visit.matched:
                 visit.error = f"not-serving: {serving}"
+
+
+def _failure(code: str, message: bytes) -> str:
+    number = int(code) if code.isascii() and code.isdigit() and len(code) < 3 else 0
+    name = _CODES[number - 1] if 0 < number <= len(_CODES) else ""
+    # A server without the method has no health service.
+    word = "bad-status" if name not in ("", "UNIMPLEMENTED") else "bad-answer"
+    text = f"gRPC status {code[:20]!a}{name and f' {name}'}"
+    return f"{word}: {text}{f': {message[:200]!r}' if message else ''}"
 
 
 def _tls_keys() -> tuple[str, ...]:
@@ -109,5 +126,10 @@ def serving_status(framed: bytes) -> str | None:
         return _STATUSES[0]  # the default is not sent
     if message[0] != _FIELD_1_NUMBER or len(message) < 2:
         return None
-    number = message[1]
-    return _STATUSES[number] if number < len(_STATUSES) else f"status {number}"
+    number = shift = 0
+    for byte in message[1 : _LONGEST_VARINT + 1]:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return _STATUSES[number] if number < len(_STATUSES) else f"status {number}"
+    return None

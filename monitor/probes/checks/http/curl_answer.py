@@ -18,6 +18,8 @@ __all__ = ["error_text", "hop_phases", "lacking", "no_common_group", "sent_chain
 _WORDS = {
     pycurl.E_COULDNT_RESOLVE_PROXY: "proxy",
     pycurl.E_COULDNT_RESOLVE_HOST: "no-such-host",
+    # URLs are parsed before, so what libcurl refuses is a host that no name server has.
+    pycurl.E_URL_MALFORMAT: "no-such-host",
     pycurl.E_OPERATION_TIMEDOUT: "timeout",
     pycurl.E_SSL_CONNECT_ERROR: "tls",
     pycurl.E_SSL_CERTPROBLEM: "tls",
@@ -27,6 +29,7 @@ _WORDS = {
     pycurl.E_SSL_ISSUER_ERROR: "bad-certificate",
     pycurl.E_SEND_ERROR: "reset",
     97: "proxy",  # CURLE_PROXY, since 7.73
+    98: "tls",  # CURLE_SSL_CLIENTCERT, since 7.77
 }
 # CURLE_TOO_LARGE, since 8.6; before, it was out of memory.
 _E_TOO_LARGE = 100
@@ -37,6 +40,8 @@ _VERIFY_RESULT = re.compile(
 # Errors with files that the daemon has read before.
 _FILES = (pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_CERTPROBLEM)
 _NETWORK = (pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING)
+# libcurl's text for an alert of the server that the client's certificate has expired.
+_CLIENT_EXPIRED = "SSL certificate verification failed"
 
 
 def hop_phases(easy: Any) -> tuple[float, float, float, float, float]:
@@ -105,16 +110,23 @@ def error_text(errno: int, message: str, easy: Any, *, timeout_s: float) -> str:
     if errno == pycurl.E_OPERATION_TIMEDOUT:
         return f"timeout: {timeout_s:g} s ran out"
     if errno == pycurl.E_COULDNT_CONNECT or errno in _NETWORK:
-        word = OS_ERRORS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else None)
+        word = OS_ERRORS.get(system, "unreachable" if errno == pycurl.E_COULDNT_CONNECT else word)
     if errno == pycurl.E_SSL_CONNECT_ERROR and system in (os_errors.ECONNRESET, os_errors.EPIPE):
         word = "reset"
-    if errno == pycurl.E_SSL_CONNECT_ERROR and "unexpected eof" in message:
+    if errno in (pycurl.E_SSL_CONNECT_ERROR, *_NETWORK) and "unexpected eof" in message:
         return "reset: the connection was closed"  # as in the other kinds
+    if errno in _NETWORK and " alert " in message:
+        # With TLS 1.3 a server refuses the client's certificate after the handshake.
+        word = "tls"
+    if errno == pycurl.E_PEER_FAILED_VERIFICATION and message == _CLIENT_EXPIRED:
+        return "tls: the server says that the client's certificate has expired"
     detail = os.strerror(system) if word in ("refused", "unreachable", "reset") and system else ""
     if errno == _E_TOO_LARGE:
         detail = "its header is too long"
     elif (verified := _VERIFY_RESULT.fullmatch(message)) is not None:
         detail = verified[1]
+    elif errno == pycurl.E_PARTIAL_FILE and not message:
+        detail = "the body breaks off"
     # libcurl's words may have bytes of the answer that are not text.
     said = (detail or message or f"libcurl error {errno}").encode("ascii", "backslashreplace")
     return f"{word or 'bad-answer'}: {said.decode()}"

@@ -107,11 +107,11 @@ class HttpJob(TlsKeys, frozen=True, kw_only=True, tag="http"):
     def _verify_proxy(self) -> None:
         if self.proxy is not None:
             try:
-                parse_url(self.proxy, PROXY_SCHEMES, port=True)
+                parse_url(self.proxy, PROXY_SCHEMES, port=True, path=False)
             except SettingError:
                 # Its own words would show the proxy's password where there is no scheme.
                 schemes = ", ".join(PROXY_SCHEMES)
-                problem = f"must be SCHEME://HOST:PORT with one of {schemes}"
+                problem = f"must be SCHEME://HOST:PORT and nothing more, with one of {schemes}"
                 raise SettingError(("proxy",), problem) from None
 
     def _verify_tls(self) -> None:

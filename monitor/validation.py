@@ -139,6 +139,8 @@ def _expected(expected: re.Match[str], words: Mapping[str, str]) -> str:
         amount = f"{_BOUNDS[relation]} " if relation else ""
         amount += bound.removesuffix(".0")
         unit = {"str": "characters", "array": "items"}.get(kinds.removesuffix(" | null"))
+        if unit and bound == "1":
+            unit = unit.removesuffix("s")
         said += f" of {amount} {unit}" if unit else f", {amount}"
     found = re.fullmatch(r", got `(.*)`", rest)
     if found:

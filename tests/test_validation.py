@@ -60,7 +60,7 @@ def test_keys_that_are_wrong_are_said_as_such(data: object, said: str) -> None:
         ('{"items": [{"count": 5}]}', "items[0].count: expected a number, less than 5"),
         ('{"items": [{"cont": 5}]}', "items[0]: unknown key cont"),
         ('{"pair": [1]}', "pair: expected a list of 2 items"),
-        ('{"some": [1, 2]}', "some: expected a list of at most 1 items"),
+        ('{"some": [1, 2]}', "some: expected a list of at most 1 item"),
         ('{"even": 1}', "even: expected a whole number that's a multiple of 2"),
         ('{"nothing": 1}', "nothing: expected null, not a whole number"),
         ('{"share": 1e999}', "share: number out of range"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +13,7 @@ __all__ = ["seconds_of"]
 # is from either, so a number says by its size which of the two it is.
 _LEAST_MS: Final = 1e11
 _LONGEST: Final = 64
+_LOST_PLUS: Final = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)\Z")
 
 
 def seconds_of(time: float | str) -> float:
@@ -37,7 +39,8 @@ def _parsed(text: str) -> float:
     else:
         return seconds_of(number)
     try:
-        at = datetime.fromisoformat(text.upper())  # z and t are in RFC 3339, too
+        # z and t are in RFC 3339, too. A + in a query that is not encoded becomes a space.
+        at = datetime.fromisoformat(_LOST_PLUS.sub(r"\1+\2", text.upper()))
         if at.tzinfo is None:
             # The clocks of two machines may be in different zones.
             raise ValueError("lacks its offset from UTC, such as Z or +01:00")

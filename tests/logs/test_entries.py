@@ -182,6 +182,7 @@ def test_levels() -> None:
         "2021-02-09T04:00:00.000+01:00",
         "20210209T030000Z",
         "2021-02-09 03:00:00+00:00",
+        "2021-02-09T04:00:00 01:00",
     ],
 )
 def test_a_time_in_ms_or_iso_8601_is_the_same_moment(time: object) -> None:
@@ -190,7 +191,17 @@ def test_a_time_in_ms_or_iso_8601_is_the_same_moment(time: object) -> None:
 
 @pytest.mark.parametrize(
     "time",
-    ["", "soon", "2021-02-09T03:00:00", "2021-02-09", "nan", "inf", "9" * 100, "2021-13-45T00:00Z"],
+    [
+        "",
+        "soon",
+        "2021-02-09T03:00:00",
+        "2021-02-09",
+        "2021-02-09 03:00",
+        "nan",
+        "inf",
+        "9" * 100,
+        "2021-13-45T00:00Z",
+    ],
 )
 def test_a_text_that_is_no_moment_is_refused_and_said_why(time: str) -> None:
     _, (rejected,) = validate([json.dumps(entry(time=time)).encode()], RULES)

@@ -198,6 +198,7 @@ def test_no_job_gets_the_id_of_a_former_one_with_results(daemon: Whole) -> None:
     other = daemon.request("POST", "/job", json={**daemon.mock(), "depends_on": [former]}).json()
     wait_for(lambda: daemon.get(f"/job/{former}/result")["items"], "a result")
     assert daemon.request("DELETE", f"/job/{former}").status_code == 204
+    assert daemon.get(f"/job/{former}/result")["items"]
     again = daemon.request("POST", "/job", json={"id": former, **daemon.mock()})
     assert f"results of a former job {former}" in problem(again, 409)["detail"]
     # What depended on it can be changed, all the same, and undoing gives the id back.
@@ -268,6 +269,16 @@ def test_results_come_in_pages_newest_first_each_once(daemon: Whole, job: int) -
     found = daemon.get(f"/job/{job}/result?since={since}&until={until}")["items"]
     assert [each["scheduled_at"] for each in found] == instants[:2]
     problem(daemon.request("GET", f"/job/{job}/result?cursor=nonsense"), 422)
+
+
+@pytest.mark.parametrize("what", ["result", "metric", "uptime"])
+def test_an_id_that_nothing_ever_had_is_404(daemon: Whole, what: str) -> None:
+    new = {**daemon.mock(), "active": False}
+    job = daemon.request("POST", "/job", json=new).json()["id"]
+    assert daemon.get(f"/job/{job}/{what}")
+    assert daemon.request("DELETE", f"/job/{job}").status_code == 204
+    detail = problem(daemon.request("GET", f"/job/{job}/{what}"), 404)["detail"]
+    assert detail == f"there is no job {job}"
 
 
 def test_metrics_are_what_the_results_say_and_gaps_are_gaps(daemon: Whole, job: int) -> None:

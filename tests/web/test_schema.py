@@ -77,8 +77,19 @@ def conforming(operation: Any) -> Callable[[], None]:
     return conform
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_a_method_that_is_not_there_is_405_and_says_which_are(daemon: Whole, method: str) -> None:
-    answer = requests.request(method, f"{daemon.url}/metrics", timeout=LIMIT_S)
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/metrics", "GET, HEAD"),
+        ("PATCH", "/job", "GET, HEAD, POST"),
+        ("OPTIONS", "/job/1", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("GET", "/job/1/stop", "POST"),
+        ("DELETE", "/", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_is_not_there_is_405_and_says_which_are(
+    daemon: Whole, method: str, path: str, allowed: str
+) -> None:
+    answer = requests.request(method, daemon.url + path, timeout=LIMIT_S)
     assert answer.status_code == 405
-    assert "GET" in answer.headers["allow"]
+    assert answer.headers["allow"] == allowed

@@ -17,6 +17,7 @@ import monitor.web
 from monitor.web.http.answers import json_answer
 from monitor.web.http.compression import accepts_gzip
 from monitor.web.http.static_files import lean, version, with_version
+from monitor.web.routes.pages import wants_json
 from tests.web.serving import Serving, serving
 
 pytestmark = pytest.mark.integration_test
@@ -222,3 +223,21 @@ def test_long_answers_are_compressed_if_the_client_asks() -> None:
 )
 def test_gzip_is_accepted_unless_its_weight_is_0(accepted: str, *, expected: bool) -> None:
     assert accepts_gzip(accepted) is expected
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("application/json", True),
+        ("application/json, text/plain, */*", True),
+        ("Application/JSON; q=0.9, text/html;q=0.1", True),
+        ("text/html, application/json", False),
+        ("application/json;q=0, */*", False),
+        ("application/json;q=x", True),
+        ("application/problem+json", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_json_is_for_who_prefers_it(accept: str, *, expected: bool) -> None:
+    assert wants_json(accept) is expected

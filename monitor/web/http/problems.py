@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from monitor.errors import MonitorError
 
@@ -101,9 +102,12 @@ def install(app: FastAPI) -> None:
     """Answer every HTTPException, unknown path, wrong method and invalid request as a problem."""
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
+    async def _http(request: Request, error: HTTPException) -> Response:
         members = error.members if isinstance(error, Problem) else {}
         headers = dict(error.headers) if error.headers else None
+        if error.status_code == 405 and headers is not None:
+            # The router names the methods of the first route with this path.
+            headers["Allow"] = ", ".join(_methods(app, request))
         return problem_response(error.status_code, str(error.detail), headers, **members)
 
     @app.exception_handler(RequestValidationError)
@@ -125,3 +129,16 @@ def install(app: FastAPI) -> None:
     async def _failed(_: Request, error: Exception) -> Response:
         del error  # the gate logs it
         return problem_response(500, "internal error; the log has details")
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """Return the methods that the path of a request has."""
+    found = [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in app.router.routes
+        )
+    ]
+    return ["GET", "HEAD", *found[1:]] if found[:1] == ["GET"] else found

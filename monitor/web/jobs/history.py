@@ -25,6 +25,7 @@ __all__ = [
     "Last",
     "MetricWindow",
     "Uptime",
+    "has_history",
     "last_known",
     "latest_results",
     "metric_windows",
@@ -120,6 +121,14 @@ def results_before(
         (*parameters, limit),
     )
     return [result_from(row) for row in rows]
+
+
+def has_history(connection: Connection, job_id: int) -> bool:
+    """Return whether any result or metric has the id."""
+    return any(
+        connection.query(f"SELECT 1 FROM {table} WHERE job_id = %s LIMIT 1", (job_id,))  # noqa: S608
+        for table in ("availability_result", "availability_metric")
+    )
 
 
 def latest_results(connection: Connection, after: Mapping[int, float]) -> list[Result]:

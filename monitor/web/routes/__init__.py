@@ -53,16 +53,26 @@ def served(context: Context) -> Served:
         if context.has("aggregation"):
             from monitor.web.routes import history
 
+            async def is_job(job_id: int) -> bool:
+                if book is None:
+                    return False
+                await book.refresh()
+                try:
+                    book.job(job_id)
+                except KeyError:
+                    return False
+                return True
+
             if "aggregation" in parts:
                 from monitor.aggregation.part import Aggregation
                 from monitor.web.routes import rejected
 
                 aggregation = parts["aggregation"]
                 assert isinstance(aggregation, Aggregation)
-                found.routers.append(history.router(context.store, aggregation.functions))
+                found.routers.append(history.router(context.store, is_job, aggregation.functions))
                 found.routers.append(rejected.router(context.store, lambda: aggregation.settings))
             else:
-                found.routers.append(history.router(context.store))
+                found.routers.append(history.router(context.store, is_job))
         if context.has("cluster"):
             from monitor.web.routes import models
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -14,17 +14,18 @@ from monitor.store import Connection, Store
 from monitor.store.cursor import Text, Time, cursor_of
 from monitor.web.http.answers import item_list, json_answer, parse_cursor
 from monitor.web.http.parameters import known_parameters
-from monitor.web.http.problems import from_database
+from monitor.web.http.problems import NOT_FOUND, from_database
 from monitor.web.http.schemas import answer, listed
 from monitor.web.jobs.history import (
     MetricWindow,
     Uptime,
+    has_history,
     metric_windows,
     results_before,
     uptimes,
 )
 from monitor.web.jobs.uptime import JobUptime, job_uptimes
-from monitor.web.routes.jobs import JobId
+from monitor.web.routes.jobs import JobId, no_job
 
 __all__ = ["Instant", "read", "router"]
 
@@ -47,18 +48,30 @@ async def read(store: Store, function: Callable[[Connection], T]) -> T:
         return await store.read(function, timeout=_QUERY_TIMEOUT_S)
 
 
-def router(store: Store, functions: Callable[[], Mapping[str, Sequence[str]]] = dict) -> APIRouter:
+def router(
+    store: Store,
+    is_job: Callable[[int], Awaitable[bool]],
+    functions: Callable[[], Mapping[str, Sequence[str]]] = dict,
+) -> APIRouter:
     """Return the routes over the tables that the aggregation writes.
 
-    ``functions`` returns those to compute of each measured field, as far as that is known here.
+    ``is_job`` returns whether there is a job of an id, as far as that is known here, and
+    ``functions`` those to compute of each measured field.
     """
     routes = APIRouter(tags=["jobs"], dependencies=[Depends(known_parameters)])
+
+    async def require_known(job_id: int) -> None:
+        """Raise a Problem if no job, result or metric has the id."""
+        with from_database():
+            known = await is_job(job_id)
+        if not known and not await read(store, lambda found: has_history(found, job_id)):
+            raise no_job(job_id)
 
     @routes.get(
         "/job/{job_id}/result",
         summary="Raw results of a job, newest first",
         response_class=Response,
-        responses=listed(Result, "A page of results; empty for an unknown job"),
+        responses={**listed(Result, "A page of results"), **NOT_FOUND},
     )
     async def results(
         request: Request,
@@ -84,6 +97,8 @@ def router(store: Store, functions: Callable[[], Mapping[str, Sequence[str]]] = 
                 location=location,
             ),
         )
+        if not found:
+            await require_known(job_id)
         items = found[:limit]
         more = None
         if len(found) > limit:
@@ -94,7 +109,7 @@ def router(store: Store, functions: Callable[[], Mapping[str, Sequence[str]]] = 
         "/job/{job_id}/metric",
         summary="Metrics of a job by window, oldest first; windows without checks are omitted",
         response_class=Response,
-        responses=listed(MetricWindow, "A page of windows"),
+        responses={**listed(MetricWindow, "A page of windows"), **NOT_FOUND},
     )
     async def metrics(
         request: Request,
@@ -125,6 +140,8 @@ def router(store: Store, functions: Callable[[], Mapping[str, Sequence[str]]] = 
                 location=location,
             ),
         )
+        if not found:
+            await require_known(job_id)
         items = found[:limit]
         more = cursor_of(found[limit].start) if len(found) > limit else None
         return item_list(request, items, more)
@@ -133,12 +150,17 @@ def router(store: Store, functions: Callable[[], Mapping[str, Sequence[str]]] = 
         "/job/{job_id}/uptime",
         summary="The share of time in which a job was up: 24 h, 7, 30 and 90 days",
         response_class=Response,
-        responses=answer(JobUptime, "The uptime by time; null shares for an unknown job"),
+        responses={
+            **answer(JobUptime, "The uptime by time; a share is null without checks"),
+            **NOT_FOUND,
+        },
     )
     async def uptime_by_time(request: Request, job_id: JobId) -> Response:
         found = await read(
             store, lambda connection: job_uptimes(connection, [job_id], now=time.time())
         )
+        if not any(span.checks for span in found[0].spans.values()):
+            await require_known(job_id)
         return json_answer(request, found[0])
 
     @routes.get(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from monitor.web.http.schemas import JSON, answer
 from monitor.web.http.static_files import manifest, page, with_version
 
 __all__ = ["OPEN_PATHS", "router", "wants_json"]
+
+_WEIGHT = re.compile(r"[01](\.\d{0,3})?")
 
 # Below /heartbeat/ the path itself has the credential.
 OPEN_PATHS = (
@@ -119,5 +122,11 @@ def _described(app: FastAPI) -> list[bytes]:
 
 
 def wants_json(accept: str) -> bool:
-    """Return whether JSON is named, and HTML is not."""
-    return JSON in accept and "text/html" not in accept
+    """Return whether JSON is named, and HTML is not or has a lower weight (RFC 9110, 12.5.1)."""
+    weights = {JSON: 0.0, "text/html": 0.0}
+    for item in accept.lower().split(","):
+        kind, *parameters = item.replace(" ", "").split(";")
+        if kind in weights:
+            given = [text[2:] for text in parameters if text.startswith("q=")]
+            weights[kind] = float(given[0]) if given and _WEIGHT.fullmatch(given[0]) else 1.0
+    return weights[JSON] > weights["text/html"]

@@ -64,6 +64,8 @@ def test_histories_and_epochs_survive_a_restart(
     daemon = restart(relay, start_daemon, signal.SIGTERM)
     daemon.wait_log("histories restored: 2,")
     again = RecoveringClient(relay)
+    while not again.feed["brokers"]:
+        again.feed = again.receive()
     answer = again.subscribe("open", (epochs["open"], 50))
     assert (answer["epoch"], answer["recovered"]) == (epochs["open"], True)
     # What the broker sent meanwhile is lost, and said for what had not finished.

@@ -11,7 +11,7 @@ import binascii
 import re
 
 from websockets.datastructures import Headers
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
@@ -27,6 +27,8 @@ _CONNECTIONS = (["Upgrade"], ["upgrade"], ["keep-alive, Upgrade"])
 _UPGRADES = (["websocket"], ["WebSocket"])
 _SUBPROTOCOLS = re.compile(r"[-.\w]+(?:, ?[-.\w]+)*", re.ASCII)
 _KEY_BYTES = 16
+# Python's stand-ins for bytes that are not ASCII, as the letters of ISO 8859-1.
+_BYTES = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}
 
 
 class HandshakeProtocol(ServerProtocol):
@@ -75,6 +77,11 @@ class HandshakeProtocol(ServerProtocol):
         ):
             return accept_key(keys[0]), None, None
         return super().process_request(request)
+
+    def reject(self, status: int, text: str) -> Response:
+        """Return a response that refuses a request; see the library."""
+        # websockets 15 repeats a header's letters beyond ASCII in a form that it cannot send.
+        return super().reject(status, text.translate(_BYTES))
 
 
 def _is_key(text: str) -> bool:

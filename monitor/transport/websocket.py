@@ -12,6 +12,7 @@ import logging
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
+from http import HTTPStatus
 
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
@@ -294,12 +295,11 @@ class WebSocketConnection(FairReading):
                 self.pong(bytes(event.data))
 
     def _refuse_handshake(self) -> None:
-        self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-            b"Connection: close\r\nContent-Length: 0\r\n\r\n"
-        )
-        self.transport.close()
-        self.drop_input()
+        text = f"The handshake has more than {_MAX_HANDSHAKE_BYTES // 1024} KiB.\n"
+        status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        self.protocol.send_response(self.protocol.reject(status, text))
+        self.flush()
+        self._end()
 
     def _end(self) -> None:
         """Allow nothing but the closing handshake, for a limited time."""

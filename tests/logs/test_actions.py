@@ -131,7 +131,7 @@ def test_following() -> None:
         ({"action": "uploadLogs", "logs": {}}, "bad-request", "logs"),
         ({"action": "uploadLogs", "notifications": []}, "bad-request", "in logs"),
         ({"action": "uploadLogs", "logs": [], "message": "x"}, "bad-request", "not both"),
-        ({"action": "uploadLogs", "logs": [], "upload_id": ""}, "bad-request", "1 characters"),
+        ({"action": "uploadLogs", "logs": [], "upload_id": ""}, "bad-request", "1 character"),
         ({"action": "uploadLogs", "logs": [], "upload_id": 7}, "bad-request", "upload_id"),
         ({"action": "getLogs", "id": []}, "bad-request", "id"),
         ({"action": "getLogs", "id": "x" * 300}, "bad-request", "id"),

@@ -45,7 +45,7 @@ _lines = st.sampled_from(
 )
 
 
-def answer(protocol: ServerProtocol, data: bytes) -> tuple[object, ...]:
+def answer(protocol: ServerProtocol, data: bytes) -> tuple[object, bytes, *tuple[object, ...]]:
     """Return the request as read, and the answer but for its date."""
     if not (isinstance(protocol, HandshakeProtocol) and protocol.take_request(data)):
         protocol.receive_data(data)
@@ -74,13 +74,20 @@ def answer(protocol: ServerProtocol, data: bytes) -> tuple[object, ...]:
 @example(f"GET /{'x' * 9000} HTTP/1.1", list(_USUAL), [], 0)
 @example("GET / HTTP/1.1", list(_USUAL), [("X", "x" * 9000)], 0)
 @example("GET / HTTP/1.1", list(_USUAL), [("Sec-WebSocket-Protocol", ";;")], 0)
+@example("GET / HTTP/1.1", [], [("Connection", "é")], 0)
 def test_the_library_would_say_the_same(
     line: str, usual: list[tuple[str, str]], more: list[tuple[str, str]], many: int
 ) -> None:
     lines = [line, *(f"{name}: {value}" for name, value in [*usual, *more])]
     lines += [f"X-{number}: y" for number in range(many)]
     data = "".join(f"{each}\r\n" for each in [*lines, ""]).encode("latin-1")
-    assert answer(HandshakeProtocol(), data) == answer(ServerProtocol(), data)
+    said = answer(HandshakeProtocol(), data)
+    try:
+        expected = answer(ServerProtocol(), data)
+    except UnicodeEncodeError:  # in websockets 15
+        assert b"HTTP/1.1 400 " in said[1]
+    else:
+        assert said == expected
 
 
 @pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, Upgrade"])

@@ -107,7 +107,7 @@ async def test_an_end_in_the_segment_of_the_handshake_does_not_lose_the_answer(e
     ("request_", "end"),
     [
         (HANDSHAKE, b"not you\n"),
-        (b"GET /" + b"x" * 10_000 + HANDSHAKE[5:], b"\n"),
+        (HANDSHAKE[:-2] + (b"X-More: " + b"m" * 200 + b"\r\n") * 100 + b"\r\n", b"16 KiB.\n"),
         (b"no request" + HANDSHAKE, b""),
     ],
     ids=["by the server", "as too long", "as no HTTP"],

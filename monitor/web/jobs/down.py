@@ -48,10 +48,10 @@ class DownJobs:
             self._begin()
 
     def dependency(self, job: Job, jobs: Mapping[int, Job]) -> int | None:
-        """Return the id of a job that is down and that ``job`` depends on, also indirectly, or None.
+        """Return the id of a job that is down and that ``job`` depends on, or None.
 
-        Where there are very many dependencies, it is what was known before the turns of the loop
-        in which they are followed.
+        Indirect dependencies count. Where there are very many, it is what was known before the
+        turns of the loop in which they are followed.
         """
         if self._are_many:
             return self._behind.get(job.id)

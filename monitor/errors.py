@@ -18,11 +18,14 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 __all__ = [
     "ConfigError",
+    "DefectError",
     "ListenError",
     "MissingPackageError",
     "MonitorError",
@@ -188,6 +191,26 @@ class MissingPackageError(MonitorError):
 
     def __str__(self) -> str:
         return f"{self.part} needs the Python module {self.module}; install {self.package}"
+
+
+class DefectError(MonitorError):
+    """An error that nobody expected, as a line that says where it was raised."""
+
+    def __init__(self, what: str, error: BaseException) -> None:
+        self.what = what
+        self.problem = type(error).__name__
+        try:
+            text = str(error)
+        except Exception:  # noqa: BLE001 - an error may be as defect as what raises it
+            text = ""
+        if text:
+            self.problem += f": {_in_a_line(text)}"
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames:
+            self.problem += f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.problem}"
 
 
 class UnavailableError(MonitorError):

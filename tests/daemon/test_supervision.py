@@ -18,7 +18,7 @@ from monitor.daemon.interpreter import new_event_loop
 from monitor.daemon.lifecycle import Daemon
 from monitor.daemon.logfile import DaemonLog, LoggerSettings
 from monitor.daemon.steps import run_to_end
-from monitor.errors import MonitorError, SettingError, UnavailableError
+from monitor.errors import DefectError, MonitorError, SettingError, UnavailableError
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
 from monitor.sqlite.file import OpenFile
@@ -379,6 +379,50 @@ async def test_a_service_that_does_not_open_in_time_holds_up_no_part(
             stop(daemon)
         assert await task == (0 if failure is None else 1)
     assert part.done == ["start", "run", "drain", "close"]
+
+
+class NoTextError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+_ODD = (
+    RuntimeError("a\ndefect"),
+    SystemExit(3),
+    asyncio.CancelledError(),
+    NoTextError(),
+    GeneratorExit(),
+)
+
+
+@pytest.mark.parametrize("failure", _ODD, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("when", ["set up", "checked"])
+async def test_a_part_that_cannot_be_made_or_checked_ends_the_start_with_a_line(
+    part: Fragile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+    when: str,
+) -> None:
+    def relay(services: Services) -> Part:
+        del services
+        if when == "set up":
+            raise failure
+        return part
+
+    async def check() -> None:
+        raise failure
+
+    monkeypatch.setattr(assembly, "PARTS", (relay,))
+    monkeypatch.setattr(part, "check", check)
+    with pytest.raises(DefectError) as caught:
+        await assembly.check(load(None))
+    (line,) = caught.value.lines()
+    assert line.startswith(f"relay cannot be {when}: {type(failure).__name__}")
+    assert "\n" not in line
+    async with running(tmp_path) as (_, task):
+        with pytest.raises(DefectError):
+            await task
 
 
 async def test_a_part_that_is_never_ready_for_a_reload_only_fails_that_reload(

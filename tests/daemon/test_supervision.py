@@ -38,7 +38,7 @@ class Fragile(Part):
         self.slow_start: asyncio.Event | None = None
         self.slow_prepare = False
         self.slow_drain = False
-        self.broken_state = False
+        self.broken_state: BaseException | None = None
         self.broken_prepare: BaseException | None = None
         self.broken_end: BaseException | None = None
 
@@ -78,13 +78,13 @@ class Fragile(Part):
             raise self.broken_end
 
     def state(self) -> State:
-        if self.broken_state:
-            raise RuntimeError("a defect")
+        if self.broken_state is not None:
+            raise self.broken_state
         return State(Health.OK, "fine")
 
     def metrics(self) -> Iterable[Metric]:
-        if self.broken_state:
-            raise RuntimeError("a defect")
+        if self.broken_state is not None:
+            raise self.broken_state
         return ()
 
 
@@ -192,18 +192,22 @@ async def test_a_heartbeat_that_ends_ends_the_daemon(
     assert "the task heartbeat ended" in caplog.text
 
 
+@pytest.mark.parametrize("failure", [RuntimeError, SystemExit, asyncio.CancelledError])
 async def test_a_state_or_metrics_that_fail_are_the_parts_own_trouble(
-    part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    part: Fragile,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    failure: type[BaseException],
 ) -> None:
     async with running(tmp_path) as (daemon, task):
         await until(lambda: daemon.ready)
-        part.broken_state = True
+        part.broken_state = failure("a defect")
         state = daemon.states()["relay"]
-        assert state == State(Health.DEGRADED, "its state is unknown: RuntimeError")
+        assert state == State(Health.DEGRADED, f"its state is unknown: {failure.__name__}")
         daemon.states()
         assert "part_restarts_total" in {metric.name for metric in daemon.metrics()}
         await until(lambda: "relay: no metrics" in caplog.text)
-        part.broken_state = False
+        part.broken_state = None
         assert daemon.states()["relay"].health is Health.OK
         stop(daemon)
         assert await task == 0

@@ -204,7 +204,10 @@ def described(error: BaseException) -> str:
 
 
 class DefectError(MonitorError):
-    """An error that nobody expected, as a line that says where it was raised."""
+    """An internal error, which nobody expected.
+
+    It is a line that says where it was raised.
+    """
 
     def __init__(self, what: str, error: BaseException) -> None:
         self.what = what

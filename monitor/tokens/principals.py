@@ -93,7 +93,7 @@ class Tokens:
         return found
 
     def has(self, hash_: str) -> bool:
-        """Return whether there is a token with this SHA-256; that is no use of it."""
+        """Return whether there is a token with this SHA-256, without counting that as its use."""
         return hash_ in self._principals
 
     def end(self, hash_: str) -> float:

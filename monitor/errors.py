@@ -18,11 +18,14 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 __all__ = [
     "ConfigError",
+    "DefectError",
     "ListenError",
     "MissingPackageError",
     "MonitorError",
@@ -30,6 +33,7 @@ __all__ = [
     "UnavailableError",
     "UsageError",
     "all_of",
+    "described",
     "without_traces",
 ]
 
@@ -188,6 +192,32 @@ class MissingPackageError(MonitorError):
 
     def __str__(self) -> str:
         return f"{self.part} needs the Python module {self.module}; install {self.package}"
+
+
+def described(error: BaseException) -> str:
+    """Return the type and the text of an error, if it can say any."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an error may be as defect as what raises it
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class DefectError(MonitorError):
+    """An internal error, which nobody expected.
+
+    It is a line that says where it was raised.
+    """
+
+    def __init__(self, what: str, error: BaseException) -> None:
+        self.what = what
+        self.problem = _in_a_line(described(error))
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames:
+            self.problem += f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.problem}"
 
 
 class UnavailableError(MonitorError):

@@ -9,6 +9,10 @@ import errno
 import io
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monitor.errors import MonitorError
 
 __all__ = ["main"]
 
@@ -46,9 +50,21 @@ def _open_standard_streams() -> None:
         sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
+def _failed(error: MonitorError) -> int:
+    """Print the error, and return the exit status."""
+    if not error.logged:
+        from monitor.commands.terminal_text import terminal_text
+
+        # It may contain text from a server.
+        for each in error.lines():
+            lines = [terminal_text(line) for line in each.split("\n")]
+            print("recodex-monitor:", "\n".join(lines), file=sys.stderr)
+    return error.exit_status
+
+
 def _run(argv: list[str]) -> int:
     from monitor.commands.command_line import run
-    from monitor.errors import MonitorError
+    from monitor.errors import DefectError, MonitorError
 
     try:
         try:
@@ -57,22 +73,17 @@ def _run(argv: list[str]) -> int:
             # Raise errors of buffered output here, not at the exit of the interpreter.
             sys.stdout.flush()
     except MonitorError as error:
-        if not error.logged:
-            from monitor.commands.terminal_text import terminal_text
-
-            # It may contain text from a server.
-            for each in error.lines():
-                lines = [terminal_text(line) for line in each.split("\n")]
-                print("recodex-monitor:", "\n".join(lines), file=sys.stderr)
-        return error.exit_status
+        return _failed(error)
     except BrokenPipeError:
         # The reader of the output has closed the pipe.
         status = 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise
+            return _failed(DefectError("internal error", error))
         print("recodex-monitor: cannot write the output:", error.strerror, file=sys.stderr)
         status = 1
+    except Exception as error:  # noqa: BLE001 - no traceback for users
+        return _failed(DefectError("internal error", error))
     # The interpreter would flush again, and print a traceback.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return status

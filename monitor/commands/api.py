@@ -61,7 +61,7 @@ class Api:
             given, own, source = _configured(args.config)
             self._source = f" (the address in {source})"
         self.url = given.rstrip("/")
-        server_url("--api", self.url, ("http", "https"))
+        parts = server_url("--api", self.url, ("http", "https"))
         self.tls: ssl.SSLContext | None = None
         """For https:// URLs; None for http://."""
         if self.url.startswith("https:"):
@@ -71,6 +71,10 @@ class Api:
             # RFC 6750, 2.1; a line break would start another header.
             raise UsageError(
                 f"{TOKEN_VARIABLE}: a token has no spaces, line breaks or letters beyond ASCII"
+            )
+        if token and parts.username is not None:
+            raise UsageError(
+                f"--api: a user in the URL and the token in {TOKEN_VARIABLE} cannot both be sent"
             )
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 

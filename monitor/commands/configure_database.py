@@ -72,7 +72,13 @@ def _owner(loaded: LoadedConfig, settings: DatabaseSettings) -> str:
 
 
 def _as_administrator(settings: DatabaseSettings, url: str) -> DatabaseSettings:
-    if urlsplit(url).password is not None:
+    try:
+        scheme, password = urlsplit(url).scheme, urlsplit(url).password
+    except ValueError:
+        raise UsageError("--admin-url: is not a URL") from None
+    if scheme not in {"postgresql", "postgres"}:
+        raise UsageError("--admin-url: must start with postgresql://")
+    if password is not None:
         raise UsageError("--admin-url: must not contain a password; use PGPASSWORD or ~/.pgpass")
     changed: DatabaseSettings = settings.replace(url=url, password_file=None)
     try:

@@ -108,7 +108,15 @@ def _given_job(args: argparse.Namespace) -> Job:
     try:
         return read_job({"id": 1, "kind": kind, "url": args.url, **keys})
     except SettingError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(_in_options(error, kind)) from None
+
+
+def _in_options(error: SettingError, kind: str) -> str:
+    """Return what is wrong, with the option that was given in place of the job's key."""
+    flags = {"url": "URL", "timeout": "--timeout"}
+    flags |= {option.key: option.flag for option, knowing in _OPTIONS.items() if kind in knowing}
+    flag = flags.get(str(error.path[0])) if error.path else None
+    return str(error) if flag is None else f"{flag}: {error.problem}"
 
 
 def _configured_job(args: argparse.Namespace) -> Job:

@@ -5,12 +5,14 @@ A part that is off is not imported; a service is created when the first part req
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from monitor.bus import Bus, create_bus, open_topic
 from monitor.daemon.config import Config, LoadedConfig
-from monitor.errors import SettingError, all_of
+from monitor.daemon.supervision import asked_to_end
+from monitor.errors import DefectError, MonitorError, SettingError, all_of
 from monitor.libraries import needed_by
 from monitor.metrics import Metric
 from monitor.part import Part, State
@@ -238,11 +240,16 @@ PARTS: tuple[Callable[[Services], Part | None], ...] = (
 def make_parts(loaded: LoadedConfig, services: Services) -> Iterator[Part]:
     """Create the parts that are on, without opening anything; raises ConfigError."""
     for make in PARTS:
+        name = make.__name__.lstrip("_")
         try:
-            with needed_by(make.__name__.lstrip("_")):
+            with needed_by(name):
                 part = make(services)
         except SettingError as error:
             raise loaded.error(error) from None
+        except MonitorError:
+            raise
+        except BaseException as error:  # whatever a library raises when it is loaded
+            raise DefectError(f"{name} cannot be set up", error) from error
         if part is not None:
             yield part
 
@@ -256,6 +263,12 @@ async def check_parts(loaded: LoadedConfig, parts: Sequence[Part]) -> None:
                 await part.check()
         except SettingError as error:
             errors.append(loaded.error(error.under(part.section or part.name)))
+        except MonitorError:
+            raise
+        except BaseException as error:
+            if asked_to_end(error, asyncio.current_task()):
+                raise
+            raise DefectError(f"{part.name} cannot be checked", error) from error
     if errors:
         raise all_of(errors)
 

@@ -34,6 +34,7 @@ from monitor.daemon.supervision import Supervisor, asked_to_end
 from monitor.daemon.systemd import ServiceManager, watchdog_interval
 from monitor.errors import (
     ConfigError,
+    DefectError,
     MonitorError,
     SettingError,
     UnavailableError,
@@ -401,7 +402,12 @@ def run_daemon(
                 # Leaving the runner waits for the threads of its loop, one of which may hang.
                 with with_own_threads(runner.get_loop()):
                     signals.status = run_to_end(runner.get_loop(), daemon.run())
-        except MonitorError as error:
+        except Exception as unknown:
+            error = (
+                unknown
+                if isinstance(unknown, MonitorError)
+                else DefectError("stopping at an internal error", unknown)
+            )
             error.logged = True
             if isinstance(error, UnavailableError):
                 # For a command this status means a retry; systemd restarts the daemon in any case.
@@ -409,7 +415,9 @@ def run_daemon(
             signals.status = error.exit_status
             for line in error.lines():
                 logger.critical("%s", line)
-            raise
+            if isinstance(error, DefectError):
+                logger.debug("it came from", exc_info=error.__cause__ or unknown)
+            raise error from None
         finally:
             late = late_threads(_LEAST_CLOSE_S)
             if late:

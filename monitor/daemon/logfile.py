@@ -18,6 +18,7 @@ from typing import Annotated, TextIO
 import msgspec
 
 from monitor.daemon.log_writers import STOP_S, RotatingFile, Stderr, Writer
+from monitor.errors import described
 from monitor.settings import Reloadable, Section
 
 __all__ = ["LEVELS", "DaemonLog", "LoggerSettings"]
@@ -60,10 +61,12 @@ class _OneLine(logging.Formatter):
     """The message in one line; an exception as type and text, at DEBUG with its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - of what is to be shown
+            text = f"{record.msg} (cannot be shown: {type(error).__name__})"
         if record.exc_info and record.exc_info[1] is not None:
-            error = record.exc_info[1]
-            text += f": {type(error).__name__}: {error}"
+            text += f": {described(record.exc_info[1])}"
         if len(text) > _MOST_LETTERS:
             text = f"{text[:_MOST_LETTERS]}... ({len(text)} characters)"
         # Escape line breaks from peers, which could fake log lines.

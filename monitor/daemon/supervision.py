@@ -153,15 +153,15 @@ class Supervisor:
         """Return the maximum number of file descriptors of the part."""
         return self._asked("descriptors", self.part.descriptors, lambda _: 0)
 
-    def _asked(self, what: str, ask: Callable[[], T], otherwise: Callable[[Exception], T]) -> T:
+    def _asked(self, what: str, ask: Callable[[], T], otherwise: Callable[[BaseException], T]) -> T:
         """Return what the part says, or if it fails, something else: others matter all the same."""
         try:
             return ask()
-        except Exception as error:  # noqa: BLE001 - reported
+        except BaseException as error:  # noqa: BLE001 - reported
             self._report(what, error)
             return otherwise(error)
 
-    def _report(self, what: str, error: Exception) -> None:
+    def _report(self, what: str, error: BaseException) -> None:
         """Log a defect of a getter when it begins: it is called again and again."""
         defect = f"{what}: {type(error).__name__}"
         if defect != self._defect:
@@ -169,7 +169,7 @@ class Supervisor:
             logger.error("%s: no %s", self.part.name, what, exc_info=error)
 
 
-def _unknown_state(error: Exception) -> State:
+def _unknown_state(error: BaseException) -> State:
     return State(Health.DEGRADED, f"its state is unknown: {type(error).__name__}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from monitor.probes.job import Job
 from monitor.yielding import in_slices
@@ -62,13 +62,20 @@ class Dependents:
 
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._direct: dict[int, list[int]] = {}
+        self.count = 0
+        """How many dependencies there are in all jobs together."""
         for job in jobs:
+            self.count += len(job.depends_on)
             for job_id in job.depends_on:
                 self._direct.setdefault(job_id, []).append(job.id)
 
     def __contains__(self, job_id: object) -> bool:
         """Return whether any job depends on this one."""
         return job_id in self._direct
+
+    def direct(self, job_id: int) -> Sequence[int]:
+        """Return the ids of the jobs that list this one."""
+        return self._direct.get(job_id, ())
 
     def of(self, job_ids: Iterable[int]) -> Iterator[int]:
         """Yield the ids of the jobs that depend on one of these, also indirectly.

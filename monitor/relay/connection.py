@@ -24,6 +24,8 @@ __all__ = ["ConnectionOwner", "Reader", "SubscriberConnection"]
 
 _WRITE_LIMIT_BYTES = 32768
 _HANDSHAKE_S = 10.0
+# s that a client has to read the answer to a request that is not for a WebSocket.
+_LINGER_S = 2.0
 
 
 class ConnectionOwner(Protocol):
@@ -159,11 +161,20 @@ class SubscriberConnection(WebSocketConnection):
             self._preface = None
             if preface.plain_method:
                 self.refused = True
-                self.transport.write(self._owner.answer_plainly(self, preface.plain_method))
-                self.transport.close()
+                self._answer_plainly(preface.plain_method)
                 return
             data = rest
         super().feed(data)
+
+    def _answer_plainly(self, method: str) -> None:
+        """Answer a request that is not for a WebSocket, and close."""
+        self.transport.write(self._owner.answer_plainly(self, method))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.discard()
+            self.set_timer("handshake", _LINGER_S, self.transport.abort)
+        else:  # TLS
+            self.transport.close()
 
     def over_budget(self) -> None:
         self._owner.flooded(self)

@@ -92,6 +92,10 @@ class Tokens:
             self.used(hash_)
         return found
 
+    def has(self, hash_: str) -> bool:
+        """Return whether there is a token with this SHA-256, without counting that as its use."""
+        return hash_ in self._principals
+
     def end(self, hash_: str) -> float:
         """Return the time from which the token with this SHA-256 is no longer valid."""
         return self._ends.get(hash_, math.inf)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Hashable
 from typing import ClassVar, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from monitor.settings import Address
 from monitor.transport.crowds import holder
 
 __all__ = ["SLICE_BYTES", "Budget", "FairReading", "Turns"]
@@ -35,6 +36,8 @@ _READ_BYTES = 16 * 1024
 # s of a turn that one connection, and all together, may use for their input.
 _SHARE_S = 0.0005
 _TURN_S = 0.002
+# About what (s) it takes to read that and forget it.
+_FORGET_S = 0.00002
 # s of a turn for connections that ended: thousands may be lost at once.
 _ENDS_S = 0.002
 # A connection that has used so much (s) more than its share in the long run is a heavy one.
@@ -206,6 +209,9 @@ class FairReading(asyncio.BufferedProtocol, ABC):
 
     transport: asyncio.Transport
 
+    # The peer's, if it has one.
+    peername: Address | None = None
+
     # Whose turn its turns are: the connections of one host to one kind of listener.
     owner: Hashable = ""
 
@@ -224,6 +230,9 @@ class FairReading(asyncio.BufferedProtocol, ABC):
         self._held = False
         self._reading = True
         self._waits = False
+        # Whether what is read is forgotten, and how much was.
+        self._discards = False
+        self.forgotten_bytes = 0
 
     # What a subclass defines.
 
@@ -252,8 +261,8 @@ class FairReading(asyncio.BufferedProtocol, ABC):
 
     @property
     def is_heavy(self) -> bool:
-        """Whether it has used much of the loop's time lately."""
-        return self._budget.used_s > _HEAVY_S
+        """Whether it has used much of the loop's time lately, or sends what nobody wants."""
+        return self._discards or self._budget.used_s > _HEAVY_S
 
     def served(self) -> None:
         """Do what is due after a share of a turn, whatever was parsed in it."""
@@ -291,20 +300,32 @@ class FairReading(asyncio.BufferedProtocol, ABC):
 
     def hold(self, held: bool) -> None:
         """Parse and read nothing while ``held``."""
-        self._held = held
+        self._held = held and not self._discards
         self._settle()
 
     def drop_input(self) -> None:
         """Forget what was read and not parsed."""
         self._input, self._at = b"", 0
 
+    def discard(self) -> None:
+        """Forget what was read, and what is read from now on, a piece in each turn.
+
+        A socket that is closed with unread input resets the connection: a client that sends
+        everything before it reads would not get the answer.
+        """
+        self._discards = True
+        self.drop_input()
+        self.hold(False)
+
     # What asyncio and the turns call.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection over."""
         self.transport = cast("asyncio.Transport", transport)
+        # A TLS transport does not know it any more once it is closed.
         found = transport.get_extra_info("peername")
-        self.belongs_to(str(found[0]) if isinstance(found, tuple) else "")
+        self.peername = found[:2] if isinstance(found, tuple) else None
+        self.belongs_to(self.peername[0] if self.peername else "")
 
     def belongs_to(self, address: str) -> None:
         """Let it take the turns of the host at an IP address."""
@@ -317,14 +338,30 @@ class FairReading(asyncio.BufferedProtocol, ABC):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        self.feed(bytes(self.turns.buffer[:nbytes]))
+        if self._discards:
+            self.forgotten_bytes += nbytes
+            self._read_in_next_turn()
+        else:
+            self.feed(bytes(self.turns.buffer[:nbytes]))
 
     def take_turn(self) -> None:
         """Parse what waits."""
         self._waits = False
-        self._serve()
+        if self._discards:
+            self.turns.spend(_FORGET_S)
+            self._settle()
+        else:
+            self._serve()
 
     # Inside.
+
+    def _read_in_next_turn(self) -> None:
+        if self._reading and not self.transport.is_closing():
+            self._reading = False
+            self.transport.pause_reading()
+        if not self._waits:
+            self._waits = True
+            self.turns.wait(self)
 
     def _serve(self) -> None:
         """Parse for one share of the turn; wait for another turn if that is not all."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import binascii
 import re
+from http import HTTPStatus
 
 from websockets.datastructures import Headers
+from websockets.exceptions import SecurityError
 from websockets.http11 import Request, Response
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
@@ -77,6 +79,16 @@ class HandshakeProtocol(ServerProtocol):
         ):
             return accept_key(keys[0]), None, None
         return super().process_request(request)
+
+    def receive_data(self, data: bytes | bytearray) -> None:
+        """Take what the client sent; see the library."""
+        super().receive_data(data)
+        error = self.handshake_exc
+        # websockets 15 does not answer what newer versions answer.
+        if error and isinstance(error.__cause__, SecurityError) and self.writes == [b""]:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            text = f"Failed to open a WebSocket connection: {error.__cause__}.\n"
+            self.writes.insert(0, self.reject(status, text).serialize())
 
     def reject(self, status: int, text: str) -> Response:
         """Return a response that refuses a request; see the library."""

@@ -88,15 +88,14 @@ class WebSocketConnection(FairReading):
 
     @property
     def host(self) -> str:
-        """The client's IP address; empty once it is unknown."""
-        found = self.transport.get_extra_info("peername")
-        return str(found[0]) if isinstance(found, tuple) else ""
+        """The client's IP address; empty if it has none."""
+        return self.peername[0] if self.peername else ""
 
     @property
     def peer(self) -> str:
         """The client's address, for the log."""
-        found = self.client or self.transport.get_extra_info("peername")
-        return address_text(found[:2]) if isinstance(found, tuple) else "unknown"
+        found = self.client or self.peername
+        return address_text(found) if found else "unknown"
 
     @property
     def buffered_bytes(self) -> int:

@@ -74,6 +74,8 @@ class Web(Part):
         self._store = store
         self._log_reader = log_reader
         self._sessions = Sessions(tokens)
+        # Whether some ended with their tokens, and the file still has them.
+        self._logins_ended = False
         self._topics = topics
         self._access = Access(
             lambda: tokens.current,
@@ -255,11 +257,15 @@ class Web(Part):
             if self._tokens.current is not self._checked_with:
                 # One of them has expired.
                 self._recheck()
+            if self._logins_ended:
+                self._logins_ended = False
+                await self._sessions.save()
             await self._tokens.uses.save()
             await asyncio.sleep(1)
 
     def _recheck(self) -> None:
         self._checked_with = self._tokens.current
+        self._logins_ended |= self._sessions.recheck()
         if self._sockets is not None:
             self._sockets.recheck()
 

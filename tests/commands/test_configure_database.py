@@ -66,6 +66,18 @@ def test_a_file_that_cannot_be_imported_leaves_no_tables(tmp_path: Path) -> None
         (["--import", "/nowhere/jobs.json"], {}, 2, "--import: cannot read /nowhere/jobs.json"),
         (["--admin-url", "postgresql://a:b@h/d"], {"url": "postgresql://m@h/d"}, 2, "password"),
         (["--admin-url", "postgresql://a@h/d"], {}, 78, "database.url"),
+        (
+            ["--admin-url", "mysql://a@h/d"],
+            {"url": "postgresql://m@h/d"},
+            2,
+            "--admin-url: must start with postgresql://\n",
+        ),
+        (
+            ["--admin-url", "postgresql://[h/d"],
+            {"url": "postgresql://m@h/d"},
+            2,
+            "--admin-url: is not a URL",
+        ),
         ([], {"url": "mysql://h/d"}, 78, "must start with postgresql://"),
         ([], {"url": "postgresql://127.0.0.1"}, 78, "must name a database"),
         ([], {"url": "postgresql://h/d", "schema": "Robert'; --"}, 78, "schema"),
@@ -80,7 +92,7 @@ def test_what_is_wrong_is_said_in_a_line(
     assert done.returncode == status
     (line,) = done.stderr.splitlines()
     assert line.startswith("recodex-monitor: ")
-    assert problem in line
+    assert problem in line + "\n"
     assert "hush" not in line
 
 

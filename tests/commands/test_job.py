@@ -133,6 +133,17 @@ def test_a_wrong_token_is_told_from_a_missing_one(daemon: Whole, arguments: list
 
 
 @pytest.mark.integration_test
+def test_a_user_in_the_url_does_not_take_the_place_of_the_token(daemon: Whole) -> None:
+    host = daemon.url.removeprefix("http://")
+    environ = {**os.environ, "RECODEX_MONITOR_TOKEN": daemon.tokens["reader"]}
+    for arguments in (["job", "list"], ["logs", "--follow"], ["status"]):
+        done = run_program(*arguments, "--api", f"http://me:hush@{host}", env=environ)
+        assert done.returncode == 2
+        assert "cannot both be sent" in done.stderr
+        assert "hush" not in done.stderr
+
+
+@pytest.mark.integration_test
 def test_the_longest_text_to_look_for_is_taken_and_a_longer_one_refused(daemon: Whole) -> None:
     token = daemon.tokens["reader"]
     assert command(daemon, "logs", "--contains", "a" * 4096, token=token) == (0, "", "")

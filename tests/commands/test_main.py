@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import re
 import threading
@@ -219,3 +220,18 @@ def test_the_config_may_stand_before_or_after_the_command(
 
 
 # With a relay
+
+
+@pytest.mark.parametrize("failure", [KeyError("a\nb"), OSError(errno.EPERM, "not you")], ids=repr)
+def test_an_error_that_nobody_expected_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failure: Exception
+) -> None:
+    def broken(_: list[str]) -> int:
+        raise failure
+
+    monkeypatch.setattr("monitor.commands.command_line.run", broken)
+    assert main(["status"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("recodex-monitor: internal error: ")
+    assert type(failure).__name__ in line
+    assert "(test_main.py, line " in line

@@ -79,6 +79,26 @@ def test_exceptions_are_one_line_without_a_traceback(logged: Logged) -> None:
     assert "Traceback" not in logged.file.read_text()
 
 
+class SilentError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_what_has_no_text_is_named_by_its_type(
+    logged: Logged, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged.start()
+    root = logging.getLogger()
+    # Those of pytest cannot show it.
+    ours = [each for each in root.handlers if type(each).__module__.startswith("monitor.")]
+    monkeypatch.setattr(root, "handlers", ours)
+    log.error("it failed", exc_info=SilentError())
+    logged.wait_line("it failed: SilentError")
+    log.error("it failed: %s", SilentError())
+    logged.wait_line("it failed: %s (cannot be shown: ValueError)")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_it_rotates_by_size_and_keeps_so_many(logged: Logged) -> None:
     logged.start(max_size=2000, rotations=2)
     for number in range(200):

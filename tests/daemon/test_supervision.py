@@ -18,7 +18,7 @@ from monitor.daemon.interpreter import new_event_loop
 from monitor.daemon.lifecycle import Daemon
 from monitor.daemon.logfile import DaemonLog, LoggerSettings
 from monitor.daemon.steps import run_to_end
-from monitor.errors import MonitorError, SettingError, UnavailableError
+from monitor.errors import DefectError, MonitorError, SettingError, UnavailableError
 from monitor.metrics import Metric
 from monitor.part import Health, Part, State
 from monitor.sqlite.file import OpenFile
@@ -38,7 +38,7 @@ class Fragile(Part):
         self.slow_start: asyncio.Event | None = None
         self.slow_prepare = False
         self.slow_drain = False
-        self.broken_state = False
+        self.broken_state: BaseException | None = None
         self.broken_prepare: BaseException | None = None
         self.broken_end: BaseException | None = None
 
@@ -78,13 +78,13 @@ class Fragile(Part):
             raise self.broken_end
 
     def state(self) -> State:
-        if self.broken_state:
-            raise RuntimeError("a defect")
+        if self.broken_state is not None:
+            raise self.broken_state
         return State(Health.OK, "fine")
 
     def metrics(self) -> Iterable[Metric]:
-        if self.broken_state:
-            raise RuntimeError("a defect")
+        if self.broken_state is not None:
+            raise self.broken_state
         return ()
 
 
@@ -192,18 +192,22 @@ async def test_a_heartbeat_that_ends_ends_the_daemon(
     assert "the task heartbeat ended" in caplog.text
 
 
+@pytest.mark.parametrize("failure", [RuntimeError, SystemExit, asyncio.CancelledError])
 async def test_a_state_or_metrics_that_fail_are_the_parts_own_trouble(
-    part: Fragile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    part: Fragile,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    failure: type[BaseException],
 ) -> None:
     async with running(tmp_path) as (daemon, task):
         await until(lambda: daemon.ready)
-        part.broken_state = True
+        part.broken_state = failure("a defect")
         state = daemon.states()["relay"]
-        assert state == State(Health.DEGRADED, "its state is unknown: RuntimeError")
+        assert state == State(Health.DEGRADED, f"its state is unknown: {failure.__name__}")
         daemon.states()
         assert "part_restarts_total" in {metric.name for metric in daemon.metrics()}
         await until(lambda: "relay: no metrics" in caplog.text)
-        part.broken_state = False
+        part.broken_state = None
         assert daemon.states()["relay"].health is Health.OK
         stop(daemon)
         assert await task == 0
@@ -379,6 +383,50 @@ async def test_a_service_that_does_not_open_in_time_holds_up_no_part(
             stop(daemon)
         assert await task == (0 if failure is None else 1)
     assert part.done == ["start", "run", "drain", "close"]
+
+
+class NoTextError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+_ODD = (
+    RuntimeError("a\ndefect"),
+    SystemExit(3),
+    asyncio.CancelledError(),
+    NoTextError(),
+    GeneratorExit(),
+)
+
+
+@pytest.mark.parametrize("failure", _ODD, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("when", ["set up", "checked"])
+async def test_a_part_that_cannot_be_made_or_checked_ends_the_start_with_a_line(
+    part: Fragile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+    when: str,
+) -> None:
+    def relay(services: Services) -> Part:
+        del services
+        if when == "set up":
+            raise failure
+        return part
+
+    async def check() -> None:
+        raise failure
+
+    monkeypatch.setattr(assembly, "PARTS", (relay,))
+    monkeypatch.setattr(part, "check", check)
+    with pytest.raises(DefectError) as caught:
+        await assembly.check(load(None))
+    (line,) = caught.value.lines()
+    assert line.startswith(f"relay cannot be {when}: {type(failure).__name__}")
+    assert "\n" not in line
+    async with running(tmp_path) as (_, task):
+        with pytest.raises(DefectError):
+            await task
 
 
 async def test_a_part_that_is_never_ready_for_a_reload_only_fails_that_reload(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -225,6 +226,53 @@ async def test_thousands_of_dependents_are_touched_over_many_turns_and_shown_as_
         while feed.has_news:
             pieces.append(sent())
         assert sum(pieces) == count
+
+
+async def test_very_many_dependencies_are_followed_over_many_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    width = 30
+    layers = [range(1, width + 1), range(width + 1, 2 * width + 1), range(2 * width + 1, 91)]
+    jobs = [job(each) for each in layers[0]]
+    for below, layer in itertools.pairwise(layers):
+        jobs += [job(each, *below) for each in layer]
+    known = Known(*jobs)
+    # Fewer are followed at once than there are.
+    monkeypatch.setattr("monitor.web.jobs.down._MOST_FOLLOWED", width**2)
+    asked = []
+    monkeypatch.setattr("monitor.web.jobs.down.failed_dependency", lambda *_: asked.append(1))
+    book = JobRegistry(known, None)
+    top = layers[-1][-1]
+
+    def state(job_id: int) -> str:
+        return str(json.loads(book.encoded(job_id))["state"])
+
+    for each in jobs:
+        known.result(each.id, up=True)
+    await until(lambda: not book.is_taking)
+    assert state(top) == "up"
+    known.result(2, up=False)
+    turns = 0
+    while state(top) == "up":
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= width**2 // 100
+    assert state(top) == state(width + 1) == "unknown: depends on 2"
+    known.result(1, up=False)
+    known.result(2, up=True)
+    await until(lambda: state(top) == "unknown: depends on 1")
+    # Another list of jobs: the one between is gone, and so is what it depended on.
+    alone = [*jobs[:-1], job(top)]
+    known.jobs = JobList(tuple(alone))
+    book.ids()
+    await until(lambda: state(top) == "up")
+    assert state(top - 1) == "unknown: depends on 1"
+    known.result(1, up=True)
+    await until(lambda: state(top - 1) == "up")
+    assert not asked
+    monkeypatch.undo()
+    known.result(1, up=False)
+    assert state(top - 1) == "unknown: depends on 1"
 
 
 @pytest.mark.parametrize(

@@ -132,4 +132,6 @@ def test_the_web_servers_own_check_sees_the_daemon(relay: Relay) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", relay.websocket_port, timeout=60)
     connection.request("GET", "/ws")
     assert connection.getresponse().read() == b"This is a WebSocket server.\n"
+    connection.request("GET", "/ws", b"x" * 20_000_000)
+    assert connection.getresponse().read() == b"This is a WebSocket server.\n"
     connection.close()

@@ -75,6 +75,10 @@ def test_handshakes_that_fail_are_counted_and_their_lines_limited(encrypted: Enc
     assert encrypted.lines("refused 127.0.0.1:.*plain HTTP where TLS is spoken") == 5
     assert encrypted.lines("refused 127.0.0.1:.*the TLS handshake failed: ") == 5
     assert encrypted.lines("refused") == 10
+    with encrypted.trust.wrap_socket(encrypted.say(), server_hostname="localhost") as peer:
+        peer.sendall(b"no HTTP\r\n\r\n")
+        assert peer.recv(1) == b""
+    encrypted.relay.daemon.wait_log("invalid WebSocket from 127.0.0.1:")
     encrypted.relay.broker.send("c", "FINISHED")
     assert encrypted.read("c")[1] == 1000
     wait_for(lambda: open_descriptors(encrypted.relay.daemon.pid) <= before, "descriptors")

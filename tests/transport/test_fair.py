@@ -218,6 +218,31 @@ async def test_a_held_connection_parses_nothing_until_it_is_released(clock: Cloc
     assert (parser.parsed, parser.pipe.reading) == (b"x" * 3000, True)
 
 
+async def test_what_nobody_wants_is_forgotten_a_piece_a_turn(clock: Clock) -> None:
+    parser = Parser(clock, 1.0)
+    reading = []
+
+    def note() -> None:
+        reading.append(parser.pipe.reading)
+
+    parser.hold(True)
+    parser.feed(b"x" * 5000)
+    parser.discard()
+    note()
+    for number in range(1, 4):
+        parser.get_buffer(-1)
+        parser.buffer_updated(16384)
+        note()
+        assert parser.forgotten_bytes == number * 16384
+        await turns(2)
+        note()
+    parser.hold(True)
+    note()
+    assert reading == [True, False, True, False, True, False, True, True]
+    assert parser.parsed == b""
+    assert not parser.has_work
+
+
 async def test_a_defect_ends_one_connection_and_the_others_go_on(clock: Clock) -> None:
     reported: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))

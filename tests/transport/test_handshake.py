@@ -86,6 +86,9 @@ def test_the_library_would_say_the_same(
         expected = answer(ServerProtocol(), data)
     except UnicodeEncodeError:  # in websockets 15
         assert b"HTTP/1.1 400 " in said[1]
+        return
+    if b"HTTP/1.1 431 " in said[1] and not expected[1]:  # in websockets 15
+        assert said[0] == expected[0]
     else:
         assert said == expected
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import contextlib
 import json
 import os
@@ -183,6 +184,31 @@ def test_a_job_that_makes_no_sense_is_refused_whole_and_the_key_is_named(
     before = daemon.get("/job")["items"]
     assert said in problem(daemon.request("POST", "/job", data=data), 422)["detail"]
     assert daemon.get("/job")["items"] == before
+
+
+@pytest.mark.parametrize("path", ["/job", "/job/import", "/session", "/log"])
+def test_a_byte_order_mark_before_a_body_changes_nothing(daemon: Whole, path: str) -> None:
+    data = json.dumps(
+        {
+            "/job": daemon.mock(),
+            "/job/import": [{"targets": ["http://x/"]}],
+            "/session": {"token": daemon.tokens["admin"]},
+            "/log": {"level": "info", "time": time.time(), "sender": "sender", "message": "m"},
+        }[path]
+    ).encode()
+    role = "sender" if path == "/log" else "admin"
+    plain, marked = (
+        daemon.request("POST", path, role=role, data=mark + data) for mark in (b"", codecs.BOM_UTF8)
+    )
+    assert plain.ok, plain.text
+    assert marked.status_code == plain.status_code
+
+
+@pytest.mark.parametrize("other", ["{}.0", "+{}", " {}", "0_{}", "{}%0a"])
+def test_a_job_has_one_path(daemon: Whole, job: int, other: str) -> None:
+    assert daemon.get(f"/job/{job}")["id"] == job
+    said = problem(daemon.request("GET", f"/job/{other.format(job)}"), 422)["detail"]
+    assert "expected digits" in said
 
 
 def test_an_id_can_be_given_once_and_never_changes(daemon: Whole, job: int) -> None:

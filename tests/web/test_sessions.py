@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from monitor.part import Health, Part, State
-from monitor.tokens import Role, TokenFile, create_token, revoke_token
+from monitor.tokens import Role, TokenFile, create_token, digest, revoke_token
 from monitor.web.http.access import COOKIE
 from monitor.web.http.attempts import Attempts
 from monitor.web.http.sessions import Sessions
@@ -125,10 +125,35 @@ def test_a_session_ends_with_its_token(
     server: Serving, tokens: dict[str, str], tmp_path: Path
 ) -> None:
     reader, admin = log_in(server, tokens["reader"]), log_in(server, tokens["admin"])
-    revoke_token(tmp_path / "tokens.yml", "reader")
+    file = tmp_path / "tokens.yml"
+    before = file.read_text()
+    revoke_token(file, "reader")
     reload(server, tmp_path)
     assert ask(server, "/docs", **by_cookie(reader)).status_code == 401
     assert ask(server, "/docs", **by_cookie(admin)).status_code == 200
+    saved = tmp_path / "sessions.json"
+    wait_for(lambda: digest(reader) not in saved.read_text(), "the end of the session")
+    assert digest(admin) in saved.read_text()
+    # The token comes back, and its sessions do not.
+    file.write_text(before)
+    reload(server, tmp_path)
+    assert ask(server, "/docs", headers={"authorization": f"Bearer {tokens['reader']}"}).ok
+    assert ask(server, "/docs", **by_cookie(reader)).status_code == 401
+    assert ask(server, "/docs", **by_cookie(admin)).status_code == 200
+
+
+def test_a_session_whose_token_went_while_the_daemon_was_away_stays_ended(
+    tokens: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.yml"
+    before = file.read_text()
+    with serving(tokens=TokenFile(file)) as server:
+        reader = log_in(server, tokens["reader"])
+    revoke_token(file, "reader")
+    with serving(tokens=TokenFile(file)) as server:
+        file.write_text(before)
+        reload(server, tmp_path)
+        assert ask(server, "/docs", **by_cookie(reader)).status_code == 401
 
 
 def test_a_token_that_expires_is_refused_from_then_on_and_its_websocket_closed(

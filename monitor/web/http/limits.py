@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from http import HTTPStatus
 from typing import Any
 
@@ -21,7 +22,8 @@ __all__ = ["MAX_HEADER_BYTES", "LimitedHttp"]
 MAX_HEADER_BYTES = 16 * 1024
 """Bytes of a request's line and headers."""
 
-# s that a client has to read the answer to a request whose body was not read to its end.
+# s that a client has to read the answer to a request whose body was not read to its end, after
+# what it sent last.
 _LINGER_S = 2.0
 
 
@@ -51,6 +53,7 @@ class LimitedHttp(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._answered: Any = _Answered(self)
         # The beginning of a PROXY header, from a peer that may send one.
         self._preface: bytes | None = None
         if self.proxied is not None:
@@ -112,7 +115,11 @@ class LimitedHttp(H11Protocol):
         """Refuse what is not HTTP, with a problem."""
         self._say_no_http()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._refuse(400, "this is not HTTP/1.1")
+            error = sys.exception()
+            if getattr(error, "error_status_hint", 400) == 431:
+                self._refuse(431, f"the headers have more than {MAX_HEADER_BYTES} bytes")
+            else:
+                self._refuse(400, "this is not HTTP/1.1")
         else:  # during an answer
             self.transport.close()
 
@@ -125,13 +132,19 @@ class LimitedHttp(H11Protocol):
             websocket: Any = self.transport.get_protocol()
             websocket.data_received(rest)
 
+    def handle_events(self) -> None:
+        """Let an answer that ends the connection reach a client that still sends."""
+        super().handle_events()
+        if self.cycle is not None:
+            self.cycle.transport = self._answered
+
     def over_budget(self) -> None:
         """End a connection that takes too much of the loop's time."""
         peer = "a peer" if self.client is None else address_text(self.client)
         self.limits.faults_log.warning(
             "flood", "closing the connection of %s: too many small pieces or requests", peer
         )
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        if self._linger is None and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._refuse(429, "too many small pieces or requests on one connection")
         else:
             self.transport.abort()
@@ -197,15 +210,35 @@ class LimitedHttp(H11Protocol):
         else:
             self.transport.abort()
 
+    def end(self) -> None:
+        """Close after an answer, at once if the client has sent all of its request and no more."""
+        got_all = self.conn.their_state not in (h11.IDLE, h11.SEND_BODY)
+        if got_all and not self.conn.trailing_data[0] and not self._reads.has_work:
+            self.transport.close()
+        else:
+            self._end_unread()
+
     def _end_unread(self) -> None:
-        """Close without reading what still comes; the client has time to read the answer."""
+        """Close, and forget what still comes; the client has time to read the answer."""
         self._disarm()
-        self._reads.stop()
+        self._reads.discard()
+        if self._linger is not None or self.transport.is_closing():
+            return
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self._linger = self.loop.call_later(_LINGER_S, self.transport.abort)
+            until = self.loop.time() + self.limits.settings.request_timeout
+            self._linger_on(until, -1)
         else:  # TLS
             self.transport.close()
+
+    def _linger_on(self, until: float, before: int) -> None:
+        """Wait as long as the client still sends, or reads, until a time (s) of the loop."""
+        forgotten = self._reads.forgotten_bytes
+        idle = forgotten == before and not self.transport.get_write_buffer_size()
+        if idle or self.loop.time() >= until:
+            self.transport.abort()
+        else:
+            self._linger = self.loop.call_later(_LINGER_S, self._linger_on, until, forgotten)
 
     def _say_no_http(self) -> None:
         peer = "a peer" if self.client is None else address_text(self.client)
@@ -227,6 +260,20 @@ class LimitedHttp(H11Protocol):
             f"connection: close\r\n{later}\r\n"
         )
         self.transport.write(head.encode() + body)
+
+
+class _Answered:
+    """The transport of a :class:`LimitedHttp` as its answers see it: a close loses none of them."""
+
+    def __init__(self, http: LimitedHttp) -> None:
+        self._http = http
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._http.transport, name)
+
+    def close(self) -> None:
+        """Close; what the client still sends is forgotten."""
+        self._http.end()
 
 
 class _Reads(FairReading):
@@ -263,12 +310,6 @@ class _Reads(FairReading):
     def resume_reading(self) -> None:
         """Parse again."""
         self.hold(False)
-
-    def stop(self) -> None:
-        """Read nothing more, and forget what was read."""
-        self._stopped = True
-        self.drop_input()
-        self._settle()
 
     def hand_over(self) -> None:
         """Parse nothing more: another protocol takes over a transport that reads."""

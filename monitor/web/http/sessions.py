@@ -77,6 +77,16 @@ class Sessions:
         """End a session, if it exists."""
         self._open.pop(digest(secret), None)
 
+    def recheck(self) -> bool:
+        """End those of tokens that are gone; they stay so if the token comes back.
+
+        Returns whether there were any.
+        """
+        before = len(self._open)
+        known = self._tokens.current.has
+        self._open = {key: each for key, each in self._open.items() if known(each.token)}
+        return len(self._open) < before
+
     def load(self) -> None:
         """Read the file, if it can be read; blocks."""
         try:
@@ -90,6 +100,7 @@ class Sessions:
         now = self._now()
         kept = [item for item in found.items() if item[1].end > now]
         self._open = dict(kept[-_MAX:]) | self._open
+        self.recheck()
 
     async def save(self) -> None:
         """Write the file; a failure is logged."""

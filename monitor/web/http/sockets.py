@@ -69,10 +69,8 @@ class Sockets:
         """Decide by path and headers; None accepts it."""
         if self._draining:
             return Refusal(503, "the server is stopping")
-        peer = socket.transport.get_extra_info("peername")
-        peer = peer[:2] if isinstance(peer, tuple) else None
         socket.client = self._connections.forwarded(
-            self._connections.named(socket.transport) or peer,
+            self._connections.named(socket.transport) or socket.peername,
             socket.headers.get("x-forwarded-for"),
         )
         if socket.client is not None:

@@ -24,7 +24,6 @@ from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.messages import Result
-from monitor.probes.dependencies import failed_dependency
 from monitor.probes.job import Job
 from monitor.probes.runner import Runner
 from monitor.probes.schedule import due_after
@@ -248,7 +247,7 @@ class JobRegistry:
         """Return a job's state, and why it is unknown although there are results, if it is."""
         state = self._own_state(job)
         if state in ("up", "down", "unknown") and job.depends_on:
-            dependency = failed_dependency(job, self._jobs, self._down.ids.__contains__)
+            dependency = self._down.dependency(job, self._jobs)
             if dependency is not None:
                 return "unknown", f"depends on {dependency}"
         return state, self._states.undecided(job.id) if state == "unknown" else None
@@ -378,7 +377,8 @@ class JobRegistry:
         self._listed = listed
         if self.probes.source == "database" and listed.stopped != self._stopped.ids():
             self._look_again.set()
-        self._jobs, self._ids, self._down.dependents = listed.by_id, listed.ids, listed.dependents
+        self._jobs, self._ids = listed.by_id, listed.ids
+        self._down.relisted(listed.dependents)
         self._stopped.apply()
         self.version += 1
         self.listing += 1

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import BeforeValidator
 
 from monitor.files.threads import call_aside
 from monitor.web.http.answers import json_answer
@@ -21,7 +22,15 @@ from monitor.web.routes.job_bodies import given_keys, require_dependencies, veri
 
 __all__ = ["JobId", "add_editing", "no_job"]
 
-JobId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
+def _digits(text: object) -> object:
+    # Pydantic takes 1.0, +1 and 1_0, too: one job would have many paths.
+    if isinstance(text, str) and not (text.isascii() and text.isdigit()):
+        raise ValueError("expected digits")
+    return text
+
+
+JobId = Annotated[int, Path(ge=1, le=2**63 - 1), BeforeValidator(_digits)]
 _ANY_KEYS = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}}
 
 

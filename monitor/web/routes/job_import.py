@@ -14,6 +14,7 @@ from monitor.probes.importing import Entry, imported
 from monitor.probes.job import Job
 from monitor.web.http.answers import json_answer
 from monitor.web.http.app import admin_only, audited
+from monitor.web.http.bodies import without_mark
 from monitor.web.http.problems import CONFLICT, Problem, from_database
 from monitor.web.http.schemas import answer
 from monitor.web.jobs.registry import JobRegistry
@@ -62,7 +63,7 @@ def add_import(routes: APIRouter, book: JobRegistry, changeable: Callable[[], Si
         sites = changeable()
         with from_database():
             await book.refresh()
-        found = await call_aside(_entries, await request.body())
+        found = await call_aside(_entries, without_mark(await request.body()))
         found = await call_aside(_new_ones, found, book.all())
         jobs = [entry.job for entry in found if entry.job is not None]
         ids: list[int] = []

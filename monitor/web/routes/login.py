@@ -14,6 +14,7 @@ from monitor.web.context import Context
 from monitor.web.http.access import COOKIE, too_many
 from monitor.web.http.answers import json_answer
 from monitor.web.http.app import audited
+from monitor.web.http.bodies import without_mark
 from monitor.web.http.problems import TOO_MANY_REQUESTS, Problem
 from monitor.web.http.schemas import answer, body
 
@@ -121,7 +122,7 @@ async def _login(request: Request) -> Login:
             problem = f"the body is longer than {_MAX_BODY_BYTES} bytes"
             raise Problem(413, problem, headers={"connection": "close"})
     try:
-        return msgspec.json.decode(content, type=Login)
+        return msgspec.json.decode(without_mark(bytes(content)), type=Login)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Problem(422, 'body: expected {"token": "..."}') from None
 

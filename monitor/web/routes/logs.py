@@ -28,6 +28,7 @@ from monitor.logs.reader import LogReader
 from monitor.tokens import Principal
 from monitor.web.http.answers import json_answer
 from monitor.web.http.app import Requester
+from monitor.web.http.bodies import without_mark
 from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import TOO_LARGE, TOO_MANY_REQUESTS, Problem
 from monitor.web.http.schemas import answer, body
@@ -207,7 +208,7 @@ def router(logs: Logs | LogReader) -> APIRouter:
 async def _upload(logs: Logs | LogReader, kind: Kind, request: Request, who: Principal) -> Response:
     service = logs.service
     peer = request.client.host if request.client is not None else ""
-    content = await request.body()
+    content = without_mark(await request.body())
     with _problems():
         try:
             allowances = service.admit(who, peer=peer, size=len(content))

@@ -94,6 +94,11 @@ def test_a_job_is_up_while_its_beats_come(daemon: Whole) -> None:
     assert set(guesses[:15]) == {404}
     assert guesses[-1] == 429
     assert daemon.request("GET", renewed["path"], role=None).status_code == 200
+    # Nor one whose key is new.
+    renewed = daemon.request("POST", f"/job/{job_id}/key").json()
+    assert daemon.request("GET", renewed["path"], role=None).status_code == 200
+    other = daemon.request("POST", "/job", json=body).json()
+    assert daemon.request("GET", f"/heartbeat/{other['key']}", role=None).status_code == 200
     daemon.request("DELETE", f"/job/{job_id}")
     assert daemon.request("GET", renewed["path"], role=None).status_code == 404
 
@@ -205,12 +210,14 @@ def test_a_beat_counts_while_the_database_is_away(start_daemon: StartDaemon) -> 
         daemon.wait_ready()
         whole = Whole(daemon, config, Path())
         path = whole.request("POST", "/job/1/key").json()["path"]
+        former, path = path, whole.request("POST", "/job/1/key").json()["path"]
         assert whole.request("GET", path).status_code == 200
         whole.wait_for_state(1, "up")
         server.stop()
         assert whole.request("GET", f"{path}?status=down").status_code == 200
         whole.wait_for_state(1, "down")
         assert whole.request("GET", "/heartbeat/unknown").status_code == 503
+        assert whole.request("GET", former).status_code == 503
 
 
 async def make_tables(url: str) -> None:

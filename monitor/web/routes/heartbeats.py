@@ -65,9 +65,8 @@ class Heartbeats:
         self._book = book
         self._store = store
         self._attempts = attempts
-        # Jobs by the hashes of keys that were valid when they were last seen; None before they
-        # are loaded.
-        self._keys: dict[str, int] | None = None
+        self._keys = book.beat_keys
+        self._loaded = False
 
     async def load(self) -> None:
         """Read the last beats from the database, and try until that succeeds."""
@@ -75,7 +74,8 @@ class Heartbeats:
         while True:
             try:
                 found = await self._store.read(load_beats, timeout=_TIMEOUT_S)
-                self._keys = await self._store.read(load_keys, timeout=_TIMEOUT_S)
+                self._keys |= await self._store.read(load_keys, timeout=_TIMEOUT_S)
+                self._loaded = True
                 break
             except MonitorError as error:
                 outage.failed(f"cannot load the last heartbeats: {error}", cause=error)
@@ -105,6 +105,7 @@ class Heartbeats:
                 raise Problem(409, f"job {job_id} is of kind {job.kind} and has no heartbeats")
             with from_database():
                 made = await self._store.transaction(lambda found: new_key(found, job_id))
+            self._book.take_key(job_id, key_hash(made))
             audited(request, f"made a new heartbeat key for job {job_id}")
             return json_answer(request, HeartbeatKey(job_id, made, f"{BEATS}{made}"))
 
@@ -151,13 +152,13 @@ class Heartbeats:
         taken = Beat(time.time(), status == "up", message)
         hash_, keys = key_hash(key), self._keys
         host = request.client.host if request.client is not None else ""
-        is_new = keys is not None and hash_ not in keys
+        is_new = self._loaded and hash_ not in keys
         if is_new:
             wait_s = self._attempts.fail(host, time.monotonic())
             if wait_s:
                 refusal = too_many(wait_s)
                 raise Problem(refusal.status, refusal.detail, headers=refusal.headers)
-        job_id = None if keys is None else keys.get(hash_)
+        job_id = keys.get(hash_)
         try:
             with from_database():
                 job_id = await self._store.transaction(
@@ -168,13 +169,11 @@ class Heartbeats:
             if job_id is None:
                 raise
         if job_id is None:
-            if keys is not None:
-                keys.pop(hash_, None)
+            keys.pop(hash_, None)
             raise Problem(404, "no job has this key")
-        if keys is not None:
-            if is_new:
-                self._attempts.forgive(host)
-            keys[hash_] = job_id
+        if is_new:
+            self._attempts.forgive(host)
+        keys[hash_] = job_id
         runner = self._book.probes.runner
         if runner is not None:
             runner.beat(job_id, taken, came_at)

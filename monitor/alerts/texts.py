@@ -45,7 +45,7 @@ def body_of(
 
 def link_to(incident: Incident, page: str | None) -> str | None:
     """Return the URL of an incident on the live page, if the page's URL is known."""
-    return None if page is None else f"{_root(page)}#/incident/{incident.id}"
+    return None if page is None else f"{_root(page)}#/incidents/{incident.id}"
 
 
 def when(instant: float) -> str:

@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "id",
         nargs="*",
         metavar="ID|FILE",
-        help="ids of jobs; for add a URL, for change an id, each followed by KEY=VALUE; for import"
+        help="ids of jobs; for add a URL, for change an id, each followed by KEY=VALUE (a heartbeat"
+        " has no URL: kind=heartbeat interval=3600); for import"
         " a file of Prometheus, Gatus or Uptime Kuma, whose jobs are printed as a jobs file",
     )
     parser.add_argument("--state", choices=_STATES, help="list only jobs in this state")
@@ -129,9 +130,15 @@ def _id(text: str) -> int:
 
 def _save(args: argparse.Namespace) -> int:
     """Add a job, or change one."""
-    if not args.id or "=" in args.id[0].partition("://")[0]:
-        raise UsageError(f"{args.action}: expected {'a URL' if args.action == 'add' else 'an id'}")
-    first, *given = args.id
+    adds = args.action == "add"
+    first, given = "", args.id
+    if given and "=" not in given[0].partition("://")[0]:
+        first, *given = given
+    # A heartbeat has no URL.
+    if not first and not (adds and "kind=heartbeat" in given):
+        raise UsageError(f"{args.action}: expected {'a URL' if adds else 'an id'}")
+    if not given and not adds:
+        raise UsageError(f"{args.action}: expected KEY=VALUE")
     keys: dict[str, Any] = {}
     for each in given:
         key, equals, value = each.partition("=")
@@ -141,7 +148,7 @@ def _save(args: argparse.Namespace) -> int:
             raise UsageError(f"{args.action}: {key} is given twice")
         keys[key] = _value(key, value)
     api = Api(args)
-    if args.action == "add":
+    if adds:
         kind = {} if "kind" in keys else {"kind": kind_of(first) or DEFAULT_KIND}
         job = api.request("POST", "/job", body={"url": first, **kind, **keys})
     else:
@@ -149,8 +156,10 @@ def _save(args: argparse.Namespace) -> int:
     if args.json:
         print(_json(job))
     else:
-        word = "added" if args.action == "add" else "changed"
+        word = "added" if adds else "changed"
         print(f"job {job['id']} ({terminal_text(job['name'] or job['url'])}) is {word}")
+        if job.get("key"):
+            print(f"it reports to {api.shown}/heartbeat/{job['key']} (shown only this once)")
     return 0
 
 

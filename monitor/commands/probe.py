@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 dest=option.key,
                 action="append" if option.many else "store",
                 metavar=option.metavar,
+                type=option.type,
                 help=option.help,
             )
     version = parser.add_mutually_exclusive_group()
@@ -150,6 +151,7 @@ def _show(result: Result) -> None:
     console = Screen(file=sys.stdout, highlight=False)
     state = Text("up" if result.up else "down", style="bold green" if result.up else "bold red")
     status = "" if result.status is None else f", status {result.status}"
+    status += ", degraded" if result.degraded else ""
     url = terminal_text(result.url)
     console.print(state + Text(f"  {url}{status}", style=""), soft_wrap=True)
     if result.error is not None:

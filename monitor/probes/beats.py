@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,13 +13,15 @@ __all__ = ["Beat", "Beats", "NoBeatYetError"]
 
 # A beat that comes at the very end of its time is not late.
 _TOLERANCE_S = 0.05
+# After a start, in which beats may have been lost, the next one is awaited, in s, at most.
+_AFTER_START_S = 300.0
 
 
 class NoBeatYetError(NoResultError):
     """No beat came so far, and none is late."""
 
-    def __init__(self, job_id: int) -> None:
-        super().__init__(f"job {job_id}: no heartbeat came yet")
+    def __init__(self, job_id: int, problem: str = "no heartbeat came yet") -> None:
+        super().__init__(f"job {job_id}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +36,37 @@ class Beat:
 class Beats:
     """Knows the last beats; belongs to the loop's thread.
 
-    ``on_late`` is called with a job's id when its next beat has not come in time.
+    Ages are those of ``clock`` in s, which nobody sets. ``on_late`` is called with a job's id when
+    its next beat has not come in time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.on_late: Callable[[int], None] = lambda _: None
-        self._last: dict[int, Beat] = {}
+        self.clock = clock
+        self._started_at = clock()
+        # Each with when it came by the clock.
+        self._last: dict[int, tuple[float, Beat]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
-    def last(self, job_id: int) -> Beat | None:
-        """Return the last beat."""
+    def last(self, job_id: int) -> tuple[float, Beat] | None:
+        """Return the last beat, and when it came by the clock."""
         return self._last.get(job_id)
 
-    def take(self, job_id: int, beat: Beat) -> bool:
+    def take(self, job_id: int, beat: Beat, came_at: float) -> bool:
         """Take a beat; return False for one that is older than the last."""
         known = self._last.get(job_id)
-        if known is not None and known.at > beat.at:
+        if known is not None and known[0] > came_at:
             return False
-        self._last[job_id] = beat
+        self._last[job_id] = came_at, beat
         return True
+
+    def restore(self, job_id: int, beat: Beat, now: float) -> None:
+        """Take a beat that came before the start; ``now`` is in epoch s, as ``beat.at``."""
+        self.take(job_id, beat, min(self.clock() - (now - beat.at), self._started_at))
+
+    def awaited_until(self, within_s: float) -> float:
+        """Return until when nothing is late, by the clock: beats may have come before the start."""
+        return self._started_at + min(within_s, _AFTER_START_S)
 
     def expect(self, job_id: int, within_s: float) -> None:
         """Expect the next beat within a time; it replaces an earlier expectation."""

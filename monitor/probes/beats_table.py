@@ -44,9 +44,10 @@ def load_beats(connection: Connection) -> dict[int, Beat]:
     return {int(job_id): Beat(at, bool(up), message or "") for job_id, at, up, message in rows}
 
 
-def load_keys(connection: Connection) -> set[str]:
-    """Return the hashes of all keys."""
-    return {hash_ for (hash_,) in connection.query("SELECT key_hash FROM heartbeat")}
+def load_keys(connection: Connection) -> dict[str, int]:
+    """Return the jobs' ids by the hashes of their keys."""
+    rows = connection.query("SELECT key_hash, job_id FROM heartbeat")
+    return {hash_: int(job_id) for hash_, job_id in rows}
 
 
 def key_hash(key: str) -> str:

@@ -40,8 +40,8 @@ _TIMES_OF_LABELS = {"__scrape_interval__": "interval", "__scrape_timeout__": "ti
 
 def foreign_jobs(data: Any) -> Iterator[Found]:
     """Yield what each entry of a file becomes; raise ValueError for a file of another kind."""
-    if isinstance(data, list) and all(
-        isinstance(each, dict) and "targets" in each for each in data
+    if isinstance(data, list) and (
+        not data or any(isinstance(each, dict) and "targets" in each for each in data)
     ):
         return _prometheus(data)
     if isinstance(data, dict) and any(isinstance(data.get(name), list) for name in _OF_GATUS):
@@ -85,15 +85,21 @@ def _each(what: str, entries: list[Any], read: Any) -> Iterator[Found]:
             job = read(entry, lost)
         except KeyError as error:
             yield f"{place} ({text(entry.get('name'))})", None, [f"it has no {error.args[0]}"]
-        except (TypeError, ValueError, AttributeError) as error:
+        except ValueError as error:
             yield f"{place} ({text(entry.get('name'))})", None, [f"cannot be read: {error}"]
+        except (TypeError, AttributeError, OverflowError):
+            problem = "cannot be read: one of its values is of another type than there"
+            yield f"{place} ({text(entry.get('name'))})", None, [problem]
         else:
             yield f"{place} ({text(entry.get('name'))})", job, lost
 
 
-def _prometheus(groups: list[dict[str, Any]]) -> Iterator[Found]:
+def _prometheus(groups: list[Any]) -> Iterator[Found]:
     for number, group in enumerate(groups, 1):
-        labels, targets = group.get("labels") or {}, group["targets"]
+        if not isinstance(group, dict):
+            yield f"group {number}", None, ["is not an object"]
+            continue
+        labels, targets = group.get("labels") or {}, group.get("targets")
         if not isinstance(labels, dict) or not isinstance(targets, list):
             yield f"group {number}", None, ["targets must be a list and labels an object"]
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "drop_idle_tls",
     "glob",
     "header_texts",
+    "number",
     "seconds",
     "take_seconds",
     "text",
@@ -73,10 +75,18 @@ def glob(pattern: str) -> str:
     return re.escape(pattern).replace(r"\*", ".*")
 
 
+def number(entry: Mapping[str, Any], key: str) -> float:
+    """Return the number of a key; raise ValueError."""
+    try:
+        return float(entry[key])
+    except (TypeError, ValueError):
+        raise ValueError(f"{key} must be a number") from None
+
+
 def header_texts(given: Any) -> dict[str, str]:
-    """Return headers whose values are text; raise TypeError for anything else."""
+    """Return headers whose values are text; raise ValueError for anything else."""
     if not isinstance(given, dict):
-        raise TypeError("headers must be an object")
+        raise ValueError("headers must be an object")  # noqa: TRY004 - the file is wrong
     return {text(name): text(value) for name, value in given.items()}
 
 

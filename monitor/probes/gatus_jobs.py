@@ -71,7 +71,10 @@ def gatus_job(entry: Mapping[str, Any], lost: list[str]) -> dict[str, Any] | Non
     lost += [f"the key {key}" for key, value in entry.items() if value and key not in _KEYS]
     variables = _VARIABLE.findall(json.dumps([job.get(key) for key in ("url", "body", "headers")]))
     lost += [f"the variable {name}: it stays as it stands" for name in dict.fromkeys(variables)]
-    conditions = list(map(text, entry.get("conditions") or ()))
+    conditions = entry.get("conditions") or []
+    if not isinstance(conditions, list):
+        raise ValueError("conditions must be a list")  # noqa: TRY004 - the file is wrong
+    conditions = list(map(text, conditions))
     if scheme == "ssh":
         conditions = [each for each in conditions if each.split() != ["[STATUS]", "==", "0"]]
     take_conditions(conditions, job, lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -104,6 +105,7 @@ class Option:
     """An option of ``recodex-monitor probe`` that sets a key of the job.
 
     Without a ``metavar`` it takes no value and sets ``value``; ``many`` may be given repeatedly.
+    ``type`` reads a value, as argparse has it.
     """
 
     flag: str
@@ -112,6 +114,7 @@ class Option:
     metavar: str | None = None
     value: Any = None
     many: bool = False
+    type: Callable[[str], Any] = str
 
 
 def verify_text(path: tuple[str | int, ...], value: Any) -> None:

@@ -13,6 +13,7 @@ from monitor.probes.foreign_values import (
     bracketed,
     drop_idle_tls,
     header_texts,
+    number,
     text,
     truth,
     with_content_type,
@@ -30,6 +31,7 @@ _TYPES = {
 }
 # Keys that change what is checked; most others are in every backup.
 _LOST = ("proxyId", "tlsCert", "tlsKey", "tlsCa", "oauth_client_id", "expectedValue", "conditions")
+_OWN_CREDENTIALS = re.compile(r"\A[^/?#]*@")
 _IP_VERSIONS = {"ipv4": "4", "ipv6": "6"}
 _PING_KEYS = {"count": "ping_count", "timeout": "ping_global_timeout"}
 
@@ -47,7 +49,7 @@ def kuma_job(
     entry: dict[str, Any], lost: list[str], *, groups: Mapping[Any, str]
 ) -> dict[str, Any] | None:
     """Return a monitor's job; ``lost`` gets what is not taken of it."""
-    kind, host, port = text(entry["type"]), text(entry.get("hostname")), entry.get("port")
+    kind, host, port = text(entry["type"]), _host(entry), entry.get("port")
     job: dict[str, Any] = {"name": text(entry.get("name"))}
     if kind in ("http", "keyword", "json-query"):
         _take_http(entry, job, lost)
@@ -60,7 +62,7 @@ def kuma_job(
     elif kind == "ping":
         job |= {"kind": "ping", "url": f"ping://{bracketed(host)}"}
         if entry.get("ping_count"):
-            job["count"] = int(entry["ping_count"])
+            job["count"] = int(number(entry, "ping_count"))
     elif kind == "dns":
         _take_dns(entry, job, lost)
     elif kind == "push":
@@ -84,15 +86,19 @@ def kuma_job(
     return {**job, "tags": tags} if tags else job
 
 
+def _host(entry: Mapping[str, Any]) -> str:
+    return text(entry.get("hostname")).strip()
+
+
 def _take_common(entry: Mapping[str, Any], job: dict[str, Any], lost: list[str]) -> None:
     asks = job["kind"] != "heartbeat"
     if truth(entry.get("upsideDown", False)):
         lost.append("upside down: it is imported without")
     if entry.get("interval"):
-        job["interval"] = max(_LEAST_INTERVAL_S, float(entry["interval"]))
+        job["interval"] = max(_LEAST_INTERVAL_S, number(entry, "interval"))
     if entry.get("timeout") and asks:
-        job["timeout"] = float(entry["timeout"])
-    retries = int(entry.get("maxretries") or 0)
+        job["timeout"] = number(entry, "timeout")
+    retries = int(number(entry, "maxretries")) if entry.get("maxretries") else 0
     if retries and asks:
         job["retries"] = min(_MOST_RETRIES, retries)
         if retries > _MOST_RETRIES:
@@ -119,7 +125,7 @@ def _take_http(entry: Mapping[str, Any], job: dict[str, Any], lost: list[str]) -
     if truth(entry.get("ignoreTls", False)):
         job["verify_tls"] = False
     if entry.get("maxredirects") is not None:
-        redirects = int(entry["maxredirects"])
+        redirects = int(number(entry, "maxredirects"))
         # Without redirects, theirs is the answer.
         job |= {"max_redirects": redirects} if redirects > 0 else {"follow_redirects": False}
     drop_idle_tls(job)
@@ -140,7 +146,8 @@ def _take_credentials(entry: Mapping[str, Any], job: dict[str, Any], lost: list[
             quote(text(entry.get(key)), safe="") for key in ("basic_auth_user", "basic_auth_pass")
         )
         scheme, colon, rest = job["url"].partition("://")
-        job["url"] = f"{scheme}{colon}{user}:{password}@{rest}"
+        # Those of the URL do not count there.
+        job["url"] = f"{scheme}{colon}{user}:{password}@{_OWN_CREDENTIALS.sub('', rest)}"
 
 
 def _take_headers(entry: Mapping[str, Any], job: dict[str, Any], lost: list[str]) -> None:
@@ -156,7 +163,7 @@ def _take_headers(entry: Mapping[str, Any], job: dict[str, Any], lost: list[str]
 
 def _take_smtp(entry: Mapping[str, Any], job: dict[str, Any]) -> None:
     security = text(entry.get("smtpSecurity"))
-    host, port = bracketed(text(entry.get("hostname"))), entry.get("port") or 25
+    host, port = bracketed(_host(entry)), entry.get("port") or 25
     job |= {"kind": "tcp", "url": f"tcp://{host}:{port}"}
     if security == "starttls":
         job["starttls"] = "smtp"
@@ -184,7 +191,7 @@ def _take_dns(entry: Mapping[str, Any], job: dict[str, Any], lost: list[str]) ->
     first, *others = text(entry["dns_resolve_server"]).replace(" ", "").split(",")
     if others:
         lost.append(f"its name servers but the first: {', '.join(others)}")
-    name, asked = text(entry.get("hostname")), text(entry["dns_resolve_type"])
+    name, asked = _host(entry), text(entry["dns_resolve_type"])
     if asked == "PTR":
         # There it is an address.
         try:

@@ -328,9 +328,9 @@ class Runner:
         if not task.cancelled() and isinstance(task.exception(), NoResultError):
             logger.debug("%s", task.exception())
 
-    def beat(self, job_id: int, beat: Beat) -> None:
+    def beat(self, job_id: int, beat: Beat, came_at: float) -> None:
         """Take a job's heartbeat, which gives a result at once."""
-        if self.beats.take(job_id, beat):
+        if self.beats.take(job_id, beat, came_at):
             self._look_at_beat(job_id)
 
     def _look_at_beat(self, job_id: int) -> None:

@@ -82,7 +82,7 @@ async def test_an_incident_is_an_alert_until_it_is_resolved(tmp_path: Path, bina
                 "subject": "1",
             }
             assert alert["annotations"]["summary"] == "https://1.example.org/ is down"
-            assert alert["generatorURL"].endswith(f"#/incident/{incident.id}")
+            assert alert["generatorURL"].endswith(f"#/incidents/{incident.id}")
             await now.check((1, True))
             await until(lambda: not alerts(url))
 

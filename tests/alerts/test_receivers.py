@@ -271,7 +271,7 @@ async def test_a_message_through_apprise_and_what_its_service_refuses_without_se
         body = receiver.requests[0].json
         assert body["title"] == "example is down"
         assert "since 2023-11-14 22:13:20 UTC\ntimeout\n" in body["message"]
-        assert "https://monitor.example.org/#/incident/i1" in body["message"]
+        assert "https://monitor.example.org/#/incidents/i1" in body["message"]
         outcome = await target.send(MESSAGE)
         assert not outcome.accepted
         assert "401" in outcome.said

@@ -258,11 +258,27 @@ def test_a_job_is_added_changed_checked_and_removed(daemon: Whole) -> None:
 
 
 @pytest.mark.integration_test
+def test_a_heartbeat_is_added_without_a_url_and_its_key_is_shown(daemon: Whole) -> None:
+    status, out, err = job(daemon, "add", "kind=heartbeat", "name=backup", "interval=3600")
+    assert status == 0, err
+    added, reports = out.splitlines()
+    number = added.split()[1]
+    url = reports.split()[3]
+    assert url.startswith(f"{daemon.url}/heartbeat/")
+    path = url.removeprefix(daemon.url)
+    assert daemon.request("POST", path, role=None).json() == {"job_id": int(number)}
+    assert job(daemon, "remove", number)[0] == 0
+
+
+@pytest.mark.integration_test
 @pytest.mark.parametrize(
     "arguments",
     [
         ("add",),
+        ("add", "name=a"),
         ("change",),
+        ("change", "1"),
+        ("change", "kind=heartbeat"),
         ("change", "x", "a=1"),
         ("add", "http://x/", "y"),
         ("check",),

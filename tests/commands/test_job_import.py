@@ -250,6 +250,10 @@ endpoints:
         ({"type": "http", "url": "https://a/", "maxredirects": 0}, {"follow_redirects": False}, ""),
         ({"type": "http", "url": "https://a/", "basic_auth_user": "u@", "basic_auth_pass": "p:"},
          {"url": "https://u%40:p%3A@a/"}, ""),
+        ({"type": "http", "url": "https://x:y@a?q=@", "basic_auth_user": "u"},
+         {"url": "https://u:@a?q=@"}, ""),
+        ({"type": "port", "hostname": " db.example ", "port": "5432"},
+         {"url": "tcp://db.example:5432"}, ""),
         ({"type": "http", "url": "https://a/", "authMethod": "ntlm"}, {}, "authentication ntlm"),
         ({"type": "http", "url": "https://a/", "headers": "{"}, {}, "headers"),
         ({"type": "http", "url": "https://a/", "accepted_statuscodes": ["2xx"]},
@@ -275,6 +279,39 @@ def test_a_monitor_of_uptime_kuma_of_either_version(
     assert {key: job[key] for key in wanted} == wanted
     assert lost in "".join(lines)
     assert bool(lost) == bool(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ({"endpoints": [{"name": "a", "url": "http://a/", "conditions": "[STATUS] == 200"}]},
+         "endpoint 1 (a): not taken: cannot be read: conditions must be a list"),
+        ({"endpoints": [{"name": "a", "url": "http://a/", "client": 5}]},
+         "endpoint 1 (a): not taken: cannot be read: one of its values is of another type"),
+        ({"endpoints": [{"name": "a", "url": "8.8.8.8", "dns": "x"}]},
+         "endpoint 1 (a): not taken: cannot be read: one of its values is of another type"),
+        ({"monitorList": [{"name": "a", "type": "http", "url": "http://a/", "maxretries": "x"}]},
+         "monitor 1 (a): not taken: cannot be read: maxretries must be a number"),
+        ({"monitorList": [{"name": "a", "type": "http", "url": "http://a/", "interval": [1]}]},
+         "monitor 1 (a): not taken: cannot be read: interval must be a number"),
+        ([{"labels": {}}], "group 1: not taken: targets must be a list and labels an object"),
+        (["x"], "group 1: not taken: is not an object"),
+    ],
+)  # fmt: skip
+def test_an_entry_of_another_shape_costs_itself_only(
+    tmp_path: Path, text: Any, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if isinstance(text, list):
+        text.append({"targets": ["http://b/"]})
+    for key, good in (
+        ("endpoints", {"name": "b", "url": "http://b/"}),
+        ("monitorList", {"name": "b", "type": "http", "url": "http://b/"}),
+    ):
+        if key in text:
+            text[key].append(good)
+    _, (job,), (line,) = imported(tmp_path / "file.json", json.dumps(text), capsys)
+    assert job["url"] == "http://b/"
+    assert lost in line
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,13 @@ import threading
 from pathlib import Path
 
 import pytest
+import trustme
 
 from monitor import __version__
 from monitor.commands import COMMANDS
 from monitor.main import main
+from monitor.probes.checks import KINDS
+from monitor.probes.tls import TLS_OPTIONS
 from tests.commands.programs import run
 
 
@@ -235,3 +238,45 @@ def test_an_error_that_nobody_expected_is_a_line(
     assert line.startswith("recodex-monitor: internal error: ")
     assert type(failure).__name__ in line
     assert "(test_main.py, line " in line
+
+
+PROBED = {
+    "dns": "dns://127.0.0.1:1/example.org",
+    "grpc": "grpcs://127.0.0.1:1/",
+    "http": "https://127.0.0.1:1/",
+    "ping": "ping://127.0.0.1",
+    "tcp": "tcp://127.0.0.1:1",
+    "tls": "tls://127.0.0.1:1",
+    "websocket": "wss://127.0.0.1:1/",
+}
+# Values for the options that do not take any text.
+VALUES = {
+    "--count": "2",
+    "--rcode": "REFUSED",
+    "--status": "200-299",
+    "--starttls": "smtp",
+    "--method": "HEAD",
+}
+
+
+@pytest.mark.integration_test
+@pytest.mark.parametrize(
+    ("kind", "flag"), [(kind, each.flag) for kind in PROBED for each in KINDS[kind].options]
+)
+def test_every_option_of_probe_is_taken(
+    tmp_path: Path, kind: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = next(each for each in KINDS[kind].options if each.flag == flag)
+    value = VALUES.get(flag, "x")
+    if option.metavar == "FILE":
+        value = str(tmp_path / "authorities.pem")
+        trustme.CA().cert_pem.write_to_path(value)
+    given = [flag] if option.metavar is None else [flag, value]
+    # With --tls the certificate has a name.
+    more = ["--tls"] if kind == "tcp" and option in TLS_OPTIONS else []
+    assert main(["probe", PROBED[kind], *given, *more]) in (0, 1)
+    assert PROBED[kind] in capsys.readouterr().out
+
+
+def test_each_kind_that_has_a_url_is_probed() -> None:
+    assert set(PROBED) == set(KINDS) - {"heartbeat"}

@@ -197,7 +197,7 @@ async def test_a_key_is_refused_or_read(kind: str, key: str, places: dict[str, A
             refusals += 1
             continue
         checks = Checks(resolver_threads=1)
-        checks.beats.take(1, Beat(time.time()))
+        checks.beats.take(1, Beat(time.time()), time.monotonic())
         try:
             seen = watched(job, read)
             await check_job(seen, checks.prepare(seen))

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from monitor.alerts.incidents import Incident
+from monitor.alerts.texts import link_to
 from tests.servers.browser import Open
+from tests.waiting import wait_for
 from tests.web.whole import Whole, whole
 
 if TYPE_CHECKING:
@@ -122,3 +126,17 @@ def test_in_forced_colours_the_current_tab_differs(daemon: Whole, open_page: Ope
     )
     assert len(styles) > 2
     assert all(line == ("underline" if current else "none") for current, line in styles)
+
+
+def test_the_link_of_a_message_opens_its_incident(open_page: Open) -> None:
+    jobs = [{"id": 1, "name": "portal", "url": "http://127.0.0.1:9/", "interval": 0.5}]
+    rules = [{"name": "unreachable", "watch": "site", "receivers": []}]
+    with whole(probes={"jobs": jobs}, alerts={"rules": rules}, logs=False, relay=False) as running:
+        (found,) = wait_for(lambda: running.get("/incident")["items"], "an incident")
+        link = link_to(msgspec.convert(found, Incident), running.url)
+        assert link is not None
+        watched = open_page(running.url)
+        page = watched.page
+        page.goto(link)
+        page.get_by_role("heading", name="portal is down").wait_for()
+        watched.assert_quiet()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cache, partial
 from typing import Annotated, Any, ClassVar
 
@@ -64,14 +63,20 @@ class HeartbeatCheck(Check[HeartbeatJob]):
 
     def prepare(self, job: HeartbeatJob) -> Attempt:
         """Return what looks at the job's last beat."""
-        beats, started_at, within_s = self.beats, time.time(), job.interval + job.grace
+        beats, within_s = self.beats, job.interval + job.grace
+        set_up_at = beats.clock()
 
         async def attempt() -> Outcome:
-            beat, now = beats.last(job.id), time.time()
-            left_s = (started_at if beat is None else beat.at) + within_s - now
+            found, now = beats.last(job.id), beats.clock()
+            came_at, beat = (set_up_at, None) if found is None else found
+            left_s = came_at + within_s - now
             if beat is None and left_s > 0:
                 beats.expect(job.id, left_s)
                 raise NoBeatYetError(job.id)
+            awaited_s = beats.awaited_until(within_s) - now
+            if beat is not None and left_s <= 0 < awaited_s:
+                beats.expect(job.id, awaited_s)
+                raise NoBeatYetError(job.id, "no heartbeat came since the start")
             if beat is None or left_s <= 0:
                 since = "it was set up" if beat is None else "the last one"
                 return Outcome(up=False, error=f"late: {within_s - left_s:.0f} s after {since}")

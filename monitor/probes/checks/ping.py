@@ -62,7 +62,7 @@ class PingCheck(Check[PingJob]):
     errors: ClassVar = {
         "not-permitted": "the system does not let the daemon ping; set net.ipv4.ping_group_range"
     }
-    options = (Option("--count", "count", "echo requests (1)", "N"),)
+    options = (Option("--count", "count", "echo requests (1)", "N", type=int),)
 
     def prepare(self, job: PingJob) -> Attempt:
         """Return what pings the job's host."""

@@ -17,6 +17,7 @@ from monitor.tokens import Principal, Role, Tokens, is_loopback
 from monitor.transport.origins import is_allowed, origin_of_host, shown_origin
 
 __all__ = [
+    "BEATS",
     "COOKIE",
     "SAFE_METHODS",
     "UPLOAD_PATHS",
@@ -29,6 +30,9 @@ __all__ = [
 
 COOKIE: Final = "recodex_monitor_session"
 """The cookie that carries a login of the live page."""
+
+BEATS: Final = "/heartbeat/"
+"""Below it is the key of a job that reports, which is its credential."""
 
 UPLOAD_PATHS: Final = frozenset(("/log", "/notification"))
 """POST here uploads, as the log actions do: every role is admitted, and the service decides."""

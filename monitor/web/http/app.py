@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from monitor.log_limits import RateLimitedLog
 from monitor.tokens import Principal, Role
 from monitor.transport.fair import Turns
 from monitor.web.http.access import (
+    BEATS,
     COOKIE,
     SAFE_METHODS,
     UPLOAD_PATHS,
@@ -43,6 +45,8 @@ _MAX_OPEN_BODY_BYTES = 4096
 _HEALTH = frozenset(("/healthz", "/readyz"))
 _AUDIT = "audit: %s by %s from %s: %d%s"
 
+# Also below a sub-path, and where somebody mistyped the rest.
+_KEY = re.compile(rf"({BEATS}).*", re.IGNORECASE | re.DOTALL)
 # Supervisors get an answer here, whatever else they send.
 _NEVER_LIMITED = frozenset(("/", "/healthz", "/readyz"))
 
@@ -182,7 +186,8 @@ class Gate:
         try:
             await self._serve(scope, headers, found, receive, answered)
         finally:
-            if scope["method"] not in SAFE_METHODS and scope["path"] not in UPLOAD_PATHS:
+            uploads = scope["path"] in UPLOAD_PATHS or scope["path"].startswith(BEATS)
+            if scope["method"] not in SAFE_METHODS and not uploads:
                 self._audit(scope, found, answered.status)
 
     def _limited(
@@ -272,7 +277,7 @@ def _connection(scope: Scope) -> Any:
 
 def _shown(scope: Scope) -> str:
     """Return a request as text for the log: on one line, and not too long."""
-    path = scope["path"][:200].encode("unicode_escape").decode()
+    path = _KEY.sub(r"\1***", scope["path"])[:200].encode("unicode_escape").decode()
     return f"{scope['method'][:20]} {path}"
 
 

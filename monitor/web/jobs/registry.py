@@ -104,6 +104,8 @@ class JobRegistry:
         self._encoded: dict[int, bytes] = {}
         self._states = JobStates(all_seen=self._shared is None)
         self._elsewhere = None if store is None else Elsewhere(store)
+        self.beat_keys: dict[str, int] = {}
+        """Jobs of heartbeats, by the hashes of keys that were valid when they were last seen."""
         self._stopped = StoppedJobs(probes, store)
         self._look_again = asyncio.Event()
         probes.on_result = self._take
@@ -147,6 +149,12 @@ class JobRegistry:
         await self._shared.refresh()
         if not self._stopped.known:
             await self.restore_stops()
+
+    def take_key(self, job_id: int, hash_: str) -> None:
+        """Take the hash of a job's new key for its heartbeats; the former key stops working."""
+        for former in [each for each, owner in self.beat_keys.items() if owner == job_id]:
+            del self.beat_keys[former]
+        self.beat_keys[hash_] = job_id
 
     # Reading
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from monitor.probes.beats_table import new_key
+from monitor.probes.beats_table import key_hash, new_key
 from monitor.probes.job import Job
 from monitor.probes.jobs_table import CHANNEL, choose_id, save_jobs
 from monitor.store import Connection, Store
@@ -79,7 +79,9 @@ class Sites:
 
     async def new_key(self, job_id: int) -> str:
         """Return a new key for the heartbeats of a site."""
-        return await self._store.transaction(lambda connection: new_key(connection, job_id))
+        key = await self._store.transaction(lambda connection: new_key(connection, job_id))
+        self._book.take_key(job_id, key_hash(key))
+        return key
 
     async def delete(self, job_id: int) -> bool:
         """Delete a site, not its results; return False if it does not exist."""

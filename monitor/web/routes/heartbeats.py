@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -16,7 +19,7 @@ from monitor.log_limits import OutageLog
 from monitor.probes.beats import Beat
 from monitor.probes.beats_table import key_hash, load_beats, load_keys, new_key, take_beat
 from monitor.store import RETRY_S, Store
-from monitor.web.http.access import too_many
+from monitor.web.http.access import BEATS, too_many
 from monitor.web.http.answers import json_answer
 from monitor.web.http.app import audited
 from monitor.web.http.attempts import Attempts
@@ -26,17 +29,15 @@ from monitor.web.http.schemas import answer
 from monitor.web.jobs.registry import JobRegistry
 from monitor.web.routes.jobs import JobId, no_job
 
-__all__ = ["Heartbeats"]
+__all__ = ["Heartbeats", "reported"]
 
 logger = logging.getLogger("monitor.web")
-
-_FOLDER = "/heartbeat/"
 
 _LONGEST_MESSAGE = 1000
 _TIMEOUT_S = 10.0
 
 Status = Literal["up", "down"]
-Message = Annotated[str, Query(max_length=_LONGEST_MESSAGE)]
+Message = Annotated[str, Query(description=f"cut after {_LONGEST_MESSAGE} characters")]
 
 
 class HeartbeatKey(msgspec.Struct, frozen=True):
@@ -64,8 +65,8 @@ class Heartbeats:
         self._book = book
         self._store = store
         self._attempts = attempts
-        # Hashes of keys that were valid when they were last seen; None before they are loaded.
-        self._keys: set[str] | None = None
+        self._keys = book.beat_keys
+        self._loaded = False
 
     async def load(self) -> None:
         """Read the last beats from the database, and try until that succeeds."""
@@ -73,7 +74,8 @@ class Heartbeats:
         while True:
             try:
                 found = await self._store.read(load_beats, timeout=_TIMEOUT_S)
-                self._keys = await self._store.read(load_keys, timeout=_TIMEOUT_S)
+                self._keys |= await self._store.read(load_keys, timeout=_TIMEOUT_S)
+                self._loaded = True
                 break
             except MonitorError as error:
                 outage.failed(f"cannot load the last heartbeats: {error}", cause=error)
@@ -82,7 +84,7 @@ class Heartbeats:
         runner = self._book.probes.runner
         if runner is not None:
             for job_id, beat in found.items():
-                runner.beats.take(job_id, beat)
+                runner.beats.restore(job_id, beat, time.time())
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -103,11 +105,12 @@ class Heartbeats:
                 raise Problem(409, f"job {job_id} is of kind {job.kind} and has no heartbeats")
             with from_database():
                 made = await self._store.transaction(lambda found: new_key(found, job_id))
+            self._book.take_key(job_id, key_hash(made))
             audited(request, f"made a new heartbeat key for job {job_id}")
-            return json_answer(request, HeartbeatKey(job_id, made, f"{_FOLDER}{made}"))
+            return json_answer(request, HeartbeatKey(job_id, made, f"{BEATS}{made}"))
 
         @routes.get(
-            _FOLDER + "{key}",
+            BEATS + "{key}",
             summary="Report a heartbeat; the key is the credential",
             response_class=Response,
             responses={
@@ -122,8 +125,8 @@ class Heartbeats:
             return await self._take(request, key, status, message)
 
         @routes.post(
-            _FOLDER + "{key}",
-            summary="Report a heartbeat, as GET does",
+            BEATS + "{key}",
+            summary="Report a heartbeat, as GET does, or with status and message in a form or JSON",
             response_class=Response,
             responses={
                 **answer(Taken, "The heartbeat was taken"),
@@ -134,32 +137,58 @@ class Heartbeats:
         async def posted(
             request: Request, key: str, status: Status = "up", message: Message = ""
         ) -> Response:
-            return await self._take(request, key, status, message)
+            asked = {"status": status, "message": message}
+            asked |= reported(request.headers.get("content-type", ""), await request.body())
+            asked |= request.query_params
+            if asked["status"] not in get_args(Status):
+                raise Problem(422, "status: expected up or down")
+            return await self._take(request, key, asked["status"], asked["message"])
 
         return routes
 
     async def _take(self, request: Request, key: str, status: str, message: str) -> Response:
-        taken = Beat(time.time(), status == "up", message.replace("\0", ""))
+        came_at = time.monotonic()
+        message = message.replace("\0", "")[:_LONGEST_MESSAGE]
+        taken = Beat(time.time(), status == "up", message)
         hash_, keys = key_hash(key), self._keys
         host = request.client.host if request.client is not None else ""
-        is_new = keys is not None and hash_ not in keys
+        is_new = self._loaded and hash_ not in keys
         if is_new:
             wait_s = self._attempts.fail(host, time.monotonic())
             if wait_s:
                 refusal = too_many(wait_s)
                 raise Problem(refusal.status, refusal.detail, headers=refusal.headers)
-        with from_database():
-            job_id = await self._store.transaction(
-                lambda found: take_beat(found, key, taken), timeout=_TIMEOUT_S
-            )
+        job_id = keys.get(hash_)
+        try:
+            with from_database():
+                job_id = await self._store.transaction(
+                    lambda found: take_beat(found, key, taken), timeout=_TIMEOUT_S
+                )
+        except Problem:
+            # Without the database a beat counts all the same, until the daemon stops.
+            if job_id is None:
+                raise
         if job_id is None:
-            if keys is not None:
-                keys.discard(hash_)
+            keys.pop(hash_, None)
             raise Problem(404, "no job has this key")
-        if is_new and keys is not None:
+        if is_new:
             self._attempts.forgive(host)
-            keys.add(hash_)
+        keys[hash_] = job_id
         runner = self._book.probes.runner
         if runner is not None:
-            runner.beat(job_id, taken)
+            runner.beat(job_id, taken, came_at)
         return json_answer(request, Taken(job_id))
+
+
+def reported(content_type: str, body: bytes) -> dict[str, str]:
+    """Return what a form or a JSON object says of ``status`` and ``message``, and of no more."""
+    kind = content_type.partition(";")[0].strip().lower()
+    found: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
+        if kind == "application/x-www-form-urlencoded":
+            found = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+        elif kind == "application/json":
+            found = json.loads(body)
+    if not isinstance(found, dict):
+        return {}
+    return {key: str(found[key]) for key in ("status", "message") if key in found}

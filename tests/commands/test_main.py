@@ -222,9 +222,6 @@ def test_the_config_may_stand_before_or_after_the_command(
         assert "keep_idle: 12" in capsys.readouterr().out
 
 
-# With a relay
-
-
 @pytest.mark.parametrize("failure", [KeyError("a\nb"), OSError(errno.EPERM, "not you")], ids=repr)
 def test_an_error_that_nobody_expected_is_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failure: Exception
@@ -238,6 +235,9 @@ def test_an_error_that_nobody_expected_is_a_line(
     assert line.startswith("recodex-monitor: internal error: ")
     assert type(failure).__name__ in line
     assert "(test_main.py, line " in line
+
+
+# With a relay
 
 
 PROBED = {

@@ -88,7 +88,6 @@ hostile: install
 # Test the cluster part with a real API server and its controllers, built once with Go.
 kubernetes: install
 	tests/build-kubernetes
-	tests/build-helm
 	RECODEX_TEST_KUBERNETES=1 $(BIN)/pytest tests/cluster_real tests/packaging/test_helm.py
 
 # Run ruff, mypy, import-linter and the wording check.

@@ -46,7 +46,12 @@ class MarkedConnection(psycopg2.extensions.connection):
     """A connection with the mark that its session gets together with its settings."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        try:
+            super().__init__(*arguments, **options)
+        except BaseException:
+            # What keeps the error would keep it open.
+            self.close()
+            raise
         self.mark = secrets.token_hex(8)
         self.began = time.monotonic()
 

@@ -29,6 +29,8 @@ from tests.alerts.running import SITE, TOPIC, Clock, result, running, settings, 
 from tests.servers.postgres import PostgresServer
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("soon")
+
 
 async def test_failed_results_in_a_row_open_an_incident_and_a_good_one_ends_it(
     tmp_path: Path, database: DatabaseSettings
@@ -224,7 +226,6 @@ async def test_a_reload_adopts_rules_and_receivers_and_open_incidents_stay_open(
         assert new.accepted[1].json["incident"]["id"] == first.id
 
 
-@pytest.mark.usefixtures("soon")
 async def test_messages_that_wait_go_to_the_url_that_replaces_theirs(tmp_path: Path) -> None:
     urls = tmp_path / "oncall.urls"
     async with HttpReceiver(lambda _: response(401)) as locked, HttpReceiver() as good:
@@ -297,7 +298,6 @@ async def test_rules_on_parts_and_on_the_feed_wait_for_their_time(tmp_path: Path
             await until(lambda: len(receiver.events()) == 4)
 
 
-@pytest.mark.usefixtures("soon")
 async def test_results_that_stay_away_open_an_incident_and_one_ends_it(tmp_path: Path) -> None:
     async with HttpReceiver() as receiver:
         clock = Clock()
@@ -423,7 +423,6 @@ async def test_one_of_two_instances_sends_and_the_other_takes_over(
             assert receiver.events() == [("opened", "1"), ("resolved", "1")]
 
 
-@pytest.mark.usefixtures("soon")
 async def test_a_database_that_fails_for_a_while_loses_and_repeats_nothing(tmp_path: Path) -> None:
     async with HttpReceiver() as receiver, running(tmp_path, webhook(receiver.url)) as now:
         await now.check((1, False))

@@ -6,10 +6,14 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
 from monitor.messages import RESULT_TYPE, ModelEvent, cloud_event, encode
 from tests.alerts.receiver import HttpReceiver
 from tests.alerts.running import TOPIC, Running, result, running, webhook
 from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 async def test_a_failed_rollout_opens_an_incident_and_the_next_deployment_ends_it(

@@ -6,12 +6,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from monitor.alerts.jobs import JobFacts
 from monitor.alerts.settings import Match
 from monitor.alerts.silences import add_silence, delete_silence
 from monitor.alerts.suppression import Dependency, Subject, Surroundings
 from tests.alerts.receiver import HttpReceiver
 from tests.alerts.running import SITE, running, settings, webhook
+
+pytestmark = pytest.mark.usefixtures("soon")
 
 NOW = 1_700_000_000.0
 ROUTER = JobFacts(id=1, name="router", url="http://1/", interval=60.0)

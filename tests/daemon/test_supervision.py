@@ -127,6 +127,9 @@ async def test_a_part_that_fails_is_said_and_run_again(
 
     with caplog.at_level(logging.INFO, logger="monitor"):
         async with running(tmp_path) as (daemon, task):
+            await until(lambda: daemon.ready)
+            (supervisor,) = daemon._supervisors
+            supervisor._settled_s = 0.01
             await until(lambda: part.done.count("run") == 3)
             await until(lambda: daemon.states()["relay"].health is Health.OK)
             stop(daemon)
@@ -301,9 +304,9 @@ async def test_a_start_that_fails_oddly_is_tried_again_after_the_others_have_sta
     async with running(tmp_path) as (daemon, task):
         await until(lambda: daemon.ready)
         assert daemon.states()["relay"].health is Health.DEGRADED
-        daemon.ask_to_reload()
         (supervisor,) = daemon._supervisors
         supervisor._settled_s = 0.01
+        daemon.ask_to_reload()
         await until(lambda: daemon.states()["relay"].health is Health.OK)
         stop(daemon)
         assert await task == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import kubernetes_validate
 import pytest
 
 from monitor.cluster.kinds import KINDS, PODS
-from tests.packaging.helm import CHART, EXAMPLES, OLDEST, helm, merged, template, values_of
+from tests.packaging.helm import CHART, EXAMPLES, OLDEST, helm, helms, merged, template, values_of
 from tests.packaging.kustomize import Object, pod_template
 from tests.packaging.workloads import RENDERED, WORKLOADS, config_map, loaded, name_of, of_kind
 
@@ -133,8 +134,10 @@ def test_the_defaults_make_the_objects_of_the_kustomization(secrets: Path) -> No
 
 @pytest.mark.integration_test
 def test_helm_finds_nothing_to_complain_about() -> None:
-    for arguments in ((), *(("--values", file) for file in EXAMPLES)):
-        said = helm("lint", "--strict", f"--kube-version={OLDEST}", CHART, *arguments)
+    lint = ("lint", "--strict", f"--kube-version={OLDEST}", CHART)
+    every = ((), *(("--values", file) for file in EXAMPLES))
+    for program, arguments in itertools.product(helms(), every):
+        said = helm(*lint, *arguments, program=program)
         assert "1 chart(s) linted, 0 chart(s) failed" in said
         # An icon is for catalogues.
         assert [line for line in said.splitlines() if line.startswith("[")] == [
@@ -144,9 +147,9 @@ def test_helm_finds_nothing_to_complain_about() -> None:
 
 @pytest.mark.integration_test
 def test_helm_refuses_what_the_schema_does_not_know() -> None:
-    wrong = "--set=producer.replicaz=3"
-    said = helm("template", CHART, f"--kube-version={OLDEST}", wrong, fails=True)
-    assert "replicaz" in said
+    wrong = ("template", CHART, f"--kube-version={OLDEST}", "--set=producer.replicaz=3")
+    for program in helms():
+        assert "replicaz" in helm(*wrong, program=program, fails=True)
 
 
 @pytest.mark.integration_test

@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from monitor.relay import history_file
 from monitor.relay.channel import Channel, End
 from monitor.relay.history_file import (
     ChannelRow,
@@ -208,7 +209,8 @@ def test_files_that_are_no_histories(tmp_path: Path) -> None:
     assert other.exists()
 
 
-def test_another_process_cannot_use_it(tmp_path: Path) -> None:
+def test_another_process_cannot_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_file, "_BUSY_S", 0.1)
     first = HistoryFile(tmp_path / "history.db")
     first.load()
     first.write(SaveBatch(1.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -51,10 +52,6 @@ class StartPooler:
             host=parts.hostname, port=parts.port, listen=listen, user=user, more=more
         )
         file.write_text(text.replace("\n[pgbouncer]", f" user={parts.username}\n[pgbouncer]"))
-        # PgBouncer refuses to run as root, and reads its file as the other user.
-        self._folder.chmod(0o755)
-        for folder in self._folder.parents[:2]:
-            folder.chmod(folder.stat().st_mode | 0o055)
         found = urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{listen}"))
         self._start(file, found)
         return found
@@ -92,8 +89,11 @@ class StartPooler:
 
 
 @pytest.fixture
-def start_pooler(program: Callable[..., str], tmp_path: Path) -> Iterator[StartPooler]:
+def start_pooler(program: Callable[..., str]) -> Iterator[StartPooler]:
     """Return what starts poolers, which end after the test."""
-    poolers = StartPooler(program("pgbouncer", package="pgbouncer"), tmp_path)
-    yield poolers
-    poolers.stop()
+    with tempfile.TemporaryDirectory(prefix="recodex-monitor-pgbouncer-") as folder:
+        # PgBouncer refuses to run as root, and reads its file again as the other user.
+        Path(folder).chmod(0o755)
+        poolers = StartPooler(program("pgbouncer", package="pgbouncer"), Path(folder))
+        yield poolers
+        poolers.stop()

@@ -26,7 +26,6 @@ def answering(*answers: bytes) -> Iterator[str]:
             while True:
                 client, _ = listener.accept()
                 with client, contextlib.suppress(OSError):
-                    client.settimeout(LIMIT_S)
                     for answer in answers:
                         client.recv(65536)
                         client.sendall(answer)
@@ -40,6 +39,7 @@ def answering(*answers: bytes) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(LIMIT_S)
+        assert not thread.is_alive(), "a client keeps its connection"
 
 
 def message(kind: bytes, content: bytes) -> bytes:

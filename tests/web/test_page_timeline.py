@@ -266,27 +266,40 @@ def test_the_timeline_is_read_and_moved_by_keys_and_its_range_is_in_the_address(
     assert page.locator(".tl-tick").all_text_contents() == [f"10-{day}" for day in range(25, 32)]
 
 
+def drag(page: Page, begin: float, end: float, above: float, sign: str) -> None:
+    """Drag over the timeline, ``above`` its lower edge; ``sign`` is there while it is dragged.
+
+    What the page still loads moves the timeline away from under the pointer: then once more.
+    """
+    plot = page.locator(".tl-plot")
+
+    def edges() -> tuple[float, float]:
+        box = plot.bounding_box()
+        assert box is not None
+        return box["x"], box["y"] + box["height"] - above
+
+    dragging = False
+    while not dragging:
+        plot.scroll_into_view_if_needed()
+        left, y = edges()
+        page.mouse.move(left + begin, y)
+        if edges() == (left, y):
+            page.mouse.down()
+            page.mouse.move(left + end, y, steps=5)
+            dragging = page.locator(sign).count() == 1
+            page.mouse.up()
+
+
 def test_the_range_is_dragged_and_the_clock_zooms(pages: Quiet) -> None:
     page = pages.open("#/?time=21600")
     page.wait_for_selector(".tl-mark")
-    page.locator(".tl-plot").scroll_into_view_if_needed()
-    box = page.locator(".tl-plot").bounding_box()
-    assert box is not None
+    page.get_by_label("Open incidents", exact=True).get_by_text("ill is down").wait_for()
     before = page.locator(".tl-range").inner_text()
-    page.mouse.move(box["x"] + 300, box["y"] + box["height"] - 60)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 600, box["y"] + box["height"] - 60, steps=5)
-    page.mouse.up()
+    drag(page, 300, 600, 60, ".tl-plot.tl-moving")
     moved = page.locator(".tl-range").inner_text()
     assert moved != before
     assert moved.endswith("6 h")
-    page.locator(".tl-axis").scroll_into_view_if_needed()
-    box = page.locator(".tl-plot").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 100, box["y"] + box["height"] - 8)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 300, box["y"] + box["height"] - 8, steps=5)
-    page.mouse.up()
+    drag(page, 100, 300, 8, ".tl-brush")
     zoomed = page.locator(".tl-range").inner_text()
     assert zoomed.endswith("min")
     page.wait_for_url("**time=*-*")

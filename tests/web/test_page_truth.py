@@ -126,6 +126,8 @@ def test_a_mass_outage_is_a_line_for_each_error(open_page: Open, start_daemon: S
 
 def test_a_part_that_is_off_is_not_an_empty_view(open_page: Open, url: str) -> None:
     watched = open_page(url)
+    # Which parts are off is known before how the others do.
+    held_back(watched.page, "status")
     page = watched.open("#/models")
     page.wait_for_selector("text=the part cluster is off")
     watched.assert_quiet()

@@ -20,11 +20,12 @@ export function problemOf(state, what) {
 
 /** The condition of `jobs`, `channels`, `status`, ... in what was sent. */
 export function conditionOf(state, what) {
-  if (state.hello === null || state.status === null) return { kind: 'loading', words: 'Loading…' };
+  if (state.hello === null) return { kind: 'loading', words: 'Loading…' };
   if (what === 'channels' && state.has('relay') && !state.has('channels')) {
     return { kind: 'refused', words: `Channels are shown to administrators; this token has the role ${state.hello.role}.` };
   }
   if (what !== 'channels' && OFF[what] && !state.has(what)) return { kind: 'empty', words: OFF[what] };
+  if (state.status === null) return { kind: 'loading', words: 'Loading…' };
   if (what === 'jobs') {
     // Without probes here, the sites are those of a shared database.
     if (state.status.away && !state.status.parts.probes) return { kind: 'away', words: `The sites cannot be read: ${state.status.away}.` };

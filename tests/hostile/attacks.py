@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-__all__ = ["ATTACKS", "Attack", "greeting", "masked", "upgrade"]
+__all__ = ["ATTACKS", "Attack", "greeting", "masked", "upgrade", "welcomed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +13,9 @@ class Attack:
     """One attack on one listener: ``relay``, ``api`` or ``zeromq``.
 
     ``hello`` is sent first, then ``again`` until the connection ends; if there is no ``again``, a
-    new connection takes the place of each that has said hello. ``token`` is the role of the
-    token that the attacker has, if any.
+    new connection takes the place of each that has sent the rest. On a socket of ZeroMQ, ``first``
+    comes between them, once the other side is ready: before, libzmq refuses messages. ``token`` is
+    the role of the token that the attacker has, if any.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Attack:
     token: str = ""
     # How many bytes are sent at once.
     piece_bytes: int = 65536
+    first: bytes = b""
 
 
 def upgrade(path: str = "/", *headers: str) -> bytes:
@@ -63,6 +65,11 @@ def greeting(identity: bytes = b"") -> bytes:
     return head + bytes([4, len(ready)]) + ready
 
 
+def welcomed(got: bytes) -> bool:
+    """Return whether a socket of ZeroMQ has answered a greeting with its own, and with READY."""
+    return len(got) > 65 and len(got) >= 66 + got[65]
+
+
 def _long_frame(flags: int) -> bytes:
     return bytes([2 | flags]) + (65536).to_bytes(8) + bytes(65536)
 
@@ -89,6 +96,9 @@ ATTACKS = (
            b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 500),
     Attack("pipelined refusals", "api", b"",
            b"GET /job HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 500),
+    Attack("body after a refusal", "api",
+           b"POST /job HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999\r\n\r\n",
+           b"x" * 65536),
     Attack("websocket frames", "api", upgrade("/ws"), masked(1, b"{}") * 5000, token="sender"),
     Attack("websocket pieces", "api", upgrade("/ws") + masked(1, b"{", fin=False),
            masked(0, b" ", fin=False) * 5000, token="sender"),
@@ -99,8 +109,9 @@ ATTACKS = (
     Attack("endless message", "logs", greeting(), b"\x01\x00" * 20000),
     Attack("endless messages", "zeromq", greeting(),
            b"\x01\x01c\x01\x04TASK\x01\x01t\x00\x01s" * 5000),
-    Attack("thousands of peers", "zeromq", greeting(b"x" * 200) + b"\x01\x01c\x01\x04TASK", b""),
-    Attack("thousands of peers", "logs", greeting(b"x" * 200) + b"\x01\x01c", b""),
+    Attack("thousands of peers", "zeromq", greeting(b"x" * 200), b"",
+           first=b"\x01\x01c\x01\x04TASK"),
+    Attack("thousands of peers", "logs", greeting(b"x" * 200), b"", first=b"\x01\x01c"),
     Attack("many frames", "zeromq", greeting(), (b"\x01\x01c" * 900 + b"\x00\x01c") * 20),
     Attack("long frames", "zeromq", greeting(),
            b"\x01\x01c\x01\x04LONG\x01\x01t\x01\x01s" + _long_frame(1) * 100 + _long_frame(0)),

@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from tests.hostile.attacks import ATTACKS, Attack
+from tests.hostile.attacks import ATTACKS, Attack, welcomed
 
 __all__: list[str] = []
 
@@ -23,7 +23,9 @@ __all__: list[str] = []
 class Peer:
     sock: socket.socket
     data: memoryview
-    hello: bool = True
+    # What follows, once the other side has answered.
+    first: bytes
+    waits: bool
     got: bytes = b""
 
 
@@ -46,7 +48,8 @@ class Attacker:
             hello = hello.replace(
                 b"\r\n\r\n", f"\r\nAuthorization: Bearer {self.token}\r\n\r\n".encode(), 1
             )
-        peer = Peer(sock, memoryview(hello))
+        zmtp = self.attack.listener in ("zeromq", "logs")
+        peer = Peer(sock, memoryview(hello), self.attack.first, waits=zmtp)
         self.selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, peer)
 
     def run(self, connections: int, seconds: float) -> None:
@@ -63,10 +66,13 @@ class Attacker:
                         if not got:
                             raise ConnectionResetError
                     if events & selectors.EVENT_WRITE:
-                        if not peer.data and not self.attack.again:
-                            raise ConnectionResetError
                         if not peer.data:
-                            peer.data = memoryview(self.attack.again)
+                            if peer.waits and not welcomed(peer.got):
+                                continue
+                            peer.data = memoryview(peer.first or self.attack.again)
+                            peer.waits, peer.first = False, b""
+                        if not peer.data:
+                            raise ConnectionResetError
                         sent = peer.sock.send(peer.data[: self.attack.piece_bytes])
                         peer.data = peer.data[sent:]
                         self.sent += sent

@@ -258,7 +258,7 @@ class PostgresStore(Store):
             session.checked = True
         session.columns.look()
         if writes and not session.advanced:
-            sequences.advance(connection)
+            sequences.advance_if_possible(connection)
             session.advanced = True
 
     @staticmethod

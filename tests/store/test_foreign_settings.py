@@ -122,6 +122,39 @@ async def test_a_role_that_may_not_use_the_schema_is_told_so(
         await store.close()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "REVOKE ALL ON notification FROM {role}",
+        "REVOKE ALL ON SEQUENCE notification_id_seq FROM {role};"
+        " INSERT INTO notification OVERRIDING SYSTEM VALUE VALUES (7, 'info', 1, 'a', 'b', 1)",
+        "LOCK TABLE notification",
+    ],
+)
+async def test_tables_that_a_transaction_does_not_use_may_be_denied_or_locked(
+    postgres_server: PostgresServer, postgres_url: str, change: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    role = f"daemon_{name}"
+    postgres_server.execute(f"CREATE ROLE {role} LOGIN")
+    postgres_server.execute(f"GRANT CREATE ON DATABASE {name} TO {role}")
+    database = DatabaseSettings(url=postgres_server.url(name, role))
+    async with opened(database):
+        pass
+    store = open_store(database)
+    with contextlib.closing(psycopg2.connect(postgres_url)) as other:
+        with other.cursor() as cursor:
+            cursor.execute(f"SET search_path = website_availability; {change.format(role=role)}")
+        if "LOCK" not in change:
+            other.commit()
+        try:
+            # In a new session, which looks at all sequences.
+            stop = "INSERT INTO job_state VALUES (1, 2)"
+            assert await store.transaction(lambda c: c.execute(stop)) == 1
+        finally:
+            await store.close()
+
+
 async def test_each_column_of_another_type_is_named_and_spares_the_other_tables(
     postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,7 +254,8 @@ class PostgresStore(Store):
             usage = "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s"
             if (False,) in connection.query(usage, (self.settings.schema,)):
                 raise self._no_usage()
-            migrate.check(connection, f"{self.server}, schema {self.settings.schema}")
+            where = f"{self.server}, schema {self.settings.schema}"
+            migrate.check(connection, where, partial=self.copying)
             session.checked = True
         session.columns.look()
         if writes and not session.advanced:

@@ -226,6 +226,37 @@ async def test_with_few_connections_left_work_goes_to_the_threads_that_have_one(
         assert await store.read(jobs) == list(range(80))
 
 
+async def test_without_a_connection_to_listen_a_process_hears_itself(
+    primary: PostgresServer,
+) -> None:
+    name = primary.create_database()
+    primary.execute(f"CREATE ROLE deaf_{name} LOGIN CONNECTION LIMIT 1")
+    primary.execute(f"GRANT ALL ON DATABASE {name} TO deaf_{name}")
+    settings = DatabaseSettings(url=primary.url(name, f"deaf_{name}"), connections=1)
+    async with opened(settings) as store:
+        heard: list[str | None] = []
+
+        async def listen() -> None:
+            async with contextlib.aclosing(store.listen("jobs")) as payloads:
+                async for payload in payloads:
+                    heard.append(payload)  # noqa: PERF401 - while it waits
+
+        listening = asyncio.create_task(listen())
+        await until(store.deaf)
+        await store.transaction(lambda c: c.notify("jobs", "saved"))
+        with pytest.raises(ZeroDivisionError):
+            await store.transaction(lambda c: (c.notify("jobs", "no"), 1 / 0))
+        await store.transaction(lambda c: c.notify("jobs", "changed"))
+        await until(lambda: len(heard) == 2)
+        # Once it is heard, it is heard once.
+        primary.execute(f"ALTER ROLE deaf_{name} CONNECTION LIMIT 2")
+        await until(lambda: None in heard)
+        await store.transaction(lambda c: c.notify("jobs", "heard"))
+        await until(lambda: "heard" in heard)
+        assert heard == ["saved", "changed", None, "heard"]
+        listening.cancel()
+
+
 async def test_a_pooler_with_one_connection_serves_all(
     primary: PostgresServer, start_pooler: StartPooler
 ) -> None:

@@ -287,18 +287,25 @@ async def test_a_server_that_waits_for_its_standbys_still_does(
     assert shown == [("remote_apply",)]
 
 
-async def test_a_read_only_session_is_not_kept(
-    postgres_server: PostgresServer, postgres_url: str
+async def test_a_read_only_session_is_not_kept_and_said_once(
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("monitor.store.postgres_connecting._SETTLE_S", 0.0)
     name = postgres_url.rpartition("/")[2]
     stop = "INSERT INTO job_state (job_id, stopped_at) VALUES (1, 1)"
     async with opened(DatabaseSettings(url=postgres_url, connections=1)):
         pass
     postgres_server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     store = open_store(DatabaseSettings(url=postgres_url, connections=1))
+    await store.start()
     try:
-        with pytest.raises(UnavailableError, match="a standby, or read-only"):
-            await store.transaction(lambda c: c.execute(stop))
+        for statement in (stop, "DELETE FROM job_state", "CREATE TABLE a ()"):
+            with pytest.raises(UnavailableError, match="a standby, or read-only"):
+                await store.transaction(lambda c, s=statement: c.execute(s))  # type: ignore[misc]
+        assert len(caplog.messages) == 1, caplog.messages
         # As after a failover: the same address, another server behind it.
         postgres_server.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         assert await store.transaction(lambda c: c.execute(stop)) == 1

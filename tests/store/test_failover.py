@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg2
 import pytest
 
 from monitor.errors import UnavailableError
@@ -390,6 +391,29 @@ async def test_a_login_that_is_refused_is_bad_config_for_a_command(
         assert caught.value.exit_status == 78
     finally:
         await store.close()
+
+
+async def test_a_login_that_a_pooler_refuses_is_bad_config_for_a_command(
+    primary: PostgresServer, start_pooler: StartPooler
+) -> None:
+    known, unknown = primary.create_database(), primary.create_database()
+    url = start_pooler(primary.url(known), admin_users="postgres")
+    # At a reload it would keep its fallback for databases that are not listed.
+    start_pooler.reload("* = host", f"{known} = host")
+    start_pooler.stop()
+    start_pooler.start_again()
+    console = psycopg2.connect(url.replace(known, "pgbouncer"))
+    console.autocommit = True
+    with contextlib.closing(console), console.cursor() as cursor:
+        cursor.execute(f"DISABLE {known}")
+    for name, said in ((unknown, "no such database|config error"), (known, "is disabled")):
+        store = open_store(DatabaseSettings(url=url.replace(known, name)))
+        try:
+            with pytest.raises(LoginError, match=said) as caught:
+                await store.migrate()
+            assert caught.value.exit_status == 78
+        finally:
+            await store.close()
 
 
 async def test_a_lock_wait_is_called_that_with_the_program_that_holds_the_lock(

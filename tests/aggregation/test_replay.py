@@ -62,11 +62,14 @@ async def test_thousands_are_tried_in_several_calls_each_in_time(
     monkeypatch.setitem(again._STEP, store.dialect, 20)
     log = log_of(130)
     await store.transaction(lambda c: write(c, log))
-    found, after = [], None
-    while not found or after:
+    found: list[Replayed] = []
+    after: again.Place | None = None
+    while not found or after is not None:
         done = await replay(store, SETTINGS, Which(), after=after, patience_s=0, now=LATER)
         found.append(done)
-        after = done.cursor and read_cursor(done.cursor, again.Place)
+        after = None
+        if done.cursor is not None:
+            after = read_cursor(done.cursor, tuple[str, int, int])
     assert len(found) > 130 / 20
     assert sum(each.counted for each in found) == 130
     assert sum(each.duplicates for each in found) == 1

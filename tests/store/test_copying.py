@@ -174,7 +174,12 @@ async def test_an_interruption_is_a_failure_and_messages_of_megabytes_go_in_smal
         waiting += "'website_availability.notification'::regclass"
         with contextlib.closing(psycopg2.connect(postgres_url)) as third, third.cursor() as look:
             third.autocommit = True
-            wait_for(lambda: look.execute(waiting) or look.fetchall(), "the copy waits")
+
+            def waits() -> bool:
+                look.execute(waiting)
+                return bool(look.fetchall())
+
+            wait_for(waits, "the copy waits")
         process.send_signal(how)
         _, errors = process.communicate(timeout=60)
     if how is signal.SIGINT:

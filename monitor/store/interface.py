@@ -114,7 +114,7 @@ class Store(ABC):
     """The name of the database in messages, without secrets."""
 
     copying: bool = False
-    """Whether tables are used to which a copy from SQLite is not complete. For who completes it."""
+    """Whether tables are used to which a copy from SQLite is not complete: while it is completed."""
 
     @abstractmethod
     async def start(self) -> None:

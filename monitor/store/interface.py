@@ -114,7 +114,7 @@ class Store(ABC):
     """The name of the database in messages, without secrets."""
 
     copying: bool = False
-    """Whether tables are used to which a copy from SQLite is not complete: while it is completed."""
+    """Whether tables may be used to which a copy from SQLite is not complete."""
 
     @abstractmethod
     async def start(self) -> None:

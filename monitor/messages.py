@@ -38,6 +38,8 @@ RESULT_TYPE = "org.recodex.monitor.result"
 _Duration = Annotated[float, Meta(ge=0, le=1e9)]
 # PostgreSQL, Python and JavaScript can all show 0001-01-01 to 9999-12-31.
 _Instant = Annotated[float, Meta(ge=0, lt=253402300800)]
+# A certificate may have expired before 1970. Sums of what has no limit overflow.
+_Expiry = Annotated[float, Meta(ge=-62135596800, lt=253402300800)]
 _Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 _INT_MAX = 2**31 - 1
 
@@ -80,7 +82,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Meta(description="s of resolve, connect, tls, processing and transfer, over all redirects"),
     ] = Phases()
     certificate_expires_at: Annotated[
-        float | None,
+        _Expiry | None,
         Meta(
             description="the earliest expiry of the certificates that were verified,"
             " of all hosts on the way"
@@ -90,7 +92,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         bool, Meta(description="whether the site is up, but not as well as the job asks for")
     ] = False
     chain_expires_at: Annotated[
-        float | None,
+        _Expiry | None,
         Meta(
             description="the earliest expiry of all certificates that were sent, including those"
             " that verification does not need"

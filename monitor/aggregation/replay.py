@@ -6,7 +6,9 @@ exactly once, however often and by however many it is tried.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,14 +22,16 @@ from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.writer import count_results, prepare_results
 from monitor.messages import Result
 from monitor.store import Connection, Row, Store, expect_rows
+from monitor.store.cursor import cursor_of
 
-__all__ = ["RejectedMessage", "Replayed", "Which", "rejected_messages", "replay"]
+__all__ = ["Place", "RejectedMessage", "Replayed", "Which", "rejected_messages", "replay"]
 
 # Messages in one transaction. On SQLite all other writers wait for it.
 _STEP = {"postgresql": 500, "sqlite": 50}
 _SHOWN_BYTES = 4096
 
 Place = tuple[str, int, int]
+"""Topic, partition and offset."""
 
 
 class Which(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +57,15 @@ class RejectedMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """What another try gave: counted now, counted before, and rejected again."""
+    """What another try gave: counted now, counted before, and rejected again.
+
+    With a ``cursor`` there are more messages, to try next.
+    """
 
     counted: int = 0
     duplicates: int = 0
     rejected: int = 0
+    cursor: str | None = None
 
 
 class _Step(NamedTuple):
@@ -83,15 +91,22 @@ def rejected_messages(
 
 
 async def replay(
-    store: Store, settings: AggregationSettings, which: Which, *, now: float | None = None
+    store: Store,
+    settings: AggregationSettings,
+    which: Which,
+    *,
+    after: Place | None = None,
+    patience_s: float = math.inf,
+    now: float | None = None,
 ) -> Replayed:
-    """Try messages again, in short transactions.
+    """Try messages again, in short transactions, those behind the place ``after``.
 
-    Raises MonitorError if the database is unavailable; what was counted stays counted. ``now`` is
-    in s since the epoch.
+    Begins no transaction when ``patience_s`` have passed. Raises MonitorError if the database is
+    unavailable; what was counted stays counted. ``now`` is in s since the epoch.
     """
     at = time.time() if now is None else now
-    total, after, most = Replayed(), None, _STEP[store.dialect]
+    until = time.monotonic() + patience_s
+    total, most = Replayed(), _STEP[store.dialect]
     limit = most
     while True:
 
@@ -118,6 +133,8 @@ async def replay(
             rejected=total.rejected + done.replayed.rejected,
         )
         after, limit = done.last, most
+        if time.monotonic() >= until:
+            return msgspec.structs.replace(total, cursor=cursor_of(*after))
 
 
 def _replay(
@@ -148,13 +165,14 @@ def _replay(
     )
     with blaming_the_tables(connection):
         counted = len(count_results(connection, prepared))
-        for place in done:
+        if done:
+            marks = ", ".join(["(%s, %s, %s)"] * len(done))
             deleted = connection.execute(
-                "DELETE FROM rejected_message"
-                ' WHERE topic = %s AND partition = %s AND "offset" = %s',
-                place,
+                "DELETE FROM rejected_message"  # noqa: S608 - only marks
+                f' WHERE (topic, partition, "offset") IN (VALUES {marks})',
+                tuple(itertools.chain(*done)),
             )
-            expect_rows("rejected_message", 1 - deleted)
+            expect_rows("rejected_message", len(done) - deleted)
         for reason, place in changed:
             connection.execute(
                 "UPDATE rejected_message SET reason = %s"

@@ -209,7 +209,8 @@ def percentile(
     """Return a percentile of the counted response times, in s; ``fraction`` is 0.95 for p95.
 
     It differs from the nearest-rank percentile by at most 1.97 %; without counts it returns None.
-    With ``rt_min`` and ``rt_max`` of the same window, the lowest and highest rank are exact.
+    With ``rt_min`` and ``rt_max`` of the same window, the lowest and highest rank are exact, and
+    nothing is below or above them.
     """
     total = sum(rt_buckets.values())
     if not total:
@@ -224,6 +225,7 @@ def percentile(
         lambda before, item: (item[0], before[1] + item[1]),
     )
     bucket = next(bucket for bucket, seen in ranked if seen >= rank)
-    if bucket == _LEAST_BUCKET:
-        return _LEAST_S
-    return float(2 * GAMMA**bucket / (GAMMA + 1))
+    value = _LEAST_S if bucket == _LEAST_BUCKET else 2 * GAMMA**bucket / (GAMMA + 1)
+    if rt_min is not None:
+        value = max(value, rt_min)
+    return value if rt_max is None else min(value, rt_max)

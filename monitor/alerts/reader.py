@@ -107,6 +107,9 @@ class TopicReader:
         # The partitions that the log names.
         self._said: list[int] = []
         self.outage = OutageLog(logger, outcome="judging paused, trying again", level=logging.ERROR)
+        # Whether the last commit failed: a database that can be read may still take no rows.
+        self._refused = False
+        self._backoff = Backoff(*RETRY_S)
         self.stopping = asyncio.Event()
         self.ended = asyncio.Event()
         self.ended.set()
@@ -151,13 +154,11 @@ class TopicReader:
 
     async def _read(self, consumer: Consumer) -> None:
         loop = asyncio.get_running_loop()
-        backoff = Backoff(*RETRY_S)
         while not self.stopping.is_set():
             try:
                 if not self._in_step and consumer.assignment():
                     await self._resynchronize(consumer)
                     self._resumed_at = loop.time()
-                    backoff.reset()
                 records = await consumer.poll(max_records=_POLL_RECORDS, timeout_s=_POLL_S)
                 # What waits belongs to the same outage.
                 full = len(records) >= _POLL_RECORDS // 2
@@ -190,7 +191,7 @@ class TopicReader:
                 self.outage.failed(str(error), cause=error)
                 self._in_step = False
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(backoff.next_delay()):
+                    async with asyncio.timeout(self._backoff.next_delay()):
                         await self.stopping.wait()
 
     def _is_current(self, now: float) -> bool:
@@ -234,7 +235,8 @@ class TopicReader:
         for place in places:
             await consumer.seek(place, start[place], again=_AGAIN_RECORDS)
         self._in_step = consumer.assignment() == frozenset(places)
-        self.outage.recovered("judging resumed: the database is available again")
+        if not self._refused:
+            self._recovered()
         if places != self._said:
             self._said = places
             logger.info("%s: judging partitions %s", self._topic, places)
@@ -263,7 +265,13 @@ class TopicReader:
                 look_at=now + self._group_wait(),
             )
 
-        adopted = await self._store.transaction(write, timeout=_TIMEOUT_S)
+        try:
+            adopted = await self._store.transaction(write, timeout=_TIMEOUT_S)
+        except MonitorError:
+            self._refused = True
+            raise
+        self._refused = False
+        self._recovered()
         self._stored.update(wanted)
         self._judged.clear()
         self._committed_at = asyncio.get_running_loop().time()
@@ -280,6 +288,10 @@ class TopicReader:
                 await consumer.commit(wanted)
             except MonitorError as error:
                 logger.debug("offsets are stored, but committing them to the bus failed: %s", error)
+
+    def _recovered(self) -> None:
+        self._backoff.reset()
+        self.outage.recovered("judging resumed: the database is available again")
 
     async def _assigned(self, places: Sequence[int]) -> Mapping[int, int]:
         """Read the stored offsets before the next message."""

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from monitor.commands.terminal_text import terminal_text
 from monitor.daemon.config import Config, LoadedConfig, load
-from monitor.errors import SettingError, UsageError
+from monitor.errors import MonitorError, SettingError, UsageError
 from monitor.part import counted
 from monitor.store import DatabaseSettings, Store, open_store
 
@@ -48,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Create or upgrade the tables; safe to run again, and concurrently."""
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        # Elsewhere that is an end like any other. Here not all may be done that others rely on.
+        raise MonitorError("interrupted; run this again") from None
+
+
+def _run(args: argparse.Namespace) -> int:
     loaded = load(args.config)
     settings = loaded.config.database
     owner = None
@@ -56,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.admin_url is not None:
         owner = _owner(loaded, settings)
         settings = _as_administrator(settings, args.admin_url)
-    status = asyncio.run(_configure(settings, owner, args.jobs))
-    if args.copy_from is not None:
+    copying = args.copy_from is not None
+    status = asyncio.run(_configure(settings, owner, args.jobs, copying=copying))
+    if copying:
         # As the daemon's role: an administrator may not own the tables.
         asyncio.run(_copy(loaded.config, Path(args.copy_from)))
     return status
@@ -136,9 +145,12 @@ async def _bring_over(store: Store) -> int:
     return 1 if brought.refused else 0
 
 
-async def _configure(settings: DatabaseSettings, owner: str | None, jobs: str | None) -> int:
+async def _configure(
+    settings: DatabaseSettings, owner: str | None, jobs: str | None, *, copying: bool
+) -> int:
     found = None if jobs is None else await _read(jobs)
     store = open_store(settings)
+    store.copying = copying
     try:
         applied = await store.migrate(owner=owner)
         where = store.server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         rows = [_row(message) for message in _all(api, chosen)]
         print_table(COLUMNS, rows, [""] * len(rows), empty="no rejected messages")
         return 0
-    done = api.request("POST", "/rejected/replay", chosen)
+    done = _replay(api, chosen)
     if args.json:
         print(json.dumps(done))
     else:
@@ -64,6 +65,17 @@ def run(args: argparse.Namespace) -> int:
             f" {done['rejected']} rejected again"
         )
     return 1 if done["rejected"] else 0
+
+
+def _replay(api: Api, chosen: dict[str, Any]) -> dict[str, int]:
+    total: Counter[str] = Counter(counted=0, duplicates=0, rejected=0)
+    cursor = None
+    while True:
+        done = api.request("POST", "/rejected/replay", {**chosen, "cursor": cursor})
+        cursor = done.pop("cursor", None)
+        total.update(done)
+        if cursor is None:
+            return dict(total)
 
 
 def _all(api: Api, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Times as clients write them: s or ms since the epoch, or ISO 8601. Pure."""
+"""Times as clients write them: s, ms, us or ns since the epoch, or ISO 8601. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Final
 
 __all__ = ["seconds_of"]
 
-# As seconds, this is the year 5138; as milliseconds, it is in 1973. No entry of a running system
-# is from either, so a number says by its size which of the two it is.
-_LEAST_MS: Final = 1e11
+# In one unit, this is the year 5138; in the next smaller one, it is in 1973. No entry of a running
+# system is from either, so a number says by its size which unit it is in.
+_LEAST: Final = 1e11
+_SMALLER_UNITS: Final = 3
 _LONGEST: Final = 64
 _LOST_PLUS: Final = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)\Z")
 
@@ -19,14 +20,17 @@ _LOST_PLUS: Final = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)\Z")
 def seconds_of(time: float | str) -> float:
     """Return a time in s since the epoch; raises ValueError with what is wrong with it.
 
-    A number from 100,000,000,000 on is in ms. A text is ISO 8601 with an offset from UTC, or a
-    number.
+    A number from 100,000,000,000 on is in ms, from a thousand times that on in us, and so on to ns.
+    A text is ISO 8601 with an offset from UTC, or a number.
     """
     if isinstance(time, str):
         return _parsed(time)
     if not math.isfinite(time):
         raise ValueError("is not finite")
-    return time / 1000 if abs(time) >= _LEAST_MS else float(time)
+    unit = 1
+    while unit < 1000**_SMALLER_UNITS and abs(time) >= _LEAST * unit:
+        unit *= 1000
+    return time / unit
 
 
 def _parsed(text: str) -> float:

@@ -11,7 +11,7 @@ import io
 import itertools
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from monitor.store.sqlite import SqliteConnection
 
 __all__ = ["copy_file", "opened_alone"]
 
-_ROWS = 5000  # in one transaction
+# In one transaction. A message alone may have a megabyte.
+_ROWS = 5000
+_BYTES = 8_388_608
 _TIMEOUT_S = 600.0
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -86,12 +88,13 @@ async def copy_file(
     ``widths_s`` are the widths of new partitions by table. Blocks between transactions. Raises
     MonitorError, even if the counts differ in the end.
     """
+    target.copying = True
     tables = await target.transaction(lambda connection: _begin(connection, source))
     for table in tables:
         with contextlib.closing(
             source.execute(f"SELECT {table.columns} FROM {table.name}")  # noqa: S608
         ) as rows:
-            while chunk := rows.fetchmany(_ROWS):
+            for chunk in _chunks(rows):
 
                 def write(
                     connection: Connection,
@@ -115,6 +118,19 @@ async def copy_file(
     await target.transaction(_end)
 
 
+def _chunks(rows: Iterable[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    chunk: list[tuple[Any, ...]] = []
+    size = 0
+    for row in rows:
+        chunk.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if len(chunk) >= _ROWS or size >= _BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
 def _begin(connection: Connection, source: sqlite3.Connection) -> list[_Table]:
     """Mark the tables as being copied to, and return them."""
     names = [name for kind, name in migrate.created(migrate.load()) if kind == "TABLE"]
@@ -123,23 +139,19 @@ def _begin(connection: Connection, source: sqlite3.Connection) -> list[_Table]:
         have = {row[1] for row in source.execute(f"PRAGMA table_info({table.name})")}
         if have != set(table.types):
             raise TablesError(f"table {table.name}", "its columns differ from those of the file")
-    ((mark,),) = connection.query("SELECT obj_description('schema_migration'::regclass)")
-    if mark != _MARK:
+    if not migrate.is_partial(connection):
         filled = [t.name for t in tables if connection.query(f"SELECT 1 FROM {t.name} LIMIT 1")]  # noqa: S608
         if filled:
             raise TablesError(
                 "the database", f"it has rows already, in {', '.join(filled)}; copy to an empty one"
             )
-        connection.execute(f"COMMENT ON TABLE schema_migration IS '{_MARK}'")
+        connection.execute(f"COMMENT ON TABLE schema_migration IS '{migrate.COPYING}'")
     return tables
 
 
 def _end(connection: Connection) -> None:
     sequences.advance(connection)
     connection.execute("COMMENT ON TABLE schema_migration IS NULL")
-
-
-_MARK = "a copy from SQLite is not complete"
 
 
 def _types(connection: Connection, table: str) -> dict[str, str]:

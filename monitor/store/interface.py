@@ -113,6 +113,9 @@ class Store(ABC):
     server: str
     """The name of the database in messages, without secrets."""
 
+    copying: bool = False
+    """Whether tables may be used to which a copy from SQLite is not complete."""
+
     @abstractmethod
     async def start(self) -> None:
         """Open an SQLite file, to find out at once whether it can be used.

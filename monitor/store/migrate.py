@@ -15,9 +15,23 @@ from monitor.store.earlier_tables import set_aside
 from monitor.store.interface import Connection, TablesError
 from monitor.store.migrations import Migration, load
 
-__all__ = ["Difference", "apply", "check", "columns", "compare", "created", "load", "reset"]
+__all__ = [
+    "COPYING",
+    "Difference",
+    "apply",
+    "check",
+    "columns",
+    "compare",
+    "created",
+    "is_partial",
+    "load",
+    "reset",
+]
 
 COMMAND = "recodex-monitor configure-database -c FILE"
+
+COPYING = "a copy from SQLite is not complete"
+"""The comment of PostgreSQL's tables to which rows are being copied."""
 
 _TABLE = """CREATE TABLE IF NOT EXISTS schema_migration (
     number integer PRIMARY KEY, name text NOT NULL, applied_at double precision NOT NULL)"""
@@ -75,8 +89,18 @@ def apply(
     return [str(step) for step in difference.missing]
 
 
-def check(connection: Connection, server: str) -> None:
-    """Raise TablesError unless the tables are exactly what this program needs."""
+def is_partial(connection: Connection) -> bool:
+    """Return whether a copy to the tables in PostgreSQL was begun and is not complete."""
+    return connection.query("SELECT obj_description('schema_migration'::regclass, 'pg_class')") == [
+        (COPYING,)
+    ]
+
+
+def check(connection: Connection, server: str, *, partial: bool = False) -> None:
+    """Raise TablesError unless the tables are exactly what this program needs.
+
+    With ``partial`` a copy to them need not be complete.
+    """
     if not _has_tables(connection):
         raise TablesError(server, f"has no tables; run: {COMMAND}")
     difference = compare(load(), _applied(connection))
@@ -85,6 +109,8 @@ def check(connection: Connection, server: str) -> None:
     if difference.missing:
         names = ", ".join(str(step) for step in difference.missing)
         raise TablesError(server, f"the tables are outdated (missing: {names}); run: {COMMAND}")
+    if connection.dialect == "postgresql" and not partial and is_partial(connection):
+        raise TablesError(server, f"{COPYING}; run: {COMMAND} --copy-from FILE")
 
 
 def reset(connection: Connection, server: str) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import select
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -66,6 +66,15 @@ class NotificationThread:
             finally:
                 # This listener is removed just after this; one extra channel costs nothing.
                 self._loop.call_soon(self._want)
+
+    def sent(self, notified: Iterable[tuple[str, str]]) -> None:
+        """Pass on what this process sent, by channel, if it will not be heard.
+
+        Such as where a server or pooler has no connection left to listen. Callable in any thread.
+        """
+        if self.problem is not None:
+            for channel, payload in notified:
+                self._call(self._listeners.tell, channel, payload)
 
     async def close(self) -> None:
         """End the thread, within 1 s."""

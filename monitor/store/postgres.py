@@ -62,6 +62,8 @@ class PostgresConnection(Connection):
 
     def __init__(self, raw: psycopg2.extensions.connection) -> None:
         self.raw = raw
+        self.notified: list[tuple[str, str]] = []
+        """The channels and payloads of :meth:`notify` in this transaction."""
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         with self.raw.cursor() as cursor:
@@ -88,6 +90,7 @@ class PostgresConnection(Connection):
 
     def notify(self, channel: str, payload: str) -> None:
         self.query("SELECT pg_notify(%s, %s)", (channel, payload))
+        self.notified.append((channel, payload))
 
 
 class _PostgresSession(Session):
@@ -236,6 +239,8 @@ class PostgresStore(Store):
                     connection.execute("COMMIT")
                     connection.took_s = time.monotonic() - begun
                     self._connector.answered()
+                    if connection.notified and self._notifications is not None:
+                        self._notifications.sent(connection.notified)
                 except BaseException as error:
                     self._roll_back(session)
                     if check and (changed := self._changed(session, error)):
@@ -254,11 +259,12 @@ class PostgresStore(Store):
             usage = "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s"
             if (False,) in connection.query(usage, (self.settings.schema,)):
                 raise self._no_usage()
-            migrate.check(connection, f"{self.server}, schema {self.settings.schema}")
+            where = f"{self.server}, schema {self.settings.schema}"
+            migrate.check(connection, where, partial=self.copying)
             session.checked = True
         session.columns.look()
         if writes and not session.advanced:
-            sequences.advance(connection)
+            sequences.advance_if_possible(connection)
             session.advanced = True
 
     @staticmethod

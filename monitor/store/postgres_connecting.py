@@ -212,8 +212,8 @@ class Connector:
         return self._report(self._away, error, once=not isinstance(error, LoginError))
 
     def takes_no_writes(self, error: MonitorError) -> MonitorError:
-        """The same for a server that is read-only."""
-        return self._report(self._read_only, error)
+        """The same for a server that is read-only, whose reason names the statement."""
+        return self._report(self._read_only, error, once=True)
 
     def _away_since(self, begun: float, error: MonitorError) -> MonitorError:
         """Report a connection that was begun then and failed, unless another was made since."""

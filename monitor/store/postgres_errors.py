@@ -19,11 +19,12 @@ from monitor.store.interface import LoginError, TablesError
 __all__ = ["is_lost", "translate"]
 
 _UNDEFINED = {codes.UNDEFINED_TABLE, codes.UNDEFINED_COLUMN, codes.UNDEFINED_FUNCTION}
-# The login fails before there is a result with a code.
+# The login fails before there is a result with a code. The last line is PgBouncer's.
 _LOGIN = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|"
     r'(database|role) ".*" (does not exist|is not permitted to log in)|'
-    r"not currently accepting connections|permission denied for database"
+    r"not currently accepting connections|permission denied for database|"
+    r'no such (database|user)|login rejected|bouncer config error|database ".*" is disabled'
 )
 # No column of ours limits the length of a text.
 _CHANGED_COLUMN = {codes.STRING_DATA_RIGHT_TRUNCATION}

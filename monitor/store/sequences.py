@@ -6,9 +6,13 @@ number its rows from 1 again (https://www.postgresql.org/docs/current/logical-re
 
 from __future__ import annotations
 
+import contextlib
+
+import psycopg2
+
 from monitor.store.interface import Connection
 
-__all__ = ["advance"]
+__all__ = ["advance", "advance_if_possible"]
 
 # The columns of this schema that a sequence numbers.
 _OWNED = """
@@ -25,6 +29,21 @@ SELECT sequencename, coalesce(last_value, 0) FROM pg_sequences WHERE schemaname 
 """
 # This one numbers blocks of ids; see the migration that creates it.
 _WIDTHS = {"log_entry_block": 65536}
+# For a table that somebody locks.
+_PATIENCE_MS = 200
+
+
+def advance_if_possible(connection: Connection) -> None:
+    """Do as :func:`advance`, if all tables and sequences can be read and changed.
+
+    Otherwise nothing happens: whose transaction it is may need none of them. Who does need a
+    sequence that is behind collides with a row.
+    """
+    connection.execute(f"SAVEPOINT sequences; SET LOCAL lock_timeout = {_PATIENCE_MS}")
+    with contextlib.suppress(psycopg2.Error):
+        advance(connection)
+    # Sequences keep their values. What was locked and set is as before.
+    connection.execute("ROLLBACK TO sequences")
 
 
 def advance(connection: Connection) -> list[str]:

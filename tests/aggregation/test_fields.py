@@ -104,6 +104,45 @@ async def test_two_consumers_and_repeats_add_up_to_what_a_plain_computation_give
     assert set(minutes[0].fields["phases.tls"]) >= {"min", "max", "avg", "sum", "p95"}
 
 
+async def test_the_largest_numbers_that_are_taken_add_up_in_every_field(store: Store) -> None:
+    functions = ["min", "max", "avg", "sum", "p50", "p99.9"]
+    every = [MeasuredField(field=field, functions=functions) for field in numeric_fields()]
+    extremes = [1.7e308, -1.7e308, 253402300799.0, 2**63 - 1, 2**31 - 1, 999, 1e9, -1.0, 5e-324]
+    records: list[Record] = []
+    for field in numeric_fields():
+        for value in (each for each in extremes for _ in range(4)):
+            data = result(1, HOUR + len(records) / 8)
+            inside, _, name = field.rpartition(".")
+            (data[inside] if inside else data)[name] = value
+            records.append(record(len(records), data))
+    for batch in (records[::2], records[1::2]):
+        entries = parse_records(batch, now=NOW, keep_s=1e10)
+        prepared = prepare(
+            Batch(entries), ["day"], store.dialect, oldest=0, measures=settings(*every).measures()
+        )
+        number = batch[0].offset
+        await store.transaction(
+            lambda c, p=prepared, n=number: write_batch(  # type: ignore[misc]
+                c, p, topic=f"topic-{n}", topic_id=None, expected={0: None}, now=NOW
+            )
+        )
+    for (job,) in await store.read(lambda c: c.query("SELECT job_id FROM availability_metric")):
+        windows = await store.read(
+            lambda c, j=job: metric_windows(  # type: ignore[misc]
+                c,
+                j,
+                "day",
+                since=0,
+                until=253402300799,
+                limit=99,
+                functions={each.field: functions for each in every},
+            )
+        )
+        for window in windows:
+            for values in window.fields.values():
+                assert all(math.isfinite(value or 0) for value in values.values()), values
+
+
 def test_every_number_of_a_result_can_be_measured_and_nothing_else() -> None:
     known = numeric_fields()
     assert {"duration", "phases.tls", "phases.resolve", "status", "missed"} <= set(known)

@@ -6,12 +6,16 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
+from monitor.aggregation import replay as again
 from monitor.aggregation.batch import Batch, parse_records
 from monitor.aggregation.replay import Replayed, Which, rejected_messages, replay
 from monitor.aggregation.settings import AggregationSettings
 from monitor.aggregation.writer import prepare, write_batch
 from monitor.bus import Record
 from monitor.store import Connection, Store
+from monitor.store.cursor import read_cursor
 from tests.aggregation.plain import TOPIC, plain_tables, read_tables, record, result
 
 NOW = 1_700_000_000.0
@@ -50,6 +54,27 @@ async def test_what_is_a_result_now_is_counted_once_even_if_several_try_at_once(
     assert await replay(store, SETTINGS, Which(), now=LATER) == Replayed(rejected=1)
     found = await store.read(read_tables)
     assert found == plain_tables(log)
+
+
+async def test_thousands_are_tried_in_several_calls_each_in_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(again._STEP, store.dialect, 20)
+    log = log_of(130)
+    await store.transaction(lambda c: write(c, log))
+    found: list[Replayed] = []
+    after: again.Place | None = None
+    while not found or after is not None:
+        done = await replay(store, SETTINGS, Which(), after=after, patience_s=0, now=LATER)
+        found.append(done)
+        after = None
+        if done.cursor is not None:
+            after = read_cursor(done.cursor, tuple[str, int, int])
+    assert len(found) > 130 / 20
+    assert sum(each.counted for each in found) == 130
+    assert sum(each.duplicates for each in found) == 1
+    assert sum(each.rejected for each in found) == 1
+    assert await store.read(read_tables) == plain_tables(log)
 
 
 async def test_a_message_of_another_type_stays_until_it_is_known(store: Store) -> None:

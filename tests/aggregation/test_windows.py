@@ -107,18 +107,20 @@ def test_a_percentile_is_within_two_percent(times: list[float], fraction: float)
     counts = Counter(str(bucket_of(time)) for time in times)
     rank = min(max(math.ceil(fraction * len(times)), 1), len(times))
     true = sorted(times)[rank - 1]
-    for found in (
-        percentile(counts, fraction),
-        percentile(counts, fraction, rt_min=min(times), rt_max=max(times)),
-    ):
+    bounded = percentile(counts, fraction, rt_min=min(times), rt_max=max(times))
+    for found in (percentile(counts, fraction), bounded):
         assert found is not None
         assert abs(found - true) <= 0.02 * true
+    assert bounded is not None
+    assert min(times) <= bounded <= max(times)
 
 
 def test_the_ends_are_exact_and_nothing_has_no_percentile() -> None:
     counts = Counter(str(bucket_of(time)) for time in (0.1, 0.2, 0.3))
     assert percentile(counts, 0.0, rt_min=0.1, rt_max=0.3) == 0.1
     assert percentile(counts, 1.0, rt_min=0.1, rt_max=0.3) == 0.3
+    for same in (0.0, 0.5):
+        assert percentile({str(bucket_of(same)): 9}, 0.5, rt_min=same, rt_max=same) == same
     assert percentile({}, 0.5) is None
 
 

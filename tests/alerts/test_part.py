@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -438,3 +439,41 @@ async def test_a_database_that_fails_for_a_while_loses_and_repeats_nothing(tmp_p
         await until(lambda: len(receiver.events()) >= 3)
         assert sorted(receiver.events()) == [("opened", "1"), ("opened", "2"), ("resolved", "1")]
         await until(lambda: now.part.state().health is Health.OK)
+
+
+@pytest.mark.integration_test
+@pytest.mark.usefixtures("soon")
+async def test_a_database_that_is_read_and_takes_no_rows_is_said_once_until_it_does(
+    tmp_path: Path, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    database = DatabaseSettings(url=postgres_url)
+    async with (
+        HttpReceiver() as receiver,
+        running(tmp_path, webhook(receiver.url), database=database) as now,
+    ):
+        await now.store.transaction(
+            lambda c: c.execute(
+                "CREATE SEQUENCE tried; CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN PERFORM nextval('tried'); RAISE 'not today'; END $$;"
+                "CREATE TRIGGER no BEFORE INSERT ON alert_incident"
+                " FOR EACH ROW EXECUTE FUNCTION no()"
+            )
+        )
+        await now.check((1, False))
+        await now.check((1, False))
+        tried = 0
+        async with asyncio.timeout(60):
+            while tried < 5:
+                ((tried,),) = await now.store.read(
+                    lambda c: c.query("SELECT last_value FROM tried")
+                )
+                assert "judging resumed" not in caplog.text
+                await asyncio.sleep(0.02)
+        assert now.part.state().health is Health.DEGRADED
+        assert "not today" in now.part.state().summary
+        await now.store.transaction(lambda c: c.execute("DROP TRIGGER no ON alert_incident"))
+        await until(lambda: receiver.events() == [("opened", "1")])
+        await until(lambda: now.part.state().health is Health.OK)
+    said = [line for line in caplog.messages if "judging paused" in line or "resumed" in line]
+    assert len(said) == 2, said

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from monitor.store.cursor import cursor_of
 from tests.aggregation.plain import result
 from tests.commands.test_job import command
 from tests.web.whole import Whole, whole
@@ -53,7 +54,10 @@ def test_messages_are_listed_tried_again_and_counted_once(daemon: Whole) -> None
     assert status == 1
     assert len(err.splitlines()) == 1
     answer = daemon.request("POST", "/rejected/replay?offset=0")
-    assert answer.json() == {"counted": 1, "duplicates": 0, "rejected": 0}
+    assert answer.json() == {"counted": 1, "duplicates": 0, "rejected": 0, "cursor": None}
+    answer = daemon.request("POST", f"/rejected/replay?cursor={cursor_of('t', 0, 2)}")
+    assert answer.json() == {"counted": 0, "duplicates": 0, "rejected": 1, "cursor": None}
+    assert daemon.request("POST", "/rejected/replay?cursor=x").status_code == 422
     status, out, _ = command(daemon, "rejected", "replay", token=admin)
     assert (status, out) == (1, "2 counted, 0 counted before, 1 rejected again\n")
     assert daemon.get("/rejected")["items"][0]["reason"].startswith("not-a-result: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from monitor.errors import MonitorError
@@ -21,6 +23,7 @@ from tests.servers.postgres import PostgresServer
 from tests.store.opened import opened
 from tests.store.test_escapes import TEXTS
 from tests.store.test_migrations import fill, tables
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration_test
 
@@ -76,16 +79,22 @@ def columns_of(connection: Connection) -> dict[str, list[str]]:
     return {table: [name for name, _ in columns] for table, columns in tables(connection).items()}
 
 
-def configure(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def begin(url: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     config = folder / "config.yml"
     config.write_text(json.dumps({"database": {"url": url}}))
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "monitor", "configure-database", "-c", str(config), *arguments],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
         env={**os.environ, "STATE_DIRECTORY": str(folder)},
     )
+
+
+def configure(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    process = begin(url, folder, *arguments)
+    output, errors = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 async def test_every_row_arrives_also_after_an_interruption_and_ids_continue(
@@ -124,10 +133,16 @@ async def test_every_row_arrives_also_after_an_interruption_and_ids_continue(
             patch.setattr(copying, "_write", interrupted)
             with pytest.raises(LookupError), opened_alone(file) as source:
                 await copy_file(source, store, widths_s=widths, said=print)
+    # A daemon that starts meanwhile would count on what is not there yet.
+    daemons = open_store(settings)
+    with pytest.raises(TablesError, match=r"not complete; run: .* --copy-from FILE"):
+        await daemons.read(lambda c: c.query("SELECT 1"))
     done = configure(postgres_url, tmp_path, "--copy-from", str(file))
     assert done.returncode == 0, done.stderr
     assert f"availability_result: {RESULTS} rows" in done.stdout
     assert done.stdout.splitlines()[-1].endswith("every table has as many rows")
+    await daemons.read(lambda c: c.query("SELECT 1"))
+    await daemons.close()
     async with opened(settings) as store:
         assert await store.read(lambda c: comparable(c, columns)) == before
         insert = (
@@ -139,6 +154,43 @@ async def test_every_row_arrives_also_after_an_interruption_and_ids_continue(
     assert again.returncode == 1
     assert "it has rows already, in " in again.stderr
     assert len(again.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+async def test_an_interruption_is_a_failure_and_messages_of_megabytes_go_in_small_transactions(
+    tmp_path: Path, postgres_url: str, how: signal.Signals
+) -> None:
+    file = tmp_path / "monitor.db"
+    columns = ("level", "time", "sender", "message", "received_at")
+    rows = [("info", 1.0, "a", str(n) * 1_000_000, 1.0) for n in range(30)]
+    async with opened(DatabaseSettings(file=str(file))) as old:
+        await old.transaction(lambda c: c.insert("notification", columns, rows))
+    async with opened(DatabaseSettings(url=postgres_url)):
+        pass
+    with contextlib.closing(psycopg2.connect(postgres_url)) as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLE website_availability.notification IN SHARE MODE")
+        process = begin(postgres_url, tmp_path, "--copy-from", str(file))
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = "
+        waiting += "'website_availability.notification'::regclass"
+        with contextlib.closing(psycopg2.connect(postgres_url)) as third, third.cursor() as look:
+            third.autocommit = True
+
+            def waits() -> bool:
+                look.execute(waiting)
+                return bool(look.fetchall())
+
+            wait_for(waits, "the copy waits")
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+    if how is signal.SIGINT:
+        assert (process.returncode, errors) == (1, "recodex-monitor: interrupted; run this again\n")
+    assert configure(postgres_url, tmp_path, "--copy-from", str(file)).returncode == 0
+    async with opened(DatabaseSettings(url=postgres_url)) as store:
+        ((count, transactions),) = await store.read(
+            lambda c: c.query("SELECT count(*), count(DISTINCT xmin::text) FROM notification")
+        )
+    assert count == 30
+    assert 3 <= transactions <= 6
 
 
 async def test_text_arrives_in_a_database_that_lacks_its_characters(

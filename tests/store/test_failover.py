@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg2
 import pytest
 
 from monitor.errors import UnavailableError
@@ -226,6 +227,37 @@ async def test_with_few_connections_left_work_goes_to_the_threads_that_have_one(
         assert await store.read(jobs) == list(range(80))
 
 
+async def test_without_a_connection_to_listen_a_process_hears_itself(
+    primary: PostgresServer,
+) -> None:
+    name = primary.create_database()
+    primary.execute(f"CREATE ROLE deaf_{name} LOGIN CONNECTION LIMIT 1")
+    primary.execute(f"GRANT ALL ON DATABASE {name} TO deaf_{name}")
+    settings = DatabaseSettings(url=primary.url(name, f"deaf_{name}"), connections=1)
+    async with opened(settings) as store:
+        heard: list[str | None] = []
+
+        async def listen() -> None:
+            async with contextlib.aclosing(store.listen("jobs")) as payloads:
+                async for payload in payloads:
+                    heard.append(payload)  # noqa: PERF401 - while it waits
+
+        listening = asyncio.create_task(listen())
+        await until(store.deaf)
+        await store.transaction(lambda c: c.notify("jobs", "saved"))
+        with pytest.raises(ZeroDivisionError):
+            await store.transaction(lambda c: (c.notify("jobs", "no"), 1 / 0))
+        await store.transaction(lambda c: c.notify("jobs", "changed"))
+        await until(lambda: len(heard) == 2)
+        # Once it is heard, it is heard once.
+        primary.execute(f"ALTER ROLE deaf_{name} CONNECTION LIMIT 2")
+        await until(lambda: None in heard)
+        await store.transaction(lambda c: c.notify("jobs", "heard"))
+        await until(lambda: "heard" in heard)
+        assert heard == ["saved", "changed", None, "heard"]
+        listening.cancel()
+
+
 async def test_a_pooler_with_one_connection_serves_all(
     primary: PostgresServer, start_pooler: StartPooler
 ) -> None:
@@ -359,6 +391,29 @@ async def test_a_login_that_is_refused_is_bad_config_for_a_command(
         assert caught.value.exit_status == 78
     finally:
         await store.close()
+
+
+async def test_a_login_that_a_pooler_refuses_is_bad_config_for_a_command(
+    primary: PostgresServer, start_pooler: StartPooler
+) -> None:
+    known, unknown = primary.create_database(), primary.create_database()
+    url = start_pooler(primary.url(known), admin_users="postgres")
+    # At a reload it would keep its fallback for databases that are not listed.
+    start_pooler.reload("* = host", f"{known} = host")
+    start_pooler.stop()
+    start_pooler.start_again()
+    console = psycopg2.connect(url.replace(known, "pgbouncer"))
+    console.autocommit = True
+    with contextlib.closing(console), console.cursor() as cursor:
+        cursor.execute(f"DISABLE {known}")
+    for name, said in ((unknown, "no such database|config error"), (known, "is disabled")):
+        store = open_store(DatabaseSettings(url=url.replace(known, name)))
+        try:
+            with pytest.raises(LoginError, match=said) as caught:
+                await store.migrate()
+            assert caught.value.exit_status == 78
+        finally:
+            await store.close()
 
 
 async def test_a_lock_wait_is_called_that_with_the_program_that_holds_the_lock(

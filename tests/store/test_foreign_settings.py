@@ -122,6 +122,39 @@ async def test_a_role_that_may_not_use_the_schema_is_told_so(
         await store.close()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "REVOKE ALL ON notification FROM {role}",
+        "REVOKE ALL ON SEQUENCE notification_id_seq FROM {role};"
+        " INSERT INTO notification OVERRIDING SYSTEM VALUE VALUES (7, 'info', 1, 'a', 'b', 1)",
+        "LOCK TABLE notification",
+    ],
+)
+async def test_tables_that_a_transaction_does_not_use_may_be_denied_or_locked(
+    postgres_server: PostgresServer, postgres_url: str, change: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    role = f"daemon_{name}"
+    postgres_server.execute(f"CREATE ROLE {role} LOGIN")
+    postgres_server.execute(f"GRANT CREATE ON DATABASE {name} TO {role}")
+    database = DatabaseSettings(url=postgres_server.url(name, role))
+    async with opened(database):
+        pass
+    store = open_store(database)
+    with contextlib.closing(psycopg2.connect(postgres_url)) as other:
+        with other.cursor() as cursor:
+            cursor.execute(f"SET search_path = website_availability; {change.format(role=role)}")
+        if "LOCK" not in change:
+            other.commit()
+        try:
+            # In a new session, which looks at all sequences.
+            stop = "INSERT INTO job_state VALUES (1, 2)"
+            assert await store.transaction(lambda c: c.execute(stop)) == 1
+        finally:
+            await store.close()
+
+
 async def test_each_column_of_another_type_is_named_and_spares_the_other_tables(
     postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,18 +287,25 @@ async def test_a_server_that_waits_for_its_standbys_still_does(
     assert shown == [("remote_apply",)]
 
 
-async def test_a_read_only_session_is_not_kept(
-    postgres_server: PostgresServer, postgres_url: str
+async def test_a_read_only_session_is_not_kept_and_said_once(
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("monitor.store.postgres_connecting._SETTLE_S", 0.0)
     name = postgres_url.rpartition("/")[2]
     stop = "INSERT INTO job_state (job_id, stopped_at) VALUES (1, 1)"
     async with opened(DatabaseSettings(url=postgres_url, connections=1)):
         pass
     postgres_server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     store = open_store(DatabaseSettings(url=postgres_url, connections=1))
+    await store.start()
     try:
-        with pytest.raises(UnavailableError, match="a standby, or read-only"):
-            await store.transaction(lambda c: c.execute(stop))
+        for statement in (stop, "DELETE FROM job_state", "CREATE TABLE a ()"):
+            with pytest.raises(UnavailableError, match="a standby, or read-only"):
+                await store.transaction(lambda c, s=statement: c.execute(s))  # type: ignore[misc]
+        assert len(caplog.messages) == 1, caplog.messages
         # As after a failover: the same address, another server behind it.
         postgres_server.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         assert await store.transaction(lambda c: c.execute(stop)) == 1

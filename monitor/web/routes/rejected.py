@@ -30,6 +30,8 @@ __all__ = ["router"]
 Text = Annotated[str, Query(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 Partition = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Offset = Annotated[int, Query(ge=0, le=2**63 - 1)]
+# Clients and proxies wait for an answer for half a minute; a transaction may take long, too.
+_PATIENCE_S = 5.0
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
 
 
@@ -83,9 +85,12 @@ def router(store: Store, settings: Callable[[], AggregationSettings]) -> APIRout
         partition: Partition | None = None,
         offset: Offset | None = None,
         reason: Text | None = None,
+        cursor: str | None = None,
     ) -> Response:
         which = Which(topic=topic, partition=partition, offset=offset, reason=reason)
+        after = None if cursor is None else parse_cursor(cursor, tuple[_Name, Number, Number])
         with from_database():
-            return json_answer(request, await replay(store, settings(), which))
+            done = await replay(store, settings(), which, after=after, patience_s=_PATIENCE_S)
+        return json_answer(request, done)
 
     return routes

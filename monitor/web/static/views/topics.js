@@ -87,9 +87,16 @@ export function topics(root, { get, request, settle }) {
   async function replay(query, button) {
     button.disabled = true;
     try {
-      const done = await request('POST', `/rejected/replay${query}`);
+      const total = {};
+      let cursor = null;
+      do {
+        const rest = cursor === null ? '' : `${query ? '&' : '?'}cursor=${cursor}`;
+        const { cursor: more, ...done } = await request('POST', `/rejected/replay${query}${rest}`);
+        for (const [what, number] of Object.entries(done)) total[what] = (total[what] ?? 0) + number;
+        cursor = more;
+      } while (cursor !== null && !gone);
       await loadRejected();
-      setText(note, Object.entries(done).map(([what, number]) => `${number} ${what.replaceAll('_', ' ')}`).join(', '));
+      setText(note, Object.entries(total).map(([what, number]) => `${number} ${what.replaceAll('_', ' ')}`).join(', '));
     } catch (error) {
       setText(note, `That did not work: ${error.message}.`);
     }

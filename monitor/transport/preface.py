@@ -47,10 +47,11 @@ class Preface:
             self._from_proxy = False
             size, self.client = found
             data = self._data = data[size:]
-        if not data or (len(data) < MAX_BYTES and self._may_be_plain(data)):
-            end = _END.search(data)
+        if not data or self._may_be_plain(data):
+            # A body may follow in the same piece.
+            end = _END.search(data, 0, MAX_BYTES)
             if end is None:
-                return None
+                return None if len(data) < MAX_BYTES else data
             head = data[: end.end()]
             request = _REQUEST.match(head)
             if request is not None and not _UPGRADE.search(head):

@@ -33,7 +33,7 @@ UNRUN_TOOLS = r"(kubectl|oc|buildah|podman|docker) .*"
 # Pages whose commands nothing runs as written: pattern -> what shows them to be right.
 UNRUN_PAGES: Mapping[str, Mapping[str, str]] = {
     "docs/reference/probes.md": {
-        r'curl -fsS "https://monitor.example.org/heartbeat/KEY.*': "tests/probes report by HTTP",
+        "curl -fsS .*https://monitor.example.org/heartbeat/KEY.*": "tests/probes report by HTTP",
     },
     "docs/how-to/prometheus.md": {
         r"install -m 0640 -g prometheus .*": "the group comes with Debian's prometheus",

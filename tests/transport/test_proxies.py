@@ -120,6 +120,13 @@ def test_trusted_are_the_networks_of_the_config_alone() -> None:
     assert not is_trusted("127.0.0.1", [])
 
 
+@pytest.mark.parametrize("body", [0, 100, 2 * MAX_BYTES])
+def test_a_plain_request_is_one_however_much_of_its_body_comes_with_it(body: int) -> None:
+    preface = Preface(from_proxy=False)
+    assert preface.take(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + b"x" * body) is not None
+    assert preface.plain_method == "GET"
+
+
 @given(st.binary(), st.booleans())
 def test_what_is_no_preface_passes_unchanged(data: bytes, from_proxy: bool) -> None:
     preface = Preface(from_proxy=from_proxy)

@@ -187,8 +187,9 @@ live.addEventListener('lost', async ({ detail }) => {
     shown?.lost?.();
   }
   // It may be that the login has ended: then there is no point in trying.
+  const mine = turn;
   const session = await get('/session').catch(() => null);
-  if (session !== null && session.role === null) askToLogIn();
+  if (mine === turn && session !== null && session.role === null) askToLogIn();
 });
 
 live.addEventListener('refused', ({ detail }) => {
@@ -284,6 +285,8 @@ setTheme(THEMES.includes(kept) ? kept : 'auto');
 const logout = document.getElementById('logout');
 logout.addEventListener('click', async () => {
   live.stop();
+  // Nothing may ask for a token before the page is loaded again.
+  turn += 1;
   await request('DELETE', '/session').catch(() => null);
   location.reload();
 });

@@ -62,10 +62,14 @@ def consume(sections: dict[str, Any], messages: int) -> dict[str, float]:
     return found
 
 
-def show(name: str, messages: int, found: dict[str, float]) -> None:
+def cpu_us(found: dict[str, float]) -> float:
+    return found["cpu_s"] / found["measured"] * 1e6
+
+
+def show(name: str, found: dict[str, float]) -> None:
     print(
-        f"{name:42} {messages / found['took_s']:9,.0f} results/s"
-        f"  {found['cpu_s'] / messages * 1e6:4.0f} us of CPU each"
+        f"{name:42} {found['measured'] / found['took_s']:9,.0f} results/s"
+        f"  {cpu_us(found):4.0f} us of CPU each"
         f"  {found['memory_bytes'] / 1e6:6.0f} MB resident"
         f"  {found['longest_commit_s'] * 1e3:6.0f} ms longest transaction",
         flush=True,
@@ -99,7 +103,7 @@ def sqlite(count: int) -> None:
             directory = Path(folder)
             database = {"file": str(directory / "monitor.db")}
             found = spool_case(directory, database, count, minutes)
-        show(f"SQLite from the spool, {name}", count, found)
+        show(f"SQLite from the spool, {name}", found)
 
 
 def postgres(server: PostgresServer, count: int) -> None:
@@ -108,7 +112,7 @@ def postgres(server: PostgresServer, count: int) -> None:
             database = {"url": server.url(server.create_database())}
             asyncio.run(migrate(database))
             found = spool_case(Path(folder), database, count, minutes)
-        show(f"PostgreSQL from the spool, {name}", count, found)
+        show(f"PostgreSQL from the spool, {name}", found)
 
 
 def kafka(server: PostgresServer, broker: Kafka, count: int) -> None:
@@ -125,11 +129,11 @@ def kafka(server: PostgresServer, broker: Kafka, count: int) -> None:
         before = family_cpu_seconds(server.pid), family_cpu_seconds(broker.pid)
         found = consume(sections, count)
         after = family_cpu_seconds(server.pid), family_cpu_seconds(broker.pid)
-        show(f"Kafka to PostgreSQL, {name}", count, found)
+        show(f"Kafka to PostgreSQL, {name}", found)
         postgres_us, kafka_us = (
             (end - begin) / count * 1e6 for begin, end in zip(before, after, strict=True)
         )
-        most = CORES * 1e6 / (found["cpu_s"] / count * 1e6 + postgres_us + kafka_us)
+        most = CORES * 1e6 / (cpu_us(found) + postgres_us + kafka_us)
         print(
             f"{'':42} {most:9,.0f} results/s at most on {CORES} cores: PostgreSQL needs"
             f" {postgres_us:.0f} us of CPU each, Kafka {kafka_us:.0f} us",

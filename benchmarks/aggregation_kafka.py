@@ -47,7 +47,7 @@ def codecs(
         topic = f"codec-{name or 'none'}"
         make_topic(topic, count=count, partitions=3, compression=name)
         found = consume(sections_of(broker, topic, make_database()), count)
-        cpu = found["cpu_s"] / count
+        cpu = found["cpu_s"] / found["measured"]
         plain = plain or cpu
         case = f"Kafka to PostgreSQL, {name or 'uncompressed'}"
         print(

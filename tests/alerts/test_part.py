@@ -79,7 +79,7 @@ async def test_an_incident_is_sent_though_the_database_lacks_characters_of_its_t
             await now.check((1, False), (1, False), error="→ 漢")
             await receiver.until(1)
             # Otherwise it would be sent again after the restart.
-            await now.until(lambda found: found[0].notified)
+            await now.until(lambda found: [n.at for n in found[0].notified if n.at])
         async with running(tmp_path, config, fact, database=database) as now:
             await now.check((1, True))
             await receiver.until(2)
@@ -144,7 +144,7 @@ async def test_an_incident_that_ends_and_begins_again_while_the_part_is_off_is_t
         async with running(tmp_path, config) as now:
             await now.check((1, False))
             await receiver.until(1)
-            await now.until(lambda found: found[0].notified)
+            await now.until(lambda found: [n.at for n in found[0].notified if n.at])
         bus = SpoolBus(BusSettings(file=str(tmp_path / "spool.db")))
         await bus.start()
         for number, up in enumerate((True, False), 1):

@@ -113,7 +113,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
         problems = [
-            {"where": ".".join(map(str, each["loc"])), "problem": each["msg"]}
+            {
+                "where": ".".join(map(str, each["loc"])),
+                "problem": each["msg"].removeprefix("Value error, "),
+            }
             for each in error.errors()[:20]
         ]
         first = problems[0] if problems else {"where": "request", "problem": "invalid"}

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BeforeValidator
-from pydantic_core import PydanticCustomError
 
 from monitor.files.threads import call_aside
 from monitor.web.http.answers import json_answer
@@ -27,7 +26,7 @@ __all__ = ["JobId", "add_editing", "no_job"]
 def _digits(text: object) -> object:
     # Pydantic takes 1.0, +1 and 1_0, too: one job would have many paths.
     if isinstance(text, str) and not (text.isascii() and text.isdigit()):
-        raise PydanticCustomError("int_parsing", "expected an integer, in digits")
+        raise ValueError("expected an integer, in digits")
     return text
 
 

@@ -374,6 +374,17 @@ async def test_a_slow_statement_on_a_server_that_answers_others_is_no_outage(
     assert not caplog.records
 
 
+async def refuses_login(url: str, said: str) -> None:
+    """Require that a command ends with 78, as for a bad config."""
+    store = open_store(DatabaseSettings(url=url))
+    try:
+        with pytest.raises(LoginError, match=said) as caught:
+            await store.migrate()
+        assert caught.value.exit_status == 78
+    finally:
+        await store.close()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -384,13 +395,7 @@ async def test_a_slow_statement_on_a_server_that_answers_others_is_no_outage(
 async def test_a_login_that_is_refused_is_bad_config_for_a_command(
     primary: PostgresServer, change: Any, said: str
 ) -> None:
-    store = open_store(DatabaseSettings(url=change(primary.url(primary.create_database()))))
-    try:
-        with pytest.raises(LoginError, match=said) as caught:
-            await store.migrate()
-        assert caught.value.exit_status == 78
-    finally:
-        await store.close()
+    await refuses_login(change(primary.url(primary.create_database())), said)
 
 
 async def test_a_login_that_a_pooler_refuses_is_bad_config_for_a_command(
@@ -407,13 +412,7 @@ async def test_a_login_that_a_pooler_refuses_is_bad_config_for_a_command(
     with contextlib.closing(console), console.cursor() as cursor:
         cursor.execute(f"DISABLE {known}")
     for name, said in ((unknown, "no such database|config error"), (known, "is disabled")):
-        store = open_store(DatabaseSettings(url=url.replace(known, name)))
-        try:
-            with pytest.raises(LoginError, match=said) as caught:
-                await store.migrate()
-            assert caught.value.exit_status == 78
-        finally:
-            await store.close()
+        await refuses_login(url.replace(known, name), said)
 
 
 async def test_a_lock_wait_is_called_that_with_the_program_that_holds_the_lock(

@@ -78,7 +78,7 @@ class Sites:
         return await self._store.read(partial(_was_used, job_id=job_id))
 
     async def new_key(self, job_id: int) -> str:
-        """Return a new key for the heartbeats of a site."""
+        """Return a new key for the heartbeats of a site; the former one stops working."""
         key = await self._store.transaction(lambda connection: new_key(connection, job_id))
         self._book.take_key(job_id, key_hash(key))
         return key

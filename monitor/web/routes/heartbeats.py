@@ -17,7 +17,7 @@ from monitor.backoff import Backoff
 from monitor.errors import MonitorError
 from monitor.log_limits import OutageLog
 from monitor.probes.beats import Beat
-from monitor.probes.beats_table import key_hash, load_beats, load_keys, new_key, take_beat
+from monitor.probes.beats_table import key_hash, load_beats, load_keys, take_beat
 from monitor.store import RETRY_S, Store
 from monitor.web.http.access import BEATS, too_many
 from monitor.web.http.answers import json_answer
@@ -27,6 +27,7 @@ from monitor.web.http.parameters import known_parameters
 from monitor.web.http.problems import CONFLICT, NOT_FOUND, TOO_MANY_REQUESTS, Problem, from_database
 from monitor.web.http.schemas import answer
 from monitor.web.jobs.registry import JobRegistry
+from monitor.web.jobs.sites import Sites
 from monitor.web.routes.jobs import JobId, no_job
 
 __all__ = ["Heartbeats", "reported"]
@@ -64,6 +65,7 @@ class Heartbeats:
     def __init__(self, book: JobRegistry, store: Store, attempts: Attempts) -> None:
         self._book = book
         self._store = store
+        self._sites = Sites(store, book)
         self._attempts = attempts
         self._keys = book.beat_keys
         self._loaded = False
@@ -104,8 +106,7 @@ class Heartbeats:
             if job.kind != "heartbeat":
                 raise Problem(409, f"job {job_id} is of kind {job.kind} and has no heartbeats")
             with from_database():
-                made = await self._store.transaction(lambda found: new_key(found, job_id))
-            self._book.take_key(job_id, key_hash(made))
+                made = await self._sites.new_key(job_id)
             audited(request, f"made a new heartbeat key for job {job_id}")
             return json_answer(request, HeartbeatKey(job_id, made, f"{BEATS}{made}"))
 
